@@ -1,0 +1,214 @@
+"""One table: every set obeys every law on every array library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dro_core import AmbiguitySet, Dual, dual_objective, duality_gap, worst_case
+
+from . import tolerances as tol
+from .registry import BACKENDS, FAMILIES, Backend, Family, losses, references
+
+
+class Problem:
+    """One generated instance on one array library, with everything brought back to numpy."""
+
+    def __init__(self, family: Family, backend: Backend, draw: Any) -> None:
+        self.family, self.backend, self.draw = family, backend, draw
+        self.losses: np.ndarray = draw(losses(), label="losses")
+        self.n = len(self.losses)
+        self.reference: np.ndarray = draw(references(self.n), label="reference")
+        self.ambiguity: AmbiguitySet = draw(family.draw, label="ambiguity")
+
+    @property
+    def seen(self) -> np.ndarray:
+        return self.losses[self.reference > 0]
+
+    @property
+    def range(self) -> float:
+        return float(np.ptp(self.seen)) or float(np.finfo(float).tiny)
+
+    @property
+    def close(self) -> float:
+        return tol.exact(self.n) * float(np.max(np.abs(self.losses)))
+
+    def solve(self, losses: np.ndarray | None = None, *, ambiguity: Any = None, reference: Any = None) -> Any:
+        array = self.backend.array
+        mine = self.losses if losses is None else losses
+        masses = self.reference if reference is None else reference
+        return worst_case(array(mine), ambiguity or self.ambiguity, reference=array(masses))
+
+    def value(self, losses: np.ndarray | None = None, **changed: Any) -> float:
+        return float(self.solve(losses, **changed).value)
+
+    def weights(self, losses: np.ndarray | None = None, **changed: Any) -> np.ndarray:
+        return self.backend.numpy(self.solve(losses, **changed).weights)
+
+
+def weights_are_a_member_and_give_the_value(problem: Problem) -> None:
+    result = problem.solve()
+    weights = problem.backend.numpy(result.weights)
+    assert np.all(weights >= 0)
+    assert np.all(weights[problem.reference == 0] == 0)
+    assert abs(weights.sum() - 1) <= 1e-12
+    assert problem.family.violation(problem.ambiguity, weights, problem.reference) <= tol.MEMBER
+    assert abs(float(result.value) - weights @ problem.losses) <= problem.close + 1e-12 * problem.range
+
+
+def gap_certifies(problem: Problem) -> None:
+    array = problem.backend.array
+    gap = duality_gap(array(problem.losses), problem.ambiguity, problem.solve(), reference=array(problem.reference))
+    assert -tol.exact(problem.n) * problem.range <= float(gap) <= tol.CERTIFICATE * problem.range
+
+
+def every_dual_is_an_upper_bound(problem: Problem) -> None:
+    multiplier = problem.range * problem.draw(st.sampled_from([0.0, 0.05, 0.25, 1.0, 5.0]))
+    threshold = problem.losses.min() + problem.range * problem.draw(st.integers(-32, 32)) / 16
+    array = problem.backend.array
+    dual = Dual(array(np.array(multiplier)), array(np.array(threshold)))
+    bound = dual_objective(array(problem.losses), problem.ambiguity, dual, reference=array(problem.reference))
+    assert float(bound) >= problem.value() - problem.close
+
+
+def translation_equivariant(problem: Problem) -> None:
+    shift = problem.draw(st.sampled_from([-3.0, 0.375, 1e4])) * max(1.0, float(np.abs(problem.losses).max()))
+    moved = problem.value(problem.losses + shift)
+    assert moved == pytest.approx(
+        problem.value() + shift, rel=0, abs=2 * problem.close + 4 * tol.EPS * problem.n * abs(shift)
+    )
+
+
+def positively_homogeneous(problem: Problem) -> None:
+    factor = problem.draw(st.sampled_from([1e-90, 0.3, 7.0, 1e90]))
+    assert problem.value(factor * problem.losses) == pytest.approx(
+        factor * problem.value(), abs=2 * factor * problem.close
+    )
+
+
+def monotone(problem: Problem) -> None:
+    steps = problem.draw(st.lists(st.integers(0, 8), min_size=problem.n, max_size=problem.n))
+    larger = problem.losses + problem.range * np.array(steps) / 8
+    assert problem.value(larger) >= problem.value() - 3 * problem.close
+
+
+def permutation_equivariant(problem: Problem) -> None:
+    order = np.array(problem.draw(st.permutations(range(problem.n))))
+    permuted = problem.weights(problem.losses[order], reference=problem.reference[order])
+    np.testing.assert_allclose(permuted, problem.weights()[order], atol=tol.WEIGHT, rtol=0)
+
+
+def equal_losses_share_by_mass(problem: Problem) -> None:
+    ratio = problem.weights() / np.where(problem.reference > 0, problem.reference, 1)
+    for level in np.unique(problem.seen):
+        peers = ratio[(problem.losses == level) & (problem.reference > 0)]
+        assert np.ptp(peers) <= 1e-12 * peers.max()
+
+
+def convex(problem: Problem) -> None:
+    steps = problem.draw(st.lists(st.integers(-8, 8), min_size=problem.n, max_size=problem.n))
+    other = problem.losses + problem.range * np.array(steps) / 4
+    middle = problem.value(problem.losses / 2 + other / 2)
+    assert middle <= problem.value() / 2 + problem.value(other) / 2 + 4 * problem.close
+
+
+def monotone_in_the_strength(problem: Problem) -> None:
+    fractions = [0.0, 1e-6, 0.25, 0.5, 1.0]
+    values = [problem.value(ambiguity=problem.ambiguity.with_strength(fraction)) for fraction in fractions]
+    assert np.all(np.diff(values) >= -2 * problem.close)
+
+
+def no_strength_is_the_mean(problem: Problem) -> None:
+    result = problem.weights(ambiguity=problem.ambiguity.with_strength(0.0))
+    np.testing.assert_allclose(result, problem.reference, atol=4 * tol.EPS, rtol=4 * tol.EPS * problem.n)
+
+
+def everything_is_the_maximum(problem: Problem) -> None:
+    whole = problem.family.everything(problem.reference)
+    assert problem.value(ambiguity=whole) == pytest.approx(
+        problem.seen.max(), abs=2 * problem.close + 1e-11 * problem.range
+    )
+
+
+def splitting_an_atom_changes_nothing(problem: Problem) -> None:
+    at = problem.draw(st.integers(0, problem.n - 1))
+    share = problem.draw(st.sampled_from([0.0, 0.25, 0.5, 0.9]))
+    masses = np.append(problem.reference, share * problem.reference[at])
+    masses[at] -= masses[-1]
+    split = problem.solve(np.append(problem.losses, problem.losses[at]), reference=masses)
+    weights = problem.backend.numpy(split.weights)
+    merged = weights[:-1] + weights[-1] * (np.arange(problem.n) == at)
+    assert float(split.value) == pytest.approx(problem.value(), abs=2 * problem.close)
+    np.testing.assert_allclose(merged, problem.weights(), atol=tol.WEIGHT, rtol=0)
+
+
+def a_batch_is_a_loop(problem: Problem) -> None:
+    rows = np.stack([problem.losses, problem.losses[::-1], -problem.losses])
+    batch = problem.solve(rows.reshape(3, 1, -1))
+    assert tuple(batch.weights.shape) == (3, 1, problem.n)
+    for k, row in enumerate(rows):
+        alone = problem.solve(row)
+        for ours, theirs in zip(
+            (batch.weights, batch.value, *batch.dual), (alone.weights, alone.value, *alone.dual), strict=True
+        ):
+            # The multiplier has no bound at radius 0, so it is compared relative to itself.
+            np.testing.assert_allclose(
+                problem.backend.numpy(ours)[k, 0], problem.backend.numpy(theirs), rtol=1e-9, atol=1e-9 * problem.range
+            )
+
+
+def arguments_stay_as_they_were(problem: Problem) -> None:
+    array = problem.backend.array
+    given_losses, masses = array(problem.losses), array(problem.reference)
+    worst_case(given_losses, problem.ambiguity, reference=masses)
+    np.testing.assert_array_equal(problem.backend.numpy(given_losses), problem.losses)
+    np.testing.assert_array_equal(problem.backend.numpy(masses), problem.reference)
+
+
+LAWS: list[Callable[[Problem], None]] = [
+    weights_are_a_member_and_give_the_value,
+    gap_certifies,
+    every_dual_is_an_upper_bound,
+    translation_equivariant,
+    positively_homogeneous,
+    monotone,
+    permutation_equivariant,
+    equal_losses_share_by_mass,
+    convex,
+    monotone_in_the_strength,
+    no_strength_is_the_mean,
+    everything_is_the_maximum,
+    splitting_an_atom_changes_nothing,
+    a_batch_is_a_loop,
+    arguments_stay_as_they_were,
+]
+
+
+NATIVE = [backend for backend in BACKENDS if backend.name != "strict"]
+STRICT = [backend for backend in BACKENDS if backend.name == "strict"]  # the standard itself: every call checked, slow
+FEWER = settings(max_examples=max(4, settings().max_examples // 6))
+by_name = {"ids": lambda item: getattr(item, "name", None) or item.__name__}
+
+
+@pytest.mark.parametrize("law", LAWS, **by_name)
+@pytest.mark.parametrize("family", FAMILIES, **by_name)
+@pytest.mark.parametrize("backend", NATIVE, **by_name)
+@given(data=st.data())
+def test_law(law: Callable[[Problem], None], family: Family, backend: Backend, data: st.DataObject) -> None:
+    law(Problem(family, backend, data.draw))
+
+
+@pytest.mark.parametrize("law", LAWS, **by_name)
+@pytest.mark.parametrize("family", FAMILIES, **by_name)
+@pytest.mark.parametrize("backend", STRICT, **by_name)
+@FEWER
+@given(data=st.data())
+def test_law_on_the_standard(
+    law: Callable[[Problem], None], family: Family, backend: Backend, data: st.DataObject
+) -> None:
+    law(Problem(family, backend, data.draw))

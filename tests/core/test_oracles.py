@@ -1,0 +1,143 @@
+"""Against solvers and methods that share nothing with ours: HiGHS, Clarabel, and all vertices of small polytopes."""
+
+from __future__ import annotations
+
+import itertools
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation, worst_case
+
+from . import tolerances as tol
+
+POLYHEDRAL = [
+    TotalVariation(0.005),
+    TotalVariation(0.3),
+    TotalVariation(0.95),
+    TotalVariation(0.3, max_ratio=1.5),
+    TotalVariation(0.1, max_ratio=4.0),
+    TotalVariation(0.9, max_ratio=3.0),
+    CVaR(0.07),
+    CVaR(0.5),
+    CVaR(0.93),
+]
+CURVED = [ChiSquare(1e-4), ChiSquare(0.1), ChiSquare(0.5), ChiSquare(3.0), KL(1e-4), KL(0.05), KL(0.3), KL(1.5)]
+
+
+def instance(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of range 1 (every other seed with ties) and a random reference with an atom of zero mass."""
+    rng = np.random.default_rng(seed)
+    losses = rng.standard_normal(n)
+    if seed % 2:
+        losses = np.round(2 * losses)
+    masses = rng.dirichlet(np.ones(n))
+    masses[n // 2] = 0.0
+    return (losses - losses.mean()) / max(float(np.ptp(losses)), 1e-9), masses / masses.sum()
+
+
+def standard_form(ambiguity: AmbiguitySet, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Write a polyhedral set as A z = b, 0 <= z <= upper and return A, b, upper and the map from z to q.
+
+    CVaR: z = q. Total variation: z = (drained, added, unused radius) and q = p + map @ z.
+    """
+    n = len(p)
+    if isinstance(ambiguity, CVaR):
+        return np.ones((1, n)), np.ones(1), p / ambiguity.alpha, np.eye(n)
+    assert isinstance(ambiguity, TotalVariation)
+    ratio = np.inf if ambiguity.max_ratio is None else ambiguity.max_ratio
+    room = np.array([(ratio - 1) * mass if mass > 0 else 0.0 for mass in p])
+    one, zero = np.ones(n), np.zeros(n)
+    balance = np.concatenate([one, -one, [0.0]])
+    budget = np.concatenate([one, zero, [1.0]])
+    upper = np.concatenate([p, room, [np.inf]])
+    gain = np.hstack([-np.eye(n), np.eye(n), np.zeros((n, 1))])
+    return np.stack([balance, budget]), np.array([0.0, ambiguity.radius]), upper, gain
+
+
+def lp_value(losses: np.ndarray, p: np.ndarray, ambiguity: AmbiguitySet) -> float:
+    equations, right, upper, gain = standard_form(ambiguity, p)
+    found = linprog(
+        -(losses @ gain), A_eq=equations, b_eq=right, bounds=list(zip(np.zeros_like(upper), upper, strict=True))
+    )
+    assert found.status == 0
+    return -found.fun + (0.0 if isinstance(ambiguity, CVaR) else losses @ p)
+
+
+def vertex_value(losses: np.ndarray, p: np.ndarray, ambiguity: AmbiguitySet) -> float:
+    """Enumerate every basic solution: the basis solves the equations, all others sit at one of their bounds."""
+    equations, right, upper, gain = standard_form(ambiguity, p)
+    upper = np.minimum(upper, 10.0)  # no variable of a feasible point exceeds 1
+    rows, columns = equations.shape
+    corners = np.array(list(itertools.product([0.0, 1.0], repeat=columns - rows)))
+    best = -np.inf
+    for basis in itertools.combinations(range(columns), rows):
+        matrix = equations[:, basis]
+        if abs(np.linalg.det(matrix)) < 1e-9:
+            continue
+        rest = [k for k in range(columns) if k not in basis]
+        point = np.zeros((len(corners), columns))
+        point[:, rest] = corners * upper[rest]
+        point[:, basis] = (right - point[:, rest] @ equations[:, rest].T) @ np.linalg.inv(matrix).T
+        feasible = np.all((point >= -1e-12) & (point <= upper + 1e-12), axis=1)
+        best = max(best, float(np.max(np.where(feasible, point @ (losses @ gain), -np.inf))))
+    return best + (0.0 if isinstance(ambiguity, CVaR) else losses @ p)
+
+
+def conic_value(losses: np.ndarray, p: np.ndarray, ambiguity: AmbiguitySet) -> float:
+    losses, p = losses[p > 0], p[p > 0]
+    q = cp.Variable(len(p), nonneg=True)
+    if isinstance(ambiguity, ChiSquare):
+        inside = cp.sum_squares(cp.multiply(q - p, 1 / np.sqrt(p))) / 2 <= ambiguity.radius
+    else:
+        assert isinstance(ambiguity, KL)
+        inside = cp.sum(cp.kl_div(q, p)) <= ambiguity.radius
+    problem = cp.Problem(cp.Maximize(q @ losses), [cp.sum(q) == 1, inside])
+    return float(problem.solve(solver=cp.CLARABEL))
+
+
+@pytest.mark.parametrize("ambiguity", POLYHEDRAL, ids=str)
+@pytest.mark.parametrize("n", [2, 7, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_highs(ambiguity: AmbiguitySet, n: int, seed: int) -> None:
+    losses, p = instance(seed, n)
+    ours = float(worst_case(losses, ambiguity, reference=p).value)
+    assert ours == pytest.approx(lp_value(losses, p, ambiguity), abs=tol.CONIC)
+
+
+@pytest.mark.parametrize("ambiguity", POLYHEDRAL, ids=str)
+@pytest.mark.parametrize("n", [2, 4, 6])
+def test_agrees_with_the_best_vertex(ambiguity: AmbiguitySet, n: int) -> None:
+    losses, p = instance(n + 1, n)
+    ours = float(worst_case(losses, ambiguity, reference=p).value)
+    assert ours == pytest.approx(vertex_value(losses, p, ambiguity), abs=1e-11)
+
+
+@pytest.mark.parametrize("ambiguity", CURVED, ids=str)
+@pytest.mark.parametrize("n", [2, 7, 40])
+@pytest.mark.parametrize("seed", range(2))
+def test_agrees_with_clarabel(ambiguity: AmbiguitySet, n: int, seed: int) -> None:
+    losses, p = instance(seed, n)
+    ours = float(worst_case(losses, ambiguity, reference=p).value)
+    assert ours == pytest.approx(conic_value(losses, p, ambiguity), abs=tol.CONIC)
+
+
+@pytest.mark.parametrize("ambiguity", [ChiSquare(0.5), ChiSquare(40.0), KL(0.3), KL(1e-12), KL(3.0)], ids=str)
+def test_the_theorys_formula_has_this_minimum(ambiguity: AmbiguitySet) -> None:
+    """The one-dimensional dual of theory.md, minimised by brute force on a grid around our solution."""
+    losses, p = instance(2, 30)
+    result = worst_case(losses, ambiguity, reference=p)
+    multiplier, threshold = (float(part) for part in result.dual)
+    factors = 1 + np.linspace(-0.5, 0.5, 2001)
+    if isinstance(ambiguity, ChiSquare):
+        grid = losses.max() + (threshold - losses.max()) * factors
+        excess = np.maximum(losses - grid[:, None], 0) ** 2 @ p
+        values = grid + np.sqrt((1 + 2 * ambiguity.radius) * excess)
+    else:
+        assert isinstance(ambiguity, KL)
+        grid, top = multiplier * factors, losses[p > 0].max()
+        values = top + grid * (ambiguity.radius + np.log(np.exp((losses[p > 0] - top) / grid[:, None]) @ p[p > 0]))
+    assert values[1000] == pytest.approx(float(result.value), abs=1e-9)
+    assert values.min() >= float(result.value) - 1e-9
