@@ -1,0 +1,23 @@
+"""Theorems as data, and a search that tries to refute them. It never says "proved"."""
+
+from proofs_check.claim import Claim, Evidence, Instances, Relation, Verdict, mutant, shrunk, swapped
+from proofs_check.report import Report, Witness
+from proofs_check.search import FULL, QUICK, Budget, check, replay
+
+__all__ = [
+    "FULL",
+    "QUICK",
+    "Budget",
+    "Claim",
+    "Evidence",
+    "Instances",
+    "Relation",
+    "Report",
+    "Verdict",
+    "Witness",
+    "check",
+    "mutant",
+    "replay",
+    "shrunk",
+    "swapped",
+]

@@ -1,0 +1,133 @@
+"""A theorem as data: what it says, where it is tested, and what false versions of it look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Generic, TypeVar
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+I = TypeVar("I")  # noqa: E741 - an instance: a frozen dataclass of ints, floats and tuples of them
+Array = NDArray[np.float64]
+Side = Callable[[I], float | Sequence[float] | Array]
+Assumptions = Mapping[str, Callable[[I], bool]]
+
+
+class Verdict(Enum):
+    """What a check can say. A search never proves, so there is no such verdict."""
+
+    UPHELD = "upheld"
+    REFUTED = "refuted"
+    VACUOUS = "vacuous"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Evidence(Enum):
+    """What a verdict rests on: exact arithmetic, every case, a search, or a confidence limit."""
+
+    CERTIFIED = "certified"
+    EXHAUSTIVE = "exhaustive"
+    SEARCHED = "searched"
+    STATISTICAL = "statistical"
+
+
+class Relation(Enum):
+    """How the left side stands to the right."""
+
+    AT_MOST = "<="
+    EQUAL = "=="
+
+
+@dataclass(frozen=True)
+class Instances(Generic[I]):
+    """Where a claim is tested: hand-made corners first, then draws of a strategy."""
+
+    kind: type[I]
+    corners: tuple[I, ...]
+    strategy: st.SearchStrategy[I]
+
+
+@dataclass(frozen=True)
+class Claim(Generic[I]):
+    """For every instance that meets the assumptions: lhs `relation` rhs.
+
+    A side may be a vector: then the relation holds entry by entry, and the worst entry counts.
+
+    Attributes:
+        label: the name in theory.md section 3.
+        statement: one line, as a reader would say it.
+        reference: source key of theory.md.
+        assumptions: name -> predicate, tested in this order; all must hold.
+        instances: where to look.
+        lhs: left side.
+        rhs: right side.
+        scale: positive size of the instance; violations are measured in it. Zero counts as rejected.
+        relation: between the sides.
+        tight: whether the bound is claimed to be reached.
+        mutants: false versions; a check that does not refute each of them has no power.
+        expected: the verdict that theory.md predicts.
+        certificate: decides in exact arithmetic whether an instance violates the claim.
+    """
+
+    label: str
+    statement: str
+    reference: str
+    assumptions: Assumptions[I]
+    instances: Instances[I]
+    lhs: Side[I]
+    rhs: Side[I]
+    scale: Callable[[I], float]
+    relation: Relation = Relation.AT_MOST
+    tight: bool = False
+    mutants: tuple[Claim[I], ...] = field(default=(), repr=False)
+    expected: Verdict = Verdict.UPHELD
+    certificate: Callable[[I], bool] | None = None
+
+    def admits(self, instance: I) -> bool:
+        """Whether the instance meets every assumption and has a size to measure by."""
+        return all(holds(instance) for holds in self.assumptions.values()) and self.scale(instance) > 0
+
+    def with_mutants(self, *mutants: Claim[I]) -> Claim[I]:
+        """This claim with its false versions attached."""
+        return replace(self, mutants=mutants)
+
+
+def mutant(
+    claim: Claim[I],
+    name: str,
+    *,
+    lhs: Side[I] | None = None,
+    rhs: Side[I] | None = None,
+    instances: Instances[I] | None = None,
+) -> Claim[I]:
+    """A false version of a claim: the same but for the parts given."""
+    return replace(
+        claim,
+        label=f"{claim.label}/{name}",
+        lhs=lhs or claim.lhs,
+        rhs=rhs or claim.rhs,
+        instances=instances or claim.instances,
+        mutants=(),
+        tight=False,
+        certificate=None,
+        expected=Verdict.REFUTED,
+    )
+
+
+def shrunk(claim: Claim[I], factor: float = 0.99) -> Claim[I]:
+    """The mutant with a constant that is too small."""
+    return mutant(claim, f"bound times {factor}", rhs=lambda x: factor * np.asarray(claim.rhs(x)))
+
+
+def swapped(claim: Claim[I]) -> Claim[I]:
+    """The mutant with the inequality turned round."""
+    return mutant(claim, "sides swapped", lhs=claim.rhs, rhs=claim.lhs)
+
+
+def dyadic(low: float, high: float, *, steps: int = 64) -> st.SearchStrategy[float]:
+    """Multiples of 1/steps, a power of two, in [low, high]: a tiny float underflows and refutes a truth."""
+    return st.integers(round(low * steps), round(high * steps)).map(lambda k: k / steps)

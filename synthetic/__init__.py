@@ -1,0 +1,6 @@
+"""Problems with known answers: preference data and minibatch biases that are exact, not simulated."""
+
+from synthetic.bias import plugin_bias, plugin_value, sample_counts
+from synthetic.preferences import LinearBradleyTerry, Preferences
+
+__all__ = ["LinearBradleyTerry", "Preferences", "plugin_bias", "plugin_value", "sample_counts"]

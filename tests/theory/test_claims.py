@@ -1,0 +1,124 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proofs_check import Budget, Claim, Evidence, Verdict, check, mutant, replay, shrunk
+from proofs_check.__main__ import main
+from proofs_check.inner_problem import WeightedLosses, ball_nesting, chi2_variance, tv_gap
+from proofs_check.minibatch import SampledLosses, exceeds_root_n, tv_bias_root_n, tv_bias_split
+from proofs_check.registry import CLAIMS
+
+SMALL = Budget(examples=30, restarts=1, evaluations=20)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.label)
+def test_every_claim_gets_its_expected_verdict_and_its_mutants_are_refuted(claim):
+    report = check(claim, budget=SMALL, seed=1)
+    assert report.verdict is claim.expected, report.reason
+    assert report.worst is not None
+    assert report.controls
+    assert set(report.controls.values()) == {Verdict.REFUTED}
+    if claim.tight:
+        assert 0.99 <= report.tightness <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("build", [tv_gap, chi2_variance, tv_bias_split])
+def test_no_seed_refutes_a_true_claim(build, seed):
+    assert check(build().with_mutants(), seed=seed).verdict is Verdict.UPHELD
+
+
+def test_the_root_n_refutation_is_exact_and_follows_by_hand():
+    report = check(tv_bias_root_n())
+    assert report.evidence is Evidence.CERTIFIED
+    assert report.worst.instance == SampledLosses((0.0, 1.0), (1023.0, 1.0), 0.5, 64)
+    assert report.worst.lhs == pytest.approx(0.5 * (1023 / 1024) ** 64, abs=1e-12)
+    assert report.worst.rhs == 3 / 8
+
+
+def test_exact_arithmetic_overrules_floating_point():
+    assert not exceeds_root_n(SampledLosses((0.0, 1.0), (1023.0, 1.0), 0.5, 16))
+    lying = replace(tv_bias_root_n(), rhs=lambda x: 0.0, certificate=lambda x: False)
+    report = check(lying)
+    assert (report.verdict, report.evidence) == (Verdict.INCONCLUSIVE, Evidence.SEARCHED)
+    assert "exact" in report.reason
+
+
+def planted(**changes) -> Claim[WeightedLosses]:
+    return replace(tv_gap(), mutants=(), **changes)
+
+
+@pytest.mark.parametrize("stage", ["draws", "optimiser"])
+def test_draws_and_optimiser_find_what_the_corners_do_not(stage):
+    claim = ball_nesting()
+    budget = Budget(examples=300, restarts=0, evaluations=0)
+    if stage == "optimiser":  # one corner that satisfies the false claim, next to the violation
+        corner = WeightedLosses((0.0, 1.0), (1.0, 1.25), 0.25)
+        claim = replace(claim, instances=replace(claim.instances, corners=(corner,)))
+        assert check(shrunk(claim, 0.995), budget=Budget(1, 0, 0)).verdict is not Verdict.REFUTED
+        budget = Budget(examples=1, restarts=1, evaluations=100)
+        claim = shrunk(claim, 0.995)
+    else:
+        claim = mutant(planted(), "half the spread", rhs=lambda x: (0.0, x.radius * x.spread / 2))
+        claim = replace(claim, instances=replace(claim.instances, corners=()))
+    report = check(claim, budget=budget)
+    assert report.verdict is Verdict.REFUTED
+    assert report.worst.margin > 1e-4
+
+
+def test_claims_that_say_nothing_are_vacuous():
+    impossible = check(planted(assumptions={"never": lambda x: x.radius > 7}), budget=SMALL)
+    assert impossible.verdict is Verdict.VACUOUS
+    assert impossible.checked == 0
+    assert f"{impossible.rejected} of {impossible.rejected}" in impossible.reason
+    for sides in (
+        {"rhs": lambda x: (np.inf, np.inf)},
+        {"lhs": lambda x: (0.0, 0.0), "rhs": lambda x: (0.0, 1.0)},
+    ):
+        assert check(planted(**sides), budget=SMALL).verdict is Verdict.VACUOUS
+
+
+def test_claims_out_of_reach_are_inconclusive_and_say_why():
+    loose = check(planted(rhs=lambda x: (0.0, 2 * x.radius * x.spread)), budget=SMALL)
+    assert (loose.verdict, loose.tightness) == (Verdict.INCONCLUSIVE, pytest.approx(0.5))
+    broken = check(planted(rhs=lambda x: (0.0, np.nan)), budget=SMALL)
+    assert (broken.verdict, "not a number" in broken.reason) == (Verdict.INCONCLUSIVE, True)
+    true = mutant(tv_gap(), "the claim itself")
+    powerless = check(tv_gap().with_mutants(true), budget=SMALL)
+    assert powerless.verdict is Verdict.INCONCLUSIVE
+    assert "tv-gap/the claim itself" in powerless.reason
+
+
+def test_a_stored_witness_replays_and_the_command_leaves_nothing_else(tmp_path):
+    command = "import sys; from proofs_check.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"  # noqa: E501
+    labels = ["tv-bias-root-n", "tv-gap"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *labels, "--seed", "3", "--json", "out.json"],
+        cwd=tmp_path, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 of the 8 claims" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    reports = json.loads((tmp_path / "out.json").read_text())["reports"]
+    assert [report["label"] for report in reports] == labels
+    for stored in reports:
+        claim = next(claim for claim in CLAIMS if claim.label == stored["label"])
+        again = replay(claim, stored)
+        assert [again.lhs, again.rhs, again.margin] == [stored["worst"][k] for k in ("lhs", "rhs", "margin")]
+
+
+def test_exit_codes(monkeypatch, capsys, tmp_path):
+    assert main(["tv-gap", "tv-gup"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "tv-gup" in message
+    assert all(claim.label in message for claim in CLAIMS)
+    assert main(["tv-gap", "--json", str(tmp_path / "none" / "out.json")]) == 2
+    assert main(["tv-gap"]) == 0
+    surprising = replace(tv_gap(), expected=Verdict.REFUTED, mutants=())
+    monkeypatch.setattr("proofs_check.__main__.CLAIMS", (surprising,))
+    assert main([]) == 1
+    assert "expected" in capsys.readouterr().out
