@@ -1,0 +1,134 @@
+"""The code source: one-line Python functions, right or buggy, and a checker that runs them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llm._builtin_words import pick
+
+_SAFE = {"sum": sum, "max": max, "min": min, "len": len, "sorted": sorted, "abs": abs}
+_NODES = (
+    ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.BinOp, ast.Compare, ast.Call,
+    ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult,
+    ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of small function.
+
+    Attributes:
+        asked: What it returns, with ``{x}`` for the argument and ``{k}`` for a number.
+        right: Its body.
+        buggy: Bodies that fail.
+        truth: The reference ``(argument, k) -> result``, written apart from ``right``.
+        arguments: What it is tried on.
+    """
+
+    asked: str
+    right: str
+    buggy: tuple[str, ...]
+    truth: Callable[[Any, int], Any]
+    arguments: Sequence[Any]
+
+
+def _over(x: int, k: int) -> bool:
+    return x - k >= 1
+
+
+def _under(x: int, k: int) -> bool:
+    return k - x >= 1
+
+
+def _equal(x: int, k: int) -> bool:
+    return not x - k
+
+
+def _total(values: list[int]) -> int:
+    return values[0] + _total(values[1:]) if values else 0
+
+
+def _count(values: list[int]) -> int:
+    return 1 + _count(values[1:]) if values else 0
+
+
+_NUMBERS = range(-12, 13)
+_LISTS = ([4, 7, 2], [9], [5, 5, 8, 1], [3, -6])
+TASKS: dict[str, tuple[Task, ...]] = {
+    "operator": (
+        Task("{x} plus {k}", "{x} + {k}", ("{x} - {k}", "{x} * {k}"), lambda x, k: k - -x, _NUMBERS),
+        Task("{x} minus {k}", "{x} - {k}", ("{x} + {k}", "{k} - {x}"), lambda x, k: -(k - x), _NUMBERS),
+        Task("{x} times {k}", "{x} * {k}", ("{x} + {k}", "{x} - {k}"), lambda x, k: sum([x] * k), _NUMBERS),
+    ),
+    "compare": (
+        Task("whether {x} is over {k}", "{x} > {k}", ("{x} < {k}", "{x} >= {k}"), _over, _NUMBERS),
+        Task("whether {x} is under {k}", "{x} < {k}", ("{x} > {k}", "{x} <= {k}"), _under, _NUMBERS),
+        Task("whether {x} is {k}", "{x} == {k}", ("{x} != {k}", "{x} > {k}"), _equal, _NUMBERS),
+    ),
+    "list": (
+        Task("the sum of {x}", "sum({x})", ("max({x})", "len({x})"), lambda x, k: _total(x), _LISTS),
+        Task("the length of {x}", "len({x})", ("sum({x})", "min({x})"), lambda x, k: _count(x), _LISTS),
+        Task("the largest of {x}", "max({x})", ("min({x})", "{x}[0]"), lambda x, k: sorted(x)[-1], _LISTS),
+        Task("the smallest of {x}", "min({x})", ("max({x})", "{x}[0]"), lambda x, k: sorted(x)[0], _LISTS),
+    ),
+}
+_ASKED = "Write {f}({x}) in Python that returns "
+
+
+def draw(rng: np.random.Generator, category: str) -> tuple[str, str, str]:
+    """Return a prompt, a right answer and a buggy one."""
+    task = pick(rng, TASKS[category])
+    names = {"f": pick(rng, "fgh"), "x": pick(rng, "xyzvn"), "k": int(rng.integers(2, 10))}
+    answer = "def {f}({x}): return "
+    texts = (_ASKED + task.asked + ".", answer + task.right, answer + pick(rng, task.buggy))
+    prompt, right, wrong = (text.format(**names) for text in texts)
+    return prompt, right, wrong
+
+
+def check(prompt: str, answer: str) -> bool:
+    """Run the answer on every argument of its task and compare with the reference."""
+    task, name, k = _task(prompt)
+    try:
+        function = _function(answer, name)
+        return all(_same(function(x), task.truth(x, k)) for x in task.arguments)
+    except (SyntaxError, ArithmeticError, LookupError, NameError, TypeError):
+        return False
+
+
+def pad(answer: str, filler: str) -> str:
+    """Add the filler as a comment."""
+    return f"{answer}  # {filler}"
+
+
+def _same(found: object, expected: object) -> bool:
+    return type(found) is type(expected) and found == expected
+
+
+def _task(prompt: str) -> tuple[Task, str, int]:
+    """Recognise the task a prompt sets, the name it wants and its number (0 where there is none)."""
+    name, argument, k = re.findall(r"Write (\w+)\((\w+)\).*?(\d*)\.$", prompt)[0]
+    for task in (task for tasks in TASKS.values() for task in tasks):
+        if prompt == (_ASKED + task.asked + ".").format(f=name, x=argument, k=k):
+            return task, name, int(k or 0)
+    raise ValueError(f"The code source never asks: {prompt!r}.")
+
+
+def _function(answer: str, name: str) -> Callable[[Any], Any]:
+    """Compile the answer; only arithmetic, comparisons and six builtins pass, so running it is safe.
+
+    Raises:
+        SyntaxError: No Python, or more than that.
+    """
+    tree = ast.parse(answer)
+    if not all(isinstance(node, _NODES) for node in ast.walk(tree)):
+        raise SyntaxError("only arithmetic, comparisons and simple calls are run")
+    scope: dict[str, Any] = {"__builtins__": _SAFE}
+    exec(compile(tree, "<answer>", "exec"), scope)  # white-listed nodes only
+    return scope[name]
