@@ -1,0 +1,246 @@
+"""Figures of the report as inline SVG: no pyplot, no network, fit for print, dark pages and screen readers.
+
+Colours are those of Okabe and Ito, and each arm also has its own marker and dash pattern. Text and lines in
+"ink" take the colour of the page around them. A figure is narrow, so that a phone shows it unscaled.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WIDTH = 4.4  # inches; 72 points each
+_UNDECIDED = ("no difference shown", "too few pairs")
+MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
+
+# Colours that are replaced in the SVG by the page's own.
+_INK, _QUIET, _LINE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+_PAGE_COLOURS = {
+    _INK: "currentColor",
+    _QUIET: "var(--quiet)",
+    _LINE: "var(--line)",
+    _PAPER: "var(--paper)",
+}
+
+
+class Style(NamedTuple):
+    """How one arm is drawn everywhere."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+_STYLES = (
+    Style(_INK, "o", "-"),
+    Style("#0072B2", "s", (0, (5, 1.5))),
+    Style("#D55E00", "^", (0, (1.5, 1.2))),
+    Style("#009E73", "D", (0, (5, 1.2, 1.2, 1.2))),
+    Style("#CC79A7", "v", (0, (8, 2))),
+    Style("#56B4E9", "P", (0, (2.5, 2.5))),
+    Style("#E69F00", "X", (0, (4, 1, 1, 1, 1, 1))),
+)
+
+
+def styles(arms: Sequence[str], baseline: str) -> dict[str, Style]:
+    """A style per arm; the baseline is always ink. More arms than styles share them in turn."""
+    others = [arm for arm in arms if arm != baseline]
+    chosen = {arm: _STYLES[1 + number % (len(_STYLES) - 1)] for number, arm in enumerate(others)}
+    return {baseline: _STYLES[0], **chosen}
+
+
+def legend_key(style: Style, key: str) -> str:
+    """A short piece of line with the arm's marker, for legends; needs a new ``key`` wherever it is shown."""
+    figure = Figure(figsize=(0.5, 0.17))
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[], xlim=(0, 1), ylim=(-1, 1))
+    axes.plot([0.02, 0.98], [0, 0], color=style.colour, linestyle=style.dash, linewidth=1.4)
+    axes.plot([0.5], [0], color=style.colour, marker=style.marker, markersize=5)
+    return _svg(figure, key, None)
+
+
+def accuracy_figure(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
+) -> str:
+    """Accuracy per row (a suite or category) with intervals; an upright stroke marks "longer wins"."""
+    figure, axes = _row_axes([name for name, _ in rows])
+    axes.axvline(50, color=_LINE, linewidth=1, zorder=0)
+    longer = [(100 * r["longer_wins"], y) for y, (_, r) in enumerate(rows) if r["longer_wins"] is not None]
+    x, y = np.array(longer).reshape(-1, 2).T
+    axes.vlines(x, y - 0.36, y + 0.36, color=_QUIET, linewidth=2)
+    _interval_marks(axes, rows, look, "arms", "accuracy")
+    axes.set_xlabel("accuracy, %")
+    return _svg(figure, key, label)
+
+
+def difference_figure(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
+) -> str:
+    """Difference to the baseline per row with intervals, in points; filled where the interval excludes 0."""
+    figure, axes = _row_axes([name for name, _ in rows])
+    axes.axvline(0, color=_INK, linewidth=0.8, zorder=0)
+    _interval_marks(axes, rows, look, "differences", "difference")
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -1.0), max(high, 1.0))
+    axes.set_xlabel("points of accuracy")
+    return _svg(figure, key, label)
+
+
+def curve_figure(
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    look: Mapping[str, Style],
+    *,
+    key: str,
+    label: str,
+) -> str:
+    """A logged quantity over training steps, one line per run."""
+    figure = Figure(figsize=(WIDTH, 2.2))
+    axes = figure.add_axes((0.125, 0.19, 0.85, 0.77))
+    for arm, points in curves:
+        steps, values = np.array(points, dtype=float).T
+        style = look[arm]
+        mark = style.marker if len(points) < 3 else None
+        axes.plot(steps, values, color=style.colour, linestyle=style.dash, marker=mark, markersize=4, linewidth=1.4)
+    _open_frame(axes)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    axes.set_xlabel("step")
+    return _svg(figure, key, label)
+
+
+def weight_figure(
+    rows: Sequence[tuple[str, Mapping[str, float]]], look: Mapping[str, Style], *, key: str, label: str
+) -> str:
+    """Mean weight of each group of training examples relative to plain training, one mark per arm."""
+    figure, axes = _row_axes([name for name, _ in rows])
+    axes.axvline(1, color=_INK, linewidth=0.8, zorder=0)
+    arms = [arm for arm in look if any(arm in record for _, record in rows)]
+    for arm, offset in zip(arms, _offsets(len(arms)), strict=True):
+        points = [(record[arm], row + offset) for row, (_, record) in enumerate(rows) if arm in record]
+        x, y = np.array(points, dtype=float).T
+        axes.plot(x, y, color=look[arm].colour, marker=look[arm].marker, linestyle="none", markersize=5.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("mean weight (plain training = 1)")
+    return _svg(figure, key, label)
+
+
+def curve(history: Sequence[Mapping[str, Any]], field: str) -> list[tuple[float, float]]:
+    """(step, value) of a logged field, without gaps and nan, averaged down to at most 30 points.
+
+    >>> curve([{"step": 1, "loss": 0.7}, {"step": 2}, {"step": 3, "loss": float("nan")}], "loss")
+    [(1.0, 0.7)]
+    """
+    points = [
+        (float(entry["step"]), float(entry[field]))
+        for entry in history
+        if isinstance(entry.get(field), int | float) and math.isfinite(entry[field]) and "step" in entry
+    ]
+    if len(points) <= MAX_POINTS:
+        return points
+    return [tuple(part.mean(axis=0).tolist()) for part in np.array_split(np.array(points), MAX_POINTS)]
+
+
+def _row_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
+    height = 0.34 * len(names) + 0.62
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0.315, 0.5 / height, 0.655, 1 - 0.62 / height))
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", color=_LINE, linewidth=0.8)
+    axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
+    axes.grid(axis="y", which="minor", color=_LINE, linewidth=0.5)
+    _open_frame(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.tick_params(axis="y", labelcolor=_INK)
+    return figure, axes
+
+
+def _interval_marks(
+    axes: Axes,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    look: Mapping[str, Style],
+    field: str,
+    value: str,
+) -> None:
+    arms = [arm for arm in look if any(arm in record[field] for _, record in rows)]
+    for arm, offset in zip(arms, _offsets(len(arms)), strict=True):
+        style = look[arm]
+        marks = [(row + offset, record[field][arm]) for row, (_, record) in enumerate(rows) if arm in record[field]]
+        marks = [(y, entry) for y, entry in marks if entry[value] is not None]
+        bars = [(y, 100 * e["low"], 100 * e["high"]) for y, e in marks if None not in (e["low"], e["high"])]
+        y, low, high = np.array(bars).reshape(-1, 3).T
+        axes.hlines(y, low, high, color=style.colour, linewidth=1.3)
+        axes.scatter(
+            [100 * entry[value] for _, entry in marks],
+            [y for y, _ in marks],
+            marker=style.marker,
+            s=24,
+            edgecolors=style.colour,
+            facecolors=[_PAPER if entry.get("outcome") in _UNDECIDED else style.colour for _, entry in marks],
+            linewidths=1,
+            zorder=3,
+        )
+
+
+def _offsets(count: int) -> list[float]:
+    return [0.0] if count == 1 else np.linspace(-0.26, 0.26, count).tolist()
+
+
+def _open_frame(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)
+    axes.tick_params(which="both", length=0, labelsize=9.5, labelcolor=_QUIET)
+    axes.xaxis.label.set(color=_QUIET, size=9.5)
+    axes.patch.set_visible(False)
+
+
+def _short(name: str, limit: int = 18) -> str:
+    """Long names lose their middle: their ends tell them apart more often.
+
+    >>> _short("a-very-long-category-name", limit=11)
+    'a-ver…-name'
+    """
+    if len(name) <= limit:
+        return name
+    tail = (limit - 1) // 2
+    return f"{name[: limit - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{name[-tail:]}"
+
+
+def _svg(figure: Figure, key: str, label: str | None) -> str:
+    """The figure as one ``<svg>`` element; ``label`` is read aloud, None hides it from screen readers."""
+    figure.patch.set_visible(False)
+    text = io.StringIO()
+    # Text stays text: small, searchable, and in the reader's own font.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawing = text.getvalue()
+    return _embedded(drawing[drawing.index("<svg") :], key, label)
+
+
+def _embedded(drawing: str, key: str, label: str | None) -> str:
+    """Free of ids that clash, of name-space addresses, and of fixed sizes, fonts and page colours."""
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)[0]
+    body = drawing[drawing.index(">") + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->\n?", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r'(href="|url\()#', rf"\g<1>#{key}-", body)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", body)
+    for placeholder, colour in _PAGE_COLOURS.items():
+        body = body.replace(placeholder, colour)
+    access = f'role="img" aria-label="{html.escape(label)}"' if label else 'aria-hidden="true"'
+    return f'<svg viewBox="0 0 {width} {height}" {access} style="--w:{width};--h:{height}">{body.strip()}'
