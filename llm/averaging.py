@@ -1,0 +1,45 @@
+"""The average iterate: what the convergence theorems speak about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class IterateAverage(TrainerCallback):
+    """Uniform average of the parameters after each optimizer step of the last part of training.
+
+    Args:
+        model: The model that is trained; its average is kept beside it (twice the memory).
+        after: Share of the steps to leave out at the start, in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, *, after: float = 0.5) -> None:
+        if not 0.0 <= after < 1.0:
+            raise ValueError(f"average_after is the share of steps left out and must lie in [0, 1), got {after}")
+        self.average = AveragedModel(model)
+        self.after = after
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Take the new iterate into the average."""
+        if state.global_step > self.after * state.max_steps:
+            self.average.update_parameters(kwargs["model"])
+
+    def save(self, folder: Path) -> None:
+        """Write the average to ``folder/average.safetensors``."""
+        # Tied parameters share memory, which safetensors refuses: clones cost one copy of the model.
+        tensors = {name: tensor.clone().contiguous() for name, tensor in self.average.state_dict().items()}
+        save_file(tensors, folder / "average.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Continue the average that stands in ``folder``."""
+        self.average.load_state_dict(load_file(folder / "average.safetensors"))
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Replace the parameters of ``model`` by their average."""
+        model.load_state_dict(self.average.module.state_dict())

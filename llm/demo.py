@@ -1,0 +1,157 @@
+"""The main job: the same reward model trained plainly and robustly, judged side by side."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from transformers import TrainingArguments
+
+from dro_core import parse_ambiguity
+
+from .builtin import write_corpus
+from .card import environment
+from .checkpoints import prepare_output, write_folder, write_json
+from .config import TRAINING_DEFAULTS, ConfigError, RewardConfig, read_recipe
+from .data import Pair, find_files
+from .evaluate import evaluate_model
+from .report import Run, build_report, render_summary, write_report
+from .reward import add_results, train_reward
+from .selection import load_suites
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Everything that decides the result of a demo; a resumed demo must have the same.
+
+    ``max_pairs`` and ``eval_pairs`` draw fixed random subsets of the training file and of each suite.
+    """
+
+    data: str | None = None
+    model: str = "tiny"
+    seeds: int = 1
+    ambiguity: tuple[str, ...] = ("erm", "tv:0.2", "tv:0.2,max_ratio=4")
+    max_pairs: int | None = None
+    eval_pairs: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for spec in self.ambiguity:
+            parse_ambiguity(spec)
+        if self.seeds < 1:
+            raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
+
+
+def run_demo(
+    demo: DemoConfig, output: Path, *, resume: bool, overwrite: bool, console: Console, command: Sequence[str]
+) -> dict:
+    """Train every ambiguity set with every seed, evaluate every suite, write report.html and report.json.
+
+    Finished runs are kept on resume, an interrupted one continues from its last checkpoint.
+
+    Returns:
+        The report, as in report.json.
+    """
+    output = prepare_output(output, resume=resume, overwrite=overwrite)
+    _same_settings(demo, output)
+    folder = Path(demo.data) if demo.data else _builtin_corpus(output)
+    train_file, suite_files = find_files(folder)
+    suites, suite_records = load_suites(suite_files, eval_pairs=demo.eval_pairs)
+    plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
+    folders = []
+    for number, (spec, seed) in enumerate(plan, start=1):
+        console.rule(f"[bold]{number}/{len(plan)}[/bold]  {spec}, seed {seed}")
+        folders.append(output / "runs" / _slug(spec) / f"seed-{seed}")
+        if not (folders[-1] / "margins.npz").exists():
+            _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
+    report = build_report(
+        title=f"Robust and standard reward models: {demo.model} on {demo.data or 'the built-in corpus'}",
+        runs=[_read_run(run) for run in folders],
+        suites=suites,
+        data=json.loads((folders[0] / "run.json").read_text())["data"] | {"suites": suite_records},
+        environment=environment(),
+        command=shlex.join(command),
+        settings=asdict(demo) | {"settings": _settings(demo)},
+    )
+    write_report(report, output)
+    console.print(render_summary(report))
+    console.print(f"Report: {output / 'report.html'}")
+    return report
+
+
+def _train_and_judge(
+    demo: DemoConfig, spec: str, seed: int, train_file: Path, suites: dict[str, list[Pair]], folder: Path
+) -> None:
+    """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
+    settings = _settings(demo)
+    ours = {name: settings.pop(name) for name in list(settings) if name in RewardConfig.__dataclass_fields__}
+    config = RewardConfig(
+        **{"model": demo.model, "train_file": str(train_file), "max_pairs": demo.max_pairs, **ours},
+        ambiguity=spec,
+        resume=True,
+    )
+    arguments = TrainingArguments(**{**TRAINING_DEFAULTS, **settings, "output_dir": str(folder), "seed": seed})
+    trained = train_reward(config, arguments)
+    judged = evaluate_model(
+        trained.model,
+        trained.tokenizer,
+        suites,
+        max_length=config.max_length,
+        batch_size=arguments.per_device_eval_batch_size,
+        progress=True,
+    )
+    add_results(folder, judged, suites)
+    partial = folder / "margins.partial.npz"
+    np.savez(partial, **judged["margins"])
+    partial.replace(folder / "margins.npz")
+
+
+def _read_run(folder: Path) -> Run:
+    record = json.loads((folder / "run.json").read_text())
+    with np.load(folder / "margins.npz") as stored:
+        margins = {name: stored[name] for name in stored.files}
+    return Run(
+        ambiguity=record["config"]["ambiguity"],
+        seed=record["seed"],
+        history=record["history"],
+        adversary=record["adversary"],
+        margins=margins,
+        seconds=record["seconds"],
+        steps=record["steps"],
+    )
+
+
+def _settings(demo: DemoConfig) -> dict[str, Any]:
+    """The recipe of the model (reward-tiny, else reward-minilm), then what the command line changed."""
+    recipe = read_recipe("reward-tiny" if demo.model == "tiny" else "reward-minilm")
+    recipe.pop("model", None)
+    return recipe | demo.settings
+
+
+def _same_settings(demo: DemoConfig, output: Path) -> None:
+    wanted = json.loads(json.dumps(asdict(demo)))
+    record = output / "demo.json"
+    if record.exists() and (found := json.loads(record.read_text())) != wanted:
+        changed = ", ".join(name for name in wanted if wanted[name] != found.get(name))
+        raise ConfigError(f"{output} was started with another {changed}: use --overwrite or another output folder")
+    write_json(record, wanted)
+
+
+def _builtin_corpus(output: Path) -> Path:
+    folder = output / "data"
+    if not folder.exists():
+        write_folder(folder, lambda partial: write_corpus(partial))
+    return folder
+
+
+def _slug(spec: str) -> str:
+    return spec.replace(":", "-").replace(",", "_").replace("=", "-")

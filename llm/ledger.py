@@ -1,0 +1,100 @@
+"""Who the adversary weighted: a running account per training example."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .data import Pair, length_baseline
+
+
+class AdversaryLedger:
+    """Sum of multipliers n q_i, number of visits and last loss of every training example.
+
+    A multiplier of 1 is the weight of plain training, 0 means that the adversary ignored the example.
+
+    Args:
+        size: Number of training examples.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.multiplier_sum = np.zeros(size)
+        self.visits = np.zeros(size, dtype=np.int64)
+        self.last_loss = np.full(size, np.nan)
+
+    def record(self, index: np.ndarray, multipliers: np.ndarray, losses: np.ndarray) -> None:
+        """Book one effective batch; ``index``, ``multipliers`` and ``losses`` have shape ``(n,)``."""
+        np.add.at(self.multiplier_sum, index, multipliers)
+        np.add.at(self.visits, index, 1)
+        self.last_loss[index] = losses
+
+    def mean_multiplier(self) -> np.ndarray:
+        """Mean n q_i over the visits, shape ``(size,)``; nan for examples never visited."""
+        return np.divide(self.multiplier_sum, self.visits, out=np.full(len(self.visits), np.nan), where=self.visits > 0)
+
+    def save(self, folder: Path) -> None:
+        """Write the account to ``folder/ledger.npz``."""
+        np.savez(
+            folder / "ledger.npz",
+            multiplier_sum=self.multiplier_sum,
+            visits=self.visits,
+            last_loss=self.last_loss,
+        )
+
+    def load(self, folder: Path) -> None:
+        """Take the account over from ``folder/ledger.npz``."""
+        with np.load(folder / "ledger.npz") as stored:
+            self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
+            self.last_loss = stored["last_loss"]
+
+
+def describe_adversary(ledger: AdversaryLedger, pairs: Sequence[Pair], *, examples: int = 12) -> dict:
+    """Summary for the report: weight by source, category and length, and the extreme examples.
+
+    Returns:
+        ``by_source`` and ``by_category`` (mean multiplier and visited pairs per group),
+        ``longer_share_of_weight`` (share of all weight on pairs whose chosen answer is the longer),
+        ``top`` and ``bottom`` (the most and least weighted examples with their text and last margin).
+    """
+    multiplier, visited = ledger.mean_multiplier(), np.flatnonzero(ledger.visits)
+    if len(visited) == 0:
+        return {"by_source": {}, "by_category": {}, "longer_share_of_weight": None, "top": [], "bottom": []}
+    # Ties are common (every ignored example has 0): the last loss orders them.
+    order = visited[np.lexsort((-ledger.last_loss[visited], -multiplier[visited]))]
+    longer = np.array([length_baseline(pairs[int(i)]) == 1 for i in visited])
+    weight = ledger.multiplier_sum[visited]
+    return {
+        "by_source": _by_group(visited, multiplier, lambda i: pairs[i].source),
+        "by_category": _by_group(visited, multiplier, lambda i: pairs[i].category),
+        "longer_share_of_weight": float(weight[longer].sum() / weight.sum()),
+        "top": [_example(ledger, pairs, multiplier, i) for i in order[:examples]],
+        "bottom": [_example(ledger, pairs, multiplier, i) for i in order[::-1][:examples]],
+    }
+
+
+def _by_group(visited: np.ndarray, multiplier: np.ndarray, group: Callable[[int], str]) -> dict:
+    members: dict[str, list[int]] = defaultdict(list)
+    for i in visited:
+        members[group(i)].append(i)
+    return {
+        name: {"pairs": len(rows), "multiplier": float(multiplier[rows].mean())}
+        for name, rows in sorted(members.items())
+    }
+
+
+def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndarray, i: int) -> dict:
+    pair = pairs[i]
+    return {
+        "id": pair.id,
+        "source": pair.source,
+        "category": pair.category,
+        "prompt": "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt),
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+        "multiplier": float(multiplier[i]),
+        "visits": int(ledger.visits[i]),
+        "margin": float(-np.log(np.expm1(max(ledger.last_loss[i], 1e-300)))),  # inverse of log(1 + exp(-h))
+    }

@@ -1,0 +1,286 @@
+"""Worst-case weights over the whole effective batch, on top of ``transformers.Trainer``.
+
+The effective batch is every accumulation micro-batch of every data-parallel rank. The weights couple
+all of it, so they cannot be found micro-batch by micro-batch (that gives a wrong gradient, not an
+approximation of the right one). One optimizer step therefore runs
+
+1. a no-grad forward of every micro-batch, the losses gathered over ranks, one ``worst_case`` call;
+2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
+
+With one micro-batch per step both passes collapse into one: the weights come from the detached losses
+of the forward pass that is differentiated.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence, Sized
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from dro_core import effective_sample_size, largest_multiplier, worst_case
+from dro_core.sets import AmbiguitySet
+
+from .checkpoints import CheckpointError, discard
+from .ledger import AdversaryLedger
+from .schedule import RadiusSchedule
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A training loss became nan or infinite; the message names the examples."""
+
+
+class Resumable(Protocol):
+    """State that belongs in a checkpoint beside the model and the optimizer."""
+
+    def save(self, folder: Path) -> None:
+        """Write the state into an existing folder."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take the state over from a folder that ``save`` wrote."""
+        ...
+
+
+class RobustTrainer(Trainer):
+    """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the uniform weights.
+
+    Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision,
+    checkpoints, logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the
+    position of each example in the training set.
+
+    Args:
+        ambiguity: The set the adversary chooses from; ``None`` trains on the mean, exactly as ``Trainer``.
+        schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
+        example_ids: Name of every training example, used in error messages.
+        **kwargs: Everything ``transformers.Trainer`` takes.
+
+    Raises:
+        ValueError: More than one visible GPU without a launcher; dropout under two passes.
+        NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
+        CheckpointError: A checkpoint could not be written; earlier ones are untouched.
+    """
+
+    def __init__(
+        self,
+        *,
+        ambiguity: AmbiguitySet | None,
+        schedule: RadiusSchedule | None = None,
+        example_ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ambiguity = ambiguity
+        self.schedule = schedule or RadiusSchedule()
+        self.example_ids = example_ids
+        self.ledger = AdversaryLedger(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
+        self.resumable: list[Resumable] = [self.ledger]
+        self.loss_is_scaled_for_ga = ambiguity is not None
+        self._diagnostics: list[dict[str, float]] = []
+        self._check_setup()
+
+    @abstractmethod
+    def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Loss of every example of one micro-batch, shape ``(n,)``, differentiable."""
+
+    @abstractmethod
+    def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """The micro-batch that holds only the examples ``rows``."""
+
+    # -- the effective batch ---------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Fetch the accumulation window; attach the weights where they need a pass of their own."""
+        window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.ambiguity is None or len(window) < 2:
+            return window, items
+        window = [self._prepare_inputs(inputs) for inputs in window]
+        index = torch.cat([inputs["index"] for inputs in window])
+        if self._strength() == 0.0:
+            weights = self._uniform_weights(index)
+        else:
+            self._refuse_dropout()
+            weights = self._window_weights(self._losses_without_grad(window), index)
+        shares = weights.split([len(inputs["index"]) for inputs in window])
+        return [self._keep_weighted(inputs, share) for inputs, share in zip(window, shares, strict=True)], items
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
+        """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one."""
+        losses = self.example_losses(model, inputs)
+        weights = inputs.get("weights")
+        if self.ambiguity is None:
+            self._book_uniform(losses.detach(), inputs["index"])
+            loss = losses.mean()
+        else:
+            if weights is None:
+                weights = self._window_weights(losses.detach(), inputs["index"])
+            elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
+                self._book_uniform(losses.detach(), inputs["index"])
+            # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
+            loss = self.accelerator.num_processes * (weights * losses).sum()
+        return (loss, {"losses": losses}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _losses_without_grad(self, window: list[dict[str, Tensor]]) -> Tensor:
+        model = self.model_wrapped
+        assert model is not None
+        model.train()
+        with self.compute_loss_context_manager():
+            return torch.cat([self.example_losses(model, inputs) for inputs in window])
+
+    def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
+        """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
+        everyone, everyones_index, present, mine = self._gather(losses.float(), index)
+        self._check_finite(everyone, everyones_index)
+        strength = self._strength()
+        if strength == 0.0:
+            weights = present / present.sum()
+        else:
+            assert self.ambiguity is not None
+            weights = worst_case(
+                everyone, self.ambiguity.with_strength(strength), reference=present / present.sum()
+            ).weights
+        self._book(everyone[present > 0], everyones_index[present > 0], weights[present > 0], strength)
+        return weights[mine]
+
+    def _gather(self, losses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:
+        """Losses, indices and presence of all ranks' examples, and where this rank's stand.
+
+        Ranks may hold different numbers of examples: the shorter ones are padded with zero-mass entries.
+        """
+        n, world = len(losses), self.accelerator.num_processes
+        if world == 1:
+            return losses, index, torch.ones_like(losses), slice(0, n)
+        sizes: Any = self.accelerator.gather(torch.tensor([n], device=losses.device))
+        longest = int(sizes.max())
+        rows = torch.zeros(3, longest, dtype=torch.float64, device=losses.device)
+        rows[0, :n], rows[1, :n], rows[2, :n] = losses, index, 1.0
+        everyone: Any = self.accelerator.gather(rows[None])  # (world, 3, longest)
+        start = self.accelerator.process_index * longest
+        return (
+            everyone[:, 0].reshape(-1).to(losses.dtype),
+            everyone[:, 1].reshape(-1).long(),
+            everyone[:, 2].reshape(-1).to(losses.dtype),
+            slice(start, start + n),
+        )
+
+    def _uniform_weights(self, index: Tensor) -> Tensor:
+        total: Any = self.accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
+        return torch.ones(len(index), device=index.device) / total
+
+    def _keep_weighted(self, inputs: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
+        rows = torch.nonzero(weights).flatten()
+        if len(rows) == 0:  # every rank must run the same number of forward passes: keep a dummy
+            rows = torch.zeros(1, dtype=torch.long, device=weights.device)
+        if len(rows) == len(weights):
+            return {**inputs, "weights": weights}
+        return {**self.take_rows(inputs, rows), "weights": weights[rows]}
+
+    # -- what the log and the report say ---------------------------------------------------------
+
+    def _strength(self) -> float:
+        return self.schedule(self.state.global_step, max(self.state.max_steps, 1))
+
+    def _book(self, losses: Tensor, index: Tensor, weights: Tensor, strength: float) -> None:
+        multipliers = weights * len(weights)
+        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
+        self._diagnostics.append(
+            {
+                "mean_loss": float(losses.mean()),
+                "robust_loss": float((weights * losses).sum()),
+                "effective_sample_size": float(effective_sample_size(weights)),
+                "largest_multiplier": float(largest_multiplier(weights)),
+                "zero_share": float((weights == 0).float().mean()),
+                "radius_fraction": strength,
+            }
+        )
+
+    def _book_uniform(self, losses: Tensor, index: Tensor) -> None:
+        """Book one micro-batch of plain training; the effective batch has known, equal weights."""
+        self._check_finite(losses, index)
+        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.float().cpu().numpy())
+        mean = float(losses.mean())
+        size = len(losses) * self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        self._diagnostics.append(
+            {
+                "mean_loss": mean,
+                "robust_loss": mean,
+                "effective_sample_size": float(size),
+                "largest_multiplier": 1.0,
+                "zero_share": 0.0,
+                "radius_fraction": 0.0,
+            }
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of the robust diagnostics since the last training log."""
+        if "loss" in logs and self._diagnostics:
+            rows, self._diagnostics = self._diagnostics, []
+            logs |= {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        super().log(logs, start_time)
+
+    # -- guards -----------------------------------------------------------------------------------
+
+    def _check_setup(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs are visible but no launcher is used, and worst-case weights are wrong under "
+                "DataParallel; start with `accelerate launch` or show one GPU (CUDA_VISIBLE_DEVICES=0)"
+            )
+        if self.accelerator.num_processes > 1 and not self.args.dataloader_drop_last:
+            raise ValueError(
+                "dataloader_drop_last must be true with several processes: the padding of the last batch would "
+                "duplicate examples inside the ambiguity set"
+            )
+
+    def _refuse_dropout(self) -> None:
+        assert self.model is not None
+        live = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+        if live:
+            raise ValueError(
+                f"dropout is active ({live[0]}, {len(live)} modules) and the weights would be solved for another "
+                "dropout mask than the one trained on; set disable_dropout, or gradient_accumulation_steps to 1"
+            )
+
+    def _check_finite(self, losses: Tensor, index: Tensor) -> None:
+        bad = ~torch.isfinite(losses)
+        if not bad.any():
+            return
+        positions = index[bad].tolist()
+        names = [f"#{i}" if self.example_ids is None else str(self.example_ids[i]) for i in positions]
+        raise NonFiniteLoss(
+            f"{len(names)} losses are not finite at step {self.state.global_step + 1}: examples "
+            f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}. The weights were not updated; lower the "
+            "learning rate, check these examples, or resume from the last checkpoint"
+        )
+
+    # -- checkpoints --------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):  # type: ignore[override]
+        """Train, or continue from a checkpoint folder together with everything in ``resumable``."""
+        if resume_from_checkpoint is not None:
+            for part in self.resumable:
+                part.load(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Save the model; inside a checkpoint everything ``resumable``, before the file that completes it."""
+        super().save_model(output_dir, _internal_call=_internal_call)
+        if _internal_call and output_dir is not None and self.args.should_save:
+            for part in self.resumable:
+                part.save(Path(output_dir))
+
+    def _save_checkpoint(self, model, trial):
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            discard(str(self.args.output_dir), self.state.global_step)
+            raise CheckpointError(
+                f"could not save the checkpoint of step {self.state.global_step} ({error}); earlier checkpoints "
+                f"in {self.args.output_dir} are intact: make room and continue with --resume"
+            ) from error

@@ -1,0 +1,66 @@
+"""Which pairs a run trains on, holds out and is judged by, and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .config import RewardConfig
+from .data import Pair, PairSet, read_pairs
+
+
+def load_training_pairs(config: RewardConfig) -> tuple[list[Pair], list[Pair], dict]:
+    """Training pairs, held-out pairs, and a record of the files they come from."""
+    source = read_pairs(config.train_file)
+    train, held_out = list(source.pairs), []
+    files = {"train": describe_file(source)}
+    if config.eval_file:
+        evaluation = read_pairs(config.eval_file)
+        held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
+    elif config.validation_share:
+        train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
+    if config.max_pairs is not None and config.max_pairs < len(train):
+        chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
+        train = [train[i] for i in sorted(chosen)]
+    return train, held_out, files
+
+
+def split_by_prompt(pairs: Sequence[Pair], *, share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Hold out a share of the prompts: pairs with the same prompt never stand on both sides."""
+    rest: list[Pair] = []
+    held_out: list[Pair] = []
+    for pair in pairs:
+        text = f"{seed}" + "".join(message["content"] for message in pair.prompt)
+        fraction = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+        (held_out if fraction < share else rest).append(pair)
+    return rest, held_out
+
+
+def describe_file(source: PairSet) -> dict:
+    """What a report must say about a data file."""
+    return {
+        "file": Path(source.path).name,
+        "sha256": source.sha256,
+        "layout": source.layout,
+        "pairs": len(source.pairs),
+        "dropped": source.dropped,
+    }
+
+
+def load_suites(
+    files: dict[str, Path], *, eval_pairs: int | None = None
+) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
+    """Read every suite; with ``eval_pairs``, a fixed random subset of at most that size each."""
+    suites, records = {}, {}
+    for name, path in files.items():
+        source = read_pairs(path)
+        pairs = list(source.pairs)
+        if eval_pairs is not None and eval_pairs < len(pairs):
+            kept = np.random.default_rng(0).permutation(len(pairs))[:eval_pairs]
+            pairs = [pairs[i] for i in sorted(kept)]
+        suites[name] = pairs
+        records[name] = describe_file(source) | {"evaluated": len(pairs)}
+    return suites, records

@@ -1,0 +1,239 @@
+"""The trainer against full-batch autograd, against ``transformers.Trainer``, and against bad luck."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from dro_core import parse_ambiguity, robust_loss
+from llm.averaging import IterateAverage
+from llm.builtin import generate
+from llm.config import TRAINING_DEFAULTS
+from llm.encoding import PairCollator, encode_pairs
+from llm.losses import bradley_terry_loss
+from llm.models import tiny_reward_model
+from llm.reward import RewardTrainer
+from llm.robust_trainer import NonFiniteLoss
+from llm.schedule import RadiusSchedule
+
+PAIRS = generate(24, seed=7)
+SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3"]
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A tiny model a few steps away from its initialisation (losses differ), its tokenizer, the data."""
+    set_seed(0)
+    model, tokenizer = tiny_reward_model((pair.chosen + pair.rejected for pair in PAIRS), max_length=96)
+    with torch.no_grad():
+        model.classifier.weight *= 20
+    return model, tokenizer, encode_pairs(PAIRS, tokenizer, max_length=96)
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradient of the first step."""
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self.first = torch.cat(
+                [p.grad.flatten().clone() for p in kwargs["model"].parameters() if p.grad is not None]
+            )
+
+
+def arguments(folder, *, micro=4, steps=4, **kwargs):
+    defaults = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": steps,
+        "max_steps": 1,
+        "max_grad_norm": 0.0,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "use_cpu": True,
+    }
+    return TrainingArguments(**{**TRAINING_DEFAULTS, **defaults, **kwargs})
+
+
+def trainer_for(start, args, spec, *, kind=RewardTrainer, callbacks=None, **kwargs):
+    model, tokenizer, data = start
+    return kind(
+        model=copy.deepcopy(model),
+        args=args,
+        train_dataset=data,
+        data_collator=PairCollator(tokenizer),
+        ambiguity=parse_ambiguity(spec),
+        callbacks=callbacks,
+        **kwargs,
+    )
+
+
+def trained_gradient(start, args, spec, *, kind=RewardTrainer):
+    gradients = Gradients()
+    trainer = trainer_for(start, args, spec, kind=kind, callbacks=[gradients])
+    trainer.train()
+    return gradients.first, trainer
+
+
+def seen_rows(trainer):
+    return np.flatnonzero(trainer.ledger.visits)
+
+
+def full_batch_gradient(start, rows, spec):
+    """One forward of the whole effective batch, one backward: no trainer involved."""
+    model, tokenizer, data = start
+    model = copy.deepcopy(model)
+    batch = PairCollator(tokenizer)([data[int(i)] for i in rows])
+    rewards = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+    losses = bradley_terry_loss(*rewards.chunk(2))
+    (losses.mean() if spec == "erm" else robust_loss(losses, parse_ambiguity(spec))).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def relative_error(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("spec", SETS)
+@pytest.mark.parametrize(("micro", "steps", "checkpointing"), [(4, 4, False), (4, 4, True), (16, 1, False)])
+def test_gradient_is_that_of_the_full_batch(start, tmp_path, spec, micro, steps, checkpointing):
+    args = arguments(tmp_path, micro=micro, steps=steps, activation_checkpointing=checkpointing)
+    found, trainer = trained_gradient(start, args, spec)
+    rows = seen_rows(trainer)
+    assert len(rows) == 16
+    assert relative_error(found, full_batch_gradient(start, rows, spec)) <= 1e-6
+
+
+class PerMicroBatch(RewardTrainer):
+    """What everyone writes first: each micro-batch solved alone, the accumulation averaged."""
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        return Trainer.get_batch_samples(self, epoch_iterator, num_batches, device)
+
+    def compute_loss(self, model, inputs, **kwargs):
+        return super().compute_loss(model, inputs, **kwargs) / self.current_gradient_accumulation_steps
+
+
+@pytest.mark.parametrize("spec", SETS)
+def test_weights_per_micro_batch_give_another_gradient(start, tmp_path, spec):
+    found, trainer = trained_gradient(start, arguments(tmp_path), spec, kind=PerMicroBatch)
+    assert relative_error(found, full_batch_gradient(start, seen_rows(trainer), spec)) > 0.05
+
+
+class PlainTrainer(Trainer):
+    """``transformers.Trainer`` with the shortest possible Bradley-Terry loss."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
+        rewards = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0]
+        return bradley_terry_loss(*rewards.chunk(2)).mean()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_no_ambiguity_is_plain_training_step_by_step(start, tmp_path, steps):
+    model, tokenizer, data = start
+    args = arguments(tmp_path, micro=5, steps=steps, max_steps=-1, num_train_epochs=2, max_grad_norm=1.0)
+    plain = PlainTrainer(
+        model=copy.deepcopy(model), args=args, train_dataset=data, data_collator=PairCollator(tokenizer)
+    )
+    robust = trainer_for(start, args, "erm")
+    plain.train()
+    robust.train()
+    losses = [[row["loss"] for row in trainer.state.log_history if "loss" in row] for trainer in (plain, robust)]
+    assert len(losses[0]) >= 6
+    assert losses[0] == losses[1]
+    for ours, theirs in zip(robust.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("spec", ["tv:0.2", "cvar:1"])
+def test_plain_phase_and_full_tail_mass_are_the_mean(start, tmp_path, spec):
+    schedule = RadiusSchedule(plain_share=1.0) if spec == "tv:0.2" else RadiusSchedule()
+    gradients = Gradients()
+    trainer = trainer_for(start, arguments(tmp_path), spec, callbacks=[gradients], schedule=schedule)
+    trainer.train()
+    assert relative_error(gradients.first, full_batch_gradient(start, seen_rows(trainer), "erm")) <= 1e-6
+
+
+def test_ignored_examples_skip_the_second_pass(start, tmp_path):
+    differentiated = []
+    trainer = trainer_for(start, arguments(tmp_path), "tv:0.5")
+    trainer.model.register_forward_pre_hook(
+        lambda model, args, kwargs: differentiated.append((torch.is_grad_enabled(), len(kwargs["input_ids"]) // 2)),
+        with_kwargs=True,
+    )
+    trainer.train()
+    weighted = int((trainer.ledger.multiplier_sum > 0).sum())
+    second_pass = [rows for grad, rows in differentiated if grad]
+    assert [rows for grad, rows in differentiated if not grad] == [4, 4, 4, 4]
+    assert len(second_pass) == 4
+    assert weighted <= sum(second_pass) <= weighted + 3  # a micro-batch without weight keeps one dummy row
+    assert weighted <= 9
+
+
+def test_log_reports_what_the_adversary_did(start, tmp_path):
+    trainer = trainer_for(start, arguments(tmp_path), "tv:0.25")
+    trainer.train()
+    row = next(row for row in trainer.state.log_history if "loss" in row)
+    losses = trainer.ledger.last_loss[seen_rows(trainer)]
+    assert row["mean_loss"] == pytest.approx(losses.mean(), rel=1e-6)
+    expected = (losses.sum() - np.sort(losses)[:4].sum()) / 16 + 0.25 * losses.max()
+    assert row["loss"] == pytest.approx(expected, rel=1e-6)
+    assert row["robust_loss"] == pytest.approx(expected, rel=1e-6)
+    assert row["zero_share"] == pytest.approx(0.25)
+    assert row["largest_multiplier"] == pytest.approx(1 + 0.25 * 16, rel=1e-6)
+    assert row["effective_sample_size"] == pytest.approx(1 / (11 / 256 + (5 / 16) ** 2), rel=1e-6)
+
+
+def test_radius_follows_the_schedule(start, tmp_path):
+    args = arguments(tmp_path, micro=8, steps=1, max_steps=8)
+    trainer = trainer_for(start, args, "tv:0.4", schedule=RadiusSchedule(plain_share=0.5, ramp_share=0.25))
+    trainer.train()
+    fractions = [row["radius_fraction"] for row in trainer.state.log_history if "loss" in row]
+    assert fractions == [0, 0, 0, 0, 0.5, 1, 1, 1]
+
+
+def test_average_is_the_mean_of_the_iterates(start, tmp_path):
+    iterates = []
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            iterates.append(copy.deepcopy(kwargs["model"].state_dict()))
+
+    trainer = trainer_for(start, arguments(tmp_path, micro=8, steps=1, max_steps=6), "tv:0.2", callbacks=[Keep()])
+    average = IterateAverage(trainer.model, after=0.5)
+    trainer.add_callback(average)
+    trainer.train()
+    average.copy_to(trainer.model)
+    for name, tensor in trainer.model.state_dict().items():
+        expected = torch.stack([iterate[name] for iterate in iterates[3:]]).mean(0)
+        torch.testing.assert_close(tensor, expected)
+
+
+def test_diverged_training_stops_and_names_the_examples(start, tmp_path):
+    args = arguments(tmp_path, micro=8, steps=2, max_steps=20, learning_rate=1e30)
+    trainer = trainer_for(start, args, "tv:0.2", example_ids=[pair.id for pair in PAIRS])
+    with pytest.raises(NonFiniteLoss, match=PAIRS[0].id.split("-")[0]):
+        trainer.train()
+
+
+def test_dropout_is_refused_only_where_two_passes_would_disagree(start, tmp_path):
+    model, tokenizer, data = start
+    noisy = copy.deepcopy(model)
+    noisy.drop = torch.nn.Dropout(0.1)
+    with pytest.raises(ValueError, match="disable_dropout"):
+        trainer_for((noisy, tokenizer, data), arguments(tmp_path), "tv:0.2").train()
+    trainer_for((noisy, tokenizer, data), arguments(tmp_path, micro=16, steps=1), "tv:0.2").train()
+
+
+def test_two_visible_gpus_without_a_launcher_are_refused(start, tmp_path):
+    args = arguments(tmp_path)
+    args._n_gpu = 2
+    with pytest.raises(ValueError, match="accelerate launch"):
+        trainer_for(start, args, "tv:0.2")

@@ -1,0 +1,177 @@
+"""Whole runs through the command line: kill, full disk, existing folders, wrong input."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from llm.builtin import generate
+from llm.checkpoints import is_complete, latest_checkpoint
+from llm.data import write_pairs
+from robust_rlhf import main
+
+STEPS, SAVE_EVERY = 30, 10
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_pairs(generate(128, seed=3), path)
+    return path
+
+
+def command(pairs_file, output, *extra):
+    settings = {
+        "config": "reward-tiny",
+        "train_file": pairs_file,
+        "output_dir": output,
+        "ambiguity": "tv:0.2",
+        "max_steps": STEPS,
+        "save_steps": SAVE_EVERY,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_length": 48,
+        "final": "average",
+        "disable_tqdm": "true",
+        "use_cpu": "true",
+    }
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    return ["train", "reward", *flags, *extra]
+
+
+def start(arguments, **kwargs):
+    """A process of its own, to be stopped; what is not stopped runs in this one, with the same threads."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "robust_rlhf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def wait_for_first_checkpoint(process, output):
+    deadline = time.monotonic() + 240
+    while not is_complete(output / f"checkpoint-{SAVE_EVERY}"):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pairs_file, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert main(command(pairs_file, output)) == 0
+    return output
+
+
+def same_run(one, other):
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    ledgers = [np.load(folder / f"checkpoint-{STEPS}" / "ledger.npz") for folder in (one, other)]
+    assert all(np.array_equal(ledgers[0][name], ledgers[1][name]) for name in ledgers[0].files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_stopped_and_resumed_ends_as_uninterrupted(pairs_file, uninterrupted, tmp_path, number, status):
+    output = tmp_path / "run"
+    stopped = start(command(pairs_file, output))
+    wait_for_first_checkpoint(stopped, output)
+    stopped.send_signal(number)
+    printed = stopped.communicate()[0]
+    assert stopped.returncode == status, printed
+    assert not (output / "model").exists()
+    if number == signal.SIGKILL:  # and the kill came while a newer checkpoint was being written
+        (output / f"checkpoint-{STEPS - 1}").mkdir()
+        (output / f"checkpoint-{STEPS - 1}" / "trainer_state.json").write_text('{"epoch": 1.')
+    assert main(command(pairs_file, output, "--resume")) == 0
+    same_run(output, uninterrupted)
+
+
+@pytest.mark.slow
+def test_full_disk_keeps_the_previous_checkpoint(pairs_file, uninterrupted, tmp_path):
+    """No file may grow beyond the limit once the first checkpoint stands: the next save must fail."""
+    output = tmp_path / "run"
+    limited = start(command(pairs_file, output))
+    wait_for_first_checkpoint(limited, output)
+    resource.prlimit(limited.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    printed = limited.communicate()[0]
+    assert limited.returncode == 2, printed
+    assert "could not save the checkpoint" in printed
+    assert "Traceback" not in printed
+    survivor = latest_checkpoint(output)
+    assert survivor is not None
+    assert load_file(survivor / "model.safetensors")
+    assert [path.name for path in output.glob("checkpoint-*")] == [survivor.name]
+    assert main(command(pairs_file, output, "--resume")) == 0
+    same_run(output, uninterrupted)
+
+
+def test_run_folder_tells_the_whole_story(uninterrupted):
+    record = json.loads((uninterrupted / "run.json").read_text())
+    card = (uninterrupted / "model" / "README.md").read_text()
+    assert record["steps"] == STEPS
+    assert record["effective_batch"] == 8
+    assert {"loss", "mean_loss", "zero_share"} <= record["history"][0].keys()
+    assert record["adversary"]["top"][0]["multiplier"] > 1
+    for said in (
+        "tv:0.2",
+        "train.jsonl",
+        record["data"]["train"]["sha256"][:16],
+        "average",
+        "seed",
+        "torch 2",
+    ):
+        assert said in card
+
+
+def wrong(capsys, *arguments):
+    status = main(list(arguments))
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert message.startswith("robust-rlhf: ")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--ambiguity", "tv:1.3"], "[0, 1]"),
+        (["--ambiguity", "wobble:1"], "chi2"),
+        (["--plain_share", "0.8", "--ramp_share", "0.5"], "exceeds 1"),
+        (["--model", "no/such/folder"], "no/such/folder"),
+        (["--train_file", "missing.jsonl"], "missing.jsonl"),
+        (["--config", "nowhere.yaml"], "reward-minilm"),
+        (["--final", "best"], "validation_share"),
+        (["--resume", "--overwrite"], "not both"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(pairs_file, tmp_path, capsys, extra, said):
+    message = wrong(capsys, *command(pairs_file, tmp_path / "run", *extra))
+    assert said in message
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_existing_run_is_not_touched(pairs_file, tmp_path, capsys):
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "precious.txt").write_text("keep me")
+    assert "--resume" in wrong(capsys, *command(pairs_file, output))
+    assert "will not delete" in wrong(capsys, *command(pairs_file, output, "--overwrite"))
+    assert (output / "precious.txt").read_text() == "keep me"
+
+
+def test_unknown_setting_in_a_recipe_suggests_the_right_one(pairs_file, tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("ambiguty: tv:0.2\n")
+    assert "'ambiguity'" in wrong(capsys, "train", "reward", "--config", str(recipe))
