@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, get_args
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -19,6 +19,9 @@ from .schedule import RadiusSchedule
 
 class ConfigError(ValueError):
     """A recipe or flag that makes no sense; the message says which and what would."""
+
+
+Iterate = Literal["last", "best", "average"]
 
 
 @dataclass
@@ -42,7 +45,7 @@ class RewardConfig:
     )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
-    final: Literal["last", "best", "average"] = field(
+    final: Iterate = field(
         default="last", metadata={"help": "what is exported: last iterate, best checkpoint, average iterate"}
     )
     average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
@@ -61,6 +64,8 @@ class RewardConfig:
             raise ConfigError(f"validation_share must lie in [0, 1), got {self.validation_share}")
         if self.max_length < 8:
             raise ConfigError(f"max_length must be at least 8 tokens, got {self.max_length}")
+        if self.final not in get_args(Iterate):
+            raise ConfigError(f"final must be one of {', '.join(get_args(Iterate))}, got {self.final!r}")
         if self.final == "best" and not (self.eval_file or self.validation_share):
             raise ConfigError("final=best needs held-out pairs: set eval_file or validation_share")
 
@@ -98,34 +103,41 @@ def parse_reward(argv: Sequence[str]) -> tuple[RewardConfig, TrainingArguments]:
     Raises:
         ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
     """
-    groups: Any = (RewardConfig, TrainingArguments)
-    parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
-    parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
-    parser.set_defaults(**TRAINING_DEFAULTS)
     first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first_look.add_argument("--config")
     recipe = first_look.parse_known_args(argv)[0].config
-    if recipe:
-        settings = read_recipe(recipe)
-        known = {action.dest for action in parser._actions}
-        for key in settings.keys() - known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f", did you mean {close[0]!r}?" if close else "; `robust-rlhf train reward --help` lists the known ones"
-            )
-            raise ConfigError(f"{recipe}: unknown setting {key!r}{hint}")
-        parser.set_defaults(**settings)
-    parsed = parser.parse_args_into_dataclasses(list(argv))
-    return check_paths(parsed[0], parsed[1])
+    return parse_settings(read_recipe(recipe) if recipe else {}, argv, where=recipe or "")
 
 
-def check_paths(config: RewardConfig, arguments: TrainingArguments) -> tuple[RewardConfig, TrainingArguments]:
-    """Refuse settings that name nothing to train on or nowhere to write."""
+def parse_settings(
+    settings: Mapping[str, Any], argv: Sequence[str] = (), *, where: str
+) -> tuple[RewardConfig, TrainingArguments]:
+    """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
+    check_known(settings, where=where)
+    groups: Any = (RewardConfig, TrainingArguments)
+    parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
+    parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
+    parser.set_defaults(**{**TRAINING_DEFAULTS, **settings})
+    parser.error = _raise
+    config, arguments, *_ = parser.parse_args_into_dataclasses(list(argv))
     if not config.train_file:
         raise ConfigError("train_file is missing: name the preference pairs to train on")
     if not arguments.output_dir:
         raise ConfigError("output_dir is missing: name the folder the run is written to")
     return config, arguments
+
+
+def _raise(message: str) -> NoReturn:
+    raise ConfigError(message)
+
+
+def check_known(settings: Mapping[str, Any], *, where: str) -> None:
+    """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
+    known = {field.name for group in (RewardConfig, TrainingArguments) for field in fields(group)}
+    for name in settings.keys() - known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else "; `robust-rlhf train reward --help` lists the known ones"
+        raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
 
 
 def read_recipe(name: str) -> dict[str, Any]:

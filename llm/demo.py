@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
 
 from .builtin import write_corpus
 from .card import environment
 from .checkpoints import prepare_output, write_folder, write_json
-from .config import TRAINING_DEFAULTS, ConfigError, RewardConfig, read_recipe
+from .config import ConfigError, check_known, parse_settings, read_recipe
 from .data import Pair, find_files
 from .evaluate import evaluate_model
 from .report import Run, build_report, render_summary, write_report
@@ -49,6 +48,7 @@ class DemoConfig:
             parse_ambiguity(spec)
         if self.seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
+        check_known(self.settings, where="--set")
 
 
 def run_demo(
@@ -92,14 +92,16 @@ def _train_and_judge(
     demo: DemoConfig, spec: str, seed: int, train_file: Path, suites: dict[str, list[Pair]], folder: Path
 ) -> None:
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
-    settings = _settings(demo)
-    ours = {name: settings.pop(name) for name in list(settings) if name in RewardConfig.__dataclass_fields__}
-    config = RewardConfig(
-        **{"model": demo.model, "train_file": str(train_file), "max_pairs": demo.max_pairs, **ours},
-        ambiguity=spec,
-        resume=True,
-    )
-    arguments = TrainingArguments(**{**TRAINING_DEFAULTS, **settings, "output_dir": str(folder), "seed": seed})
+    run = {
+        "model": demo.model,
+        "train_file": str(train_file),
+        "max_pairs": demo.max_pairs,
+        "ambiguity": spec,
+        "seed": seed,
+        "output_dir": str(folder),
+        "resume": True,
+    }
+    config, arguments = parse_settings(_settings(demo) | run, where="--set")
     trained = train_reward(config, arguments)
     judged = evaluate_model(
         trained.model,

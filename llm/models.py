@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -140,6 +141,7 @@ def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrai
     four-layer ModernBERT with mean pooling. Initialisation uses torch's global generator.
     """
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
+    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
     config = ModernBertConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -149,11 +151,9 @@ def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrai
         max_position_embeddings=max(512, max_length),
         layer_types=["full_attention"] * TINY_LAYERS,
         classifier_pooling="mean",
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        cls_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        sep_token_id=tokenizer.sep_token_id,
+        bos_token_id=None,
+        eos_token_id=None,
+        **ids,
     )
     config.num_labels = 1
     return ModernBertForSequenceClassification(config), tokenizer

@@ -1,0 +1,151 @@
+"""The commands a newcomer types: demo, evaluate, data; on small files, with the tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from llm.builtin import generate
+from llm.data import read_pairs, write_pairs
+from llm.evaluate import score_pairs
+from llm.models import load_reward_model
+from robust_rlhf import main
+
+SMALL = ["--set", "max_length=48", "per_device_train_batch_size=8", "logging_steps=2", "use_cpu=true"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data folder: training file and two suites."""
+    path = tmp_path_factory.mktemp("data")
+    for name, size, seed in (("train", 64, 1), ("id_test", 40, 2), ("shifted", 30, 3)):
+        write_pairs(generate(size, seed=seed), path / f"{name}.jsonl")
+    return path
+
+
+def demo(folder, output, *extra):
+    return main(["demo", "--data", str(folder), "--output", str(output), *SMALL, *extra])
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "run"
+    assert demo(folder, output, "--ambiguity", "erm", "tv:0.5", "--seeds", "2") == 0
+    return output
+
+
+def sentence(capsys, status):
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert message.startswith("robust-rlhf: ")
+    return message
+
+
+def test_report_agrees_with_the_saved_models(folder, finished):
+    report = json.loads((finished / "report.json").read_text())
+    pairs = read_pairs(folder / "shifted.jsonl").pairs
+    for name, slug in (("erm", "erm"), ("tv:0.5", "tv-0.5")):
+        correct = []
+        for seed in (0, 1):
+            model, tokenizer = load_reward_model(str(finished / "runs" / slug / f"seed-{seed}" / "model"))
+            correct.append(score_pairs(model, tokenizer, pairs, max_length=48) > 0)
+        assert report["suites"]["shifted"]["arms"][name]["accuracy"] == pytest.approx(np.mean(correct))
+
+
+def test_arms_share_seeds_and_differ_in_training(finished):
+    runs = {
+        (slug, seed): json.loads((finished / "runs" / slug / f"seed-{seed}" / "run.json").read_text())
+        for slug in ("erm", "tv-0.5")
+        for seed in (0, 1)
+    }
+    first_losses = {key: run["history"][0]["mean_loss"] for key, run in runs.items()}
+    assert first_losses["erm", 0] == first_losses["tv-0.5", 0] != first_losses["erm", 1]
+    assert runs["tv-0.5", 0]["history"][-2]["zero_share"] > 0.3
+    assert runs["erm", 0]["history"][-2]["zero_share"] == 0
+
+
+def test_page_is_self_contained_and_shows_the_weighted_examples(finished):
+    page = (finished / "report.html").read_text()
+    assert "<svg" in page
+    assert 'src="http' not in page
+    adversary = json.loads((finished / "runs" / "tv-0.5" / "seed-0" / "run.json").read_text())["adversary"]
+    assert adversary["top"][0]["id"] in page
+
+
+def test_resume_keeps_what_is_done_and_repeats_the_missing_run(folder, finished):
+    models = sorted(finished.glob("runs/*/*/model/model.safetensors"))
+    before = {path: path.read_bytes() for path in models}
+    report = json.loads((finished / "report.json").read_text())
+    redone = finished / "runs" / "tv-0.5" / "seed-1"
+    (redone / "margins.npz").unlink()
+    assert demo(folder, finished, "--ambiguity", "erm", "tv:0.5", "--seeds", "2", "--resume") == 0
+    assert {path: path.read_bytes() for path in models} == before
+    assert json.loads((finished / "report.json").read_text())["suites"] == report["suites"]
+
+
+def test_resume_with_other_settings_is_refused(folder, finished, capsys):
+    assert "ambiguity" in sentence(capsys, demo(folder, finished, "--ambiguity", "erm", "--seeds", "2", "--resume"))
+
+
+def test_existing_demo_needs_resume_or_overwrite(folder, finished, capsys):
+    assert "--resume" in sentence(capsys, demo(folder, finished))
+    assert (finished / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--ambiguity", "tv:2"], "[0, 1]"),
+        (["--ambiguity", "nothing:1"], "cvar"),
+        (["--seeds", "0"], "seeds"),
+        (["--set", "learning_rate"], "NAME=VALUE"),
+        (["--set", "lerning_rate=1"], "learning_rate"),
+        (["--set", "max_length=wide"], "wide"),
+        (["--set", "final=middle"], "average"),
+        (["--model", "no/such/model"], "no/such/model"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_demo_settings_get_one_sentence(folder, tmp_path, capsys, extra, said):
+    assert said in sentence(capsys, demo(folder, tmp_path / "run", *extra))
+
+
+def test_evaluate_writes_what_it_shows_and_compares_pair_by_pair(folder, finished, tmp_path, capsys):
+    models = [str(finished / "runs" / slug / "seed-0" / "model") for slug in ("tv-0.5", "erm")]
+    suite = str(folder / "id_test.jsonl")
+    assert main(["evaluate", models[0], "--suite", suite, "--against", models[1], "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    record, difference = metrics["suites"]["id_test"]["overall"], metrics["comparisons"]["id_test"]["overall"]
+    rows = [json.loads(line) for line in (tmp_path / "margins.jsonl").read_text().splitlines()]
+    assert record["accuracy"] == pytest.approx(np.mean([row["margin"] > 0 for row in rows]))
+    assert f"{100 * record['accuracy']:.1f}" in shown
+    saved = np.load(finished / "runs" / "erm" / "seed-0" / "margins.npz")["id_test"]
+    assert difference["difference"] == pytest.approx(record["accuracy"] - np.mean(saved > 0))
+    assert difference["mcnemar_p"] <= 1
+    card = (finished / "runs" / "erm" / "seed-0" / "model" / "README.md").read_text()
+    assert f"| id_test | 40 | {np.mean(saved > 0):.3f} [" in card
+
+
+def test_evaluate_refuses_what_is_no_reward_model(folder, tmp_path, capsys):
+    status = main(["evaluate", str(tmp_path), "--suite", str(folder / "id_test.jsonl")])
+    assert str(tmp_path) in sentence(capsys, status)
+
+
+def test_headless_model_is_not_judged(folder, finished, tmp_path, capsys):
+    """A base model would get a random head, and its accuracy would be noise."""
+    model, tokenizer = load_reward_model(str(finished / "runs" / "erm" / "seed-0" / "model"))
+    model.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    status = main(["evaluate", str(tmp_path), "--suite", str(folder / "id_test.jsonl")])
+    assert "no reward head" in sentence(capsys, status)
+
+
+def test_data_commands(folder, tmp_path, capsys):
+    assert main(["data", "builtin", str(tmp_path / "corpus"), "--train", "50", "--test", "10"]) == 0
+    assert main(["data", "show", str(tmp_path / "corpus" / "train.jsonl")]) == 0
+    assert "50 pairs" in capsys.readouterr().out
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b"\n')
+    assert "line 1" in sentence(capsys, main(["data", "show", str(tmp_path / "bad.jsonl")]))
