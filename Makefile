@@ -6,13 +6,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: help demo test check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
 	@echo "make test   run the test suite"
-	@echo "make check  lint, types, packaging"
+	@echo "make check  lint, format, types"
 
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
 $(STAMP): pyproject.toml constraints.txt

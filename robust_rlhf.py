@@ -38,12 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if clash := _foreign(package):
         return _fail(clash)
     try:
-        run = getattr(importlib.import_module(module), function)
+        return getattr(importlib.import_module(module), function)(arguments[1:])
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
         return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
-    return run(arguments[1:])
 
 
 def _help() -> str:

@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
 
     import torch
 
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    versions = {name: _version(name) for name in _LIBRARIES}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     return {"python": platform.python_version(), "system": platform.system(), "device": device, **versions}
 
@@ -39,6 +39,7 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
     """
     config, data = record["config"], record["data"]
     train = data["train"]
+    cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
     lines = [
         "---",
         "library_name: transformers",
@@ -54,24 +55,43 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         "|---|---|",
         f"| ambiguity set | `{config['ambiguity']}` (plain for {config['plain_share']:g} of the steps, "
         f"ramp over {config['ramp_share']:g}) |",
-        f"| starting model | {Path(config['model']).name} |",
+        f"| starting model | {_model_name(config['model'])} |",
         f"| training data | {train['file']}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
         f"{train['pairs']} pairs |",
+        f"| held-out data | {_held_out(data, config)} |",
         f"| dropped pairs | {_counts(train['dropped'])} |",
-        f"| truncated | {_counts(data['truncation'])} at max_length {config['max_length']} |",
+        f"| truncated | {_counts(cut)} at max_length {config['max_length']} |",
         f"| steps | {record['steps']}, effective batch {record['effective_batch']}, "
         f"learning rate {record['learning_rate']:g} |",
         f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
         f"| exported iterate | {config['final']} |",
         f"| training time | {record['seconds']:.0f} s on {record['environment']['device']} |",
         "",
-        *(_results(metrics) if metrics else ["Not evaluated yet: `robust-rlhf evaluate` adds the results here.", ""]),
+        *(_results(metrics) if metrics else ["Not evaluated.", ""]),
         "## Versions",
         "",
         ", ".join(f"{name} {version}" for name, version in record["environment"].items()),
         "",
     ]
     return "\n".join(lines)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _model_name(name: str) -> str:
+    """A hub name as it is, a folder by its last part: where it lies is nobody's business."""
+    return Path(name).name if Path(name).exists() else name
+
+
+def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:
+    if "eval" in data:
+        return f"{data['eval']['file']}, sha256 `{data['eval']['sha256'][:16]}…`"
+    return f"{config['validation_share']:g} of the prompts" if config["validation_share"] else "none"
 
 
 def _counts(counts: dict[str, int]) -> str:

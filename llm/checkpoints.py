@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
+
+
+SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
 
 
 class CheckpointError(RuntimeError):
@@ -39,12 +44,14 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def discard(output_dir: str | Path, step: int) -> None:
-    """Remove the half-written checkpoint of ``step``."""
-    shutil.rmtree(Path(output_dir) / f"checkpoint-{step}", ignore_errors=True)
+    """Remove the checkpoint of ``step`` if it is half-written."""
+    folder = Path(output_dir) / f"checkpoint-{step}"
+    if not is_complete(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
-    """The run folder, new or continued; refuses to touch an existing one without being told how.
+def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
+    """Refuse to touch an existing run folder without being told how; changes nothing.
 
     Raises:
         FileExistsError: The folder has content and neither ``resume`` nor ``overwrite`` is set.
@@ -55,17 +62,39 @@ def prepare_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path
         raise ValueError("resume continues a run and overwrite deletes it: give one of them, not both")
     if folder.is_file():
         raise FileExistsError(f"{folder} is a file, a run needs a folder: choose another output folder")
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        if not overwrite:
-            raise FileExistsError(
-                f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, "
+    if resume or not folder.exists() or not any(folder.iterdir()):
+        return folder
+    if not overwrite:
+        raise FileExistsError(
+            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, "
+            "or choose another output folder"
+        )
+    if not (folder / SETTINGS).exists():
+        raise FileExistsError(f"{folder} does not look like a run of ours, so --overwrite will not delete it")
+    return folder
+
+
+def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the run folder (with ``overwrite`` from nothing) and note the settings; a resumed run must have the same.
+
+    Call it when everything that can be wrong with the input has been looked at: it deletes.
+
+    Raises:
+        ValueError: The folder was started with other settings; they are named.
+    """
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    record, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    if record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        changed = [name for name in wanted if found.get(name) != wanted[name]]
+        if changed:
+            raise ValueError(
+                f"{folder} was started with another {', '.join(changed)}: resume with the same, use --overwrite, "
                 "or choose another output folder"
             )
-        if not (any(folder.glob("checkpoint-*")) or (folder / "run.json").exists() or (folder / "demo.json").exists()):
-            raise FileExistsError(f"{folder} does not look like a run of ours, so --overwrite will not delete it")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    write_json(record, wanted)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
@@ -75,8 +104,12 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     partial.mkdir(parents=True)
     try:
         fill(partial)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, Exception):
+            raise CheckpointError(
+                f"could not write {folder} ({error}): make room and continue with --resume"
+            ) from error
         raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -87,3 +120,23 @@ def write_json(path: Path, content: object) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+class TrainingClock:
+    """Seconds of training over all sessions of a run."""
+
+    def __init__(self) -> None:
+        self.before, self.start = 0.0, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Time since the start, with that of the sessions before."""
+        return self.before + time.perf_counter() - self.start
+
+    def save(self, folder: Path) -> None:
+        """Write the time to ``folder/clock.json``."""
+        write_json(folder / "clock.json", {"seconds": self.seconds()})
+
+    def load(self, folder: Path) -> None:
+        """Count on from ``folder/clock.json``."""
+        self.before = json.loads((folder / "clock.json").read_text())["seconds"]
+        self.start = time.perf_counter()

@@ -20,7 +20,7 @@ def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argum
         try:
             return command(argv)
         except KeyboardInterrupt:
-            sys.stderr.write("robust-rlhf: interrupted; the same command with --resume continues\n")
+            sys.stderr.write("robust-rlhf: interrupted; train and demo continue with --resume\n")
             return 130
         except Exception as error:
             if not _is_ours(error):
@@ -33,7 +33,9 @@ def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argum
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Errors whose message is written for users; anything else is a bug and keeps its traceback."""
+    """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
+    if os.environ.get("ROBUST_RLHF_TRACEBACK"):
+        return False
     return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
 
 
@@ -148,7 +150,7 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("model", help="folder, hub name or alias of a reward model")
     parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
-    parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training, at most 512)")
+    parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
     parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
     parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
@@ -157,19 +159,22 @@ def evaluate(argv: Arguments) -> int:
     from rich.console import Console
 
     from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
-    from .models import load_reward_model
+    from .models import check_length, load_reward_model
     from .selection import load_suites
 
     suites, _ = load_suites(_suite_files(options.suite), eval_pairs=options.eval_pairs)
     console, judged = Console(), []
     for name in filter(None, [options.model, options.against]):
         model, tokenizer = load_reward_model(name, trust_remote_code=options.trust_remote_code, new_head=False)
+        positions = getattr(model.config, "max_position_embeddings", None) or 512
+        max_length = options.max_length or min(tokenizer.model_max_length, positions)
+        check_length(model, max_length)
         judged.append(
             evaluate_model(
                 model,
                 tokenizer,
                 suites,
-                max_length=options.max_length or min(tokenizer.model_max_length, 512),
+                max_length=max_length,
                 batch_size=options.batch_size,
                 progress=True,
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -62,6 +63,10 @@ class RewardConfig:
             raise ConfigError(str(error)) from error
         if not 0.0 <= self.validation_share < 1.0:
             raise ConfigError(f"validation_share must lie in [0, 1), got {self.validation_share}")
+        if not 0.0 <= self.average_after < 1.0:
+            raise ConfigError(f"average_after must lie in [0, 1), got {self.average_after}")
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ConfigError(f"max_pairs must be at least 1, got {self.max_pairs}")
         if self.max_length < 8:
             raise ConfigError(f"max_length must be at least 8 tokens, got {self.max_length}")
         if self.final not in get_args(Iterate):
@@ -117,14 +122,46 @@ def parse_settings(
     groups: Any = (RewardConfig, TrainingArguments)
     parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
     parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
-    parser.set_defaults(**{**TRAINING_DEFAULTS, **settings})
+    parser.set_defaults(**TRAINING_DEFAULTS)
     parser.error = _raise
-    config, arguments, *_ = parser.parse_args_into_dataclasses(list(argv))
+    config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])
     if not config.train_file:
         raise ConfigError("train_file is missing: name the preference pairs to train on")
     if not arguments.output_dir:
         raise ConfigError("output_dir is missing: name the folder the run is written to")
-    return config, arguments
+    return config, _checked_arguments(config, arguments)
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as flags, so that a recipe is converted and checked exactly as the command line is."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            flags += [f"--{name}", *map(str, values)]
+    return flags
+
+
+def _checked_arguments(config: RewardConfig, arguments: TrainingArguments) -> TrainingArguments:
+    """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
+    for name, instead in (
+        ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
+        ("save_only_model", "a run could not be resumed from such checkpoints"),
+        ("auto_find_batch_size", "retried steps would be counted twice; lower per_device_train_batch_size instead"),
+    ):
+        if getattr(arguments, name):
+            raise ConfigError(f"{name} is not supported: {instead}")
+    if config.final != "best":
+        if arguments.load_best_model_at_end:
+            raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
+        return arguments
+    return replace(  # every checkpoint is judged, so that the best one is there to be exported
+        arguments,
+        eval_strategy=arguments.save_strategy,
+        eval_steps=arguments.save_steps,
+        load_best_model_at_end=True,
+        metric_for_best_model=arguments.metric_for_best_model or "accuracy",
+    )
 
 
 def _raise(message: str) -> NoReturn:

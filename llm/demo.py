@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,15 +16,17 @@ from dro_core import parse_ambiguity
 
 from .builtin import write_corpus
 from .card import environment
-from .checkpoints import prepare_output, write_folder, write_json
+from .checkpoints import check_output, start_output, write_folder
 from .config import ConfigError, check_known, parse_settings, read_recipe
 from .data import Pair, find_files
 from .evaluate import evaluate_model
+from .models import load_reward_model
 from .report import Run, build_report, render_summary, write_report
 from .reward import add_results, train_reward
 from .selection import load_suites
 
-logger = logging.getLogger(__name__)
+_DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
+_DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,13 @@ class DemoConfig:
             parse_ambiguity(spec)
         if self.seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
+        if len({str(parse_ambiguity(spec)) for spec in self.ambiguity}) < len(self.ambiguity):
+            raise ConfigError(f"an ambiguity set is named twice in {' '.join(self.ambiguity)}")
+        if self.eval_pairs is not None and self.eval_pairs < 1:
+            raise ConfigError(f"eval_pairs must be at least 1, got {self.eval_pairs}")
         check_known(self.settings, where="--set")
+        if taken := sorted(self.settings.keys() & _DECIDED):
+            raise ConfigError(f"--set cannot change {taken[0]}: the demo's own flags and folders decide it")
 
 
 def run_demo(
@@ -61,11 +68,13 @@ def run_demo(
     Returns:
         The report, as in report.json.
     """
-    output = prepare_output(output, resume=resume, overwrite=overwrite)
-    _same_settings(demo, output)
-    folder = Path(demo.data) if demo.data else _builtin_corpus(output)
-    train_file, suite_files = find_files(folder)
-    suites, suite_records = load_suites(suite_files, eval_pairs=demo.eval_pairs)
+    output = check_output(output, resume=resume, overwrite=overwrite)
+    # Everything that can be wrong is looked at before an old demo is deleted.
+    data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
+    if demo.model != "tiny":
+        load_reward_model(demo.model)
+    start_output(output, asdict(demo), overwrite=overwrite)
+    train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
     folders = []
     for number, (spec, seed) in enumerate(plan, start=1):
@@ -86,6 +95,11 @@ def run_demo(
     console.print(render_summary(report))
     console.print(f"Report: {output / 'report.html'}")
     return report
+
+
+def _read_data(folder: Path, eval_pairs: int | None) -> tuple[Path, dict[str, list[Pair]], dict[str, dict]]:
+    train_file, suite_files = find_files(folder)
+    return train_file, *load_suites(suite_files, eval_pairs=eval_pairs)
 
 
 def _train_and_judge(
@@ -137,15 +151,6 @@ def _settings(demo: DemoConfig) -> dict[str, Any]:
     recipe = read_recipe("reward-tiny" if demo.model == "tiny" else "reward-minilm")
     recipe.pop("model", None)
     return recipe | demo.settings
-
-
-def _same_settings(demo: DemoConfig, output: Path) -> None:
-    wanted = json.loads(json.dumps(asdict(demo)))
-    record = output / "demo.json"
-    if record.exists() and (found := json.loads(record.read_text())) != wanted:
-        changed = ", ".join(name for name in wanted if wanted[name] != found.get(name))
-        raise ConfigError(f"{output} was started with another {changed}: use --overwrite or another output folder")
-    write_json(record, wanted)
 
 
 def _builtin_corpus(output: Path) -> Path:

@@ -36,7 +36,7 @@ class _StopAfterStep(TrainerCallback):
 
 @contextmanager
 def checkpoint_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """Inside, Ctrl-C saves a checkpoint; ``Interrupted`` is raised at the end if that cut training short."""
+    """Inside, Ctrl-C saves a checkpoint; ``Interrupted`` is raised at the end."""
     stop = _StopAfterStep()
     trainer.add_callback(stop)
     before = signal.signal(signal.SIGINT, stop.handle)
@@ -44,5 +44,5 @@ def checkpoint_on_interrupt(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if stop.requested and trainer.state.global_step < trainer.state.max_steps:
+    if stop.requested:
         raise Interrupted

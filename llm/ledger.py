@@ -96,5 +96,10 @@ def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndar
         "rejected": pair.rejected,
         "multiplier": float(multiplier[i]),
         "visits": int(ledger.visits[i]),
-        "margin": float(-np.log(np.expm1(max(ledger.last_loss[i], 1e-300)))),  # inverse of log(1 + exp(-h))
+        "margin": _margin(ledger.last_loss[i]),
     }
+
+
+def _margin(loss: float) -> float | None:
+    """The h of loss = log(1 + exp(-h)); None where the loss has rounded to zero."""
+    return float(-loss - np.log1p(-np.exp(-loss))) if loss > 0 else None

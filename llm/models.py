@@ -116,7 +116,7 @@ def load_reward_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"cannot load a model from {name!r}: give a folder with config.json and model.safetensors, a hub name, "
             f"or one of {', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"

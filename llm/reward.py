@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +24,19 @@ from dro_core import parse_ambiguity
 
 from .averaging import IterateAverage
 from .card import environment, model_card
-from .checkpoints import latest_checkpoint, prepare_output, write_folder, write_json
+from .checkpoints import (
+    CheckpointError,
+    TrainingClock,
+    check_output,
+    latest_checkpoint,
+    start_output,
+    write_folder,
+    write_json,
+)
 from .config import RewardConfig
 from .data import Pair
 from .encoding import EncodedPairs, PairCollator, encode_pairs
+from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
 from .losses import bradley_terry_loss
@@ -38,7 +45,19 @@ from .robust_trainer import RobustTrainer
 from .selection import load_training_pairs
 from .tables import json_ready, write_metrics, write_text
 
-logger = logging.getLogger(__name__)
+_MAY_CHANGE = {"resume", "overwrite", "suites", "train_file", "eval_file"}  # the files count by their content
+_DECISIVE = (
+    "seed",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+)
 
 
 class RewardTrainer(RobustTrainer):
@@ -118,8 +137,8 @@ def train_reward(config: RewardConfig, arguments: TrainingArguments) -> TrainedR
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
         llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
     """
+    output = check_output(str(arguments.output_dir), resume=config.resume, overwrite=config.overwrite)
     train, held_out, files = load_training_pairs(config)
-    output = prepare_output(str(arguments.output_dir), resume=config.resume, overwrite=config.overwrite)
     set_seed(arguments.seed)
     model, tokenizer = build_model(config, train)
     disable_progress_bar()  # a bar for every written shard; the one for the steps is ours
@@ -127,19 +146,23 @@ def train_reward(config: RewardConfig, arguments: TrainingArguments) -> TrainedR
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     encoded = encode_pairs(train, tokenizer, max_length=config.max_length, progress=not arguments.disable_tqdm)
     trainer = reward_trainer(config, arguments, model, tokenizer, encoded, held_out)
-    if not arguments.disable_tqdm:
-        trainer.pop_callback(ProgressCallback)
-        trainer.add_callback(StepBar)
     average = IterateAverage(model, after=config.average_after) if config.final == "average" else None
     if average:
         trainer.add_callback(average)
         trainer.resumable.append(average)
+    clock = TrainingClock()
+    trainer.resumable.append(clock)
+    start_output(output, _identity(config, arguments, files), overwrite=config.overwrite)
     checkpoint = latest_checkpoint(output) if config.resume else None
-    start = time.perf_counter()
     with checkpoint_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if average:
         average.copy_to(model)
+    if config.final == "best" and trainer.state.best_model_checkpoint is None:
+        raise CheckpointError(
+            "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
+        )
+    check_weights(model, trainer.state.global_step)
     result = TrainedReward(
         model=model,
         tokenizer=tokenizer,
@@ -147,11 +170,18 @@ def train_reward(config: RewardConfig, arguments: TrainingArguments) -> TrainedR
         adversary=describe_adversary(trainer.ledger, train),
         data=files | {"trained_on": len(train), "truncation": asdict(encoded.truncation)},
         steps=trainer.state.global_step,
-        seconds=time.perf_counter() - start,
+        seconds=clock.seconds(),
     )
     if trainer.is_world_process_zero():
         save_run(output, config, arguments, result)
     return result
+
+
+def _identity(config: RewardConfig, arguments: TrainingArguments, files: dict) -> dict[str, Any]:
+    """The settings that decide the result: a resumed run must have the same."""
+    ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
+    theirs = {name: getattr(arguments, name) for name in _DECISIVE}
+    return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
 
 
 def reward_trainer(
@@ -163,11 +193,7 @@ def reward_trainer(
     held_out: Sequence[Pair],
 ) -> RewardTrainer:
     """Assemble the trainer that ``config`` and ``arguments`` describe."""
-    if config.final == "best":
-        arguments.load_best_model_at_end = True
-        arguments.metric_for_best_model = arguments.metric_for_best_model or "accuracy"
-        arguments.greater_is_better = not arguments.metric_for_best_model.endswith("loss")
-    return RewardTrainer(
+    trainer = RewardTrainer(
         model=model,
         args=arguments,
         train_dataset=encoded,
@@ -179,6 +205,10 @@ def reward_trainer(
         schedule=config.schedule(),
         example_ids=[pair.id for pair in encoded.pairs],
     )
+    if not arguments.disable_tqdm:
+        trainer.pop_callback(ProgressCallback)
+        trainer.add_callback(StepBar)
+    return trainer
 
 
 def build_model(config: RewardConfig, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

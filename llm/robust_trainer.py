@@ -14,6 +14,7 @@ of the forward pass that is differentiated.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,18 +22,20 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from dro_core import effective_sample_size, largest_multiplier, worst_case
 from dro_core.sets import AmbiguitySet
 
-from .checkpoints import CheckpointError, discard
+from .checkpoints import MARKER, CheckpointError, discard
+from .guards import check_finite, check_setup, check_weights
 from .ledger import AdversaryLedger
 from .schedule import RadiusSchedule
 
 
-class NonFiniteLoss(FloatingPointError):
-    """A training loss became nan or infinite; the message names the examples."""
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
 class Resumable(Protocol):
@@ -81,8 +84,8 @@ class RobustTrainer(Trainer):
         self.ledger = AdversaryLedger(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
         self.resumable: list[Resumable] = [self.ledger]
         self.loss_is_scaled_for_ga = ambiguity is not None
-        self._diagnostics: list[dict[str, float]] = []
-        self._check_setup()
+        self._diagnostics: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
+        check_setup(self.args, self.accelerator, self.model, two_passes=self._two_passes())
 
     @abstractmethod
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -104,7 +107,6 @@ class RobustTrainer(Trainer):
         if self._strength() == 0.0:
             weights = self._uniform_weights(index)
         else:
-            self._refuse_dropout()
             weights = self._window_weights(self._losses_without_grad(window), index)
         shares = weights.split([len(inputs["index"]) for inputs in window])
         return [self._keep_weighted(inputs, share) for inputs, share in zip(window, shares, strict=True)], items
@@ -136,7 +138,7 @@ class RobustTrainer(Trainer):
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
         everyone, everyones_index, present, mine = self._gather(losses.float(), index)
-        self._check_finite(everyone, everyones_index)
+        check_finite(everyone, everyones_index, self.example_ids, self.state.global_step)
         strength = self._strength()
         if strength == 0.0:
             weights = present / present.sum()
@@ -183,13 +185,16 @@ class RobustTrainer(Trainer):
 
     # -- what the log and the report say ---------------------------------------------------------
 
+    def _two_passes(self) -> bool:
+        return self.ambiguity is not None and self.args.gradient_accumulation_steps > 1
+
     def _strength(self) -> float:
         return self.schedule(self.state.global_step, max(self.state.max_steps, 1))
 
     def _book(self, losses: Tensor, index: Tensor, weights: Tensor, strength: float) -> None:
         multipliers = weights * len(weights)
         self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
-        self._diagnostics.append(
+        self._diagnostics[self.state.global_step].append(
             {
                 "mean_loss": float(losses.mean()),
                 "robust_loss": float((weights * losses).sum()),
@@ -202,11 +207,11 @@ class RobustTrainer(Trainer):
 
     def _book_uniform(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training; the effective batch has known, equal weights."""
-        self._check_finite(losses, index)
+        check_finite(losses, index, self.example_ids, self.state.global_step)
         self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.float().cpu().numpy())
         mean = float(losses.mean())
         size = len(losses) * self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        self._diagnostics.append(
+        self._diagnostics[self.state.global_step].append(
             {
                 "mean_loss": mean,
                 "robust_loss": mean,
@@ -220,44 +225,10 @@ class RobustTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs and self._diagnostics:
-            rows, self._diagnostics = self._diagnostics, []
-            logs |= {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+            steps = [_mean(rows) for rows in self._diagnostics.values()]
+            self._diagnostics.clear()
+            logs |= _mean(steps)
         super().log(logs, start_time)
-
-    # -- guards -----------------------------------------------------------------------------------
-
-    def _check_setup(self) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"{self.args.n_gpu} GPUs are visible but no launcher is used, and worst-case weights are wrong under "
-                "DataParallel; start with `accelerate launch` or show one GPU (CUDA_VISIBLE_DEVICES=0)"
-            )
-        if self.accelerator.num_processes > 1 and not self.args.dataloader_drop_last:
-            raise ValueError(
-                "dataloader_drop_last must be true with several processes: the padding of the last batch would "
-                "duplicate examples inside the ambiguity set"
-            )
-
-    def _refuse_dropout(self) -> None:
-        assert self.model is not None
-        live = [name for name, module in self.model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
-        if live:
-            raise ValueError(
-                f"dropout is active ({live[0]}, {len(live)} modules) and the weights would be solved for another "
-                "dropout mask than the one trained on; set disable_dropout, or gradient_accumulation_steps to 1"
-            )
-
-    def _check_finite(self, losses: Tensor, index: Tensor) -> None:
-        bad = ~torch.isfinite(losses)
-        if not bad.any():
-            return
-        positions = index[bad].tolist()
-        names = [f"#{i}" if self.example_ids is None else str(self.example_ids[i]) for i in positions]
-        raise NonFiniteLoss(
-            f"{len(names)} losses are not finite at step {self.state.global_step + 1}: examples "
-            f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}. The weights were not updated; lower the "
-            "learning rate, check these examples, or resume from the last checkpoint"
-        )
 
     # -- checkpoints --------------------------------------------------------------------------------
 
@@ -266,6 +237,12 @@ class RobustTrainer(Trainer):
         if resume_from_checkpoint is not None:
             for part in self.resumable:
                 part.load(Path(resume_from_checkpoint))
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / MARKER))
+            if state.global_step >= state.max_steps:  # only the export was missing; Trainer would take one more step
+                self.state = state
+                best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+                self._load_from_checkpoint(best or resume_from_checkpoint)
+                return TrainOutput(state.global_step, float("nan"), {})
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -276,6 +253,7 @@ class RobustTrainer(Trainer):
                 part.save(Path(output_dir))
 
     def _save_checkpoint(self, model, trial):
+        check_weights(model, self.state.global_step)
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:

@@ -22,6 +22,8 @@ def load_training_pairs(config: RewardConfig) -> tuple[list[Pair], list[Pair], d
         held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
     elif config.validation_share:
         train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
+    if not train:
+        raise ValueError(f"{config.train_file}: no pairs are left to train on, lower validation_share")
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]

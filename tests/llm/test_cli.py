@@ -104,12 +104,16 @@ def test_existing_demo_needs_resume_or_overwrite(folder, finished, capsys):
         (["--set", "lerning_rate=1"], "learning_rate"),
         (["--set", "max_length=wide"], "wide"),
         (["--set", "final=middle"], "average"),
+        (["--set", "seed=3"], "seed"),
+        (["--ambiguity", "tv:0.2", "tv:0.20"], "twice"),
+        (["--eval-pairs", "0"], "at least 1"),
         (["--model", "no/such/model"], "no/such/model"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
 def test_wrong_demo_settings_get_one_sentence(folder, tmp_path, capsys, extra, said):
     assert said in sentence(capsys, demo(folder, tmp_path / "run", *extra))
+    assert not (tmp_path / "run" / "settings.json").exists() or extra[0] == "--set"
 
 
 def test_evaluate_writes_what_it_shows_and_compares_pair_by_pair(folder, finished, tmp_path, capsys):

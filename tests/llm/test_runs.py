@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,62 @@ def test_full_disk_keeps_the_previous_checkpoint(pairs_file, uninterrupted, tmp_
     same_run(output, uninterrupted)
 
 
+def test_resuming_a_finished_run_only_exports_again(pairs_file, uninterrupted):
+    """The last checkpoint stands in the middle of an epoch: Trainer alone would take one step too many."""
+    weights = (uninterrupted / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(uninterrupted / "model")
+    assert main(command(pairs_file, uninterrupted, "--resume")) == 0
+    assert (uninterrupted / "model" / "model.safetensors").read_bytes() == weights
+    assert json.loads((uninterrupted / "run.json").read_text())["steps"] == STEPS
+
+
+def test_best_is_the_checkpoint_that_judged_best(pairs_file, tmp_path):
+    output = tmp_path / "run"
+    flags = ["--final", "best", "--validation_share", "0.4", "--save_total_limit", "9", "--learning_rate", "2e-2"]
+    assert main(command(pairs_file, output, *flags)) == 0
+    history = json.loads((output / "run.json").read_text())["history"]
+    accuracy = {row["step"]: row["eval_accuracy"] for row in history if "eval_accuracy" in row}
+    assert sorted(accuracy) == [10, 20, 30]
+    best = max(accuracy, key=lambda step: (accuracy[step], -step))
+    exported = load_file(output / "model" / "model.safetensors")
+    checkpoint = load_file(output / f"checkpoint-{best}" / "model.safetensors")
+    assert all((exported[name] == checkpoint[name]).all() for name in exported)
+
+
+def test_diverged_run_keeps_its_last_good_checkpoint(pairs_file, tmp_path, capsys):
+    output = tmp_path / "run"
+    flags = ["--max_steps", "20", "--save_steps", "1", "--max_grad_norm", "0", "--learning_rate", "1e25"]
+    message = wrong(capsys, *command(pairs_file, output, *flags))
+    assert "not finite" in message
+    assert not (output / "model").exists()
+    survivor = latest_checkpoint(output)
+    if survivor is not None:
+        assert all(tensor.isfinite().all() for tensor in load_file(survivor / "model.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--model", "no/such/folder"),
+        ("--train_file", "missing.jsonl"),
+        ("--average_after", "2"),
+        ("--validation_share", "0.99999"),
+    ],
+)
+def test_overwrite_deletes_nothing_before_the_input_is_known_to_work(pairs_file, uninterrupted, capsys, change):
+    before = sorted(uninterrupted.rglob("*"))
+    wrong(capsys, *command(pairs_file, uninterrupted, "--overwrite", *change))
+    assert sorted(uninterrupted.rglob("*")) == before
+
+
+def test_resume_with_another_adversary_or_other_data_is_refused(pairs_file, uninterrupted, tmp_path, capsys):
+    changed = wrong(capsys, *command(pairs_file, uninterrupted, "--resume", "--ambiguity", "cvar:0.5"))
+    assert "another ambiguity" in changed
+    write_pairs(generate(128, seed=4), tmp_path / "other.jsonl")
+    changed = wrong(capsys, *command(tmp_path / "other.jsonl", uninterrupted, "--resume"))
+    assert "sha256" in changed
+
+
 def test_run_folder_tells_the_whole_story(uninterrupted):
     record = json.loads((uninterrupted / "run.json").read_text())
     card = (uninterrupted / "model" / "README.md").read_text()
@@ -154,6 +211,10 @@ def wrong(capsys, *arguments):
         (["--config", "nowhere.yaml"], "reward-minilm"),
         (["--final", "best"], "validation_share"),
         (["--resume", "--overwrite"], "not both"),
+        (["--max_pairs", "0"], "at least 1"),
+        (["--max_length", "wide"], "wide"),
+        (["--resume_from_checkpoint", "x"], "--resume"),
+        (["--save_only_model", "true"], "resumed"),
     ],
 )
 def test_wrong_settings_get_one_sentence(pairs_file, tmp_path, capsys, extra, said):

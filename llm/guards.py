@@ -1,0 +1,81 @@
+"""What training refuses: setups with wrong gradients, and numbers that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A training loss or a weight became nan or infinite; the message names where."""
+
+
+def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, two_passes: bool) -> None:
+    """Refuse DataParallel, duplicated examples across ranks, and dropout that two passes would disagree on.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if arguments.n_gpu > 1:
+        raise ValueError(
+            f"{arguments.n_gpu} GPUs are visible but no launcher is used, and worst-case weights are wrong under "
+            "DataParallel; start with `accelerate launch` or show one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
+    if two_passes and (live := live_dropout(model)):
+        raise ValueError(
+            f"dropout is active ({live[0]}, {len(live)} places) and the weights would be solved for another "
+            "dropout mask than the one trained on; set disable_dropout, or gradient_accumulation_steps to 1"
+        )
+    if accelerator.num_processes > 1 and not arguments.dataloader_drop_last:
+        raise ValueError(
+            "dataloader_drop_last must be true with several processes: the padding of the last batch would "
+            "duplicate examples inside the ambiguity set"
+        )
+
+
+def live_dropout(model: nn.Module) -> list[str]:
+    """Where the model still drops something: module names, and the rate that attention kernels read."""
+    modules = [name for name, part in model.named_modules() if isinstance(part, nn.Dropout) and part.p > 0]
+    config = getattr(model, "config", None)
+    return [*modules, *(["config.attention_dropout"] if getattr(config, "attention_dropout", 0.0) else [])]
+
+
+def check_finite(losses: Tensor, index: Tensor, names: Sequence[str] | None, step: int) -> None:
+    """Raise before the optimizer step that would use a loss that is nan or infinite.
+
+    Args:
+        losses: Shape ``(n,)``.
+        index: Positions of the examples in the training set, shape ``(n,)``.
+        names: Name of every training example, or None.
+        step: Optimizer steps done so far.
+
+    Raises:
+        NonFiniteLoss: Naming the examples.
+    """
+    bad = ~torch.isfinite(losses)
+    if not bad.any():
+        return
+    found = [f"#{i}" if names is None else str(names[i]) for i in index[bad].tolist()]
+    raise NonFiniteLoss(
+        f"{len(found)} losses are not finite at step {step + 1}: examples {', '.join(found[:8])}"
+        f"{' ...' if len(found) > 8 else ''}. The weights were not updated; lower the learning rate, check these "
+        "examples, or resume from the last checkpoint"
+    )
+
+
+def check_weights(model: nn.Module, step: int) -> None:
+    """Raise if a parameter is nan or infinite, so that a diverged model is never saved.
+
+    Raises:
+        NonFiniteLoss: Naming the first such parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteLoss(
+                f"{name} is not finite after step {step}, and nothing was saved from it: lower the learning rate, "
+                "or resume from the last checkpoint"
+            )
