@@ -74,7 +74,7 @@ def score_pairs(
     margins = np.zeros(len(pairs))
     if not len(pairs):
         return margins
-    encoded = encode_pairs(pairs, tokenizer, max_length=max_length)
+    encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
     collate = PairCollator(tokenizer)
     rows = [encoded[row] for row in range(len(pairs))]
     lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])

@@ -112,7 +112,11 @@ class RobustTrainer(Trainer):
         return [self._keep_weighted(inputs, share) for inputs, share in zip(window, shares, strict=True)], items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
-        """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one."""
+        """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one.
+
+        Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
+        robust run every example does. The two agree where all micro-batches are full.
+        """
         losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
@@ -206,16 +210,17 @@ class RobustTrainer(Trainer):
         )
 
     def _book_uniform(self, losses: Tensor, index: Tensor) -> None:
-        """Book one micro-batch of plain training; the effective batch has known, equal weights."""
+        """Book one micro-batch of plain training, of all ranks; the effective batch has known, equal weights."""
+        losses, index, present, _ = self._gather(losses.float(), index)
+        losses, index = losses[present > 0], index[present > 0]
         check_finite(losses, index, self.example_ids, self.state.global_step)
-        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.float().cpu().numpy())
+        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
         mean = float(losses.mean())
-        size = len(losses) * self.current_gradient_accumulation_steps * self.accelerator.num_processes
         self._diagnostics[self.state.global_step].append(
             {
                 "mean_loss": mean,
                 "robust_loss": mean,
-                "effective_sample_size": float(size),
+                "effective_sample_size": float(len(losses) * self.current_gradient_accumulation_steps),
                 "largest_multiplier": 1.0,
                 "zero_share": 0.0,
                 "radius_fraction": 0.0,
