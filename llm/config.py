@@ -119,6 +119,7 @@ def parse_settings(
 ) -> tuple[RewardConfig, TrainingArguments]:
     """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
     check_known(settings, where=where)
+    check_known(_flag_names(argv), where="command line")
     groups: Any = (RewardConfig, TrainingArguments)
     parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
     parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
@@ -130,6 +131,12 @@ def parse_settings(
     if not arguments.output_dir:
         raise ConfigError("output_dir is missing: name the folder the run is written to")
     return config, _checked_arguments(config, arguments)
+
+
+def _flag_names(argv: Sequence[str]) -> dict[str, None]:
+    """The settings that flags name: ``--learning-rate=1`` and ``--no_disable_dropout`` included."""
+    names = [text[2:].split("=")[0].replace("-", "_").removeprefix("no_") for text in argv if text.startswith("--")]
+    return dict.fromkeys(name for name in names if name not in ("config", "help"))
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:

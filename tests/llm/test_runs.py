@@ -212,6 +212,7 @@ def wrong(capsys, *arguments):
         (["--final", "best"], "validation_share"),
         (["--resume", "--overwrite"], "not both"),
         (["--max_pairs", "0"], "at least 1"),
+        (["--lerning-rate", "1"], "'learning_rate'"),
         (["--max_length", "wide"], "wide"),
         (["--resume_from_checkpoint", "x"], "--resume"),
         (["--save_only_model", "true"], "resumed"),
