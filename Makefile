@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -77,7 +77,10 @@ def demo(argv: Arguments) -> int:
 
     if wrong := [text for text in options.set if "=" not in text]:
         raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
-    settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
+    try:
+        settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set holds a value that cannot be read: {' '.join(str(error).split())}") from error
     config = DemoConfig(
         data=options.data,
         model=options.model,
@@ -93,7 +96,7 @@ def demo(argv: Arguments) -> int:
         resume=options.resume,
         overwrite=options.overwrite,
         console=Console(),
-        command=["robust-rlhf", "demo", *argv],
+        command=["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))],
     )
     return 0
 
@@ -102,8 +105,10 @@ def demo(argv: Arguments) -> int:
 def train(argv: Arguments) -> int:
     """Train one model from a recipe."""
     if not argv or argv[0] != "reward":
-        _parser("train", "Train one model from a recipe.").print_usage(sys.stderr)
-        sys.stderr.write("robust-rlhf: what to train comes first: `robust-rlhf train reward --config RECIPE.yaml`\n")
+        sys.stderr.write(
+            "usage: robust-rlhf train reward --config RECIPE [--any-flag value ...]\n\n"
+            "RECIPE is a YAML file, reward-tiny or reward-minilm; `robust-rlhf train reward --help` lists the flags.\n"
+        )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     from rich.console import Console
 
@@ -113,7 +118,7 @@ def train(argv: Arguments) -> int:
     from .selection import load_suites
 
     config, arguments = parse_reward(argv[1:])
-    suites, _ = load_suites(_suite_files(config.suites))
+    suites = load_suites(_suite_files(config.suites))[0] if config.suites else {}
     trained = train_reward(config, arguments)
     if suites and arguments.process_index == 0:
         judged = evaluate_model(
@@ -158,6 +163,10 @@ def evaluate(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     from rich.console import Console
 
+    if options.batch_size < 1 or (options.eval_pairs or 1) < 1:
+        raise ValueError("--batch-size and --eval-pairs must be at least 1")
+    if options.output and Path(options.output).is_file():
+        raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
     from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
     from .models import check_length, load_reward_model
     from .selection import load_suites
@@ -238,4 +247,7 @@ def _show_data(file: str) -> int:
     console = Console()
     console.print(table)
     console.print("dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"))
+    first = source.pairs[0]
+    for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):
+        console.print(f"{name}: {text[:400]}", markup=False)
     return 0

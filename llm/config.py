@@ -47,7 +47,8 @@ class RewardConfig:
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
     final: Iterate = field(
-        default="last", metadata={"help": "what is exported: last iterate, best checkpoint, average iterate"}
+        default="last",
+        metadata={"help": "what is exported; best needs eval_file or validation_share"},
     )
     average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
     disable_dropout: bool = field(default=True, metadata={"help": "set every dropout rate of the model to zero"})
@@ -122,7 +123,7 @@ def parse_settings(
     check_known(_flag_names(argv), where="command line")
     groups: Any = (RewardConfig, TrainingArguments)
     parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
-    parser.add_argument("--config", help="recipe: a YAML file, or the name of one that ships with the package")
+    parser.add_argument("--config", help="a YAML file, reward-tiny or reward-minilm")
     parser.set_defaults(**TRAINING_DEFAULTS)
     parser.error = _raise
     config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
 
 from .builtin import write_corpus
 from .card import environment
 from .checkpoints import check_output, start_output, write_folder
-from .config import ConfigError, check_known, parse_settings, read_recipe
+from .config import ConfigError, RewardConfig, check_known, parse_settings, read_recipe
 from .data import Pair, find_files
 from .evaluate import evaluate_model
 from .models import load_reward_model
@@ -73,6 +74,7 @@ def run_demo(
     data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
     if demo.model != "tiny":
         load_reward_model(demo.model)
+    _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
     start_output(output, asdict(demo), overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
@@ -106,16 +108,7 @@ def _train_and_judge(
     demo: DemoConfig, spec: str, seed: int, train_file: Path, suites: dict[str, list[Pair]], folder: Path
 ) -> None:
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
-    run = {
-        "model": demo.model,
-        "train_file": str(train_file),
-        "max_pairs": demo.max_pairs,
-        "ambiguity": spec,
-        "seed": seed,
-        "output_dir": str(folder),
-        "resume": True,
-    }
-    config, arguments = parse_settings(_settings(demo) | run, where="--set")
+    config, arguments = _run_settings(demo, spec, seed, train_file=str(train_file), folder=folder)
     trained = train_reward(config, arguments)
     judged = evaluate_model(
         trained.model,
@@ -129,6 +122,22 @@ def _train_and_judge(
     partial = folder / "margins.partial.npz"
     np.savez(partial, **judged["margins"])
     partial.replace(folder / "margins.npz")
+
+
+def _run_settings(
+    demo: DemoConfig, spec: str, seed: int, *, train_file: str, folder: Path
+) -> tuple[RewardConfig, TrainingArguments]:
+    """Recipe, then what the command line changed, then what makes this run this run."""
+    run = {
+        "model": demo.model,
+        "train_file": train_file,
+        "max_pairs": demo.max_pairs,
+        "ambiguity": spec,
+        "seed": seed,
+        "output_dir": str(folder),
+        "resume": True,
+    }
+    return parse_settings(_settings(demo) | run, where="--set")
 
 
 def _read_run(folder: Path) -> Run:

@@ -101,6 +101,8 @@ def load_reward_model(
     Raises:
         ModelError: Nothing loadable under that name.
     """
+    if name == "tiny":
+        raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
     place = locate(name)
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, num_labels=1)

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as escape_html
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -99,10 +100,12 @@ def render_summary(report: Mapping[str, Any]) -> Table:
     """The headline table for the screen: accuracy per suite and arm, difference to the baseline below it."""
     names = [arm["ambiguity"] for arm in report["arms"]]
     table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         title="Accuracy, %",
         caption=f"brackets: 95 % interval over test pairs; differences: points against {report['baseline']}",
     )
-    table.add_column("suite")
+    table.add_column("suite", overflow="fold", min_width=20)
     table.add_column("pairs", justify="right")
     for name in names:
         table.add_column(escape(name), justify="right")

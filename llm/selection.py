@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import RewardConfig
-from .data import Pair, PairSet, read_pairs
+from .data import DataError, Pair, PairSet, read_pairs
 
 
 def load_training_pairs(config: RewardConfig) -> tuple[list[Pair], list[Pair], dict]:
@@ -56,6 +56,8 @@ def load_suites(
     files: dict[str, Path], *, eval_pairs: int | None = None
 ) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
     """Read every suite; with ``eval_pairs``, a fixed random subset of at most that size each."""
+    if not files:
+        raise DataError("there is no suite to judge the models by: put at least one test file beside the training file")
     suites, records = {}, {}
     for name, path in files.items():
         source = read_pairs(path)

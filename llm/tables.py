@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -50,10 +51,11 @@ def write_metrics(
 
 def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accuracy, %") -> Table:
     """The screen table of ``evaluate_model(...)["suites"]``; "longer wins" stands beside every accuracy."""
-    table = Table(title=title, caption="brackets: 95 % interval over test pairs; ties count as wrong")
-    table.add_column("suite / category")
-    for heading in ("pairs", "accuracy", "interval", "longer wins", "ties", "loss", "CVaR(0.1) loss"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    caption = 'brackets: 95 % interval over test pairs; longer: the rule "longer wins"; tail: worst tenth'
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("suite / category", overflow="fold", min_width=17)
+    for heading in ("pairs", "accuracy", "interval", "longer", "loss", "tail loss"):
+        table.add_column(heading, justify="right", no_wrap=heading == "interval")
     for name, suite in suites.items():
         table.add_row(*_table_row(name, suite["overall"]), style="bold")
         if len(suite["by_category"]) > 1:
@@ -66,10 +68,11 @@ def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accur
 
 def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tuple[str, str]) -> Table:
     """The screen table of suite name -> :func:`compare`, with a minus b in percentage points."""
-    table = Table(title=escape(f"{names[0]} minus {names[1]}, percentage points"))
-    table.add_column("suite")
-    for heading in ("difference", "interval", "only first right", "only second right", "p", "McNemar p"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = escape(f"{names[0]} minus {names[1]}, percentage points")
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("suite", overflow="fold", min_width=13)
+    for heading in ("points", "interval", "only first", "only second", "p", "McNemar"):
+        table.add_column(heading, justify="right", no_wrap=heading == "interval")
     for name, comparison in comparisons.items():
         record = comparison["overall"]
         table.add_row(
@@ -175,7 +178,6 @@ def _table_row(name: str, record: Mapping[str, Any]) -> list[str]:
         percent(record["accuracy"]),
         bracket(record["low"], record["high"]),
         percent(record["longer_wins"]),
-        str(record["ties"]),
         decimals(record["mean_loss"]),
         decimals(record["cvar_loss"]),
     ]

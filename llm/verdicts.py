@@ -116,13 +116,17 @@ def _point(text: str) -> dict[str, Any]:
 
 
 def _headline(suites: Mapping[str, Sequence[Finding]], baseline: str) -> str:
-    better, worse = len(suites["better"]), len(suites["worse"])
+    better, worse = (sum(map(_survives, suites[outcome])) for outcome in ("better", "worse"))
+    before = len(suites["better"]) + len(suites["worse"])
     total = sum(len(findings) for findings in suites.values())
     if not total:
         return f"No suite was evaluated for both this arm and {baseline}."
+    places = _count(total, "suite")
+    if not before:
+        return f"No difference to {baseline} shown on any of {places}."
     if not better and not worse:
-        return f"No difference to {baseline} shown on any of {_count(total, 'suite')}."
-    return f"Against {baseline}: better on {better}, worse on {worse}, of {_count(total, 'suite')}."
+        return f"No difference to {baseline} survives Holm's correction ({before} of {places} before it)."
+    return f"Against {baseline}, after Holm's correction: better on {better}, worse on {worse}, of {places}."
 
 
 def _outcomes(kind: str, findings: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:

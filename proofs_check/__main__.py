@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         errors.print(f"No claim is called {', '.join(unknown)}; the known labels are {', '.join(known)}.")
         return 2
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        errors.print(f"--json needs an existing folder, {arguments.json.parent} is none: create it first.")
+    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
+        errors.print(f"--json needs a file in an existing folder, got {arguments.json}: choose another path.")
         return 2
     chosen = [known[label] for label in arguments.labels or known]
     budget = _BUDGETS[arguments.budget]
@@ -92,7 +92,13 @@ def _show(reports: Sequence[Report]) -> None:
     for report in reports:
         if report.verdict is not report.expected:
             console.print(f"{report.label}: {report.reason}", markup=False)
-    console.print(f"{len(reports)} of the {len(CLAIMS)} claims in the registry were checked.")
+    statements = {claim.label: claim.statement for claim in CLAIMS}
+    for report in reports:
+        console.print(f"{report.label}: {statements[report.label]}", markup=False)
+    console.print(
+        f"Checked {len(reports)} of the {len(CLAIMS)} claims in the registry. Tightness: the largest ratio of the "
+        "left to the right side that the search found. A refuted claim that is expected to be is no failure."
+    )
 
 
 if __name__ == "__main__":

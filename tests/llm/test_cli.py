@@ -109,11 +109,18 @@ def test_existing_demo_needs_resume_or_overwrite(folder, finished, capsys):
         (["--eval-pairs", "0"], "at least 1"),
         (["--model", "no/such/model"], "no/such/model"),
         (["--data", "nowhere"], "nowhere"),
+        (["--set", "learning_rate=[1"], "cannot be read"),
     ],
 )
 def test_wrong_demo_settings_get_one_sentence(folder, tmp_path, capsys, extra, said):
     assert said in sentence(capsys, demo(folder, tmp_path / "run", *extra))
     assert not (tmp_path / "run" / "settings.json").exists() or extra[0] == "--set"
+
+
+def test_data_without_suites_is_refused_before_training(folder, tmp_path, capsys):
+    (tmp_path / "train.jsonl").write_bytes((folder / "train.jsonl").read_bytes())
+    assert "no suite" in sentence(capsys, demo(tmp_path, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_writes_what_it_shows_and_compares_pair_by_pair(folder, finished, tmp_path, capsys):
@@ -126,6 +133,8 @@ def test_evaluate_writes_what_it_shows_and_compares_pair_by_pair(folder, finishe
     rows = [json.loads(line) for line in (tmp_path / "margins.jsonl").read_text().splitlines()]
     assert record["accuracy"] == pytest.approx(np.mean([row["margin"] > 0 for row in rows]))
     assert f"{100 * record['accuracy']:.1f}" in shown
+    assert "id_test" in shown  # a narrow terminal must not squeeze the names out
+    assert "safety/refuse" in shown
     saved = np.load(finished / "runs" / "erm" / "seed-0" / "margins.npz")["id_test"]
     assert difference["difference"] == pytest.approx(record["accuracy"] - np.mean(saved > 0))
     assert difference["mcnemar_p"] <= 1

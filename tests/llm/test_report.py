@@ -144,7 +144,7 @@ def test_verdicts_follow_the_intervals():
     }
     verdict = report["verdicts"][1]
     assert verdict["arm"] == "cvar:0.3"
-    assert verdict["headline"] == "Against erm: better on 1, worse on 1, of 4 suites."
+    assert verdict["headline"] == "Against erm, after Holm's correction: better on 1, worse on 1, of 4 suites."
     assert verdict["points"][0]["text"].startswith("Suites: 1 better, 1 worse, 1 no difference shown, 1 too few")
     assert verdict["points"][0]["items"][0].startswith("better: clear (+")
     assert verdict["points"][0]["items"][1].startswith("worse: reverse (\N{MINUS SIGN}")
