@@ -86,6 +86,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
     "label_names": [],
     "report_to": "none",
+    "disable_tqdm": False,  # its default follows the log level of transformers, which the commands turn down
     "save_total_limit": 2,
     "logging_steps": 5,
     "eval_strategy": "no",

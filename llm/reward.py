@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -103,15 +105,31 @@ def accuracy_by_category(pairs: Sequence[Pair]):
     return metrics
 
 
-class StepBar(ProgressCallback):
-    """The progress bar of ``Trainer``, with the latest losses behind it instead of a line for every log."""
+class StepBar(TrainerCallback):
+    """One bar for the optimizer steps, with the latest losses behind it instead of a line for every log."""
+
+    bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the bar, where a resumed run left off."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Show the latest mean and robust loss."""
         logs = logs or {}
-        shown = {name: f"{logs[name]:.3f}" for name in ("mean_loss", "robust_loss") if name in logs}
-        if self.training_bar is not None and shown:
-            self.training_bar.set_postfix(shown)
+        if self.bar is not None and "mean_loss" in logs:
+            self.bar.set_postfix({name: f"{logs[name]:.3f}" for name in ("mean_loss", "robust_loss")})
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 @dataclass(frozen=True)
