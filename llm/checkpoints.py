@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
-
-
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
 
 

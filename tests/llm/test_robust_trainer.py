@@ -108,6 +108,7 @@ def test_gradient_is_that_of_the_full_batch(start, tmp_path, spec, micro, steps,
     found, trainer = trained_gradient(start, args, spec)
     rows = seen_rows(trainer)
     assert len(rows) == 16
+    assert trainer.model.is_activation_checkpointing == checkpointing
     assert relative_error(found, full_batch_gradient(start, rows, spec)) <= 1e-6
 
 
