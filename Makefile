@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
 	@echo "make test   run the test suite"
 	@echo "make check  lint, format, types"
+	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
 $(STAMP): pyproject.toml constraints.txt
@@ -21,11 +23,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e ".[test]"
 	touch $@
 
+# The other solvers, for the races only.
+$(PEERS): $(STAMP)
+	$(PIP) install -c constraints.txt -e ".[peers]"
+	$(PIP) install --no-deps -c constraints.txt dro
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+bench: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,29 +1,115 @@
-"""The inner worst-case problem of distributionally robust optimisation, solved exactly.
+"""The inner worst-case problem of distributionally robust optimisation, solved exactly, and what rests on it.
 
     max_q <q, losses>   over the distributions q in an ambiguity set around a reference p.
- Give ``worst_case`` or ``robust_loss`` unreduced losses (larger is worse, scenarios on the last axis) and a
-set: ``TotalVariation``, ``CVaR``, ``ChiSquare`` or ``KL``. Every solution carries dual variables, so
-``duality_gap`` can certify it.
+
+Give ``worst_case`` or ``robust_loss`` unreduced losses (larger is worse, scenarios on the last axis) and a
+set, for example ``TotalVariation(0.2)``. Every solution carries dual variables, so ``duality_gap`` can certify
+it.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .ambiguity import AmbiguitySet, Dual
+from .composition import Grouped, Trimmed
+from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from .estimators import effective_sample_size, largest_multiplier
 from .inner import WorstCase, dual_objective, duality_gap, robust_loss, worst_case
-from .sets import KL, AmbiguitySet, ChiSquare, CVaR, Dual, TotalVariation
+from .sets import ChiSquare, CVaR, Spectral, TotalVariation
 from .spec import parse_ambiguity
+from .transport import Wasserstein
+
+if TYPE_CHECKING:
+    from .bounds import (
+        bias_bound,
+        effective_sample_size_bound,
+        excess_bound,
+        gradient_variance_bound,
+        inverse_cdf_bias_bound,
+    )
+    from .classifier import RobustPreferenceClassifier
+    from .convex import ConvexSet, gaussian_kernel, mmd_ball
+    from .estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
+    from .linear import fit_linear, fit_pairs
+    from .optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
+    from .radius import radius_from_confidence, shift_budget
+    from .robust_mdp import robust_bellman, robust_value_iteration
+
+# Loaded at first use: some of them need scipy, scikit-learn or cvxpy.
+_LATER = {
+    "AcceleratedGradient": "optimise",
+    "ConvexSet": "convex",
+    "ProjectedSubgradient": "optimise",
+    "RobustPreferenceClassifier": "classifier",
+    "bias_bound": "bounds",
+    "dual_init": "estimators",
+    "dual_step": "estimators",
+    "effective_sample_size_bound": "bounds",
+    "excess_bound": "bounds",
+    "fit_linear": "linear",
+    "fit_pairs": "linear",
+    "gaussian_kernel": "convex",
+    "gradient_variance_bound": "bounds",
+    "inverse_cdf_bias_bound": "bounds",
+    "mmd_ball": "convex",
+    "multilevel_estimate": "estimators",
+    "plugin_estimate": "estimators",
+    "radius_from_confidence": "radius",
+    "robust_bellman": "robust_mdp",
+    "robust_smoothness": "optimise",
+    "robust_value_iteration": "robust_mdp",
+    "shift_budget": "radius",
+}
 
 __all__ = [
     "KL",
+    "AcceleratedGradient",
     "AmbiguitySet",
     "CVaR",
     "ChiSquare",
+    "ChiSquarePenalty",
+    "ConvexSet",
+    "CressieRead",
     "Dual",
+    "Grouped",
+    "Hellinger",
+    "KLPenalty",
+    "ProjectedSubgradient",
+    "RobustPreferenceClassifier",
+    "Spectral",
     "TotalVariation",
+    "Trimmed",
+    "Wasserstein",
     "WorstCase",
+    "bias_bound",
+    "dual_init",
     "dual_objective",
+    "dual_step",
     "duality_gap",
     "effective_sample_size",
+    "effective_sample_size_bound",
+    "excess_bound",
+    "fit_linear",
+    "fit_pairs",
+    "gaussian_kernel",
+    "gradient_variance_bound",
+    "inverse_cdf_bias_bound",
     "largest_multiplier",
+    "mmd_ball",
+    "multilevel_estimate",
     "parse_ambiguity",
+    "plugin_estimate",
+    "radius_from_confidence",
+    "robust_bellman",
     "robust_loss",
+    "robust_smoothness",
+    "robust_value_iteration",
+    "shift_budget",
     "worst_case",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

@@ -7,78 +7,209 @@ float64.
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import array_api_compat as _untyped
+import numpy as np
 
 Array: TypeAlias = Any  # numpy.ndarray, torch.Tensor or any other array-API array
 Namespace: TypeAlias = Any
 
 array_api_compat: Any = _untyped  # ships no type hints
+device = array_api_compat.device
+_LARGEST = 2.0**1022  # the range of losses below it is finite, too
 
 
 def namespace_of(losses: Array, *others: Array | None) -> Namespace:
     """Return the array-API namespace that all given arrays share; TypeError when they share none."""
     given = [losses, *(other for other in others if other is not None)]
+    if all(type(array) is np.ndarray for array in given):
+        return np
     try:
-        return array_api_compat.array_namespace(*given)
+        if any(isinstance(array, np.ma.MaskedArray) for array in given):
+            raise TypeError
+        xp = array_api_compat.array_namespace(*given)
     except TypeError as error:
         kinds = " and ".join(type(array).__name__ for array in given)
         raise TypeError(
             f"losses and reference must be arrays of one library (numpy, torch, ...), got {kinds}; "
-            "convert lists with numpy.asarray or torch.tensor first."
+            "convert lists with numpy.asarray or torch.tensor, and fill masked arrays first."
         ) from error
+    return np if array_api_compat.is_numpy_namespace(xp) else xp
 
 
-def detach(array: Array) -> Array:
-    """Cut the array from its gradient graph, where its library has one."""
-    return array.detach() if hasattr(array, "detach") else array
+def on_host(xp: Namespace) -> bool:
+    """Whether values may steer Python: only where looking at them stalls no device and breaks no graph."""
+    return xp is np
+
+
+def as_numpy(array: Array) -> Any:
+    """Return a numpy array itself, a view of an eager tensor in main memory, None for any other array.
+
+    numpy sorts and selects several times faster than torch on a CPU, and may stop iterating when it is done.
+    Tensors without values (meta, compiled, transformed by functorch) refuse, and are solved by torch.
+    """
+    if type(array) is np.ndarray:
+        return array
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(array, torch.Tensor) or torch.compiler.is_compiling():
+        return None
+    if array.device.type != "cpu" or type(array) not in (torch.Tensor, torch.nn.Parameter):
+        return None
+    wide = array.detach() if array.dtype != torch.bfloat16 else array.detach().double()
+    try:
+        return wide.numpy()
+    except (RuntimeError, TypeError):
+        return None
+
+
+def as_tensor(array: Any, dtype: Any = None) -> Array:
+    """Return a numpy result as a tensor, without a copy where the dtypes agree."""
+    torch: Any = sys.modules["torch"]
+    return torch.from_numpy(np.asarray(array)).to(dtype or torch.float64)
+
+
+def fits(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+    """Whether an array of this shape broadcasts onto another shape."""
+    pairs = zip(reversed(shape), reversed(onto), strict=False)
+    return len(shape) <= len(onto) and all(size in (1, other) for size, other in pairs)
+
+
+def quiet(xp: Namespace) -> AbstractContextManager[Any]:
+    """Silence numpy where it warns of what is guarded against afterwards."""
+    return np.errstate(all="ignore") if xp is np else nullcontext()
+
+
+def is_without_values(array: Array) -> bool:
+    """Whether the array is a tensor on torch's meta device: a shape and a dtype, and nothing else."""
+    return str(device(array)) == "meta"
 
 
 def as_float64(xp: Namespace, array: Array, name: str) -> Array:
     """Cast to float64, outside any gradient graph; booleans and complex numbers are a TypeError."""
+    if array.dtype == xp.float64:
+        return array.detach() if hasattr(array, "detach") else array
     if not xp.isdtype(array.dtype, ("real floating", "integral")):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; cast it to a real dtype first.")
-    return xp.astype(detach(array), xp.float64, copy=False)
+    return xp.astype(array.detach() if hasattr(array, "detach") else array, xp.float64)
 
 
 def result_dtype(xp: Namespace, array: Array) -> Any:
     """Return the dtype that answers go back in: the array's own if it is floating, else float64."""
-    return array.dtype if xp.isdtype(array.dtype, "real floating") else xp.float64
+    return array.dtype if array.dtype == xp.float64 or xp.isdtype(array.dtype, "real floating") else xp.float64
+
+
+def cast(xp: Namespace, array: Array, dtype: Any) -> Array:
+    """Cast, without a copy or a call where there is nothing to do."""
+    return array if array.dtype == dtype else xp.astype(array, dtype)
+
+
+def asarray_like(xp: Namespace, value: Any, array: Array, *, dtype: Any = None) -> Array:
+    """Bring numbers, a numpy array or an array of the library itself to the device of ``array``."""
+    return xp.asarray(value, dtype=dtype or xp.float64, device=device(array))
 
 
 def float64_like(xp: Namespace, value: Array | float, array: Array) -> Array:
     """Bring a plain number or an array to float64 on the device of ``array``."""
     if isinstance(value, (int, float)):
-        return xp.asarray(float(value), dtype=xp.float64, device=array_api_compat.device(array))
+        return asarray_like(xp, float(value), array)
     return as_float64(xp, value, "a dual variable")
 
 
-def uniform_like(xp: Namespace, losses: Array) -> Array:
-    """Return the uniform distribution over the last axis, one per batch entry."""
-    share = 1.0 / losses.shape[-1]
-    return xp.full(losses.shape, share, dtype=xp.float64, device=array_api_compat.device(losses))
+# On 64 losses a numpy call costs more than its arithmetic, and np.sum or np.clip twice what the ufunc behind it
+# does. The functions down to ``at_most`` take that shorter way; their results keep the last axis, with length one.
 
 
 def total(xp: Namespace, array: Array) -> Array:
-    """Sum over the scenarios, the last axis, which stays with length one."""
-    return xp.sum(array, axis=-1, keepdims=True)
+    """Sum over the scenarios, the last axis."""
+    return np.add.reduce(array, -1, keepdims=True) if xp is np else xp.sum(array, axis=-1, keepdims=True)
 
 
-def is_checked(xp: Namespace, *, check_finite: bool | None) -> bool:
-    """Decide whether to look at values: always on numpy, else on demand (it waits for the device)."""
-    return array_api_compat.is_numpy_namespace(xp) if check_finite is None else check_finite
+def count(xp: Namespace, chosen: Array) -> Array:
+    """Count the scenarios where a condition holds, in float64."""
+    if xp is np:
+        return np.add.reduce(chosen, -1, np.float64, keepdims=True)
+    return xp.sum(xp.astype(chosen, xp.float64), axis=-1, keepdims=True)
 
 
-def require_finite(xp: Namespace, losses: Array) -> None:
-    """Raise ValueError naming the first index whose loss is NaN or infinite."""
+def highest(xp: Namespace, array: Array) -> Array:
+    """Return the largest entry over the scenarios."""
+    return np.maximum.reduce(array, -1, keepdims=True) if xp is np else xp.max(array, axis=-1, keepdims=True)
+
+
+def lowest(xp: Namespace, array: Array) -> Array:
+    """Return the smallest entry over the scenarios."""
+    return np.minimum.reduce(array, -1, keepdims=True) if xp is np else xp.min(array, axis=-1, keepdims=True)
+
+
+def inner(xp: Namespace, left: Array, right: Array) -> Array:
+    """Inner product over the scenarios."""
+    return xp.vecdot(left, right, axis=-1)[..., None]
+
+
+def at_least(xp: Namespace, array: Array, floor: float) -> Array:
+    """Raise every entry to ``floor``."""
+    return np.maximum(array, floor) if xp is np else xp.clip(array, floor, None)
+
+
+def at_most(xp: Namespace, array: Array, ceiling: float) -> Array:
+    """Lower every entry to ``ceiling``."""
+    return np.minimum(array, ceiling) if xp is np else xp.clip(array, None, ceiling)
+
+
+def ranks(xp: Namespace, array: Array) -> Array:
+    """Return 1, 2, ..., n in float64 for the n scenarios of ``array``, on its device."""
+    stop = array.shape[-1] + 1
+    return np.arange(1.0, stop) if xp is np else xp.arange(1, stop, dtype=xp.float64, device=device(array))
+
+
+def sorted_descending(xp: Namespace, array: Array) -> Array:
+    """Sort the last axis, largest first."""
+    return np.sort(array, axis=-1)[..., ::-1] if on_host(xp) else xp.sort(array, axis=-1, descending=True, stable=False)
+
+
+def descending_order(xp: Namespace, array: Array) -> Array:
+    """Return the indices that sort the last axis, largest first."""
+    if on_host(xp):
+        return np.argsort(array, axis=-1)[..., ::-1]
+    return xp.argsort(array, axis=-1, descending=True, stable=False)
+
+
+def sum_by_code(xp: Namespace, values: Array, codes: Array, count: int) -> Array:
+    """Sum values ``(*batch, n)`` with equal codes in 0 ... count - 1, same shape: ``(*batch, count)``."""
+    if on_host(xp):
+        rows = values.reshape(-1, values.shape[-1])
+        shifted = codes.reshape(rows.shape) + count * np.arange(len(rows))[:, None]
+        sums = np.bincount(shifted.ravel(), weights=rows.ravel(), minlength=count * len(rows))
+        return sums.reshape(*values.shape[:-1], count)
+    if hasattr(values, "scatter_add"):
+        zeros = xp.zeros((*values.shape[:-1], count), dtype=values.dtype, device=device(values))
+        return zeros.scatter_add(-1, codes, values)
+    is_code = codes[..., None] == asarray_like(xp, range(count), values, dtype=codes.dtype)
+    return xp.sum(xp.where(is_code, values[..., None], 0.0), axis=-2)
+
+
+def unequal_to_previous(xp: Namespace, ordered: Array) -> Array:
+    """Whether each entry of the last axis differs from the one before it; false for the first."""
+    first = xp.zeros_like(ordered[..., :1], dtype=xp.bool)
+    return xp.concat([first, ordered[..., 1:] != ordered[..., :-1]], axis=-1)
+
+
+def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array]) -> None:
+    """Raise ValueError naming the first index whose loss is NaN or infinite; ``bounds`` are the rows' extremes."""
+    fine = (bounds[0] < _LARGEST) & (bounds[1] > -_LARGEST)  # false for NaN, too
+    if bool(fine.all() if xp is np else xp.all(fine)):
+        return
     bad = ~xp.isfinite(losses)
-    if bool(xp.any(bad)):
-        index = tuple(int(axis[0]) for axis in xp.nonzero(bad))
-        where = index[0] if len(index) == 1 else index
-        raise ValueError(
-            f"losses must be finite, got {float(losses[index])} at index {where}; drop or clip that scenario first."
-        )
+    if not bool(xp.any(bad)):
+        raise ValueError(f"losses must be smaller than {_LARGEST:.1e} in size; divide them by a constant first.")
+    index = tuple(int(axis[0]) for axis in xp.nonzero(bad))
+    where = index[0] if len(index) == 1 else index
+    raise ValueError(
+        f"losses must be finite, got {float(losses[index])} at index {where}; drop or clip that scenario first."
+    )
 
 
 def require_distribution(xp: Namespace, reference: Array, tolerance: float) -> None:

@@ -1,14 +1,28 @@
-"""Exact maximisers by one sort and cumulative sums.
+"""Exact maximisers by one selection or one sort and cumulative sums.
 
-Losses arrive centred: their maximum over the support of the reference is 0, their minimum -1 (all 0 if
-constant), and scenarios of zero mass carry the minimum. Weights are read off thresholds, never off positions
-in the sorted order, so equal losses share in proportion to their mass and a permutation of the input permutes
-the output.
+Weights are read off thresholds, never off positions in the sorted order, so equal losses share in proportion
+to their mass and a permutation of the input permutes the output.
 """
 
 from __future__ import annotations
 
-from ._arrays import Array, Namespace, total
+from math import ceil
+
+import numpy as np
+
+from ._arrays import (
+    Array,
+    at_least,
+    at_most,
+    descending_order,
+    highest,
+    lowest,
+    on_host,
+    ranks,
+    sorted_descending,
+    total,
+)
+from ._problem import Problem
 
 # Cumulative sums of n masses are good to about n roundings; an edge closer than this to an atom's border is
 # that border, so that scenarios beyond it have weight 0 and not 1e-17.
@@ -17,71 +31,105 @@ _EDGE = 2.0**-46
 RADIUS_FLOOR = 2.0**-120
 
 
-def _descending(xp: Namespace, losses: Array, reference: Array) -> tuple[Array, Array]:
-    order = xp.argsort(losses, axis=-1, descending=True, stable=False)
-    return xp.take_along_axis(losses, order, axis=-1), xp.take_along_axis(reference, order, axis=-1)
+def descending(problem: Problem) -> tuple[Array, Array]:
+    """Return the losses, largest first, and the mass of each and all larger ones, ``(n,)`` if uniform."""
+    xp, losses, reference = problem.xp, problem.losses, problem.reference
+    if reference is None:
+        return sorted_descending(xp, losses), ranks(xp, losses) / losses.shape[-1]
+    order = descending_order(xp, losses)
+    masses = xp.take_along_axis(reference, order, axis=-1)
+    return xp.take_along_axis(losses, order, axis=-1), xp.cumulative_sum(masses, axis=-1)
 
 
-def upper_tail(xp: Namespace, losses: Array, reference: Array, mass: float) -> tuple[Array, Array]:
+def _edge(problem: Problem, mass: float) -> Array:
+    """Return the loss at which the mass of the larger ones first reaches ``mass``, ``(*batch, 1)``."""
+    xp, wanted = problem.xp, mass * (1 - _EDGE)
+    if on_host(xp) and problem.reference is None:
+        n = problem.losses.shape[-1]
+        at = n - min(max(ceil(wanted * n), 1), n)
+        return np.partition(problem.losses, at, axis=-1)[..., at : at + 1]
+    ordered, through = descending(problem)
+    return highest(xp, xp.where(through >= wanted, ordered, ordered[..., -1:]))
+
+
+def upper_tail(problem: Problem, mass: float, height: float = 1.0) -> tuple[Array, Array]:
     """Take the part of the reference that lies on its largest losses.
 
     Args:
-        xp: Array namespace.
-        losses: Shape ``(*batch, n)``; only their order matters.
-        reference: Shape ``(*batch, n)``, the distribution p.
-        mass: How much of p to take, in [0, 1].
+        problem: Only the order of its losses matters.
+        mass: How much of the reference p to take, in [0, 1].
+        height: What to multiply the part by.
 
     Returns:
-        The part, ``(*batch, n)``, between 0 and p with sum ``mass``; and the edge, ``(*batch, 1)``: the part
-        is p above that loss, nothing below it, and one fraction of p on the scenarios exactly at it.
+        The part, ``(*batch, n)``, with sum ``height * mass``; and the edge, ``(*batch, 1)``: the part is
+        height p above that loss, nothing below it, and one fraction of that on the scenarios exactly at it.
     """
-    ordered, masses = _descending(xp, losses, reference)
-    enough = xp.cumulative_sum(masses, axis=-1) >= mass * (1 - _EDGE)
-    edge = xp.max(xp.where(enough, ordered, ordered[..., -1:]), axis=-1, keepdims=True)
-    above = xp.where(losses > edge, reference, 0.0)
-    at_edge = xp.where(losses == edge, reference, 0.0)
-    wanted, there = mass - total(xp, above), total(xp, at_edge)
-    fraction = xp.where(there - wanted <= _EDGE * mass, 1.0, xp.clip(wanted / there, 0.0, 1.0))
-    return above + fraction * at_edge, edge
+    xp, losses = problem.xp, problem.losses
+    edge = _edge(problem, mass)
+    above, at_edge = losses > edge, losses == edge
+    wanted, there = mass - problem.mass(above), problem.mass(at_edge)
+    fraction = xp.where(there - wanted <= _EDGE * mass, 1.0, at_most(xp, at_least(xp, wanted / there, 0.0), 1.0))
+    ratio = xp.astype(above, xp.float64)
+    ratio *= height
+    return problem.weighted(xp.where(at_edge, height * fraction, ratio)), edge
 
 
-def lower_tail(xp: Namespace, losses: Array, reference: Array, mass: float) -> tuple[Array, Array]:
-    """Take the part of the reference on its smallest losses: ``upper_tail`` seen from below."""
-    part, edge = upper_tail(xp, -losses, reference, mass)
-    return part, -edge
+def top_ratio(problem: Problem) -> Array:
+    """Return q/p of the reference conditioned on the largest loss, which centring has made exactly 0."""
+    top = problem.losses == 0
+    return problem.xp.where(top, 1.0 / problem.mass(top), 0.0)
 
 
-def top_share(xp: Namespace, losses: Array, reference: Array) -> Array:
-    """Return the reference conditioned on the largest loss, which centring has made exactly 0."""
-    top = xp.where(losses == 0, reference, 0.0)
-    return top / total(xp, top)
+def _shifted(problem: Problem, array: Array) -> Array:
+    return problem.xp.concat([problem.xp.zeros_like(array[..., :1]), array[..., :-1]], axis=-1)
 
 
-def _shifted(xp: Namespace, array: Array) -> Array:
-    return xp.concat([xp.zeros_like(array[..., :1]), array[..., :-1]], axis=-1)
+def excess(problem: Problem) -> tuple[Array, Array, Array, Array]:
+    """Return the losses in descending order, the gap before each, and E (l - eta)_+ for eta at each of them.
 
-
-def _excess_moments(xp: Namespace, losses: Array, reference: Array) -> tuple[Array, Array, Array]:
-    """Return the losses in descending order, and E (l - eta)_+ and E (l - eta)_+^2 for eta at each of them.
-
-    Both grow from one sorted loss to the next by nonnegative amounts, so that nothing cancels.
+    The last grows from one sorted loss to the next by nonnegative steps, returned too, so that nothing cancels.
     """
-    ordered, masses = _descending(xp, losses, reference)
-    gaps = _shifted(xp, ordered) - ordered
-    steps = gaps * _shifted(xp, xp.cumulative_sum(masses, axis=-1))
-    first = xp.cumulative_sum(steps, axis=-1)
-    return ordered, first, xp.cumulative_sum(gaps * (2 * first - steps), axis=-1)
+    ordered, through = descending(problem)
+    gaps = _shifted(problem, ordered)
+    gaps -= ordered
+    steps = gaps * _shifted(problem, through)
+    return ordered, gaps, steps, problem.xp.cumulative_sum(steps, axis=-1)
 
 
-def quadratic_threshold(xp: Namespace, losses: Array, reference: Array, multiplier: Array) -> Array:
+def _concentrated(problem: Problem, radius: float) -> tuple[Array, Array]:
+    """Return the sorted losses, and which of them get weight.
+
+    The second moment of p (l - eta)_+ / E (l - eta)_+ is E (l - eta)_+^2 / (E (l - eta)_+)^2 and grows with eta: a
+    loss gets weight when a threshold right at it would still be more concentrated than the radius allows.
+    """
+    ordered, gaps, steps, first = excess(problem)
+    steps -= first
+    steps -= first
+    gaps *= steps
+    del steps
+    first *= first
+    first *= (1 + 2 * radius) * (1 + _EDGE)
+    # E (l - eta)_+^2 grows by gap (2 first - step), likewise.
+    return ordered, -problem.xp.cumulative_sum(gaps, axis=-1) > first
+
+
+def _kept(problem: Problem, ordered: Array, reached: Array) -> tuple[Array, Array, Array]:
+    """Cut at the smallest sorted loss that is ``reached``; return what is kept, its mass and its mean."""
+    xp = problem.xp
+    edge = lowest(xp, xp.where(reached, ordered, 0.0))
+    kept = problem.losses >= edge
+    mass = problem.mass(kept)
+    return kept, mass, problem.mean_product(xp.astype(kept, xp.float64), problem.losses) / mass
+
+
+def quadratic_threshold(problem: Problem, multiplier: Array) -> Array:
     """Return the eta, ``(*batch, 1)``, at which E (l - eta)_+ equals a multiplier >= 0 of that shape."""
-    ordered, first, _ = _excess_moments(xp, losses, reference)
-    edge = xp.min(xp.where(first < multiplier, ordered, 0.0), axis=-1, keepdims=True)
-    kept = xp.where(losses >= edge, reference, 0.0)
-    return (total(xp, kept * losses) - multiplier) / total(xp, kept)
+    ordered, _, _, first = excess(problem)
+    _, mass, mean = _kept(problem, ordered, first < multiplier)
+    return mean - multiplier / mass
 
 
-def quadratic_tilt(xp: Namespace, losses: Array, reference: Array, radius: float) -> tuple[Array, Array, Array]:
+def quadratic_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
     """Maximise over 1/2 E (q/p - 1)^2 <= radius.
 
     On a support of mass m, mean mu and E (l - mu)^2 = v (over the support) the weights are p (l - eta)_+ /
@@ -91,21 +139,28 @@ def quadratic_tilt(xp: Namespace, losses: Array, reference: Array, radius: float
     Returns:
         Weights ``(*batch, n)``, multiplier E (l - eta)_+ and threshold eta, both ``(*batch, 1)``.
     """
-    ordered, first, second = _excess_moments(xp, losses, reference)
-    # The second moment of p (l - eta)_+ / E (l - eta)_+ is E (l - eta)_+^2 / (E (l - eta)_+)^2 and grows with eta:
-    # a loss gets weight when a threshold right at it would still be more concentrated than the radius allows.
-    supported = second > (1 + 2 * radius) * (1 + _EDGE) * first * first
-    edge = xp.min(xp.where(supported, ordered, 0.0), axis=-1, keepdims=True)
-    kept = xp.where(losses >= edge, reference, 0.0)
-    mass = total(xp, kept)
-    mean = total(xp, kept * losses) / mass
-    spread = total(xp, kept * (losses - mean) ** 2)
+    xp, losses = problem.xp, problem.losses
+    kept, mass, mean = _kept(problem, *_concentrated(problem, radius))
+    tilt = xp.where(kept, losses - mean, 0.0)
+    spread = problem.mean_product(tilt, tilt)
     # (1 + 2 radius) m - 1, written so that a radius of 1e-12 on the full support does not cancel.
-    excess = 2 * radius - (1 + 2 * radius) * total(xp, reference - kept)
-    drop = xp.sqrt(spread / (mass * xp.clip(excess, RADIUS_FLOOR, None)))
-    # The threshold lies above every loss left out; this decides where the excess is nothing but rounding.
-    left_out = xp.max(xp.where(losses < edge, losses, -xp.inf), axis=-1, keepdims=True)
+    surplus = 2 * radius - (1 + 2 * radius) * problem.mass(~kept)
+    drop = xp.sqrt(spread / (mass * at_least(xp, surplus, RADIUS_FLOOR)))
+    # The threshold lies above every loss left out; this decides where the surplus is nothing but rounding.
+    left_out = highest(xp, xp.where(kept, -xp.inf, losses))
     drop = xp.minimum(drop, mean - left_out)
-    slope = xp.where(drop > 0, (losses - mean) / xp.where(drop > 0, drop, 1.0), 0.0)
-    weights = kept * xp.clip(1 + slope, 0.0, None)
+    tilt /= xp.where(drop > 0, drop, xp.inf)
+    tilt += 1
+    weights = problem.weighted(xp.where(kept, at_least(xp, tilt, 0.0), 0.0))
     return weights / total(xp, weights), mass * drop, mean - drop
+
+
+def quadratic_dual(problem: Problem, multiplier: Array) -> Array:
+    """Evaluate multiplier / 2 + inf_eta [eta + E (l - eta)_+^2 / (2 multiplier)] for multiplier >= 0, 0 at 0.
+
+    Written so that a huge multiplier does not cancel.
+    """
+    xp, losses = problem.xp, problem.losses
+    threshold = quadratic_threshold(problem, multiplier)
+    bend = (losses - threshold - multiplier) ** 2 / (2 * xp.where(multiplier > 0, multiplier, 1.0))
+    return problem.mean(xp.where(losses >= threshold, losses + bend, threshold + multiplier / 2))

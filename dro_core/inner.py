@@ -1,17 +1,21 @@
 """The inner problem max_q <q, l>: validate, centre, solve in float64, package.
 
-Centring subtracts the largest loss and divides by the range (by 1 if that is 0), so every set may assume
-losses in [-1, 0]: translation equivariance and positive homogeneity hold by construction, at any sign and any
-scale.
+Centring subtracts the largest loss and divides by the range, so every set may assume losses in [-1, 0]:
+translation equivariance and positive homogeneity hold by construction, at any sign and any scale. Tensors in
+main memory are solved by numpy through a view, all others by their own library without a look at a value.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import _arrays
-from ._arrays import Array, Namespace, total
-from .sets import AmbiguitySet, Dual
+from ._arrays import Array, Namespace, highest, inner, lowest, total
+from ._problem import Problem, centre
+from .ambiguity import AmbiguitySet, Dual
+
+# Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
+_BLOCK = 2**14
 
 
 class WorstCase(NamedTuple):
@@ -22,17 +26,22 @@ class WorstCase(NamedTuple):
     dual: Dual
 
 
-class _Centred(NamedTuple):
+class _Validated(NamedTuple):
     xp: Namespace
-    losses: Array  # (*batch, n) in [-1, 0]
-    reference: Array  # (*batch, n)
-    shift: Array  # (*batch, 1)
-    scale: Array  # (*batch, 1), positive
+    losses: Array  # (*batch, n), float64
+    reference: Array | None  # (*batch, n), float64, summing to 1
+    bounds: tuple[Array, Array] | None  # largest and smallest loss, (*batch, 1); None where zero masses hide some
 
 
 def _validated(
-    losses: Array, reference: Array | None, *, check_finite: bool | None
-) -> tuple[Namespace, Array, Array | None]:
+    losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None = None
+) -> _Validated:
+    given: Any = ambiguity
+    if not isinstance(given, AmbiguitySet):
+        raise TypeError(
+            f"ambiguity must be a set such as TotalVariation(0.2), got {given!r}; text goes through parse_ambiguity, "
+            "and plain averaging is losses.mean(-1)."
+        )
     xp = _arrays.namespace_of(losses, reference)
     exact = _arrays.as_float64(xp, losses, "losses")
     if losses.ndim == 0 or losses.shape[-1] == 0:
@@ -40,36 +49,74 @@ def _validated(
             f"losses must have at least one scenario on the last axis, got shape {tuple(losses.shape)}; "
             "skip empty batches."
         )
-    checked = _arrays.is_checked(xp, check_finite=check_finite)
+    bounds = highest(xp, exact), lowest(xp, exact)
+    checked = check_finite if check_finite is not None else _arrays.as_numpy(losses) is not None
     if checked:
-        _arrays.require_finite(xp, exact)
+        _arrays.require_finite(xp, exact, bounds)
     if reference is None:
-        return xp, exact, None
+        return _Validated(xp, exact, None, bounds)
     masses = _arrays.as_float64(xp, reference, "reference")
-    if masses.ndim == 0 or masses.shape[-1] != losses.shape[-1] or masses.ndim > losses.ndim:
+    if masses.ndim == 0 or tuple(masses.shape) not in (tuple(losses.shape), tuple(losses.shape[-1:])):
         raise ValueError(
             f"reference must have shape (n,) or that of losses, {tuple(losses.shape)}, got {tuple(reference.shape)}."
         )
+    if _arrays.device(masses) != _arrays.device(exact):
+        raise ValueError(f"reference must be on the device of the losses, {_arrays.device(exact)}; move it there.")
     if checked:
         eps = float(xp.finfo(_arrays.result_dtype(xp, reference)).eps)
         _arrays.require_distribution(xp, masses, max(1e-6, 8 * eps))
-    return xp, exact, masses
+    masses = xp.broadcast_to(masses / total(xp, masses), exact.shape)
+    return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None)
 
 
-def _centred(losses: Array, reference: Array | None, *, check_finite: bool | None = None) -> _Centred:
-    xp, exact, masses = _validated(losses, reference, check_finite=check_finite)
-    if masses is None:
-        masses = _arrays.uniform_like(xp, exact)
-        high, low = xp.max(exact, axis=-1, keepdims=True), xp.min(exact, axis=-1, keepdims=True)
-    else:
-        masses = xp.broadcast_to(masses / total(xp, masses), exact.shape)
-        seen = masses > 0
-        high = xp.max(xp.where(seen, exact, -xp.inf), axis=-1, keepdims=True)
-        low = xp.min(xp.where(seen, exact, xp.inf), axis=-1, keepdims=True)
-        exact = xp.where(seen, exact, low)
-    spread = high - low
-    scale = xp.where(spread > 0, spread, 1.0)
-    return _Centred(xp, (exact - high) / scale, masses, high, scale)
+def _primal_value(problem: Problem, ambiguity: AmbiguitySet, weights: Array) -> Array:
+    return inner(problem.xp, weights, problem.losses) - ambiguity.penalty(problem, weights)
+
+
+def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
+    """Return weights ``(*batch, n)``, value, multiplier and threshold ``(*batch, 1)``, in float64."""
+    problem = centre(*given)
+    weights, dual = ambiguity.maximise(problem)
+    shift, scale = problem.shift, problem.scale
+    value = shift + scale * _primal_value(problem, ambiguity, weights)
+    return weights, value, scale * dual.multiplier, shift + scale * dual.threshold
+
+
+def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
+    """Solve; a large batch in main memory some rows at a time, so that what lies between stays in the cache."""
+    xp, losses, reference, bounds = given
+    if not _arrays.on_host(xp):
+        return _optimum(given, ambiguity)
+    n = losses.shape[-1]
+    rows = max(_BLOCK // n, 1)
+    if losses.size <= 2 * rows * n or ambiguity.has_rows:
+        return _optimum(given, ambiguity)
+
+    def block(array: Array, start: int) -> Array:
+        return array.reshape(-1, array.shape[-1])[start : start + rows]
+
+    parts = [
+        _optimum(
+            _Validated(
+                xp,
+                block(losses, start),
+                None if reference is None else block(reference, start),
+                None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
+            ),
+            ambiguity,
+        )
+        for start in range(0, losses.size // n, rows)
+    ]
+    return tuple(xp.concat(part).reshape(*losses.shape[:-1], -1) for part in zip(*parts, strict=True))
+
+
+def _solve(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None) -> WorstCase:
+    given = _validated(losses, ambiguity, reference, check_finite=check_finite)
+    with _arrays.quiet(given.xp):
+        weights, value, multiplier, threshold = _solved(given, ambiguity)
+    dtype = _arrays.result_dtype(given.xp, losses)
+    weights, value = (_arrays.cast(given.xp, part, dtype) for part in (weights, value))
+    return WorstCase(weights, value[..., 0], Dual(multiplier[..., 0], threshold[..., 0]))
 
 
 def worst_case(
@@ -87,8 +134,8 @@ def worst_case(
         ambiguity: The set, for example ``TotalVariation(0.2)``.
         reference: Shape ``(n,)`` or that of ``losses``: nonnegative, summing to 1. Uniform by default. A
             scenario of zero mass gets zero weight and its loss is not seen.
-        check_finite: Whether to look for NaN, infinite losses and a bad reference. By default only on numpy,
-            because on a GPU the look waits for the device.
+        check_finite: Whether to look for NaN, infinite losses and a bad reference. By default only in main
+            memory, because on a GPU the look waits for the device.
 
     Returns:
         Weights and value in the dtype of ``losses`` (float64 for integers), the dual variables in float64.
@@ -104,15 +151,14 @@ def worst_case(
         >>> worst.weights.tolist(), float(worst.value)
         ([0.75, 0.0, 0.0, 0.25], 3.5)
     """
-    xp, centred, masses, shift, scale = _centred(losses, reference, check_finite=check_finite)
-    weights, dual = ambiguity.maximise(xp, centred, masses)
-    dtype = _arrays.result_dtype(xp, losses)
-    value = shift + scale * total(xp, weights * centred)
-    return WorstCase(
-        xp.astype(weights, dtype),
-        xp.astype(value[..., 0], dtype),
-        Dual((scale * dual.multiplier)[..., 0], (shift + scale * dual.threshold)[..., 0]),
-    )
+    hosted, masses = _arrays.as_numpy(losses), None if reference is None else _arrays.as_numpy(reference)
+    mixed = reference is not None and (masses is None or (masses is reference) != (hosted is losses))
+    if hosted is None or hosted is losses or mixed:
+        return _solve(losses, ambiguity, reference, check_finite=check_finite)
+    weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
+    dtype = _arrays.result_dtype(_arrays.namespace_of(losses), losses)
+    weights, value = (_arrays.as_tensor(part, dtype) for part in (weights, value))
+    return WorstCase(weights, value, Dual(*(_arrays.as_tensor(part) for part in dual)))
 
 
 def robust_loss(
@@ -152,13 +198,13 @@ def robust_loss(
     return worst.value + xp.sum(worst.weights * (losses - losses.detach()), axis=-1)
 
 
-def _dual_value(problem: _Centred, ambiguity: AmbiguitySet, dual: Dual) -> Array:
-    xp, centred, masses, shift, scale = problem
-    multiplier = _arrays.float64_like(xp, dual.multiplier, centred)[..., None] / scale
-    threshold = (_arrays.float64_like(xp, dual.threshold, centred)[..., None] - shift) / scale
+def _dual_value(problem: Problem, ambiguity: AmbiguitySet, dual: Dual) -> Array:
+    xp, shift, scale = problem.xp, problem.shift, problem.scale
+    multiplier = _arrays.float64_like(xp, dual.multiplier, problem.losses)[..., None] / scale
+    threshold = (_arrays.float64_like(xp, dual.threshold, problem.losses)[..., None] - shift) / scale
     feasible = (multiplier >= 0) & xp.isfinite(multiplier) & xp.isfinite(threshold)
     safe = Dual(xp.where(feasible, multiplier, 0.0), xp.where(feasible, threshold, 0.0))
-    return xp.where(feasible, ambiguity.dual_value(xp, centred, masses, safe), xp.inf)
+    return xp.where(feasible, ambiguity.dual_value(problem, safe), xp.inf)
 
 
 def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, reference: Array | None = None) -> Array:
@@ -179,8 +225,9 @@ def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, refere
         >>> float(dual_objective(np.array([1.0, 2.0, 3.0, 6.0]), CVaR(alpha=0.5), Dual(0.0, 1.0)))
         5.0
     """
-    problem = _centred(losses, reference)
-    value = problem.shift + problem.scale * _dual_value(problem, ambiguity, dual)
+    problem = centre(*_validated(losses, ambiguity, reference))
+    with _arrays.quiet(problem.xp):
+        value = problem.shift + problem.scale * _dual_value(problem, ambiguity, dual)
     return value[..., 0]
 
 
@@ -206,8 +253,8 @@ def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, re
         >>> abs(float(duality_gap(losses, KL(0.3), worst_case(losses, KL(0.3))))) < 1e-12
         True
     """
-    problem = _centred(losses, reference)
-    xp = problem.xp
-    weights = _arrays.as_float64(xp, result.weights, "weights")
-    primal = total(xp, weights * problem.losses)
-    return (problem.scale * (_dual_value(problem, ambiguity, result.dual) - primal))[..., 0]
+    problem = centre(*_validated(losses, ambiguity, reference))
+    weights = _arrays.as_float64(problem.xp, result.weights, "weights")
+    with _arrays.quiet(problem.xp):
+        gap = _dual_value(problem, ambiguity, result.dual) - _primal_value(problem, ambiguity, weights)
+    return (problem.scale * gap)[..., 0]

@@ -42,7 +42,8 @@ class RewardConfig:
     )
     max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
     ambiguity: str = field(
-        default="erm", metadata={"help": "erm, tv:0.2, tv:0.2,max_ratio=4, cvar:0.3, chi2:0.5, kl:0.3"}
+        default="erm",
+        metadata={"help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, ..."},
     )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})

@@ -202,6 +202,9 @@ def _identity(config: RewardConfig, arguments: TrainingArguments, files: dict) -
     return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
 
 
+GROUPINGS = ("source", "category")  # what ``by=`` may name
+
+
 def reward_trainer(
     config: RewardConfig,
     arguments: TrainingArguments,
@@ -222,6 +225,7 @@ def reward_trainer(
         ambiguity=parse_ambiguity(config.ambiguity),
         schedule=config.schedule(),
         example_ids=[pair.id for pair in encoded.pairs],
+        columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
     if not arguments.disable_tqdm:
         trainer.pop_callback(ProgressCallback)

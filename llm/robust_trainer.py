@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from dro_core import effective_sample_size, largest_multiplier, worst_case
-from dro_core.sets import AmbiguitySet
+from dro_core import AmbiguitySet, effective_sample_size, largest_multiplier, worst_case
 
 from .checkpoints import MARKER, CheckpointError, discard
 from .guards import check_finite, check_setup, check_weights
@@ -61,10 +60,11 @@ class RobustTrainer(Trainer):
         ambiguity: The set the adversary chooses from; ``None`` trains on the mean, exactly as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         example_ids: Name of every training example, used in error messages.
+        columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Raises:
-        ValueError: More than one visible GPU without a launcher; dropout under two passes.
+        ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column.
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """
@@ -75,10 +75,11 @@ class RobustTrainer(Trainer):
         ambiguity: AmbiguitySet | None,
         schedule: RadiusSchedule | None = None,
         example_ids: Sequence[str] | None = None,
+        columns: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.ambiguity = ambiguity
+        self.ambiguity = None if ambiguity is None else ambiguity.bind(columns or {})
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
         self.ledger = AdversaryLedger(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
@@ -148,9 +149,10 @@ class RobustTrainer(Trainer):
             weights = present / present.sum()
         else:
             assert self.ambiguity is not None
-            weights = worst_case(
-                everyone, self.ambiguity.with_strength(strength), reference=present / present.sum()
-            ).weights
+            ambiguity = self.ambiguity.with_strength(strength).take(everyones_index.cpu().numpy())
+            uniform = self.accelerator.num_processes == 1
+            reference = None if uniform else present / present.sum()
+            weights = worst_case(everyone, ambiguity, reference=reference).weights
         self._book(everyone[present > 0], everyones_index[present > 0], weights[present > 0], strength)
         return weights[mine]
 

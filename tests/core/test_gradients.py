@@ -5,46 +5,84 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation, robust_loss, worst_case
+from dro_core import (
+    KL,
+    AmbiguitySet,
+    ChiSquare,
+    ChiSquarePenalty,
+    CressieRead,
+    CVaR,
+    Grouped,
+    Hellinger,
+    KLPenalty,
+    Spectral,
+    TotalVariation,
+    Trimmed,
+    Wasserstein,
+    robust_loss,
+    worst_case,
+)
 
-SETS = [
-    TotalVariation(0.2),
-    TotalVariation(0.3, max_ratio=2.5),
-    CVaR(0.3),
-    ChiSquare(0.5),
-    ChiSquare(1e-4),
-    KL(0.3),
-    KL(1e-6),
-]
-every_set = pytest.mark.parametrize("ambiguity", SETS, ids=str)
+from .examples import SETS, Maker, every_set, line, over
+from .registry import DeviceTensor
+
+DELICATE: dict[str, Maker] = {  # near the mean, where rounding could hide the tilt
+    "chi2_small": lambda n: ChiSquare(1e-4),
+    "kl_small": lambda n: KL(1e-6),
+    "cressie_read_small": lambda n: CressieRead(3, 1e-5),
+    "kl_penalty_high": lambda n: KLPenalty(1e4),
+    "chi2_penalty_high": lambda n: ChiSquarePenalty(1e4),
+}
 
 
 def generic(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
 
-@every_set
-def test_gradcheck(ambiguity: AmbiguitySet) -> None:
+@pytest.mark.parametrize("make", [*SETS.values(), *DELICATE.values()], ids=[*SETS, *DELICATE])
+def test_gradcheck(make: Maker) -> None:
     losses = generic(2, 7).requires_grad_()
-    assert torch.autograd.gradcheck(lambda batch: robust_loss(batch, ambiguity), losses)
+    assert torch.autograd.gradcheck(lambda batch: robust_loss(batch, make(7)), losses)
 
 
-@every_set
-def test_gradient_is_the_weights(ambiguity: AmbiguitySet) -> None:
-    losses = generic(12).requires_grad_()
-    reference = torch.softmax(generic(12), 0)
-    loss = robust_loss(losses, ambiguity, reference=reference)
-    loss.backward()
-    result = worst_case(losses, ambiguity, reference=reference)
-    assert torch.equal(losses.grad, result.weights)
+@pytest.mark.parametrize("make", [*SETS.values(), *DELICATE.values()], ids=[*SETS, *DELICATE])
+@pytest.mark.parametrize("device", [False, True], ids=["by_numpy", "by_torch"])
+def test_gradient_is_the_weights(make: Maker, *, device: bool) -> None:
+    losses, reference = generic(2, 12), torch.softmax(generic(12), 0)
+    reference[3] = 0.0
+    reference /= reference.sum()
+    if device:
+        losses, reference = (array.as_subclass(DeviceTensor) for array in (losses, reference))
+    losses.requires_grad_()
+    loss = robust_loss(losses, make(12), reference=reference)
+    result = worst_case(losses, make(12), reference=reference)
+    (loss @ torch.tensor([1.0, -3.0], dtype=torch.float64)).backward()
+    assert torch.equal(losses.grad, result.weights * torch.tensor([[1.0], [-3.0]]))
     assert torch.equal(loss.detach(), result.value)
     assert not result.weights.requires_grad
+
+
+@every_set
+def test_torch_agrees_with_numpy(make: Maker) -> None:
+    """The two ways a tensor may take; many rows, because torch takes the same number of steps for all of them."""
+    rng = torch.Generator().manual_seed(0)
+    losses = torch.randn(40, 9, dtype=torch.float64, generator=rng) ** 3
+    reference = torch.rand(40, 9, dtype=torch.float64, generator=rng) ** 4
+    reference /= reference.sum(-1, keepdim=True)
+    for fraction in (1.0, 0.1):
+        ambiguity = make(9).with_strength(fraction)
+        for masses in (None, reference):
+            host = worst_case(losses, ambiguity, reference=masses)
+            device_masses = None if masses is None else masses.as_subclass(DeviceTensor)
+            device = worst_case(losses.as_subclass(DeviceTensor), ambiguity, reference=device_masses)
+            for ours, theirs in ((device.weights, host.weights), (device.value, host.value)):
+                torch.testing.assert_close(ours.as_subclass(torch.Tensor), theirs, rtol=0, atol=1e-11)
 
 
 def chi_square_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
@@ -63,6 +101,44 @@ def total_variation_dual(losses: torch.Tensor, multiplier: float, eta: float) ->
     return 0.2 * (losses.max() - eta) + eta + torch.relu(losses - eta).mean()
 
 
+def kl_penalty_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    return 0.7 * (torch.logsumexp(losses / 0.7, 0) - math.log(len(losses)))
+
+
+def chi_square_penalty_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    return eta + 0.35 + torch.relu(losses - eta).square().mean() / 1.4
+
+
+def cubic_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    """k = 3, radius 1/2: a threshold below that of the multiplier form, by a third of it, and the norm of L(3/2)."""
+    eta = eta - multiplier / 2
+    return eta + 4 ** (1 / 3) * torch.relu(losses - eta).pow(1.5).mean() ** (2 / 3)
+
+
+def hellinger_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    """t - (1 - radius/2)^2 / E 1 / (t - l), in which t = multiplier + threshold."""
+    level = multiplier + eta
+    return level - 0.85**2 / (1 / (level - losses)).mean()
+
+
+def spectral_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    """0.2 of the mean of all ten and 0.8 of that of the worst five."""
+    return 0.2 * losses.mean() + 0.8 * losses.topk(5).values.mean()
+
+
+def transport_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    return 0.1 * multiplier + (losses - multiplier * torch.from_numpy(line(10))).max(-1).values.mean()
+
+
+def group_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    means = losses.reshape(5, 2).mean(-1)
+    return multiplier * (0.3 + torch.logsumexp(means / multiplier, 0) - math.log(5))
+
+
+def trimmed_dual(losses: torch.Tensor, multiplier: float, eta: float) -> torch.Tensor:
+    return kl_dual(losses.sort().values[:8], multiplier, eta)
+
+
 @pytest.mark.parametrize(
     ("ambiguity", "dual", "between"),
     [
@@ -70,8 +146,15 @@ def total_variation_dual(losses: torch.Tensor, multiplier: float, eta: float) ->
         (KL(0.3), kl_dual, None),
         (CVaR(0.3), cvar_dual, [6, 7]),
         (TotalVariation(0.2), total_variation_dual, [1, 2]),
+        (KLPenalty(0.7), kl_penalty_dual, None),
+        (ChiSquarePenalty(0.7), chi_square_penalty_dual, None),
+        (CressieRead(3, 0.5), cubic_dual, None),
+        (Hellinger(0.3), hellinger_dual, None),
+        (Spectral((0.1, 0.9)), spectral_dual, None),
+        (Grouped(KL(0.3), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), group_dual, None),
+        (Trimmed(KL(0.3), 0.2), trimmed_dual, None),
     ],
-    ids=["chi2", "kl", "cvar", "tv"],
+    ids=str,
 )
 def test_autograd_of_the_dual_formula_agrees(
     ambiguity: AmbiguitySet, dual: Callable[..., torch.Tensor], between: list[int] | None
@@ -100,27 +183,65 @@ def test_second_derivatives_are_absent_not_wrong() -> None:
     assert not gradient.requires_grad
 
 
-@pytest.mark.parametrize("ambiguity", [*SETS[:4], KL(0.3)], ids=str)
-def test_compiles_to_one_graph_under_a_radius_schedule(ambiguity: AmbiguitySet) -> None:
+@pytest.fixture
+def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unroll less: every step has the same operations, and tracing all of them takes a minute."""
+    monkeypatch.setattr("dro_core._duals._STEPS", 2)
+    monkeypatch.setattr("dro_core._duals._EXPONENTIAL_STEPS", 2)
+    monkeypatch.setattr("dro_core.transport._STEPS", 2)
+
+
+@over(name for name in SETS if name not in ("grouped_penalty", "trimmed_groups"))  # made of others
+@pytest.mark.usefixtures("_two_steps")
+@pytest.mark.filterwarnings("ignore")  # dynamo's remark on the cache inside array_api_compat
+def test_compiles_to_one_graph_under_a_radius_schedule(make: Maker) -> None:
     """From the second size on the compiler treats it as a symbol, which no Python branch may look at."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # dynamo's remark on the cache inside array_api_compat
-        compiled = torch.compile(robust_loss, fullgraph=True, backend="eager")
-        for fraction in (1.0, 0.5):
-            losses, part = generic(3, 9).requires_grad_(), ambiguity.with_strength(fraction)
-            loss = compiled(losses, part)
-            loss.sum().backward()
-            result = worst_case(losses, part)
-            torch.testing.assert_close(loss.detach(), result.value, atol=1e-12, rtol=0)
-            torch.testing.assert_close(losses.grad, result.weights, atol=1e-12, rtol=0)
+    torch.compiler.reset()
+    compiled = torch.compile(robust_loss, fullgraph=True, backend="eager")
+    for fraction in (1.0, 0.5):
+        losses, part = generic(3, 9).requires_grad_(), make(9).with_strength(fraction)
+        loss = compiled(losses, part)
+        loss.sum().backward()
+        eager = worst_case(generic(3, 9).as_subclass(DeviceTensor), part)  # in as many steps
+        torch.testing.assert_close(loss.detach(), eager.value.as_subclass(torch.Tensor), atol=1e-12, rtol=0)
+        torch.testing.assert_close(losses.grad, eager.weights.as_subclass(torch.Tensor), atol=1e-12, rtol=0)
 
 
 @every_set
-def test_never_looks_at_values(ambiguity: AmbiguitySet) -> None:
+@pytest.mark.usefixtures("_two_steps")
+def test_never_looks_at_values(make: Maker) -> None:
     """A tensor on the meta device has no values: any .item() or branch on data would raise, as it would stall a GPU."""
-    losses = torch.empty(4, 16, device="meta")
-    reference = torch.empty(16, device="meta")
-    assert robust_loss(losses, ambiguity, reference=reference).shape == (4,)
+    losses, reference = torch.empty(4, 16, device="meta"), torch.empty(16, device="meta")
+    for masses in (None, reference):
+        result = worst_case(losses, make(16), reference=masses)
+        assert (result.weights.shape, result.value.shape, result.weights.device.type) == ((4, 16), (4,), "meta")
+    assert robust_loss(losses, make(16), reference=reference).shape == (4,)
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1, 1, 0, 2, 2, 1, 0], torch.tensor([2, 0, 1, 1, 0, 2, 2, 1, 0])], ids=type)
+@pytest.mark.filterwarnings("ignore")
+def test_bound_and_taken_sets_stay_in_the_graph(labels: Any) -> None:
+    """As a trainer uses them: bound once to a column, then taken for the rows of a batch, on whatever device."""
+    bound = Trimmed(Grouped(CVaR(0.5), "source"), 0.1).bind({"source": labels})
+    rows = torch.tensor([8, 1, 1, 4, 0])
+    for ambiguity in (bound.take(rows), Wasserstein(0.1, torch.from_numpy(line(9))).take(rows)):
+        losses = generic(5).requires_grad_()
+        robust_loss(losses, ambiguity).backward()
+        assert torch.equal(losses.grad, worst_case(losses, ambiguity).weights)
+        assert robust_loss(torch.empty(2, 5, device="meta"), ambiguity).device.type == "meta"
+    compiled = torch.compile(robust_loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(generic(5), bound.take(rows)), robust_loss(generic(5), bound.take(rows)))
+
+
+@every_set
+def test_functional_transforms(make: Maker) -> None:
+    """torch.func hands over tensors without storage, one of which may stand for a batch."""
+    losses, ambiguity = generic(3, 7), make(7)
+    expected = worst_case(losses, ambiguity)
+    by_row = torch.func.vmap(torch.func.grad_and_value(lambda row: robust_loss(row, ambiguity)))
+    gradient, value = by_row(losses)
+    torch.testing.assert_close(gradient, expected.weights, rtol=0, atol=1e-11)
+    torch.testing.assert_close(value, expected.value, rtol=0, atol=1e-11)
 
 
 def test_importing_and_solving_on_numpy_leaves_torch_alone() -> None:

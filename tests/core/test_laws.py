@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import kl_div
 
-from dro_core import AmbiguitySet, Dual, dual_objective, duality_gap, worst_case
+from dro_core import AmbiguitySet, ChiSquarePenalty, Dual, KLPenalty, dual_objective, duality_gap, worst_case
 
 from . import tolerances as tol
 from .registry import BACKENDS, FAMILIES, Backend, Family, losses, references
@@ -24,15 +25,19 @@ class Problem:
         self.losses: np.ndarray = draw(losses(), label="losses")
         self.n = len(self.losses)
         self.reference: np.ndarray = draw(references(self.n), label="reference")
-        self.ambiguity: AmbiguitySet = draw(family.draw, label="ambiguity")
+        self.ambiguity: AmbiguitySet = draw(family.draw(self.n), label="ambiguity")
 
     @property
     def seen(self) -> np.ndarray:
         return self.losses[self.reference > 0]
 
     @property
+    def counted(self) -> np.ndarray:
+        return self.losses if self.ambiguity.sees_zero_mass else self.seen
+
+    @property
     def range(self) -> float:
-        return float(np.ptp(self.seen)) or float(np.finfo(float).tiny)
+        return float(np.ptp(self.counted)) or float(np.finfo(float).tiny)
 
     @property
     def close(self) -> float:
@@ -43,6 +48,22 @@ class Problem:
         mine = self.losses if losses is None else losses
         masses = self.reference if reference is None else reference
         return worst_case(array(mine), ambiguity or self.ambiguity, reference=array(masses))
+
+    def charge(self, weights: np.ndarray) -> float:
+        """What a penalty charges for the weights, by scipy; nothing for a set."""
+        p, kind = self.reference, self.ambiguity
+        if isinstance(kind, KLPenalty):
+            return float(kl_div(weights, p).sum() * self.price)
+        if isinstance(kind, ChiSquarePenalty):
+            ratio = weights[p > 0] / p[p > 0]
+            return float(p[p > 0] @ (ratio - 1) ** 2 / 2 * self.price)
+        return 0.0
+
+    @property
+    def price(self) -> float:
+        """The price of a penalty, as far as it makes a difference; 0 for a set."""
+        size = getattr(self.ambiguity, self.ambiguity.size, 0.0)
+        return min(size, 1e15 * self.range) if isinstance(self.ambiguity, (KLPenalty, ChiSquarePenalty)) else 0.0
 
     def value(self, losses: np.ndarray | None = None, **changed: Any) -> float:
         return float(self.solve(losses, **changed).value)
@@ -55,16 +76,24 @@ def weights_are_a_member_and_give_the_value(problem: Problem) -> None:
     result = problem.solve()
     weights = problem.backend.numpy(result.weights)
     assert np.all(weights >= 0)
-    assert np.all(weights[problem.reference == 0] == 0)
     assert abs(weights.sum() - 1) <= 1e-12
-    assert problem.family.violation(problem.ambiguity, weights, problem.reference) <= tol.MEMBER
-    assert abs(float(result.value) - weights @ problem.losses) <= problem.close + 1e-12 * problem.range
+    outside = problem.family.violation(problem.ambiguity, weights, problem.reference, problem.losses)
+    assert outside <= tol.MEMBER
+    objective = weights @ problem.losses - problem.charge(weights)
+    # A high price times the rounding of scipy's divergence blurs the comparison.
+    close = problem.close + 1e-12 * problem.range + 8 * tol.EPS * problem.price
+    assert float(result.value) == pytest.approx(objective, rel=0, abs=close)
+
+
+def zero_mass_gets_nothing(problem: Problem) -> None:
+    assert np.all(problem.weights()[problem.reference == 0] == 0)
 
 
 def gap_certifies(problem: Problem) -> None:
     array = problem.backend.array
     gap = duality_gap(array(problem.losses), problem.ambiguity, problem.solve(), reference=array(problem.reference))
-    assert -tol.exact(problem.n) * problem.range <= float(gap) <= tol.CERTIFICATE * problem.range
+    most = tol.CERTIFICATE * problem.range + tol.EPS**2 * problem.price  # q/p - 1 is good to EPS
+    assert -tol.exact(problem.n) * problem.range <= float(gap) <= most
 
 
 def every_dual_is_an_upper_bound(problem: Problem) -> None:
@@ -99,7 +128,8 @@ def monotone(problem: Problem) -> None:
 
 def permutation_equivariant(problem: Problem) -> None:
     order = np.array(problem.draw(st.permutations(range(problem.n))))
-    permuted = problem.weights(problem.losses[order], reference=problem.reference[order])
+    moved = problem.ambiguity.take(order)
+    permuted = problem.weights(problem.losses[order], reference=problem.reference[order], ambiguity=moved)
     np.testing.assert_allclose(permuted, problem.weights()[order], atol=tol.WEIGHT, rtol=0)
 
 
@@ -129,9 +159,10 @@ def no_strength_is_the_mean(problem: Problem) -> None:
 
 
 def everything_is_the_maximum(problem: Problem) -> None:
+    assert problem.family.everything is not None
     whole = problem.family.everything(problem.reference)
     assert problem.value(ambiguity=whole) == pytest.approx(
-        problem.seen.max(), abs=2 * problem.close + 1e-11 * problem.range
+        problem.counted.max(), abs=2 * problem.close + 1e-11 * problem.range
     )
 
 
@@ -140,7 +171,8 @@ def splitting_an_atom_changes_nothing(problem: Problem) -> None:
     share = problem.draw(st.sampled_from([0.0, 0.25, 0.5, 0.9]))
     masses = np.append(problem.reference, share * problem.reference[at])
     masses[at] -= masses[-1]
-    split = problem.solve(np.append(problem.losses, problem.losses[at]), reference=masses)
+    twice = problem.ambiguity.take(np.append(np.arange(problem.n), at))
+    split = problem.solve(np.append(problem.losses, problem.losses[at]), reference=masses, ambiguity=twice)
     weights = problem.backend.numpy(split.weights)
     merged = weights[:-1] + weights[-1] * (np.arange(problem.n) == at)
     assert float(split.value) == pytest.approx(problem.value(), abs=2 * problem.close)
@@ -172,6 +204,7 @@ def arguments_stay_as_they_were(problem: Problem) -> None:
 
 LAWS: list[Callable[[Problem], None]] = [
     weights_are_a_member_and_give_the_value,
+    zero_mass_gets_nothing,
     gap_certifies,
     every_dual_is_an_upper_bound,
     translation_equivariant,
@@ -189,26 +222,28 @@ LAWS: list[Callable[[Problem], None]] = [
 ]
 
 
-NATIVE = [backend for backend in BACKENDS if backend.name != "strict"]
-STRICT = [backend for backend in BACKENDS if backend.name == "strict"]  # the standard itself: every call checked, slow
+NUMPY, *OTHERS = BACKENDS  # torch in main memory goes through numpy; the standard itself checks every call and is slow
 FEWER = settings(max_examples=max(4, settings().max_examples // 6))
 by_name = {"ids": lambda item: getattr(item, "name", None) or item.__name__}
+TABLE = [(family, law) for family in FAMILIES for law in LAWS if law.__name__ not in family.lacks]
+rows = pytest.mark.parametrize(("family", "law"), TABLE, ids=[f"{family.name}-{law.__name__}" for family, law in TABLE])
 
 
-@pytest.mark.parametrize("law", LAWS, **by_name)
-@pytest.mark.parametrize("family", FAMILIES, **by_name)
-@pytest.mark.parametrize("backend", NATIVE, **by_name)
+def test_every_exception_names_a_law() -> None:
+    assert {name for family in FAMILIES for name in family.lacks} <= {law.__name__ for law in LAWS}
+
+
+@rows
 @given(data=st.data())
-def test_law(law: Callable[[Problem], None], family: Family, backend: Backend, data: st.DataObject) -> None:
-    law(Problem(family, backend, data.draw))
+def test_law(law: Callable[[Problem], None], family: Family, data: st.DataObject) -> None:
+    law(Problem(family, NUMPY, data.draw))
 
 
-@pytest.mark.parametrize("law", LAWS, **by_name)
-@pytest.mark.parametrize("family", FAMILIES, **by_name)
-@pytest.mark.parametrize("backend", STRICT, **by_name)
+@pytest.mark.parametrize("backend", OTHERS, **by_name)
+@rows
 @FEWER
 @given(data=st.data())
-def test_law_on_the_standard(
+def test_law_on_another_library(
     law: Callable[[Problem], None], family: Family, backend: Backend, data: st.DataObject
 ) -> None:
     law(Problem(family, backend, data.draw))

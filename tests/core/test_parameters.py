@@ -62,9 +62,12 @@ def test_specs_go_both_ways(spec: str, ambiguity: AmbiguitySet | None) -> None:
     assert ambiguity is None or str(ambiguity) == spec
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+TEXTUAL = [family for family in FAMILIES if family.name not in ("wasserstein", "grouped", "grouped_kl", "convex")]
+
+
+@pytest.mark.parametrize("family", TEXTUAL, ids=lambda family: family.name)
 def test_every_set_survives_its_text(family: Family) -> None:
-    @given(family.draw)
+    @given(family.draw(4))
     def survives(ambiguity: AmbiguitySet) -> None:
         assert parse_ambiguity(str(ambiguity)) == ambiguity
 
@@ -76,7 +79,7 @@ def test_every_set_survives_its_text(family: Family) -> None:
     [
         (
             "total:0.2",
-            r"unknown ambiguity 'total:0\.2'; the known ones are: erm, chi2:RADIUS, cvar:ALPHA, kl:RADIUS, tv:RADIUS",
+            r"unknown ambiguity 'total:0\.2'; the known ones are: erm, chi2:RADIUS, .*cvar:ALPHA, .*tv:",
         ),
         ("", "unknown ambiguity"),
         ("erm:0.2", "unknown ambiguity"),
@@ -88,7 +91,7 @@ def test_every_set_survives_its_text(family: Family) -> None:
         ("tv:0.2,max_ratio=", "has '' where a number belongs"),
         ("tv:0.2,cap=8", "has the option 'cap=8'"),
         ("tv:0.2,max_ratio=8,max_ratio=9", "has the option 'max_ratio=9'"),
-        ("kl:0.2,max_ratio=8", "allowed ones, once each, are: none"),
+        ("kl:0.2,max_ratio=8", "allowed ones, once each, are: by=NAME, trim=NUMBER"),
         ("tv:1.2", r"must lie in \[0, 1\], got 1\.2"),
         ("cvar:nan", r"must lie in \(0, 1\], got nan"),
     ],

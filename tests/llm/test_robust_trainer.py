@@ -21,7 +21,8 @@ from llm.reward import RewardTrainer
 from llm.schedule import RadiusSchedule
 
 PAIRS = generate(24, seed=7)
-SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3"]
+SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3", "tv:0.3,by=category", "kl:0.3,trim=0.2"]
+CATEGORIES = [pair.category for pair in PAIRS]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def trainer_for(start, args, spec, *, kind=RewardTrainer, callbacks=None, **kwar
         train_dataset=data,
         data_collator=PairCollator(tokenizer),
         ambiguity=parse_ambiguity(spec),
+        columns={"category": CATEGORIES},
         callbacks=callbacks,
         **kwargs,
     )
@@ -93,7 +95,11 @@ def full_batch_gradient(start, rows, spec):
     batch = PairCollator(tokenizer)([data[int(i)] for i in rows])
     rewards = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
     losses = bradley_terry_loss(*rewards.chunk(2))
-    (losses.mean() if spec == "erm" else robust_loss(losses, parse_ambiguity(spec))).backward()
+    if spec == "erm":
+        losses.mean().backward()
+    else:
+        ambiguity = parse_ambiguity(spec).bind({"category": [CATEGORIES[i] for i in rows]})
+        robust_loss(losses, ambiguity).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -110,6 +116,11 @@ def test_gradient_is_that_of_the_full_batch(start, tmp_path, spec, micro, steps,
     assert len(rows) == 16
     assert trainer.model.is_activation_checkpointing == checkpointing
     assert relative_error(found, full_batch_gradient(start, rows, spec)) <= 1e-6
+
+
+def test_a_set_by_an_unknown_column_is_refused(start, tmp_path):
+    with pytest.raises(ValueError, match="names the column 'language'; the columns are: category"):
+        trainer_for(start, arguments(tmp_path), "tv:0.2,by=language")
 
 
 class PerMicroBatch(RewardTrainer):

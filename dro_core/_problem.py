@@ -1,0 +1,79 @@
+"""The inner problem as the sets see it: centred losses, so that no set needs to care for offset or scale."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ._arrays import Array, Namespace, count, highest, inner, lowest, total
+
+
+class Problem(NamedTuple):
+    """A batch of inner problems.
+
+    Losses have maximum 0 and minimum -1 over the support of the reference (all 0 if constant); scenarios of
+    zero mass carry the minimum. ``shift`` and ``scale`` lead back to the losses that were centred; ``unit`` is
+    what one unit is worth in those of ``worst_case``, also when a set centres once more for the set inside it.
+    A reference of None is the uniform one: then sorting needs no gather, and nothing of size n is stored for it.
+    """
+
+    xp: Namespace
+    losses: Array  # (*batch, n), float64
+    reference: Array | None  # (*batch, n), float64
+    shift: Array  # (*batch, 1)
+    scale: Array  # (*batch, 1), positive
+    unit: Array  # (*batch, 1), positive
+
+    def mean(self, values: Array) -> Array:
+        """E values under the reference, ``(*batch, 1)``."""
+        if self.reference is None:
+            return total(self.xp, values) / self.losses.shape[-1]
+        return inner(self.xp, self.reference, values)
+
+    def mean_product(self, left: Array, right: Array) -> Array:
+        """E left * right under the reference, ``(*batch, 1)``."""
+        if self.reference is None:
+            return inner(self.xp, left, right) / self.losses.shape[-1]
+        return inner(self.xp, self.reference * left, right)
+
+    def mass(self, chosen: Array) -> Array:
+        """Mass of the scenarios where a condition ``(*batch, n)`` holds, ``(*batch, 1)``."""
+        if self.reference is None:
+            return count(self.xp, chosen) / self.losses.shape[-1]
+        return total(self.xp, self.xp.where(chosen, self.reference, 0.0))
+
+    def weighted(self, ratio: Array) -> Array:
+        """Return the weights p * ratio, ``(*batch, n)``."""
+        return ratio * (1.0 / self.losses.shape[-1] if self.reference is None else self.reference)
+
+    def ratio(self, weights: Array) -> Array:
+        """Return q / p of weights, 0 where p is 0."""
+        if self.reference is None:
+            return weights * self.losses.shape[-1]
+        seen = self.reference > 0
+        return self.xp.where(seen, weights / self.xp.where(seen, self.reference, 1.0), 0.0)
+
+    def masses(self) -> Array:
+        """Return the reference as an array, also where it is uniform."""
+        if self.reference is None:
+            return self.xp.full_like(self.losses, 1.0 / self.losses.shape[-1])
+        return self.reference
+
+
+def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[Array, Array] | None = None) -> Problem:
+    """Subtract the largest loss and divide by the range (by 1 if that is 0).
+
+    ``bounds`` are the largest and smallest loss, if all scenarios count; by default those of positive mass do.
+    """
+    if bounds is None:
+        assert reference is not None
+        seen: Array = reference > 0
+        high = highest(xp, xp.where(seen, losses, -xp.inf))
+        low = lowest(xp, xp.where(seen, losses, xp.inf))
+        losses = xp.where(seen, losses, low)
+    else:
+        high, low = bounds
+    spread = high - low
+    scale = xp.where(spread > 0, spread, 1.0)
+    centred = losses - high
+    centred /= scale
+    return Problem(xp, centred, reference, high, scale, scale)

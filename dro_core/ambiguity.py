@@ -1,0 +1,137 @@
+"""What every ambiguity set has: frozen parameters, two short formulas, a name in text form.
+
+In every docstring p is the reference distribution on n scenarios, q a reweighting of it, l the losses
+(larger is worse), r = q/p and E the expectation under p. ``maximise`` and ``dual_value`` are written for
+centred losses (maximum 0, minimum -1). A new set is one such class; ``parse_ambiguity`` and ``str`` find it by
+themselves.
+"""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+from ._arrays import Array
+from ._problem import Problem
+
+
+class Dual(NamedTuple):
+    """Dual variables of one inner problem: ``(*batch,)`` each, in the units of the losses, always float64.
+
+    ``multiplier`` is the price of the radius, d value / d radius; it must be nonnegative and finite.
+    ``threshold`` is a loss level. Each set says what its threshold separates, and which dual function the
+    pair belongs to.
+    """
+
+    multiplier: Array
+    threshold: Array
+
+
+def checked_number(field: str, meaning: str, interval: str, value: object, remedy: str) -> float:
+    """Return ``value`` as a float if it is a real number inside ``interval``, written like ``"(0, 1]"``.
+
+    Raises:
+        ValueError: In one sentence: the field, what it means, the interval, the value given, and what to do.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool):
+        number = float(value)
+        above = number >= low if interval[0] == "[" else number > low
+        below = number <= high if interval[-1] == "]" else number < high
+        if above and below:
+            return number
+    raise ValueError(f"`{field}` is {meaning} and must lie in {interval}, got {value!r}. {remedy}")
+
+
+def checked_fraction(value: float) -> float:
+    """Check the argument of ``with_strength``."""
+    return checked_number("fraction", "the share of the set's strength", "[0, 1]", value, "Use 1 for the whole set.")
+
+
+def set_field(instance: AmbiguitySet, field: str, value: object) -> None:
+    """Normalise a field of a frozen dataclass during its construction."""
+    object.__setattr__(instance, field, value)
+
+
+def _text(value: Any) -> str:
+    if hasattr(value, "__iter__") and not isinstance(value, str):
+        return "/".join(_text(part) for part in value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class AmbiguitySet(ABC):
+    """A set of distributions around a reference p, over which the worst case of <q, l> is taken.
+
+    Subclasses are frozen dataclasses. ``spec`` names them in text form and ``size`` is the field written
+    after the colon. A penalised problem is the whole simplex with a price on q (``penalty``).
+    """
+
+    spec: ClassVar[str]
+    size: ClassVar[str] = "radius"
+    example: ClassVar[str] = "0.2"
+    # Whether ``parse_ambiguity`` can make it: not if it holds an array.
+    from_text: ClassVar[bool] = True
+    # Whether scenarios of zero mass may get weight; then their losses count too.
+    sees_zero_mass: ClassVar[bool] = False
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the set holds an array with one row per problem of a batch."""
+        return False
+
+    @abstractmethod
+    def with_strength(self, fraction: float) -> Self:
+        """Return the set shrunk toward p: 0 leaves only p (the value is the mean), 1 is the whole set."""
+
+    @abstractmethod
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Return the maximising weights ``(*batch, n)`` and dual variables ``(*batch, 1)``, in centred units."""
+
+    @abstractmethod
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the dual at ``(*batch, 1)`` variables with multiplier >= 0, in centred units."""
+
+    def penalty(self, problem: Problem, weights: Array) -> Array | float:
+        """Return what the objective charges for the weights, ``(*batch, 1)`` in centred units: 0 for a set."""
+        del problem, weights
+        return 0.0
+
+    def take(self, rows: Array) -> Self:
+        """Return the set for the scenarios ``rows`` of a longer list; differs where scenarios have places."""
+        del rows
+        return self
+
+    def bind(self, columns: Mapping[str, Sequence[Any] | Array]) -> Self:
+        """Return the set with names of columns (``by=source``) replaced by their entries."""
+        del columns
+        return self
+
+    def __str__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        size = values.pop(self.size)
+        options = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
+        return ",".join([f"{self.spec}:{_text(size)}", *options])
+
+
+class Ball(AmbiguitySet):
+    """A set of radius 0 or more, in the unit that its docstring gives."""
+
+    def with_strength(self, fraction: float) -> Self:
+        """Return the set with ``radius * fraction`` and everything else the same."""
+        changed: Any = {"radius": self.radius * checked_fraction(fraction)}  # pyright: ignore
+        return replace(self, **changed)
+
+
+def checked_radius(
+    instance: AmbiguitySet, meaning: str, interval: str = "[0, inf)", remedy: str = "For the mean use radius=0."
+) -> None:
+    """Check and normalise the field ``radius``."""
+    field = f"{type(instance).__name__}.radius"
+    value: object = getattr(instance, "radius")  # noqa: B009
+    set_field(
+        instance, "radius", checked_number(field, meaning, interval, value, remedy or "For the mean use radius=0.")
+    )

@@ -1,0 +1,145 @@
+"""The robust linear classifier as a scikit-learn estimator; needs the extra ``learn``."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
+
+from ._arrays import Array
+from .ambiguity import AmbiguitySet
+from .linear import fit_linear
+from .spec import parse_ambiguity
+
+try:
+    import sklearn.base as _base  # pyright: ignore[reportMissingTypeStubs]
+    import sklearn.utils.multiclass as _multiclass  # pyright: ignore[reportMissingTypeStubs]
+    import sklearn.utils.validation as _validation  # pyright: ignore[reportMissingTypeStubs]
+except ImportError as error:
+    raise ImportError(
+        "RobustPreferenceClassifier needs scikit-learn: pip install 'robust-rlhf[learn]'. "
+        "fit_linear and fit_pairs work without it."
+    ) from error
+
+special: Any = _special  # neither scipy nor scikit-learn ships type hints
+ClassifierMixin: Any = _base.ClassifierMixin
+BaseEstimator: Any = _base.BaseEstimator
+validation: Any = _validation
+multiclass: Any = _multiclass
+
+
+class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
+    """Logistic regression for the worst reweighting of its examples, for two classes.
+
+        min_{w, b} max_q sum_i q_i log(1 + exp(-y_i (<w, x_i> + b))) + penalty/2 ||w||^2,   q in ``ambiguity``.
+
+    See ``fit_linear`` for the method, its certificate and the penalty; there is nothing random in it. For preference
+    pairs take as a row of X the features of the first answer minus those of the second, as y whether the first one
+    was preferred, and ``fit_intercept=False``: then ``coef_`` is a linear Bradley-Terry reward.
+
+    Args:
+        ambiguity: A set, or its text: ``"tv:0.2"``, ``"cvar:0.3"``, ``"erm"`` for plain logistic regression.
+        penalty: Strength of the squared norm; scikit-learn's C is 1 / (n penalty).
+        fit_intercept: Whether to fit b.
+        tolerance: The certified gap to reach, relative to the value.
+
+    Attributes:
+        classes_: The two labels, sorted; the second one is y = 1.
+        coef_: Shape ``(1, d)``.
+        intercept_: Shape ``(1,)``.
+        value_: The robust objective, in nats.
+        gap_: ``value_`` less a proven lower bound of the minimum.
+        weights_: Shape ``(n,)``, the adversary's distribution over the examples.
+        n_iter_: Newton steps, shape ``(1,)``.
+        n_features_in_: d.
+        feature_names_in_: Where X names its columns.
+
+    Example:
+        >>> import numpy as np
+        >>> from dro_core.classifier import RobustPreferenceClassifier
+        >>> features, answers = np.array([[-2.0], [-1.0], [0.5], [3.0]]), ["no", "no", "yes", "yes"]
+        >>> model = RobustPreferenceClassifier("tv:0.2", penalty=0.1).fit(features, answers)
+        >>> model.predict([[-1.5], [2.0]]).tolist()
+        ['no', 'yes']
+    """
+
+    def __init__(
+        self,
+        ambiguity: AmbiguitySet | str | None = "tv:0.2",
+        *,
+        penalty: float = 1e-3,
+        fit_intercept: bool = True,
+        tolerance: float = 1e-9,
+    ) -> None:
+        self.ambiguity = ambiguity
+        self.penalty = penalty
+        self.fit_intercept = fit_intercept
+        self.tolerance = tolerance
+
+    def fit(self, X: Array, y: Array, sample_weight: Array | None = None) -> Self:
+        """Fit to ``X`` ``(n, d)`` and ``y`` ``(n,)``.
+
+        Args:
+            X: Features.
+            y: Two kinds of labels, of any type. For more classes wrap the estimator in OneVsRestClassifier.
+            sample_weight: Shape ``(n,)``, nonnegative; its shares are the reference distribution of the set.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: Not two classes, or what ``fit_linear`` and ``parse_ambiguity`` refuse.
+        """
+        features, labels = validation.validate_data(self, X, y, dtype=np.float64)
+        multiclass.check_classification_targets(labels)
+        weights = validation._check_sample_weight(sample_weight, features, ensure_non_negative=True)
+        kind = multiclass.type_of_target(labels, input_name="y", raise_unknown=True)
+        if kind != "binary":
+            raise ValueError(
+                f"Only binary classification is supported. The type of the target is {kind}. "
+                "Wrap the estimator in sklearn.multiclass.OneVsRestClassifier."
+            )
+        if not weights.sum() > 0:
+            raise ValueError("sample_weight must not be all zero; drop it for uniform weights.")
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if np.unique(codes[weights > 0]).size < 2:
+            raise ValueError(
+                f"y must hold two classes among the examples of positive weight, got one class of {self.classes_!r}; "
+                "a classifier has nothing to learn from it."
+            )
+        given = self.ambiguity
+        found = fit_linear(
+            features,
+            codes,
+            parse_ambiguity(given) if isinstance(given, str) else given,
+            penalty=self.penalty,
+            fit_intercept=self.fit_intercept,
+            reference=weights / weights.sum(),
+            tolerance=self.tolerance,
+        )
+        self.coef_, self.intercept_ = found.coefficients[None], np.array([found.intercept])
+        self.value_, self.gap_, self.weights_ = found.value, found.gap, found.weights
+        self.n_iter_ = np.array([found.iterations])
+        return self
+
+    def decision_function(self, X: Array) -> Array:
+        """Return <w, x> + b, ``(n,)``: the log odds of the second class."""
+        validation.check_is_fitted(self)
+        features = validation.validate_data(self, X, dtype=np.float64, reset=False)
+        return features @ self.coef_[0] + self.intercept_[0]
+
+    def predict(self, X: Array) -> Array:
+        """Return the likelier class of every row, ``(n,)``."""
+        validation.check_is_fitted(self)
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+    def predict_proba(self, X: Array) -> Array:
+        """Return the probability of both classes, ``(n, 2)``: under the worst reweighting, so rather cautious."""
+        odds = self.decision_function(X)
+        return np.stack([special.expit(-odds), special.expit(odds)], axis=1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = ClassifierMixin.__sklearn_tags__(self)
+        tags.classifier_tags.multi_class = False
+        return tags

@@ -1,0 +1,300 @@
+"""Any convex set, written as cvxpy constraints: for geometries without a formula, solved by a conic method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from scipy.spatial.distance import pdist, squareform
+
+from ._arrays import Array, asarray_like, on_host
+from ._problem import Problem
+from .ambiguity import AmbiguitySet, Dual, checked_fraction, checked_number, set_field
+
+_REACH = 10.0  # how much larger auxiliary variables may be than at the solution, for the bound to hold
+_GOOD, _REFUSED = 1e-9, 1e-6  # errors, of the range of the losses: end the attempts; may not be
+_TOLERANCES = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+_REFINED = {"iterative_refinement_reltol": 1e-15, "iterative_refinement_abstol": 1e-15}  # else it may stop far off
+
+
+@dataclass(frozen=True, eq=False)
+class ConvexSet(AmbiguitySet):
+    """Distributions that satisfy convex constraints, written in cvxpy.
+
+        max_q <q, l>   s.t.   constraints(q, p),  q in the simplex.
+
+    Compiled once per n, also for copies ``with_strength``, and solved by Clarabel, an interior-point method, row by
+    row and in main memory: a tensor on a GPU is fetched, and ``torch.compile`` needs a graph break. Scenarios of zero
+    mass may get mass. Where several q are worst, one amid them is returned: for constant losses it need not be p.
+
+    Dual: that of the conic program cvxpy makes of the set, at the point Clarabel finds. What this point lacks in
+    feasibility is charged at the worst q of the simplex, and for auxiliary variables (the bound on a norm, say) at ten
+    times their size at the solution plus ten; the bound is never below the value found. It is the threshold;
+    ``dual_objective`` finds it anew, from neither threshold nor multiplier (which is 0). Gap and violated constraints
+    are about 1e-12 (of the range; of constraints with numbers near 1), up to 1e-9 where the set has hardly an
+    interior; an error above 1e-6 is refused.
+
+    Args:
+        constraints: A function of q, a Variable ``(n,)``, and p, a nonnegative Parameter ``(n,)``. It returns a list of
+            constraints, which may hold variables and parameters of its own. If scenarios have places in it, it needs
+            a method ``take(rows)`` that returns the function for those rows. To pickle the set, use no lambda.
+        strength: Shrinks the set S to p + strength (S - p): the value is mean + strength (value on S - mean).
+
+    Raises:
+        TypeError: Not a function, or one that does not return a list of constraints.
+        ValueError: A strength outside [0, 1]; when solving, constraints that are not convex or cannot be compiled for
+            all p at once, or that no q satisfies.
+        RuntimeError, ImportError: When solving, an error above 1e-6; no cvxpy.
+
+    Example:
+        >>> import cvxpy as cp
+        >>> import numpy as np
+        >>> from dro_core import worst_case
+        >>> nearby = ConvexSet(lambda q, p: [cp.norm(q - p, "inf") <= 0.125])
+        >>> worst_case(np.array([4.0, 0.0, 1.0, 2.0]), nearby).weights.round(9).tolist()
+        [0.375, 0.125, 0.125, 0.375]
+    """
+
+    constraints: Callable[[Any, Any], list[Any]]
+    strength: float = 1.0
+    spec: ClassVar[str] = "convex"
+    size: ClassVar[str] = "strength"
+    from_text: ClassVar[bool] = False
+    sees_zero_mass: ClassVar[bool] = True
+    _programs: dict[int, _Program] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given: object = self.constraints
+        if not callable(given):
+            raise TypeError(f"`ConvexSet.constraints` must be a function of q and p, got {given!r}; use a lambda.")
+        meaning, remedy = "how far the set reaches from p", "For the whole set use 1."
+        set_field(self, "strength", checked_number("ConvexSet.strength", meaning, "[0, 1]", self.strength, remedy))
+
+    def with_strength(self, fraction: float) -> Self:
+        """Return p + fraction (S - p), which shares what is compiled."""
+        other = replace(self, strength=self.strength * checked_fraction(fraction))
+        set_field(other, "_programs", self._programs)
+        return other
+
+    def take(self, rows: Array) -> Self:
+        """Return the set for ``rows`` if the constraints have a ``take``; else the set itself."""
+        take: Any = getattr(self.constraints, "take", None)
+        return self if take is not None else replace(self, constraints=take(rows))
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Solve the conic program of every row."""
+        weights, bound = self._solve(problem)
+        return weights, Dual(problem.xp.zeros_like(bound), bound)
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Find the bound of the class docstring again."""
+        return self._solve(problem)[1]
+
+    def _solve(self, problem: Problem) -> tuple[Array, Array]:
+        """Return the worst weights ``(*batch, n)`` and a bound of the value ``(*batch, 1)``."""
+        xp, n, share, masses = problem.xp, problem.losses.shape[-1], self.strength, problem.masses()
+        if n not in self._programs:
+            self._programs[n] = _Program(self.constraints, n)
+        rows = [_fetched(xp, array).reshape(-1, n) for array in (problem.losses, masses)]
+        found, bounds = np.empty_like(rows[0]), np.empty(len(rows[0]))
+        for k, (losses, reference) in enumerate(zip(*rows, strict=True)):
+            _, found[k], bounds[k] = self._programs[n].solve(losses, reference)
+        weights = asarray_like(xp, found.reshape(problem.losses.shape), problem.losses)
+        bound = asarray_like(xp, bounds.reshape(problem.shift.shape), problem.losses)
+        return (1 - share) * masses + share * weights, (1 - share) * problem.mean(problem.losses) + share * bound
+
+    def __str__(self) -> str:
+        return f"{self.spec}:{getattr(self.constraints, '__name__', self.constraints)},strength={self.strength!r}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what is compiled behind: it is large, holds a lock, and comes back with the next solve."""
+        return {**vars(self), "_programs": {}}
+
+
+class _Answer(NamedTuple):
+    """Weights ``(n,)``, an upper bound of the value, and the error: their gap or the largest violation."""
+
+    error: float
+    weights: Any
+    bound: float
+
+
+class _Program:
+    """The conic program max_q <q, losses> for n scenarios: compiled once, losses and p are its parameters."""
+
+    def __init__(self, constraints: Callable[[Any, Any], list[Any]], n: int) -> None:
+        cp = _cvxpy()
+        self.q: Any = cp.Variable(n, name="q")
+        self.p: Any = cp.Parameter(n, name="p", nonneg=True)
+        self.losses: Any = cp.Parameter(n, name="losses")
+        inside = _checked_constraints(cp, constraints(self.q, self.p))
+        self.problem: Any = cp.Problem(cp.Maximize(self.losses @ self.q), [cp.sum(self.q) == 1, self.q >= 0, *inside])
+        self.lock = Lock()  # all who solve share the values of the parameters
+        if self.problem.is_mixed_integer():
+            raise ValueError("`ConvexSet.constraints` must not use integer variables: they make no convex set.")
+
+    def solve(self, losses: Any, masses: Any) -> _Answer:
+        """Return the best of a few attempts; its certificate decides, not the status that Clarabel gives it."""
+        with self.lock:
+            self.losses.value, self.p.value = losses, masses
+            data, chain, _ = self.problem.get_problem_data("CLARABEL", enforce_dpp=True)
+            start = data["param_prob"].var_id_to_col[self.q.id]
+            best, status = _Answer(np.inf, masses, np.inf), ""
+            for tolerance in (1e-14, 1e-12, 1e-10):  # the first asks for all that rounding leaves
+                options = {**_REFINED, **dict.fromkeys(_TOLERANCES, tolerance)}
+                found = chain.solve_via_data(self.problem, data, solver_opts=options)
+                best = min(best, _certified(data, found, start, losses), key=lambda answer: answer.error)
+                status = str(found.status)
+                if best.error <= _GOOD:
+                    break
+        if best.error <= _REFUSED:
+            return best
+        if "PrimalInfeasible" in status:
+            raise ValueError("no q satisfies the constraints of the `ConvexSet` for this reference; relax them.")
+        raise RuntimeError(
+            f"the `ConvexSet` was solved to {best.error:.2g} only ({status}), not to {_REFUSED:g}. Write constraints "
+            "with numbers near 1, use == where a <= leaves no room, and leave out scenarios of zero mass."
+        )
+
+
+def _certified(data: Any, found: Any, start: int, losses: Any) -> _Answer:
+    """Judge what Clarabel returned for min <c, x> s.t. A x + s = b, s in K, where q = x[start : start + n].
+
+    For z in the dual cone, where an interior-point method stays, and r = A'z + c, every feasible x has
+
+        <q, losses> = -<c, x> = <z, b - s> - <r, x> <= <z, b> - <r, x>.
+    """
+    x, z, slack = (np.asarray(part) for part in (found.x, found.z, found.s))
+    matrix, right, own = data["A"], data["b"], slice(start, start + losses.size)
+    residual = matrix.T @ z + data["c"]
+    reach = _REACH * (1 + np.abs(np.delete(x, own)))
+    bound = right @ z - residual[own].min() + np.abs(np.delete(residual, own)) @ reach
+    weights = np.clip(x[own], 0.0, None)
+    weights /= max(weights.sum(), 1e-3)  # 1 but for an answer to be refused
+    value = weights @ losses
+    bound = np.clip(bound, value, max(value, losses.max()))
+    violation = np.abs(matrix @ x + slack - right).max()
+    return _Answer(float(np.nan_to_num(np.maximum(bound - value, violation), nan=np.inf)), weights, float(bound))
+
+
+def _cvxpy() -> Any:
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise ImportError("ConvexSet needs cvxpy: pip install 'robust-rlhf[convex]'.") from error
+    return cvxpy
+
+
+def _checked_constraints(cp: Any, given: Any) -> list[Any]:
+    """Return the list if cvxpy can compile it once for all references."""
+    kind = cp.constraints.constraint.Constraint
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, kind) for part in given):  # pyright: ignore
+        raise TypeError(f"`ConvexSet.constraints` must return a list of cvxpy constraints, got {given!r}.")
+    parts: list[Any] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+    for part in parts:
+        if not part.is_dcp(dpp=True):
+            convex = "be convex (DCP): write it as a convex expression <= a concave one"
+            once = "compile once for all p (DPP): give p to a variable r by r == p and write r in its place"
+            rule = once if part.is_dcp() else convex
+            raise ValueError(f"`ConvexSet.constraints` must by cvxpy's rules {rule}. This does not: {part}.")
+    return parts
+
+
+def _fetched(xp: Any, array: Array) -> Any:
+    """Bring an array of any library to numpy, from a GPU too."""
+    return array if on_host(xp) else np.from_dlpack(array.cpu() if hasattr(array, "cpu") else array)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanDiscrepancy:
+    """The constraint |factor' (q - p)| <= radius of ``mmd_ball``."""
+
+    factor: Any = field(repr=False)
+    radius: float
+
+    def __call__(self, q: Any, p: Any) -> list[Any]:
+        """Write it in cvxpy."""
+        if q.size != len(self.factor):
+            raise ValueError(
+                f"`mmd_ball.kernel` is for {len(self.factor)} scenarios, the losses have {q.size}; "
+                "use `take(rows)` for some of them."
+            )
+        moved = self.factor.T @ (q - p)
+        # A ball of radius 0 has no interior, and an interior-point method needs one.
+        return [_cvxpy().norm(moved) <= self.radius] if self.radius > 0 else [moved == 0]
+
+    def take(self, rows: Array) -> MeanDiscrepancy:
+        """Return the constraint for the scenarios ``rows``."""
+        return replace(self, factor=self.factor[np.asarray(rows)])
+
+
+def mmd_ball(kernel: Array, radius: float) -> ConvexSet:
+    """Distributions within maximum mean discrepancy ``radius`` of p (Staib & Jegelka 2019, 1905.10943).
+
+        max_q <q, l>   s.t.   (q - p)' K (q - p) <= radius^2,  q in the simplex.
+
+    Mass moves easily between scenarios that the kernel K finds alike, and hardly between others.
+
+    Args:
+        kernel: K, ``(n, n)``, symmetric and positive semidefinite: ``gaussian_kernel(embeddings)``, for example.
+        radius: In the unit of K's square root; for a Gaussian kernel sqrt(2) holds every q.
+
+    Raises:
+        ValueError: A kernel that is not square, finite, symmetric and positive semidefinite; a negative radius.
+
+    Example:
+        >>> import numpy as np
+        >>> from dro_core import worst_case
+        >>> kernel = gaussian_kernel(np.array([[0.0], [0.1], [3.0]]), bandwidth=1.0)  # the first two are alike
+        >>> worst_case(np.array([1.0, 0.0, 0.5]), mmd_ball(kernel, 0.05)).weights.round(3).tolist()
+        [0.692, 0.0, 0.308]
+    """
+    size = checked_number("mmd_ball.radius", "a mean discrepancy", "[0, inf)", radius, "For the mean use radius=0.")
+    return ConvexSet(MeanDiscrepancy(_factor(kernel), size))
+
+
+def _factor(kernel: Array) -> Any:
+    """Return F with K = F F' up to rounding, ``(n, rank)``."""
+    matrix = np.asarray(kernel, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0 or not np.isfinite(matrix).all():
+        raise ValueError(f"`mmd_ball.kernel` must be finite and square, (n, n), got shape {matrix.shape}.")
+    rounding = 1e-6 * np.abs(matrix).max()  # a kernel may come from float32
+    if np.abs(matrix - matrix.T).max() > rounding:
+        raise ValueError("`mmd_ball.kernel` must be symmetric; use (kernel + kernel.T) / 2.")
+    powers, directions = np.linalg.eigh((matrix + matrix.T) / 2)
+    if powers[0] < -rounding:
+        raise ValueError(
+            f"`mmd_ball.kernel` must be positive semidefinite, got the eigenvalue {powers[0]:.3g}; "
+            "use `gaussian_kernel(embeddings)`, or add a multiple of the identity."
+        )
+    kept = powers >= len(matrix) * np.finfo(np.float64).eps * powers[-1]
+    return directions[:, kept] * np.sqrt(powers[kept])
+
+
+def gaussian_kernel(embeddings: Array, bandwidth: float | None = None) -> Any:
+    """Return exp(-|x_i - x_j|^2 / (2 bandwidth^2)) for all pairs of scenarios, ``(n, n)``.
+
+    Args:
+        embeddings: ``(n, dimension)``.
+        bandwidth: In the unit of the embeddings; by default the median distance between two scenarios.
+
+    Raises:
+        ValueError: Not a matrix of finite numbers; a bandwidth, or a median, that is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> gaussian_kernel(np.array([[0.0], [1.0], [2.0]])).round(3).tolist()
+        [[1.0, 0.607, 0.135], [0.607, 1.0, 0.607], [0.135, 0.607, 1.0]]
+    """
+    points = np.asarray(embeddings, dtype=np.float64)
+    if points.ndim != 2 or points.size == 0 or not np.isfinite(points).all():
+        raise ValueError(f"`embeddings` must be finite and (n, dimension), got shape {points.shape}.")
+    distances: Any = pdist(points)
+    if bandwidth is None:
+        bandwidth = float(np.median(distances)) if distances.size else 1.0
+    meaning, remedy = "a distance between embeddings", "If most of them coincide, give one."
+    width = checked_number("bandwidth", meaning, "(0, inf)", bandwidth, remedy)
+    return np.exp(-(squareform(distances / width) ** 2) / 2)

@@ -1,0 +1,212 @@
+"""Sets and penalties built on a divergence of q from p. See ``ambiguity``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from . import _duals, _sorting
+from ._arrays import Array, at_least, at_most, total
+from ._problem import Problem
+from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
+
+
+@dataclass(frozen=True)
+class KL(Ball):
+    """Distributions within Kullback-Leibler divergence ``radius`` of p.
+
+        max_q <q, l>   s.t.   sum q log(q/p) <= radius,  q in the simplex.
+
+    The maximiser is p exp((l - threshold) / multiplier): a softmax at the one temperature that meets the
+    radius, found by safeguarded Newton. From radius = -log p(argmax) on, all mass is on the largest loss.
+
+    Dual: radius multiplier + multiplier log E exp(l / multiplier), for every multiplier >= 0 (max l at 0).
+    The threshold is the loss at which q = p; it follows from the multiplier and is not used. At radius 0 the
+    multiplier returned is large (about 1e18 times the spread) instead of infinite.
+    """
+
+    radius: float
+    spec: ClassVar[str] = "kl"
+
+    def __post_init__(self) -> None:
+        checked_radius(self, "a divergence in nats")
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Tilt exponentially."""
+        weights, multiplier, threshold = _duals.exponential_tilt(problem, self.radius)
+        return weights, Dual(multiplier, threshold)
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the dual of the class docstring."""
+        xp = problem.xp
+        multiplier = at_least(xp, dual.multiplier, 2.0**-900)  # below that the exponents would overflow
+        value = multiplier * (self.radius + _duals.log_mean_exp(problem, problem.losses / multiplier))
+        return xp.where(dual.multiplier > 0, value, 0.0)
+
+
+@dataclass(frozen=True)
+class CressieRead(Ball):
+    """Distributions within Cressie-Read divergence ``radius`` of p: powers between and beyond KL and chi-square.
+
+        max_q <q, l>   s.t.   E phi(q/p) <= radius,  phi(r) = (r^k - k r + k - 1) / (k (k - 1)),  q in the simplex,
+
+    with k = ``order`` in (0, 4]. k = 2 is ChiSquare, k -> 1 is KL (write KL), k = 1/2 is twice the squared Hellinger
+    distance E (sqrt r - 1)^2. The maximiser is p (1 + (k - 1) (l - threshold) / multiplier)_+^{1/(k-1)}: for k > 1
+    small losses get nothing, for k < 1 everything keeps some weight. Found by safeguarded Newton.
+
+    Dual: radius multiplier + threshold + multiplier E phi*((l - threshold) / multiplier) with
+    phi*(y) = ((1 + (k - 1) y)_+^{k/(k-1)} - 1) / k, for every multiplier >= 0 (max l at 0) and threshold; for k < 1
+    infinite where 1 + (k - 1) y <= 0.
+    """
+
+    order: float
+    radius: float
+    spec: ClassVar[str] = "cressie_read"
+
+    def __post_init__(self) -> None:
+        meaning, remedy = "the power of q/p", "Order 1 is KL(radius), order 2 ChiSquare(radius)."
+        # A weight is the (k - 1)th root of something good to 1e-16: to 5e-6 at k = 4, where the value still is exact.
+        order = checked_number("CressieRead.order", meaning, "(0, 4]", self.order, remedy)
+        if abs(order - 1) < 1e-3:
+            raise ValueError(f"`CressieRead.order` must differ from 1 by at least 0.001, got {order!r}. {remedy}")
+        set_field(self, "order", order)
+        checked_radius(self, "the mean of phi(q/p)")
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Tilt by a power; the radius is one of the Renyi divergence, too."""
+        k = self.order
+        moment = k * (k - 1) * self.radius
+        renyi = math.log1p(moment) / (k - 1) if moment > -1 else math.inf
+        weights, multiplier, threshold = _duals.power_tilt(problem, k, renyi)
+        return weights, Dual(multiplier, threshold)
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the dual of the class docstring."""
+        return _duals.power_dual(problem, self.order, self.radius, *dual)
+
+
+@dataclass(frozen=True)
+class Hellinger(Ball):
+    """Distributions within squared Hellinger distance ``radius`` of p: that distance stays below 2.
+
+        max_q <q, l>   s.t.   E (sqrt(q/p) - 1)^2 <= radius,  q in the simplex.
+
+    The maximiser is p (multiplier / (multiplier + threshold - l))^2: everything keeps some weight. From radius =
+    2 - 2 sqrt(p(argmax)) on, all mass is on the largest loss. It is CressieRead(order=1/2, radius=2 radius) with twice
+    its multiplier, and found in the same way.
+
+    Dual: radius multiplier + threshold + multiplier E (l - threshold) / (multiplier + threshold - l), for every
+    multiplier >= 0 (max l at 0) and threshold; infinite unless multiplier + threshold > max l. With t for that sum and
+    the best multiplier it is inf_t t - (1 - radius/2)^2 / E 1/(t - l).
+    """
+
+    radius: float
+    spec: ClassVar[str] = "hellinger"
+
+    def __post_init__(self) -> None:
+        meaning, remedy = "the mean of (sqrt(q/p) - 1)^2", "For the mean use radius=0; all q lie closer than 2."
+        checked_radius(self, meaning, "[0, 2)", remedy)
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Tilt by the power -2; the Renyi divergence of order 1/2 is -2 log E sqrt(q/p)."""
+        weights, multiplier, threshold = _duals.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
+        return weights, Dual(2 * multiplier, threshold)
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the dual of the class docstring."""
+        return _duals.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
+
+
+@dataclass(frozen=True)
+class KLPenalty(AmbiguitySet):
+    """Every distribution, at the price of its Kullback-Leibler divergence from p.
+
+        max_q <q, l> - temperature sum q log(q/p)   s.t.   q in the simplex.
+
+    The maximiser is the softmax p exp(l / temperature), the value temperature log E exp(l / temperature).
+    Translation equivariant and convex as a set is, but not positively homogeneous in the losses.
+
+    Dual: that value. It has no variables: multiplier 0 and threshold (the loss at which q = p) are not used.
+    """
+
+    temperature: float
+    spec: ClassVar[str] = "kl_penalty"
+    size: ClassVar[str] = "temperature"
+
+    def __post_init__(self) -> None:
+        meaning, remedy = "the price of one nat", "For the mean use temperature=inf."
+        checked = checked_number("KLPenalty.temperature", meaning, "(0, inf]", self.temperature, remedy)
+        set_field(self, "temperature", checked)
+
+    def with_strength(self, fraction: float) -> Self:
+        """Return the penalty with ``temperature / fraction``."""
+        share = checked_fraction(fraction)
+        return replace(self, temperature=self.temperature / share if share > 0 else math.inf)
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Take the softmax."""
+        weights, threshold = _duals.softmax(problem, 1 / _price(problem, self.temperature))
+        return weights, Dual(problem.xp.zeros_like(threshold), threshold)
+
+    def penalty(self, problem: Problem, weights: Array) -> Array:
+        """Charge temperature KL(q, p)."""
+        return _price(problem, self.temperature) * _duals.relative_entropy(problem, weights)
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the log-sum-exp."""
+        price = _price(problem, self.temperature)
+        value = price * _duals.log_mean_exp(problem, problem.losses / price)
+        return problem.xp.where(price < 1e9, value, problem.mean(problem.losses))  # beyond it the mean is closer
+
+
+@dataclass(frozen=True)
+class ChiSquarePenalty(AmbiguitySet):
+    """Every distribution, at the price of its chi-square divergence from p [L20].
+
+        max_q <q, l> - strength/2 E (q/p - 1)^2   s.t.   q in the simplex.
+
+    The maximiser is p (l - eta)_+ / strength, the sparse projection of l / strength onto the simplex (sparsemax,
+    for uniform p and strength 1/n); the value is inf_eta E (l - eta)_+^2 / (2 strength) + strength/2 + eta. Exact,
+    by one sort. Translation equivariant and convex as a set is, but not positively homogeneous.
+
+    Dual: that infimum. The threshold is its eta; it follows and is not used, nor is the multiplier, 0.
+    """
+
+    strength: float
+    spec: ClassVar[str] = "chi2_penalty"
+    size: ClassVar[str] = "strength"
+
+    def __post_init__(self) -> None:
+        meaning, remedy = "the price of one unit of divergence", "For the mean use strength=inf."
+        checked = checked_number("ChiSquarePenalty.strength", meaning, "(0, inf]", self.strength, remedy)
+        set_field(self, "strength", checked)
+
+    def with_strength(self, fraction: float) -> Self:
+        """Return the penalty with ``strength / fraction``."""
+        share = checked_fraction(fraction)
+        return replace(self, strength=self.strength / share if share > 0 else math.inf)
+
+    def maximise(self, problem: Problem) -> tuple[Array, Dual]:
+        """Project onto the simplex."""
+        xp = problem.xp
+        price = _price(problem, self.strength)
+        threshold = _sorting.quadratic_threshold(problem, price)
+        weights = problem.weighted(at_least(xp, problem.losses - threshold, 0.0) / price)
+        return weights / total(xp, weights), Dual(xp.zeros_like(threshold), threshold)
+
+    def penalty(self, problem: Problem, weights: Array) -> Array:
+        """Charge strength/2 E (q/p - 1)^2."""
+        excess = problem.ratio(weights) - 1
+        seen = excess if problem.reference is None else problem.xp.where(problem.reference > 0, excess, 0.0)
+        return _price(problem, self.strength) * problem.mean_product(seen, seen) / 2
+
+    def dual_value(self, problem: Problem, dual: Dual) -> Array:
+        """Evaluate the infimum."""
+        price = _price(problem, self.strength)
+        return _sorting.quadratic_dual(problem, price)
+
+
+def _price(problem: Problem, price: float) -> Array:
+    """Return a price in centred units, as far as float64 can tell its effect from that of none or of any."""
+    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-60), 2.0**60)

@@ -1,0 +1,68 @@
+"""One set of every kind for n scenarios: for what needs no random sets, or would be too slow for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from dro_core import (
+    KL,
+    AmbiguitySet,
+    ChiSquare,
+    ChiSquarePenalty,
+    CressieRead,
+    CVaR,
+    Grouped,
+    Hellinger,
+    KLPenalty,
+    Spectral,
+    TotalVariation,
+    Trimmed,
+    Wasserstein,
+)
+
+Maker = Callable[[int], AmbiguitySet]
+
+
+def line(n: int) -> np.ndarray:
+    """Distances of n points on a line; unevenly spread, so that no two ways cost the same."""
+    at = (np.arange(n) / n) ** 2
+    return np.abs(at[:, None] - at)
+
+
+def three_groups(n: int) -> np.ndarray:
+    return np.arange(n) % 3
+
+
+SETS: dict[str, Maker] = {
+    "tv": lambda n: TotalVariation(0.2),
+    "tv_capped": lambda n: TotalVariation(0.3, max_ratio=2.5),
+    "cvar": lambda n: CVaR(0.3),
+    "spectral": lambda n: Spectral((0.1, 0.3, 0.6)),
+    "chi2": lambda n: ChiSquare(0.5),
+    "kl": lambda n: KL(0.3),
+    "cressie_read_below_1": lambda n: CressieRead(0.5, 0.3),
+    "cressie_read_above_1": lambda n: CressieRead(1.5, 0.3),
+    "hellinger": lambda n: Hellinger(0.3),
+    "wasserstein": lambda n: Wasserstein(0.15, line(n)),
+    "grouped": lambda n: Grouped(TotalVariation(0.3), three_groups(n)),
+    "grouped_penalty": lambda n: Grouped(ChiSquarePenalty(0.5), three_groups(n)),
+    "trimmed": lambda n: Trimmed(KL(0.3), 0.1),
+    "trimmed_groups": lambda n: Trimmed(Grouped(KL(0.3), three_groups(n)), 0.1),
+    "kl_penalty": lambda n: KLPenalty(0.5),
+    "chi2_penalty": lambda n: ChiSquarePenalty(0.5),
+}
+POWERS = ("cressie_read_below_1", "cressie_read_above_1", "hellinger")  # up to 100 steps where none may be skipped
+
+
+def over(names: Iterable[str]) -> pytest.MarkDecorator:
+    kept = list(names)
+    return pytest.mark.parametrize("make", [SETS[name] for name in kept], ids=kept)
+
+
+every_set = over(SETS)
+# Where mass moves only to scenarios that have some, and n^2 distances are not too many.
+every_set_but_transport = over(name for name in SETS if name != "wasserstein")
+every_quick_set = over(name for name in SETS if name not in POWERS)
