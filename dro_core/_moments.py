@@ -7,7 +7,7 @@ from math import cosh, exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 from typing import NoReturn
 
 from .ambiguity import AmbiguitySet, checked_number
-from .divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
+from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from .sets import ChiSquare, CVaR, Spectral, TotalVariation
 
 Tailed = CVaR | TotalVariation | Spectral
@@ -29,8 +29,8 @@ def refuse_blindness(ambiguity: AmbiguitySet) -> None:
     if isinstance(ambiguity, TotalVariation) and ambiguity.max_ratio is None and ambiguity.radius > 0:
         remedy = "Use max_ratio=..., or inverse_cdf_bias_bound."
         refuse(ambiguity, "bias bound", f"{missed} {ambiguity.radius} in the population. {remedy}")
-    if isinstance(ambiguity, CressieRead) and ambiguity.order < 1:
-        remedy = "Use an order above 1, or inverse_cdf_bias_bound."
+    if isinstance(ambiguity, Hellinger) or (isinstance(ambiguity, CressieRead) and ambiguity.order < 1):
+        remedy = "Use CressieRead of an order above 1, or inverse_cdf_bias_bound."
         refuse(ambiguity, "bias bound", f"{missed} its own in the population. {remedy}")
 
 
@@ -111,7 +111,7 @@ def ratio_moment(ambiguity: AmbiguitySet, n: int | None = None, loss_range: floa
             moment = x if x >= 2 else 1 + x * x / 4
         case KLPenalty(temperature=temperature):
             moment = cosh(min(_needed_spread(ambiguity, loss_range) / (2 * temperature), 300)) ** 2
-        case KL() | CressieRead():
+        case KL() | CressieRead() | Hellinger():
             refuse(ambiguity, "such bound", "a few draws may carry a mass that does not fall like 1/n.")
         case _:
             refuse(ambiguity, "such bound", LAW_ONLY)

@@ -17,7 +17,7 @@ import scipy.special as _untyped  # pyright: ignore[reportMissingTypeStubs]
 from ._arrays import Array
 from .ambiguity import AmbiguitySet, checked_number
 from .composition import Grouped
-from .divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
+from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from .sets import ChiSquare, CVaR, Spectral, TotalVariation
 from .transport import Wasserstein
 
@@ -62,6 +62,7 @@ def radius_from_confidence(
     | | one mean (no ``atoms``) | the whole distribution on k ``atoms`` |
     |---|---|---|
     | ChiSquare, KL, CressieRead | z^2 / (2n) [DGN21] | chi2_{k-1} / (2n) [BT13] |
+    | Hellinger | half of that | half of that |
     | TotalVariation | z / (2 sqrt n) | sqrt(log((2^k - 2) / delta) / (2n)) [W03] or, if smaller, |
     | | | sqrt((k - 1) / n) / 2 + sqrt(log(1 / delta) / (2n)) |
 
@@ -74,7 +75,7 @@ def radius_from_confidence(
     expected less than 10 times, covers less (KL loses least: .94 instead of .95 at n = 60 and an atom of .1,
     ChiSquare .91), as no divergence gives weight to what the sample has not shown.
 
-    The 1/2: for phi''(1) = 1, as in all our divergences, sup_q <q, l> = mean + sqrt(2 radius Var l) + o(n^-1/2), to
+    The 1/2: for phi''(1) = 1 (Hellinger: 1/2), sup_q <q, l> = mean + sqrt(2 radius Var l) + o(n^-1/2), to
     match with z sqrt(Var l / n); [DGN21] has phi''(1) = 2. TotalVariation(r) contains ChiSquare(2 r^2); its z is
     exact for a fair coin and generous for a small variance.
 
@@ -107,6 +108,8 @@ def radius_from_confidence(
         raise TypeError(f"ambiguity must be a set or its class, such as ChiSquare, got {ambiguity!r}.")
     if issubclass(kind, (ChiSquare, KL, CressieRead)):
         return _divergence_radius(n, delta, atoms)
+    if issubclass(kind, Hellinger):
+        return _divergence_radius(n, delta, atoms) / 2
     if issubclass(kind, TotalVariation) and getattr(ambiguity, "max_ratio", None) is None:
         return _total_variation_radius(n, delta, atoms)
     why = _NO_RADIUS.get(kind, "no theorem is known")

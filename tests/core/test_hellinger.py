@@ -17,6 +17,7 @@ from dro_core import (
     dual_objective,
     duality_gap,
     parse_ambiguity,
+    radius_from_confidence,
     robust_loss,
     worst_case,
 )
@@ -150,3 +151,8 @@ def test_goes_to_text_and_back() -> None:
 def test_the_radius_is_checked_at_construction(outside: object) -> None:
     with pytest.raises(ValueError, match=r"`Hellinger\.radius`.*\[0, 2\), got .* For the mean use radius=0"):
         Hellinger(outside)
+
+
+def test_its_confidence_radius_is_that_of_the_same_set_by_another_name() -> None:
+    ours, theirs = (radius_from_confidence(kind, 500, 0.05) for kind in (Hellinger, CressieRead))
+    assert 2 * ours == pytest.approx(theirs, rel=1e-12)
