@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .radius import radius_from_confidence, shift_budget
     from .robust_mdp import robust_bellman, robust_value_iteration
 
-# Loaded at first use: some of them need scipy, scikit-learn or cvxpy.
+# Loaded at first use (RobustPreferenceClassifier is not in __all__, which must not need scikit-learn): some of them need scipy, scikit-learn or cvxpy.
 _LATER = {
     "AcceleratedGradient": "optimise",
     "ConvexSet": "convex",
@@ -75,7 +75,6 @@ __all__ = [
     "Hellinger",
     "KLPenalty",
     "ProjectedSubgradient",
-    "RobustPreferenceClassifier",
     "Spectral",
     "TotalVariation",
     "Trimmed",

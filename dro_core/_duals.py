@@ -23,8 +23,7 @@ _STEEPEST = 2.0**60
 _FLATTEST = 1e-7
 # Up to this slope the divergence is evaluated once more without cancellation.
 _GENTLE = 0.1
-# Of 16,000 hard instances, half of all needed 4 steps and 99 in 100 less than 30; exponential tilts need 9 at most
-# but for divergences within rounding of their largest.
+# Of 4,000 hard exponential tilts half needed 2 steps and 99 in 100 less than 9; powers may bisect to the last bit.
 _STEPS, _EXPONENTIAL_STEPS = 100, 30
 _TINY = 1e-300
 _ROUNDING = 2.0**-49  # of the largest divergence
@@ -132,7 +131,7 @@ def capacity(problem: Problem) -> Array:
     return xp.where(below < 0.5, -xp.log1p(-at_most(xp, below, 0.5)), -xp.log(problem.mass(problem.losses == 0)))
 
 
-def _newton_step(xp: Namespace, at: _Bracket, tilt: Tilt, target: float, most: Array) -> _Bracket:
+def _newton_step(xp: Namespace, at: _Bracket, tilt: Tilt, target: float, most: Array, *, careful: bool) -> _Bracket:
     """Take one Newton step on a nearly linear form of divergence(slope) = target, or halve the bracket in logarithm.
 
     In the lower half log divergence is solved against log slope (both are linear at 0); in the upper half
@@ -147,9 +146,11 @@ def _newton_step(xp: Namespace, at: _Bracket, tilt: Tilt, target: float, most: A
     upper = 1 + xp.log(shortfall / at_least(xp, wanted, _TINY)) * at_most(xp, shortfall / growth, 1e30)
     proposal = at.slope * xp.where(lower_half, lower, upper)
     # The slack keeps a converged iterate, whose last step may leave the bracket by a rounding error. A divergence
-    # that is nothing but rounding shows no direction, and a step that did not halve the error deserves no second.
+    # that is nothing but rounding shows no direction; careful: a step that did not halve the error deserves no second.
     error = xp.abs(tilt.divergence - target)
-    told = (~lower_half | (divergence > _ROUNDING * most)) & (error <= at.error / 2)
+    told = ~lower_half | (divergence > _ROUNDING * most)
+    if careful:
+        told = told & (error <= at.error / 2)
     inside = told & (proposal >= low * (1 - 1e-9)) & (proposal <= high * (1 + 1e-9))
     return _Bracket(xp.where(inside, proposal, xp.sqrt(low * high)), low, high, error)
 
@@ -183,7 +184,7 @@ def slope_of(problem: Problem, order: float, target: float, most: Array) -> Arra
     for _ in range(steps):
         if on_host(xp) and not np.any((xp.abs(member.divergence - target) > _ROUNDING * most) & (target < most)):
             break
-        at = _newton_step(xp, at, member, target, most)
+        at = _newton_step(xp, at, member, target, most, careful=order != 1)
         member = tilt(at.slope)
     exact = at_least(xp, _small_divergence(problem, order, at.slope), _TINY)
     step = xp.log(target / exact) * exact / at_least(xp, member.growth, _TINY)

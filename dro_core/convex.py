@@ -34,8 +34,8 @@ class ConvexSet(AmbiguitySet):
     feasibility is charged at the worst q of the simplex, and for auxiliary variables (the bound on a norm, say) at ten
     times their size at the solution plus ten; the bound is never below the value found. It is the threshold;
     ``dual_objective`` finds it anew, from neither threshold nor multiplier (which is 0). Gap and violated constraints
-    are about 1e-12 (of the range; of constraints with numbers near 1), up to 1e-9 where the set has hardly an
-    interior; an error above 1e-6 is refused.
+    are about 1e-12 (of the range; of constraints with numbers near 1), up to 1e-8 where the set has hardly an
+    interior; weights can be off by the root of that. An error above 1e-6 is refused.
 
     Args:
         constraints: A function of q, a Variable ``(n,)``, and p, a nonnegative Parameter ``(n,)``. It returns a list of
@@ -82,7 +82,7 @@ class ConvexSet(AmbiguitySet):
     def take(self, rows: Array) -> Self:
         """Return the set for ``rows`` if the constraints have a ``take``; else the set itself."""
         take: Any = getattr(self.constraints, "take", None)
-        return self if take is not None else replace(self, constraints=take(rows))
+        return self if take is None else replace(self, constraints=take(rows))
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Solve the conic program of every row."""
@@ -222,9 +222,7 @@ class MeanDiscrepancy:
                 f"`mmd_ball.kernel` is for {len(self.factor)} scenarios, the losses have {q.size}; "
                 "use `take(rows)` for some of them."
             )
-        moved = self.factor.T @ (q - p)
-        # A ball of radius 0 has no interior, and an interior-point method needs one.
-        return [_cvxpy().norm(moved) <= self.radius] if self.radius > 0 else [moved == 0]
+        return [_cvxpy().norm(self.factor.T @ (q - p)) <= self.radius]
 
     def take(self, rows: Array) -> MeanDiscrepancy:
         """Return the constraint for the scenarios ``rows``."""

@@ -156,8 +156,7 @@ class KLPenalty(AmbiguitySet):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the log-sum-exp."""
         price = _price(problem, self.temperature)
-        value = price * _duals.log_mean_exp(problem, problem.losses / price)
-        return problem.xp.where(price < 1e9, value, problem.mean(problem.losses))  # beyond it the mean is closer
+        return price * _duals.log_mean_exp(problem, problem.losses / price)
 
 
 @dataclass(frozen=True)
@@ -209,4 +208,4 @@ class ChiSquarePenalty(AmbiguitySet):
 
 def _price(problem: Problem, price: float) -> Array:
     """Return a price in centred units, as far as float64 can tell its effect from that of none or of any."""
-    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-60), 2.0**60)
+    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-200), 2.0**60)

@@ -124,15 +124,21 @@ def test_the_bound_holds_at_any_point_of_the_dual_cone(constraints: Any) -> None
     found = chain.solve_via_data(program.problem, data)
     start, rows = data["param_prob"].var_id_to_col[program.q.id], data["dims"]
     rng, bounds = np.random.default_rng(0), []
-    for scale in np.repeat([1e-9, 1e-4, 1e-2, 1.0], 20):
-        z = np.array(found.z) + scale * rng.standard_normal(len(found.z))
-        z[rows.zero : rows.zero + rows.nonneg] = np.abs(z[rows.zero : rows.zero + rows.nonneg])
+    for scale in np.repeat([1e-9, 1e-4, 1e-2, 1.0], 40):
+        z = np.array(found.z)
+        z[: rows.zero] += scale * rng.standard_normal(rows.zero)
+        z[rows.zero :] *= 1 - scale * rng.random(len(z) - rows.zero)
         for end in rows.zero + rows.nonneg + np.cumsum(rows.soc, dtype=int):
-            z[end - rows.soc[0]] = np.linalg.norm(z[end - rows.soc[0] + 1 : end]) + scale * rng.random()
-        moved = SimpleNamespace(x=found.x, z=z, s=found.s)
-        bounds.append(convex._certified(data, moved, start, losses).bound - best.bound)
+            first = end - rows.soc[0]
+            z[first + 1 : end] += scale * rng.standard_normal(rows.soc[0] - 1)
+            z[first] = max(z[first], np.linalg.norm(z[first + 1 : end]))
+        x = found.x + min(scale, 1e-2) * rng.standard_normal(len(found.x))
+        answer = convex._certified(data, SimpleNamespace(x=x, z=z, s=found.s), start, losses)
+        bounds.append(answer.bound - best.bound)
+        assert answer.weights.min() >= 0
+        assert answer.weights.sum() == pytest.approx(1, abs=1e-14)
     assert min(bounds) >= -1e-9
-    assert np.median(bounds[:20]) < 1e-5 < np.median(bounds[60:])
+    assert np.median(bounds[:40]) < 1e-5 < np.median(bounds[120:])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -279,8 +285,11 @@ def test_copies_leave_the_compiled_problem_behind(renew: Callable[[ConvexSet], C
 def test_threads_share_a_set() -> None:
     ball, given = ConvexSet(total_variation), [instance(seed) for seed in range(40)]
     alone = [worst_case(losses, ball, reference=p).value for losses, p in given]
+    patient = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda pair: worst_case(pair[0], ball, reference=pair[1]).value, given))
+    sys.setswitchinterval(patient)
     assert together == alone
 
 

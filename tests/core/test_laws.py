@@ -63,7 +63,8 @@ class Problem:
     def price(self) -> float:
         """The price of a penalty, as far as it makes a difference; 0 for a set."""
         size = getattr(self.ambiguity, self.ambiguity.size, 0.0)
-        return min(size, 1e15 * self.range) if isinstance(self.ambiguity, (KLPenalty, ChiSquarePenalty)) else 0.0
+        unit = float(np.ptp(self.counted)) or 1.0
+        return min(size, 1e15 * unit) if isinstance(self.ambiguity, (KLPenalty, ChiSquarePenalty)) else 0.0
 
     def value(self, losses: np.ndarray | None = None, **changed: Any) -> float:
         return float(self.solve(losses, **changed).value)
