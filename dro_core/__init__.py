@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         gradient_variance_bound,
         inverse_cdf_bias_bound,
     )
-    from .classifier import RobustPreferenceClassifier
+    from .classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
     from .convex import ConvexSet, gaussian_kernel, mmd_ball
     from .estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
     from .linear import fit_linear, fit_pairs
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .radius import radius_from_confidence, shift_budget
     from .robust_mdp import robust_bellman, robust_value_iteration
 
-# Loaded at first use (RobustPreferenceClassifier is not in __all__, which must not need scikit-learn): some of them need scipy, scikit-learn or cvxpy.
+# Loaded at first use: some of them need scipy, scikit-learn or cvxpy. RobustPreferenceClassifier is not in __all__,
+# which must not need scikit-learn.
 _LATER = {
     "AcceleratedGradient": "optimise",
     "ConvexSet": "convex",

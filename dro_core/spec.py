@@ -82,12 +82,12 @@ def parse_ambiguity(spec: str) -> AmbiguitySet | None:
     if not rest:
         raise ValueError(f"ambiguity {spec!r} lacks its {kind.size}; write for example '{name}:{kind.example}'.")
     size, *parts = rest.split(",")
+    numbers = [_number(part.strip(), spec) for part in size.split("/")]
     own = {field.name: field for field in fields(kind) if field.name != kind.size}
     options = _options(parts, [*own, *wrappers], spec)
     lacking = [field.name for field in own.values() if field.default is MISSING and field.name not in options]
     if lacking:
         raise ValueError(f"ambiguity {spec!r} lacks {lacking[0]}; add ',{lacking[0]}=NUMBER'.")
-    numbers = [_number(part.strip(), spec) for part in size.split("/")]
     chosen = kind(
         **{kind.size: tuple(numbers) if len(numbers) > 1 else numbers[0]},
         **{o: _number(options[o], spec) for o in own if o in options},

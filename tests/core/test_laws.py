@@ -41,7 +41,8 @@ class Problem:
 
     @property
     def close(self) -> float:
-        return tol.exact(self.n) * float(np.max(np.abs(self.losses)))
+        rounding = tol.exact(self.n) * float(np.max(np.abs(self.losses)))
+        return rounding + self.family.accuracy * self.range
 
     def solve(self, losses: np.ndarray | None = None, *, ambiguity: Any = None, reference: Any = None) -> Any:
         array = self.backend.array
