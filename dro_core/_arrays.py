@@ -28,7 +28,7 @@ def namespace_of(losses: Array, *others: Array | None) -> Namespace:
     if all(type(array) is np.ndarray for array in given):
         return np
     try:
-        if any(isinstance(array, np.ma.MaskedArray) for array in given):
+        if any(isinstance(array, (np.ma.MaskedArray, np.matrix)) for array in given):
             raise TypeError
         xp = array_api_compat.array_namespace(*given)
     except TypeError as error:
@@ -119,7 +119,8 @@ def float64_like(xp: Namespace, value: Array | float, array: Array) -> Array:
 
 
 # On 64 losses a numpy call costs more than its arithmetic, and np.sum or np.clip twice what the ufunc behind it
-# does. The functions down to ``at_most`` take that shorter way; their results keep the last axis, with length one.
+# does. The functions down to ``at_most`` take that shorter way; sums and extremes keep the last axis, with length
+# one. torch's own clamp, unlike the standard's clip, compiles with a bound that the compiler treats as a symbol.
 
 
 def total(xp: Namespace, array: Array) -> Array:
@@ -151,12 +152,16 @@ def inner(xp: Namespace, left: Array, right: Array) -> Array:
 
 def at_least(xp: Namespace, array: Array, floor: float) -> Array:
     """Raise every entry to ``floor``."""
-    return np.maximum(array, floor) if xp is np else xp.clip(array, floor, None)
+    if xp is np:
+        return np.maximum(array, floor)
+    return array.clamp(min=floor) if hasattr(array, "clamp") else xp.clip(array, floor, None)
 
 
 def at_most(xp: Namespace, array: Array, ceiling: float) -> Array:
     """Lower every entry to ``ceiling``."""
-    return np.minimum(array, ceiling) if xp is np else xp.clip(array, None, ceiling)
+    if xp is np:
+        return np.minimum(array, ceiling)
+    return array.clamp(max=ceiling) if hasattr(array, "clamp") else xp.clip(array, None, ceiling)
 
 
 def ranks(xp: Namespace, array: Array) -> Array:
@@ -189,6 +194,11 @@ def sum_by_code(xp: Namespace, values: Array, codes: Array, count: int) -> Array
         return zeros.scatter_add(-1, codes, values)
     is_code = codes[..., None] == asarray_like(xp, range(count), values, dtype=codes.dtype)
     return xp.sum(xp.where(is_code, values[..., None], 0.0), axis=-2)
+
+
+def renumbered(codes: Array) -> Array:
+    """Number the distinct codes from 0 on, in their order."""
+    return namespace_of(codes).unique_inverse(codes).inverse_indices
 
 
 def unequal_to_previous(xp: Namespace, ordered: Array) -> Array:

@@ -17,7 +17,8 @@ from ._arrays import Array, Namespace, at_least, at_most, on_host, total
 from ._problem import Problem
 from ._sorting import RADIUS_FLOOR
 
-# Beyond this slope the weight below the top moves the value by less than a rounding error of the range.
+# Beyond this slope the weight below the top moves the value by less than a rounding error of the range (for orders
+# below 1 if no top atom is lighter than about 1e-24).
 _STEEPEST = 2.0**60
 # Below this slope rounding blurs the divergence more than its expansion at 0, which is used instead, is off.
 _FLATTEST = 1e-7

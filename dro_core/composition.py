@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -53,8 +54,9 @@ class Composite(AmbiguitySet):
     def __str__(self) -> str:
         return f"{self.inner},{self.option}={self._text()}"
 
+    @abstractmethod
     def _text(self) -> str:
-        raise NotImplementedError
+        """Return what stands after ``option=``."""
 
 
 def _reduced(ambiguity: AmbiguitySet, problem: Problem) -> tuple[Array, Dual]:
@@ -80,7 +82,7 @@ class Grouped(Composite):
 
     Args:
         inner: The set of the group problem.
-        groups: One label per scenario: integers 0, 1, ... as an array or tensor, or any labels as a list. Or
+        groups: One label per scenario: integers from 0 on as an array or tensor, or any labels as a list. Or
             the name of a column, as in ``tv:0.2,by=source``, to be filled in by ``bind``.
         count: How many groups there are; by default the largest label plus one.
 
@@ -98,6 +100,8 @@ class Grouped(Composite):
                 raise ValueError("`Grouped.groups` must name a column or hold one label per scenario, got ''.")
             return
         codes, count = _codes(self.groups)
+        if self.count is None and count > codes.shape[-1]:  # gaps between labels would only cost memory
+            codes, count = _codes(_arrays.renumbered(codes))
         given: Any = count if self.count is None else self.count
         given = given.item() if hasattr(given, "item") else given
         if not isinstance(given, int) or isinstance(given, bool) or given < count:
@@ -144,7 +148,7 @@ class Grouped(Composite):
         return _restored(self.inner, self._reduce(problem)[2], dual)
 
     def _text(self) -> str:
-        return self.groups if isinstance(self.groups, str) else "groups"
+        return self.groups if isinstance(self.groups, str) else f"({self.groups.shape[-1]} labels)"
 
     def _reduce(self, problem: Problem) -> tuple[Array, Array, Problem]:
         """Return codes ``(*batch, n)``, the shares p_i / p_g, and the centred problem of the groups."""

@@ -51,7 +51,7 @@ class CressieRead(Ball):
 
         max_q <q, l>   s.t.   E phi(q/p) <= radius,  phi(r) = (r^k - k r + k - 1) / (k (k - 1)),  q in the simplex,
 
-    with k = ``order`` in (0, 4]. k = 2 is ChiSquare, k -> 1 is KL (write KL), k = 1/2 is twice the squared Hellinger
+    with k = ``order`` in [0.01, 4]. k = 2 is ChiSquare, k -> 1 is KL (write KL), k = 1/2 is twice the squared Hellinger
     distance E (sqrt r - 1)^2. The maximiser is p (1 + (k - 1) (l - threshold) / multiplier)_+^{1/(k-1)}: for k > 1
     small losses get nothing, for k < 1 everything keeps some weight. Found by safeguarded Newton.
 
@@ -66,8 +66,9 @@ class CressieRead(Ball):
 
     def __post_init__(self) -> None:
         meaning, remedy = "the power of q/p", "Order 1 is KL(radius), order 2 ChiSquare(radius)."
-        # A weight is the (k - 1)th root of something good to 1e-16: to 5e-6 at k = 4, where the value still is exact.
-        order = checked_number("CressieRead.order", meaning, "(0, 4]", self.order, remedy)
+        # Orders near 0 need slopes that float64 cannot resolve. A weight is the (k - 1)th root of something good to
+        # 1e-16: to 5e-6 at k = 4, where the value still is exact.
+        order = checked_number("CressieRead.order", meaning, "[0.01, 4]", self.order, remedy)
         if abs(order - 1) < 1e-3:
             raise ValueError(f"`CressieRead.order` must differ from 1 by at least 0.001, got {order!r}. {remedy}")
         set_field(self, "order", order)
@@ -125,7 +126,7 @@ class KLPenalty(AmbiguitySet):
         max_q <q, l> - temperature sum q log(q/p)   s.t.   q in the simplex.
 
     The maximiser is the softmax p exp(l / temperature), the value temperature log E exp(l / temperature).
-    Translation equivariant and convex as a set is, but not positively homogeneous in the losses.
+    Translation equivariant and convex in the losses, as a set is, but not positively homogeneous.
 
     Dual: that value. It has no variables: multiplier 0 and threshold (the loss at which q = p) are not used.
     """
@@ -167,7 +168,7 @@ class ChiSquarePenalty(AmbiguitySet):
 
     The maximiser is p (l - eta)_+ / strength, the sparse projection of l / strength onto the simplex (sparsemax,
     for uniform p and strength 1/n); the value is inf_eta E (l - eta)_+^2 / (2 strength) + strength/2 + eta. Exact,
-    by one sort. Translation equivariant and convex as a set is, but not positively homogeneous.
+    by one sort. Translation equivariant and convex in the losses, but not positively homogeneous.
 
     Dual: that infimum. The threshold is its eta; it follows and is not used, nor is the multiplier, 0.
     """

@@ -159,6 +159,13 @@ def test_bad_counts(count: Any) -> None:
         Grouped(KL(0.3), [0, 1], count=count)
 
 
+@pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_gaps_between_labels_cost_nothing(array: Any) -> None:
+    ambiguity = Grouped(KL(0.3), array([2**40, 1, 2**40]))
+    assert ambiguity == Grouped(KL(0.3), array([1, 0, 1]))
+    assert ambiguity.count == 2
+
+
 def test_more_groups_than_labels_are_allowed() -> None:
     assert Grouped(KL(0.3), [0, 1], count=np.int64(9)) == Grouped(KL(0.3), [0, 1], count=9)
     losses = np.arange(2.0)

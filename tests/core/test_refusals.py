@@ -87,6 +87,12 @@ def test_masked_arrays_are_refused(call: Any, mask: Any) -> None:
         call(np.ma.array([1.0, 2.0, 3.0], mask=mask), KL(0.3))
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_matrices_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"of one library .*got matrix"):
+        worst_case(np.matrix([[1.0, 2.0]]), KL(0.3))
+
+
 @every_set
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_loss_that_is_not_finite_is_named(make: Maker, bad: float) -> None:
@@ -165,7 +171,7 @@ def test_bad_reference(make: Maker, reference: Any, message: str) -> None:
             worst_case(array([0.0, 1.0, 2.0]), make(3), reference=array(reference))
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (2, 1), (5, 2, 3)])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 1), (5, 2, 3), (1, 3)])
 def test_a_reference_for_another_batch(shape: tuple[int, ...]) -> None:
     for array in (np.asarray, torch.from_numpy):
         with pytest.raises(ValueError, match="reference must have shape"):

@@ -79,7 +79,7 @@ def test_every_set_of_numbers_survives_its_text(family: Family) -> None:
 
 def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
     assert str(Wasserstein(0.2, line(400))) == "wasserstein:0.2,cost=(400, 400)"
-    assert str(Trimmed(Grouped(KL(0.3), np.arange(400)), 0.1)) == "kl:0.3,by=groups,trim=0.1"
+    assert str(Trimmed(Grouped(KL(0.3), np.arange(400)), 0.1)) == "kl:0.3,by=(400 labels),trim=0.1"
 
 
 @pytest.mark.parametrize(
