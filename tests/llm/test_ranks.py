@@ -27,7 +27,7 @@ def test_gradient_on_two_processes_is_that_of_the_full_batch(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "errors.json").read_text())
     assert found["ranks"] == 2
-    assert len(found["errors"]) == 6
+    assert len(found["errors"]) == 8
     for name, examples, error in found["errors"]:
         assert examples == 16, name  # both ranks' examples stand in the ledger
         assert error <= 1e-6, name
