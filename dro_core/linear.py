@@ -1,6 +1,6 @@
 """Robust logistic regression and Bradley-Terry rewards on fixed features, to a certified optimality gap.
 
-Reward heads on frozen embeddings in seconds: 10,000 examples of 384 features take one to three seconds on one core.
+Reward heads on frozen embeddings: an interior-point method, so ten to thirty passes whatever the set.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def shift_budget(
     Assumes independent rows. Rows shared by source and target only lower the answer; copies **within** one
     sample (prompts repeated, or cut from one conversation) raise it wrongly: keep one of each. With the default,
     logistic regression on standardised features, differences that no linear score shows (a change of spread)
-    stay unseen; ``HistGradientBoostingClassifier()`` sees them at 10 to 30 times the cost and is weaker for many
+    stay unseen; ``HistGradientBoostingClassifier()`` sees them at about ten times the cost or more and is weaker for many
     features and few rows. The bound holds for any classifier; do not choose one by looking at ``lower``.
 
     Args:
