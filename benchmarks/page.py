@@ -21,19 +21,19 @@ _PLOTTED_N = 512
 
 # Why targets are missed, as far as profiling shows; edit it when a miss goes or comes.
 _CAUSES = [
-    "Where the misses come from, as far as a profile shows it:",
-    "",
-    "- *n = 64, `kl_penalty`, `trimmed`*: arithmetic is a small part of a call. Checking, centring, dual and value take some",
-    "  thirty array calls of one to three microseconds each; a bare softmax is one call and checks nothing.",
-    "- *n = 65,536, partitions and passes*: each of our temporaries is fresh memory, whose pages cost more than the",
-    "  arithmetic; the floors work in place or make one array. `chi2` has about fifteen temporaries, and `kl` evaluates",
-    "  an exponential, itself many passes, five to eight times.",
-    "- *memory*: the temporaries of one problem live together; blocks help batches, not one long problem. `spectral`",
-    "  sorts indices, gathers and sums by level.",
-    "- *float32*: we solve in float64 and cast, `dro` stays in float32.",
-    "- *batch gain of `cressie_read` and `spectral`*: a batch takes as many steps as its slowest row; sorting indices",
-    "  costs the same in a batch.",
-    "",
+    """Where the misses come from, as far as a profile shows it:
+
+- *n = 64, `kl_penalty`, `trimmed`*: arithmetic is a small part of a call. Checking, centring, dual and value take
+  some thirty array calls of one to three microseconds each; a bare softmax is one call and checks nothing.
+- *n = 65,536, partitions and passes*: each of our temporaries is fresh memory, whose pages cost more than the
+  arithmetic; the floors work in place or make one array. `kl` evaluates an exponential, itself many passes, four to
+  seven times.
+- *memory*: the temporaries of one problem live together; blocks help batches, not one long problem. `spectral` sorts
+  indices, gathers and sums by level.
+- *float32*: we solve in float64 and cast, `dro` stays in float32.
+- *batch gain of `cressie_read` and `spectral`*: a batch takes as many steps as its slowest row; sorting indices costs
+  the same in a batch.
+""",
 ]
 
 
