@@ -234,7 +234,7 @@ def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, refere
 def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, reference: Array | None = None) -> Array:
     """Return dual minus primal value of a result: with feasible weights, a bound on their suboptimality.
 
-    Both sides are taken on centred losses in float64, so a large common offset does not blur the difference.
+    Both sides are taken on centred losses in float64, so a large common offset does not blur them.
 
     Args:
         losses: Shape ``(*batch, n)``, those the result was computed for.
@@ -243,8 +243,8 @@ def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, re
         reference: See ``worst_case``.
 
     Returns:
-        Shape ``(*batch,)``, float64: nonnegative up to rounding, below 1e-9 of the range for our float64
-        solutions.
+        Shape ``(*batch,)``, float64: nonnegative up to rounding; for our float64 solutions below 1e-9 of the
+        range and a rounding of the largest loss (the threshold is stored as a loss).
 
     Example:
         >>> import numpy as np

@@ -235,8 +235,8 @@ def shift_budget(
     Assumes independent rows. Rows shared by source and target only lower the answer; copies **within** one
     sample (prompts repeated, or cut from one conversation) raise it wrongly: keep one of each. With the default,
     logistic regression on standardised features, differences that no linear score shows (a change of spread)
-    stay unseen; ``HistGradientBoostingClassifier()`` sees them at about ten times the cost or more and is weaker for many
-    features and few rows. The bound holds for any classifier; do not choose one by looking at ``lower``.
+    stay unseen; ``HistGradientBoostingClassifier()`` sees them, costs ten times as much or more, and is weaker for
+    many features and few rows. The bound holds for any classifier; do not choose one by looking at ``lower``.
 
     Args:
         source_features: Shape ``(m, d)``.

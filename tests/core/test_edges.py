@@ -101,7 +101,7 @@ ONE_UNIT = {  # of the second-order expansion E (q/p - 1)^2 / 2, for each set
     "kl": KL,
     "cressie_read_below_1": lambda radius: CressieRead(0.5, radius),
     "cressie_read_above_1": lambda radius: CressieRead(1.5, radius),
-    "cressie_read_4": lambda radius: CressieRead(4, radius),
+    "cressie_read_3": lambda radius: CressieRead(3, radius),
     "hellinger": lambda radius: Hellinger(radius / 2),
 }
 
@@ -124,7 +124,7 @@ def test_a_high_price_is_not_uniform(kind: type[KLPenalty] | type[ChiSquarePenal
     np.testing.assert_allclose(tilt, (losses - losses.mean()) / price, atol=10 / price**2 + 1e-15 * 50, rtol=0)
 
 
-@pytest.mark.parametrize("order", [0.01, 0.1, 0.9, 0.998, 1.002, 1.1, 2.0, 3.5, 4.0])
+@pytest.mark.parametrize("order", [0.01, 0.1, 0.9, 0.998, 1.002, 1.1, 2.0, 2.5, 3.0])
 @pytest.mark.parametrize("radius", [0.0, 1e-12, 1e-3, 1.0, 1e3, 1e300])
 def test_powers_and_radii_of_any_size(order: float, radius: float) -> None:
     rng = np.random.default_rng(7)

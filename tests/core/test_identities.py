@@ -74,7 +74,7 @@ def test_the_power_one_half_is_hellinger(seed: int, radius: float) -> None:
 
 
 @seeds
-@pytest.mark.parametrize("order", [1.25, 1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("order", [1.25, 1.5, 2.0, 2.5, 3.0])
 @pytest.mark.parametrize("radius", [0.01, 0.5, 3.0])
 def test_powers_above_one_have_a_norm_as_their_dual(seed: int, order: float, radius: float) -> None:
     """The value is inf_eta eta + (1 + k (k - 1) radius)^{1/k} ||(l - eta)_+||_{k/(k-1)}, in the norm of L(p)."""

@@ -226,7 +226,7 @@ DRAWN = st.one_of(
     RADII.map(ChiSquare),
     RADII.map(lambda radius: ChiSquare(30 * radius)),
     RADII.map(lambda radius: KL(4 * radius)),
-    st.builds(CressieRead, st.sampled_from([0.5, 1.5, 4.0]), RADII),
+    st.builds(CressieRead, st.sampled_from([0.5, 1.5, 3.0]), RADII),
     st.sampled_from([1e-4, 0.1, 3.0, np.inf]).map(KLPenalty),
     st.sampled_from([1e-4, 0.1, 3.0, np.inf]).map(ChiSquarePenalty),
 )

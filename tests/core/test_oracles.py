@@ -58,7 +58,7 @@ MODELLED = [
     CressieRead(1.5, 1e-3),
     CressieRead(1.5, 2.0),
     CressieRead(3.0, 0.3),
-    CressieRead(4.0, 2.0),
+    CressieRead(2.5, 2.0),
     Hellinger(1e-3),
     Hellinger(0.3),
     Hellinger(1.2),

@@ -67,9 +67,9 @@ PARAMETERS = {
     ),
     "order": Parameter(
         lambda order: CressieRead(order, 0.3),
-        r"`CressieRead\.order`.*must lie in .*, 4\]",
-        [0.01, 0.5, 0.998, 1.002, 2, 4],
-        [0.0, -1.0, 4 + 2.0**-50, INF],
+        r"`CressieRead\.order`.*must lie in .*, 3\]",
+        [0.01, 0.5, 0.998, 1.002, 2, 3],
+        [0.0, -1.0, 3 + 2.0**-50, INF],
     ),
     "cressie_read": Parameter(
         lambda radius: CressieRead(1.5, radius),
