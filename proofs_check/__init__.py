@@ -1,6 +1,6 @@
 """Theorems as data, and a search that tries to refute them. It never says "proved"."""
 
-from proofs_check.claim import Claim, Evidence, Instances, Relation, Verdict, mutant, shrunk, swapped
+from proofs_check.claim import Claim, Curve, Evidence, Instances, Relation, Verdict, mutant, shrunk, swapped
 from proofs_check.report import Report, Witness
 from proofs_check.search import FULL, QUICK, Budget, check, replay
 
@@ -9,6 +9,7 @@ __all__ = [
     "QUICK",
     "Budget",
     "Claim",
+    "Curve",
     "Evidence",
     "Instances",
     "Relation",

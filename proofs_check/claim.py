@@ -11,9 +11,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from synthetic import Estimate
+
 I = TypeVar("I")  # noqa: E741 - an instance: a frozen dataclass of ints, floats and tuples of them
 Array = NDArray[np.float64]
-Side = Callable[[I], float | Sequence[float] | Array]
+Side = Callable[[I], float | Sequence[float] | Array | Estimate]
 Assumptions = Mapping[str, Callable[[I], bool]]
 
 
@@ -44,11 +46,29 @@ class Relation(Enum):
 
 @dataclass(frozen=True)
 class Instances(Generic[I]):
-    """Where a claim is tested: hand-made corners first, then draws of a strategy."""
+    """Where a claim is tested: hand-made corners first, then draws of a strategy.
+
+    An instance with the fields ``draws`` and ``seed`` is a statistical one: the check fills both in.
+
+    Attributes:
+        kind: the class of an instance: a frozen dataclass of ints, floats, strings and tuples of them.
+        corners: instances to begin with.
+        strategy: how to draw more; None for no more than the corners.
+        complete: whether the corners are all the cases there are.
+    """
 
     kind: type[I]
     corners: tuple[I, ...]
-    strategy: st.SearchStrategy[I]
+    strategy: st.SearchStrategy[I] | None = None
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class Curve(Generic[I]):
+    """A family of instances to draw both sides over: ``axis`` names the field that grows."""
+
+    axis: str
+    instances: tuple[I, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,12 @@ class Claim(Generic[I]):
         tight: whether the bound is claimed to be reached.
         mutants: false versions; a check that does not refute each of them has no power.
         expected: the verdict that theory.md predicts.
-        certificate: decides in exact arithmetic whether an instance violates the claim.
+        violates: whether an instance certainly violates the claim, in exact or outward-rounded arithmetic.
+        verifies: whether an instance certainly satisfies it, in the same way.
+        curve: what the figure shows.
+        by_hand: three lines with which a reader checks the counterexample of a refuted claim.
+        effort: share of the budget's draws and evaluations; below 1 where the sides are costly.
+        resolution: the widest interval of a simulated side, in scales, with which the claim can be upheld.
     """
 
     label: str
@@ -85,7 +110,12 @@ class Claim(Generic[I]):
     tight: bool = False
     mutants: tuple[Claim[I], ...] = field(default=(), repr=False)
     expected: Verdict = Verdict.UPHELD
-    certificate: Callable[[I], bool] | None = None
+    violates: Callable[[I], bool] | None = None
+    verifies: Callable[[I], bool] | None = None
+    curve: Curve[I] | None = None
+    by_hand: str = ""
+    effort: float = 1.0
+    resolution: float = 0.1
 
     def admits(self, instance: I) -> bool:
         """Whether the instance meets every assumption and has a size to measure by."""
@@ -113,14 +143,24 @@ def mutant(
         instances=instances or claim.instances,
         mutants=(),
         tight=False,
-        certificate=None,
+        violates=None,
+        verifies=None,
+        curve=None,
+        by_hand="",
         expected=Verdict.REFUTED,
     )
 
 
 def shrunk(claim: Claim[I], factor: float = 0.99) -> Claim[I]:
     """The mutant with a constant that is too small."""
-    return mutant(claim, f"bound times {factor}", rhs=lambda x: factor * np.asarray(claim.rhs(x)))
+
+    def smaller(x: I) -> Array | Estimate:
+        rhs = claim.rhs(x)
+        if isinstance(rhs, Estimate):
+            return Estimate(*(factor * part for part in rhs))
+        return factor * np.asarray(rhs, float)
+
+    return mutant(claim, f"bound times {factor}", rhs=smaller)
 
 
 def swapped(claim: Claim[I]) -> Claim[I]:

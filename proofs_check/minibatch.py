@@ -163,7 +163,7 @@ def tv_bias_root_n() -> Claim[SampledLosses]:
         rhs=lambda x: 3 * x.spread / np.sqrt(x.n),
         scale=lambda x: x.spread,
         expected=Verdict.REFUTED,
-        certificate=exceeds_root_n,
+        violates=exceeds_root_n,
     )
     larger = mutant(
         claim,

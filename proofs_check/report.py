@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
+
 from proofs_check.claim import Claim, Evidence, I, Verdict
 
 if TYPE_CHECKING:
@@ -12,12 +14,24 @@ if TYPE_CHECKING:
 
 
 class Witness(NamedTuple):
-    """The instance closest to, or furthest beyond, violation; margin = (lhs - rhs) / scale there."""
+    """The instance closest to, or furthest beyond, violation; margin = (lhs - rhs) / scale there.
+
+    ``error`` says what a side raised, if it did; the numbers then are NaN.
+    """
 
     instance: Any
     lhs: float
     rhs: float
     margin: float
+    error: str = ""
+
+
+class CurvePoint(NamedTuple):
+    """Both sides at one point of a claim's curve."""
+
+    x: float
+    lhs: float
+    rhs: float
 
 
 @dataclass(frozen=True)
@@ -32,10 +46,12 @@ class Report:
         reason: one sentence that says why the verdict is this one.
         checked: instances on which both sides were evaluated.
         rejected: corners and draws that failed an assumption.
-        worst: the instance with the largest margin, if any was admitted.
+        worst: the instance with the largest margin, if any was admitted; the broken one if there is one.
         tightness: the largest lhs / rhs seen where rhs is at least a thousandth of the scale, if any.
         controls: the verdict on every mutant.
         seconds: time taken, mutants included.
+        points: (lhs, rhs) in scales on the first instances evaluated.
+        curve: both sides along the claim's curve, if asked for.
     """
 
     label: str
@@ -49,6 +65,13 @@ class Report:
     tightness: float | None
     controls: Mapping[str, Verdict]
     seconds: float
+    points: tuple[tuple[float, float], ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the verdict is the one that theory.md predicts."""
+        return self.verdict is self.expected
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the worst instance itself, so that nobody needs the seed to see it again."""
@@ -57,10 +80,25 @@ class Report:
         data["controls"] = {label: verdict.value for label, verdict in self.controls.items()}
         if self.worst is not None:
             data["worst"] = self.worst._asdict() | {"instance": asdict(self.worst.instance)}
-        return data
+        return cast("dict[str, Any]", _plain(data))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities and no NaN: write their names, which ``float`` reads back."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in cast("list[Any]", value)]
+    plain = cast("Any", value.item() if isinstance(value, np.generic) else value)
+    return str(plain) if isinstance(plain, float) and not np.isfinite(plain) else plain
 
 
 def instance_from_json(claim: Claim[I], data: Mapping[str, Any]) -> I:
     """The instance that `Report.to_json` stored."""
-    fields = {name: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for name, v in data.items()}
-    return claim.instances.kind(**fields)
+    return claim.instances.kind(**{name: _restored(value) for name, value in data.items()})
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_restored, cast("list[Any]", value)))
+    return float(value) if value in ("nan", "inf", "-inf") else value

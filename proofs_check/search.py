@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Generic, cast
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from proofs_check.claim import Array, Claim, Evidence, I, Relation, Verdict
-from proofs_check.report import Report, Witness, instance_from_json
+from proofs_check.claim import Array, Claim, Evidence, I, Verdict
+from proofs_check.evaluation import TOLERANCE, Tally, evaluate
+from proofs_check.report import CurvePoint, Report, Witness, instance_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-TOLERANCE = 1e-8  # of the scale: the solvers promise 1e-9, a mutant misses by 1e-3 or more
 REACHED = 0.99  # of a bound that is claimed to be tight
 MOST_REJECTED = 0.9
 _GRID = 2.0**20
@@ -27,19 +25,31 @@ _GRID = 2.0**20
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to look: draws, restarts of the optimiser, evaluations per restart."""
+    """How long to look: draws of a strategy, restarts of the optimiser, evaluations per restart, simulations."""
 
     examples: int
     restarts: int
     evaluations: int
+    draws: int = 4000
+
+    def scaled(self, effort: float) -> Budget:
+        """Return this budget for a claim of that effort; corners and simulations stay."""
+        examples, evaluations = max(1, round(effort * self.examples)), round(effort * self.evaluations)
+        return replace(self, examples=examples, evaluations=evaluations)
 
 
-QUICK = Budget(examples=100, restarts=2, evaluations=60)
-FULL = Budget(examples=1000, restarts=8, evaluations=500)
+QUICK = Budget(examples=100, restarts=2, evaluations=60, draws=4000)
+FULL = Budget(examples=1000, restarts=8, evaluations=500, draws=100_000)
 
 
-def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0) -> Report:
+def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: bool = False) -> Report:
     """Look for a counterexample by corners, guided draws and an optimiser; then do the same to the mutants.
+
+    Args:
+        claim: what to check.
+        budget: how long to look.
+        seed: of the draws and of the simulations.
+        curves: whether to evaluate the claim's curve, for a figure.
 
     Example:
         >>> from proofs_check.inner_problem import tv_gap
@@ -47,7 +57,7 @@ def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0) -> Report:
         <Verdict.UPHELD: 'upheld'>
     """
     start = time.perf_counter()
-    tally = _search(claim, budget, seed)
+    tally = _search(claim, budget.scaled(claim.effort), seed)
     controls = {false.label: check(false, budget=budget, seed=seed).verdict for false in claim.mutants}
     verdict, evidence, reason = _verdict(tally, controls)
     return Report(
@@ -62,72 +72,23 @@ def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0) -> Report:
         tightness=tally.tightness,
         controls=controls,
         seconds=time.perf_counter() - start,
+        points=tuple(tally.points),
+        curve=_curve(claim, budget, seed) if curves else (),
     )
 
 
 def replay(claim: Claim[I], stored: Mapping[str, Any]) -> Witness:
     """Evaluate the worst instance of a stored report (`Report.to_json`) again."""
-    return _Tally(claim).evaluate(instance_from_json(claim, stored["worst"]["instance"]))
+    return evaluate(claim, instance_from_json(claim, stored["worst"]["instance"]))
 
 
-@dataclass
-class _Tally(Generic[I]):
-    """What the search has seen so far."""
-
-    claim: Claim[I]
-    checked: int = 0
-    rejected: int = 0
-    tightness: float | None = None
-    best: list[Witness] = field(default_factory=list[Witness])
-    broken: Witness | None = None
-    active: NDArray[np.bool_] | None = None
-
-    @property
-    def worst(self) -> Witness | None:
-        """A broken side outranks the largest margin, unless that is a counterexample."""
-        best = self.best[0] if self.best else None
-        return best if self.refuted else self.broken or best
-
-    @property
-    def refuted(self) -> bool:
-        return bool(self.best) and self.best[0].margin > TOLERANCE
-
-    def visit(self, instance: I) -> float | None:
-        """Margin of an admitted instance; None, and one more rejection, otherwise."""
-        if self.claim.admits(instance):
-            return self.evaluate(instance).margin
-        self.rejected += 1
-        return None
-
-    def evaluate(self, instance: I) -> Witness:
-        claim, scale = self.claim, self.claim.scale(instance)
-        lhs, rhs = (np.atleast_1d(np.asarray(side(instance), float)) for side in (claim.lhs, claim.rhs))
-        with np.errstate(invalid="ignore"):
-            margins = (lhs - rhs) / scale
-        margins = np.abs(margins) if claim.relation is Relation.EQUAL else margins
-        entry = int(np.argmax(margins))  # the first NaN, if there is one
-        witness = Witness(instance, float(lhs[entry]), float(rhs[entry]), float(margins[entry]))
-        self._record(witness, lhs, rhs, scale)
-        return witness
-
-    def _record(self, witness: Witness, lhs: Array, rhs: Array, scale: float) -> None:
-        self.checked += 1
-        if np.isnan(witness.margin):
-            self.broken = self.broken or witness
-            return
-        self.best = sorted([*self.best, witness], key=lambda w: -w.margin)[:16]
-        active = (np.abs(lhs) > TOLERANCE * scale) & (rhs < np.inf)
-        self.active = active if self.active is None else self.active | active
-        sizeable = (rhs > 1e-3 * scale) & (rhs < np.inf)
-        if sizeable.any():
-            self.tightness = max(self.tightness or 0.0, float(np.max(lhs[sizeable] / rhs[sizeable])))
-
-
-def _search(claim: Claim[I], budget: Budget, seed: int) -> _Tally[I]:
+def _search(claim: Claim[I], budget: Budget, seed: int) -> Tally[I]:
     """Each stage starts only if the one before found no counterexample."""
-    tally = _Tally(claim)
-    for corner in claim.instances.corners:
-        tally.visit(corner)
+    tally = Tally(claim)
+    for k, corner in enumerate(claim.instances.corners):
+        tally.visit(_simulated(corner, budget, seed, k))
+    if claim.instances.strategy is None:
+        return tally
     if not tally.refuted:
         _draw(tally, budget, seed)
     if not tally.refuted:
@@ -136,11 +97,22 @@ def _search(claim: Claim[I], budget: Budget, seed: int) -> _Tally[I]:
     return tally
 
 
-def _draw(tally: _Tally[I], budget: Budget, seed: int) -> None:
+def _simulated(instance: I, budget: Budget, seed: int, k: int) -> I:
+    """Fill in the size and the seed of a statistical instance; any other stays as it is."""
+    if not {"draws", "seed"} <= {f.name for f in fields(cast("Any", instance))}:
+        return instance
+    own = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+    return cast("I", replace(cast("Any", instance), draws=budget.draws, seed=own))
+
+
+def _draw(tally: Tally[I], budget: Budget, seed: int) -> None:
     """Hypothesis as a library: it draws and climbs the margin; nothing fails, so nothing is shrunk."""
+    strategy = tally.claim.instances.strategy
+    if strategy is None:
+        return
 
     def visit(instance: I) -> None:
-        margin = tally.visit(instance)
+        margin = None if tally.refuted else tally.visit(instance)
         if margin is not None and np.isfinite(margin):
             hypothesis.target(margin)
 
@@ -151,53 +123,80 @@ def _draw(tally: _Tally[I], budget: Budget, seed: int) -> None:
         phases=(Phase.generate, Phase.target),
         suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
     )
-    hypothesis.seed(seed)(settings(hypothesis.given(tally.claim.instances.strategy)(visit)))()
+    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(visit)))()
 
 
-def _climb(tally: _Tally[I], start: I, evaluations: int) -> None:
+def _climb(tally: Tally[I], start: I, evaluations: int) -> None:
     """Nelder-Mead on the floats of an instance: the sides are piecewise smooth at best."""
     origin = _floats(start)
-    if not origin.size:
+    if not origin.size or evaluations < 1:
         return
 
     def descent(vector: Array) -> float:
-        instance = _with_floats(start, vector)
-        if not tally.claim.admits(instance):
-            return 1e6
-        margin = tally.evaluate(instance).margin
-        return -margin if np.isfinite(margin) else 1e6
+        margin = None if tally.refuted else _margin(tally, _with_floats(start, vector))
+        return -margin if margin is not None and np.isfinite(margin) else 1e6
 
     minimize(descent, origin, method="Nelder-Mead", options={"maxfev": evaluations})
 
 
+def _margin(tally: Tally[I], instance: I) -> float | None:
+    """Like ``visit``, but a step of the optimiser outside the assumptions is no rejected draw."""
+    rejected = tally.rejected
+    margin = tally.visit(instance)
+    tally.rejected = rejected
+    return margin
+
+
 def _floats(instance: Any) -> Array:
-    return np.hstack([np.empty(0), *_float_fields(instance).values()])
+    return np.hstack([np.empty(0), *(value.ravel() for value in _float_fields(instance).values())])
 
 
 def _with_floats(instance: I, vector: Array) -> I:
     """The instance with its floats replaced, on a fine dyadic grid."""
-    rest: list[float] = (np.round(vector * _GRID) / _GRID).tolist()
+    rest = np.round(vector * _GRID) / _GRID
     changes: dict[str, Any] = {}
     for name, old in _float_fields(instance).items():
-        changes[name] = tuple(rest[: old.size]) if old.ndim else rest[0]
+        changes[name] = _tuples(rest[: old.size].reshape(old.shape).tolist())
         rest = rest[old.size :]
     return cast("I", replace(cast("Any", instance), **changes))
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, cast("list[Any]", value))) if isinstance(value, list) else value
+
+
 def _float_fields(instance: Any) -> dict[str, Array]:
-    """The fields that hold a float or a tuple of floats."""
-    values = {f.name: np.asarray(getattr(instance, f.name)) for f in fields(instance)}
+    """The fields that hold a float, a tuple of floats, or a table of them."""
+    values = {f.name: _array(getattr(instance, f.name)) for f in fields(instance)}
     return {name: value for name, value in values.items() if value.size and value.dtype == np.float64}
 
 
-def _verdict(tally: _Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, Evidence, str]:
+def _array(value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError:  # a ragged table
+        return np.empty(0)
+
+
+def _curve(claim: Claim[I], budget: Budget, seed: int) -> tuple[CurvePoint, ...]:
+    """Both sides along the claim's curve, at the worst entry of each instance."""
+    points: list[CurvePoint] = []
+    for k, instance in enumerate(claim.curve.instances if claim.curve else ()):
+        witness = evaluate(claim, _simulated(instance, budget, seed, k))
+        points.append(CurvePoint(float(getattr(instance, claim.curve.axis)), witness.lhs, witness.rhs))  # pyright: ignore[reportOptionalMemberAccess]
+    return tuple(points)
+
+
+def _verdict(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, Evidence, str]:
+    claim = tally.claim
     if not tally.refuted:
         verdict, reason = _unrefuted(tally, controls)
-        return verdict, Evidence.SEARCHED, reason
-    certificate = tally.claim.certificate
-    if certificate is None:
-        return Verdict.REFUTED, Evidence.SEARCHED, "An instance violates the claim."
-    if certificate(tally.best[0].instance):
+        return verdict, _evidence(tally), reason
+    violations = [witness.instance for witness in tally.best if witness.margin > TOLERANCE]
+    if claim.violates is None:
+        evidence = Evidence.STATISTICAL if tally.width > 0 else Evidence.SEARCHED
+        return Verdict.REFUTED, evidence, "An instance violates the claim."
+    if any(map(claim.violates, violations)):
         return Verdict.REFUTED, Evidence.CERTIFIED, "An instance violates the claim in exact arithmetic."
     return (
         Verdict.INCONCLUSIVE,
@@ -206,15 +205,28 @@ def _verdict(tally: _Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdi
     )
 
 
-def _unrefuted(tally: _Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, str]:
+def _evidence(tally: Tally[Any]) -> Evidence:
+    if tally.width > 0:
+        return Evidence.STATISTICAL
+    if tally.claim.verifies is not None and tally.unverified is None:
+        return Evidence.CERTIFIED
+    return Evidence.EXHAUSTIVE if tally.claim.instances.complete else Evidence.SEARCHED
+
+
+def _unrefuted(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, str]:
     seen = tally.checked + tally.rejected
     survivors = [label for label, verdict in controls.items() if verdict is not Verdict.REFUTED]
     if tally.broken is not None:
-        return Verdict.INCONCLUSIVE, "A side is not a number on the instance shown."
+        why = tally.broken.error or "a side is not a number"
+        return Verdict.INCONCLUSIVE, f"The claim could not be evaluated on the instance shown: {why}."
     if tally.rejected > MOST_REJECTED * seen or tally.active is None:
         return Verdict.VACUOUS, f"{tally.rejected} of {seen} instances fail the assumptions."
     if not tally.active.all():
         return Verdict.VACUOUS, "The left side is always zero or the right side always infinite."
+    if tally.unverified is not None:
+        return Verdict.INCONCLUSIVE, "Exact arithmetic does not confirm the claim on the instance shown."
+    if tally.width > tally.claim.resolution:
+        return Verdict.INCONCLUSIVE, f"The intervals are too wide: {tally.width:.2g} of the scale. Draw more."
     if tally.claim.tight and (tally.tightness or 0.0) < REACHED:
         return Verdict.INCONCLUSIVE, f"Claimed tight, but only {tally.tightness} of the bound was reached."
     if survivors:

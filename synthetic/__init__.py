@@ -1,6 +1,15 @@
 """Problems with known answers: preference data and minibatch biases that are exact, not simulated."""
 
 from synthetic.bias import plugin_bias, plugin_value, sample_counts
+from synthetic.estimate import Estimate, mean_estimate
 from synthetic.preferences import LinearBradleyTerry, Preferences
 
-__all__ = ["LinearBradleyTerry", "Preferences", "plugin_bias", "plugin_value", "sample_counts"]
+__all__ = [
+    "Estimate",
+    "LinearBradleyTerry",
+    "Preferences",
+    "mean_estimate",
+    "plugin_bias",
+    "plugin_value",
+    "sample_counts",
+]

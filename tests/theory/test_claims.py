@@ -42,7 +42,7 @@ def test_the_root_n_refutation_is_exact_and_follows_by_hand():
 
 def test_exact_arithmetic_overrules_floating_point():
     assert not exceeds_root_n(SampledLosses((0.0, 1.0), (1023.0, 1.0), 0.5, 16))
-    lying = replace(tv_bias_root_n(), rhs=lambda x: 0.0, certificate=lambda x: False)
+    lying = replace(tv_bias_root_n(), rhs=lambda x: 0.0, violates=lambda x: False)
     report = check(lying)
     assert (report.verdict, report.evidence) == (Verdict.INCONCLUSIVE, Evidence.SEARCHED)
     assert "exact" in report.reason

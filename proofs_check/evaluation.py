@@ -1,0 +1,136 @@
+"""Both sides of a claim on one instance, and the tally of all instances seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic
+
+import numpy as np
+
+from proofs_check.claim import Array, Claim, I, Relation
+from proofs_check.report import Witness
+from synthetic import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+TOLERANCE = 1e-8  # of the scale: the solvers promise 1e-9, a mutant misses by 1e-3 or more
+_KEPT = 16  # worst instances to climb from
+_DRAWN = 300  # points of a figure
+
+
+def evaluate(claim: Claim[I], instance: I) -> Witness:
+    """Evaluate both sides; a side that raises or is not a number gives a witness that says so."""
+    return _sides(claim, instance)[0]
+
+
+def _sides(claim: Claim[I], instance: I) -> tuple[Witness, Estimate, Estimate]:
+    nothing = _interval(np.nan)
+    try:
+        scale = claim.scale(instance)
+        lhs, rhs = _interval(claim.lhs(instance)), _interval(claim.rhs(instance))
+        with np.errstate(invalid="ignore"):
+            beyond = np.asarray(lhs.low - rhs.high)
+            if claim.relation is Relation.EQUAL:
+                beyond = np.maximum(beyond, rhs.low - lhs.high)
+            margins = beyond / scale
+    except Exception as error:  # whatever a side does must not end the run
+        return Witness(instance, np.nan, np.nan, np.nan, f"{type(error).__name__}: {error}"), nothing, nothing
+    entry = int(np.argmax(margins))  # the first NaN, if there is one
+    left, right = (float(np.broadcast_to(side.value, margins.shape)[entry]) for side in (lhs, rhs))
+    return Witness(instance, left, right, float(margins[entry])), lhs, rhs
+
+
+def _interval(side: float | Sequence[float] | Array | Estimate) -> Estimate:
+    if isinstance(side, Estimate):
+        return Estimate(*(np.atleast_1d(np.asarray(part, float)) for part in side))
+    exact = np.atleast_1d(np.asarray(side, float))
+    return Estimate(exact, exact, exact)
+
+
+def _width(side: Estimate) -> float:
+    wide = side.high != side.low  # an infinite bound is exact, and inf - inf is not a number
+    return float(np.max((side.high - side.low)[wide])) if wide.any() else 0.0
+
+
+@dataclass
+class Tally(Generic[I]):
+    """What the search has seen so far.
+
+    Attributes:
+        claim: the claim.
+        checked: instances on which both sides were evaluated.
+        rejected: instances that failed an assumption.
+        tightness: the largest lhs / rhs seen where rhs is at least a thousandth of the scale, if any.
+        best: the instances with the largest margins, largest first.
+        points: (lhs, rhs) in scales on the first instances.
+        broken: the first instance with a side that raised or was not a number.
+        unverified: the first instance on which the exact check did not confirm the claim.
+        active: entry by entry, whether some instance had a left side that is not zero and a finite right side.
+        width: the widest interval of a side, in scales.
+    """
+
+    claim: Claim[I]
+    checked: int = 0
+    rejected: int = 0
+    tightness: float | None = None
+    best: list[Witness] = field(default_factory=list[Witness])
+    points: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    broken: Witness | None = None
+    unverified: Witness | None = None
+    active: NDArray[np.bool_] | None = None
+    width: float = 0.0
+
+    @property
+    def worst(self) -> Witness | None:
+        """A broken side outranks the largest margin, unless that is a counterexample."""
+        best = self.best[0] if self.best else None
+        return best if self.refuted else self.broken or self.unverified or best
+
+    @property
+    def refuted(self) -> bool:
+        """Whether some instance violates the claim."""
+        return bool(self.best) and self.best[0].margin > TOLERANCE
+
+    def visit(self, instance: I) -> float | None:
+        """Return the margin of an admitted instance; None, and one more rejection, otherwise."""
+        try:
+            admitted = self.claim.admits(instance)
+        except Exception as error:
+            broken = Witness(instance, np.nan, np.nan, np.nan, f"{type(error).__name__}: {error}")
+            self.broken = self.broken or broken
+            return None
+        if admitted:
+            return self.record(instance).margin
+        self.rejected += 1
+        return None
+
+    def record(self, instance: I) -> Witness:
+        """Evaluate an instance and count it."""
+        witness, lhs, rhs = _sides(self.claim, instance)
+        self.checked += 1
+        if np.isnan(witness.margin):
+            self.broken = self.broken or witness
+            return witness
+        scale = self.claim.scale(instance)
+        self.best = sorted([*self.best, witness], key=lambda w: -w.margin)[:_KEPT]
+        if len(self.points) < _DRAWN:
+            self.points.append((witness.lhs / scale, witness.rhs / scale))
+        self._measure(lhs, rhs, scale)
+        if not self.refuted and self.claim.verifies is not None and not self.claim.verifies(instance):
+            self.unverified = self.unverified or witness
+        return witness
+
+    def _measure(self, lhs: Estimate, rhs: Estimate, scale: float) -> None:
+        left, right = np.broadcast_arrays(lhs.value, rhs.value)
+        active = (np.abs(left) > TOLERANCE * scale) & (right < np.inf)
+        if self.active is None or self.active.shape == active.shape:
+            self.active = active if self.active is None else self.active | active
+        else:  # vectors of several lengths: one active entry anywhere is enough
+            self.active = np.array([self.active.any() or active.any()])
+        self.width = max(self.width, _width(lhs) / scale, _width(rhs) / scale)
+        sizeable = (right > 1e-3 * scale) & (right < np.inf)
+        if sizeable.any():
+            self.tightness = max(self.tightness or 0.0, float(np.max(left[sizeable] / right[sizeable])))
