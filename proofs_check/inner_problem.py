@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from operator import mul
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import KL, AmbiguitySet, ChiSquare, TotalVariation, worst_case
-from proofs_check.claim import Array, Assumptions, Claim, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.certificates import distribution, exact_tv
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.enclosures import GAP, enclosure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
-class WeightedLosses:
-    """Losses l with masses proportional to p, and a radius."""
+class Atoms:
+    """Losses l with masses proportional to p."""
 
     losses: tuple[float, ...]
     masses: tuple[float, ...]
-    radius: float
 
     @property
     def reference(self) -> Array:
@@ -36,8 +43,15 @@ class WeightedLosses:
 
 
 @dataclass(frozen=True)
+class WeightedLosses(Atoms):
+    """The same with a radius."""
+
+    radius: float
+
+
+@dataclass(frozen=True)
 class TwoRadii(WeightedLosses):
-    """The same with a second radius."""
+    """The same with a second, larger radius."""
 
     wider: float
 
@@ -54,12 +68,14 @@ def tv_gap() -> Claim[WeightedLosses]:
         label="tv-gap",
         statement="0 <= L_rho - E l <= rho (max l - min l)",
         reference="theory.md section 3",
-        assumptions={**_MASSES, "0 <= radius <= 1": lambda x: 0 <= x.radius <= 1},
-        instances=_one_radius(top=1.0),
-        lhs=lambda x: (-_gap(x, TotalVariation(x.radius)), _gap(x, TotalVariation(x.radius))),
+        assumptions={**MASSES, "0 <= radius <= 1": lambda x: 0 <= x.radius <= 1},
+        instances=one_radius(top=1.0),
+        lhs=lambda x: (-excess(x, TotalVariation(x.radius)), excess(x, TotalVariation(x.radius))),
         rhs=lambda x: (0.0, x.radius * x.spread),
         scale=lambda x: x.spread,
         tight=True,
+        verifies=_tv_gap_holds,
+        curve=radius_curve(),
     )
     half = mutant(claim, "both halves of the norm counted", rhs=lambda x: (0.0, x.radius * x.spread / 2))
     return claim.with_mutants(shrunk(claim), swapped(claim), half)
@@ -75,7 +91,7 @@ def chi2_variance() -> Claim[WeightedLosses]:
     """
 
     def bound(x: WeightedLosses) -> float:
-        return float(np.sqrt(2 * x.radius * _variance(x)))
+        return float(np.sqrt(2 * x.radius * variance(x)))
 
     def bound_if_positive(x: WeightedLosses) -> float:
         weights = worst_case(np.array(x.losses), ChiSquare(x.radius), reference=x.reference).weights
@@ -85,15 +101,16 @@ def chi2_variance() -> Claim[WeightedLosses]:
         label="chi2-variance",
         statement="L_rho - E l <= sqrt(2 rho Var l), equal while every weight is positive",
         reference="DN19",
-        assumptions={**_MASSES, "0 <= radius <= 8": lambda x: 0 <= x.radius <= 8},
-        instances=_one_radius(top=8.0),
-        lhs=lambda x: (_gap(x, ChiSquare(x.radius)), bound_if_positive(x)),
-        rhs=lambda x: (bound(x), _gap(x, ChiSquare(x.radius))),
+        assumptions={**MASSES, "0 <= radius <= 8": lambda x: 0 <= x.radius <= 8},
+        instances=one_radius(top=8.0),
+        lhs=lambda x: (excess(x, ChiSquare(x.radius)), bound_if_positive(x)),
+        rhs=lambda x: (bound(x), excess(x, ChiSquare(x.radius))),
         scale=lambda x: x.spread,
         tight=True,
+        curve=radius_curve(top=2.0),
     )
     without_half = mutant(claim, "1/2 of the ball forgotten", rhs=lambda x: (bound(x) / np.sqrt(2), np.inf))
-    always_equal = mutant(claim, "equality always", lhs=bound, rhs=lambda x: _gap(x, ChiSquare(x.radius)))
+    always_equal = mutant(claim, "equality always", lhs=bound, rhs=lambda x: excess(x, ChiSquare(x.radius)))
     return claim.with_mutants(shrunk(claim), without_half, always_equal)
 
 
@@ -108,21 +125,23 @@ def ball_nesting() -> Claim[WeightedLosses]:
 
     def inner(x: WeightedLosses, factor: float = 2.0) -> tuple[float, float]:
         radius = factor * x.radius**2
-        return _gap(x, ChiSquare(radius)), _gap(x, KL(radius))
+        return excess(x, ChiSquare(radius)), excess(x, KL(radius))
 
     claim = Claim[WeightedLosses](
         label="ball-nesting",
         statement="ChiSquare(2 rho^2) and KL(2 rho^2) lie inside TotalVariation(rho)",
         reference="theory.md section 3",
-        assumptions={**_MASSES, "1/64 <= radius <= 1": lambda x: 1 / 64 <= x.radius <= 1},
-        instances=_one_radius(top=1.0),
+        assumptions={**MASSES, "1/64 <= radius <= 1": lambda x: 1 / 64 <= x.radius <= 1},
+        instances=one_radius(top=1.0),
         lhs=inner,
-        rhs=lambda x: (_gap(x, TotalVariation(x.radius)),) * 2,
+        rhs=lambda x: (excess(x, TotalVariation(x.radius)),) * 2,
         scale=lambda x: x.spread,
         tight=True,
+        verifies=_balls_are_nested,
+        curve=radius_curve(),
     )
     larger = mutant(claim, "radius 2.1 rho^2", lhs=lambda x: inner(x, factor=2.1))
-    same_radius = mutant(claim, "radius rho", lhs=lambda x: (_gap(x, ChiSquare(x.radius)), 0.0))
+    same_radius = mutant(claim, "radius rho", lhs=lambda x: (excess(x, ChiSquare(x.radius)), 0.0))
     return claim.with_mutants(shrunk(claim), swapped(claim), larger, same_radius)
 
 
@@ -136,7 +155,7 @@ def radius_concave() -> Claim[TwoRadii]:
     """
 
     def values(x: TwoRadii, radius: float) -> Array:
-        return np.array([_gap(x, ball(radius)) for ball in (TotalVariation, KL, ChiSquare)])
+        return np.array([excess(x, ball(radius)) for ball in (TotalVariation, KL, ChiSquare)])
 
     def end_and_chord(x: TwoRadii) -> Array:
         end = values(x, x.radius)
@@ -146,47 +165,94 @@ def radius_concave() -> Claim[TwoRadii]:
         label="radius-concave",
         statement="the value is nondecreasing and concave in the radius (TV, KL, ChiSquare)",
         reference="theory.md section 3",
-        assumptions={**_MASSES, "0 <= radius <= wider <= 1": lambda x: 0 <= x.radius <= x.wider <= 1},
+        assumptions={**MASSES, "0 <= radius <= wider <= 1": lambda x: 0 <= x.radius <= x.wider <= 1},
         instances=_two_radii(),
         lhs=end_and_chord,
         rhs=lambda x: np.tile(values(x, (x.radius + x.wider) / 2), 2),
         scale=lambda x: x.spread,
         tight=True,
+        verifies=_values_are_concave,
+        effort=0.4,
     )
     return claim.with_mutants(shrunk(claim), swapped(claim))
 
 
-_MASSES: Assumptions[WeightedLosses] = {
-    "every mass at least 1/64": lambda x: min(x.masses) >= 1 / 64,
-    # No loss of generality, each set being translation equivariant and positively homogeneous; without it the
-    # optimiser runs to losses that differ in their last digits and refutes theorems by rounding errors.
-    "losses in [-8, 8], spread at least 1/64": lambda x: max(map(abs, x.losses)) <= 8 and x.spread >= 1 / 64,
+def _tv_gap_holds(x: WeightedLosses) -> bool:
+    """Decide the claim in rational numbers."""
+    values, p = distribution(x.losses, x.masses)
+    gap = exact_tv(x.losses, x.masses, x.radius) - sum(map(mul, values, p))
+    return 0 <= gap <= Fraction(x.radius) * (max(values) - min(values))
+
+
+def _balls_are_nested(x: WeightedLosses) -> bool:
+    """Compare an upper bound of the inner values with the exact outer value; where they touch, up to GAP."""
+    radius = 2 * x.radius**2
+    outer = exact_tv(x.losses, x.masses, x.radius) + GAP * Fraction(x.spread)
+    return all(enclosure(x.losses, ball, x.masses).dual <= outer for ball in (ChiSquare(radius), KL(radius)))
+
+
+def _values_are_concave(x: TwoRadii) -> bool:
+    """Compare upper bounds of the end and of the chord with lower bounds of the middle, up to GAP."""
+    middle, slack = (x.radius + x.wider) / 2, GAP * Fraction(x.spread)
+
+    def concave(ball: Callable[[float], AmbiguitySet]) -> bool:
+        end, far = (enclosure(x.losses, ball(radius), x.masses).dual for radius in (x.radius, x.wider))
+        return max(end, (end + far) / 2) <= enclosure(x.losses, ball(middle), x.masses).primal + slack
+
+    return all(map(concave, (TotalVariation, KL, ChiSquare)))
+
+
+def _is_bounded(x: Atoms) -> bool:
+    """No loss of generality, each set being translation equivariant and positively homogeneous.
+
+    Without it the optimiser runs to losses that differ in their last digits and refutes theorems by rounding errors.
+    """
+    return max(map(abs, x.losses)) <= 8 and x.spread >= 1 / 64
+
+
+def _has_mass(x: Atoms) -> bool:
+    return min(x.masses) >= 1 / 64
+
+
+MASSES: Assumptions[Any] = {
+    "every mass at least 1/64": _has_mass,
+    "losses in [-8, 8], spread at least 1/64": _is_bounded,
 }
-_CORNERS = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
-_RADII = (0.125, 0.25, 0.5, 1.0)
+# Two equal atoms, ties at the bottom, three equal atoms.
+CORNERS = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
+RADII = (0.125, 0.25, 0.5, 1.0)
 
 
-def _one_radius(top: float) -> Instances[WeightedLosses]:
-    corners = tuple(WeightedLosses(*corner, radius) for corner in _CORNERS for radius in _RADII)
-    draws = st.tuples(_atoms(), dyadic(0, top)).map(lambda drawn: WeightedLosses(*drawn[0], drawn[1]))
+def one_radius(top: float) -> Instances[WeightedLosses]:
+    """Return instances with a radius of at most ``top``."""
+    corners = tuple(WeightedLosses(*corner, radius) for corner in CORNERS for radius in RADII)
+    draws = st.tuples(atoms(), dyadic(0, top)).map(lambda drawn: WeightedLosses(*drawn[0], drawn[1]))
     return Instances(WeightedLosses, corners, draws)
 
 
 def _two_radii() -> Instances[TwoRadii]:
-    corners = tuple(TwoRadii(*corner, radius / 4, radius) for corner in _CORNERS for radius in _RADII)
-    draws = st.tuples(_atoms(), dyadic(0, 1), dyadic(0, 1))
+    corners = tuple(TwoRadii(*corner, radius / 4, radius) for corner in CORNERS for radius in RADII)
+    draws = st.tuples(atoms(), dyadic(0, 1), dyadic(0, 1))
     return Instances(TwoRadii, corners, draws.map(lambda d: TwoRadii(*d[0], min(d[1:]), max(d[1:]))))
 
 
-def _atoms() -> st.SearchStrategy[tuple[tuple[float, ...], tuple[float, ...]]]:
+def radius_curve(top: float = 1.0) -> Curve[WeightedLosses]:
+    """Return four losses under growing radii: every set lets go of one loss after the other."""
+    radii = [top * k / 32 for k in range(1, 33)]
+    return Curve("radius", tuple(WeightedLosses((0.0, 1.0, 2.0, 4.0), (1.0, 2.0, 2.0, 1.0), r) for r in radii))
+
+
+def atoms() -> st.SearchStrategy[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Draw two to six losses, and their masses."""
     pairs = st.lists(st.tuples(dyadic(-4, 4), dyadic(1 / 64, 1)), min_size=2, max_size=6)
     return pairs.map(lambda atoms: (tuple(a for a, _ in atoms), tuple(m for _, m in atoms)))
 
 
-def _gap(x: WeightedLosses, ambiguity: AmbiguitySet) -> float:
-    """Worst-case value minus the mean."""
+def excess(x: Atoms, ambiguity: AmbiguitySet) -> float:
+    """Return the worst-case value minus the mean."""
     return float(worst_case(np.array(x.losses), ambiguity, reference=x.reference).value) - x.mean
 
 
-def _variance(x: WeightedLosses) -> float:
+def variance(x: Atoms) -> float:
+    """Return Var l under p."""
     return float(x.reference @ (np.array(x.losses) - x.mean) ** 2)
