@@ -7,74 +7,98 @@ equivariant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
-from math import factorial, prod
+from typing import TYPE_CHECKING
 
 import numpy as np
-from hypothesis import strategies as st
 
-from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation, worst_case
-from proofs_check.claim import (
-    Array,
-    Assumptions,
-    Claim,
-    Instances,
-    Relation,
-    Verdict,
-    dyadic,
-    mutant,
-    shrunk,
-    swapped,
+from dro_core import KL, ChiSquare, ChiSquarePenalty, CVaR, KLPenalty, TotalVariation, bias_bound, worst_case
+from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant, shrunk, swapped
+from proofs_check.sampled import (
+    LEVEL,
+    MASSES,
+    RADIUS,
+    SampledLosses,
+    cvar_value,
+    draws,
+    exact_bias,
+    exact_plugin,
+    long_runs,
+    maximum,
+    rare,
+    short_runs,
+    tv_value,
 )
-from synthetic import plugin_bias, plugin_value, sample_counts
+from synthetic import plugin_bias, plugin_value
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-@dataclass(frozen=True)
-class SampledLosses:
-    """n draws of losses with masses proportional to p; level is the radius, or alpha for CVaR."""
+    from dro_core import AmbiguitySet
 
-    losses: tuple[float, ...]
-    masses: tuple[float, ...]
-    level: float
-    n: int
-
-    @property
-    def reference(self) -> Array:
-        """The distribution p."""
-        return np.array(self.masses) / sum(self.masses)
-
-    @property
-    def spread(self) -> float:
-        """Largest loss minus smallest."""
-        return max(self.losses) - min(self.losses)
+    Sets = Callable[[SampledLosses], tuple[AmbiguitySet, ...]]
 
 
 def plugin_underestimates() -> Claim[SampledLosses]:
     """The minibatch value is too small on average, and less so with more draws.
 
-    Problem: Lbar_n = E worst-case value of n draws, for total variation, CVaR, chi-square and KL.
+    Problem: Lbar_n = E worst-case value of n draws, for total variation and CVaR.
     Guarantee (tight: CVaR at alpha = 1 is the mean): Lbar_n <= Lbar_{n+1} <= L.
     Source: [L20].
     Example: l = Bernoulli(1/2), total variation of radius 1/2, n = 1: Lbar = 1/2, L = 1.
     """
 
+    def verified(x: SampledLosses) -> bool:
+        for value in (tv_value(x.level), cvar_value(x.level)):
+            population = value(x.exact_losses, x.exact_reference)
+            if not exact_plugin(x, x.n, value) <= exact_plugin(x, x.n + 1, value) <= population:
+                return False
+        return True
+
+    claim = _underestimates(
+        "plugin-underestimates",
+        "Lbar_n <= Lbar_{n+1} <= L (TV, CVaR)",
+        lambda x: (TotalVariation(x.level), CVaR(x.level)),
+    )
+    return replace(claim, verifies=verified)
+
+
+def plugin_underestimates_divergences() -> Claim[SampledLosses]:
+    """The same for the balls and penalties of a divergence.
+
+    Problem: Lbar_n = E worst-case value of n draws, for the chi-square and KL balls and penalties.
+    Guarantee (tight, where the spread of the losses is small against the penalty): Lbar_n <= Lbar_{n+1} <= L.
+    Source: [L20]: the dual is a minimum of means, and a mean of minima is at most that.
+    Example: l = Bernoulli(1/2), n = 1: every set sees one loss, Lbar = 1/2 = E l.
+    """
+    return _underestimates(
+        "plugin-underestimates-divergences",
+        "Lbar_n <= Lbar_{n+1} <= L (ChiSquare, KL, their penalties)",
+        lambda x: (ChiSquare(x.level), KL(x.level), ChiSquarePenalty(8 * x.level), KLPenalty(8 * x.level)),
+    )
+
+
+def _underestimates(label: str, statement: str, sets: Sets) -> Claim[SampledLosses]:
     def means(x: SampledLosses, n: int) -> Array:
-        return np.array([plugin_value(x.losses, x.reference, n, ball) for ball in _balls(x)]) - min(x.losses)
+        return np.array([plugin_value(x.losses, x.reference, n, ball) for ball in sets(x)]) - min(x.losses)
 
     def populations(x: SampledLosses) -> Array:
-        return np.array([_population(x, ball) for ball in _balls(x)]) - min(x.losses)
+        losses, p = np.array(x.losses), x.reference
+        return np.array([worst_case(losses, ball, reference=p).value for ball in sets(x)]) - min(x.losses)
 
     claim = Claim[SampledLosses](
-        label="plugin-underestimates",
-        statement="Lbar_n <= Lbar_{n+1} <= L (TV, CVaR, ChiSquare, KL)",
+        label=label,
+        statement=statement,
         reference="L20",
-        assumptions={**_MASSES, **_LEVEL},
-        instances=_instances(largest=32),
+        assumptions={**MASSES, **LEVEL},
+        instances=short_runs(largest=16),
         lhs=lambda x: means(x, x.n),
         rhs=lambda x: np.minimum(means(x, x.n + 1), populations(x)),
         scale=lambda x: x.spread,
         tight=True,
+        curve=Curve("n", tuple(rare(8, 0.25, n) for n in range(1, 65))),
+        effort=0.4,
     )
     return claim.with_mutants(shrunk(claim), swapped(claim))
 
@@ -88,26 +112,77 @@ def cvar_bias() -> Claim[SampledLosses]:
     Example: l = Bernoulli(1/4), alpha = 1/4, n = 64: bias about .09, bound 3/4.
     """
 
-    def bias(x: SampledLosses) -> float:
-        return plugin_bias(x.losses, x.reference, x.n, CVaR(x.level))
-
     def bound(x: SampledLosses, constant: float = 3.0) -> float:
         return constant * x.spread / float(np.sqrt(x.level * x.n))
+
+    def verified(x: SampledLosses) -> bool:
+        square = _exact_cvar_bias(x) ** 2
+        return Fraction(x.level) * x.n * square <= 9 * x.exact_spread**2
 
     claim = Claim[SampledLosses](
         label="cvar-bias",
         statement="L - Lbar_n <= 3 B / sqrt(alpha n) for CVaR, alpha n > 9",
         reference="L20",
-        assumptions={**_MASSES, **_LEVEL, "alpha n > 9": lambda x: x.level * x.n > 9},
-        instances=_long_runs(),
-        lhs=bias,
+        assumptions={**MASSES, **LEVEL, "alpha n > 9": lambda x: x.level * x.n > 9},
+        instances=long_runs(longest=256),
+        lhs=_cvar_bias,
         rhs=bound,
         scale=lambda x: x.spread,
+        verifies=verified,
+        curve=Curve("n", tuple(rare(4, 0.25, 2**k) for k in range(6, 13))),
+        effort=0.25,
     )
     constant = mutant(claim, "constant 0.35", rhs=lambda x: bound(x, constant=0.35))
-    rate = mutant(claim, "rate 1/(alpha n)", rhs=lambda x: 3 * x.spread / (x.level * x.n))
-    no_alpha = mutant(claim, "alpha forgotten", rhs=lambda x: 3 * x.spread / np.sqrt(x.n))
+    rate = mutant(
+        claim,
+        "rate 1/(alpha n)",
+        rhs=lambda x: 3 * x.spread / (x.level * x.n),
+        instances=Instances(SampledLosses, (rare(8, 1 / 8, 2048),)),
+    )
+    no_alpha = mutant(
+        claim,
+        "alpha forgotten",
+        rhs=lambda x: 3 * x.spread / np.sqrt(x.n),
+        instances=Instances(SampledLosses, (rare(64, 1 / 64, 1024),)),
+    )
     return claim.with_mutants(constant, rate, no_alpha, swapped(claim))
+
+
+def cvar_bias_sharp() -> Claim[SampledLosses]:
+    """The largest bias that CVaR can have, exactly.
+
+    Problem: bias = L - Lbar_n for CVaR(alpha), any n.
+    Guarantee (tight, by a loss of B with probability alpha, else 0): bias <= B E (1 - K/(alpha n))_+ with K
+        binomial(n, alpha), which is at most B/2 sqrt((1 - alpha)/(alpha n)): a sixth of the bound of [L20].
+    Source: ``dro_core.bias_bound`` [derived].
+    Example: l = Bernoulli(1/2), alpha = 1/2, n = 1: bias 1/2 = P(K = 0).
+    """
+
+    def verified(x: SampledLosses) -> bool:
+        alpha = Fraction(x.level)
+        bernoulli = SampledLosses((0.0, 1.0), (1 - x.level, x.level), x.level, x.n)
+        missing = exact_plugin(bernoulli, x.n, lambda _, p: max(1 - p[1] / alpha, Fraction(0)))
+        rooted = 4 * alpha * x.n * missing**2 <= 1 - alpha
+        return rooted and _exact_cvar_bias(x) <= x.exact_spread * missing
+
+    claim = Claim[SampledLosses](
+        label="cvar-bias-sharp",
+        statement="L - Lbar_n <= B E (1 - K/(alpha n))_+ <= B/2 sqrt((1-alpha)/(alpha n)) for CVaR, K binomial",
+        reference="L20, sharpened",
+        assumptions={**MASSES, **LEVEL, "alpha < 1": lambda x: x.level < 1},
+        instances=short_runs(largest=32),
+        lhs=lambda x: (_cvar_bias(x), bias_bound(CVaR(x.level), x.n, x.spread)),
+        rhs=lambda x: (
+            bias_bound(CVaR(x.level), x.n, x.spread),
+            x.spread / 2 * np.sqrt((1 - x.level) / (x.level * x.n)),
+        ),
+        scale=lambda x: x.spread,
+        tight=True,
+        verifies=verified,
+        curve=Curve("n", tuple(rare(8, 0.25, n) for n in range(4, 65, 4))),
+        effort=0.4,
+    )
+    return claim.with_mutants(shrunk(claim), swapped(claim))
 
 
 def tv_bias_split() -> Claim[SampledLosses]:
@@ -128,16 +203,23 @@ def tv_bias_split() -> Claim[SampledLosses]:
         bias = plugin_bias(x.losses, x.reference, x.n, CVaR(tail))
         return tail * bias + top * maximum_part(x)
 
+    def verified(x: SampledLosses) -> bool:
+        tail = 1 - Fraction(x.level)
+        split = tail * exact_bias(x, cvar_value(tail)) + (1 - tail) * exact_bias(x, maximum)
+        return exact_bias(x, tv_value(x.level)) == split
+
     claim = Claim[SampledLosses](
         label="tv-bias-split",
         statement="TV bias = (1-rho) CVaR_{1-rho} bias + rho (max l - E max_i l_i)",
         reference="theory.md section 3",
-        assumptions={**_MASSES, **_RADIUS},
-        instances=_instances(largest=64),
+        assumptions={**MASSES, **RADIUS},
+        instances=short_runs(largest=32),
         lhs=_tv_bias,
         rhs=lambda x: split(x, 1 - x.level, x.level),
         scale=lambda x: x.spread,
         relation=Relation.EQUAL,
+        verifies=verified,
+        effort=0.4,
     )
     no_maximum = mutant(claim, "maximum part forgotten", rhs=lambda x: split(x, 1 - x.level, 0.0))
     exchanged = mutant(claim, "rho and 1 - rho exchanged", rhs=lambda x: split(x, x.level, 1 - x.level))
@@ -148,8 +230,9 @@ def tv_bias_root_n() -> Claim[SampledLosses]:
     """Bounded losses alone do **not** give total variation a 1/sqrt(n) bias.
 
     Problem: bias = L - Lbar_n for TotalVariation(rho), losses in an interval of length B.
-    Guarantee (false): bias <= 3 B / sqrt(n). A loss of B with probability eps is missed by a minibatch with
-        probability (1 - eps)^n, and a minibatch that misses it loses rho B: for eps << 1/n the bias is rho B.
+    Guarantee (false): bias <= 3 B / sqrt(n). A loss of B with probability eps <= 1 - rho is missed by a minibatch
+        with probability (1 - eps)^n, and a minibatch that misses it loses rho B: the bias is at least
+        rho B (1 - eps)^n, so for eps << 1/n nearly rho B, which is the largest bias there is (`tv-gap`).
     Source: the reading of 2503.00539 that a user would take away; refutation in theory.md section 3.
     Example: eps = 1/1024, rho = 1/2, n = 64: bias 1/2 (1023/1024)^64 = .47 > 3/8.
     """
@@ -157,97 +240,42 @@ def tv_bias_root_n() -> Claim[SampledLosses]:
         label="tv-bias-root-n",
         statement="L - Lbar_n <= 3 B / sqrt(n) for the TV ball",
         reference="2503.00539, as read",
-        assumptions={**_MASSES, **_RADIUS},
-        instances=Instances(SampledLosses, (_rare(1024, 0.5, 64), _rare(1024, 0.25, 256)), _draws(64)),
+        assumptions={**MASSES, **RADIUS},
+        instances=Instances(SampledLosses, (rare(1024, 0.5, 64), rare(1024, 0.25, 256)), draws(64)),
         lhs=_tv_bias,
         rhs=lambda x: 3 * x.spread / np.sqrt(x.n),
         scale=lambda x: x.spread,
         expected=Verdict.REFUTED,
         violates=exceeds_root_n,
+        curve=Curve("n", tuple(rare(65536, 0.5, 2**k) for k in range(3, 13))),
+        by_hand=(
+            "l = 1 with probability 1/1024, else 0; rho = 1/2, n = 64, B = 1: L = 1/1024 + 1/2 > 1/2.\n"
+            "At most 64/1024 = 1/16 of all minibatches hold a 1: their value is <= 1, all others 0, Lbar_n <= 1/16.\n"
+            "So the bias is more than 1/2 - 1/16 = 7/16, and the bound 3/sqrt(64) is only 6/16."
+        ),
     )
     larger = mutant(
         claim,
         "constant 12",
         rhs=lambda x: 12 * x.spread / np.sqrt(x.n),
-        instances=Instances(SampledLosses, (_rare(32768, 0.75, 1024),), _draws(64)),
+        instances=Instances(SampledLosses, (rare(32768, 0.75, 1024),), draws(64)),
     )
     return claim.with_mutants(larger)
 
 
 def exceeds_root_n(x: SampledLosses) -> bool:
-    """Whether the total-variation bias exceeds 3 B / sqrt(n), in rationals: bias > 0 and n bias^2 > 9 B^2.
-
-    Shares nothing with dro_core but the definition of the set, so rounding and its code are both ruled out.
-    """
-    losses, masses, radius = (
-        [Fraction(v) for v in x.losses],
-        [Fraction(m) for m in x.masses],
-        Fraction(x.level),
-    )
-    reference = [m / sum(masses) for m in masses]
-    bias = _exact_tv(losses, reference, radius)
-    for counts in sample_counts(x.n, len(losses)).tolist():
-        ways = factorial(x.n) // prod(map(factorial, counts))
-        chance = ways * prod(p**c for p, c in zip(reference, counts, strict=True))
-        bias -= chance * _exact_tv(losses, [Fraction(c, x.n) for c in counts], radius)
-    return bias > 0 and x.n * bias**2 > 9 * (max(losses) - min(losses)) ** 2
-
-
-def _exact_tv(losses: list[Fraction], reference: list[Fraction], radius: Fraction) -> Fraction:
-    """Take radius of mass from the smallest losses and put it on the largest one present."""
-    atoms = sorted((loss, mass) for loss, mass in zip(losses, reference, strict=True) if mass > 0)
-    value, left = radius * atoms[-1][0], radius
-    for loss, mass in atoms:
-        taken = min(mass, left)
-        value, left = value + (mass - taken) * loss, left - taken
-    return value
-
-
-_MASSES: Assumptions[SampledLosses] = {
-    "every mass positive": lambda x: min(x.masses) > 0,
-    # No loss of generality (translation and scaling), but without it rounding errors refute theorems.
-    "losses in [-8, 8], spread at least 1/64": lambda x: max(map(abs, x.losses)) <= 8 and x.spread >= 1 / 64,
-}
-_LEVEL: Assumptions[SampledLosses] = {"1/64 <= level <= 1": lambda x: 1 / 64 <= x.level <= 1}
-_RADIUS: Assumptions[SampledLosses] = {"0 < radius < 1": lambda x: 0 < x.level < 1}
+    """Whether the total-variation bias exceeds 3 B / sqrt(n), in rationals: bias > 0 and n bias^2 > 9 B^2."""
+    bias = exact_bias(x, tv_value(x.level))
+    return bias > 0 and x.n * bias**2 > 9 * x.exact_spread**2
 
 
 def _tv_bias(x: SampledLosses) -> float:
     return plugin_bias(x.losses, x.reference, x.n, TotalVariation(x.level))
 
 
-def _balls(x: SampledLosses) -> tuple[AmbiguitySet, ...]:
-    return TotalVariation(x.level), CVaR(x.level), ChiSquare(x.level), KL(x.level)
+def _cvar_bias(x: SampledLosses) -> float:
+    return plugin_bias(x.losses, x.reference, x.n, CVaR(x.level))
 
 
-def _population(x: SampledLosses, ball: AmbiguitySet) -> float:
-    return float(worst_case(np.array(x.losses), ball, reference=x.reference).value)
-
-
-def _rare(one_in: int, level: float, n: int) -> SampledLosses:
-    """A loss of 1 once in `one_in` draws, else 0."""
-    return SampledLosses((0.0, 1.0), (float(one_in - 1), 1.0), level, n)
-
-
-def _instances(largest: int) -> Instances[SampledLosses]:
-    corners = tuple(_rare(k, r, n) for k in (2, 16) for r in (0.25, 0.5, 1.0) for n in (1, 2, largest))
-    return Instances(SampledLosses, corners, _draws(largest))
-
-
-def _long_runs() -> Instances[SampledLosses]:
-    """Bernoulli losses with eps = alpha, where the CVaR bias is largest; long minibatches."""
-    corners = tuple(_rare(k, 1 / k, n) for k in (2, 8, 64) for n in (16 * k, 32 * k, 256, 2048))
-    atoms = st.tuples(dyadic(-1, 1), dyadic(-1, 1))
-    masses = st.tuples(dyadic(1 / 64, 1), dyadic(1 / 64, 1))
-    sizes = st.integers(5, 10).map(lambda k: 2**k)
-    return Instances(SampledLosses, corners, st.builds(SampledLosses, atoms, masses, dyadic(1 / 4, 1), sizes))
-
-
-def _draws(largest: int) -> st.SearchStrategy[SampledLosses]:
-    """Two atoms with long minibatches, or three and four with short ones: the enumeration stays small."""
-
-    def sampled(atoms: int, longest: int) -> st.SearchStrategy[SampledLosses]:
-        values, masses = (st.tuples(*[d] * atoms) for d in (dyadic(-4, 4), dyadic(1 / 64, 1)))
-        return st.builds(SampledLosses, values, masses, dyadic(1 / 64, 1), st.integers(1, longest))
-
-    return st.one_of(sampled(2, largest), sampled(3, 8), sampled(4, 5))
+def _exact_cvar_bias(x: SampledLosses) -> Fraction:
+    return exact_bias(x, cvar_value(x.level))

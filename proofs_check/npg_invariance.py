@@ -88,7 +88,8 @@ def npg_tabular_invariance() -> Claim[TabularDirection]:
     Problem: direction F_q^+ g_q at theta, q a distribution over start states, d_q(s) > 0 in every state.
     Guarantee (exact): entry (s, a) is A(s, a) / (1 - gamma) minus its mean over a: q has cancelled. So robust and
         plain natural policy gradient take the same steps for as long as the adversary leaves every prompt some
-        mass: always for KL; for total variation while no prompt is drained to zero.
+        mass: for KL unless its radius puts all mass on one prompt, for total variation while no prompt is drained
+        to zero.
     Source: theory.md section 3, `npg-tabular-invariance`; [AKLM21, Lemma 5.1] for one q.
     Example: rewards (1, 0) at a prompt, uniform policy: (1/2, -1/2) whatever its mass.
     """

@@ -54,7 +54,7 @@ def plugin_value(values: ArrayLike, probabilities: ArrayLike, n: int, ambiguity:
     counts = sample_counts(n, values.size)
     # A value that was not drawn has mass zero, and worst_case does not see its loss: nor does the estimator.
     worst = worst_case(np.broadcast_to(values, counts.shape), ambiguity, reference=counts / n).value
-    return float(multinomial.pmf(counts, n, probabilities) @ worst)
+    return float(sample_chances(counts, probabilities) @ worst)
 
 
 def sample_counts(n: int, k: int) -> NDArray[np.int64]:
@@ -75,6 +75,17 @@ def sample_counts(n: int, k: int) -> NDArray[np.int64]:
     # k - 1 bars among n + k - 1 places; the stars between two bars are one count.
     bars = np.array(list(combinations(range(n + k - 1), k - 1)), dtype=np.int64).reshape(samples, k - 1)
     return np.diff(bars, axis=-1, prepend=-1, append=n + k - 1) - 1
+
+
+def sample_chances(counts: ArrayLike, probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Multinomial probability of every row of ``sample_counts``.
+
+    Example:
+        >>> sample_chances(sample_counts(2, 2), [0.5, 0.5]).round(12).tolist()
+        [0.25, 0.5, 0.25]
+    """
+    counts = np.asarray(counts)
+    return multinomial.pmf(counts, counts[0].sum(), np.asarray(probabilities, np.float64))
 
 
 def _distribution(values: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.float64], ...]:
