@@ -3,103 +3,266 @@
 from __future__ import annotations
 
 import argparse
-import json
+import difflib
+import importlib.util
+import os
+import signal
 import sys
-import tempfile
-from contextlib import contextmanager
+import threading
+import warnings
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
-from rich.progress import track
-from rich.table import Column, Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proofs_check import FULL, QUICK, check
-from proofs_check.registry import CLAIMS
+from proofs_check import FULL, QUICK, verdicts
+from proofs_check._stored import BadFile, replay_file, write_json, write_text
+from proofs_check._workers import Crew, Lost, Task, claims_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
+    from proofs_check.claim import Claim
     from proofs_check.report import Report
 
 _BUDGETS = {"quick": QUICK, "full": FULL}
+_REGISTRY = "proofs_check.registry:CLAIMS"
+_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+_ABOUT = """\
+Try to refute the theorems that robust RLHF leans on. Every claim is searched for a counterexample, and so is every
+mutant of it, a false version which the same search must refute. Nothing is ever called proved."""
+_EXITS = """\
+exit status: 0 every verdict is the expected one; 1 one is not, or a replay differs; 2 the request makes no sense;
+130 interrupted, with the finished claims kept."""
+
+
+class BadRequest(ValueError):
+    """The request makes no sense; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was checked, in the order of the registry, and the labels that an interruption left out."""
+
+    reports: tuple[Report, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        if self.unchecked:
+            return _INTERRUPTED
+        return int(not all(report.as_expected for report in self.reports))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if every verdict is the expected one, 1 if not, 2 if the request makes no sense."""
+    """Run the command.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        0 if every verdict is the expected one, 1 if not, 2 if the request makes no sense, 130 after Ctrl-C.
+    """
     arguments = _parser().parse_args(argv)
-    errors = Console(stderr=True)
-    known = {claim.label: claim for claim in CLAIMS}
-    unknown = [label for label in arguments.labels if label not in known]
-    if unknown:
-        errors.print(f"No claim is called {', '.join(unknown)}; the known labels are {', '.join(known)}.")
+    try:
+        return _run(arguments)
+    except (BadRequest, BadFile) as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         return 2
-    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
-        errors.print(f"--json needs a file in an existing folder, got {arguments.json}: choose another path.")
-        return 2
-    chosen = [known[label] for label in arguments.labels or known]
-    budget = _BUDGETS[arguments.budget]
-    with _no_trace():
-        reports = [
-            check(claim, budget=budget, seed=arguments.seed)
-            for claim in track(chosen, "checking", console=errors, transient=True)
-        ]
-    if arguments.json is not None:
-        stored = {
-            "budget": arguments.budget,
-            "seed": arguments.seed,
-            "reports": [r.to_json() for r in reports],
-        }
-        arguments.json.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    _show(reports)
-    return int(any(report.verdict is not report.expected for report in reports))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted before any claim was checked.")
+        return _INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _reject_nonsense(arguments)
+    claims = _claims(arguments.registry)
+    labels = [arguments.show] if arguments.show else arguments.labels
+    _reject_unknown(labels, claims)
+    if arguments.list:
+        return _list([claims[label] for label in labels or claims])
+    if arguments.replay:
+        return _replay(arguments.replay, claims, labels)
+    outcome = _check([claims[label] for label in dict.fromkeys(labels or claims)], arguments)
+    _write(outcome, claims, arguments)
+    return _show(outcome, claims, full=bool(arguments.show))
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (
-        f"Try to refute the theorems that robust RLHF leans on. {len(CLAIMS)} of the claims of the theory "
-        f"are in the registry: {', '.join(claim.label for claim in CLAIMS)}."
+    parser = argparse.ArgumentParser(
+        "robust-rlhf verify",
+        description=_ABOUT,
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser = argparse.ArgumentParser("robust-rlhf verify", description=about)
-    parser.add_argument("labels", nargs="*", metavar="LABEL", help="claims to check (default: all)")
-    parser.add_argument("--budget", choices=tuple(_BUDGETS), default="quick", help="how long to search")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the search")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="store the reports, worst instances included")
+    add = parser.add_argument
+    add("labels", nargs="*", metavar="LABEL", help="claims to check (default: all)")
+    add("--budget", choices=tuple(_BUDGETS), default="quick", help="how long to search (default: quick)")
+    add("--jobs", type=int, metavar="N", help="processes (default: one per core); the results do not depend on it")
+    add("--seed", type=int, default=0, metavar="S", help="of the search (default: 0)")
+    add("--json", type=Path, metavar="FILE", help="store the reports, worst instances included")
+    add("--html", type=Path, metavar="FILE", help="write a page with a figure per claim")
+    add("--markdown", type=Path, metavar="FILE", help="write the table of verdicts")
+    add("--registry", default=_REGISTRY, metavar="MODULE:NAME", help="claims of your own: a tuple in a module")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--show", metavar="LABEL", help="check one claim and tell everything about it")
+    instead.add_argument("--replay", type=Path, metavar="FILE", help="evaluate the instances of a --json FILE again")
+    instead.add_argument("--list", action="store_true", help="list the claims without checking them")
     return parser
 
 
+def _reject_nonsense(arguments: argparse.Namespace) -> None:
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise BadRequest(f"--jobs is a number of processes and must be at least 1, got {arguments.jobs}.")
+    if arguments.seed < 0:
+        raise BadRequest(f"--seed must be 0 or more, got {arguments.seed}.")
+    if arguments.show and arguments.labels:
+        raise BadRequest(f"--show tells about one claim: leave out {', '.join(arguments.labels)}.")
+    outputs = {name: getattr(arguments, name) for name in ("json", "html", "markdown")}
+    for name, path in outputs.items():
+        if path is not None and (arguments.list or arguments.replay):
+            raise BadRequest(f"--{name} stores what a check finds: leave it out, nothing is checked here.")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise BadRequest(f"--{name} needs a file in an existing folder, got {path}: choose another path.")
+    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+    if arguments.html and missing:
+        raise BadRequest(f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def _claims(registry: str) -> dict[str, Claim[Any]]:
+    if registry != _REGISTRY and "" not in sys.path:
+        sys.path.insert(0, "")  # the module may lie in the current folder
+    try:
+        return {claim.label: claim for claim in claims_of(registry)}
+    except ValueError as error:
+        raise BadRequest(f"--registry: {error}") from error
+
+
+def _reject_unknown(labels: Sequence[str], claims: Mapping[str, Claim[Any]]) -> None:
+    unknown = [label for label in labels if label not in claims]
+    if not unknown:
+        return
+    hints: list[str] = []
+    for label in unknown:
+        close = difflib.get_close_matches(label, claims, n=3, cutoff=0.5)
+        close += [known for known in claims if label and label in known and known not in close]
+        hints.append(f"No claim is called {label}{': did you mean ' + ' or '.join(close[:3]) + '?' if close else '.'}")
+    raise BadRequest(f"{' '.join(hints)} `robust-rlhf verify --list` names all {len(claims)}.")
+
+
+def _check(claims: Sequence[Claim[Any]], arguments: argparse.Namespace) -> Outcome:
+    """Check the claims in processes, telling about each as it is finished."""
+    budget, curves = _BUDGETS[arguments.budget], arguments.html is not None
+    tasks = [Task(claim.label, arguments.registry, budget, arguments.seed, curves) for claim in claims]
+    found: dict[str, Report] = {}
+    crew = Crew(min(arguments.jobs or _cores(), len(tasks)))
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with _interrupts(crew), _progress(console, len(tasks)) as progress:
+        for news in crew.reports(tasks):
+            if isinstance(news, Lost):
+                console.print(f"{news.label}: its process died ({news.why}); checking it again", markup=False)
+                continue
+            found[news.label] = news
+            console.print(verdicts.line(news))
+            progress.advance(progress.task_ids[0])
+    labels = [claim.label for claim in claims]
+    unchecked = tuple(label for label in labels if label not in found)
+    return Outcome(tuple(found[label] for label in labels if label in found), unchecked)
+
+
+def _cores() -> int:
+    """The cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
-def _no_trace() -> Generator[None]:
-    """Hypothesis keeps a cache in the current folder even without a database: give it one that goes away."""
-    with tempfile.TemporaryDirectory() as folder:
-        set_hypothesis_home_dir(folder)
-        try:
-            yield
-        finally:
-            set_hypothesis_home_dir(None)
+def _interrupts(crew: Crew) -> Generator[None]:
+    """Let the first Ctrl-C end the checking and no more; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        crew.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _show(reports: Sequence[Report]) -> None:
-    console = Console()
-    table = Table(Column("claim", no_wrap=True), "verdict", "evidence", "tightness", "instances", "seconds")
-    for report in reports:
-        surprise = "" if report.verdict is report.expected else f" (expected {report.expected.value})"
-        tightness = "-" if report.tightness is None else f"{report.tightness:.4g}"
-        numbers = tightness, str(report.checked), f"{report.seconds:.1f}"
-        table.add_row(report.label, report.verdict.value + surprise, report.evidence.value, *numbers)
-    console.print(table)
-    for report in reports:
-        if report.verdict is not report.expected:
-            console.print(f"{report.label}: {report.reason}", markup=False)
-    statements = {claim.label: claim.statement for claim in CLAIMS}
-    for report in reports:
-        console.print(f"{report.label}: {statements[report.label]}", markup=False)
-    console.print(
-        f"Checked {len(reports)} of the {len(CLAIMS)} claims in the registry. Tightness: the largest ratio of the "
-        "left to the right side that the search found. A refuted claim that is expected to be is no failure."
-    )
+def _progress(console: Console, total: int) -> Progress:
+    bar = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*bar, console=console, transient=True, disable=not console.is_terminal)
+    progress.add_task("checking", total=total)
+    return progress
+
+
+def _write(outcome: Outcome, claims: Mapping[str, Claim[Any]], arguments: argparse.Namespace) -> None:
+    budget, seed = arguments.budget, arguments.seed
+    try:
+        if arguments.json:
+            write_json(arguments.json, outcome.reports, budget=budget, seed=seed, unchecked=outcome.unchecked)
+        if arguments.markdown:
+            write_text(arguments.markdown, verdicts.markdown(outcome.reports, claims, budget=budget, seed=seed))
+        if arguments.html:
+            from proofs_check.html import page
+
+            text = page(outcome.reports, claims, budget=budget, seed=seed, unchecked=outcome.unchecked)
+            write_text(arguments.html, text)
+    except OSError as error:
+        raise BadRequest(f"{error.filename} cannot be written: {error.strerror}.") from error
+
+
+def _show(outcome: Outcome, claims: Mapping[str, Claim[Any]], *, full: bool) -> int:
+    console = Console(highlight=False)
+    if full:
+        for report in outcome.reports:
+            _print_pairs(console, [("claim", report.label), *verdicts.details(claims[report.label], report)])
+    else:
+        console.print(verdicts.table(outcome.reports))
+    for report in outcome.reports:
+        if not report.as_expected and not full:
+            got, expected = report.verdict.value, report.expected.value
+            console.print(f"{report.label}: {got}, expected {expected}. {report.reason}", markup=False)
+    console.print(verdicts.summary(outcome.reports), markup=False)
+    if outcome.unchecked:
+        console.print(f"Interrupted. Not checked: {', '.join(outcome.unchecked)}.", markup=False)
+    return outcome.status
+
+
+def _print_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, text in pairs:
+        grid.add_row(Text(name, style="bold"), Text(text))
+    console.print(grid)
+
+
+def _list(claims: Sequence[Claim[Any]]) -> int:
+    _print_pairs(Console(), [(c.label, f"{c.statement} (expected: {c.expected.value})") for c in claims])
+    return 0
+
+
+def _replay(path: Path, claims: Mapping[str, Claim[Any]], labels: Sequence[str]) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = replay_file(path, claims, labels)
+    console = Console(soft_wrap=True, highlight=False)
+    for result in results:
+        console.print(verdicts.replayed(result), markup=False)
+    different = [result.label for result in results if not result.same]
+    console.print(f"Different: {', '.join(different)}." if different else "Everything stored is confirmed.")
+    return int(bool(different))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with suppress(BrokenPipeError):  # `| head` has seen enough
+        sys.exit(main())

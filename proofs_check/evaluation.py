@@ -26,6 +26,22 @@ def evaluate(claim: Claim[I], instance: I) -> Witness:
     return _sides(claim, instance)[0]
 
 
+def along(claim: Claim[I], instances: Sequence[I]) -> list[tuple[float, float]]:
+    """Both sides on a family of instances, at the one entry that comes closest to a violation somewhere in it.
+
+    The entry is one and the same, so that a curve does not jump between unlike entries; vectors of several lengths
+    have no such entry, and each instance then shows its own worst.
+    """
+    witnesses, lefts, rights = zip(*(_sides(claim, instance) for instance in instances), strict=True)
+    pairs = [np.broadcast_arrays(left.value, right.value) for left, right in zip(lefts, rights, strict=True)]
+    if len({left.shape for left, _ in pairs}) > 1 or any(np.isnan(witness.margin) for witness in witnesses):
+        return [(witness.lhs, witness.rhs) for witness in witnesses]
+    closest = max(witnesses, key=lambda witness: witness.margin)
+    left, right = pairs[witnesses.index(closest)]
+    entry = int(np.flatnonzero((left == closest.lhs) & (right == closest.rhs))[0])
+    return [(float(left[entry]), float(right[entry])) for left, right in pairs]
+
+
 def _sides(claim: Claim[I], instance: I) -> tuple[Witness, Estimate, Estimate]:
     nothing = _interval(np.nan)
     try:

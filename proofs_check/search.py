@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from proofs_check.claim import Array, Claim, Evidence, I, Verdict
-from proofs_check.evaluation import TOLERANCE, Tally, evaluate
+from proofs_check.evaluation import TOLERANCE, Tally, along, evaluate
 from proofs_check.report import CurvePoint, Report, Witness, instance_from_json
 
 if TYPE_CHECKING:
@@ -179,12 +179,12 @@ def _array(value: Any) -> Array:
 
 
 def _curve(claim: Claim[I], budget: Budget, seed: int) -> tuple[CurvePoint, ...]:
-    """Both sides along the claim's curve, at the worst entry of each instance."""
-    points: list[CurvePoint] = []
-    for k, instance in enumerate(claim.curve.instances if claim.curve else ()):
-        witness = evaluate(claim, _simulated(instance, budget, seed, k))
-        points.append(CurvePoint(float(getattr(instance, claim.curve.axis)), witness.lhs, witness.rhs))  # pyright: ignore[reportOptionalMemberAccess]
-    return tuple(points)
+    """Both sides along the claim's curve."""
+    if claim.curve is None:
+        return ()
+    family = [_simulated(instance, budget, seed, k) for k, instance in enumerate(claim.curve.instances)]
+    places = (float(getattr(instance, claim.curve.axis)) for instance in family)
+    return tuple(CurvePoint(x, *sides) for x, sides in zip(places, along(claim, family), strict=True))
 
 
 def _verdict(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, Evidence, str]:

@@ -1,13 +1,9 @@
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from proofs_check import Budget, Claim, Evidence, Verdict, check, mutant, replay, shrunk
-from proofs_check.__main__ import main
+from proofs_check import Budget, Claim, Evidence, Verdict, check, mutant, shrunk
 from proofs_check.inner_problem import WeightedLosses, ball_nesting, chi2_variance, tv_gap
 from proofs_check.minibatch import SampledLosses, exceeds_root_n, tv_bias_root_n, tv_bias_split
 from proofs_check.registry import CLAIMS
@@ -91,34 +87,3 @@ def test_claims_out_of_reach_are_inconclusive_and_say_why():
     powerless = check(tv_gap().with_mutants(true), budget=SMALL)
     assert powerless.verdict is Verdict.INCONCLUSIVE
     assert "tv-gap/the claim itself" in powerless.reason
-
-
-def test_a_stored_witness_replays_and_the_command_leaves_nothing_else(tmp_path):
-    command = "import sys; from proofs_check.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"  # noqa: E501
-    labels = ["tv-bias-root-n", "tv-gap"]
-    done = subprocess.run(
-        [sys.executable, "-c", command, *labels, "--seed", "3", "--json", "out.json"],
-        cwd=tmp_path, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "2 of the 8 claims" in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
-    reports = json.loads((tmp_path / "out.json").read_text())["reports"]
-    assert [report["label"] for report in reports] == labels
-    for stored in reports:
-        claim = next(claim for claim in CLAIMS if claim.label == stored["label"])
-        again = replay(claim, stored)
-        assert [again.lhs, again.rhs, again.margin] == [stored["worst"][k] for k in ("lhs", "rhs", "margin")]
-
-
-def test_exit_codes(monkeypatch, capsys, tmp_path):
-    assert main(["tv-gap", "tv-gup"]) == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "tv-gup" in message
-    assert all(claim.label in message for claim in CLAIMS)
-    assert main(["tv-gap", "--json", str(tmp_path / "none" / "out.json")]) == 2
-    assert main(["tv-gap"]) == 0
-    surprising = replace(tv_gap(), expected=Verdict.REFUTED, mutants=())
-    monkeypatch.setattr("proofs_check.__main__.CLAIMS", (surprising,))
-    assert main([]) == 1
-    assert "expected" in capsys.readouterr().out

@@ -200,6 +200,17 @@ def test_a_curve_follows_its_axis():
     assert [(p.lhs, p.rhs) for p in points] == [(((1 + k) / 2) ** 2, (1 + k * k) / 2) for k in (1, 2, 4)]
 
 
+def test_a_curve_stays_on_the_entry_that_comes_closest_to_a_violation():
+    family = tuple(Table(((1.0, float(k)),), n=k) for k in (1, 2, 4))
+    claim = squares(
+        curve=Curve("n", family),
+        lhs=lambda x: (x.n, -x.n),
+        rhs=lambda x: (x.n + 1 / x.n, 0.0 if x.n > 1 else -0.9),  # closest: the second at 1, the first at 4
+        scale=lambda x: 1.0,
+    )
+    assert check(claim, budget=SMALL, curves=True).curve == ((1, -1, -0.9), (2, -2, 0), (4, -4, 0))
+
+
 def test_effort_scales_the_search_and_keeps_the_corners():
     budget = Budget(examples=40, restarts=2, evaluations=20, draws=7).scaled(0.1)
     assert (budget.examples, budget.restarts, budget.evaluations, budget.draws) == (4, 2, 2, 7)

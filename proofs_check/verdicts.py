@@ -1,0 +1,206 @@
+"""Reports for people: the table on the screen, one claim in full, and the page of verdicts in the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import fields, is_dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Column, Table
+
+from proofs_check.claim import Claim, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from proofs_check._stored import Replayed
+    from proofs_check.report import Report
+
+_COLOURS = {
+    Verdict.UPHELD: "green",
+    Verdict.REFUTED: "magenta",
+    Verdict.VACUOUS: "yellow",
+    Verdict.INCONCLUSIVE: "yellow",
+}
+_LONGEST = 12  # entries of a tuple that are shown
+
+
+def as_row(report: Report) -> tuple[str, ...]:
+    """Return label, verdict, evidence, tightness, instances and mutants refuted, as text.
+
+    Example:
+        >>> from proofs_check import check
+        >>> from proofs_check.minibatch import tv_bias_root_n
+        >>> as_row(check(tv_bias_root_n()))[:3]
+        ('tv-bias-root-n', 'refuted', 'certified')
+    """
+    verdict = report.verdict.value
+    if not report.as_expected:
+        verdict += f" (expected: {report.expected.value})"
+    refuted = sum(verdict is Verdict.REFUTED for verdict in report.controls.values())
+    tightness = "-" if report.tightness is None else f"{report.tightness:.4g}"
+    mutants = f"{refuted} of {len(report.controls)}" if report.controls else "-"
+    return report.label, verdict, report.evidence.value, tightness, str(report.checked), mutants
+
+
+def line(report: Report) -> str:
+    """One finished claim in one line of rich markup.
+
+    Example:
+        >>> from proofs_check import check
+        >>> from proofs_check.minibatch import tv_bias_root_n
+        >>> line(check(tv_bias_root_n())).split("tightness")[0]
+        'tv-bias-root-n: [magenta]refuted[/], certified, '
+    """
+    label, verdict, evidence, tightness, instances, _ = map(escape, as_row(report))
+    counts = f"tightness {tightness}, {instances} instances, {report.seconds:.1f} s"
+    colour = _COLOURS[report.verdict] if report.as_expected else "bold red"
+    return f"{label}: [{colour}]{verdict}[/], {evidence}, {counts}"
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """Return the verdicts as a table that fits 80 columns; a verdict that is not the expected one has a mark."""
+    head = [Column("claim", overflow="fold"), Column("verdict", no_wrap=True), Column("evidence", no_wrap=True)]
+    numbers = [Column(name, justify="right", no_wrap=True) for name in ("tight", "seen", "mut.", "s")]
+    shown = Table(*head, *numbers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for report in reports:
+        label, _, *rest, mutants = map(escape, as_row(report))
+        verdict, colour = report.verdict.value, _COLOURS[report.verdict]
+        shown_as = f"[{colour}]{verdict}[/]" if report.as_expected else f"[bold red]{verdict} ![/]"
+        shown.add_row(label, shown_as, *rest, mutants.replace(" of ", "/"), f"{report.seconds:.1f}")
+    return shown
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return the counts in one sentence.
+
+    Example:
+        >>> summary([])
+        '0 claims checked: all as expected.'
+    """
+    counts = {verdict: sum(r.verdict is verdict for r in reports) for verdict in Verdict}
+    parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
+    others = [report.label for report in reports if not report.as_expected]
+    end = f"not as expected: {', '.join(others)}." if others else "all as expected."
+    claims = "1 claim" if len(reports) == 1 else f"{len(reports)} claims"
+    return f"{claims} checked: {', '.join([*parts, end])}"
+
+
+def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of everything there is to know about one checked claim; texts may have several lines."""
+    yield "statement", claim.statement
+    if explained := docstring(claim):
+        yield "theorem", explained
+    yield "source", claim.reference
+    yield "assumptions", "\n".join(claim.assumptions) or "none"
+    _, verdict, evidence, tightness, instances, _ = as_row(report)
+    yield "verdict", f"{verdict} ({evidence})"
+    yield "reason", report.reason
+    if claim.by_hand:
+        yield "by hand", claim.by_hand
+    rejected = f"; {report.rejected} did not meet the assumptions" if report.rejected else ""
+    yield "search", f"{instances} instances{rejected}; largest left / right {tightness}"
+    yield from witness(report)
+    yield "mutants", "\n".join(f"{name}: {verdict.value}" for name, verdict in report.controls.items()) or "none"
+
+
+def witness(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield the worst instance field by field, and both sides there."""
+    worst = report.worst
+    if worst is None:
+        yield "worst instance", "none: no instance was evaluated"
+        return
+    names = [f.name for f in fields(worst.instance)] if is_dataclass(worst.instance) else []
+    yield "worst instance", "\n".join(f"{name} = {shortened(getattr(worst.instance, name))}" for name in names)
+    if worst.error:
+        yield "a side raised", worst.error
+    yield "left side", f"{worst.lhs!r}"
+    yield "right side", f"{worst.rhs!r}"
+    yield "margin", f"{worst.margin:.3g} of the scale; positive is a violation"
+
+
+def docstring(claim: Claim[Any]) -> str:
+    """Return the docstring of the function that returns the claim, which has the claim's name; "" if there is none.
+
+    Example:
+        >>> from proofs_check.inner_problem import tv_gap
+        >>> docstring(tv_gap()).splitlines()[0]
+        'How much worse than the mean a total-variation ball can be.'
+    """
+    name = re.sub(r"\W", "_", claim.label)
+    for part in (claim.lhs, claim.rhs, claim.scale, claim.instances.kind):
+        function = getattr(sys.modules.get(part.__module__), name, None)
+        if inspect.isfunction(function):
+            return inspect.getdoc(function) or ""
+    return ""
+
+
+def shortened(value: Any) -> str:
+    """Return a value as text; of a long tuple its beginning.
+
+    Example:
+        >>> shortened(tuple(range(20)))
+        '(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, and 8 more)'
+    """
+    if isinstance(value, tuple):
+        parts = [shortened(part) for part in value[:_LONGEST]]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        more = [f"and {len(value) - _LONGEST} more"] if len(value) > _LONGEST else []  # pyright: ignore[reportUnknownArgumentType]
+        return f"({', '.join(parts + more)}{',' if len(parts) == 1 and not more else ''})"
+    return repr(value)
+
+
+def replayed(result: Replayed) -> str:
+    """One stored instance that was evaluated again, in one line."""
+    if result.stored is None or result.again is None:
+        return f"{result.label}: no instance was stored."
+    old, new = result.stored, result.again
+    if old.error or new.error:
+        text = f"a side raised {old.error or 'nothing'!r}, now {new.error or 'nothing'!r}"
+    elif not result.drift:
+        text = f"both sides are the same: {new.lhs!r} and {new.rhs!r}"
+    else:
+        kind = "up to rounding" if result.same else "different"
+        text = f"both sides are {kind}: {old.lhs!r} and {old.rhs!r}, now {new.lhs!r} and {new.rhs!r}"
+    exact = {None: "", True: "; exact arithmetic still refutes it", False: "; exact arithmetic no longer refutes it"}
+    return f"{result.label} ({result.verdict.value}): {text}{exact[result.exact]}."
+
+
+def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, budget: str, seed: int) -> str:
+    """Return the page of verdicts: the same text whenever claims, budget, seed and versions are the same.
+
+    Args:
+        reports: what was checked.
+        claims: the claims by label.
+        budget: "quick" or "full".
+        seed: of the search.
+    """
+    head = ("claim", "statement", "verdict", "evidence", "tightness", "instances", "mutants refuted", "source")
+    rows = [_markdown_row(report, claims[report.label]) for report in reports]
+    lines = [
+        "# Verdicts",
+        "",
+        f"Made by `robust-rlhf verify --budget {budget} --seed {seed} --markdown FILE`, version "
+        f"{version('robust-rlhf')}. {summary(reports)}",
+        "",
+        "A search never proves: *upheld* means that no violation was found and that every mutant, a false version of",
+        "the claim, was refuted by the same search. *Certified* rests on exact arithmetic, *exhaustive* on every case,",
+        "*statistical* on confidence limits. Tightness is the largest left side / right side that was found.",
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(report: Report, claim: Claim[Any]) -> str:
+    """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
+    label, verdict, evidence, *numbers = as_row(report)
+    texts = (claim.statement, verdict, evidence, *numbers, claim.reference)
+    cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]
+    return f"| {' | '.join(cells)} |"
