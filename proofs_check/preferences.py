@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
-from scipy.special import expit, logsumexp  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from scipy.special import expit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from scipy.stats import binom  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import KLPenalty, worst_case
@@ -52,7 +52,8 @@ def dpo_identity() -> Claim[Answers]:
 
     def true(x: Answers, sign: float = 1.0) -> Array:
         rewards = np.array(x.rewards)
-        value = x.beta * float(np.asarray(logsumexp(rewards / x.beta, b=x.reference)))
+        shift = float(rewards.max()) / x.beta
+        value = x.beta * float(np.log(x.reference @ np.exp(rewards / x.beta - shift)) + shift)
         return np.append(sign * (rewards - rewards[0]), value)
 
     claim = Claim[Answers](
