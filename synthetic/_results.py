@@ -1,0 +1,98 @@
+"""What a run leaves in its folder: the records as CSV, parameters and slopes as JSON, the figure as PNG."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ._figures import Panel
+    from ._grid import Failure, Outcome, Record
+    from .studies import Study
+
+_PACKAGES = ("robust-rlhf", "numpy", "scipy", "statsmodels", "matplotlib", "joblib")
+_INTERVALS = {"seeds": "Student's t over one slope per seed", "residuals": "the residuals of a straight line"}
+
+
+def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the files and return the content of ``summary.json``.
+
+    ``curves.csv`` depends on the study and its parameters only. A figure needs at least one record.
+    """
+    panels = chosen.panels(outcome.rows) if outcome.rows else []
+    caption = _caption(panels, outcome.rows, random=any(chosen.seeds))
+    summary = {
+        "study": chosen.name,
+        "version": chosen.version,
+        "about": chosen.about,
+        "figure": caption,
+        "parameters": dict(parameters),
+        "records": len(outcome.rows),
+        "slopes": _slopes(panels),
+        "failures": [_failure(failed) for failed in outcome.failures],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(folder / "curves.csv", outcome.rows)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    picture = folder / f"{chosen.name}.png"
+    if panels:
+        from ._figures import draw
+
+        draw(panels, picture, title=chosen.title, caption=caption)
+    else:
+        picture.unlink(missing_ok=True)  # one of an earlier run would not belong to this table
+    return summary
+
+
+def _write_csv(path: Path, rows: Sequence[Record]) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _caption(panels: Sequence[Panel], rows: Sequence[Record], *, random: bool) -> str:
+    lines = [line for panel in panels for line in panel.curves]
+    seeds = len({row["seed"] for row in rows})
+    if any(line.low is not None for line in lines):
+        parts = [f"Bands: 95 % t-interval of the mean over {seeds} seeds."]
+    else:
+        parts = ["No bands: one seed."] if random else ["No bands: every point is exact."]
+    if any(line.theory for line in lines):
+        parts.append("Dashed: theory.")
+    kinds = sorted({line.slope.kind for line in lines if line.slope is not None})
+    if kinds:
+        parts.append(f"Slopes: 95 % intervals from {' or '.join(_INTERVALS[kind] for kind in kinds)}.")
+    return " ".join(filter(None, parts))
+
+
+def _slopes(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    return [
+        {"panel": panel.title, "note": panel.note, "over": panel.x_label, "curve": line.label, "theory": line.theory}
+        | line.slope._asdict()
+        for panel in panels
+        for line in panel.curves
+        if line.slope is not None
+    ]
+
+
+def _failure(failed: Failure) -> dict[str, Any]:
+    return {"point": dict(failed.task.point), "seed": failed.task.seed, "error": failed.error, "trace": failed.trace}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

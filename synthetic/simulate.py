@@ -1,0 +1,222 @@
+"""`robust-rlhf simulate`: evaluate a study on a grid, in parallel and resumable; write curves, slopes and a figure."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from dro_core import parse_ambiguity
+
+from ._grid import BACKENDS, Pool, Task, run
+from ._results import write
+from .studies import NAMES, Choices, study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ._grid import Outcome
+    from .studies import Study
+
+_MOST = 10**6
+_NO_RESULT = ("output", "jobs", "backend", "resume")  # options that change no number
+_SHOWN = 10  # failures on the screen
+
+
+class _UsageError(Exception):
+    """The request makes no sense; the message is one sentence."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; {self.prog} --help lists what it takes.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, 130 after Ctrl-C.
+    """
+    console, backend = Console(stderr=True, soft_wrap=True), "loky"
+    try:
+        arguments = _parser().parse_args(argv)
+        backend = arguments.backend
+        chosen = study(arguments.study)
+        tasks = _tasks(chosen, arguments)
+        return _simulate(chosen, tasks, arguments, console)
+    except _UsageError as error:
+        message = str(error)
+    except ModuleNotFoundError as error:
+        message = _missing(error, backend)
+    console.print(f"robust-rlhf simulate: {message}", markup=False, highlight=False)
+    return 2
+
+
+def _simulate(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, console: Console) -> int:
+    try:
+        outcome = _run(chosen, tasks, arguments, console)
+    except KeyboardInterrupt:
+        folder = arguments.output / "points"
+        done = sum((folder / f"{task.digest}.json").exists() for task in tasks)
+        console.print(f"Interrupted: {done} of {len(tasks)} points are kept in {folder}.", markup=False)
+        console.print("Run the same command again to go on from there.")
+        return 130
+    summary = write(chosen, outcome, arguments.output, parameters=_parameters(arguments))
+    _report(arguments.output, summary, outcome, len(tasks), console)
+    return int(bool(outcome.failures))
+
+
+def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name not in _NO_RESULT}
+
+
+def _run(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, console: Console) -> Outcome:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"simulate {chosen.name}", total=len(tasks))
+        return run(
+            chosen.evaluate,
+            tasks,
+            arguments.output / "points",
+            pool=Pool(arguments.backend, arguments.jobs),
+            fresh=not arguments.resume,
+            advance=lambda: progress.advance(bar),
+        )
+
+
+def _tasks(chosen: Study, arguments: argparse.Namespace) -> list[Task]:
+    folder = arguments.output
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise _UsageError(f"--output must be a folder or a new path, but {part} is a file: choose another path.")
+    full = arguments.grid == "full"
+    seeds = (arguments.seeds or chosen.seeds[full]) if any(chosen.seeds) else 1
+    given = {name: getattr(arguments, name) for name in chosen.options if getattr(arguments, name) is not None}
+    try:
+        points = chosen.points(Choices(full=full, **given))
+    except ValueError as error:
+        raise _UsageError(str(error)) from None
+    return [Task(chosen.name, chosen.version, point, seed) for point in points for seed in range(seeds)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Convergence studies with known answers: curves over T, n, radius, dimension, and the theory."
+    parser = _Parser("robust-rlhf simulate", description=about)
+    commands = parser.add_subparsers(dest="study", required=True, metavar="|".join(NAMES), parser_class=_Parser)
+    for name in NAMES:
+        known = study(name)
+        command = commands.add_parser(name, help=known.title, description=known.about)
+        _add_common(command, known)
+        _add_own(command, known)
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser, known: Study) -> None:
+    folder = Path("runs") / "simulate" / known.name
+    seeds = "nothing here is random, so it changes nothing" if not any(known.seeds) else f"default {known.seeds[0]}"
+    if known.seeds[0] != known.seeds[1]:
+        seeds += f", {known.seeds[1]} on the full grid"
+    command.add_argument("--output", type=Path, default=folder, metavar="DIR", help=f"default {folder}")
+    command.add_argument("--grid", choices=("quick", "full"), default="quick", help="under a minute, or minutes")
+    command.add_argument("--seeds", type=_whole("--seeds", 1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
+    command.add_argument("--jobs", type=_whole("--jobs", 1, 1024), default=1, metavar="N", help="processes, default 1")
+    command.add_argument("--backend", choices=tuple(BACKENDS), default="loky", help="what runs the processes")
+    command.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="reuse the points that are in DIR (default), or evaluate them again",
+    )
+
+
+def _add_own(command: argparse.ArgumentParser, known: Study) -> None:
+    own: dict[str, tuple[Callable[[str], Any], str, str]] = {
+        "ambiguity": (_spec, "SPEC", "ambiguity sets, such as tv:0.2 or cvar:0.3"),
+        "n": (_whole("--n", 1, _MOST), "N", "minibatch or sample sizes"),
+        "steps": (_whole("--steps", 1, _MOST), "T", "number of steps"),
+        "radius": (_number("--radius", 0, 1), "RADIUS", "radii of total-variation balls, in [0, 1]"),
+        "dimension": (_whole("--dimension", 1, 1000), "D", "numbers of features"),
+    }
+    for name in known.options:
+        kind, shown, text = own[name]
+        many = {} if name == "steps" else {"nargs": "+", "action": _Tuple}
+        command.add_argument(f"--{name}", type=kind, metavar=shown, help=text, **many)
+
+
+class _Tuple(argparse.Action):
+    """Different values in the order given: a grid has no point twice."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
+
+
+def _whole(option: str, low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.lstrip("+-").isdigit() and low <= int(text) <= high):
+            raise _UsageError(f"{option} must be a whole number in [{low}, {high}], got {text}.")
+        return int(text)
+
+    return read
+
+
+def _number(option: str, low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise _UsageError(f"{option} must be a number in [{low}, {high}], got {text}.")
+        return value
+
+    return read
+
+
+def _spec(text: str) -> str:
+    try:
+        ambiguity = parse_ambiguity(text)
+    except ValueError as error:
+        raise _UsageError(f"--ambiguity: {error}") from None
+    return "erm" if ambiguity is None else str(ambiguity)
+
+
+def _missing(error: ModuleNotFoundError, backend: str) -> str:
+    package = (error.name or "").split(".")[0]
+    if package in ("synthetic", "dro_core"):
+        raise error
+    if package in ("ray", "dask", "distributed"):
+        return f"--backend {backend} needs a package that is not installed: {BACKENDS[backend]}"
+    return f"{error.name} is not installed: {BACKENDS['loky']}"
+
+
+def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: int, console: Console) -> None:
+    if summary["slopes"]:
+        Console().print(_slope_table(summary["slopes"]))
+    done = total - len(outcome.failures)
+    console.print(f"{done} of {total} points are there, {outcome.reused} of them from an earlier run.")
+    picture = f", {summary['study']}.png" if outcome.rows else ""
+    console.print(f"Written to {folder}: curves.csv, summary.json{picture}.", markup=False)
+    for failed in outcome.failures[:_SHOWN]:
+        console.print(f"failed: {dict(failed.task.point)}, seed {failed.task.seed}: {failed.error}", markup=False)
+    if outcome.failures:
+        console.print(
+            f"{len(outcome.failures)} points failed (tracebacks in summary.json); the same command tries them again."
+        )
+
+
+def _slope_table(slopes: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("panel", "curve", Column("slope", no_wrap=True), Column("95 % interval", no_wrap=True))
+    table.title = "Exponents of power laws"
+    for fitted in slopes:
+        name = fitted["curve"] + (f" ({fitted['theory']})" if fitted["theory"] else "")
+        interval = f"[{fitted['low']:.3f}, {fitted['high']:.3f}]"
+        table.add_row(*map(escape, (fitted["panel"], name, f"{fitted['value']:.3f}", interval)))
+    return table

@@ -1,0 +1,218 @@
+"""`robust-rlhf simulate`: the runner is resumable and reproducible, slopes are right, measurements obey the theory."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import linregress, t
+
+import synthetic.simulate as command
+from synthetic._curves import curve, fit_slope
+from synthetic._figures import Panel, draw
+from synthetic._grid import Pool, Task, run
+from synthetic.studies.study import Study
+
+SLOW = """
+import sys, time
+import synthetic.simulate as command
+from synthetic.studies.study import Study
+def points(choices):
+    return [{"x": x} for x in range(1, 41)]
+def evaluate(point, seed):
+    time.sleep(0.1)
+    return [{"y": point["x"] ** -0.5}]
+slow = Study("slow", 1, "Slow", "About.", (), (0, 0), points, evaluate, lambda rows: [])
+command.NAMES, command.study = ("slow",), lambda name: slow
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def table(folder):
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def tasks(count=6, version=1):
+    return [Task("planted", version, {"x": x}, seed) for x in range(1, count + 1) for seed in range(2)]
+
+
+def planted(point, seed):
+    return [{"y": (1 + seed) * point["x"] ** -0.5}]
+
+
+def counting(calls, point, seed):
+    calls.append((point["x"], seed))
+    return planted(point, seed)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def started(tmp_path, *options):
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    arguments = [sys.executable, str(tmp_path / "slow.py"), "slow", "--output", str(tmp_path / "out"), *options]
+    return subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, cwd=tmp_path
+    )
+
+
+def finished(tmp_path):
+    return len(list((tmp_path / "out" / "points").glob("*.json")))
+
+
+@pytest.mark.parametrize(("signals", "jobs"), [([signal.SIGKILL], 1), ([signal.SIGINT], 1), ([signal.SIGINT], 2)])
+def test_a_run_that_was_ended_goes_on_where_it_stopped(tmp_path, signals, jobs):
+    first = started(tmp_path, "--jobs", str(jobs))
+    wait_for(lambda: finished(tmp_path) >= 3)
+    os.killpg(first.pid, signals[0])
+    message = first.communicate(timeout=60)[1]
+    kept = finished(tmp_path)
+    assert 3 <= kept < 40
+    assert not (tmp_path / "out" / "curves.csv").exists()
+    if signals[0] == signal.SIGINT:
+        assert first.returncode == 130, message
+        assert f"{kept} of 40 points are kept" in " ".join(message.split())
+        assert "Run the same command again" in message
+    second = started(tmp_path, "--jobs", "2")
+    message = second.communicate(timeout=120)[1]
+    assert second.returncode == 0, message
+    assert f"40 of 40 points are there, {kept} of them from an earlier run" in message
+    assert [float(row["y"]) for row in table(tmp_path / "out")] == [x**-0.5 for x in range(1, 41)]
+
+
+def test_only_what_is_missing_changed_or_damaged_is_evaluated(tmp_path):
+    calls = []
+    evaluate = partial(counting, calls)
+    whole = run(evaluate, tasks(), tmp_path, pool=Pool())
+    assert len(calls) == 12
+    assert run(evaluate, tasks(8), tmp_path, pool=Pool()).reused == 12
+    assert sorted(calls[12:]) == list(product((7, 8), (0, 1)))
+    (tmp_path / f"{tasks()[3].digest}.json").write_text('{"records": [')
+    again = run(evaluate, tasks(), tmp_path, pool=Pool())
+    assert (again.rows, again.reused, len(calls)) == (whole.rows, 11, 17)
+    run(evaluate, tasks(version=2), tmp_path, pool=Pool())
+    run(evaluate, tasks(), tmp_path, pool=Pool(), fresh=True)
+    assert len(calls) == 17 + 24
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def failing_study(faults):
+    def evaluate(point, seed):
+        if point["x"] in faults:
+            raise RuntimeError("a planted fault")
+        return [{"y": {3: [1.0], 4: float("nan")}.get(point["x"], point["x"])}]
+
+    return Study("bias", 1, "T", "A.", (), (1, 1), lambda _: [{"x": x} for x in range(6)], evaluate, lambda rows: [])
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_point_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys, jobs):
+    monkeypatch.setattr(command, "NAMES", ("bias",))
+    monkeypatch.setattr(command, "study", lambda name: failing_study({1}))
+    assert command.main(["bias", "--output", str(tmp_path), "--jobs", jobs]) == 1
+    told = capsys.readouterr().err
+    assert "3 of 6 points are there" in told
+    assert "{'x': 1}, seed 0: RuntimeError: a planted fault" in told
+    failures = json.loads((tmp_path / "summary.json").read_text())["failures"]
+    assert [failure["point"]["x"] for failure in failures] == [1, 3, 4]
+    assert "Traceback" in failures[0]["trace"]
+    assert "write several records" in failures[1]["error"]
+    assert "use None for what does not exist" in failures[2]["error"]
+    assert [row["x"] for row in table(tmp_path)] == ["0", "2", "5"]
+    monkeypatch.setattr(command, "study", lambda name: failing_study(set()))
+    assert command.main(["bias", "--output", str(tmp_path), "--jobs", jobs]) == 1
+    assert [row["x"] for row in table(tmp_path)] == ["0", "1", "2", "5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["bias", "--n", "0"], "--n must be a whole number in [1, 1000000], got 0"),
+        (["bias", "--n", "4", "50000"], "--n of `bias` must lie in [1, 20000], got 50000"),
+        (["bias", "--n", "4.5"], "--n must be a whole number in [1, 1000000], got 4.5"),
+        (["reward", "--steps", "-3"], "--steps must be a whole number in [1, 1000000], got -3"),
+        (["reward", "--radius", "nan"], "--radius must be a number in [0, 1], got nan"),
+        (["reward", "--jobs", "0"], "--jobs must be a whole number in [1, 1024], got 0"),
+        (["bias", "--ambiguity", "tv:2"], "must lie in [0, 1], got 2.0"),
+        (["bias", "--ambiguity", "erm"], "must be a set such as tv:0.2, got erm"),
+        (["dpo", "--ambiguity", "tv:0.2,by=group"], "must have no by=COLUMN"),
+        (["shift", "--ambiguity", "tv:0.2,by=source"], "write by=group"),
+        (["shift", "--radius", "0.95"], "must lie in [0, 0.9], got 0.95"),
+        (["bias", "--steps", "5"], "unrecognized arguments: --steps 5"),
+        (["bias", "--grid", "huge"], "'huge' (choose from"),
+        (["biass"], "invalid choice: 'biass'"),
+        (["npg", "--output", __file__], "is a file: choose another path"),
+    ],
+)
+def test_a_bad_request_is_one_sentence_and_status_two(capsys, options, sentence):
+    assert command.main(options) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("backend", "package"), [("ray", "ray"), ("dask", "dask")])
+def test_a_backend_that_is_not_there_says_how_to_install_it(tmp_path, monkeypatch, capsys, backend, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert command.main(["bias", "--n", "2", "--output", str(tmp_path), "--backend", backend]) == 2
+    assert f"pip install {package}" in capsys.readouterr().err.replace("'", "")
+
+
+@pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.3])
+def test_the_slope_of_a_planted_power_law_is_recovered(exponent):
+    x = 2.0 ** np.arange(3, 12)
+    noise = np.random.default_rng(1).normal(0, 0.1, (20, x.size))
+    rows = [
+        {"seed": s, "n": float(n), "gap": float(3 * n**exponent * np.exp(e))}
+        for s, line in enumerate(noise)
+        for n, e in zip(x, line, strict=True)
+    ]
+    found = curve(rows, "n", "gap", "planted", where={}, fit=(8, 2048)).slope
+    assert found.kind == "seeds"
+    assert found.low < exponent < found.high
+    assert found.high - found.low < 0.06
+    slopes = [linregress(np.log(x), np.log(3 * x**exponent * np.exp(line))).slope for line in noise]
+    half = t.ppf(0.975, 19) * np.std(slopes, ddof=1) / 20**0.5
+    assert (found.low, found.high) == pytest.approx((np.mean(slopes) - half, np.mean(slopes) + half), abs=1e-12)
+    alone, y = fit_slope(x, 3 * x**exponent * np.exp(noise[0])), np.log(3 * x**exponent * np.exp(noise[0]))
+    expected = linregress(np.log(x), y)
+    assert alone.value == pytest.approx(expected.slope, abs=1e-12)
+    assert alone.high - alone.value == pytest.approx(t.ppf(0.975, x.size - 2) * expected.stderr, abs=1e-12)
+
+
+def test_a_slope_uses_its_range_only_and_no_rows_are_mixed_up():
+    rows = [{"seed": 0, "kind": k, "n": n, "y": 1 / n if n > 4 else 7.0} for k in "ab" for n in (1, 2, 4, 8, 16, 32)]
+    assert curve(rows, "n", "y", "", where={"kind": "a"}, fit=(8, 99)).slope.value == pytest.approx(-1)
+    assert curve(rows, "n", "y", "", where={"kind": "a"}, fit=(16, 99)).slope is None
+    with pytest.raises(ValueError, match="name more columns"):
+        curve(rows, "n", "y", "", where={})
+    with pytest.raises(ValueError, match="three positive x"):
+        fit_slope([1, 2, 3], [1, 0, 1])
+
+
+def test_a_figure_with_nothing_but_one_point_and_a_zero_is_drawn(tmp_path):
+    rows = [{"seed": s, "n": 1, "y": 0.0} for s in range(3)]
+    line = curve(rows, "n", "y", "flat", where={})
+    draw([Panel("t", "x", "y", (line,))], tmp_path / "a.png", title="t", caption="c")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_simulate_loads_neither_torch_nor_a_plotting_library_before_it_needs_one():
+    code = "import sys, synthetic.simulate as s\ntry: s.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'matplotlib', 'joblib', 'statsmodels', 'cvxpy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bias|reward|dpo|npg|shift" in done.stdout

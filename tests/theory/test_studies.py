@@ -1,0 +1,131 @@
+"""The studies of `robust-rlhf simulate`: reproducible tables, measurements that obey the theory drawn beside them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+import synthetic.simulate as command
+from dro_core import CVaR, TotalVariation, bias_bound, worst_case
+from synthetic.studies import NAMES, Choices, study
+
+SMALL_RUN = ["--n", "4", "32", "--steps", "16", "--radius", "0.1", "--dimension", "2", "3", "--seeds", "2"]
+TINY = {
+    "bias": ["--n", "2", "4", "8", "16", "--radius", "0.1", "0.2"],
+    "reward": ["--ambiguity", "tv:0.2", "erm", *SMALL_RUN],
+    "dpo": ["--ambiguity", "cvar:0.5", *SMALL_RUN],
+    "npg": ["--ambiguity", "tv:0.2", "--steps", "8", "--radius", "0.1", "--seeds", "2"],
+    "shift": ["--ambiguity", "tv:0.1", "tv:0.2,by=group", "--n", "60", "120", "--radius", "0", "0.2", "--seeds", "2"],
+}
+
+
+def simulate(name, folder, *options):
+    return command.main([name, "--output", str(folder), *TINY[name], *options])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Folder of a run of a study, made once."""
+    folder = tmp_path_factory.mktemp("studies")
+
+    def run(name):
+        if not (folder / name / "curves.csv").exists():
+            assert simulate(name, folder / name) == 0
+        return folder / name
+
+    return run
+
+
+def rows_of(folder):
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_does_not_depend_on_jobs_or_on_resuming(tmp_path, tiny, name):
+    assert simulate(name, tmp_path, "--jobs", "2") == 0
+    table = (tmp_path / "curves.csv").read_bytes()
+    assert table == (tiny(name) / "curves.csv").read_bytes()
+    for path in sorted((tmp_path / "points").iterdir())[::9]:
+        path.unlink()
+    assert simulate(name, tmp_path) == 0
+    assert table == (tmp_path / "curves.csv").read_bytes()
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
+
+
+def test_dask_gives_the_same_table(tmp_path, tiny):
+    pytest.importorskip("distributed")
+    assert simulate("bias", tmp_path, "--backend", "dask", "--jobs", "2") == 0
+    assert (tiny("bias") / "curves.csv").read_bytes() == (tmp_path / "curves.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "small", "large"), [
+    ("bias", "bias", "bound"), ("reward", "gap", "bound"), ("dpo", "gap", "bound"), ("npg", "worst_gap", "bound"),
+    ("shift", "best_worst_loss", "worst_loss"), ("shift", "best_shifted_loss", "shifted_loss"),
+])  # fmt: skip
+def test_what_is_measured_obeys_the_theory_beside_it(tiny, name, small, large):
+    pairs = [(float(row[small]), float(row[large])) for row in rows_of(tiny(name)) if row[large]]
+    assert len(pairs) > 8
+    assert all(low <= high + 1e-9 for low, high in pairs)
+    assert any(low > 0 for low, _ in pairs)
+
+
+def evaluated(name, **point):
+    return study(name).evaluate(point, 0)[0]
+
+
+@pytest.mark.parametrize("n", [4, 30])
+def test_bias_figures_agree_with_formulas_by_hand(n):
+    ones = np.arange(n + 1)
+    plugin = np.where(ones > 0, np.minimum(ones / n + 0.2, 1), 0) @ binom.pmf(ones, n, 0.01)
+    point = {"law": "bernoulli", "rare": 0.01, "ambiguity": "tv:0.2", "n": n}
+    assert evaluated("bias", **point)["bias"] == pytest.approx(0.21 - plugin, abs=1e-12)
+    # The bound of CVaR is attained by a loss of chance alpha, and plain total variation at ever rarer losses.
+    worst = evaluated("bias", law="worst", rare=None, ambiguity="cvar:0.2", n=n)
+    assert worst["bias"] == pytest.approx(bias_bound(CVaR(0.2), n, 1.0), rel=1e-9)
+    assert evaluated("bias", law="worst", rare=None, ambiguity="tv:0.2", n=n)["bias"] == pytest.approx(0.2, abs=1e-4)
+
+
+def test_a_longer_run_on_full_batches_comes_closer_and_one_on_small_minibatches_does_not():
+    def gap(n, steps):
+        return evaluated("reward", algorithm="reward", ambiguity="tv:0.2", T=steps, n=n, d=2, beta=None)["gap"]
+
+    assert gap(None, 256) < gap(None, 16) / 4
+    assert gap(4, 256) > 3 * gap(None, 256)
+
+
+def test_plain_and_robust_policies_part_only_where_the_policy_class_is_too_small(tiny):
+    rows = rows_of(tiny("npg"))
+    for case, agree in (("tabular", True), ("realizable", True), ("misspecified", False)):
+        plain, robust = (
+            np.array([float(row["worst_gap"]) for row in rows if (row["case"], row["method"]) == (case, method)])
+            for method in ("plain", "robust")
+        )
+        assert plain.size > 7
+        assert np.allclose(plain, robust, atol=1e-9) is agree
+
+
+def test_shifted_losses_are_losses_of_the_shifted_population():
+    from synthetic.studies.shift import _fit, population
+
+    parameters, problem = np.array(_fit("misspecified", "tv:0.2,by=group", 60, 0)), population("misspecified")
+    found = evaluated("shift", case="misspecified", ambiguity="tv:0.2,by=group", n=60, shift=0.3)
+    masses = problem.masses.copy()
+    masses[:32] *= 0.6 / 0.9
+    masses[32:] *= 0.4 / 0.1
+    margins = problem.differences @ parameters
+    losses, first = np.logaddexp(0, [-margins, margins]), np.array([problem.first, 1 - problem.first])
+    assert found["shifted_loss"] == pytest.approx(float((masses * first * losses).sum()))
+    worst = worst_case(losses.ravel(), TotalVariation(0.3), reference=(problem.masses * first).ravel()).value
+    assert found["worst_loss"] == pytest.approx(float(worst))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grids_have_no_point_twice_and_the_full_one_is_larger(name):
+    quick, full = (study(name).points(Choices(full=size)) for size in (False, True))
+    texts = [json.dumps(point, sort_keys=True) for point in full]
+    assert len(set(texts)) == len(texts)
+    assert len(full) * max(study(name).seeds[1], 1) > len(quick) * study(name).seeds[0]
