@@ -7,6 +7,7 @@ import importlib
 import os
 import pickle
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,7 @@ def _start(folder: str) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(part) for part in sys.path]  # "" is this folder
     own = {"PYTHONPATH": os.pathsep.join(path), "HYPOTHESIS_STORAGE_DIRECTORY": folder}
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", "from proofs_check._workers import serve; serve()"],
+        [sys.executable, "-P", "-c", "from proofs_check._workers import serve; serve()", folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -250,11 +251,12 @@ def serve() -> None:
 
 
 def _listen(requests: Any, tasks: SimpleQueue[Task]) -> None:
-    """Leave at once when the other side is gone, even in the middle of a check."""
+    """Leave at once when the other side is gone, even in the middle of a check, and clean up in its place."""
     try:
         while True:
             tasks.put(pickle.load(requests))
     finally:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
         os._exit(0)
 
 

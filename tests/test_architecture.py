@@ -59,7 +59,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT.parent)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["verify", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["verify", "--help"], ["simulate", "--help"]])
 def test_help_and_verify_never_load_torch(command):
     code = (
         f"import sys, robust_rlhf\ntry: robust_rlhf.main({command!r})\nexcept SystemExit: pass\n"

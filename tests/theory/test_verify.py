@@ -242,13 +242,16 @@ def test_an_interrupt_keeps_what_is_finished(planted, tmp_path, group):
 
 
 def test_processes_leave_when_the_command_is_killed(planted, tmp_path):
-    process = start([*planted, "alone"], cwd=tmp_path)
+    (tmp_path / "temporary").mkdir()
+    process = start([*planted, "alone"], cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path / "temporary")})
     wait_for((tmp_path / "pid").exists)
     worker = int((tmp_path / "pid").read_text())
     assert alive(worker)
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
     process.kill()
     process.communicate(timeout=30)
     wait_for(lambda: not alive(worker), seconds=10)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_one_claim_is_shown_in_full(planted, capsys):
