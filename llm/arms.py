@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import Pair, length_baseline
-from .evaluate import checked_margins, rows_by, summarise_rows, worst_category
+from .evaluate import rows_by, summarise_rows, worst_category
 from .intervals import (
     Interval,
     accuracy_interval,
@@ -26,6 +26,7 @@ from .intervals import (
     paired_difference,
     paired_p,
 )
+from .scoring import checked_margins
 
 Array = NDArray[np.float64]
 LEVEL = 0.95

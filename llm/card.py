@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _LIBRARIES = (
     "robust-rlhf",
@@ -17,6 +17,26 @@ _LIBRARIES = (
     "scipy",
     "statsmodels",
 )
+
+
+class _Kind(NamedTuple):
+    pipeline: str
+    tag: str
+    text: str
+
+
+_KINDS = {
+    "Reward model": _Kind(
+        "text-classification",
+        "reward-model",
+        "One output, the reward of an answer to a prompt; trained on preference pairs with robust-rlhf",
+    ),
+    "Policy": _Kind(
+        "text-generation",
+        "dpo",
+        "A language model trained on preference pairs by direct preference optimisation, with robust-rlhf",
+    ),
+}
 
 
 def environment() -> dict[str, str]:
@@ -37,19 +57,19 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         record: What ``run.json`` holds.
         metrics: Suite records of ``llm.evaluate.summarise`` by suite name, when the model was evaluated.
     """
-    config, data = record["config"], record["data"]
+    config, data, kind = record["config"], record["data"], _KINDS[record["kind"]]
     train = data["train"]
     cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: text-classification",
-        "tags: [reward-model, distributionally-robust-optimization, robust-rlhf]",
+        f"pipeline_tag: {kind.pipeline}",
+        f"tags: [{kind.tag}, distributionally-robust-optimization, robust-rlhf]",
         "---",
-        "# Reward model",
+        f"# {record['kind']}",
         "",
-        "One output, the reward of an answer to a prompt; Bradley-Terry loss on preference pairs, trained with",
-        "robust-rlhf against the worst reweighting of each effective batch.",
+        kind.text,
+        "against the worst reweighting of each effective batch.",
         "",
         "| | |",
         "|---|---|",
@@ -65,6 +85,7 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         f"learning rate {record['learning_rate']:g} |",
         f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
         f"| exported iterate | {config['final']} |",
+        *_special(record),
         f"| training time | {record['seconds']:.0f} s on {record['environment']['device']} |",
         "",
         *(_results(metrics) if metrics else ["Not evaluated.", ""]),
@@ -74,6 +95,20 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         "",
     ]
     return "\n".join(lines)
+
+
+def _special(record: dict[str, Any]) -> list[str]:
+    """Rows that only some runs have."""
+    config, rows = record["config"], []
+    if "beta" in config:
+        reference = _model_name(config["reference_model"] or config["model"])
+        rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
+    if config["lora_rank"]:
+        export = "merged" if config["merge_adapter"] else "exported alone"
+        rows.append(f"| adapter | LoRA of rank {config['lora_rank']}, {export} |")
+    if record["forced"]:
+        rows.append(f"| **changed on the way (--force)** | {'; '.join(record['forced'])} |")
+    return rows
 
 
 def _version(name: str) -> str:

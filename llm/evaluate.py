@@ -9,22 +9,19 @@ nothing else should not impress.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from rich.progress import track
 from scipy.stats import spearmanr
 from torch import nn
 
 from dro_core import CVaR, robust_loss
 
 from .data import Pair, length_baseline
-from .encoding import PairCollator, encode_pairs
 from .intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
+from .scoring import MarginOf, Margins, checked_margins, reward_margins, score_pairs
 from .tables import json_ready, render_comparison, render_table, write_metrics
 
 __all__ = [
@@ -37,53 +34,7 @@ __all__ = [
     "write_metrics",
 ]
 
-Margins: TypeAlias = NDArray[np.float64]
-
 TAIL = 0.1  # the CVaR loss is the mean loss of this worst share of the pairs
-
-
-def score_pairs(
-    model: nn.Module,
-    tokenizer: Any,
-    pairs: Sequence[Pair],
-    *,
-    max_length: int,
-    batch_size: int = 32,
-    progress: bool = False,
-) -> Margins:
-    """Reward margins r(chosen) - r(rejected) of every pair.
-
-    Pairs of similar length share a batch, so little is spent on padding; the order of the result is that of
-    ``pairs``. Runs in evaluation mode, without gradients, on the device of the model, and leaves the
-    model in the mode it was found in.
-
-    Args:
-        model: Any sequence classifier of transformers with one output.
-        tokenizer: The tokenizer that belongs to it.
-        pairs: n preference pairs.
-        max_length: Token limit of prompt and answer together.
-        batch_size: Pairs per forward pass, so twice as many sequences.
-        progress: Show a progress bar on the terminal.
-
-    Returns:
-        float64 margins of shape (n,).
-
-    Raises:
-        FloatingPointError: If a margin is nan or infinite; names the pairs.
-    """
-    margins = np.zeros(len(pairs))
-    if not len(pairs):
-        return margins
-    encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
-    collate = PairCollator(tokenizer)
-    rows = [encoded[row] for row in range(len(pairs))]
-    lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
-    order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with _evaluation_mode(model), torch.inference_mode():
-        for batch in track(batches, "scoring", transient=True, disable=not progress):
-            margins[batch] = _batch_margins(model, collate([rows[row] for row in batch]))
-    return checked_margins(pairs, margins, FloatingPointError)
 
 
 def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, Any]:
@@ -146,13 +97,12 @@ def evaluate_model(
     *,
     max_length: int,
     batch_size: int = 32,
+    margin_of: MarginOf = reward_margins,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Score and summarise every suite: ``{"suites": {name: summary}, "margins": {name: array}}``."""
-    margins = {
-        name: score_pairs(model, tokenizer, pairs, max_length=max_length, batch_size=batch_size, progress=progress)
-        for name, pairs in suites.items()
-    }
+    scored: Any = {"max_length": max_length, "batch_size": batch_size, "margin_of": margin_of, "progress": progress}
+    margins = {name: score_pairs(model, tokenizer, pairs, **scored) for name, pairs in suites.items()}
     return {
         "suites": {name: summarise(pairs, margins[name]) for name, pairs in suites.items()},
         "margins": margins,
@@ -169,37 +119,6 @@ def worst_category(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         return None
     name = min(categories, key=lambda key: categories[key]["accuracy"])
     return {"name": name, **categories[name]}
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    # Module by module: a frozen part may be in evaluation mode inside a model in training mode.
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training:
-            module.training = was_training
-
-
-def _batch_margins(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Margins:
-    device = next(model.parameters()).device
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    chosen, rejected = model(**inputs).logits[:, 0].double().cpu().chunk(2)
-    return (chosen - rejected).numpy()
-
-
-def checked_margins(pairs: Sequence[Pair], margins: ArrayLike, error: type[Exception] = ValueError) -> Margins:
-    """The margins as float64 of shape (n,); raises ``error`` naming the pairs where they are not finite."""
-    scores = np.asarray(margins, dtype=np.float64)
-    if scores.shape != (len(pairs),):
-        raise ValueError(f"One margin per pair is needed: got shape {scores.shape} for {len(pairs)} pairs.")
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if len(broken):
-        names = ", ".join(pairs[row].id for row in broken[:5]) + (", ..." if len(broken) > 5 else "")
-        raise error(f"{len(broken)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
-    return scores
 
 
 def rows_by(pairs: Sequence[Pair], field: str) -> dict[str, NDArray[np.intp]]:

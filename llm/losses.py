@@ -1,6 +1,14 @@
-"""Preference losses, one value per pair: the reduction belongs to the caller."""
+"""Preference losses, one value per pair: the reduction belongs to the caller.
+
+Every loss is a function of the margin h of a pair, positive where the model agrees with the label: a difference of
+rewards, or for a policy beta times the difference of its log-ratios to the reference (``dpo_margins``).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -23,3 +31,128 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     tensor([0.6931])
     """
     return -logsigmoid(chosen - rejected)
+
+
+def dpo_margins(policy: Tensor, reference: Tensor, *, beta: float) -> Tensor:
+    """Difference of the implicit rewards of the two answers of each pair [R23].
+
+        h_i = beta [log pi/pi_ref (y_i+ | x_i) - log pi/pi_ref (y_i- | x_i)]
+
+    Args:
+        policy: Log-probabilities of the answers under the policy in nats, shape ``(2 n,)``: n chosen, n rejected.
+        reference: The same under the reference policy.
+        beta: Strength of the KL regularisation.
+
+    >>> import torch
+    >>> dpo_margins(torch.tensor([-4.0, -7.0]), torch.tensor([-5.0, -6.0]), beta=0.1)
+    tensor([0.2000])
+    """
+    chosen, rejected = (policy - reference).chunk(2)
+    return beta * (chosen - rejected)
+
+
+PairLoss = Callable[[Tensor], Tensor]
+"""Margins ``(n,)`` to losses ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """l(h) = -log sigmoid(h), in nats: the negative log-likelihood of the label [R23]."""
+
+    def __call__(self, margins: Tensor) -> Tensor:
+        """From margins ``(n,)`` to losses ``(n,)``."""
+        return -logsigmoid(margins)
+
+
+@dataclass(frozen=True)
+class IPO:
+    """l(h) = (h/beta - 1/(2 beta))^2, with log-ratios summed over tokens, as printed in 2310.12036.
+
+    Code bases that divide the log-ratios by the number of tokens train on another loss.
+    """
+
+    beta: float
+
+    def __call__(self, margins: Tensor) -> Tensor:
+        """From margins ``(n,)`` to losses ``(n,)``."""
+        return ((margins - 0.5) / self.beta) ** 2
+
+
+@dataclass(frozen=True)
+class ConservativeDPO:
+    """l(h) = -(1-e) log sigmoid(h) - e log sigmoid(-h): labels are wrong with probability e, 0 <= e < 1/2."""
+
+    flip: float
+
+    def __post_init__(self) -> None:
+        _check_flip(self.flip)
+
+    def __call__(self, margins: Tensor) -> Tensor:
+        """From margins ``(n,)`` to losses ``(n,)``."""
+        return -(1 - self.flip) * logsigmoid(margins) - self.flip * logsigmoid(-margins)
+
+
+@dataclass(frozen=True)
+class UnbiasedDPO:
+    """l(h) = [-(1-e) log sigmoid(h) + e log sigmoid(-h)] / (1-2e), rDPO of 2403.00409.
+
+    Its mean over labels flipped with probability e is the sigmoid loss of the true labels. It falls without bound as h
+    grows, so a worst-case weight never rests long on a pair that is fitted far.
+    """
+
+    flip: float
+
+    def __post_init__(self) -> None:
+        _check_flip(self.flip)
+
+    def __call__(self, margins: Tensor) -> Tensor:
+        """From margins ``(n,)`` to losses ``(n,)``."""
+        return ((self.flip - 1) * logsigmoid(margins) + self.flip * logsigmoid(-margins)) / (1 - 2 * self.flip)
+
+
+@dataclass(frozen=True)
+class GradientPenalised(Sigmoid):
+    """l(h) + penalty ||grad_x l(h)||_2, x the input embeddings of the pair: WDPO of 2502.01930.
+
+    Called with margins this is the first term; the trainer, which has the embeddings, adds the second.
+    """
+
+    penalty: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.penalty >= 0:
+            raise ValueError(f"the gradient penalty of wdpo must be at least 0, got {self.penalty}")
+
+
+def _check_flip(flip: float) -> None:
+    if not 0 <= flip < 0.5:
+        raise ValueError(
+            f"the share of flipped labels must lie in [0, 0.5), got {flip}: half flipped labels say nothing"
+        )
+
+
+def parse_pair_loss(spec: str, *, beta: float) -> PairLoss:
+    """Read a loss from text: ``sigmoid``, ``ipo``, ``cdpo:0.1``, ``rdpo:0.1`` or ``wdpo:0.01``.
+
+    Raises:
+        ValueError: Unknown name, or a number that is missing, malformed or outside its interval.
+
+    >>> parse_pair_loss("cdpo:0.1", beta=0.1)
+    ConservativeDPO(flip=0.1)
+    """
+    name, colon, text = spec.strip().partition(":")
+    plain: dict[str, PairLoss] = {"sigmoid": Sigmoid(), "ipo": IPO(beta)}
+    sized: dict[str, Any] = {
+        "cdpo": ConservativeDPO,
+        "rdpo": UnbiasedDPO,
+        "wdpo": lambda penalty: GradientPenalised(penalty=penalty),
+    }
+    if name in plain and not colon:
+        return plain[name]
+    if name not in sized:
+        raise ValueError(f"unknown loss {spec!r}: the known ones are sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01")
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"the loss {spec!r} lacks its number, as in '{name}:0.1'") from None
+    return sized[name](number)

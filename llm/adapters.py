@@ -1,0 +1,76 @@
+"""Low-rank adapters through peft: put on before training, merged on export, found again on loading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from .config import ConfigError, TrainConfig
+from .fetching import ModelError
+
+_SETTINGS = "adapter_config.json"
+
+
+def with_adapter(model: PreTrainedModel, config: TrainConfig, *, task: str) -> nn.Module:
+    """The model as ``config`` wants it trained: itself, or frozen under a new adapter of ``lora_rank``.
+
+    Args:
+        model: The model to start from.
+        config: Rank, scale, dropout and targets of the adapter.
+        task: What peft calls the kind of model; with ``SEQ_CLS`` the head is trained whole beside the adapter.
+
+    Raises:
+        ConfigError: peft is missing, or no module has the name of a target.
+    """
+    if not config.lora_rank:
+        return model
+    peft = _peft()
+    targets = config.lora_targets
+    settings = peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets[0] if targets == ["all-linear"] else targets,
+        task_type=task,
+    )
+    try:
+        return peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
+
+
+def merged(model: Any, *, merge: bool) -> PreTrainedModel:
+    """What is exported: the model with its adapter folded into the weights, or (``merge`` off) the adapter alone."""
+    return model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") else model
+
+
+def split_adapter(name: str) -> tuple[str, str | None]:
+    """The base model and the adapter of a folder that holds an adapter; any other name is a model by itself.
+
+    Raises:
+        ModelError: The adapter does not say what it belongs to.
+    """
+    settings = Path(name) / _SETTINGS
+    if not settings.exists():
+        return name, None
+    base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{name} holds an adapter without the name of its base model: add it to {_SETTINGS}")
+    return base, name
+
+
+def merge_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
+    """The base model with the adapter of ``folder`` folded into its weights."""
+    return _peft().PeftModel.from_pretrained(model, folder).merge_and_unload()
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError:
+        raise ConfigError("adapters need peft: pip install peft") from None
+    return peft

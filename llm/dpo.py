@@ -1,0 +1,185 @@
+"""Direct preference optimisation against the worst reweighting of each effective batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from .checkpoints import write_folder
+from .config import DPOConfig
+from .data import Pair
+from .encoding import EncodedPairs
+from .logprobs import answer_logps
+from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
+from .models import ModelError, load_policy, tiny_policy
+from .pairs import PairTrainer
+from .processes import on_main_process
+from .reference import put_reference
+from .scoring import MarginOf, policy_margins
+from .training import Task, Trained, train_run
+
+REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch
+
+
+class DPOTrainer(PairTrainer):
+    """``RobustTrainer`` with a loss of the DPO margin h = beta [log pi/pi_ref (y+) - log pi/pi_ref (y-)] [R23].
+
+    The reference is, in this order: the log-probabilities that batches carry (``EncodedPairs.put_reference``), the
+    model ``reference``, or the policy with its adapter switched off. It is evaluated once per effective batch, also
+    where the trainer makes two passes.
+
+    Args:
+        beta: Strength of the KL regularisation.
+        pair_loss: Loss of one pair as a function of its margin.
+        reference: A second model, or None.
+        **kwargs: Everything ``RobustTrainer`` takes.
+
+    Raises:
+        ValueError: There is no reference, or a second model under FSDP or DeepSpeed.
+    """
+
+    def __init__(self, *, beta: float, pair_loss: PairLoss, reference: nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.beta, self.pair_loss, self.reference = beta, pair_loss, None
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if sharded and isinstance(pair_loss, GradientPenalised):
+            raise ValueError("wdpo reads the embeddings outside the sharded model: use another loss, or DDP")
+        if sharded and reference is not None:
+            raise ValueError("a second reference model is not sharded here: use reference=precomputed or adapter")
+        if reference is not None:
+            self.reference = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Differences of the implicit rewards, shape ``(n,)``."""
+        inputs = self.with_constants(model, inputs)
+        return dpo_margins(answer_logps(model, inputs), inputs["reference"], beta=self.beta)
+
+    def with_constants(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with the reference log-probabilities ``(2 n,)`` in it."""
+        if "reference" in inputs:
+            return inputs
+        with torch.no_grad(), self._reference_of(model) as reference:
+            return {**inputs, "reference": answer_logps(reference, inputs)}
+
+    @contextmanager
+    def _reference_of(self, model: nn.Module) -> Iterator[nn.Module]:
+        if self.reference is not None:
+            yield self.reference
+            return
+        policy = self.accelerator.unwrap_model(model)
+        if not hasattr(policy, "disable_adapter"):
+            raise ValueError("DPO needs a reference: pass one, train an adapter, or use EncodedPairs.put_reference")
+        with policy.disable_adapter():  # pyright: ignore[reportCallIssue]
+            yield model
+
+    def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Loss of every pair, shape ``(n,)``, with the gradient penalty where the loss has one."""
+        if isinstance(self.pair_loss, GradientPenalised) and self.pair_loss.penalty:
+            return self._penalised(model, inputs, self.pair_loss.penalty)
+        return super().example_losses(model, inputs)
+
+    def _penalised(self, model: nn.Module, inputs: dict[str, Tensor], penalty: float) -> Tensor:
+        """l_i + penalty ||grad of l_i in the embeddings of pair i||_2; pairs share nothing, so one pass gives all."""
+        inputs, training = self.with_constants(model, inputs), torch.is_grad_enabled()
+        embed = self.accelerator.unwrap_model(model).get_input_embeddings()  # pyright: ignore[reportCallIssue]
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if training else nullcontext():  # twice differentiable
+            embeddings = embed(inputs["input_ids"])
+            embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
+            logps = answer_logps(model, inputs, embeddings=embeddings)
+            losses = self.pair_loss(dpo_margins(logps, inputs["reference"], beta=self.beta))
+            (slopes,) = torch.autograd.grad(losses.sum(), embeddings, create_graph=training)
+            squares = slopes.float().flatten(1).square().sum(dim=1)
+            chosen, rejected = squares.chunk(2)
+            losses = losses + penalty * (chosen + rejected + 1e-20).sqrt()
+        return losses if training else losses.detach()
+
+
+class DPOTask(Task[DPOConfig]):
+    """A causal model trained by DPO."""
+
+    card = "Policy"
+    adapter_task = "CAUSAL_LM"
+    second: PreTrainedModel | None = None
+
+    def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
+        config = self.config
+        if config.model == "tiny":
+            texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
+            model, tokenizer = tiny_policy(texts, max_length=config.max_length)
+        else:
+            model, tokenizer = load_policy(config.model, **self.loading())
+        if config.reference_kind() == "model" or config.reference_model:
+            self.second = self._second(model, tokenizer)
+        return model, tokenizer
+
+    def trainer(self, **common: Any) -> DPOTrainer:
+        """The trainer of the run; precomputed log-probabilities come later, through the data."""
+        online = self.config.reference_kind() == "model"
+        return DPOTrainer(
+            beta=self.config.beta, pair_loss=self.pair_loss, reference=self.second if online else None, **common
+        )
+
+    @property
+    def pair_loss(self) -> PairLoss:
+        """The loss of one pair."""
+        return parse_pair_loss(self.config.loss, beta=self.config.beta)
+
+    def margin_of(self, output: Path) -> MarginOf:
+        """By its implicit rewards against the reference, which is loaded again."""
+        name = self.config.reference_model or self.config.model
+        reference, _ = load_policy(str(output / REFERENCE) if name == "tiny" else name, **self.loading())
+        return policy_margins(reference, beta=self.config.beta)
+
+    def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
+        """Compute the reference log-probabilities, or read them; before the first step the policy is the reference."""
+        if self.config.model == "tiny":  # it exists nowhere else
+            on_main_process(lambda: self._keep_start(trainer, output / REFERENCE))
+        if self.config.reference_kind() != "precomputed":
+            return
+        cache = Path(self.config.reference_cache or output / "reference.npz")
+        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        datasets = {name: pairs for name, pairs in named.items() if isinstance(pairs, EncodedPairs)}
+        reference: Any = self.second if self.second is not None else trainer.model
+        collator: Any = trainer.data_collator
+        put_reference(reference, datasets, collator, arguments, cache=cache)
+        self.second = None  # its memory is free for training
+
+    @staticmethod
+    def _keep_start(trainer: PairTrainer, folder: Path) -> None:
+        if not folder.exists():
+            model, tokenizer = cast(Any, trainer.model), cast(Any, trainer.processing_class)
+            model = model.get_base_model() if hasattr(model, "get_base_model") else model
+            write_folder(folder, lambda partial: (model.save_pretrained(partial), tokenizer.save_pretrained(partial)))
+
+    def _second(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The reference policy as a model of its own, frozen."""
+        name = self.config.reference_model
+        if name is None:
+            return copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
+        second, its_tokenizer = load_policy(name, **self.loading())
+        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ModelError(
+                f"the policy {self.config.model} and the reference {name} have different vocabularies, so their "
+                "log-probabilities are not of the same tokens: choose a reference with the policy's tokenizer"
+            )
+        return second.requires_grad_(requires_grad=False).eval()
+
+
+def train_dpo(config: DPOConfig, arguments: TrainingArguments) -> Trained:
+    """Train a policy by DPO; the run folder holds checkpoints, ``model/``, ``run.json``.
+
+    Raises:
+        ModelError: A model cannot be loaded, or policy and reference have different vocabularies.
+        StaleReferenceError: The reference cache belongs to other weights or pairs.
+        DataError, FileExistsError, NonFiniteLoss, CheckpointError, Interrupted: See ``train_run``.
+    """
+    return train_run(DPOTask(config), arguments)

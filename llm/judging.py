@@ -1,0 +1,61 @@
+"""The command `evaluate`: one or two finished models on preference files."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
+from .models import ModelError, check_length, is_policy, load_policy, load_reward_model
+from .scoring import MarginOf, policy_margins, reward_margins
+from .selection import load_suites
+
+
+def judge(options: Namespace, files: Mapping[str, Path]) -> None:
+    """Judge ``options.model``, and ``options.against`` beside it; print tables, write metrics where asked."""
+    suites, _ = load_suites(dict(files), eval_pairs=options.eval_pairs)
+    console, names = Console(), [name for name in (options.model, options.against) if name]
+    judged: list[dict[str, Any]] = []
+    for name in names:
+        model, tokenizer, margin_of = _loaded(name, options)
+        max_length = options.max_length or _limit(model, tokenizer)
+        check_length(model, max_length)
+        judged.append(
+            evaluate_model(
+                model,
+                tokenizer,
+                suites,
+                max_length=max_length,
+                batch_size=options.batch_size,
+                margin_of=margin_of,
+                progress=True,
+            )
+        )
+        console.print(render_table(judged[-1]["suites"], title=f"Accuracy of {name}, %"))
+    comparisons = None
+    if options.against:
+        both = judged[0]["margins"], judged[1]["margins"]
+        comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
+        console.print(render_comparison(comparisons, names=(options.model, options.against)))
+    if options.output:
+        write_metrics(judged[0], suites, options.output, comparisons=comparisons)
+
+
+def _loaded(name: str, options: Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, MarginOf]:
+    trust = options.trust_remote_code
+    if not is_policy(name, trust_remote_code=trust):
+        return *load_reward_model(name, trust_remote_code=trust, new_head=False), reward_margins
+    if not options.reference:
+        raise ModelError(f"{name} is a policy, whose margins are relative to the one it started from: give --reference")
+    reference, _ = load_policy(options.reference, trust_remote_code=trust)
+    return *load_policy(name, trust_remote_code=trust), policy_margins(reference, beta=options.beta)
+
+
+def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens per answer as in training, where the tokenizer knows; at most what the model reads."""
+    return min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)

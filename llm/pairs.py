@@ -1,0 +1,96 @@
+"""What reward models and policies share when they are trained on pairs: batches, held-out metrics, the bar."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from .data import Pair
+from .losses import PairLoss, Sigmoid
+from .robust_trainer import RobustTrainer
+
+GROUPINGS = ("source", "category")  # what ``by=`` may name
+_PER_SEQUENCE = ("input_ids", "attention_mask", "answer_mask", "reference")
+
+
+class PairTrainer(RobustTrainer):
+    """``RobustTrainer`` on batches of ``llm.encoding.PairCollator``; subclasses say what the margin of a pair is.
+
+    Attributes:
+        pair_loss: From margins to losses, one per pair.
+    """
+
+    pair_loss: PairLoss = Sigmoid()
+
+    @abstractmethod
+    def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """How far the model prefers the chosen answer of every pair, shape ``(n,)``, float32, differentiable."""
+
+    def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Loss of every pair, shape ``(n,)``, in float32."""
+        return self.pair_loss(self.margins(model, inputs))
+
+    def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """The pairs ``rows``: their chosen and their rejected sequences."""
+        both = torch.cat([rows, rows + len(inputs["index"])])
+        sequences = {name: inputs[name][both] for name in _PER_SEQUENCE if name in inputs}
+        return {**sequences, "index": inputs["index"][rows]}
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Mean loss and the margins of one evaluation batch."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            margins = self.margins(model, inputs)
+        loss = self.pair_loss(margins).mean()
+        return (loss, None, None) if prediction_loss_only else (loss, margins, inputs["index"])
+
+
+def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss):
+    """The ``compute_metrics`` of a held-out set: accuracy and loss, and those of its worst category."""
+    categories = np.array([pair.category for pair in pairs])
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        correct = prediction.predictions > 0
+        losses = loss(torch.as_tensor(prediction.predictions)).numpy()
+        group = categories[prediction.label_ids]
+        return {
+            "accuracy": float(correct.mean()),
+            "worst_category_accuracy": float(min(correct[group == name].mean() for name in set(group))),
+            "worst_category_loss": float(max(losses[group == name].mean() for name in set(group))),
+        }
+
+    return metrics
+
+
+class StepBar(TrainerCallback):
+    """One bar for the optimizer steps, with the latest losses behind it instead of a line for every log."""
+
+    bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the bar, where a resumed run left off."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the latest mean and robust loss."""
+        logs = logs or {}
+        if self.bar is not None and "mean_loss" in logs:
+            self.bar.set_postfix({name: f"{logs[name]:.3f}" for name in ("mean_loss", "robust_loss")})
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

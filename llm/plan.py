@@ -1,0 +1,80 @@
+"""What a run would do, before it does it: batches, steps, passes, memory, and what the adversary will see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from transformers import TrainingArguments
+
+from .encoding import EncodedPairs
+from .selection import load_training_pairs
+from .training import Task, build_trainer
+
+_GIB = 2.0**30
+
+
+def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
+    """The plan of a run as a table; everything is loaded and checked as in the run, nothing is written."""
+    train, held_out, _ = load_training_pairs(task.config)
+    trainer, encoded = build_trainer(task, arguments, train, held_out)
+    table = Table(
+        title=f"Plan: {task.card.lower()} against {task.config.ambiguity}", box=SIMPLE_HEAD, show_header=False
+    )
+    rows = {
+        **_batches(arguments, len(train), ragged=not arguments.dataloader_drop_last),
+        "held-out pairs": f"{len(held_out):,}",
+        **_tokens(encoded),
+        **_memory(trainer.model, encoded, arguments),
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def _batches(arguments: TrainingArguments, pairs: int, *, ragged: bool) -> dict[str, str]:
+    micro, window, world = (
+        arguments.per_device_train_batch_size,
+        arguments.gradient_accumulation_steps,
+        arguments.world_size,
+    )
+    batches = pairs // (micro * world) if not ragged else -(-pairs // (micro * world))
+    per_epoch = max(-(-batches // window), 1)
+    steps = arguments.max_steps if arguments.max_steps > 0 else int(np.ceil(arguments.num_train_epochs * per_epoch))
+    effective = micro * window * world
+    return {
+        "training pairs": f"{pairs:,}",
+        "effective batch": f"{effective} = {micro} per device x {window} accumulated x {world} process(es)",
+        "optimizer steps": f"{steps:,} ({per_epoch:,} per epoch)",
+        "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone",
+    }
+
+
+def _tokens(encoded: EncodedPairs) -> dict[str, str]:
+    lengths = np.array([len(encoded[row][side]) for row in range(len(encoded)) for side in ("chosen", "rejected")])
+    cut = encoded.truncation
+    return {
+        "tokens a sequence": f"median {int(np.median(lengths))}, longest {lengths.max()}",
+        "cut": f"{cut.prompts_cut:,} prompts and {cut.answers_cut:,} answers of {cut.pairs:,} pairs",
+    }
+
+
+def _memory(model: Any, encoded: EncodedPairs, arguments: TrainingArguments) -> dict[str, str]:
+    """Weights, gradients and two Adam moments exactly; activations by the usual count of a transformer layer."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    size = next(model.parameters()).element_size()
+    state = total * size + trained * (size + 2 * size)
+    config: Any = model.config
+    width, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
+    longest = max(len(encoded[row][side]) for row in range(len(encoded)) for side in ("chosen", "rejected"))
+    tokens = 2 * arguments.per_device_train_batch_size * longest
+    per_token = (2 if arguments.activation_checkpointing else 34) * width * layers
+    activations = tokens * per_token * (2 if arguments.bf16 or arguments.fp16 else 4) / 2
+    return {
+        "parameters": f"{total / 1e6:,.1f} million, {trained / 1e6:,.1f} million trained",
+        "memory": f"{state / _GIB:.2f} GiB of weights, gradients and Adam's moments, and very roughly "
+        f"{activations / _GIB:.2f} GiB of activations for the longest micro-batch",
+    }

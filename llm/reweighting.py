@@ -1,0 +1,183 @@
+"""What decides the weights of an effective batch: an ambiguity set, or a published rule to compare with.
+
+A rule is asked for weights exactly where a set is asked for its worst case, so that a comparison changes
+nothing else. Dr. DPO tilts towards *small* losses: the opposite adversary, meant for noisy labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dro_core import AmbiguitySet, KLPenalty, parse_ambiguity, worst_case
+
+
+class Rule(Protocol):
+    """A reweighting that is no worst case; the methods are those a trainer also calls on an ambiguity set."""
+
+    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+        """Replace the name of a column (``by=source``) by its entries."""
+        ...
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The rule for the examples ``rows`` of the training set."""
+        ...
+
+    def with_strength(self, fraction: float) -> Self:
+        """The rule weakened towards uniform weights, fraction in (0, 1]."""
+        ...
+
+    def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
+        """Weights ``(n,)`` that sum to 1, from losses ``(n,)`` and reference masses ``(n,)``."""
+        ...
+
+
+Reweighting = AmbiguitySet | Rule
+
+
+def reweighted(rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None) -> Tensor:
+    """Weights ``(n,)`` of the losses ``(n,)`` under a set (its worst case) or a rule.
+
+    Args:
+        rule: An ambiguity set or a rule, already bound to the examples.
+        losses: Larger is worse; no gradient flows into the weights.
+        reference: Masses ``(n,)`` to start from; None means uniform.
+    """
+    if isinstance(rule, AmbiguitySet):
+        return worst_case(losses, rule, reference=reference).weights
+    masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
+    return rule.weights(losses, masses)
+
+
+@dataclass(frozen=True)
+class DrDPO:
+    """Weights q proportional to p exp(-l/b): the gradient of -b log E exp(-l/b), Dr. DPO of 2407.07880.
+
+    Computed as a softmax, so it does not overflow where exp(-l/b) would.
+    """
+
+    temperature: float
+    spec: ClassVar[str] = "dr_dpo"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"the temperature of dr_dpo must be positive, got {self.temperature}")
+
+    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+        """Nothing is named: the rule itself."""
+        del columns
+        return self
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Examples have no places: the rule itself."""
+        del rows
+        return self
+
+    def with_strength(self, fraction: float) -> Self:
+        """A temperature that is higher by 1/fraction: infinite temperature means uniform weights."""
+        return replace(self, temperature=self.temperature / fraction)
+
+    def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
+        """The tilted distribution."""
+        return torch.softmax(masses.log() - losses / self.temperature, dim=0)
+
+    def __str__(self) -> str:
+        return f"{self.spec}:{self.temperature:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupAscent:
+    """Group weights a by exponentiated gradient over the whole run: GR-DPO of 2405.20304, group DRO of 1911.08731.
+
+        a_g <- a_g exp(rate mean_g(l)) / sum;   q_i = a_g p_i / p_g   (over the groups of the batch, made to sum to 1)
+
+    The state (log a) is shared by every view of the rule and travels in checkpoints. It needs the same losses in the
+    same order on every rank, which the gathered effective batch gives.
+
+    Args:
+        rate: Step size, at least 0, in 1/nats.
+        groups: Name of a column, or integer codes, one per example.
+        log_weights: log a, one per group; changed in place.
+    """
+
+    rate: float
+    groups: Any
+    log_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    spec: ClassVar[str] = "gr_dpo"
+
+    def __post_init__(self) -> None:
+        if not self.rate >= 0:
+            raise ValueError(f"the step size of gr_dpo must be at least 0, got {self.rate}")
+
+    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+        """Number the groups of the named column; all start with equal weight."""
+        if self.groups not in columns:
+            raise ValueError(f"gr_dpo names the column {self.groups!r}; the columns are: {', '.join(sorted(columns))}.")
+        names, codes = np.unique(np.asarray(columns[self.groups]), return_inverse=True)
+        return replace(self, groups=codes, log_weights=np.full(len(names), -np.log(len(names))))
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The rule for these examples; the group weights are shared."""
+        return replace(self, groups=self.groups[rows])
+
+    def with_strength(self, fraction: float) -> Self:
+        """Slower steps; the group weights are shared."""
+        return replace(self, rate=self.rate * fraction)
+
+    def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
+        """Take one step on the groups present, then weigh their examples."""
+        groups = torch.as_tensor(self.groups, device=losses.device)
+        mass = torch.zeros(len(self.log_weights), dtype=torch.float64, device=losses.device)
+        total = mass.clone().index_add_(0, groups, (masses * losses).double())
+        mass.index_add_(0, groups, masses.double())
+        present = mass > 0
+        self._ascend(torch.where(present, total / mass.clamp_min(1e-300), 0.0).cpu().numpy())
+        share = torch.as_tensor(self.log_weights, device=losses.device).exp() * present
+        weights = (share / mass.clamp_min(1e-300))[groups] * masses
+        return (weights / weights.sum()).to(losses.dtype)
+
+    def _ascend(self, means: np.ndarray) -> None:
+        log_weights = self.log_weights + self.rate * means
+        self.log_weights[:] = log_weights - np.logaddexp.reduce(log_weights)
+
+    def save(self, folder: Path) -> None:
+        """Write the group weights to ``folder/groups.npy``."""
+        np.save(folder / "groups.npy", self.log_weights)
+
+    def load(self, folder: Path) -> None:
+        """Take the group weights over from ``folder/groups.npy``."""
+        self.log_weights[:] = np.load(folder / "groups.npy")
+
+    def __str__(self) -> str:
+        return f"{self.spec}:{self.rate:g},by={self.groups if isinstance(self.groups, str) else '(codes)'}"
+
+
+def parse_reweighting(spec: str) -> Reweighting | None:
+    """Read ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, or any set.
+
+    Raises:
+        ValueError: As ``dro_core.parse_ambiguity``, or a number of a rule that is missing or outside its interval.
+
+    >>> parse_reweighting("kldpo:0.5"), parse_reweighting("dr_dpo:2"), parse_reweighting("erm")
+    (KLPenalty(temperature=0.5), DrDPO(temperature=2.0), None)
+    """
+    name, _, rest = spec.strip().partition(":")
+    size, _, option = rest.partition(",")
+    if name not in ("dr_dpo", "kldpo", "gr_dpo"):
+        return parse_ambiguity(spec)
+    column = option.removeprefix("by=").strip()
+    if bool(option) != (name == "gr_dpo") or (option and (not option.startswith("by=") or not column)):
+        raise ValueError(f"cannot read {spec!r}: write dr_dpo:1, kldpo:1 or gr_dpo:0.1,by=source")
+    try:
+        number = float(size)
+    except ValueError:
+        raise ValueError(f"{spec!r} lacks its number: write dr_dpo:1, kldpo:1 or gr_dpo:0.1,by=source") from None
+    if name == "gr_dpo":
+        return GroupAscent(number, column)
+    return DrDPO(number) if name == "dr_dpo" else KLPenalty(number)

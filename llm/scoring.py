@@ -1,0 +1,113 @@
+"""How far a model prefers the chosen answer of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from rich.progress import track
+from torch import Tensor, nn
+
+from .data import Pair
+from .encoding import PairCollator, encode_pairs
+from .logprobs import answer_logps
+from .losses import dpo_margins
+
+Margins: TypeAlias = NDArray[np.float64]
+MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+
+def reward_margins(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """r(chosen) - r(rejected) of a sequence classifier, shape ``(n,)``."""
+    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    chosen, rejected = output.logits[:, 0].float().chunk(2)
+    return chosen - rejected
+
+
+def policy_margins(reference: nn.Module, *, beta: float) -> MarginOf:
+    """Differences of the implicit rewards beta log pi/pi_ref of a policy against ``reference`` [R23]."""
+    reference.eval()
+
+    def margin_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return dpo_margins(answer_logps(model, batch), answer_logps(reference, batch), beta=beta)
+
+    return margin_of
+
+
+def score_pairs(
+    model: nn.Module,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    *,
+    max_length: int,
+    batch_size: int = 32,
+    margin_of: MarginOf = reward_margins,
+    progress: bool = False,
+) -> Margins:
+    """Margins of every pair: r(chosen) - r(rejected) of a reward model, by default.
+
+    Pairs of similar length share a batch, so little is spent on padding; the order of the result is that of
+    ``pairs``. Runs in evaluation mode, without gradients, on the device of the model, and leaves the
+    model in the mode it was found in.
+
+    Args:
+        model: A sequence classifier of transformers with one output, or what ``margin_of`` takes.
+        tokenizer: The tokenizer that belongs to it.
+        pairs: n preference pairs.
+        max_length: Token limit of prompt and answer together.
+        batch_size: Pairs per forward pass, so twice as many sequences.
+        margin_of: From the model and a batch to its margins.
+        progress: Show a progress bar on the terminal.
+
+    Returns:
+        float64 margins of shape (n,).
+
+    Raises:
+        FloatingPointError: If a margin is nan or infinite; names the pairs.
+    """
+    margins = np.zeros(len(pairs))
+    if not len(pairs):
+        return margins
+    encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
+    collate = PairCollator(tokenizer)
+    rows = [encoded[row] for row in range(len(pairs))]
+    lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
+    order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with _evaluation_mode(model), torch.inference_mode():
+        for batch in track(batches, "scoring", transient=True, disable=not progress):
+            margins[batch] = _batch_margins(model, collate([rows[row] for row in batch]), margin_of)
+    return checked_margins(pairs, margins, FloatingPointError)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    # Module by module: a frozen part may be in evaluation mode inside a model in training mode.
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training:
+            module.training = was_training
+
+
+def _batch_margins(model: nn.Module, batch: Mapping[str, Tensor], margin_of: MarginOf) -> Margins:
+    device = next(model.parameters()).device
+    return margin_of(model, {name: tensor.to(device) for name, tensor in batch.items()}).double().cpu().numpy()
+
+
+def checked_margins(pairs: Sequence[Pair], margins: ArrayLike, error: type[Exception] = ValueError) -> Margins:
+    """The margins as float64 of shape (n,); raises ``error`` naming the pairs where they are not finite."""
+    scores = np.asarray(margins, dtype=np.float64)
+    if scores.shape != (len(pairs),):
+        raise ValueError(f"One margin per pair is needed: got shape {scores.shape} for {len(pairs)} pairs.")
+    broken = np.flatnonzero(~np.isfinite(scores))
+    if len(broken):
+        names = ", ".join(pairs[row].id for row in broken[:5]) + (", ..." if len(broken) > 5 else "")
+        raise error(f"{len(broken)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
+    return scores

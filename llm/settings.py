@@ -1,0 +1,127 @@
+"""Recipes: a YAML file, then the command line over it; ours and every ``TrainingArguments`` flag."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, TrainConfig
+
+KINDS: dict[str, type[TrainConfig]] = {"reward": RewardConfig, "dpo": DPOConfig}
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def recipe_folder() -> Path:
+    """The recipes that travel with the package."""
+    return Path(__file__).parent / "recipes"
+
+
+def parse_train(kind: type[Config], argv: Sequence[str]) -> tuple[Config, TrainingArguments]:
+    """``--config RECIPE.yaml [--any-flag value ...]`` to the two groups of settings.
+
+    Raises:
+        ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
+    """
+    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first_look.add_argument("--config")
+    recipe = first_look.parse_known_args(argv)[0].config
+    return parse_settings(kind, read_recipe(recipe) if recipe else {}, argv, where=recipe or "")
+
+
+def parse_settings(
+    kind: type[Config], settings: Mapping[str, Any], argv: Sequence[str] = (), *, where: str
+) -> tuple[Config, TrainingArguments]:
+    """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
+    check_known(kind, settings, where=where)
+    check_known(kind, _flag_names(argv), where="command line")
+    groups: Any = (kind, TrainingArguments)
+    parser = HfArgumentParser(groups, prog=f"robust-rlhf train {_name(kind)}", allow_abbrev=False)
+    parser.add_argument("--config", help="a YAML file, or the name of a shipped recipe")
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    parser.error = _raise
+    config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])
+    if not config.train_file:
+        raise ConfigError("train_file is missing: name the preference pairs to train on")
+    if not arguments.output_dir:
+        raise ConfigError("output_dir is missing: name the folder the run is written to")
+    return config, _checked_arguments(config, arguments)
+
+
+def _name(kind: type[TrainConfig]) -> str:
+    return next(name for name, config in KINDS.items() if config is kind)
+
+
+def _flag_names(argv: Sequence[str]) -> dict[str, None]:
+    """The settings that flags name: ``--learning-rate=1`` and ``--no_disable_dropout`` included."""
+    names = [text[2:].split("=")[0].replace("-", "_").removeprefix("no_") for text in argv if text.startswith("--")]
+    return dict.fromkeys(name for name in names if name not in ("config", "help"))
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as flags, so that a recipe is converted and checked exactly as the command line is."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            flags += [f"--{name}", *map(str, values)]
+    return flags
+
+
+def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> TrainingArguments:
+    """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
+    for name, instead in (
+        ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
+        ("save_only_model", "a run could not be resumed from such checkpoints"),
+        ("auto_find_batch_size", "retried steps would be counted twice; lower per_device_train_batch_size instead"),
+    ):
+        if getattr(arguments, name):
+            raise ConfigError(f"{name} is not supported: {instead}")
+    if config.final != "best":
+        if arguments.load_best_model_at_end:
+            raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
+        return arguments
+    return replace(  # every checkpoint is judged, so that the best one is there to be exported
+        arguments,
+        eval_strategy=arguments.save_strategy,
+        eval_steps=arguments.save_steps,
+        load_best_model_at_end=True,
+        metric_for_best_model=arguments.metric_for_best_model or "accuracy",
+    )
+
+
+def _raise(message: str) -> NoReturn:
+    raise ConfigError(message)
+
+
+def check_known(kind: type[TrainConfig], settings: Mapping[str, Any], *, where: str) -> None:
+    """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
+    known = {field.name for group in (kind, TrainingArguments) for field in fields(group)}
+    for name in settings.keys() - known:
+        close = difflib.get_close_matches(name, known, n=1)
+        manual = f"; `robust-rlhf train {_name(kind)} --help` lists the known ones"
+        raise ConfigError(f"{where}: unknown setting {name!r}{f', did you mean {close[0]!r}?' if close else manual}")
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings of a YAML file, or of a shipped recipe by its name."""
+    path = Path(name)
+    if not path.exists() and (recipe_folder() / f"{name}.yaml").exists():
+        path = recipe_folder() / f"{name}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(recipe.stem for recipe in recipe_folder().glob("*.yaml")))
+        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of {shipped}")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must be a mapping of settings, found {type(settings).__name__}")
+    return settings

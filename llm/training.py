@@ -1,0 +1,259 @@
+"""One training run, whatever is trained: read, check, train, export; resumable at every point."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from .adapters import merged, with_adapter
+from .averaging import IterateAverage
+from .card import environment, model_card
+from .checkpoints import (
+    CheckpointError,
+    TrainingClock,
+    check_output,
+    latest_checkpoint,
+    start_output,
+    write_folder,
+    write_json,
+)
+from .config import TrainConfig
+from .data import Pair
+from .encoding import EncodedPairs, PairCollator, encode_pairs
+from .guards import check_weights
+from .interrupts import checkpoint_on_interrupt
+from .ledger import describe_adversary
+from .losses import PairLoss
+from .models import check_length
+from .pairs import GROUPINGS, PairTrainer, StepBar, metrics_by_category
+from .processes import on_main_process
+from .reweighting import parse_reweighting
+from .schedule import AdaptiveStrength
+from .scoring import MarginOf
+from .selection import load_training_pairs
+from .tables import json_ready, write_metrics, write_text
+
+Config = TypeVar("Config", bound=TrainConfig)
+# What a resumed run may have differently; the files count by their content.
+_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "resume", "suites", "train_file", "eval_file"}
+_DECISIVE = (
+    "seed",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+)
+
+
+class Task(ABC, Generic[Config]):
+    """What one kind of training adds to the shared procedure.
+
+    Attributes:
+        config: The settings of the run.
+        card: What the model card calls the result.
+        adapter_task: What peft calls the kind of model.
+    """
+
+    card: ClassVar[str]
+    adapter_task: ClassVar[str]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def pair_loss(self) -> PairLoss:
+        """The loss of one pair as a function of its margin."""
+
+    @abstractmethod
+    def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model to start from, and its tokenizer."""
+
+    @abstractmethod
+    def trainer(self, **common: Any) -> PairTrainer:
+        """The trainer; ``common`` are the arguments that every ``RobustTrainer`` gets."""
+
+    @abstractmethod
+    def margin_of(self, output: Path) -> MarginOf:
+        """How the finished model of the run folder ``output`` is judged."""
+
+    def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
+        """What is left to do when the run folder stands and before the first step."""
+
+    def loading(self) -> dict[str, Any]:
+        """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
+        config = self.config
+        return {
+            "trust_remote_code": config.trust_remote_code,
+            "disable_dropout": config.disable_dropout,
+            "dtype": config.dtype,
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run: the model, and what the report and the model card say about it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    history: list[dict]
+    adversary: dict
+    data: dict
+    steps: int
+    seconds: float
+    forced: list[str]
+
+
+def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
+    """Train what ``task`` describes; the run folder holds checkpoints, ``model/``, ``run.json``.
+
+    Raises:
+        DataError: The training file cannot be used.
+        ModelError: The model cannot be loaded.
+        FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
+        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+    """
+    config, folder = task.config, str(arguments.output_dir)
+    output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
+    train, held_out, files = load_training_pairs(config)
+    trainer, encoded = build_trainer(task, arguments, train, held_out)
+    average = _average(trainer, config)
+    clock = TrainingClock()
+    trainer.resumable.append(clock)
+    identity = _identity(config, arguments, files)
+    forced = on_main_process(
+        lambda: start_output(output, identity, overwrite=config.overwrite, force=config.force and config.resume)
+    )
+    task.prepare(trainer, arguments, output)
+    checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
+    with checkpoint_on_interrupt(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model: Any = trainer.model
+    if average:
+        average.copy_to(model)
+    if config.final == "best" and trainer.state.best_model_checkpoint is None:
+        raise CheckpointError(
+            "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
+        )
+    check_weights(model, trainer.state.global_step)
+    tokenizer: Any = trainer.processing_class
+    result = Trained(
+        model=merged(model, merge=config.merge_adapter),
+        tokenizer=tokenizer,
+        history=trainer.state.log_history,
+        adversary=describe_adversary(trainer.ledger, train),
+        data=files | {"trained_on": len(train), "truncation": asdict(encoded.truncation)},
+        steps=trainer.state.global_step,
+        seconds=clock.seconds(),
+        forced=forced,
+    )
+    on_main_process(lambda: save_run(output, task, arguments, result))
+    return result
+
+
+def build_trainer(
+    task: Task[Any], arguments: TrainingArguments, train: Sequence[Pair], held_out: Sequence[Pair]
+) -> tuple[PairTrainer, EncodedPairs]:
+    """Load the model, encode the pairs, assemble the trainer; nothing is written."""
+    config = task.config
+    set_seed(arguments.seed)
+    model, tokenizer = task.load(train)
+    disable_progress_bar()  # a bar for every written shard; the one for the steps is ours
+    check_length(model, config.max_length)
+    tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
+    encoded = encode_pairs(train, tokenizer, max_length=config.max_length, progress=not arguments.disable_tqdm)
+    trainer = task.trainer(
+        model=with_adapter(model, config, task=task.adapter_task),
+        args=arguments,
+        train_dataset=encoded,
+        eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
+        processing_class=tokenizer,
+        data_collator=PairCollator(tokenizer),
+        compute_metrics=metrics_by_category(held_out, task.pair_loss) if held_out else None,
+        ambiguity=parse_reweighting(config.ambiguity),
+        schedule=config.schedule(),
+        example_ids=[pair.id for pair in encoded.pairs],
+        columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
+    )
+    if config.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(config.patience))
+    if config.adapt_radius:
+        trainer.adapt(AdaptiveStrength())
+    if not arguments.disable_tqdm:
+        trainer.pop_callback(ProgressCallback)
+        trainer.add_callback(StepBar)
+    return trainer, encoded
+
+
+def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
+    if config.final != "average":
+        return None
+    model: Any = trainer.model
+    average = IterateAverage(model, after=config.average_after)
+    trainer.add_callback(average)
+    trainer.resumable.append(average)
+    return average
+
+
+def _identity(config: TrainConfig, arguments: TrainingArguments, files: dict) -> dict[str, Any]:
+    """The settings that decide the result: a resumed run must have the same."""
+    ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
+    theirs = {name: getattr(arguments, name) for name in _DECISIVE}
+    return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
+
+
+def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result: Trained) -> None:
+    """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder; push it if asked."""
+    record = {
+        "kind": task.card,
+        "config": asdict(task.config),
+        "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate,
+        "effective_batch": arguments.per_device_train_batch_size
+        * arguments.gradient_accumulation_steps
+        * arguments.world_size,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "data": result.data,
+        "environment": environment(),
+        "history": result.history,
+        "adversary": result.adversary,
+        "forced": result.forced,
+    }
+
+    def fill(folder: Path) -> None:
+        result.model.save_pretrained(folder)
+        result.tokenizer.save_pretrained(folder)
+        write_text(folder / "README.md", model_card(record))
+
+    write_folder(output / "model", fill)
+    write_json(output / "run.json", json_ready(record))
+
+
+def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
+    """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    write_text(output / "model" / "README.md", model_card(record, judged["suites"]))
+    write_metrics(judged, suites, output)
