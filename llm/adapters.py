@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig, *, task: str) -> n
         task_type=task,
     )
     try:
-        return peft.get_peft_model(model, settings)
+        with _quiet():
+            return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
 
@@ -65,7 +69,16 @@ def split_adapter(name: str) -> tuple[str, str | None]:
 
 def merge_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """The base model with the adapter of ``folder`` folded into its weights."""
-    return _peft().PeftModel.from_pretrained(model, folder).merge_and_unload()
+    with _quiet():
+        return _peft().PeftModel.from_pretrained(model, folder).merge_and_unload()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide that peft asks for an attribute which transformers has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def _peft() -> Any:

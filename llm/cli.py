@@ -120,7 +120,7 @@ def train(argv: Arguments) -> int:
     from .selection import load_suites
     from .settings import KINDS, parse_train
     from .tasks import task_of
-    from .training import add_results, train_run
+    from .training import add_results, publish, train_run
 
     config, arguments = parse_train(KINDS[argv[0]], argv[1:])
     task, output = task_of(config), Path(str(arguments.output_dir))
@@ -141,6 +141,8 @@ def train(argv: Arguments) -> int:
         )
         add_results(output, judged, suites)
         Console().print(render_table(judged["suites"]))
+    if config.publish and arguments.process_index == 0:
+        publish(output / "model", config.publish)
     return 0
 
 

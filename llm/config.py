@@ -74,6 +74,9 @@ class TrainConfig:
     merge_adapter: bool = field(
         default=True, metadata={"help": "export the model with the adapter merged in, not the adapter alone"}
     )
+    publish: str | None = field(
+        default=None, metadata={"help": "upload the exported model with its card to this hub repository (OWNER/NAME)"}
+    )
     dry_run: bool = field(default=False, metadata={"help": "print the plan of the run and stop"})
     resume: bool = field(default=False, metadata={"help": "continue the run in output_dir"})
     force: bool = field(default=False, metadata={"help": "resume although settings changed; the model card says so"})
@@ -96,6 +99,11 @@ class TrainConfig:
         if self.final not in get_args(Iterate):
             raise ConfigError(f"final must be one of {', '.join(get_args(Iterate))}, got {self.final!r}")
         self._check_held_out()
+        self._check_adapter()
+
+    def _check_adapter(self) -> None:
+        if self.lora_rank and not self.merge_adapter and self.model == "tiny":
+            raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
 
     def _check_held_out(self) -> None:
         """What needs held-out pairs must have them."""

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,8 @@ class DPOTask(Task[DPOConfig]):
 
     card = "Policy"
     adapter_task = "CAUSAL_LM"
-    second: PreTrainedModel | None = None
+    second: PreTrainedModel | None = None  # a reference of its own
+    start: PreTrainedModel | None = None  # a policy made from scratch, before it is trained
 
     def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
@@ -115,6 +116,7 @@ class DPOTask(Task[DPOConfig]):
         if config.model == "tiny":
             texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
             model, tokenizer = tiny_policy(texts, max_length=config.max_length)
+            self.start = copy.deepcopy(model)
         else:
             model, tokenizer = load_policy(config.model, **self.loading())
         if config.reference_kind() == "model" or config.reference_model:
@@ -142,7 +144,7 @@ class DPOTask(Task[DPOConfig]):
     def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
         """Compute the reference log-probabilities, or read them; before the first step the policy is the reference."""
         if self.config.model == "tiny":  # it exists nowhere else
-            on_main_process(lambda: self._keep_start(trainer, output / REFERENCE))
+            on_main_process(lambda: self._keep_start(output / REFERENCE, trainer.processing_class))
         if self.config.reference_kind() != "precomputed":
             return
         cache = Path(self.config.reference_cache or output / "reference.npz")
@@ -153,12 +155,10 @@ class DPOTask(Task[DPOConfig]):
         put_reference(reference, datasets, collator, arguments, cache=cache)
         self.second = None  # its memory is free for training
 
-    @staticmethod
-    def _keep_start(trainer: PairTrainer, folder: Path) -> None:
-        if not folder.exists():
-            model, tokenizer = cast(Any, trainer.model), cast(Any, trainer.processing_class)
-            model = model.get_base_model() if hasattr(model, "get_base_model") else model
-            write_folder(folder, lambda partial: (model.save_pretrained(partial), tokenizer.save_pretrained(partial)))
+    def _keep_start(self, folder: Path, tokenizer: Any) -> None:
+        start = self.start
+        if start is not None and not folder.exists():
+            write_folder(folder, lambda partial: (start.save_pretrained(partial), tokenizer.save_pretrained(partial)))
 
     def _second(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The reference policy as a model of its own, frozen."""

@@ -51,8 +51,16 @@ class AdversaryLedger:
             self.last_loss = stored["last_loss"]
 
 
-def describe_adversary(ledger: AdversaryLedger, pairs: Sequence[Pair], *, examples: int = 12) -> dict:
+def describe_adversary(
+    ledger: AdversaryLedger, pairs: Sequence[Pair], *, examples: int = 12, logistic: bool = True
+) -> dict:
     """Summary for the report: weight by source, category and length, and the extreme examples.
+
+    Args:
+        ledger: The account.
+        pairs: The training pairs, in its order.
+        examples: How many of each extreme.
+        logistic: Whether losses are -log sigmoid(margin), so that margins can be told from them.
 
     Returns:
         ``by_source`` and ``by_category`` (mean multiplier and visited pairs per group),
@@ -70,8 +78,8 @@ def describe_adversary(ledger: AdversaryLedger, pairs: Sequence[Pair], *, exampl
         "by_source": _by_group(visited, multiplier, lambda i: pairs[i].source),
         "by_category": _by_group(visited, multiplier, lambda i: pairs[i].category),
         "longer_share_of_weight": float(weight[longer].sum() / weight.sum()),
-        "top": [_example(ledger, pairs, multiplier, i) for i in order[:examples]],
-        "bottom": [_example(ledger, pairs, multiplier, i) for i in order[::-1][:examples]],
+        "top": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[:examples]],
+        "bottom": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[::-1][:examples]],
     }
 
 
@@ -85,7 +93,7 @@ def _by_group(visited: np.ndarray, multiplier: np.ndarray, group: Callable[[int]
     }
 
 
-def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndarray, i: int) -> dict:
+def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndarray, i: int, *, logistic: bool) -> dict:
     pair = pairs[i]
     return {
         "id": pair.id,
@@ -96,10 +104,10 @@ def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndar
         "rejected": pair.rejected,
         "multiplier": float(multiplier[i]),
         "visits": int(ledger.visits[i]),
-        "margin": _margin(ledger.last_loss[i]),
+        "margin": _margin(ledger.last_loss[i]) if logistic else None,
     }
 
 
 def _margin(loss: float) -> float | None:
     """The h of loss = log(1 + exp(-h)); None where the loss has rounded to zero."""
-    return float(-loss - np.log1p(-np.exp(-loss))) if loss > 0 else None
+    return float(-loss - np.log(-np.expm1(-loss))) if loss > 0 else None

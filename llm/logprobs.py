@@ -24,7 +24,7 @@ def answer_logps(model: nn.Module, inputs: dict[str, Tensor], *, embeddings: Ten
         embeddings: Input embeddings ``(n, length, width)`` to read instead of the ids, for gradients in them.
 
     Returns:
-        float32, shape ``(n,)``. A sequence without answer tokens has 0.
+        Shape ``(n,)``, at least float32. A sequence without answer tokens has 0.
     """
     ids, mask = inputs["input_ids"], inputs["answer_mask"].bool()
     kept = _kept(mask) if _takes_part(type(_inner(model))) else mask.shape[1]
@@ -37,7 +37,7 @@ def answer_logps(model: nn.Module, inputs: dict[str, Tensor], *, embeddings: Ten
 
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log softmax(logits) at the targets, float32 ``(n, length)``, one sequence at a time to spare memory.
+    """Log softmax(logits) at the targets, ``(n, length)``, at least float32, one sequence at a time to spare memory.
 
     Args:
         logits: ``(n, length, vocabulary)``.
@@ -45,7 +45,7 @@ def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """
     rows = []
     for row, target in zip(logits, targets, strict=True):
-        scores = row.float()
+        scores = row.to(torch.promote_types(row.dtype, torch.float32))
         rows.append(scores.gather(-1, target[:, None])[:, 0] - scores.logsumexp(-1))
     return torch.stack(rows)
 

@@ -79,6 +79,10 @@ def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> Tra
     """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
     for name, instead in (
         ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
+        (
+            "push_to_hub",
+            "use --publish OWNER/NAME, which uploads the exported model once, with its card",
+        ),
         ("save_only_model", "a run could not be resumed from such checkpoints"),
         ("auto_find_batch_size", "retried steps would be counted twice; lower per_device_train_batch_size instead"),
     ):
@@ -87,7 +91,9 @@ def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> Tra
     if config.final != "best":
         if arguments.load_best_model_at_end:
             raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
-        return arguments
+        if not config.adapt_radius or arguments.eval_strategy != "no":
+            return arguments
+        return replace(arguments, eval_strategy=arguments.save_strategy, eval_steps=arguments.save_steps)
     return replace(  # every checkpoint is judged, so that the best one is there to be exported
         arguments,
         eval_strategy=arguments.save_strategy,

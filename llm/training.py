@@ -37,7 +37,7 @@ from .encoding import EncodedPairs, PairCollator, encode_pairs
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
-from .losses import PairLoss
+from .losses import PairLoss, Sigmoid
 from .models import check_length
 from .pairs import GROUPINGS, PairTrainer, StepBar, metrics_by_category
 from .processes import on_main_process
@@ -49,7 +49,7 @@ from .tables import json_ready, write_metrics, write_text
 
 Config = TypeVar("Config", bound=TrainConfig)
 # What a resumed run may have differently; the files count by their content.
-_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "resume", "suites", "train_file", "eval_file"}
+_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
 _DECISIVE = (
     "seed",
     "learning_rate",
@@ -64,6 +64,10 @@ _DECISIVE = (
     "bf16",
     "fp16",
 )
+
+
+class PublishError(RuntimeError):
+    """The finished model could not be uploaded."""
 
 
 class Task(ABC, Generic[Config]):
@@ -163,7 +167,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         model=merged(model, merge=config.merge_adapter),
         tokenizer=tokenizer,
         history=trainer.state.log_history,
-        adversary=describe_adversary(trainer.ledger, train),
+        adversary=describe_adversary(trainer.ledger, train, logistic=type(task.pair_loss) is Sigmoid),
         data=files | {"trained_on": len(train), "truncation": asdict(encoded.truncation)},
         steps=trainer.state.global_step,
         seconds=clock.seconds(),
@@ -171,6 +175,24 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     )
     on_main_process(lambda: save_run(output, task, arguments, result))
     return result
+
+
+def publish(folder: Path, repository: str) -> None:
+    """Upload an exported model with its card to a hub repository, which is made private where it does not exist.
+
+    Raises:
+        PublishError: The hub cannot be reached or refuses; the model on disk is whole.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().create_repo(repository, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise PublishError(
+            f"the run is finished and {folder} is whole, but it could not be uploaded to {repository}: {reason[0]}"
+        ) from error
 
 
 def build_trainer(
