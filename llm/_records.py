@@ -69,7 +69,7 @@ def _known_suffix(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[io.BufferedIOBase]:
+def _readable(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     """Open ``path``, decompressing it, and turn the errors of a damaged file into a DataError."""
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
@@ -123,20 +123,33 @@ def _object(path: Path, place: str, columns: object) -> Record:
 
 def _json(path: Path) -> Iterator[Record]:
     """Read a JSON array of objects; a file that does not start with "[" is read as JSON lines."""
-    text = _text(path)
-    if not text.lstrip().startswith("["):
+    if not _starts_an_array(path):
         yield from _json_lines(path)
         return
     try:
-        rows = json.loads(text)
+        rows = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from error
     for number, row in enumerate(rows, start=1):
         yield _object(path, f"record {number}", row)
 
 
+def _starts_an_array(path: Path) -> bool:
+    with _readable(path) as stream:
+        return stream.read(4096).removeprefix(_BOM).lstrip().startswith(b"[")
+
+
 def _csv(path: Path) -> Iterator[Record]:
-    rows = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    with _readable(path) as stream:
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        try:
+            yield from _csv_records(path, csv.reader(lines, strict=True))
+        except UnicodeDecodeError:
+            _text(path)  # reads it again to say where
+            raise
+
+
+def _csv_records(path: Path, rows: Any) -> Iterator[Record]:
     try:
         header = next(rows, [])
         if len(set(header)) < len(header):
@@ -151,7 +164,7 @@ def _csv(path: Path) -> Iterator[Record]:
 def _csv_record(path: Path, line: int, header: list[str], cells: list[str]) -> Record:
     if len(cells) != len(header):
         raise DataError(f"{path}, line {line}: {len(header)} columns expected, {len(cells)} found.")
-    columns = {name.strip(): _unpacked(cell) for name, cell in zip(header, cells, strict=True)}
+    columns = {name.strip(): table_cell(cell) for name, cell in zip(header, cells, strict=True)}
     return Record(f"line {line}", columns)
 
 
@@ -165,13 +178,16 @@ def _parquet(path: Path) -> Iterator[Record]:
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield Record(f"row {number}", {name: _unpacked(value) for name, value in row.items()})
+                    yield Record(f"row {number}", {name: table_cell(value) for name, value in row.items()})
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a sound Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _unpacked(cell: object) -> object:
-    """Return the messages of a table cell that holds them as JSON text; any other cell as it is."""
+def table_cell(cell: object) -> object:
+    """Return the messages of a table cell that holds them as JSON text; any other cell as it is.
+
+    Other structures are left to the layouts, which know where to expect one.
+    """
     if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             value = json.loads(cell)

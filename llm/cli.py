@@ -193,11 +193,17 @@ def _suite_files(files: Sequence[str]) -> dict[str, Path]:
 
 @_one_sentence_errors
 def data(argv: Arguments) -> int:
-    """Describe a preference file, or generate the built-in corpus."""
-    parser = _parser("data", "Describe a preference file, or generate the built-in corpus.")
+    """Describe or convert preference data, or generate the built-in corpus."""
+    parser = _parser("data", "Describe or convert preference data, or generate the built-in corpus.")
     actions = parser.add_subparsers(dest="action", required=True)
-    show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file")
-    show.add_argument("file")
+    show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
+    change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")
+    for action in (show, change):
+        action.add_argument("file", help="file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
+        action.add_argument("--max-records", type=int, help="read no more than this many records")
+    change.add_argument("target", help="a .jsonl or .jsonl.gz file")
+    change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
+    change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
     make.add_argument("folder")
     make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
@@ -209,7 +215,9 @@ def data(argv: Arguments) -> int:
     make.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args(argv)
     if options.action == "show":
-        return _show_data(options.file)
+        return _show_data(options.file, options.max_records)
+    if options.action == "convert":
+        return _convert_data(options)
     from .builtin import write_corpus
 
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
@@ -217,14 +225,24 @@ def data(argv: Arguments) -> int:
     return 0
 
 
-def _show_data(file: str) -> int:
+def _convert_data(options: argparse.Namespace) -> int:
+    from .conversion import convert
+
+    limits = {"max_pairs": options.max_pairs, "max_records": options.max_records}
+    done = convert(options.file, options.target, sources=options.source, **limits)
+    dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
+    sys.stdout.write(f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}\n")
+    return 0
+
+
+def _show_data(file: str, max_records: int | None) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from .builtin import describe
     from .data import read_pairs
 
-    source = read_pairs(file)
+    source = read_pairs(file, max_records=max_records)
     table = Table(title=f"{file}: {len(source.pairs)} pairs, {source.layout} layout")
     for heading in ("group", "pairs", "chosen is longer, %"):
         table.add_column(heading, justify="left" if heading == "group" else "right")

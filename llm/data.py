@@ -18,32 +18,34 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm._layouts import KNOWN_LAYOUTS, Dropped, Malformed, Message, Pair, layout_of, texts_of
-from llm._records import SUFFIXES, DataError, Record, read_records, stem_of, suffix_of
+from llm._hub import address_of, hub_records
+from llm._layouts import Message, Pair
+from llm._pairs import PairStream
+from llm._records import SUFFIXES, DataError, read_records, stem_of, suffix_of
 
 __all__ = [
-    "DataError", "Message", "Pair", "PairSet", "find_files", "length_baseline", "read_pairs", "write_pairs",
+    "DataError", "Message", "Pair", "PairSet", "PairStream", "find_files", "length_baseline", "read_pairs",
+    "stream_pairs", "write_pairs",
 ]  # fmt: skip
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """The usable pairs of one file and what became of the rest.
+    """The usable pairs of one file or data set and what became of the rest.
 
     Attributes:
         pairs: In file order, with unique ids.
-        path: The file.
+        path: The file, or the address of the data set.
         layout: The layout it was found to be in.
-        sha256: Of the file's bytes, in hexadecimal.
+        sha256: Of the file's bytes, in hexadecimal; of the pairs as :func:`write_pairs` writes them where a
+            data set was read, wherever it lies and however it is cut into files.
         dropped: Why records were left out -> how many.
     """
 
@@ -53,87 +55,62 @@ class PairSet:
     sha256: str
     dropped: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """The path without the folders above the file or data set."""
+        address = address_of(self.path)
+        return Path(self.path).name if address is None else address.name
 
-def read_pairs(path: str | os.PathLike[str]) -> PairSet:
-    """Read a .jsonl, .json, .csv (each also .gz) or .parquet file in any known layout.
 
-    Records that are no comparison (equal answers, an empty prompt or answer, conversations that part before
-    the last answer) are dropped and counted. A record that does not fit the layout of its file stops.
+def stream_pairs(source: str | os.PathLike[str], *, max_records: int | None = None) -> PairStream:
+    """Open a file or data set and give its pairs one by one, as :func:`read_pairs` finds them.
+
+    Only what is being read is held in memory, except for a .json file, which is read whole.
+
+    Args:
+        source: As in :func:`read_pairs`.
+        max_records: Read no more than this many records.
+
+    Raises:
+        DataError: On opening a file that is missing or not readable; on iteration as :func:`read_pairs`.
+    """
+    address, path = address_of(source), Path(source)
+    records = read_records(path) if address is None else hub_records(address)
+    if max_records is not None:
+        if max_records < 1:
+            raise DataError(f"max_records must be at least 1, got {max_records}.")
+        records = islice(records, max_records)
+    name, stem = (str(path), stem_of(path)) if address is None else (address.text, address.stem)
+    return PairStream(name, stem, records)
+
+
+def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None) -> PairSet:
+    """Read preference pairs in any known layout.
+
+    Records that are no comparison (ties, equal answers, an empty prompt or answer, conversations that part
+    before the last answer) are dropped and counted. A record that does not fit the layout of its file stops.
+
+    Args:
+        source: A .jsonl, .json, .csv (each also .gz) or .parquet file; a data set on the hub,
+            ``hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT``; or a local folder laid out like one,
+            ``FOLDER[/CONFIG]:SPLIT``. SPLIT may end in ``[START:STOP]``, and may be left out if it is the only one.
+        max_records: Read no more than this many records, from the beginning.
 
     Raises:
         DataError: The file is missing, empty, damaged or malformed, its columns fit no layout, or more than
-            half of its records had to be dropped.
+            half of its records were unusable; the data set cannot be opened.
     """
-    path = Path(path)
-    layout, pairs, dropped = "", [], Counter[str]()
-    for number, record in enumerate(read_records(path)):
-        try:
-            layout = layout or _layout(path, record)
-            pairs.append(_pair(record.columns, layout, f"{stem_of(path)}-{number}"))
-        except Dropped as reason:
-            dropped[str(reason)] += 1
-        except Malformed as problem:
-            raise DataError(f"{path}, {record.place}: {problem}.") from problem
-    _enough(path, len(pairs), dropped)
-    return PairSet(_with_unique_ids(path, pairs), str(path), layout, _sha256(path), dict(dropped))
-
-
-def _layout(path: Path, record: Record) -> str:
-    layout = layout_of(record.columns)
-    if layout is None:
-        raise DataError(
-            f"{path}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, expected "
-            "'chosen' and 'rejected' with a 'prompt', or both as whole conversations; "
-            f"known layouts: {KNOWN_LAYOUTS}."
-        )
-    return layout
-
-
-def _pair(columns: Mapping[str, Any], layout: str, default_id: str) -> Pair:
-    texts = texts_of(columns, layout)
-
-    def text(name: str, default: str) -> str:
-        value = columns.get(name)
-        return default if value is None or value == "" else str(value)
-
-    return Pair(
-        text("id", default_id),
-        *texts,
-        source=text("source", "unknown"),
-        category=text("category", "unknown"),
-        question_id=text("question_id", "") or None,
-    )
-
-
-def _enough(path: Path, kept: int, dropped: Counter[str]) -> None:
-    total = kept + dropped.total()
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
-    if total == 0:
-        raise DataError(f"{path} is empty: it holds no record.")
-    if 2 * dropped.total() > total:
-        raise DataError(f"{path}: {dropped.total()} of {total} records are unusable ({reasons}).")
-    if dropped:
-        _log.warning("%s: dropped %d of %d records (%s)", path, dropped.total(), total, reasons)
-
-
-def _with_unique_ids(path: Path, pairs: list[Pair]) -> list[Pair]:
-    """Number the later pairs of a repeated id ("q7", "q7#2"): reports and error messages name pairs by id."""
-    taken = {pair.id for pair in pairs}
-    if len(taken) == len(pairs):
-        return pairs
-    _log.warning("%s: %d ids are not unique; later ones get a number", path, len(pairs) - len(taken))
-    seen: Counter[str] = Counter()
-    return [_renamed(pair, seen, taken) for pair in pairs]
-
-
-def _renamed(pair: Pair, seen: Counter[str], taken: set[str]) -> Pair:
-    seen[pair.id] += 1
-    if seen[pair.id] == 1:
-        return pair
-    while (name := f"{pair.id}#{seen[pair.id]}") in taken:
-        seen[pair.id] += 1
-    taken.add(name)
-    return replace(pair, id=name)
+    stream = stream_pairs(source, max_records=max_records)
+    if address_of(source) is None:
+        pairs = list(stream)
+        fingerprint = _sha256(Path(source))
+    else:
+        digest, pairs = hashlib.sha256(), []
+        for pair in stream:
+            pairs.append(pair)
+            digest.update(_line(pair))
+        fingerprint = digest.hexdigest()
+    return PairSet(pairs, stream.name, stream.layout, fingerprint, dict(stream.dropped))
 
 
 def _sha256(path: Path) -> str:
@@ -181,6 +158,8 @@ def _line(pair: Pair) -> bytes:
     }  # fmt: skip
     if pair.question_id is not None:
         record["question_id"] = pair.question_id
+    if pair.margin is not None:
+        record["margin"] = pair.margin
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 

@@ -44,7 +44,7 @@ def split_by_prompt(pairs: Sequence[Pair], *, share: float, seed: int) -> tuple[
 def describe_file(source: PairSet) -> dict:
     """What a report must say about a data file."""
     return {
-        "file": Path(source.path).name,
+        "file": source.name,
         "sha256": source.sha256,
         "layout": source.layout,
         "pairs": len(source.pairs),

@@ -1,0 +1,193 @@
+"""What every layout shares: pairs, comparisons, the reasons to drop one, and the reading of single fields."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
+
+from llm._records import Record
+
+Columns = Mapping[str, Any]
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+Chat = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One comparison: after ``prompt``, the answer ``chosen`` was preferred to ``rejected``.
+
+    Attributes:
+        id: Unique inside its file.
+        prompt: The chat up to, and without, the answers.
+        chosen: The preferred answer.
+        rejected: The other answer.
+        source: Where the pair comes from; the unit of a mixture.
+        category: What it is about; the unit of a report.
+        question_id: Pairs with the same one share a question, and intervals cluster on it.
+        margin: How much better ``chosen`` was rated, in the units of its data set.
+    """
+
+    id: str
+    prompt: Chat
+    chosen: str
+    rejected: str
+    source: str = "unknown"
+    category: str = "unknown"
+    question_id: str | None = None
+    margin: float | None = None
+
+
+class Comparison(NamedTuple):
+    """A pair as its layout knows it: where a field is None, the column of that name counts, if there is one."""
+
+    prompt: Chat
+    chosen: str
+    rejected: str
+    id: str | None = None
+    source: str | None = None
+    category: str | None = None
+    question_id: str | None = None
+    margin: float | None = None
+
+
+class Dropped(Exception):
+    """The record is sound but no usable comparison; the message is the reason it is counted under."""
+
+
+class Undecided(Dropped):
+    """The data say so themselves (a tie): counted like the others, but no sign of a wrong or broken file."""
+
+
+class Malformed(Exception):
+    """The record does not fit the layout of its file; the message says how."""
+
+
+def one_by_one(records: Iterator[Record]) -> Iterator[Record]:
+    """Leave the records as they are."""
+    return records
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to write comparisons down.
+
+    Attributes:
+        name: What reports call it.
+        shape: Its columns, for error messages.
+        fits: Whether these columns are in this layout; Dropped if the next record must decide.
+        read: The comparisons of one record; Dropped if it has none, Malformed if it breaks the layout.
+        join: Makes one record of those that only together hold a comparison.
+    """
+
+    name: str
+    shape: str
+    fits: Callable[[Columns], bool]
+    read: Callable[[Columns], Iterable[Comparison]]
+    join: Callable[[Iterator[Record]], Iterator[Record]] = one_by_one
+
+
+def having(*names: str) -> Callable[[Columns], bool]:
+    """Recognise a layout by the columns it cannot do without."""
+    return lambda columns: columns.keys() >= set(names)
+
+
+def field(columns: Columns, name: str) -> Any:
+    """Return a column, which must be there.
+
+    Raises:
+        Malformed: It is not.
+    """
+    if name not in columns:
+        raise Malformed(f"no {name!r} here, found {', '.join(columns) or 'nothing'}")
+    return columns[name]
+
+
+def answer(columns: Columns, name: str) -> str:
+    """Return an answer that must be plain text; null counts as empty.
+
+    Raises:
+        Malformed: It is something else.
+    """
+    value = field(columns, name)
+    if value is not None and not isinstance(value, str):
+        raise Malformed(f"{name!r} should be text, found {type(value).__name__}")
+    return value or ""
+
+
+def number(columns: Columns, name: str) -> float | None:
+    """Return a number, which a CSV file holds as text; None where it is null, empty or NaN.
+
+    Raises:
+        Malformed: It is no number.
+    """
+    value = field(columns, name)
+    try:
+        read = math.nan if value is None or value == "" else float(value)
+    except (TypeError, ValueError):
+        raise Malformed(f"{name!r} should be a number, found {value!r:.40}") from None
+    return None if math.isnan(read) else read
+
+
+def items(columns: Columns, name: str) -> list[Any]:
+    """Return a list, which a CSV file holds as JSON text; null counts as empty.
+
+    Raises:
+        Malformed: It is no list.
+    """
+    value = unpacked(field(columns, name))
+    if value is not None and not isinstance(value, list):
+        raise Malformed(f"{name!r} should be a list, found {type(value).__name__}")
+    return value or []
+
+
+def unpacked(value: Any) -> Any:
+    """Decode a cell that holds its structure as JSON text; anything else stays as it is."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            return value
+    return value
+
+
+def messages(columns: Columns, name: str, *, role: str | None = None) -> Chat:
+    """Return the field as messages; a plain text is one message of ``role`` where a role is given.
+
+    Raises:
+        Malformed: It is neither.
+    """
+    value = field(columns, name)
+    if value is None:
+        return ()
+    if isinstance(value, str) and role is not None:
+        return ({"role": role, "content": value},)
+    if not isinstance(value, list):
+        raise Malformed(f"{name!r} should be a list of messages, found {type(value).__name__}")
+    return tuple(_message(name, item) for item in value)
+
+
+def _message(name: str, item: object) -> Message:
+    match item:
+        case {"role": str(role), "content": str(content)}:
+            return {"role": role, "content": content}
+        case dict():
+            found = ", ".join(f"{key}: {type(value).__name__}" for key, value in item.items())
+        case _:
+            found = type(item).__name__
+    raise Malformed(f"a message of {name!r} should have role and content, both text, found {found}")
+
+
+def question(text: str) -> Chat:
+    """Return the chat that consists of one question."""
+    return ({"role": "user", "content": text},)

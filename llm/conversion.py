@@ -1,0 +1,72 @@
+"""Any readable preference data into one canonical file, without holding them in memory."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from .data import DataError, Pair, PairStream, stream_pairs, write_pairs
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert` did.
+
+    Attributes:
+        written: Pairs in the new file.
+        layout: The layout that was read.
+        dropped: Why records were left out -> how many.
+        passed_over: Pairs of other sources.
+    """
+
+    written: int
+    layout: str
+    dropped: dict[str, int]
+    passed_over: int
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    sources: Collection[str] = (),
+    max_pairs: int | None = None,
+    max_records: int | None = None,
+) -> Conversion:
+    """Write the pairs of ``source`` to ``target`` in the canonical layout, whole or not at all.
+
+    Args:
+        source: A file or data set, as :func:`llm.data.read_pairs` takes it.
+        target: A .jsonl or .jsonl.gz file.
+        sources: Keep the pairs of these sources only.
+        max_pairs: Stop after this many pairs.
+        max_records: Read no more than this many records.
+
+    Raises:
+        DataError: As :func:`llm.data.read_pairs` and :func:`llm.data.write_pairs`; or no pair is of a wanted source.
+    """
+    if max_pairs is not None and max_pairs < 1:
+        raise DataError(f"max_pairs must be at least 1, got {max_pairs}.")
+    stream = stream_pairs(source, max_records=max_records)
+    found = Counter[str]()
+    write_pairs(_wanted(stream, frozenset(sources), max_pairs, found), target)
+    written = sum(count for name, count in found.items() if not sources or name in sources)
+    return Conversion(written, stream.layout, dict(stream.dropped), found.total() - written)
+
+
+def _wanted(stream: PairStream, sources: frozenset[str], max_pairs: int | None, found: Counter[str]) -> Iterator[Pair]:
+    """Let wanted pairs through and count every pair by its source."""
+    written = 0
+    for pair in stream:
+        found[pair.source] += 1
+        if not sources or pair.source in sources:
+            yield pair
+            written += 1
+            if written == max_pairs:
+                return
+    if not written:
+        raise DataError(
+            f"{stream.name} has no pair from {', '.join(sorted(sources))}; its sources are {', '.join(sorted(found))}."
+        )
