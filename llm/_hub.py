@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,20 +97,21 @@ def hub_records(address: Address) -> Iterator[Record]:
     """
     rows = _split(address, _opened(address))
     rows = rows.skip(address.start) if address.start else rows
-    rows = rows if address.stop is None else rows.take(address.stop - address.start)
     named = {"config": address.part} if address.part else {}
     stream = iter(rows)
-    for number in itertools.count(address.start + 1):
+    number = address.start
+    while number != address.stop:  # rows.take(n) would look one row further
+        number += 1
         try:
             row = next(stream)
         except StopIteration:
             return
         except Exception as error:  # whatever the file system, the format or the network raise
-            raise DataError(f"{address.text}, row {number}: {_first_line(error)}.") from error
+            raise DataError(f"{address.text}, row {number}: {_said(error)}.") from error
         yield Record(f"row {number}", named | {name: table_cell(value) for name, value in row.items()})
 
 
-def _opened(address: Address) -> dict[str, Any]:
+def _opened(address: Address) -> Mapping[Any, Any]:
     """Open the data set and return its splits, without reading a row."""
     try:
         import datasets
@@ -125,7 +125,7 @@ def _opened(address: Address) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # likewise
-        raise DataError(f"{address.text} cannot be opened: {_first_line(error)}{_remedy(address, error)}.") from error
+        raise DataError(f"{address.text} cannot be opened: {_said(error)}{_remedy(address, error)}.") from error
 
 
 def _part(address: Address, datasets: Any) -> tuple[str | None, str | None]:
@@ -143,7 +143,7 @@ def _part(address: Address, datasets: Any) -> tuple[str | None, str | None]:
     return None, address.part
 
 
-def _split(address: Address, splits: dict[str, Any]) -> Any:
+def _split(address: Address, splits: Mapping[Any, Any]) -> Any:
     if address.split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if address.split in splits:
@@ -153,8 +153,10 @@ def _split(address: Address, splits: dict[str, Any]) -> Any:
     raise DataError(f"{address.text}: {said}; the splits are {', '.join(splits)}: write {example}, for instance.")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _said(error: Exception) -> str:
+    """Return what an error of another package says, as part of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 400 else text[:400] + " ...").rstrip(".")
 
 
 def _remedy(address: Address, error: Exception) -> str:

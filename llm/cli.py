@@ -203,6 +203,7 @@ def data(argv: Arguments) -> int:
         action.add_argument("--max-records", type=int, help="read no more than this many records")
     change.add_argument("target", help="a .jsonl or .jsonl.gz file")
     change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
+    change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
     change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
     make.add_argument("folder")
@@ -228,8 +229,16 @@ def data(argv: Arguments) -> int:
 def _convert_data(options: argparse.Namespace) -> int:
     from .conversion import convert
 
-    limits = {"max_pairs": options.max_pairs, "max_records": options.max_records}
-    done = convert(options.file, options.target, sources=options.source, **limits)
+    if wrong := [text for text in options.where if "=" not in text]:
+        raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
+    done = convert(
+        options.file,
+        options.target,
+        sources=options.source,
+        where=dict(text.split("=", 1) for text in options.where),
+        max_pairs=options.max_pairs,
+        max_records=options.max_records,
+    )
     dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
     sys.stdout.write(f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}\n")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from .data import DataError, Pair, PairStream, stream_pairs, write_pairs
@@ -34,6 +34,7 @@ def convert(
     sources: Collection[str] = (),
     max_pairs: int | None = None,
     max_records: int | None = None,
+    where: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Write the pairs of ``source`` to ``target`` in the canonical layout, whole or not at all.
 
@@ -43,13 +44,14 @@ def convert(
         sources: Keep the pairs of these sources only.
         max_pairs: Stop after this many pairs.
         max_records: Read no more than this many records.
+        where: Leave out the records whose columns, as text, are not these.
 
     Raises:
         DataError: As :func:`llm.data.read_pairs` and :func:`llm.data.write_pairs`; or no pair is of a wanted source.
     """
     if max_pairs is not None and max_pairs < 1:
         raise DataError(f"max_pairs must be at least 1, got {max_pairs}.")
-    stream = stream_pairs(source, max_records=max_records)
+    stream = stream_pairs(source, max_records=max_records, where=where)
     found = Counter[str]()
     write_pairs(_wanted(stream, frozenset(sources), max_pairs, found), target)
     written = sum(count for name, count in found.items() if not sources or name in sources)

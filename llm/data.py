@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -62,7 +62,9 @@ class PairSet:
         return Path(self.path).name if address is None else address.name
 
 
-def stream_pairs(source: str | os.PathLike[str], *, max_records: int | None = None) -> PairStream:
+def stream_pairs(
+    source: str | os.PathLike[str], *, max_records: int | None = None, where: Mapping[str, str] | None = None
+) -> PairStream:
     """Open a file or data set and give its pairs one by one, as :func:`read_pairs` finds them.
 
     Only what is being read is held in memory, except for a .json file, which is read whole.
@@ -70,6 +72,7 @@ def stream_pairs(source: str | os.PathLike[str], *, max_records: int | None = No
     Args:
         source: As in :func:`read_pairs`.
         max_records: Read no more than this many records.
+        where: Leave out the records whose columns, as text, are not these.
 
     Raises:
         DataError: On opening a file that is missing or not readable; on iteration as :func:`read_pairs`.
@@ -80,6 +83,8 @@ def stream_pairs(source: str | os.PathLike[str], *, max_records: int | None = No
         if max_records < 1:
             raise DataError(f"max_records must be at least 1, got {max_records}.")
         records = islice(records, max_records)
+    if where:
+        records = (record for record in records if all(str(record.columns.get(n)) == v for n, v in where.items()))
     name, stem = (str(path), stem_of(path)) if address is None else (address.text, address.stem)
     return PairStream(name, stem, records)
 

@@ -26,7 +26,7 @@ from llm._layouts.base import (
 from llm._layouts.chats import parted
 from llm._records import Record
 
-_STEERED_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+_STEERED_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n?")
 
 
 def _difference(first: float | None, second: float | None) -> float:
@@ -114,7 +114,9 @@ def _steered(columns: Columns) -> Iterator[Comparison]:
 def _steered_preference(columns: Columns) -> Iterator[Comparison]:
     """Read HelpSteer2's ``preference`` folder: a strength from -3 (response_1 much better) to 3."""
     strength = number(columns, "preference_strength")
-    lead = _difference(None if strength is None else -strength, 0.0)
+    if strength is None or abs(strength) > 3:  # -100 marks two answers that are both unfit
+        raise Dropped("no rating")
+    lead = _difference(0.0, strength)
     names = ("response_1", "response_2") if lead > 0 else ("response_2", "response_1")
     prompt = _steered_prompt(answer(columns, "prompt"))
     better, worse = (answer(columns, name) for name in names)
