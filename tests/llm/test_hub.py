@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_samples import HELPSTEER, HH, REWARD_BENCH, SAMPLES, UNIFIED, clone
+from hub_samples import HELPSTEER, HELPSTEER_PREFERENCE, HH, REWARD_BENCH, SAMPLES, UNIFIED, clone
 
 from llm._hub import Address, address_of
 from llm.config import RewardConfig
@@ -43,6 +43,14 @@ def test_a_configuration_is_found_where_a_folder_has_its_name_and_where_none_has
     card.write_text(card.read_text().replace("config_name: all", "config_name: everything"))
     by_folder, by_name = (read_pairs(f"{folder}/{part}:train") for part in ("all", "everything"))
     assert by_folder.pairs == by_name.pairs == UNIFIED.pairs
+
+
+def test_a_folder_inside_a_data_set_is_told_from_the_rest(tmp_path):
+    folder = clone(HELPSTEER, tmp_path / "set")  # as on the hub: both in one data set
+    clone(HELPSTEER_PREFERENCE, folder)
+    assert read_pairs(f"{folder}:train").pairs == HELPSTEER.expected("set-train")
+    preferences = read_pairs(f"{folder}/preference:train")
+    assert preferences.pairs == HELPSTEER_PREFERENCE.expected("set-preference-train")
 
 
 LINES = [json.dumps({"prompt": f"p{i}", "chosen": "a", "rejected": "b"}) + "\n" for i in range(7)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,15 @@ def test_the_command_converts_and_shows(tmp_path, capsys):
     assert "dropped: 1 tie" in shown
     assert main(["data", "convert", str(path), str(target), "--where", "turn"]) == 2
     assert "--where takes COLUMN=VALUE, got 'turn'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_conversion_holds_a_small_part_of_the_file(tmp_path, suffix):
+    rows = [{"prompt": f"p{i}", "chosen": "a" * 2000, "rejected": "b" * 2000} for i in range(2000)]
+    path = save(rows, tmp_path / f"big{suffix}")
+    tracemalloc.start()
+    try:
+        convert(path, tmp_path / "new.jsonl")
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 10
+    finally:
+        tracemalloc.stop()
