@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -70,13 +71,19 @@ def address_of(source: str | os.PathLike[str]) -> Address | None:
     if Path(text).is_file() or not (found := _LOCAL.fullmatch(text)):
         return None
     folder = Path(found["place"])
-    if (
-        (folder.parent / "README.md").is_file()
-        and not (folder / "README.md").is_file()
-        and (found["split"] or folder.is_dir())
-    ):
+    named = folder.is_dir() or found["split"] is not None
+    if named and _has_card(folder.parent) and not _has_card(folder):
         return _address(text, found, str(folder.parent), folder.name)
     return _address(text, found, str(folder), None) if folder.is_dir() else None
+
+
+def _has_card(folder: Path) -> bool:
+    """Whether the folder is a data set's: a README of the hub begins with its metadata, others do not."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return False
+    with card.open("rb") as stream:
+        return stream.read(3) == b"---"
 
 
 def _address(text: str, found: re.Match[str], place: str, part: str | None) -> Address:
@@ -120,27 +127,28 @@ def _opened(address: Address) -> Mapping[Any, Any]:
             f'{address.text} is read by the package datasets, which is not installed: pip install "robust-rlhf[data]".'
         ) from error
     try:
-        name, folder = _part(address, datasets)
-        return datasets.load_dataset(address.place, name, data_dir=folder, revision=address.revision, streaming=True)
+        return _loaded(address, datasets)
     except DataError:
         raise
     except Exception as error:  # likewise
         raise DataError(f"{address.text} cannot be opened: {_said(error)}{_remedy(address, error)}.") from error
 
 
-def _part(address: Address, datasets: Any) -> tuple[str | None, str | None]:
-    """Return configuration and folder: what is no configuration is a folder, as in Anthropic/hh-rlhf."""
+def _loaded(address: Address, datasets: Any) -> Mapping[Any, Any]:
+    """Load the part by its name if it is a configuration, else as a folder, as in Anthropic/hh-rlhf."""
+    load = partial(datasets.load_dataset, address.place, revision=address.revision, streaming=True)
     if address.part is None:
-        return None, None
+        return load()
     known = datasets.get_dataset_config_names(address.place, revision=address.revision)
     if address.part in known:
-        return address.part, None
-    if Path(address.place).is_dir() and not Path(address.place, address.part).is_dir():
+        return load(address.part)
+    try:
+        return load(data_dir=address.part)
+    except FileNotFoundError as error:
         raise DataError(
             f"{address.text}: {address.part!r} is neither a folder nor a configuration of {address.place}; "
             f"the configurations are {', '.join(known)}."
-        )
-    return None, address.part
+        ) from error
 
 
 def _split(address: Address, splits: Mapping[Any, Any]) -> Any:
@@ -149,7 +157,8 @@ def _split(address: Address, splits: Mapping[Any, Any]) -> Any:
     if address.split in splits:
         return splits[address.split]
     said = "which split is meant is not said" if address.split is None else f"there is no split {address.split!r}"
-    example = f"{address.text.split(':')[0] if address.split else address.text}:{next(iter(splits))}"
+    stated = address.text if address.split is None else address.text[: address.text.rindex(f":{address.split}")]
+    example = f"{stated}:{next(iter(splits))}"
     raise DataError(f"{address.text}: {said}; the splits are {', '.join(splits)}: write {example}, for instance.")
 
 

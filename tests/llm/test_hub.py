@@ -147,13 +147,14 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(seven):
 @pytest.mark.parametrize(
     ("tail", "message"),
     [
-        ("/all:test", "there is no split 'test'; the splits are train: write .*/all:train, for instance"),
+        ("/all:test", "there is no split 'test'; the splits are train: write .*/my:set/all:train, for instance"),
+        ("/all:tes[1:2]", "there is no split 'tes'; the splits are train: write .*/my:set/all:train, for instance"),
         ("/none:train", "'none' is neither a folder nor a configuration of .*; the configurations are all"),
         ("/all:train[5:5]", r"asks for no row: in \[START:STOP\], STOP must be larger than START"),
     ],
 )
 def test_a_wrong_part_of_an_address_lists_the_right_ones(tmp_path, tail, message):
-    folder = clone(UNIFIED, tmp_path / "set")
+    folder = clone(UNIFIED, tmp_path / "my:set")
     with pytest.raises(DataError, match=message) as caught:
         read_pairs(f"{folder}{tail}")
     assert f"{folder}{tail}" in str(caught.value)
@@ -169,6 +170,13 @@ def test_several_splits_or_configurations_must_be_told_apart(tmp_path):
     card.write_text(card.read_text().replace("---\n# A", second + "# A"))
     with pytest.raises(DataError, match=r"two:train cannot be opened: .*'all', 'val'"):
         read_pairs(f"{card.parent}:train")
+
+
+def test_a_readme_next_to_the_folder_does_not_make_it_a_part(seven):
+    (seven.parent / "README.md").write_text("# My project\n")
+    assert address_of(f"{seven}:train") == Address(f"{seven}:train", str(seven), split="train")
+    (seven.parent / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert address_of(f"{seven}:train") == Address(f"{seven}:train", str(seven.parent), "seven", "train")
 
 
 @pytest.mark.parametrize("text", ["hf://datasets/only-a-name", "hf://models/a/b:train", f"{HUB}:train[1]"])
