@@ -177,6 +177,8 @@ def test_a_readme_next_to_the_folder_does_not_make_it_a_part(seven):
     assert address_of(f"{seven}:train") == Address(f"{seven}:train", str(seven), split="train")
     (seven.parent / "README.md").write_text("---\nlicense: mit\n---\n")
     assert address_of(f"{seven}:train") == Address(f"{seven}:train", str(seven.parent), "seven", "train")
+    (seven / "README.md").write_text("---\nlicense: mit\n---\n")  # a data set of its own
+    assert address_of(f"{seven}:train") == Address(f"{seven}:train", str(seven), split="train")
 
 
 @pytest.mark.parametrize("text", ["hf://datasets/only-a-name", "hf://models/a/b:train", f"{HUB}:train[1]"])
