@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,7 @@ class DPOTask(Task[DPOConfig]):
     def margin_of(self, output: Path) -> MarginOf:
         """By its implicit rewards against the reference, which is loaded again."""
         name = self.config.reference_model or self.config.model
-        reference, _ = load_policy(str(output / REFERENCE) if name == "tiny" else name, **self.loading())
-        return policy_margins(reference, beta=self.config.beta)
+        return _judge(str(output / REFERENCE) if name == "tiny" else name, self.config.beta, **self.loading())
 
     def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
         """Compute the reference log-probabilities, or read them; before the first step the policy is the reference."""
@@ -172,6 +172,12 @@ class DPOTask(Task[DPOConfig]):
                 "log-probabilities are not of the same tokens: choose a reference with the policy's tokenizer"
             )
         return second.requires_grad_(requires_grad=False).eval()
+
+
+@lru_cache(maxsize=1)
+def _judge(reference: str, beta: float, **loading: Any) -> MarginOf:
+    """One for all runs of a sweep: the reference speaks once about every suite."""
+    return policy_margins(load_policy(reference, **loading)[0], beta=beta)
 
 
 def train_dpo(config: DPOConfig, arguments: TrainingArguments) -> Trained:

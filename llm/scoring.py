@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -29,11 +30,19 @@ def reward_margins(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def policy_margins(reference: nn.Module, *, beta: float) -> MarginOf:
-    """Differences of the implicit rewards beta log pi/pi_ref of a policy against ``reference`` [R23]."""
+    """Differences of the implicit rewards beta log pi/pi_ref of a policy against ``reference`` [R23].
+
+    What the reference says of a batch is kept, so that judging another policy on the same pairs costs it nothing.
+    """
     reference.eval()
+    known: dict[bytes, Tensor] = {}
 
     def margin_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return dpo_margins(answer_logps(model, batch), answer_logps(reference, batch), beta=beta)
+        ids = batch["input_ids"]
+        key = hashlib.blake2b(ids.cpu().numpy().tobytes(), digest_size=16).digest()
+        if key not in known:
+            known[key] = answer_logps(reference.to(ids.device), batch).cpu()
+        return dpo_margins(answer_logps(model, batch), known[key].to(ids.device), beta=beta)
 
     return margin_of
 
