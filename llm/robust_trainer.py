@@ -14,28 +14,20 @@ of the forward pass that is differentiated.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from dro_core import effective_sample_size, largest_multiplier
-
 from .checkpoints import MARKER, CheckpointError, discard
+from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .guards import check_finite, check_setup, check_weights
-from .ledger import AdversaryLedger
-from .reweighting import GroupAscent, Reweighting, reweighted
+from .reweighting import GroupAscent, Reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
-
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
 class Resumable(Protocol):
@@ -84,13 +76,13 @@ class RobustTrainer(Trainer):
         self.ambiguity = None if ambiguity is None else ambiguity.bind(columns or {})
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
-        self.ledger = AdversaryLedger(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
+        self._account = AdversaryAccount(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
+        self.ledger = self._account.ledger
         self.resumable: list[Resumable] = [self.ledger]
         if isinstance(self.ambiguity, GroupAscent):
             self.resumable.append(self.ambiguity)
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
-        self._diagnostics: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
         check_setup(self.args, self.accelerator, self.model, two_passes=self._two_passes())
 
     @abstractmethod
@@ -122,7 +114,7 @@ class RobustTrainer(Trainer):
         window = [self._prepare_inputs(inputs) for inputs in window]
         index = torch.cat([inputs["index"] for inputs in window])
         if self._strength() == 0.0:
-            weights = self._uniform_weights(index)
+            weights = equal_weights(self.accelerator, index)
         else:
             window, losses = self._first_pass(window)
             weights = self._window_weights(losses, index)
@@ -138,13 +130,13 @@ class RobustTrainer(Trainer):
         losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
-            self._book_uniform(losses.detach(), inputs["index"])
+            self._book_equal(losses.detach(), inputs["index"])
             loss = losses.mean()
         else:
             if weights is None:
                 weights = self._window_weights(losses.detach(), inputs["index"])
             elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
-                self._book_uniform(losses.detach(), inputs["index"])
+                self._book_equal(losses.detach(), inputs["index"])
             # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
             loss = self.accelerator.num_processes * (weights * losses).sum()
         return (loss, {"losses": losses}) if return_outputs else loss
@@ -161,44 +153,16 @@ class RobustTrainer(Trainer):
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
-        everyone, everyones_index, present, mine = self._gather(losses.float(), index)
-        check_finite(everyone, everyones_index, self.example_ids, self.state.global_step)
-        strength = self._strength()
-        if strength == 0.0:
-            weights = present / present.sum()
-        else:
-            assert self.ambiguity is not None
-            ambiguity = self.ambiguity.with_strength(strength).take(everyones_index.cpu().numpy())
-            uniform = self.accelerator.num_processes == 1
-            reference = None if uniform else present / present.sum()
-            weights = reweighted(ambiguity, everyone, reference=reference)
-        self._book(everyone[present > 0], everyones_index[present > 0], weights[present > 0], strength)
-        return weights[mine]
+        batch, strength = self._gathered(losses, index), self._strength()
+        weights = batch.weights(self.ambiguity, strength)
+        self._account.book(batch, weights, step=self.state.global_step, strength=strength)
+        return weights[batch.mine]
 
-    def _gather(self, losses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:
-        """Losses, indices and presence of all ranks' examples, and where this rank's stand.
-
-        Ranks may hold different numbers of examples: the shorter ones are padded with zero-mass entries.
-        """
-        n, world = len(losses), self.accelerator.num_processes
-        if world == 1:
-            return losses, index, torch.ones_like(losses), slice(0, n)
-        sizes: Any = self.accelerator.gather(torch.tensor([n], device=losses.device))
-        longest = int(sizes.max())
-        rows = torch.zeros(3, longest, dtype=torch.float64, device=losses.device)
-        rows[0, :n], rows[1, :n], rows[2, :n] = losses, index, 1.0
-        everyone: Any = self.accelerator.gather(rows[None])  # (world, 3, longest)
-        start = self.accelerator.process_index * longest
-        return (
-            everyone[:, 0].reshape(-1).to(losses.dtype),
-            everyone[:, 1].reshape(-1).long(),
-            everyone[:, 2].reshape(-1).to(losses.dtype),
-            slice(start, start + n),
-        )
-
-    def _uniform_weights(self, index: Tensor) -> Tensor:
-        total: Any = self.accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
-        return torch.ones(len(index), device=index.device) / total
+    def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
+        """The examples of all ranks, refused if a loss is not finite."""
+        batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index)
+        check_finite(batch.losses, batch.index, self.example_ids, self.state.global_step)
+        return batch
 
     def _keep_weighted(self, inputs: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
         rows = torch.nonzero(weights).flatten()
@@ -217,44 +181,18 @@ class RobustTrainer(Trainer):
         scheduled = self.schedule(self.state.global_step, max(self.state.max_steps, 1))
         return scheduled if self.adaptive is None else scheduled * self.adaptive.level
 
-    def _book(self, losses: Tensor, index: Tensor, weights: Tensor, strength: float) -> None:
-        multipliers = weights * len(weights)
-        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
-        self._diagnostics[self.state.global_step].append(
-            {
-                "mean_loss": float(losses.mean()),
-                "robust_loss": float((weights * losses).sum()),
-                "effective_sample_size": float(effective_sample_size(weights)),
-                "largest_multiplier": float(largest_multiplier(weights)),
-                "zero_share": float((weights == 0).float().mean()),
-                "radius_fraction": strength,
-            }
-        )
-
-    def _book_uniform(self, losses: Tensor, index: Tensor) -> None:
-        """Book one micro-batch of plain training, of all ranks; the effective batch has known, equal weights."""
-        losses, index, present, _ = self._gather(losses.float(), index)
-        losses, index = losses[present > 0], index[present > 0]
-        check_finite(losses, index, self.example_ids, self.state.global_step)
-        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
-        mean = float(losses.mean())
-        self._diagnostics[self.state.global_step].append(
-            {
-                "mean_loss": mean,
-                "robust_loss": mean,
-                "effective_sample_size": float(len(losses) * self.current_gradient_accumulation_steps),
-                "largest_multiplier": 1.0,
-                "zero_share": 0.0,
-                "radius_fraction": 0.0,
-            }
+    def _book_equal(self, losses: Tensor, index: Tensor) -> None:
+        """Book one micro-batch of plain training, of all ranks."""
+        self._account.book_equal(
+            self._gathered(losses, index),
+            step=self.state.global_step,
+            micro_batches=self.current_gradient_accumulation_steps,
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
-        if "loss" in logs and self._diagnostics:
-            steps = [_mean(rows) for rows in self._diagnostics.values()]
-            self._diagnostics.clear()
-            logs |= _mean(steps)
+        if "loss" in logs:
+            logs |= self._account.summary()
         super().log(logs, start_time)
 
     # -- checkpoints --------------------------------------------------------------------------------

@@ -1,0 +1,136 @@
+"""One optimizer step's examples over all ranks: their losses, their worst-case weights, and the account of both.
+
+The weights couple every example of every data-parallel rank, so each rank gathers all losses, solves the same
+small problem, and takes its own share of the weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dro_core import effective_sample_size, largest_multiplier
+
+from .ledger import AdversaryLedger
+from .reweighting import Reweighting, reweighted
+
+
+@dataclass(frozen=True)
+class EffectiveBatch:
+    """The examples of all ranks, in rank order; shorter ranks are padded with entries of zero mass.
+
+    Attributes:
+        losses: Shape ``(n,)``, without gradient.
+        index: Positions in the training set, shape ``(n,)``.
+        present: 1 for an example, 0 for padding, shape ``(n,)``.
+        mine: Where this rank's examples stand.
+        padded: Whether there may be entries that are no examples.
+    """
+
+    losses: Tensor
+    index: Tensor
+    present: Tensor
+    mine: slice
+    padded: bool
+
+    def weights(self, ambiguity: Reweighting | None, strength: float) -> Tensor:
+        """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; equal ones at strength 0 or without a set.
+
+        Args:
+            ambiguity: A set or rule over the whole training set; the places of these examples are taken from it.
+            strength: Share of the set's strength, in [0, 1].
+        """
+        equal = self.present / self.present.sum()
+        if ambiguity is None or strength == 0.0:
+            return equal
+        chosen = ambiguity.with_strength(strength).take(self.index.cpu().numpy())
+        return reweighted(chosen, self.losses, reference=equal if self.padded else None)
+
+    def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
+        """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
+        return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
+
+    @classmethod
+    def gathered(cls, accelerator: Any, losses: Tensor, index: Tensor) -> Self:
+        """Collect what every rank holds: ``losses`` and ``index`` of shape ``(m,)``, m may differ by rank."""
+        n, world = len(losses), accelerator.num_processes
+        if world == 1:
+            return cls(losses, index, torch.ones_like(losses), slice(0, n), padded=False)
+        sizes: Any = accelerator.gather(torch.tensor([n], device=losses.device))
+        longest = int(sizes.max())
+        rows = torch.zeros(3, longest, dtype=torch.float64, device=losses.device)
+        rows[0, :n], rows[1, :n], rows[2, :n] = losses, index, 1.0
+        everyone: Any = accelerator.gather(rows[None])  # (world, 3, longest)
+        start = accelerator.process_index * longest
+        return cls(
+            everyone[:, 0].reshape(-1).to(losses.dtype),
+            everyone[:, 1].reshape(-1).long(),
+            everyone[:, 2].reshape(-1).to(losses.dtype),
+            slice(start, start + n),
+            padded=True,
+        )
+
+
+def equal_weights(accelerator: Any, index: Tensor) -> Tensor:
+    """This rank's share of equal weights over all ranks, for its examples ``index`` of shape ``(m,)``."""
+    total: Any = accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
+    return torch.ones(len(index), device=index.device) / total
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+class AdversaryAccount:
+    """What the adversary did: to every example (``ledger``), and at every optimizer step since the last log.
+
+    Args:
+        examples: Size of the training set.
+    """
+
+    def __init__(self, examples: int) -> None:
+        self.ledger = AdversaryLedger(examples)
+        self._looks: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
+
+    def book(self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float) -> None:
+        """Book one effective batch and its ``weights`` of shape ``(n,)``."""
+        losses, index, weights = batch.without_padding(weights)
+        multipliers = weights * len(weights)
+        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
+        self._looks[step].append(
+            {
+                "mean_loss": float(losses.mean()),
+                "robust_loss": float((weights * losses).sum()),
+                "effective_sample_size": float(effective_sample_size(weights)),
+                "largest_multiplier": float(largest_multiplier(weights)),
+                "zero_share": float((weights == 0).float().mean()),
+                "radius_fraction": strength,
+            }
+        )
+
+    def book_equal(self, batch: EffectiveBatch, *, step: int, micro_batches: int) -> None:
+        """Book one micro-batch of plain training; the effective batch has known, equal weights."""
+        losses, index = batch.without_padding()
+        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
+        mean = float(losses.mean())
+        self._looks[step].append(
+            {
+                "mean_loss": mean,
+                "robust_loss": mean,
+                "effective_sample_size": float(len(losses) * micro_batches),
+                "largest_multiplier": 1.0,
+                "zero_share": 0.0,
+                "radius_fraction": 0.0,
+            }
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Means over the steps since the last call; empty if there were none."""
+        steps = [_mean(rows) for rows in self._looks.values()]
+        self._looks.clear()
+        return _mean(steps) if steps else {}
