@@ -1,0 +1,100 @@
+"""What all robust TRL trainers share: the set, the position of every example, and the account of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import datasets
+from torch import Tensor
+from transformers import Trainer
+
+from dro_core import AmbiguitySet, parse_ambiguity
+
+from ..effective_batch import AdversaryAccount, EffectiveBatch
+from ..guards import check_finite
+from ..schedule import RadiusSchedule
+
+INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
+
+
+class Columns(Mapping[str, list[Any]]):
+    """The columns of a data set by name, read when asked for."""
+
+    def __init__(self, data: datasets.Dataset) -> None:
+        self._data = data
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return list(self._data[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._data.column_names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data.column_names)
+
+    def __len__(self) -> int:
+        return len(self._data.column_names)
+
+
+class Adversary(Trainer):
+    """Common part of ``RobustPairs`` and ``RobustOnline``; stands before a TRL trainer among the bases.
+
+    Args:
+        *args: What the TRL trainer takes.
+        ambiguity: The set the adversary chooses from, or its text form (``"tv:0.2,by=source"``); ``None`` or
+            ``"erm"`` trains exactly as TRL does. ``by=`` names a column of the training set.
+        schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
+        **kwargs: What the TRL trainer takes.
+
+    Attributes:
+        ledger: Sum of multipliers, visits and last loss by row of ``train_dataset`` as the trainer prepared it.
+
+    Raises:
+        ValueError: An argument that would make the weights wrong; the message names the remedy.
+        NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
+    """
+
+    def __init__(
+        self, *args: Any, ambiguity: AmbiguitySet | str | None, schedule: RadiusSchedule | None = None, **kwargs: Any
+    ) -> None:
+        chosen = parse_ambiguity(ambiguity) if isinstance(ambiguity, str) else ambiguity
+        super().__init__(*args, **kwargs)
+        data = self.train_dataset
+        self.schedule = schedule or RadiusSchedule()
+        self.ambiguity = None if chosen is None else chosen.bind(Columns(_map_style(data)))
+        self._account = AdversaryAccount(0 if chosen is None else len(_map_style(data)))
+        self.ledger = self._account.ledger
+        if chosen is not None:
+            self.train_dataset = _map_style(data).add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns = self._signature_columns or []
+        self._signature_columns = columns if INDEX in columns else [*columns, INDEX]
+
+    def _strength(self) -> float:
+        return self.schedule(self.state.global_step, max(self.state.max_steps, 1))
+
+    def _solved(self, batch: EffectiveBatch) -> Tensor:
+        """Check, solve and book one effective batch; its worst-case weights, shape ``(n,)``."""
+        step, strength = self.state.global_step, self._strength()
+        check_finite(batch.losses, batch.index, None, step)
+        weights = batch.weights(self.ambiguity, strength)
+        self._account.book(batch, weights, step=step, strength=strength)
+        return weights
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of the robust diagnostics since the last training log to what TRL logs."""
+        if "loss" in logs:
+            logs |= self._account.summary()
+        super().log(logs, start_time)
+
+
+def _map_style(data: Any) -> datasets.Dataset:
+    if isinstance(data, datasets.Dataset):
+        return data
+    raise ValueError(
+        f"robust training needs to know which example is which, and a {type(data).__name__} has no positions: give "
+        "train_dataset as a datasets.Dataset, or ambiguity=None"
+    )

@@ -1,0 +1,179 @@
+"""Worst-case weights for TRL's reward and DPO trainers.
+
+TRL reduces its losses inside private functions that change with almost every release. What does not change is
+``compute_loss``: at one example per micro-batch it returns that example's loss. So the micro-batches of one
+accumulation window are the examples, and one optimizer step runs
+
+1. ``compute_loss`` on all of them without gradient, the losses gathered over ranks, one ``worst_case`` call;
+2. ``compute_loss`` and backward of ``world * q_i l_i`` on those with a weight.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.reward_trainer import RewardTrainer
+
+from ..effective_batch import EffectiveBatch, equal_weights
+from ..guards import check_setup
+from ._adversary import INDEX, Adversary
+
+_WEIGHT, _SKIP = "robust_weight", "robust_skip"
+_MIXING = {  # DPO losses of one pair that are another loss than theirs in a batch
+    "aot": "sorts log-ratios across the batch",
+    "aot_unpaired": "sorts log-ratios across the batch",
+    "sft": "is normalised by the tokens of the batch",
+}
+
+
+class RobustPairs(Adversary):
+    """Stands before ``trl.RewardTrainer`` or ``trl.DPOTrainer`` and trains on ``max_q sum_i q_i l_i``.
+
+    The effective batch is ``gradient_accumulation_steps`` examples on every rank;
+    ``per_device_train_batch_size`` must be 1. TRL's metrics are those of all examples, each counted once, before the
+    update. Arguments and attributes: see ``Adversary``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.ambiguity is None:
+            return
+        _check_pairs(self)
+        two_passes = self.args.gradient_accumulation_steps > 1
+        check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
+        self.loss_is_scaled_for_ga = True
+        self.data_collator = _Indexed(self.data_collator)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Fetch the accumulation window; attach the weights where they need a pass of their own."""
+        window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.ambiguity is None or len(window) < 2:
+            return window, items
+        window = [self._prepare_inputs(inputs) for inputs in window]
+        index = torch.cat([inputs[INDEX] for inputs in window])
+        if self._strength() == 0.0:
+            weights = equal_weights(self.accelerator, index)
+            return [{**inputs, _WEIGHT: weight} for inputs, weight in zip(window, weights, strict=True)], items
+        batch = EffectiveBatch.gathered(self.accelerator, self._losses_without_grad(window), index)
+        weights = self._solved(batch)
+        return _ordered(window, weights[batch.mine], self._skippable(batch, weights)), items
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
+        """TRL's loss without a set and in evaluation; the example's share of the robust loss in training."""
+        if self.ambiguity is None or not self._training():
+            return self._theirs(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        if _SKIP in inputs:
+            return torch.zeros((), device=self.args.device, requires_grad=True)
+        weight = inputs.get(_WEIGHT)
+        if weight is None:  # one micro-batch per step: the forward pass that is differentiated gives the weights
+            loss = self._theirs(model, inputs)
+            batch = EffectiveBatch.gathered(self.accelerator, loss.detach().float()[None], inputs[INDEX])
+            weight = self._solved(batch)[batch.mine][0]
+        elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the loss
+            loss = self._theirs(model, inputs)
+            self._book_equal(loss.detach().float()[None], inputs[INDEX])
+        else:
+            with self._metrics_set_aside():
+                loss = self._theirs(model, inputs)
+        # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
+        return self.accelerator.num_processes * weight * loss
+
+    def _theirs(self, model: nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
+        ours = (INDEX, _WEIGHT, _SKIP)
+        return super().compute_loss(model, {name: x for name, x in inputs.items() if name not in ours}, **kwargs)
+
+    def _training(self) -> bool:
+        assert self.model is not None
+        return self.model.training
+
+    @torch.no_grad()
+    def _losses_without_grad(self, window: Sequence[dict[str, Any]]) -> Tensor:
+        model = self.model_wrapped
+        assert model is not None
+        model.train()
+        with self.compute_loss_context_manager():
+            return torch.stack([self._theirs(model, inputs).float() for inputs in window])
+
+    def _skippable(self, batch: EffectiveBatch, weights: Tensor) -> int:
+        """How many examples without weight each rank may leave out of pass 2.
+
+        The same number on all ranks, because every forward pass talks to the others; it leaves at least one, since
+        some rank has a weight. DeepSpeed counts backward passes itself, so there all are run.
+        """
+        if self.is_deepspeed_enabled:
+            return 0
+        ignored = ((weights == 0) & (batch.present > 0)).reshape(self.accelerator.num_processes, -1)
+        return int(ignored.sum(1).min())
+
+    def _book_equal(self, loss: Tensor, index: Tensor) -> None:
+        batch = EffectiveBatch.gathered(self.accelerator, loss, index)
+        steps = self.current_gradient_accumulation_steps
+        self._account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
+
+    @contextmanager
+    def _metrics_set_aside(self) -> Iterator[None]:
+        """Keep TRL's metrics of pass 1, which saw every example once; what runs inside is not counted again."""
+        metrics, tokens = self._metrics, self._total_train_tokens
+        self._metrics = {mode: defaultdict(list) for mode in metrics}
+        try:
+            yield
+        finally:
+            self._metrics, self._total_train_tokens = metrics, tokens
+
+
+class _Indexed:
+    """A collator that also passes on which training examples a batch holds."""
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        index = {INDEX: torch.tensor([item[INDEX] for item in items])} if INDEX in items[0] else {}
+        return {**self.collate(items), **index}
+
+
+def _ordered(window: Sequence[dict[str, Any]], weights: Tensor, skip: int) -> list[dict[str, Any]]:
+    """The window with its weights, examples without weight first and ``skip`` of them marked.
+
+    The order puts a real forward and backward pass last, where gradients are synchronised over ranks.
+    """
+    zero_first = sorted(range(len(window)), key=(weights != 0).tolist().__getitem__)
+    marked = [{_SKIP: True}] * skip + [{}] * (len(window) - skip)
+    return [{**window[i], _WEIGHT: weights[i], **mark} for i, mark in zip(zero_first, marked, strict=True)]
+
+
+def _check_pairs(trainer: RobustPairs) -> None:
+    if not isinstance(trainer, (RewardTrainer, DPOTrainer)):
+        raise TypeError(
+            "RobustPairs goes before trl.RewardTrainer or trl.DPOTrainer, whose loss at one example per batch is that "
+            "example's; for GRPO and RLOO use RobustOnline"
+        )
+    arguments: Any = trainer.args
+    size, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    if size != 1:
+        raise ValueError(
+            f"per_device_train_batch_size is {size}, and TRL tells the loss of an example only where it is alone: set "
+            f"per_device_train_batch_size=1 and gradient_accumulation_steps={size * steps} (the same effective batch)"
+        )
+    if steps * trainer.accelerator.num_processes < 2:
+        raise ValueError(
+            "an effective batch of one example leaves the adversary nothing to choose: raise "
+            "gradient_accumulation_steps"
+        )
+    for name in getattr(arguments, "loss_type", None) or []:
+        if name in _MIXING:
+            raise ValueError(
+                f"loss_type {name!r} {_MIXING[name]}, so a pair alone has another loss than in its batch: choose one "
+                "that treats pairs one by one, such as 'sigmoid' or 'ipo', or ambiguity=None"
+            )
+    if getattr(trainer, "aux_loss_enabled", False):
+        raise ValueError(
+            "the router's load-balancing loss belongs to the batch and must not be weighted by example: set "
+            "router_aux_loss_coef=0.0"
+        )
