@@ -6,18 +6,18 @@ import importlib
 import sys
 
 import numpy as np
+import peft
 import pytest
 import torch
+import trl
 from tiny_trl import PAIRS, Gradients, arguments, build, flat_gradient, relative_error
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import llm.trl as ours
 from dro_core import parse_ambiguity, robust_loss, worst_case
 from llm.guards import NonFiniteLoss
 from llm.schedule import RadiusSchedule
-
-trl = pytest.importorskip("trl")
-import llm.trl as ours  # noqa: E402  (it refuses to load without TRL)
 
 # TRL still asks by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
@@ -218,7 +218,6 @@ def test_evaluation_is_not_weighted(tiny, tmp_path):
 
 
 def test_lora_gradient_is_that_of_the_full_batch(tiny, tmp_path):
-    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
     gradients = Gradients()
     trainer = trainer_for(tiny, "dpo", tmp_path, "tv:0.2", callbacks=[gradients], extra={"peft_config": config})

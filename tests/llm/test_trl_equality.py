@@ -1,0 +1,95 @@
+"""The other way round: our own trainers without an ambiguity set take TRL's steps, number for number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import trl
+from datasets import Dataset
+from tiny_trl import LENGTH, PAIRS, arguments, build
+from transformers import AutoModelForSequenceClassification, TrainingArguments
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from llm.config import TRAINING_DEFAULTS
+from llm.encoding import PairCollator, encode_pairs
+from llm.reward import RewardTrainer
+
+# The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].capitalize() + ': ' + m['content'] }}"
+    "{% if m['role'] == 'user' %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% else %}[SEP]{% endif %}"
+)
+# Five per micro-batch and windows of two: both epochs end in a smaller micro-batch and a shorter window.
+SHAPE: dict[str, Any] = {"micro": 5, "steps": 2, "max_steps": -1, "num_train_epochs": 2, "max_grad_norm": 1.0}
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    tiny = build(tmp_path_factory.mktemp("tiny"))
+    tiny.tokenizer.chat_template = TEMPLATE
+    return tiny
+
+
+def our_arguments(folder):
+    return arguments(lambda **kwargs: TrainingArguments(**{**TRAINING_DEFAULTS, **kwargs}), folder, **SHAPE)
+
+
+def our_reward(tiny, folder):
+    return RewardTrainer(
+        model=AutoModelForSequenceClassification.from_pretrained(tiny.reward),
+        args=our_arguments(folder),
+        train_dataset=encode_pairs(PAIRS, tiny.tokenizer, max_length=LENGTH),
+        data_collator=PairCollator(tiny.tokenizer),
+        ambiguity=None,
+    )
+
+
+def their_reward(tiny, folder):
+    return trl.RewardTrainer(
+        model=tiny.reward,
+        args=arguments(trl.RewardConfig, folder, **SHAPE),
+        train_dataset=chats(),
+        processing_class=tiny.tokenizer,
+        data_collator=DataCollatorForPreference(tiny.tokenizer.pad_token_id, pad_to_multiple_of=8),
+    )
+
+
+def chats():
+    """The pairs as conversations, which TRL renders and tokenises by itself."""
+
+    def answer(text):
+        return [{"role": "assistant", "content": text}]
+
+    return Dataset.from_list(
+        [{"prompt": list(p.prompt), "chosen": answer(p.chosen), "rejected": answer(p.rejected)} for p in PAIRS]
+    )
+
+
+TRAINERS = {"reward": (our_reward, their_reward)}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_our_trainer_takes_the_steps_of_trl(tiny, tmp_path, name):
+    ours, theirs = (make(tiny, tmp_path) for make in TRAINERS[name])
+    for trainer in (ours, theirs):
+        trainer.train()
+    losses = [
+        [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
+        for trainer in (ours, theirs)
+    ]
+    assert len(losses[0]) == STEPS
+    assert losses[0] == losses[1]
+    for mine, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_chats_become_the_same_tokens(tiny, tmp_path):
+    encoded = encode_pairs(PAIRS, tiny.tokenizer, max_length=LENGTH)
+    theirs = their_reward(tiny, tmp_path).train_dataset
+    assert len(theirs) == len(encoded) == len(PAIRS)
+    for ours, row in zip((encoded[i] for i in range(len(encoded))), theirs, strict=True):
+        assert (ours["chosen"], ours["rejected"]) == (row["chosen_ids"], row["rejected_ids"])
