@@ -51,7 +51,7 @@ def build(folder: Path) -> Tiny:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,
+        initializer_range=0.1,
     )
     set_seed(0)
     for name in ("causal", "reference"):
