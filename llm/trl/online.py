@@ -74,7 +74,7 @@ class RobustOnline(Adversary):
     def _prompt_values(self) -> Tensor:
         """Mean reward of the group of every prompt of all ranks, shape ``(n,)``; nan where none could be judged."""
         trainer: Any = self
-        rewards = self._seen_rewards
+        rewards = self._seen_rewards.double()  # n q is then 1, not 1 - 6e-8, at radius 0
         total = (rewards * trainer.reward_weights.to(rewards.device)).nansum(1)
         if clip := getattr(self, "reward_clip_range", None):  # RLOO
             total = total.clamp(*clip)

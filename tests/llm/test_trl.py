@@ -16,7 +16,12 @@ import torch
 import trl
 from tiny_trl import PAIRS, Gradients, arguments, build, flat_gradient, relative_error
 from torch.nn.functional import logsigmoid
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import llm.trl as ours
 from dro_core import parse_ambiguity, robust_loss, worst_case
@@ -66,7 +71,7 @@ def trainer_for(tiny, name, folder, ambiguity="plain", *, callbacks=None, schedu
         defaults = {"micro": 4, "steps": 4, "num_generations": 4, "max_completion_length": 8}
         kwargs = defaults | ({"loss_type": "grpo"} if name == "grpo" else {"beta": 0.0}) | kwargs
     return (plain if ambiguity == "plain" else robust)(
-        model=load(tiny, name, **(kwargs.pop("model_config", {}))),
+        model=kwargs.pop("model", None) or load(tiny, name, **(kwargs.pop("model_config", {}))),
         args=arguments(config, folder, **kwargs),
         train_dataset=tiny.data,
         processing_class=tiny.tokenizer,
@@ -324,11 +329,11 @@ class SilentOnSome(Letters):
 
 
 def test_prompts_count_by_clipped_rewards_and_not_without_any(tiny, tmp_path):
-    trainer = trainer_for(tiny, "rloo", tmp_path, "tv:0.25", reward_clip_range=[0.0, 1.5])
+    trainer = trainer_for(tiny, "rloo", tmp_path, "kl:0.2", reward_clip_range=[0.0, 1.5])
     trainer.reward_funcs[0] = judge = SilentOnSome()
     trainer.train()
     clipped = [(p, text, min(r, 1.5)) for p, text, r in judge.judged if p != judge.shortest]
-    expected = factors(clipped, "tv:0.25")
+    expected = factors(clipped, "kl:0.2")
     assert len(expected) == 3
     assert any(r > 1.5 for *_, r in judge.judged)
     prompts = [tiny.data[int(i)]["prompt"] for i in seen(trainer)]
@@ -379,6 +384,21 @@ def test_gradients_on_two_processes_are_those_of_the_full_batch(tmp_path):
 def test_what_would_give_wrong_weights_is_refused(tiny, tmp_path, name, spec, config, message):
     with pytest.raises(ValueError, match=message):
         trainer_for(tiny, name, tmp_path, spec, **config)
+
+
+def test_a_router_loss_is_refused(tiny, tmp_path):
+    config = MixtralConfig(
+        vocab_size=len(tiny.tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    with pytest.raises(ValueError, match=r"router_aux_loss_coef=0\.0"):
+        trainer_for(tiny, "dpo", tmp_path, "tv:0.2", model=MixtralForCausalLM(config))
+    trainer_for(tiny, "dpo", tmp_path, "tv:0.2", model=MixtralForCausalLM(config), router_aux_loss_coef=0.0)
 
 
 def test_a_stream_is_refused(tiny, tmp_path):
