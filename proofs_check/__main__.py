@@ -120,8 +120,9 @@ def _reject_nonsense(arguments: argparse.Namespace) -> None:
         raise BadRequest(f"--jobs is a number of processes and must be at least 1, got {arguments.jobs}.")
     if arguments.seed < 0:
         raise BadRequest(f"--seed must be 0 or more, got {arguments.seed}.")
-    if arguments.show and arguments.labels:
-        raise BadRequest(f"--show tells about one claim: leave out {', '.join(arguments.labels)}.")
+    others = [label for label in arguments.labels if label != arguments.show]
+    if arguments.show and others:
+        raise BadRequest(f"--show tells about one claim: leave out {', '.join(others)}.")
     outputs = {name: getattr(arguments, name) for name in ("json", "html", "markdown")}
     for name, path in outputs.items():
         if path is not None and (arguments.list or arguments.replay):
@@ -247,7 +248,13 @@ def _print_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def _list(claims: Sequence[Claim[Any]]) -> int:
-    _print_pairs(Console(), [(c.label, f"{c.statement} (expected: {c.expected.value})") for c in claims])
+    console = Console(soft_wrap=True, highlight=False)
+    pairs = [(c.label, f"{c.statement} (expected: {c.expected.value})") for c in claims]
+    if console.is_terminal:
+        _print_pairs(Console(), pairs)
+        return 0
+    for pair in pairs:  # one line each, for grep
+        console.print("  ".join(pair), markup=False)
     return 0
 
 
