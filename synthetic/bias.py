@@ -7,7 +7,6 @@ from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import multinomial
 
 from dro_core import worst_case
 
@@ -84,6 +83,8 @@ def sample_chances(counts: ArrayLike, probabilities: ArrayLike) -> NDArray[np.fl
         >>> sample_chances(sample_counts(2, 2), [0.5, 0.5]).round(12).tolist()
         [0.25, 0.5, 0.25]
     """
+    from scipy.stats import multinomial  # takes as long to load as everything else here together
+
     counts = np.asarray(counts)
     return multinomial.pmf(counts, counts[0].sum(), np.asarray(probabilities, np.float64))
 
