@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Singular values below this share of the largest are taken for zero. Rounding leaves about 1e-15; a true one is the
 # root of a probability, so the fit does not see a prompt or an answer whose probability is below about 1e-22.
-_RANK = 1e-11
+RANK = 1e-11
 
 
 class PolicyClass(Protocol):
@@ -102,7 +102,7 @@ class LogLinearPolicy:
         """Smallest solution of the weighted least-squares problem above, shape ``(d,)``; see ``natural_gradient``."""
         roots = np.sqrt(occupancy[:, None] * np.exp(self.log_probabilities(parameters)))
         rows = (roots[..., None] * self.scores(parameters)).reshape(-1, self.size)
-        return np.asarray(np.linalg.lstsq(rows, (roots * targets).ravel(), rcond=_RANK)[0], np.float64)
+        return np.asarray(np.linalg.lstsq(rows, (roots * targets).ravel(), rcond=RANK)[0], np.float64)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ Everything is deterministic: exact sums and quadrature, and simulations from one
 
 from __future__ import annotations
 
-import re
 from math import ceil, log
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from page_tables import filled, markdown
 from tv_bias_figures import draw_parts, draw_repairs, draw_sup
 from tv_bias_repairs import (
     BATCH,
@@ -142,22 +142,6 @@ def groups_table() -> Iterable[tuple[str, ...]]:
     for ball in (TV, wide):
         coins = [f"{e.value:+.3f}" for e in coin_biases(ball, GROUPS).values()]
         yield (f"fair coins, radius {ball.radius}: bias / B", *coins)
-
-
-def markdown(rows: Iterable[tuple[str, ...]]) -> str:
-    """A table; the first row is its head."""
-    head, *body = rows
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body))
-
-
-def filled(page: str, tables: dict[str, str]) -> str:
-    """Put each table between its two marks."""
-    for name, table in tables.items():
-        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page, found = marks.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", page)
-        if found != 1:
-            raise ValueError(f"the page must have the marks of the table {name!r} once, found {found}.")
-    return page
 
 
 def main() -> None:

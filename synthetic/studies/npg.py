@@ -155,9 +155,9 @@ STUDY = Study(
     title="Algorithm 2, robust natural policy gradient, against the plain one",
     about=(
         "Both methods are judged by the worst-case value over mixtures of prompts. With tabular policies, and where "
-        "the reward is linear in the policy's features, the natural direction does not depend on the mixture and both "
-        "are the same; weights matter where the policies cannot serve all prompts. All values are exact; every seed "
-        "draws another problem, and bands are over problems."
+        "the reward is linear in the policy's features, the natural direction does not depend on the mixture, while "
+        "that leaves every state some mass, and both are the same; weights matter where the policies cannot serve all "
+        "prompts. All values are exact; every seed draws another problem, and bands are over problems."
     ),
     options=("ambiguity", "steps", "radius"),
     seeds=(16, 32),
