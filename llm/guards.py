@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ class NonFiniteLoss(FloatingPointError):
 
 
 def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, two_passes: bool) -> None:
-    """Refuse DataParallel, duplicated examples across ranks, and dropout that two passes would disagree on.
+    """Refuse setups whose gradients would silently be others, and dropout that two passes would disagree on.
 
     Raises:
         ValueError: One sentence with the remedy.
@@ -34,6 +34,40 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
         raise ValueError(
             "dataloader_drop_last must be true with several processes: the padding of the last batch would "
             "duplicate examples inside the ambiguity set"
+        )
+    if (copies := _ranks_per_example(accelerator, model)) > 1:
+        raise ValueError(
+            f"tensor, context or sequence parallelism lets {copies} ranks work on the same examples, which would count "
+            f"{copies} times in the ambiguity set; use data parallelism only (DDP, FSDP2, ZeRO)"
+        )
+    if _clips_silently(accelerator):
+        raise ValueError(
+            "the DeepSpeed configuration leaves gradient_clipping out, and DeepSpeed then clips at 1.0 without saying "
+            f'so; set it to "auto", which is max_grad_norm (now {arguments.max_grad_norm})'
+        )
+
+
+def _ranks_per_example(accelerator: Any, model: Any) -> int:
+    """How many ranks share each example: through accelerate's mesh, or a model that was split when it was loaded."""
+    mesh = getattr(accelerator, "parallelism_config", None)
+    return max(1 if mesh is None else mesh.non_data_parallel_size, getattr(model, "_tp_size", None) or 1)
+
+
+def _clips_silently(accelerator: Any) -> bool:
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and plugin.deepspeed_config.get("gradient_clipping") is None
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuse a training set without positions.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if dataset is not None and not isinstance(dataset, Sized):
+        raise ValueError(
+            f"{type(dataset).__name__} has no length, and the adversary's account names examples by their position; "
+            "give the training set as a list or a map-style dataset"
         )
 
 
@@ -68,14 +102,21 @@ def check_finite(losses: Tensor, index: Tensor, names: Sequence[str] | None, ste
 
 
 def check_weights(model: nn.Module, step: int) -> None:
-    """Raise if a parameter is nan or infinite, so that a diverged model is never saved.
+    """Raise if a parameter (of a sharded model: this rank's part) is nan or infinite: a diverged model is never saved.
 
     Raises:
         NonFiniteLoss: Naming the first such parameter.
     """
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not torch.isfinite(_held_here(parameter)).all():
             raise NonFiniteLoss(
                 f"{name} is not finite after step {step}, and nothing was saved from it: lower the learning rate, "
                 "or resume from the last checkpoint"
             )
+
+
+def _held_here(parameter: Any) -> Tensor:
+    """What this rank holds of a parameter: FSDP2 has DTensors, ZeRO-3 empty parameters with their part beside them."""
+    if hasattr(parameter, "to_local"):
+        return parameter.to_local()
+    return getattr(parameter, "ds_tensor", parameter)

@@ -25,7 +25,7 @@ from transformers.trainer_utils import TrainOutput
 
 from .checkpoints import MARKER, CheckpointError, discard
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
-from .guards import check_finite, check_setup, check_weights
+from .guards import check_dataset, check_finite, check_setup, check_weights
 from .reweighting import GroupAscent, Reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
 
@@ -83,6 +83,7 @@ class RobustTrainer(Trainer):
             self.resumable.append(self.ambiguity)
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
+        check_dataset(self.train_dataset)
         check_setup(self.args, self.accelerator, self.model, two_passes=self._two_passes())
 
     @abstractmethod
@@ -216,6 +217,10 @@ class RobustTrainer(Trainer):
         if _internal_call and output_dir is not None and self.args.should_save:
             for part in self.resumable:
                 part.save(Path(output_dir))
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the marker comes next: every rank's part must stand before it
 
     def _save_checkpoint(self, model, trial):
         check_weights(model, self.state.global_step)
