@@ -25,7 +25,8 @@ def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argum
         except Exception as error:
             if not _is_ours(error):
                 raise
-            sys.stderr.write(f"robust-rlhf: {error}\n")
+            if not getattr(error, "said_by_main_process", False):
+                sys.stderr.write(f"robust-rlhf: {error}\n")
             return 2
 
     run.__doc__ = command.__doc__

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 Result = TypeVar("Result")
 
@@ -28,5 +32,38 @@ def on_main_process(action: Callable[[], Result]) -> Result:
             outcome[1] = error
     broadcast_object_list(outcome)
     if outcome[1] is not None:
+        outcome[1].__dict__["said_by_main_process"] = not state.is_main_process
         raise outcome[1]
     return outcome[0]
+
+
+class RankLost(RuntimeError):
+    """Another process ended, or did not answer within ``ddp_timeout``."""
+
+
+@contextmanager
+def bounded_waiting(seconds: float) -> Iterator[None]:
+    """Inside, no process waits for another for longer, and what ends the wait is said in one sentence.
+
+    ``TrainingArguments`` hands ``ddp_timeout`` on for GPUs only: on a CPU torch's half hour would stay.
+
+    Raises:
+        RankLost: Another process is gone or silent.
+    """
+    several, device = PartialState().num_processes > 1, PartialState().device
+    if several and device is not None and device.type == "cpu":
+        _set_pg_timeout(timedelta(seconds=seconds))
+    try:
+        yield
+    except RuntimeError as error:
+        if not (several and _is_communication(error)):
+            raise
+        raise RankLost(
+            f"another process ended or did not answer within ddp_timeout ({seconds:g} s); the last checkpoint is "
+            "intact: look for the first error above, then continue with --resume on the same number of processes"
+        ) from error
+
+
+def _is_communication(error: RuntimeError) -> bool:
+    """Torch has a type for what NCCL says; gloo's errors are told by the file they name."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

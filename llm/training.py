@@ -40,7 +40,7 @@ from .ledger import describe_adversary
 from .losses import PairLoss, Sigmoid
 from .models import check_length
 from .pairs import GROUPINGS, PairTrainer, StepBar, metrics_by_category
-from .processes import on_main_process
+from .processes import bounded_waiting, on_main_process
 from .reweighting import parse_reweighting
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
@@ -152,7 +152,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     )
     task.prepare(trainer, arguments, output)
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
-    with checkpoint_on_interrupt(trainer):
+    with checkpoint_on_interrupt(trainer), bounded_waiting(arguments.ddp_timeout):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model: Any = trainer.model
     if average:
