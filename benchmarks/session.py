@@ -28,7 +28,8 @@ BATCHES = ((4096, 64), (64, 4096))
 _PACKAGES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "cvxpylayers", "diffcp", "dro", "entmax")
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -36,7 +37,7 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _revision() -> str:
+def revision() -> str:
     """The commit the solver was at, with a + if the working tree differs from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
@@ -60,8 +61,8 @@ def about(effort: race.Effort) -> dict[str, Any]:
     return {
         "schema": 1,
         "quick": effort is race.QUICK,
-        "revision": _revision(),
-        "cpu": _cpu(),
+        "revision": revision(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",

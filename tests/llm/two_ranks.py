@@ -1,44 +1,76 @@
-"""Run by test_ranks.py on two processes: trains one step per ambiguity set and compares the gradient."""
+"""Run by test_ranks.py on two processes: cells of the exactness matrix, then what processes owe each other."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import torch
-from test_robust_trainer import (
-    PAIRS,
-    SETS,
-    Gradients,
-    arguments,
-    full_batch_gradient,
-    relative_error,
-    seen_rows,
-    trainer_for,
-)
-from transformers import set_seed
+import torch.distributed
+from torch.distributed.fsdp import fully_shard
 
-from llm.encoding import encode_pairs
-from llm.models import tiny_reward_model
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import ranks
+
+from llm.guards import NonFiniteLoss, check_weights
+from llm.processes import RankLost, bounded_waiting, on_main_process
+
+
+def measured(cells: list[ranks.Cell]) -> list[dict]:
+    starts = {adapter: ranks.start(adapter) for adapter in ranks.Adapter}
+    with tempfile.TemporaryDirectory() as folder:
+        return [ranks.measure(cell, starts[cell.adapter], folder, 2) for cell in cells]
+
+
+def message_of(action, kind: type[Exception]) -> str:
+    try:
+        action()
+    except kind as error:
+        return str(error)
+    return ""
+
+
+def refuse() -> None:
+    raise FileExistsError(f"only process {torch.distributed.get_rank()} looked")
+
+
+def a_shard_that_diverged() -> str:
+    """The nan stands in the second half of the weight, which the second process holds."""
+    model = fully_shard(
+        torch.nn.Linear(4, 4, device="cpu"), mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    )
+    if torch.distributed.get_rank() == 1:
+        with torch.no_grad():
+            model.weight.to_local()[-1, -1] = float("nan")
+    return message_of(lambda: check_weights(model, 7), NonFiniteLoss)
+
+
+def a_silent_process() -> str:
+    """The second process sleeps through a collective; comes last, for the group is broken afterwards."""
+    if torch.distributed.get_rank() == 1:
+        time.sleep(6)
+        return ""
+
+    def wait() -> None:
+        with bounded_waiting(2):
+            torch.distributed.all_reduce(torch.ones(1))
+
+    return message_of(wait, RankLost)
 
 
 def main(folder: Path) -> None:
-    set_seed(0)
-    model, tokenizer = tiny_reward_model((pair.chosen + pair.rejected for pair in PAIRS), max_length=96)
-    with torch.no_grad():
-        model.classifier.weight *= 20
-    start = model, tokenizer, encode_pairs(PAIRS, tokenizer, max_length=96)
-    errors, ranks = [], 0
-    for spec in [*SETS, "erm"]:
-        gradients = Gradients()
-        args = arguments(folder, micro=2, steps=4, dataloader_drop_last=True)
-        trainer = trainer_for(start, args, spec, callbacks=[gradients])
-        trainer.train()
-        rows, ranks = seen_rows(trainer), args.world_size
-        errors.append((spec, len(rows), relative_error(gradients.first, full_batch_gradient(start, rows, spec))))
-    if args.process_index == 0:
-        (folder / "errors.json").write_text(json.dumps({"ranks": ranks, "errors": errors}))
+    cells = [ranks.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
+    found = {
+        "cells": measured(cells),
+        "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
+        "diverged": a_shard_that_diverged(),
+        "silent": a_silent_process(),
+    }
+    (folder / f"found-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
