@@ -340,8 +340,12 @@ def _collator(cell: Cell, begin: Start, rank: int):
     return collate
 
 
-def measure(cell: Cell, begin: Start, folder: str, ranks: int) -> dict[str, Any]:
-    """Train a cell and compare; every rank must call it."""
+def trained(cell: Cell, begin: Start, folder: str, ranks: int) -> Recorder:
+    """Train a cell; every rank must call it.
+
+    Raises:
+        RuntimeError: Something else ran than the cell says.
+    """
     args, recorder = arguments(cell, folder, ranks), Recorder()
     trainer = RewardTrainer(
         model=copy.deepcopy(begin.model),  # type: ignore[arg-type]
@@ -356,6 +360,12 @@ def measure(cell: Cell, begin: Start, folder: str, ranks: int) -> dict[str, Any]
     trainer.train()
     if recorder.ran != (cell.launcher, cell.checkpointing) or trainer.accelerator.num_processes != ranks:
         raise RuntimeError(f"asked for {cell} on {ranks} ranks, ran {recorder.ran}")
+    return recorder
+
+
+def measure(cell: Cell, begin: Start, folder: str, ranks: int) -> dict[str, Any]:
+    """Train a cell and compare."""
+    recorder = trained(cell, begin, folder, ranks)
     sizes = [len(rows) for rows in recorder.rows]
     return {
         "cell": asdict(cell),

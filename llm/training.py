@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from transformers import (
     EarlyStoppingCallback,
@@ -31,7 +31,7 @@ from .checkpoints import (
     write_folder,
     write_json,
 )
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 from .data import Pair
 from .encoding import EncodedPairs, PairCollator, encode_pairs
 from .guards import check_weights
@@ -45,6 +45,7 @@ from .reweighting import parse_reweighting
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .selection import load_training_pairs
+from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -162,9 +163,10 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
             "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
         )
     check_weights(model, trainer.state.global_step)
+    whole = whole_model(trainer, lambda: with_adapter(task.load(train)[0], config, task=task.adapter_task))
     tokenizer: Any = trainer.processing_class
     result = Trained(
-        model=merged(model, merge=config.merge_adapter),
+        model=model if whole is None else merged(whole, merge=config.merge_adapter),
         tokenizer=tokenizer,
         history=trainer.state.log_history,
         adversary=describe_adversary(trainer.ledger, train, logistic=type(task.pair_loss) is Sigmoid),
@@ -174,6 +176,8 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         forced=forced,
     )
     on_main_process(lambda: save_run(output, task, arguments, result))
+    if whole is not None:
+        cast(Any, result.model).to(arguments.device)  # for judging; a sharded run exports from main memory
     return result
 
 
@@ -232,6 +236,10 @@ def build_trainer(
 def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
     if config.final != "average":
         return None
+    if is_sharded(trainer):
+        raise ConfigError(
+            "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
+        )
     model: Any = trainer.model
     average = IterateAverage(model, after=config.average_after)
     trainer.add_callback(average)

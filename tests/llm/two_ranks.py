@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -18,12 +19,28 @@ import ranks
 
 from llm.guards import NonFiniteLoss, check_weights
 from llm.processes import RankLost, bounded_waiting, on_main_process
+from llm.sharding import whole_model
 
 
 def measured(cells: list[ranks.Cell]) -> list[dict]:
     starts = {adapter: ranks.start(adapter) for adapter in ranks.Adapter}
     with tempfile.TemporaryDirectory() as folder:
         return [ranks.measure(cell, starts[cell.adapter], folder, 2) for cell in cells]
+
+
+def whole_from_shards() -> bool | None:
+    """Whether the model put together from both processes' shards holds the trained adapter and the untouched rest."""
+    begin = ranks.start(ranks.Adapter.LORA)
+    cell = ranks.Cell(ranks.Launcher.FSDP2, adapter=ranks.Adapter.LORA, steps=2)
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = ranks.trained(cell, begin, folder, 2)
+    whole = whole_model(recorder.trainer, lambda: copy.deepcopy(begin.model).requires_grad_(requires_grad=False))
+    if whole is None:
+        return None
+    origin = dict(begin.model.named_parameters())
+    moved = {name: part for name, part in whole.named_parameters() if not torch.equal(part, origin[name])}
+    same = all(torch.equal(moved[name], part) for name, part in recorder.parameters.items() if name in moved)
+    return same and moved.keys() <= recorder.parameters.keys() and len(moved) > 8
 
 
 def message_of(action, kind: type[Exception]) -> str:
@@ -66,6 +83,7 @@ def main(folder: Path) -> None:
     cells = [ranks.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
     found = {
         "cells": measured(cells),
+        "whole": whole_from_shards(),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "diverged": a_shard_that_diverged(),
         "silent": a_silent_process(),
