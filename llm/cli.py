@@ -27,6 +27,9 @@ def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argum
                 raise
             if not getattr(error, "said_by_main_process", False):
                 sys.stderr.write(f"robust-rlhf: {error}\n")
+            if getattr(error, "leaves_broken_group", False):
+                sys.stderr.flush()
+                os._exit(2)
             return 2
 
     run.__doc__ = command.__doc__

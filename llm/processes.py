@@ -38,7 +38,13 @@ def on_main_process(action: Callable[[], Result]) -> Result:
 
 
 class RankLost(RuntimeError):
-    """Another process ended, or did not answer within ``ddp_timeout``."""
+    """Another process ended, or did not answer within ``ddp_timeout``.
+
+    Attributes:
+        leaves_broken_group: Ending the interpreter in the usual way may abort in the group's destructor.
+    """
+
+    leaves_broken_group = True
 
 
 @contextmanager

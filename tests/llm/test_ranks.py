@@ -86,6 +86,7 @@ def test_the_main_process_exports_a_whole_model(two_ranks):
 def test_processes_refuse_together_and_nobody_waits_forever(two_ranks):
     main_process, other = two_ranks
     assert main_process["refused"] == other["refused"] == "only process 0 looked"
+    assert (main_process["looked"], other["looked"]) == ([0], [])
     assert (main_process["diverged"], "weight is not finite after step 7" in other["diverged"]) == ("", True)
     assert "did not answer within ddp_timeout (2 s)" in main_process["silent"]
 

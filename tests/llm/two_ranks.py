@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 import tempfile
 import time
@@ -51,7 +52,11 @@ def message_of(action, kind: type[Exception]) -> str:
     return ""
 
 
+looked: list[int] = []
+
+
 def refuse() -> None:
+    looked.append(torch.distributed.get_rank())
     raise FileExistsError(f"only process {torch.distributed.get_rank()} looked")
 
 
@@ -85,10 +90,12 @@ def main(folder: Path) -> None:
         "cells": measured(cells),
         "whole": whole_from_shards(),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
+        "looked": looked,
         "diverged": a_shard_that_diverged(),
         "silent": a_silent_process(),
     }
     (folder / f"found-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
+    os._exit(0)  # the group is broken, and its destructor may abort
 
 
 if __name__ == "__main__":
