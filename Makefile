@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench exactness clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
 	@echo "make test   run the test suite"
 	@echo "make check  lint, format, types"
+	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
@@ -37,6 +38,9 @@ test: $(STAMP)
 
 bench: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py
+
+exactness: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exactness.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -204,7 +204,8 @@ class RobustTrainer(Trainer):
             for part in self.resumable:
                 part.load(Path(resume_from_checkpoint))
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / MARKER))
-            if state.global_step >= state.max_steps:  # only the export was missing; Trainer would take one more step
+            total = self.args.max_steps if self.args.max_steps > 0 else state.max_steps
+            if state.global_step >= total:  # only the export was missing; Trainer would take one more step
                 self.state = state
                 best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
                 self._load_from_checkpoint(best or resume_from_checkpoint)

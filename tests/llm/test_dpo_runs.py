@@ -191,6 +191,7 @@ def test_force_resumes_with_another_set_and_the_card_says_so(files, tmp_path, ca
     card = (output / "model" / "README.md").read_text()
     assert "ambiguity: gr_dpo:0.5,by=category -> tv:0.2" in card
     assert "max_steps: 4 -> 6" in card
+    assert json.loads((output / "run.json").read_text())["steps"] == 6
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(files, tmp_path, capsys):
