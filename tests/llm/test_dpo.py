@@ -23,8 +23,7 @@ from llm.reference import StaleReferenceError, put_reference
 BETA = 0.7
 
 
-@pytest.fixture(scope="module")
-def start():
+def begin():
     """A tiny policy, a reference some way from it (losses then differ), the tokenizer, the data.
 
     In float64: the losses are small differences of large sums, which float32 gives to 5e-6 whoever adds them up.
@@ -42,6 +41,11 @@ def start():
         tokenizer,
         encode_pairs(PAIRS, tokenizer, max_length=96),
     )
+
+
+@pytest.fixture(scope="module")
+def start():
+    return begin()
 
 
 def plain_logps(model, sequence, span):

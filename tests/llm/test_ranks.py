@@ -78,6 +78,13 @@ def test_gradient_on_two_processes_is_that_of_the_full_batch(two_ranks, place):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("reference", "limit"), [("model", 1e-6), ("precomputed", 4e-6)])
+def test_dpo_on_two_processes_has_the_gradient_of_the_full_batch(two_ranks, reference, limit):
+    """Computed before, the reference is kept in float32, which sums of a hundred nats feel."""
+    assert two_ranks[0]["dpo"][reference] <= limit
+
+
+@pytest.mark.slow
 def test_the_main_process_exports_a_whole_model(two_ranks):
     assert [found["whole"] for found in two_ranks] == [True, None]
 

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import ranks
+import test_dpo
 
 from llm.guards import NonFiniteLoss, check_weights
 from llm.processes import RankLost, bounded_waiting, on_main_process
@@ -42,6 +43,17 @@ def whole_from_shards() -> bool | None:
     moved = {name: part for name, part in whole.named_parameters() if not torch.equal(part, origin[name])}
     same = all(torch.equal(moved[name], part) for name, part in recorder.parameters.items() if name in moved)
     return same and moved.keys() <= recorder.parameters.keys() and len(moved) > 8
+
+
+def dpo_error(reference: str, folder: Path) -> float:
+    """Relative error of the gradient of a DPO step over both processes, which also share the reference's work."""
+    begin, gradients = test_dpo.begin(), test_dpo.Gradients()
+    args = test_dpo.arguments_with_cache(folder, micro=2, steps=4, dataloader_drop_last=True)
+    trainer = test_dpo.trainer_for(begin, args, "tv:0.3", reference=reference, callbacks=[gradients])
+    trainer.train()
+    rows = test_dpo.seen_rows(trainer)
+    assert len(rows) == 16
+    return test_dpo.relative_error(gradients.first, test_dpo.full_gradient(begin, rows, "tv:0.3"))
 
 
 def message_of(action, kind: type[Exception]) -> str:
@@ -89,6 +101,7 @@ def main(folder: Path) -> None:
     found = {
         "cells": measured(cells),
         "whole": whole_from_shards(),
+        "dpo": {name: dpo_error(name, folder) for name in ("model", "precomputed")},
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "looked": looked,
         "diverged": a_shard_that_diverged(),
