@@ -103,6 +103,8 @@ def _special(record: dict[str, Any]) -> list[str]:
     if "beta" in config:
         reference = _model_name(config["reference_model"] or config["model"])
         rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
+    if config.get("passes") == "carried" and config["ambiguity"] != "erm":
+        rows.append("| weights | **approximate**: each micro-batch weighed among the latest losses (passes=carried) |")
     if config["lora_rank"]:
         export = "merged" if config["merge_adapter"] else "exported alone"
         rows.append(f"| adapter | LoRA of rank {config['lora_rank']}, {export} |")

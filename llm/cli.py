@@ -47,6 +47,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
+    logging.getLogger("llm.choice").setLevel(logging.INFO)  # how the weights are had is for everyone to see
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:

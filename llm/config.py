@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from .losses import parse_pair_loss
+from .passes import Passes
 from .reweighting import parse_reweighting
 from .schedule import RadiusSchedule
 
@@ -45,6 +46,13 @@ class TrainConfig:
         default="erm",
         metadata={
             "help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, dr_dpo:1, ..."
+        },
+    )
+    passes: Passes = field(
+        default="auto",
+        metadata={
+            "help": "how a step gets its weights: two passes, one with its graphs held, auto: the cheaper one that "
+            "memory allows; carried: one pass with approximate weights"
         },
     )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
@@ -98,6 +106,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
+        if self.passes not in get_args(Passes):
+            raise ConfigError(f"passes must be one of {', '.join(get_args(Passes))}, got {self.passes!r}")
         if self.final not in get_args(Iterate):
             raise ConfigError(f"final must be one of {', '.join(get_args(Iterate))}, got {self.final!r}")
         self._check_held_out()

@@ -70,6 +70,10 @@ class DPOTrainer(PairTrainer):
         with torch.no_grad(), self._reference_of(model) as reference:
             return {**inputs, "reference": answer_logps(reference, inputs)}
 
+    def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
+        """One, of the reference; none where batches carry its log-probabilities."""
+        return 0.0 if "reference" in inputs else 1.0
+
     @contextmanager
     def _reference_of(self, model: nn.Module) -> Iterator[nn.Module]:
         if self.reference is not None:

@@ -102,6 +102,17 @@ class AdversaryAccount:
         losses, index, weights = batch.without_padding(weights)
         multipliers = weights * len(weights)
         self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
+        self._look(losses, weights, step=step, strength=strength)
+
+    def book_carried(
+        self, batch: EffectiveBatch, multipliers: Tensor, losses: Tensor, weights: Tensor, *, step: int, strength: float
+    ) -> None:
+        """Book a micro-batch of all ranks with its ``multipliers``, and the ``losses`` and ``weights`` carried then."""
+        seen, index = batch.without_padding()
+        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), seen.float().cpu().numpy())
+        self._look(losses, weights, step=step, strength=strength)
+
+    def _look(self, losses: Tensor, weights: Tensor, *, step: int, strength: float) -> None:
         self._looks[step].append(
             {
                 "mean_loss": float(losses.mean()),

@@ -28,7 +28,8 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
     if two_passes and (live := live_dropout(model)):
         raise ValueError(
             f"dropout is active ({live[0]}, {len(live)} places) and the weights would be solved for another "
-            "dropout mask than the one trained on; set disable_dropout, or gradient_accumulation_steps to 1"
+            "dropout mask than the one trained on; set disable_dropout, gradient_accumulation_steps to 1, or (in one "
+            "process) passes to held"
         )
     if accelerator.num_processes > 1 and not arguments.dataloader_drop_last:
         raise ValueError(

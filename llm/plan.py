@@ -11,7 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
+from .config import DPOConfig
 from .encoding import EncodedPairs
+from .pairs import PairTrainer
+from .passes import decide
 from .selection import load_training_pairs
 from .training import Task, build_trainer
 
@@ -31,6 +34,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     )
     rows = {
         **_batches(arguments, len(train), ragged=not arguments.dataloader_drop_last),
+        "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(held_out):,}",
         **_tokens(encoded),
         **_memory(trainer.model, encoded, arguments),
@@ -56,6 +60,14 @@ def _batches(arguments: TrainingArguments, pairs: int, *, ragged: bool) -> dict[
         "optimizer steps": f"{steps:,} ({per_epoch:,} per epoch)",
         "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone",
     }
+
+
+def _passes(trainer: PairTrainer, config: Any) -> str:
+    if trainer.ambiguity is None:
+        return "one: plain training"
+    precomputed = isinstance(config, DPOConfig) and config.reference_kind() == "precomputed"
+    batch: dict[str, Any] = {"reference": None} if precomputed else {}
+    return str(decide(config.passes, trainer.choice.situation(batch)))
 
 
 def _tokens(encoded: EncodedPairs) -> dict[str, str]:

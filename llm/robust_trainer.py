@@ -8,7 +8,7 @@ approximation of the right one). One optimizer step therefore runs
 2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
 
 With one micro-batch per step both passes collapse into one: the weights come from the detached losses
-of the forward pass that is differentiated.
+of the forward pass that is differentiated. ``llm.passes`` has the other ways.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from .checkpoints import MARKER, CheckpointError, discard
+from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .guards import check_dataset, check_finite, check_setup, check_weights
+from .passes import Pass, Passes
 from .reweighting import GroupAscent, Reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
+
+Batch = dict[str, Tensor]
 
 
 class Resumable(Protocol):
@@ -53,12 +57,14 @@ class RobustTrainer(Trainer):
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``); ``None`` trains
             on the mean, exactly as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
+        passes: How often a step looks at its examples; ``carried`` is approximate (``llm.passes``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Raises:
-        ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column.
+        ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column;
+            ``passes`` that cannot be had.
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """
@@ -68,6 +74,7 @@ class RobustTrainer(Trainer):
         *,
         ambiguity: Reweighting | None,
         schedule: RadiusSchedule | None = None,
+        passes: Passes = "auto",
         example_ids: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
@@ -84,7 +91,8 @@ class RobustTrainer(Trainer):
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset)
-        check_setup(self.args, self.accelerator, self.model, two_passes=self._two_passes())
+        self.choice = PassChoice(passes, self)
+        check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
 
     @abstractmethod
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -99,6 +107,11 @@ class RobustTrainer(Trainer):
         del model
         return inputs
 
+    def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
+        """Forward passes of other models that ``with_constants`` runs per example of a micro-batch."""
+        del inputs
+        return 0.0
+
     def adapt(self, adaptive: AdaptiveStrength) -> None:
         """Let held-out metrics move the strength of the adversary."""
         self.adaptive = adaptive
@@ -108,19 +121,25 @@ class RobustTrainer(Trainer):
     # -- the effective batch ---------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """Fetch the accumulation window; attach the weights where they need a pass of their own."""
+        """Fetch the accumulation window; attach the weights that are known before its backward passes."""
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.ambiguity is None or len(window) < 2:
+        if self.ambiguity is None:
             return window, items
         window = [self._prepare_inputs(inputs) for inputs in window]
+        way = self.choice.of(window, strength=self._strength())
+        if way is Pass.SINGLE:
+            return window, items
         index = torch.cat([inputs["index"] for inputs in window])
-        if self._strength() == 0.0:
-            weights = equal_weights(self.accelerator, index)
+        if way in (Pass.TWO, Pass.HELD):
+            window, losses = self.window_losses(window, differentiable=way is Pass.HELD)
+            weights = self._window_weights(torch.cat(losses).detach(), index)
+            if way is Pass.HELD:
+                window = [{**inputs, "losses": part} for inputs, part in zip(window, losses, strict=True)]
         else:
-            window, losses = self._first_pass(window)
-            weights = self._window_weights(losses, index)
+            weights = equal_weights(self.accelerator, index)
         shares = weights.split([len(inputs["index"]) for inputs in window])
-        return [self._keep_weighted(inputs, share) for inputs, share in zip(window, shares, strict=True)], items
+        pairs, drop = zip(window, shares, strict=True), way is Pass.TWO
+        return [self._weighted(inputs, share, drop=drop) for inputs, share in pairs], items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
         """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one.
@@ -128,7 +147,7 @@ class RobustTrainer(Trainer):
         Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
         robust run every example does. The two agree where all micro-batches are full.
         """
-        losses = self.example_losses(model, inputs)
+        losses = inputs["losses"] if "losses" in inputs else self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
             self._book_equal(losses.detach(), inputs["index"])
@@ -138,19 +157,19 @@ class RobustTrainer(Trainer):
                 weights = self._window_weights(losses.detach(), inputs["index"])
             elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
                 self._book_equal(losses.detach(), inputs["index"])
+            elif self.choice.passes == "carried":
+                weights = weights * self._carried_multipliers(losses.detach(), inputs["index"])
             # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
             loss = self.accelerator.num_processes * (weights * losses).sum()
         return (loss, {"losses": losses}) if return_outputs else loss
 
-    @torch.no_grad()
-    def _first_pass(self, window: list[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The micro-batches with what both passes need in them, and the losses of all their examples."""
-        model = self.model_wrapped
-        assert model is not None
+    def window_losses(self, window: list[Batch], *, differentiable: bool) -> tuple[list[Batch], list[Tensor]]:
+        """The micro-batches with what later passes need in them, and the losses of their examples."""
+        model: Any = self.model_wrapped
         model.train()
-        with self.compute_loss_context_manager():
+        with torch.set_grad_enabled(differentiable), self.compute_loss_context_manager():
             window = [self.with_constants(model, inputs) for inputs in window]
-            return window, torch.cat([self.example_losses(model, inputs) for inputs in window])
+            return window, [self.example_losses(model, inputs) for inputs in window]
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
@@ -159,24 +178,34 @@ class RobustTrainer(Trainer):
         self._account.book(batch, weights, step=self.state.global_step, strength=strength)
         return weights[batch.mine]
 
+    def _carried_multipliers(self, losses: Tensor, index: Tensor) -> Tensor:
+        """What this rank's examples of one micro-batch weigh among the latest losses, shape ``(n,)``; approximate."""
+        batch, strength, carried = self._gathered(losses, index), self._strength(), self.choice.carried
+        assert self.ambiguity is not None
+        multipliers = carried.multipliers(self.ambiguity.with_strength(strength), *batch.without_padding())
+        self._account.book_carried(
+            batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
+        )
+        mine = torch.zeros_like(batch.losses)
+        mine[batch.present > 0] = multipliers
+        return mine[batch.mine]
+
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         """The examples of all ranks, refused if a loss is not finite."""
         batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index)
         check_finite(batch.losses, batch.index, self.example_ids, self.state.global_step)
         return batch
 
-    def _keep_weighted(self, inputs: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
+    def _weighted(self, inputs: dict[str, Tensor], weights: Tensor, *, drop: bool) -> dict[str, Tensor]:
+        """The micro-batch with its weights ``(n,)``; ``drop`` leaves the examples of weight zero out."""
         rows = torch.nonzero(weights).flatten()
+        if not drop or len(rows) == len(weights):
+            return {**inputs, "weights": weights}
         if len(rows) == 0:  # every rank must run the same number of forward passes: keep a dummy
             rows = torch.zeros(1, dtype=torch.long, device=weights.device)
-        if len(rows) == len(weights):
-            return {**inputs, "weights": weights}
         return {**self.take_rows(inputs, rows), "weights": weights[rows]}
 
     # -- what the log and the report say ---------------------------------------------------------
-
-    def _two_passes(self) -> bool:
-        return self.ambiguity is not None and self.args.gradient_accumulation_steps > 1
 
     def _strength(self) -> float:
         scheduled = self.schedule(self.state.global_step, max(self.state.max_steps, 1))

@@ -220,6 +220,7 @@ def build_trainer(
         compute_metrics=metrics_by_category(held_out, task.pair_loss) if held_out else None,
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
+        passes=config.passes,
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
