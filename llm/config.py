@@ -76,7 +76,7 @@ class TrainConfig:
     )
     lora_alpha: float | None = field(default=None, metadata={"help": "scale of the adapter (default: twice the rank)"})
     lora_dropout: float = field(
-        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1"}
+        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1 or passes held"}
     )
     lora_targets: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "modules that get an adapter"}

@@ -73,7 +73,7 @@ def full_gradient(start, rows, spec, loss="sigmoid"):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def trainer_for(start, args, spec, *, reference="model", loss="sigmoid", callbacks=None, model=None):
+def trainer_for(start, args, spec, *, reference="model", loss="sigmoid", callbacks=None, model=None, passes="auto"):
     policy, second, tokenizer, data = start
     data = copy.deepcopy(data)
     collator = PairCollator(tokenizer)
@@ -89,6 +89,7 @@ def trainer_for(start, args, spec, *, reference="model", loss="sigmoid", callbac
         pair_loss=parse_pair_loss(loss, beta=BETA),
         reference=copy.deepcopy(second) if reference == "model" else None,
         callbacks=callbacks,
+        passes=passes,
     )
 
 
@@ -184,8 +185,9 @@ def test_gradient_penalty_is_the_norm_in_the_embeddings_of_each_pair_alone(start
     trainer.train()
 
 
-def test_two_passes_ask_the_reference_once(start, tmp_path):
-    trainer = trainer_for(start, arguments(tmp_path), "tv:0.2")
+@pytest.mark.parametrize("passes", ["two", "held"])
+def test_a_step_asks_the_reference_once(start, tmp_path, passes):
+    trainer = trainer_for(start, arguments(tmp_path), "tv:0.2", passes=passes)
     seen = []
     trainer.reference.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(len(kwargs["input_ids"]) // 2), with_kwargs=True

@@ -77,9 +77,9 @@ def trainer_for(start, args, spec, *, kind=RewardTrainer, callbacks=None, **kwar
     )
 
 
-def trained_gradient(start, args, spec, *, kind=RewardTrainer):
+def trained_gradient(start, args, spec, *, kind=RewardTrainer, **kwargs):
     gradients = Gradients()
-    trainer = trainer_for(start, args, spec, kind=kind, callbacks=[gradients])
+    trainer = trainer_for(start, args, spec, kind=kind, callbacks=[gradients], **kwargs)
     trainer.train()
     return gradients.first, trainer
 
