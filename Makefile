@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test check bench exactness clean
+.PHONY: help demo test check bench bench-training exactness clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
+	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
 
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +42,9 @@ bench: $(PEERS)
 
 exactness: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exactness.py
+
+bench-training: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ def _numpy_peak(call: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-def _torch_peak(call: Callable[[], Any]) -> int:
+def torch_peak(call: Callable[[], Any]) -> int:
     """Peak of what torch's CPU allocator hands out, by the allocation events of its profiler."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -45,7 +45,7 @@ def _torch_peak(call: Callable[[], Any]) -> int:
 
 def _peak(call: Callable[[], Any], library: str) -> int:
     """Peak in bytes; for torch, whose CPU problems may be solved in numpy, the sum of both allocators' peaks."""
-    return _numpy_peak(call) + (_torch_peak(call) if library == "torch" else 0)
+    return _numpy_peak(call) + (torch_peak(call) if library == "torch" else 0)
 
 
 def measure(cell: Cell) -> list[dict[str, Any]]:

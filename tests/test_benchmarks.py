@@ -29,6 +29,9 @@ import references
 import session
 import solvers
 import targets
+import training
+import training_errors
+import training_page
 
 RACES = {one.name: one for one in contestants.RACES}
 TINY = race.Effort(rounds=2, seconds=0.0, limit=5.0)
@@ -313,3 +316,25 @@ def test_times_are_written_with_three_digits():
 def test_unknown_sets_are_refused(tmp_path):
     with pytest.raises(SystemExit, match="unknown sets: tw; the known ones are: tv"):
         session.run(tmp_path / "bench.json", quick=True, sets=["tw"])
+
+
+# the cost of training
+
+
+def test_page_of_the_training_cost_is_that_of_its_results():
+    found = json.loads(training.RESULTS.read_text())
+    text = training.PAGE.read_text()
+    assert training_page.filled(text, found) == text
+    with pytest.raises(ValueError, match="put both markers back"):
+        training_page.filled(text.replace("<!-- end: errors -->", ""), found)
+
+
+@pytest.mark.parametrize("spec", ["tv:0.25", "tv:0.25,max_ratio=3", "cvar:0.25", "chi2:0.5", "kl:0.3"])
+def test_dual_variables_of_the_same_losses_give_their_weights(spec):
+    """The alternative to carried losses is not made worse than it is."""
+    rule, losses = training_errors.parse_ambiguity(spec), np.random.default_rng(2).exponential(size=16)
+    duals = training_errors.FixedDuals()
+    duals.weights(rule, losses)
+    exact = training_errors.worst_case(losses, rule).weights
+    atoms = np.sort(np.abs(duals.weights(rule, losses) - exact))  # at a threshold, one loss may fall on either side
+    assert atoms[:-2] == pytest.approx(0.0, abs=1e-9)
