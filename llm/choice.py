@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .carried import CarriedLosses
+from .checkpoints import write_json
 from .memory import Holding, entries
 from .passes import (
     Decision,
@@ -24,6 +28,7 @@ from .passes import (
 if TYPE_CHECKING:
     from .robust_trainer import RobustTrainer
 
+FILE = "passes.json"
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +59,7 @@ class PassChoice:
         if passes == "carried":
             trainer.resumable.append(self.carried)
         self.decision: Decision | None = None
+        trainer.resumable.append(self)
 
     @property
     def may_look_twice(self) -> bool:
@@ -74,6 +80,19 @@ class PassChoice:
         if self.decision.way is Pass.HELD and entries(window) > self.decision.limit:
             return Pass.TWO
         return self.decision.way
+
+    def save(self, folder: Path) -> None:
+        """Write the decision to ``folder/passes.json``: a resumed run must round as the whole one would."""
+        made = self.decision
+        limit = None if made is None or math.isinf(made.limit) else made.limit
+        write_json(folder / FILE, None if made is None else {"way": made.way.name, "limit": limit})
+
+    def load(self, folder: Path) -> None:
+        """Take the decision over from ``folder/passes.json``, whatever memory is free now."""
+        stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if stored is not None:
+            limit = math.inf if stored["limit"] is None else stored["limit"]
+            self.decision = Decision(Pass[stored["way"]], math.nan, "as before the interruption", limit)
 
     def situation(self, inputs: dict[str, Tensor]) -> Situation:
         """What the choice depends on, for steps with micro-batches like ``inputs``."""

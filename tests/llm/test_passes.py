@@ -399,3 +399,17 @@ def test_approximate_weights_are_called_so_in_the_log_and_on_the_card(tmp_path, 
 def test_the_plan_says_what_the_passes_cost(tmp_path, capsys, spec, said):
     assert one_step(tmp_path, "--ambiguity", spec, "--dry_run", "true") == 0
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("free", "way"), [(4 * 10**9, Pass.HELD), (10, Pass.TWO)])
+def test_a_resumed_run_keeps_its_choice_whatever_memory_is_free(start, tmp_path, monkeypatch, free, way):  # noqa: F811
+    monkeypatch.setattr("llm.memory.available_bytes", lambda device: free)
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+    trainer = trainer_for(start, args, "kl:0.3")
+    trainer.train()
+    assert trainer.choice.decision.way is way
+    monkeypatch.setattr("llm.memory.available_bytes", lambda device: 10 if way is Pass.HELD else 4 * 10**9)
+    again = trainer_for(start, arguments(tmp_path, max_steps=2), "kl:0.3")
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.choice.decision.way is way
+    assert again.state.global_step == 2
