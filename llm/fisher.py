@@ -101,7 +101,8 @@ def conjugate_gradient(
     """Solve (A + damping I) x = target, A symmetric and nonnegative, from x = 0 until the residual is small.
 
     All iterates lie in the span of target, A target, A^2 target, ..., so with damping 0 and a target in the range of A
-    the limit is the smallest solution A^+ target, also where A is singular.
+    the limit is the smallest solution A^+ target, also where A is singular. There, rounding makes later iterates
+    diverge if the tolerance asks for more than the products are good for: the iterate of least residual is returned.
 
     Args:
         product: v -> A v.
@@ -115,8 +116,8 @@ def conjugate_gradient(
     """
     _check_solver(damping, tolerance)
     x, residual = torch.zeros_like(target), target.clone()
-    direction, steps = residual, 0
-    goal, square = tolerance**2 * float(target.dot(target)), float(target.dot(target))
+    direction, steps, square = residual, 0, float(target.dot(target))
+    goal, best, least = tolerance**2 * square, x, square
     while square > goal and steps < max_steps:
         image = product(direction) + damping * direction
         curvature = float(direction.dot(image))
@@ -127,7 +128,9 @@ def conjugate_gradient(
         residual = residual - square / curvature * image
         previous, square = square, float(residual.dot(residual))
         direction = residual + square / previous * direction
-    return _checked_solution(product, target, x, damping, tolerance, steps)
+        if square < least:
+            best, least = x, square
+    return _checked_solution(product, target, best, damping, tolerance, steps)
 
 
 def natural_direction(

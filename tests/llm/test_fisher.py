@@ -43,6 +43,7 @@ def test_fisher_and_direction_are_those_of_log_linear_policies():
         gradient = policies.policy_gradient(policy, leaf.detach().numpy(), BANDIT, start=q)
         close(policy_gradient(logs, [leaf], weights, advantages), gradient)
         damped = natural_direction(logs, [leaf], weights, advantages, damping=0.1, tolerance=1e-12)
+        assert damped.solved
         close(damped.vector, np.linalg.solve(dense + 0.1 * np.eye(len(leaf)), gradient), 1e-9)
 
 
@@ -97,8 +98,18 @@ def test_conjugate_gradient_stops_at_the_residual_and_says_when_it_could_not():
     assert not conjugate_gradient(matrix.mv, target, tolerance=1e-10, max_steps=2).solved
     outside = conjugate_gradient(lambda v: v * torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))
     assert not outside.solved
+    assert outside.residual <= 1
     still = conjugate_gradient(matrix.mv, 0 * target)
     assert (still.steps, still.residual, still.solved, float(still.vector.norm())) == (0, 0.0, True, 0.0)
+
+
+def test_rounding_in_the_kernel_does_not_carry_the_solution_away():
+    """A singular matrix in float32 and a tolerance below its rounding: the iterates diverge, the answer must not."""
+    root = normal(37, 8, 3)
+    matrix, target = root @ root.T, root @ normal(38, 3)
+    found = conjugate_gradient(lambda v: (matrix.float() @ v.float()).double(), target, tolerance=1e-14, max_steps=300)
+    assert not found.solved
+    close(found.vector, torch.linalg.pinv(matrix, hermitian=True) @ target, 1e-5)
 
 
 @pytest.mark.parametrize(("options", "said"), [({"damping": -1.0}, "`damping`"), ({"tolerance": 0.0}, "`tolerance`")])

@@ -179,9 +179,11 @@ def test_on_policy_rloo_weights_are_known_before_any_forward_pass():
 
 @pytest.mark.parametrize("count", [3, 49, 1000])
 def test_radius_zero_is_plain_training_bit_by_bit(count):
-    returns, labels = normal(28, count, 2).float(), np.arange(count) % 3
-    for rule in (None, TotalVariation(0.0), CVaR(1.0), Grouped(TotalVariation(0.0), labels)):
-        assert torch.equal(prompt_multipliers(returns, rule), torch.ones(count, 2))
+    returns, labels = normal(28, count, 2), np.arange(count) % 3
+    for rule in (None, TotalVariation(0.0), CVaR(1.0)):
+        assert torch.equal(prompt_multipliers(returns, rule), torch.ones_like(returns))  # n (1/n) is not 1 for n = 49
+    grouped = prompt_multipliers(returns.float(), Grouped(TotalVariation(0.0), labels))
+    assert torch.equal(grouped, torch.ones(count, 2))
 
 
 def test_rules_are_bound_once_and_take_the_places_of_the_prompts():
