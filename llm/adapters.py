@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -42,9 +43,25 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig, *, task: str) -> n
     )
     try:
         with _quiet():
-            return peft.get_peft_model(model, settings)
+            return _lifted(peft.get_peft_model(model, settings))
     except ValueError as error:
         raise ConfigError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
+
+
+def _lifted(model: Any) -> Any:
+    """The trained weights in at least float32, as peft keeps its matrices: small steps vanish in bfloat16 ones."""
+    for module in model.modules():
+        own = [part for part in module.parameters(recurse=False) if part.requires_grad]
+        if any(part.dtype in (torch.bfloat16, torch.float16) for part in own):
+            module.float()
+            module.register_forward_pre_hook(_as_weights)
+    return model
+
+
+def _as_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Without autocast a float32 head would refuse the half-precision states below it."""
+    dtype = next(module.parameters()).dtype
+    return tuple(part.to(dtype) if torch.is_tensor(part) and part.is_floating_point() else part for part in inputs)
 
 
 def merged(model: Any, *, merge: bool) -> PreTrainedModel:
@@ -65,6 +82,12 @@ def split_adapter(name: str) -> tuple[str, str | None]:
     if not base:
         raise ModelError(f"{name} holds an adapter without the name of its base model: add it to {_SETTINGS}")
     return base, name
+
+
+def adapter_task(name: str) -> str | None:
+    """What peft calls the kind of model an adapter is for; None where the folder holds no adapter."""
+    settings = Path(name) / _SETTINGS
+    return str(json.loads(settings.read_text(encoding="utf-8")).get("task_type")) if settings.exists() else None
 
 
 def merge_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def _mean(averaged: Tensor, current: Tensor, number: Tensor | int) -> Tensor:
+    return averaged + (current.to(averaged.dtype) - averaged) / (number + 1)
 
 
 class IterateAverage(TrainerCallback):
@@ -22,7 +27,9 @@ class IterateAverage(TrainerCallback):
     def __init__(self, model: nn.Module, *, after: float = 0.5) -> None:
         if not 0.0 <= after < 1.0:
             raise ValueError(f"average_after is the share of steps left out and must lie in [0, 1), got {after}")
-        self.average = AveragedModel(model)
+        self.average = AveragedModel(model, avg_fn=_mean)
+        for parameter in self.average.parameters():  # a running mean in bfloat16 soon stops moving
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         self.after = after
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -174,6 +174,9 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
     parser.add_argument("--reference", metavar="MODEL", help="a policy's margins are relative to this policy")
     parser.add_argument("--beta", type=float, default=0.1, help="scale of a policy's margins (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
+    )
     parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
     parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")

@@ -59,9 +59,7 @@ class TrainConfig:
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
     adapt_radius: bool = field(
         default=False,
-        metadata={
-            "help": "raise the radius while metric_for_best_model improves on held-out pairs, back off otherwise"
-        },
+        metadata={"help": "raise the radius while the loss of the worst held-out category falls, back off otherwise"},
     )
     final: Iterate = field(
         default="last", metadata={"help": "what is exported; best needs eval_file or validation_share"}

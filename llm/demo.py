@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def run_demo(
     if demo.model != "tiny":
         (load_policy if demo.kind == "dpo" else load_reward_model)(demo.model)
     _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
-    start_output(output, asdict(demo), overwrite=overwrite)
+    start_output(output, asdict(demo) | {"files": _hashes(data)}, overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
     folders = []
@@ -108,6 +109,15 @@ def run_demo(
 def _read_data(folder: Path, eval_pairs: int | None) -> tuple[Path, dict[str, list[Pair]], dict[str, dict]]:
     train_file, suite_files = find_files(folder)
     return train_file, *load_suites(suite_files, eval_pairs=eval_pairs)
+
+
+def _hashes(data: tuple[Path, Any, dict[str, dict]] | None) -> dict[str, str]:
+    """SHA-256 of the training file and of every suite: a resumed demo must have the same."""
+    if data is None:  # the built-in corpus lies in the output folder, made once
+        return {}
+    with data[0].open("rb") as stream:
+        train = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"train": train} | {name: record["sha256"] for name, record in data[2].items()}
 
 
 def _train_and_judge(

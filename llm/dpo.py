@@ -20,11 +20,11 @@ from .data import Pair
 from .encoding import EncodedPairs
 from .logprobs import answer_logps
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
-from .models import ModelError, load_policy, tiny_policy
+from .models import check_vocabulary, load_policy, tiny_policy
 from .pairs import PairTrainer
 from .processes import on_main_process
 from .reference import put_reference
-from .scoring import MarginOf, policy_margins
+from .scoring import MarginOf, evaluation_mode, policy_margins
 from .training import Task, Trained, train_run
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch
@@ -53,6 +53,8 @@ class DPOTrainer(PairTrainer):
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         if sharded and isinstance(pair_loss, GradientPenalised):
             raise ValueError("wdpo reads the embeddings outside the sharded model: use another loss, or DDP")
+        if self.args.activation_checkpointing and isinstance(pair_loss, GradientPenalised):
+            raise ValueError("wdpo differentiates twice, and checkpointed activations do not: switch them off")
         if sharded and reference is not None:
             raise ValueError("a second reference model is not sharded here: use reference=precomputed or adapter")
         if reference is not None:
@@ -67,7 +69,7 @@ class DPOTrainer(PairTrainer):
         """The batch with the reference log-probabilities ``(2 n,)`` in it."""
         if "reference" in inputs:
             return inputs
-        with torch.no_grad(), self._reference_of(model) as reference:
+        with torch.no_grad(), self._reference_of(model) as reference, evaluation_mode(reference):
             return {**inputs, "reference": answer_logps(reference, inputs)}
 
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
@@ -170,11 +172,7 @@ class DPOTask(Task[DPOConfig]):
         if name is None:
             return copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
         second, its_tokenizer = load_policy(name, **self.loading())
-        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise ModelError(
-                f"the policy {self.config.model} and the reference {name} have different vocabularies, so their "
-                "log-probabilities are not of the same tokens: choose a reference with the policy's tokenizer"
-            )
+        check_vocabulary(tokenizer, its_tokenizer)
         return second.requires_grad_(requires_grad=False).eval()
 
 

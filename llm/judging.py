@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
-from .models import ModelError, check_length, is_policy, load_policy, load_reward_model
+from .models import ModelError, check_length, check_vocabulary, is_policy, load_policy, load_reward_model
 from .scoring import MarginOf, policy_margins, reward_margins
 from .selection import load_suites
 
@@ -47,13 +48,16 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
 
 
 def _loaded(name: str, options: Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, MarginOf]:
-    trust = options.trust_remote_code
-    if not is_policy(name, trust_remote_code=trust):
-        return *load_reward_model(name, trust_remote_code=trust, new_head=False), reward_margins
+    loading: Any = {"trust_remote_code": options.trust_remote_code, "dtype": options.dtype}
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    if not is_policy(name, trust_remote_code=options.trust_remote_code):
+        model, tokenizer = load_reward_model(name, new_head=False, **loading)
+        return cast(Any, model).to(device), tokenizer, reward_margins
     if not options.reference:
         raise ModelError(f"{name} is a policy, whose margins are relative to the one it started from: give --reference")
-    reference, _ = load_policy(options.reference, trust_remote_code=trust)
-    return *load_policy(name, trust_remote_code=trust), policy_margins(reference, beta=options.beta)
+    (model, tokenizer), (reference, its_tokenizer) = (load_policy(m, **loading) for m in (name, options.reference))
+    check_vocabulary(tokenizer, its_tokenizer)
+    return cast(Any, model).to(device), tokenizer, policy_margins(reference, beta=options.beta)
 
 
 def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,8 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .adapters import merge_adapter, split_adapter
+from .adapters import adapter_task, merge_adapter, split_adapter
 from .fetching import FETCHABLE, ModelError, locate
 
 TINY_VOCABULARY = 2048
@@ -80,17 +82,33 @@ def load_policy(
     return (merge_adapter(model, adapter) if adapter else model), tokenizer
 
 
+def check_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
+    """Refuse a reference whose tokens are not the policy's: their log-probabilities would be of other things.
+
+    Raises:
+        ModelError: The vocabularies differ.
+    """
+    if policy.get_vocab() != reference.get_vocab():
+        raise ModelError(
+            f"the policy ({policy.name_or_path}) and the reference ({reference.name_or_path}) have different "
+            "vocabularies, so their log-probabilities are not of the same tokens: choose a reference with the "
+            "policy's tokenizer"
+        )
+
+
 def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
     """Whether ``name`` holds a causal language model rather than a reward model, by its configuration.
 
     Raises:
         ModelError: There is no configuration under that name.
     """
+    if (task := adapter_task(name)) is not None:
+        return task == "CAUSAL_LM"
     try:
-        config = AutoConfig.from_pretrained(locate(split_adapter(name)[0]), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(locate(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error
-    return any("CausalLM" in kind for kind in config.architectures or [])
+    return not set(config.architectures or []).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 def _load(
@@ -115,7 +133,7 @@ def _load(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unloadable(name, error) from error
     _ensure_padding(model, tokenizer)
     return model, tokenizer, sorted(loading["missing_keys"])

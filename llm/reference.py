@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -59,6 +61,8 @@ def fingerprint(model: nn.Module, datasets: Mapping[str, EncodedPairs], *, preci
     """A hash of everything that decides the log-probabilities: weights, token ids, spans and precision."""
     digest = hashlib.blake2b(precision.encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
+        if "lora_" in name:  # a new adapter, which is switched off here
+            continue
         content = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {content.dtype} {tuple(content.shape)}".encode())
         digest.update(content.flatten().view(torch.uint8).numpy())
@@ -77,8 +81,11 @@ def _precision(arguments: TrainingArguments) -> str:
 def _stored(cache: Path, mark: str) -> dict[str, np.ndarray] | None:
     if not cache.exists():
         return None
-    with np.load(cache) as stored:
-        content = {name: stored[name] for name in stored.files}
+    try:
+        with np.load(cache) as stored:
+            content = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        raise StaleReferenceError(f"{cache} cannot be read as reference log-probabilities: delete it") from error
     if str(content.pop("fingerprint", "")) != mark:
         raise StaleReferenceError(
             f"{cache} holds log-probabilities of another reference model, other pairs, another max_length or "
@@ -107,12 +114,13 @@ def _computed(
     batches = [mine[start : start + size] for start in range(0, len(mine), size)]
     device, training = arguments.device, model.training
     model.to(device).eval()
+    adapter_off: Any = getattr(model, "disable_adapter", nullcontext)
     rows: list[tuple[int, float, float]] = []
     quiet = arguments.disable_tqdm or not state.is_main_process
     dtype = torch.float16 if arguments.fp16 else torch.bfloat16
     for batch in track(batches, "reference", transient=True, disable=bool(quiet)):
         inputs = {name: tensor.to(device) for name, tensor in collator([pairs[int(row)] for row in batch]).items()}
-        with torch.autocast(device.type, dtype=dtype, enabled=arguments.bf16 or arguments.fp16):
+        with adapter_off(), torch.autocast(device.type, dtype=dtype, enabled=arguments.bf16 or arguments.fp16):
             chosen, rejected = answer_logps(model, inputs).chunk(2)
         rows += zip(batch.tolist(), chosen.tolist(), rejected.tolist(), strict=True)
     model.train(training)

@@ -138,7 +138,8 @@ class GroupAscent:
         mass.index_add_(0, groups, masses.double())
         present = mass > 0
         self._ascend(torch.where(present, total / mass.clamp_min(1e-300), 0.0).cpu().numpy())
-        share = torch.as_tensor(self.log_weights, device=losses.device).exp() * present
+        logs = torch.as_tensor(self.log_weights, device=losses.device).masked_fill(~present, -torch.inf)
+        share = (logs - logs.max()).exp()  # relative to the heaviest group here, which the batch may lack
         weights = (share / mass.clamp_min(1e-300))[groups] * masses
         return (weights / weights.sum()).to(losses.dtype)
 

@@ -87,15 +87,15 @@ def score_pairs(
     lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
     order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with _evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for batch in track(batches, "scoring", transient=True, disable=not progress):
             margins[batch] = _batch_margins(model, collate([rows[row] for row in batch]), margin_of)
     return checked_margins(pairs, margins, FloatingPointError)
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    # Module by module: a frozen part may be in evaluation mode inside a model in training mode.
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and afterwards the mode of each module as it was: a frozen part may have its own."""
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

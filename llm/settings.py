@@ -93,6 +93,8 @@ def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> Tra
             raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
         if not config.adapt_radius or arguments.eval_strategy != "no":
             return arguments
+        if arguments.save_strategy == "no":
+            raise ConfigError("adapt_radius follows evaluations, and there are none: set eval_strategy")
         return replace(arguments, eval_strategy=arguments.save_strategy, eval_steps=arguments.save_steps)
     return replace(  # every checkpoint is judged, so that the best one is there to be exported
         arguments,

@@ -52,8 +52,7 @@ Config = TypeVar("Config", bound=TrainConfig)
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
 _DECISIVE = (
-    "seed",
-    "learning_rate",
+    *("seed", "learning_rate"),
     "num_train_epochs",
     "max_steps",
     "per_device_train_batch_size",
@@ -64,7 +63,17 @@ _DECISIVE = (
     "max_grad_norm",
     "bf16",
     "fp16",
+    "warmup_steps",
+    "lr_scheduler_kwargs",
+    "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "data_seed",
+    "dataloader_drop_last",
 )
+_DECISIVE_IF_JUDGED = ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "metric_for_best_model")
 
 
 class PublishError(RuntimeError):
@@ -251,7 +260,8 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
 def _identity(config: TrainConfig, arguments: TrainingArguments, files: dict) -> dict[str, Any]:
     """The settings that decide the result: a resumed run must have the same."""
     ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
-    theirs = {name: getattr(arguments, name) for name in _DECISIVE}
+    judged = config.final == "best" or config.adapt_radius
+    theirs = {name: getattr(arguments, name) for name in _DECISIVE + (_DECISIVE_IF_JUDGED if judged else ())}
     return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
 
 

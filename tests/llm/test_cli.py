@@ -89,6 +89,18 @@ def test_resume_with_other_settings_is_refused(folder, finished, capsys):
     assert "ambiguity" in sentence(capsys, demo(folder, finished, "--ambiguity", "erm", "--seeds", "2", "--resume"))
 
 
+def test_resume_on_other_suites_is_refused(folder, finished, capsys):
+    """Finished runs keep their margins, which would be reported under the new suite's name."""
+    suite = next(path for path in sorted(folder.iterdir()) if not path.name.startswith("train"))
+    before = suite.read_bytes()
+    suite.write_bytes(before[: before.rindex(b"\n", 0, -1) + 1])
+    try:
+        flags = ("--ambiguity", "erm", "tv:0.5", "--seeds", "2", "--resume")
+        assert "another files" in sentence(capsys, demo(folder, finished, *flags))
+    finally:
+        suite.write_bytes(before)
+
+
 def test_existing_demo_needs_resume_or_overwrite(folder, finished, capsys):
     assert "--resume" in sentence(capsys, demo(folder, finished))
     assert (finished / "report.html").exists()

@@ -215,9 +215,42 @@ def test_dpo_without_a_reference_is_refused(start, tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_damaged_reference_is_refused(start, tmp_path, content):
+    cache = tmp_path / "reference.npz"
+    cache.write_bytes(content)
+    with pytest.raises(StaleReferenceError, match="cannot be read"):
+        put_reference(start[0], {"train": start[3]}, PairCollator(start[2]), arguments(tmp_path), cache=cache)
+
+
+def test_a_new_adapter_does_not_change_the_reference(start, tmp_path):
+    """Its matrices are random, seed by seed, but it is switched off: a sweep shares one file."""
+    data = copy.deepcopy(start[3])
+    cache, collator = tmp_path / "reference.npz", PairCollator(start[2])
+    for seed in range(2):
+        set_seed(seed)
+        model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=2), task="CAUSAL_LM")
+        put_reference(model, {"train": data}, collator, arguments(tmp_path), cache=cache)
+
+
+def test_the_reference_is_asked_in_evaluation_mode(start, tmp_path):
+    trainer = trainer_for(start, arguments(tmp_path), "tv:0.2")
+    modes = []
+    trainer.reference.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    trainer.reference.train()
+    trainer.with_constants(trainer.model, PairCollator(start[2])([start[3][0]]))
+    assert modes == [False]
+    assert trainer.reference.training
+
+
+def test_gradient_penalty_with_checkpointed_activations_is_refused(start, tmp_path):
+    with pytest.raises(ValueError, match="differentiates twice"):
+        trainer_for(start, arguments(tmp_path, activation_checkpointing=True), "tv:0.2", loss="wdpo:0.1")
+
+
 @pytest.mark.parametrize("change", ["weights", "pairs", "precision"])
 def test_a_stored_reference_of_something_else_is_refused(start, tmp_path, change):
-    model, _, tokenizer, data = start
+    model, _, tokenizer, data = copy.deepcopy(start)
     cache, collator = tmp_path / "reference.npz", PairCollator(tokenizer)
     args = arguments(tmp_path)
     put_reference(model, {"train": data}, collator, args, cache=cache)

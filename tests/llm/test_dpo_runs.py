@@ -155,6 +155,7 @@ def test_a_reference_cache_is_shared_and_its_absence_of_change_is_checked(files,
         (["--lora_rank", "4", "--lora_dropout", "0.1"], "dropout is active"),
         (["--model", "no/such/policy"], "no/such/policy"),
         (["--push_to_hub", "true"], "--publish"),
+        (["--adapt_radius", "true", "--validation_share", "0.3", "--save_strategy", "no"], "follows evaluations"),
     ],
 )
 def test_wrong_settings_get_one_sentence(files, tmp_path, capsys, extra, said):
@@ -192,6 +193,30 @@ def test_force_resumes_with_another_set_and_the_card_says_so(files, tmp_path, ca
     assert "ambiguity: gr_dpo:0.5,by=category -> tv:0.2" in card
     assert "max_steps: 4 -> 6" in card
     assert json.loads((output / "run.json").read_text())["steps"] == 6
+
+
+@pytest.mark.parametrize("change", [["--optim", "sgd"], ["--adam_beta1", "0.1"], ["--data_seed", "9"]])
+def test_resuming_with_another_optimizer_is_refused(files, finished, capsys, change):
+    flags = ["--lora_rank", "4", "--resume", *change]
+    assert f"another {change[0][2:]}" in wrong(capsys, *command(files, finished, *flags))
+
+
+def test_judging_against_another_vocabulary_is_refused(files, finished, tmp_path, capsys):
+    other = tmp_path / "other.jsonl"
+    write_pairs(generate(16, seed=9), other)
+    assert main(command(files, tmp_path / "run", "--train_file", str(other), "--max_steps", "1")) == 0
+    flags = ["--suite", str(files / "suite.jsonl"), "--reference", str(tmp_path / "run" / "reference")]
+    assert "different vocabularies" in wrong(capsys, "evaluate", str(finished / "model"), *flags)
+
+
+def test_an_adapter_of_a_reward_model_is_judged_as_one(files, finished, tmp_path):
+    """Its base is a causal model in bfloat16; the new head is kept and trained in float32."""
+    flags = ["--model", str(finished / "reference"), "--lora_rank", "2", "--merge_adapter", "false"]
+    flags += ["--dtype", "bfloat16", "--max_steps", "2", "--final", "last"]
+    assert main([*reward_command(files / "train.jsonl", tmp_path / "run"), *flags]) == 0
+    head = next(t for n, t in load_file(tmp_path / "run/model/adapter_model.safetensors").items() if "score" in n)
+    assert head.dtype == torch.float32
+    assert main(["evaluate", str(tmp_path / "run/model"), "--suite", str(files / "suite.jsonl")]) == 0
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(files, tmp_path, capsys):

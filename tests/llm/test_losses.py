@@ -112,6 +112,13 @@ def test_group_ascent_is_exponentiated_gradient_on_group_means(tmp_path):
     np.testing.assert_array_equal(other.log_weights, rule.log_weights)
 
 
+def test_a_batch_without_the_dominant_group_still_gets_weights():
+    rule = GroupAscent(0.5, "source").bind({"source": ["a", "b", "b"]})
+    rule.log_weights[:] = [0.0, -2000.0]
+    weights = reweighted(rule.take(np.array([1, 2])), torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.5]))
+
+
 def test_rules_of_strength_zero_in_the_limit_are_uniform():
     for spec in ("dr_dpo:0.5", "kldpo:0.5", "gr_dpo:0.5,by=source"):
         rule = parse_reweighting(spec).bind({"source": list("ababa")})

@@ -261,6 +261,18 @@ def test_average_is_the_mean_of_the_iterates(start, tmp_path):
         torch.testing.assert_close(tensor, expected)
 
 
+def test_average_of_half_precision_iterates_does_not_stall():
+    model = torch.nn.Linear(4, 4, bias=False, dtype=torch.bfloat16)
+    average = IterateAverage(model)
+    values = torch.linspace(1, 2, 400).to(torch.bfloat16)
+    for value in values:
+        model.weight.data.fill_(value)
+        average.average.update_parameters(model)
+    average.copy_to(model)
+    assert model.weight.dtype == torch.bfloat16
+    assert float(model.weight.detach()[0, 0]) == pytest.approx(float(values.double().mean()), rel=2**-8)
+
+
 def test_diverged_training_stops_and_names_the_examples(start, tmp_path):
     args = arguments(tmp_path, micro=8, steps=2, max_steps=20, learning_rate=1e30)
     trainer = trainer_for(start, args, "tv:0.2", example_ids=[pair.id for pair in PAIRS])
