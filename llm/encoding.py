@@ -166,7 +166,7 @@ def _frame(tokenizer: Any) -> _Frame:
 
     They are what it adds around a probe. A beginning that only the chat template writes counts too. Where
     nothing is added at the end, the end-of-sequence token is: a causal classifier reads its score off the
-    last token, which is then the same one for every text, cut or not.
+    last token, which is then the same one for every text, cut or not (if it also pads, the last before it is read).
     """
     prefix, suffix = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
     if not prefix and tokenizer.chat_template and tokenizer.bos_token:
