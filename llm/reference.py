@@ -124,7 +124,7 @@ def _computed(
             chosen, rejected = answer_logps(model, inputs).chunk(2)
         rows += zip(batch.tolist(), chosen.tolist(), rejected.tolist(), strict=True)
     model.train(training)
-    logps = np.empty((len(pairs), 2), dtype=np.float32)
+    logps = np.full((len(pairs), 2), np.nan, dtype=np.float32)  # a pair that was left out must show
     for row, chosen, rejected in gather_object(rows):
         logps[row] = chosen, rejected
     return logps

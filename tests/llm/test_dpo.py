@@ -140,12 +140,13 @@ def test_spans_hold_the_answer_and_its_end_token_unless_it_was_cut(start):
         ("model", "erm", 4, 4),
         ("precomputed", "tv:0.2", 16, 1),
         ("precomputed", "kl:0.3", 4, 4),
+        ("precomputed", "tv:0.4", 4, 4),
     ],
 )
 def test_gradient_is_that_of_the_full_batch(start, tmp_path, spec, micro, steps, reference):
     gradients = Gradients()
     args = arguments_with_cache(tmp_path, micro=micro, steps=steps)
-    trainer = trainer_for(start, args, spec, reference=reference, callbacks=[gradients])
+    trainer = trainer_for(start, args, spec, reference=reference, callbacks=[gradients], passes="two")
     trainer.train()
     rows = seen_rows(trainer)
     assert len(rows) == 16
@@ -213,6 +214,15 @@ def test_dpo_without_a_reference_is_refused(start, tmp_path):
     trainer = trainer_for(start, arguments(tmp_path), "tv:0.2", reference=None)
     with pytest.raises(ValueError, match="needs a reference"):
         trainer.train()
+
+
+def test_every_pair_gets_its_own_reference(start, tmp_path):
+    _, second, tokenizer, _ = start
+    data, collator = copy.deepcopy(start[3]), PairCollator(tokenizer)
+    put_reference(second, {"train": data}, collator, arguments(tmp_path), cache=tmp_path / "reference.npz")
+    for item in (data[row] for row in range(len(data))):
+        expected = [float(plain_logps(second, item[s], item[f"{s}_span"])) for s in ("chosen", "rejected")]
+        assert item["reference"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
