@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from llm.data import Message, Pair
-from llm.rendering import Texts, rendered
+from llm.data import Pair
+from llm.framing import Ids, frame_of, joined, tokenised
+from llm.rendering import rendered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,20 +81,6 @@ class EncodedPairs:
             item["reference"] = (chosen, rejected)
 
 
-class _Frame(NamedTuple):
-    """The special tokens around one sequence."""
-
-    prefix: list[int]
-    suffix: list[int]
-
-
-class _Ids(NamedTuple):
-    """Its tokens, none of them special."""
-
-    prompt: list[int]
-    answer: list[int]
-
-
 def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, progress: bool = False) -> EncodedPairs:
     """Tokenise both answers of every pair after their prompt, in at most ``max_length`` tokens each.
 
@@ -107,19 +94,14 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, prog
         ValueError: ``max_length`` leaves no room for text.
         DataError: The chat template refuses a chat; the message names the pair.
     """
-    frame = _frame(tokenizer)
-    room = max_length - len(frame.prefix) - len(frame.suffix)
-    if room < 1:
-        raise ValueError(
-            f"max_length includes the {max_length - room} special tokens of this tokenizer and must be "
-            f"at least {max_length - room + 1}, got {max_length}; use 128 or more for real text."
-        )
+    frame = frame_of(tokenizer)
+    room = frame.room(max_length)
     items: list[EncodedPair] = []
     truncation = Truncation()
     for batch in _batches(pairs, progress=progress):
-        for texts in _tokenised([rendered(pair, tokenizer) for pair in batch], tokenizer):
+        for texts in tokenised([rendered(pair, tokenizer) for pair in batch], tokenizer):
             _count(truncation, texts, room)
-            chosen, rejected = (_joined(*ids, frame, room) for ids in texts)
+            chosen, rejected = (joined(*ids, frame, room) for ids in texts)
             items.append({
                 "index": len(items), "chosen": chosen.ids, "rejected": rejected.ids,
                 "chosen_span": chosen.span, "rejected_span": rejected.span,
@@ -139,69 +121,7 @@ def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair
     return (pairs[start : start + _BATCH] for start in starts)
 
 
-# Tokens
-
-
-def _tokenised(batch: list[tuple[Texts, Texts]], tokenizer: Any) -> list[list[_Ids]]:
-    """Return (prompt, answer) ids for the two sequences of every pair; equal texts are tokenised once."""
-    unique = list(dict.fromkeys(text for pair in batch for texts in pair for text in texts))
-    ids = dict(zip(unique, _ids(tokenizer, unique), strict=True))
-    return [[_Ids(ids[prompt], ids[answer]) for prompt, answer in pair] for pair in batch]
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    # verbose=False: a warning about texts longer than the model, which are truncated here anyway
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return encoded["input_ids"]
-
-
-def _frame(tokenizer: Any) -> _Frame:
-    """Learn the special tokens around one sequence from the tokenizer itself.
-
-    They are what it adds around a probe. A beginning that only the chat template writes counts too. Where
-    nothing is added at the end, the end-of-sequence token is: a causal classifier reads its score off the
-    last token, which is then the same one for every text, cut or not (if it also pads, the last before it is read).
-    """
-    prefix, suffix = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
-    if not prefix and tokenizer.chat_template and tokenizer.bos_token:
-        chat: list[Message] = [{"role": "user", "content": "a"}]
-        if tokenizer.apply_chat_template(chat, tokenize=False).startswith(tokenizer.bos_token):
-            prefix = [tokenizer.bos_token_id]
-    if not suffix and tokenizer.eos_token_id is not None:
-        suffix = [tokenizer.eos_token_id]
-    return _Frame(prefix, suffix)
-
-
-def _around(tokenizer: Any, probe: str) -> tuple[list[int], list[int]] | None:
-    """Return the ids before and after ``probe`` in its full encoding, or None where it has no tokens."""
-    (bare,), full = _ids(tokenizer, [probe]), tokenizer(probe)["input_ids"]
-    for start in range(len(full) - len(bare) + 1):
-        if bare and full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
-    return None
-
-
-class _Sequence(NamedTuple):
-    ids: list[int]
-    span: tuple[int, int]
-
-
-def _joined(prompt: list[int], answer: list[int], frame: _Frame, room: int) -> _Sequence:
-    """One sequence, and the span of its answer: a policy must not learn to end where an answer was cut."""
-    kept = answer[:room]
-    start = max(0, len(prompt) - (room - len(kept)))
-    sequence = [*frame.prefix, *prompt[start:], *kept, *frame.suffix]
-    first = len(frame.prefix) + len(prompt) - start
-    return _Sequence(sequence, (first, len(sequence) if len(kept) == len(answer) else first + len(kept)))
-
-
-def _count(truncation: Truncation, texts: list[_Ids], room: int) -> None:
+def _count(truncation: Truncation, texts: list[Ids], room: int) -> None:
     truncation.pairs += 1
     truncation.prompts_cut += any(prompt and len(prompt) + len(answer) > room for prompt, answer in texts)
     truncation.answers_cut += sum(len(answer) > room for _, answer in texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -26,14 +26,44 @@ def answer_logps(model: nn.Module, inputs: dict[str, Tensor], *, embeddings: Ten
     Returns:
         Shape ``(n,)``, at least float32. A sequence without answer tokens has 0.
     """
+    answer = answer_logits(model, inputs, embeddings=embeddings)
+    return (token_logps(answer.logits, answer.targets) * answer.mask).sum(dim=1)
+
+
+class AnswerLogits(NamedTuple):
+    """What a causal model says at the positions before the last ``length`` tokens of a batch.
+
+    Attributes:
+        logits: Shape ``(n, length, vocabulary)``.
+        targets: The tokens that follow, ``(n, length)``.
+        mask: Which of them belong to the answers, boolean, ``(n, length)``.
+        states: Last hidden states at the same positions, ``(n, length, width)``, where asked for.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    mask: Tensor
+    states: Tensor | None
+
+
+def answer_logits(
+    model: nn.Module, inputs: dict[str, Tensor], *, embeddings: Tensor | None = None, states: bool = False
+) -> AnswerLogits:
+    """The logits that predict the answers; ``states`` asks for the hidden states below them. See ``answer_logps``."""
     ids, mask = inputs["input_ids"], inputs["answer_mask"].bool()
     kept = _kept(mask) if _takes_part(type(_inner(model))) else mask.shape[1]
     read: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
         read["logits_to_keep"] = kept
-    logits = model(**read, attention_mask=inputs["attention_mask"], use_cache=False).logits[:, -kept:-1]
-    targets, counted = ids[:, 1 - kept :], mask[:, 1 - kept :]
-    return (token_logps(logits, targets) * counted).sum(dim=1)
+    if states:
+        read["output_hidden_states"] = True
+    output = model(**read, attention_mask=inputs["attention_mask"], use_cache=False)
+    return AnswerLogits(
+        output.logits[:, -kept:-1],
+        ids[:, 1 - kept :],
+        mask[:, 1 - kept :],
+        output.hidden_states[-1][:, -kept:-1] if states else None,
+    )
 
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:

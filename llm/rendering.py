@@ -6,6 +6,7 @@ A tokenizer with a chat template renders the chat itself. Without one the plain 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llm.data import DataError, Message, Pair
@@ -28,10 +29,31 @@ def rendered(pair: Pair, tokenizer: Any) -> tuple[Texts, Texts]:
     return render(pair, pair.chosen, tokenizer), render(pair, pair.rejected, tokenizer)
 
 
+def rendered_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
+    """A chat that waits for its answer, without the tokenizer's own first token.
+
+    Raises:
+        DataError: The chat template refuses the chat.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        return _plain_prompt(messages)
+    try:
+        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise DataError(f"The chat template refuses the prompt {str(messages)[:80]}: {error}.") from error
+    return text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text
+
+
 def _plain(pair: Pair, answer: str, tokenizer: Any) -> Texts:
     del tokenizer  # the signature is shared with _templated
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in pair.prompt]
-    return Texts("\n\n".join([*turns, "Assistant:"]), " " + answer)
+    return Texts(_plain_prompt(pair.prompt), " " + answer)
+
+
+def _plain_prompt(messages: Sequence[Message]) -> str:
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    return "\n\n".join([*turns, "Assistant:"])
 
 
 def _templated(pair: Pair, answer: str, tokenizer: Any) -> Texts:

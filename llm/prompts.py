@@ -1,0 +1,147 @@
+"""Prompts to answer: the distinct ones of a preference file, or a file of prompts alone.
+
+Example:
+    >>> import json, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "prompts.jsonl")
+    ...     _ = path.write_text(json.dumps({"prompt": "2 + 2?", "source": "sums"}))
+    ...     read_prompts(path).prompts[0].source
+    'sums'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm._hub import address_of, hub_records
+from llm._layouts import Dropped, Message, layout_of
+from llm._records import Record, read_records
+from llm.data import DataError, Pair, read_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A chat that waits for an answer.
+
+    Attributes:
+        id: Unique inside its file.
+        messages: The chat up to, and without, the answer.
+        source: Where it comes from; the unit of a mixture (``by=source``).
+        category: What it is about; the unit of a report.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str = "unknown"
+    category: str = "unknown"
+
+    def answered(self, first: str, second: str) -> Pair:
+        """The pair of two answers, for what works on pairs."""
+        return Pair(self.id, self.messages, first, second, source=self.source, category=self.category)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The usable prompts of one file and what became of the rest.
+
+    Attributes:
+        prompts: In file order, no chat twice.
+        name: The file or data set, without the folders above it.
+        sha256: Of the prompts as read.
+        dropped: Why records were left out -> how many.
+    """
+
+    prompts: list[Prompt]
+    name: str
+    sha256: str
+    dropped: dict[str, int]
+
+    def describe(self) -> dict[str, Any]:
+        """What a report must say about it."""
+        return {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+
+
+def read_prompts(source: str | os.PathLike[str]) -> PromptSet:
+    """Read prompts from whatever :func:`llm.data.read_pairs` reads, or from records with a ``prompt`` alone.
+
+    The latter hold a text or a list of chat messages, and may name ``id``, ``source`` and ``category``. Empty
+    prompts and repeated ones are dropped and counted.
+
+    Raises:
+        DataError: The file cannot be read, a record has no prompt, or none is left.
+    """
+    address = address_of(source)
+    records = read_records(Path(source)) if address is None else hub_records(address)
+    name, dropped = Path(source).name if address is None else address.name, Counter[str]()
+    if _is_of_pairs(next(iter(records), None)):
+        pairs = read_pairs(source).pairs
+        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs)
+    else:
+        records = read_records(Path(source)) if address is None else hub_records(address)
+        found = _prompts(records, name)
+    prompts = list(_distinct(found, dropped))
+    if not prompts:
+        raise DataError(f"{name} holds no prompt that can be answered ({dict(dropped)}).")
+    digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
+    return PromptSet(prompts, name, digest.hexdigest(), dict(dropped))
+
+
+def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
+    """A fixed random subset of at most ``count`` prompts, in file order."""
+    if count is None or count >= len(prompts):
+        return list(prompts)
+    return [prompts[i] for i in sorted(np.random.default_rng(seed).permutation(len(prompts))[:count])]
+
+
+def _is_of_pairs(first: Record | None) -> bool:
+    if first is None:
+        return True  # an empty file: the reader of pairs says what is wrong
+    try:
+        return layout_of(first.columns) is not None
+    except Dropped:
+        return True
+
+
+def _prompts(records: Iterable[Record], name: str) -> Iterator[Prompt]:
+    for number, (place, columns) in enumerate(records):
+        yield Prompt(
+            str(columns.get("id") or f"{name.split('.')[0]}-{number:05d}"),
+            _chat(columns.get("prompt"), f"{name}, {place}"),
+            *(str(columns.get(field) or "unknown") for field in ("source", "category")),
+        )
+
+
+def _chat(prompt: Any, place: str) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return ({"role": "user", "content": prompt},)
+    if isinstance(prompt, Sequence | np.ndarray) and len(prompt):
+        messages = [message for message in prompt if isinstance(message, dict)]
+        if len(messages) == len(prompt) and all(
+            isinstance(message.get(field), str) for message in messages for field in ("role", "content")
+        ):
+            return tuple({"role": message["role"], "content": message["content"]} for message in messages)
+    raise DataError(
+        f"{place}: `prompt` must be a text or a list of messages with role and content, got {str(prompt)[:60]!r}."
+    )
+
+
+def _distinct(prompts: Iterable[Prompt], dropped: Counter[str]) -> Iterator[Prompt]:
+    seen: set[str] = set()
+    for prompt in prompts:
+        text = json.dumps(prompt.messages)
+        if not any(message["content"].strip() for message in prompt.messages):
+            dropped["empty prompt"] += 1
+        elif text in seen:
+            dropped["repeated prompt"] += 1
+        else:
+            seen.add(text)
+            yield prompt
