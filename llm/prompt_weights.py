@@ -27,7 +27,7 @@ A KL or entropy term of the loss is *inside* if the adversary's values count it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,24 +37,38 @@ from .reweighting import Reweighting, reweighted
 
 RewardMap = Callable[[Tensor], Tensor]
 """Rewards ``(prompts, samples)`` or ``(prompts, samples, length)`` to advantages, as the surrogate reads them."""
-Surrogate = Callable[[Tensor], Tensor]
-"""Advantages to one loss per sample, ``(prompts, samples)``."""
+
+
+class Weighted(NamedTuple):
+    """Where the weights of the prompts went.
+
+    Attributes:
+        advantages: As the surrogate reads them.
+        factors: Of the surrogate loss of each sample, shape ``(prompts, samples)``.
+        multipliers: n q, which terms inside are multiplied by, the same shape.
+    """
+
+    advantages: Tensor
+    factors: Tensor
+    multipliers: Tensor
+
+    def losses(self, surrogate: Tensor, *, inside: Tensor | float = 0.0, outside: Tensor | float = 0.0) -> Tensor:
+        """Losses ``(prompts, samples)``, not reduced: the caller takes the mean.
+
+        Args:
+            surrogate: Of ``advantages``, one loss per sample.
+            inside: Terms of the loss that belong to the adversary's values and are multiplied too, for example
+                ``beta * kl_estimate(...)``; a number or shape ``(prompts, samples)``.
+            outside: Terms that are not multiplied, for example ``-coefficient * entropy(...)``.
+        """
+        return self.factors * surrogate + self.multipliers * inside + outside
 
 
 class Version(Protocol):
     """What ``scale_rewards`` and ``scale_losses`` have in common, so that a trainer holds either."""
 
-    def __call__(
-        self,
-        rewards: Tensor,
-        multipliers: Tensor,
-        advantages: RewardMap,
-        surrogate: Surrogate,
-        *,
-        inside: Tensor | float = 0.0,
-        outside: Tensor | float = 0.0,
-    ) -> Tensor:
-        """Losses ``(prompts, samples)``."""
+    def __call__(self, rewards: Tensor, multipliers: Tensor, advantages: RewardMap) -> Weighted:
+        """From rewards ``(prompts, samples[, length])`` and n q ``(prompts, samples)`` to what a loss needs."""
         ...
 
 
@@ -95,54 +109,34 @@ def prompt_multipliers(
     return (masses / equal).to(returns.dtype)[:, None].expand_as(returns)
 
 
-def scale_rewards(
-    rewards: Tensor,
-    multipliers: Tensor,
-    advantages: RewardMap,
-    surrogate: Surrogate,
-    *,
-    inside: Tensor | float = 0.0,
-    outside: Tensor | float = 0.0,
-) -> Tensor:
+def scale_rewards(rewards: Tensor, multipliers: Tensor, advantages: RewardMap) -> Weighted:
     """Version A of 2503.00539: the rewards are multiplied by n q before baseline and whitening.
 
     Args:
         rewards: Shape ``(prompts, samples)``, or ``(prompts, samples, length)`` for rewards of tokens.
         multipliers: n q, at least 0, shape ``(prompts, samples)``.
         advantages: From rewards to advantages: baseline, whitening, or both.
-        surrogate: From advantages to one loss per sample.
-        inside: Terms of the loss that belong to the adversary's values and are multiplied too, for example
-            ``beta * kl_estimate(...)``; a number or shape ``(prompts, samples)``.
-        outside: Terms that are not multiplied, for example ``-coefficient * entropy(...)``.
 
-    Returns:
-        Losses, shape ``(prompts, samples)``, not reduced: the caller takes the mean. The module says when they equal
-        those of ``scale_losses``.
+    The module says when its losses equal those of ``scale_losses``.
 
     >>> rewards, factors = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 2.0]])
-    >>> scale_rewards(rewards, factors, lambda r: r - 1.0, lambda a: -a, inside=1.0, outside=10.0)
+    >>> weighted = scale_rewards(rewards, factors, lambda r: r - 1.0)
+    >>> weighted.losses(-weighted.advantages, inside=1.0, outside=10.0)
     tensor([[11.,  7.]])
     """
     factors = multipliers.reshape(multipliers.shape + (1,) * (rewards.ndim - multipliers.ndim))
-    return surrogate(advantages(factors * rewards)) + multipliers * inside + outside
+    return Weighted(advantages(factors * rewards), torch.ones_like(multipliers), multipliers)
 
 
-def scale_losses(
-    rewards: Tensor,
-    multipliers: Tensor,
-    advantages: RewardMap,
-    surrogate: Surrogate,
-    *,
-    inside: Tensor | float = 0.0,
-    outside: Tensor | float = 0.0,
-) -> Tensor:
+def scale_losses(rewards: Tensor, multipliers: Tensor, advantages: RewardMap) -> Weighted:
     """Version B of 2503.00539: the policy loss of each sample is multiplied by n q. Arguments: see ``scale_rewards``.
 
-    The mean is sum_i q_i loss_i / samples over the prompts, so at ratio 1 its gradient is that of the worst-case value,
-    whatever the advantages are, as long as they are unbiased in each prompt.
+    The mean of its losses is sum_i q_i loss_i / samples over the prompts, so at ratio 1 its gradient is that of the
+    worst-case value, whatever the advantages are, as long as they are unbiased in each prompt.
 
     >>> rewards, factors = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 2.0]])
-    >>> scale_losses(rewards, factors, lambda r: r - 1.0, lambda a: -a, inside=1.0, outside=10.0)
+    >>> weighted = scale_losses(rewards, factors, lambda r: r - 1.0)
+    >>> weighted.losses(-weighted.advantages, inside=1.0, outside=10.0)
     tensor([[12.,  8.]])
     """
-    return multipliers * (surrogate(advantages(rewards)) + inside) + outside
+    return Weighted(advantages(rewards), multipliers, multipliers)

@@ -36,6 +36,11 @@ def surrogate_of(logps, old, **options):
     return lambda a: clipped_surrogate(logps, old, a.reshape(logps.shape[:2])[..., None], mask, **options)
 
 
+def weighted_losses(version, rewards, multipliers, advantages, surrogate, **terms):
+    weighted = version(rewards, multipliers, advantages)
+    return weighted.losses(surrogate(weighted.advantages), **terms)
+
+
 @pytest.mark.parametrize(("discount", "lambda_"), [(1.0, 0.95), (0.9, 0.0), (0.7, 1.0), (0.8, 0.5)])
 def test_gae_is_the_discounted_sum_of_one_step_errors(discount, lambda_):
     rewards, values, bootstrap = normal(1, 5, 5), normal(2, 5, 5), normal(3, 5)
@@ -90,7 +95,9 @@ def test_policy_gradient_at_ratio_one_is_the_robust_gradient_of_the_exact_bandit
         for version in (scale_rewards, scale_losses):
             theta = torch.tensor(start, requires_grad=True)
             logps = sampled_logps(theta)
-            version(RETURNS, multipliers, advantages, surrogate_of(logps, logps.detach())).mean().backward()
+            weighted_losses(
+                version, RETURNS, multipliers, advantages, surrogate_of(logps, logps.detach())
+            ).mean().backward()
             close(theta.grad, -factor * exact)
 
 
@@ -109,10 +116,12 @@ def test_that_gradient_is_the_slope_of_the_worst_case_value_with_kl_inside():
     uniform = torch.full_like(logps, np.log(1 / 3))
     charged = penalised_rewards(RETURNS, logps, uniform, mask, strength=0.4)
     multipliers = prompt_multipliers(charged.sum(-1), tv)
-    loss = scale_losses(charged, multipliers, lambda r: r, surrogate_of(logps, logps.detach())).mean()
+    loss = weighted_losses(scale_losses, charged, multipliers, lambda r: r, surrogate_of(logps, logps.detach())).mean()
     close(torch.autograd.grad(loss, theta, retain_graph=True)[0], -np.array(slopes), 1e-8)
     penalty = 0.4 * kl_estimate(logps, uniform, mask, estimator=k2)  # the same charge, as a term of the loss
-    inside = scale_rewards(RETURNS, multipliers, lambda r: r, surrogate_of(logps, logps.detach()), inside=penalty)
+    inside = weighted_losses(
+        scale_rewards, RETURNS, multipliers, lambda r: r, surrogate_of(logps, logps.detach()), inside=penalty
+    )
     close(torch.autograd.grad(inside.mean(), theta)[0], -np.array(slopes), 1e-8)
 
 
@@ -123,7 +132,7 @@ def both_versions(advantages, rewards=RETURNS, seed=23, **terms):
     logps = sampled_logps(theta)
     found = []
     for version in (scale_rewards, scale_losses):
-        losses = version(rewards, multipliers, advantages, surrogate_of(logps, old), **terms)
+        losses = weighted_losses(version, rewards, multipliers, advantages, surrogate_of(logps, old), **terms)
         found += [losses, torch.autograd.grad(losses.mean(), theta, retain_graph=True)[0]]
     return (*found, multipliers)
 
@@ -164,9 +173,10 @@ def test_versions_differ_where_theory_says():
 def test_penalties_outside_are_not_weighted_and_those_inside_are():
     penalty, multipliers = normal(26, 4, 8), prompt_multipliers(RETURNS, TotalVariation(0.3))
     for version in (scale_rewards, scale_losses):
-        bare = version(RETURNS, multipliers, leave_one_out, lambda a: -a)
-        close(version(RETURNS, multipliers, leave_one_out, lambda a: -a, outside=penalty) - bare, penalty)
-        close(version(RETURNS, multipliers, leave_one_out, lambda a: -a, inside=penalty) - bare, multipliers * penalty)
+        scaled = lambda **terms: weighted_losses(version, RETURNS, multipliers, leave_one_out, lambda a: -a, **terms)  # noqa: B023, E731
+        bare = scaled()
+        close(scaled(outside=penalty) - bare, penalty)
+        close(scaled(inside=penalty) - bare, multipliers * penalty)
 
 
 def test_on_policy_rloo_weights_are_known_before_any_forward_pass():
