@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .config import ConfigError, TrainConfig
+from .config import ConfigError, RunConfig
 from .fetching import ModelError
 
 _SETTINGS = "adapter_config.json"
 
 
-def with_adapter(model: PreTrainedModel, config: TrainConfig, *, task: str) -> nn.Module:
+def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.Module:
     """The model as ``config`` wants it trained: itself, or frozen under a new adapter of ``lora_rank``.
 
     Args:

@@ -21,8 +21,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass
-class TrainConfig:
-    """What to train on, from which model, against which adversary."""
+class RunConfig:
+    """What every run is told: from which model, against which adversary, how it is kept."""
 
     model: str = field(
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
@@ -32,14 +32,8 @@ class TrainConfig:
         default="", metadata={"help": "preference pairs: a file, a folder, or hf://datasets/OWNER/NAME:SPLIT"}
     )
     suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
-    eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
-    eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
-    validation_share: float = field(
-        default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
-    )
-    max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     subset_seed: int = field(
-        default=0, metadata={"help": "which subset max_pairs draws, and which prompts are held out"}
+        default=0, metadata={"help": "which random subset of the data is taken, and which prompts are held out"}
     )
     max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
     ambiguity: str = field(
@@ -48,26 +42,8 @@ class TrainConfig:
             "help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, dr_dpo:1, ..."
         },
     )
-    passes: Passes = field(
-        default="auto",
-        metadata={
-            "help": "how a step gets its weights: two passes, one with its graphs held, auto: the cheaper one that "
-            "memory allows; carried: one pass with approximate weights"
-        },
-    )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
     ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
-    adapt_radius: bool = field(
-        default=False,
-        metadata={"help": "raise the radius while the loss of the worst held-out category falls, back off otherwise"},
-    )
-    final: Iterate = field(
-        default="last", metadata={"help": "what is exported; best needs eval_file or validation_share"}
-    )
-    average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
-    patience: int | None = field(
-        default=None, metadata={"help": "final=best stops after this many evaluations without improvement"}
-    )
     disable_dropout: bool = field(default=True, metadata={"help": "set every dropout rate of the model to zero"})
     lora_rank: int = field(
         default=0, metadata={"help": "train a low-rank adapter of this rank instead of all weights; 0: all weights"}
@@ -97,23 +73,78 @@ class TrainConfig:
             self.schedule()
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        for name in ("validation_share", "average_after", "lora_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name, least in (("max_pairs", 1), ("eval_pairs", 1), ("patience", 1), ("max_length", 8), ("lora_rank", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
-        if self.passes not in get_args(Passes):
-            raise ConfigError(f"passes must be one of {', '.join(get_args(Passes))}, got {self.passes!r}")
-        if self.final not in get_args(Iterate):
-            raise ConfigError(f"final must be one of {', '.join(get_args(Iterate))}, got {self.final!r}")
-        self._check_held_out()
-        self._check_adapter()
-
-    def _check_adapter(self) -> None:
+        self.check_shares("lora_dropout")
+        self.check_least(max_length=8, lora_rank=0)
         if self.lora_rank and not self.merge_adapter and self.model == "tiny":
             raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
+
+    def check_shares(self, *names: str) -> None:
+        """Refuse settings outside [0, 1)."""
+        for name in names:
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    def check_least(self, **least: float) -> None:
+        """Refuse settings below a bound; None is no setting."""
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise ConfigError(f"{name} must be at least {bound}, got {value}")
+
+    def check_choices(self, **kinds: Any) -> None:
+        """Refuse settings that are none of the values of their ``Literal``."""
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+
+    def schedule(self) -> RadiusSchedule:
+        """The radius schedule these fields describe."""
+        return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
+
+    def loading(self) -> dict[str, Any]:
+        """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
+        return {
+            "trust_remote_code": self.trust_remote_code,
+            "disable_dropout": self.disable_dropout,
+            "dtype": self.dtype,
+        }
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """Training on preference pairs."""
+
+    eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
+    eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
+    validation_share: float = field(
+        default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
+    passes: Passes = field(
+        default="auto",
+        metadata={
+            "help": "how a step gets its weights: two passes, one with its graphs held, auto: the cheaper one that "
+            "memory allows; carried: one pass with approximate weights"
+        },
+    )
+    adapt_radius: bool = field(
+        default=False,
+        metadata={"help": "raise the radius while the loss of the worst held-out category falls, back off otherwise"},
+    )
+    final: Iterate = field(
+        default="last", metadata={"help": "what is exported; best needs eval_file or validation_share"}
+    )
+    average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
+    patience: int | None = field(
+        default=None, metadata={"help": "final=best stops after this many evaluations without improvement"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_shares("validation_share", "average_after")
+        self.check_least(max_pairs=1, eval_pairs=1, patience=1)
+        self.check_choices(passes=Passes, final=Iterate)
+        self._check_held_out()
 
     def _check_held_out(self) -> None:
         """What needs held-out pairs must have them."""
@@ -122,10 +153,6 @@ class TrainConfig:
         for name, wanted in (("final=best", self.final == "best"), ("adapt_radius", self.adapt_radius)):
             if wanted and not (self.eval_file or self.validation_share):
                 raise ConfigError(f"{name} needs held-out pairs: set eval_file or validation_share")
-
-    def schedule(self) -> RadiusSchedule:
-        """The radius schedule these fields describe."""
-        return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
 
 
 @dataclass
@@ -173,8 +200,7 @@ class DPOConfig(TrainConfig):
             parse_pair_loss(self.loss, beta=self.beta)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if self.reference not in get_args(ReferenceKind):
-            raise ConfigError(f"reference must be one of {', '.join(get_args(ReferenceKind))}, got {self.reference!r}")
+        self.check_choices(reference=ReferenceKind)
         if self.reference_kind() == "adapter" and not self.lora_rank:
             raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
         if self.reference_kind() == "adapter" and self.reference_model:

@@ -125,7 +125,7 @@ class DPOTask(Task[DPOConfig]):
             model, tokenizer = tiny_policy(texts, max_length=config.max_length)
             self.start = copy.deepcopy(model)
         else:
-            model, tokenizer = load_policy(config.model, **self.loading())
+            model, tokenizer = load_policy(config.model, **self.config.loading())
         if config.reference_kind() == "model" or config.reference_model:
             self.second = self._second(model, tokenizer)
         return model, tokenizer
@@ -145,7 +145,7 @@ class DPOTask(Task[DPOConfig]):
     def margin_of(self, output: Path) -> MarginOf:
         """By its implicit rewards against the reference, which is loaded again."""
         name = self.config.reference_model or self.config.model
-        return _judge(str(output / REFERENCE) if name == "tiny" else name, self.config.beta, **self.loading())
+        return _judge(str(output / REFERENCE) if name == "tiny" else name, self.config.beta, **self.config.loading())
 
     def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
         """Compute the reference log-probabilities, or read them; before the first step the policy is the reference."""
@@ -171,7 +171,7 @@ class DPOTask(Task[DPOConfig]):
         name = self.config.reference_model
         if name is None:
             return copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
-        second, its_tokenizer = load_policy(name, **self.loading())
+        second, its_tokenizer = load_policy(name, **self.config.loading())
         check_vocabulary(tokenizer, its_tokenizer)
         return second.requires_grad_(requires_grad=False).eval()
 

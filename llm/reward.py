@@ -40,7 +40,7 @@ class RewardTask(Task[RewardConfig]):
     def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The model that the settings name; ``tiny`` learns its tokenizer from the training pairs."""
         if self.config.model != "tiny":
-            return load_reward_model(self.config.model, **self.loading())
+            return load_reward_model(self.config.model, **self.config.loading())
         texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
         return tiny_reward_model(texts, max_length=self.config.max_length)
 

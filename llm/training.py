@@ -35,6 +35,7 @@ from .config import ConfigError, TrainConfig
 from .data import Pair
 from .encoding import EncodedPairs, PairCollator, encode_pairs
 from .guards import check_weights
+from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
 from .losses import PairLoss, Sigmoid
@@ -49,31 +50,6 @@ from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 
 Config = TypeVar("Config", bound=TrainConfig)
-# What a resumed run may have differently; the files count by their content.
-_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
-_DECISIVE = (
-    *("seed", "learning_rate"),
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "lr_scheduler_type",
-    "weight_decay",
-    "max_grad_norm",
-    "bf16",
-    "fp16",
-    "warmup_steps",
-    "lr_scheduler_kwargs",
-    "optim",
-    "optim_args",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "data_seed",
-    "dataloader_drop_last",
-)
-_DECISIVE_IF_JUDGED = ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "metric_for_best_model")
 
 
 class PublishError(RuntimeError):
@@ -115,15 +91,6 @@ class Task(ABC, Generic[Config]):
     def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
         """What is left to do when the run folder stands and before the first step."""
 
-    def loading(self) -> dict[str, Any]:
-        """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
-        config = self.config
-        return {
-            "trust_remote_code": config.trust_remote_code,
-            "disable_dropout": config.disable_dropout,
-            "dtype": config.dtype,
-        }
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -156,9 +123,9 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     average = _average(trainer, config)
     clock = TrainingClock()
     trainer.resumable.append(clock)
-    identity = _identity(config, arguments, files)
+    settings = identity(config, arguments, files)
     forced = on_main_process(
-        lambda: start_output(output, identity, overwrite=config.overwrite, force=config.force and config.resume)
+        lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
     )
     task.prepare(trainer, arguments, output)
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
@@ -255,14 +222,6 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
     trainer.add_callback(average)
     trainer.resumable.append(average)
     return average
-
-
-def _identity(config: TrainConfig, arguments: TrainingArguments, files: dict) -> dict[str, Any]:
-    """The settings that decide the result: a resumed run must have the same."""
-    ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
-    judged = config.final == "best" or config.adapt_radius
-    theirs = {name: getattr(arguments, name) for name in _DECISIVE + (_DECISIVE_IF_JUDGED if judged else ())}
-    return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
 
 
 def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result: Trained) -> None:
