@@ -97,6 +97,60 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
     return "\n".join(lines)
 
 
+def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None) -> str:
+    """Markdown for ``README.md`` beside a policy trained on its own answers.
+
+    Args:
+        record: What ``run.json`` holds.
+        summaries: Suite records of ``llm.policy_evaluation.summarise_policy`` by suite name.
+    """
+    config, train = record["config"], record["data"]["train"]
+    robust = "no adversary" if config["ambiguity"] == "erm" else f"`{config['ambiguity']}`, version {config['version']}"
+    rows = {
+        "adversary over prompts": robust,
+        "starting model": _model_name(config["model"]),
+        "reward": _model_name(config["reward_model"]),
+        "prompts": f"{train['file']}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
+        f"{train['prompts']} ({record['data']['too_long']} too long, dropped: {_counts(train['dropped'])})",
+        "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
+        f"in the {config['kl_in']}",
+        "steps": f"{record['steps']}, {record['effective_batch']} answers each, learning rate "
+        f"{record['learning_rate']:g}",
+        "sampling": f"at most {config['max_new_tokens']} tokens, temperature {config['temperature']:g}, "
+        f"top-p {config['top_p']:g}",
+        "seed": str(record["seed"]),
+        "training time": f"{record['seconds']:.0f} s on {record['environment']['device']}",
+        **({"**changed on the way (--force)**": "; ".join(record["forced"])} if record["forced"] else {}),
+    }
+    lines = [
+        "---", "library_name: transformers", "pipeline_tag: text-generation",
+        "tags: [rlhf, distributionally-robust-optimization, robust-rlhf]", "---", "# Policy", "",
+        "A language model trained on the scores of its own answers with robust-rlhf.", "",
+        "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
+        *(_policy_results(summaries) if summaries else ["Not evaluated.", ""]),
+        "## Versions", "", ", ".join(f"{name} {version}" for name, version in record["environment"].items()), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _policy_results(summaries: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Results",
+        "",
+        "| suite | prompts | judge | mean score (95 % interval) | KL, nats |",
+        "|---|---|---|---|---|",
+    ]
+    for name, summary in summaries.items():
+        record = summary["overall"]
+        lines += [
+            f"| {name} | {record['prompts']} | {judge} | {_number(found['mean'])} [{_number(found['low'])}, "
+            f"{_number(found['high'])}] | {record['kl']:.2f} |"
+            for judge, found in record.items()
+            if isinstance(found, dict)
+        ]
+    return [*lines, ""]
+
+
 def _special(record: dict[str, Any]) -> list[str]:
     """Rows that only some runs have."""
     config, rows = record["config"], []

@@ -111,9 +111,9 @@ def demo(argv: Arguments) -> int:
 @_one_sentence_errors
 def train(argv: Arguments) -> int:
     """Train one model from a recipe."""
-    if not argv or argv[0] not in ("reward", "dpo"):
+    if not argv or argv[0] not in ("reward", "dpo", "policy"):
         sys.stderr.write(
-            "usage: robust-rlhf train reward|dpo --config RECIPE [--any-flag value ...]\n\n"
+            "usage: robust-rlhf train reward|dpo|policy --config RECIPE [--any-flag value ...]\n\n"
             "RECIPE is a YAML file or a shipped recipe: reward-tiny, reward-minilm, dpo-tiny, dpo-smollm2, ...\n"
             "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
@@ -128,6 +128,11 @@ def train(argv: Arguments) -> int:
     from .training import add_results, publish, train_run
 
     config, arguments = parse_train(KINDS[argv[0]], argv[1:])
+    if argv[0] == "policy":
+        from .policy import run_policy
+
+        run_policy(config, arguments, Console(), _suite_files(config.suites))
+        return 0
     task, output = task_of(config), Path(str(arguments.output_dir))
     suites = load_suites(_suite_files(config.suites), eval_pairs=config.eval_pairs)[0] if config.suites else {}
     if config.dry_run:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -129,6 +130,20 @@ def mcnemar_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     agree = len(a) - only_a - only_b
     result: Any = mcnemar([[agree, only_a], [only_b, 0]], exact=only_a + only_b < EXACT_BELOW, correction=True)
     return min(float(result.pvalue), 1.0)
+
+
+def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Student's interval for the mean of independent entries of any size, shape (n,); limits nan for n < 2.
+
+    >>> [round(limit, 3) for limit in mean_interval([1.0, 2.0, 3.0])]
+    [2.0, -0.484, 4.484]
+    """
+    _check_level(level)
+    entries = np.asarray(values, dtype=float)
+    if len(entries) < 2:
+        return Interval(_mean(entries), np.nan, np.nan)
+    half = t.ppf((1 + level) / 2, len(entries) - 1) * entries.std(ddof=1) / np.sqrt(len(entries))
+    return Interval(float(entries.mean()), float(entries.mean() - half), float(entries.mean() + half))
 
 
 def independent_mean(intervals: Sequence[Interval]) -> Interval:

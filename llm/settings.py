@@ -13,10 +13,11 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, TrainConfig
+from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, TrainConfig
+from .policy_config import PolicyConfig
 
-KINDS: dict[str, type[TrainConfig]] = {"reward": RewardConfig, "dpo": DPOConfig}
-Config = TypeVar("Config", bound=TrainConfig)
+KINDS: dict[str, Any] = {"reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def recipe_folder() -> Path:
@@ -49,13 +50,13 @@ def parse_settings(
     parser.error = _raise
     config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])
     if not config.train_file:
-        raise ConfigError("train_file is missing: name the preference pairs to train on")
+        raise ConfigError("train_file is missing: name the data to train on")
     if not arguments.output_dir:
         raise ConfigError("output_dir is missing: name the folder the run is written to")
     return config, _checked_arguments(config, arguments)
 
 
-def _name(kind: type[TrainConfig]) -> str:
+def _name(kind: type[RunConfig]) -> str:
     return next(name for name, config in KINDS.items() if config is kind)
 
 
@@ -75,7 +76,7 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> TrainingArguments:
+def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> TrainingArguments:
     """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
     for name, instead in (
         ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
@@ -88,6 +89,8 @@ def _checked_arguments(config: TrainConfig, arguments: TrainingArguments) -> Tra
     ):
         if getattr(arguments, name):
             raise ConfigError(f"{name} is not supported: {instead}")
+    if not isinstance(config, TrainConfig):
+        return arguments
     if config.final != "best":
         if arguments.load_best_model_at_end:
             raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
@@ -109,7 +112,7 @@ def _raise(message: str) -> NoReturn:
     raise ConfigError(message)
 
 
-def check_known(kind: type[TrainConfig], settings: Mapping[str, Any], *, where: str) -> None:
+def check_known(kind: type[RunConfig], settings: Mapping[str, Any], *, where: str) -> None:
     """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
     known = {field.name for group in (kind, TrainingArguments) for field in fields(group)}
     for name in settings.keys() - known:

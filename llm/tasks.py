@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import TrainConfig
+from .config import RunConfig
 from .dpo import DPOTask
 from .reward import RewardTask
 from .settings import KINDS
@@ -13,6 +13,6 @@ from .training import Task
 TASKS: dict[str, type[Task[Any]]] = {"reward": RewardTask, "dpo": DPOTask}
 
 
-def task_of(config: TrainConfig) -> Task[Any]:
+def task_of(config: RunConfig) -> Task[Any]:
     """The task that these settings are for."""
-    return next(TASKS[kind](config) for kind, settings in KINDS.items() if type(config) is settings)
+    return next(task(config) for kind, task in TASKS.items() if type(config) is KINDS[kind])

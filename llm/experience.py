@@ -1,0 +1,223 @@
+"""One rollout of all ranks, and the losses of its answers: where the weights of the prompts enter.
+
+Nothing here knows a model. Answers stand prompt by prompt, ``n = prompts * samples`` of them; what belongs to tokens
+has shape ``(n, length)`` and begins at the first token of each answer. Deviations from the textbook:
+
+- KL is charged by the estimate k1 on every token [Z19], or added to the loss; both as the settings say.
+- The losses of an answer are sums over its tokens, divided by the mean length of all answers of the rollout: a mean
+  over tokens as in PPO, and the gradient of the sequence as in RLOO up to a constant.
+- An answer cut at the longest length counts as ended; ``missing_end_penalty`` says how bad that is.
+- Whitened rewards are divided by the standard deviation of the returns and not shifted: a shift per token would pay
+  for length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dro_core import effective_sample_size
+
+from .advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from .policy_config import PolicyConfig
+from .prompt_weights import Version, prompt_multipliers, scale_losses, scale_rewards
+from .reweighting import Reweighting
+from .surrogate import KLEstimator, clipped_surrogate, clipped_value_loss, explained_variance, k1, k2, k3, kl_estimate
+
+_VERSIONS: dict[str, Version] = {"A": scale_rewards, "B": scale_losses}
+_ESTIMATORS: dict[str, KLEstimator] = {"k1": k1, "k2": k2, "k3": k3}
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Answers as the policy that wrote them, its reference and the reward model see them.
+
+    Attributes:
+        scores: Shape ``(n,)``.
+        ended: Whether each answer came to its end, boolean ``(n,)``.
+        lengths: Tokens of each answer, ``(n,)``.
+        logps: Under the policy, in nats, ``(n, length)``.
+        reference: The same under the reference.
+        values: Before each token, or zeros without a value function.
+    """
+
+    scores: Tensor
+    ended: Tensor
+    lengths: Tensor
+    logps: Tensor
+    reference: Tensor
+    values: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Which entries are tokens, boolean ``(n, length)``."""
+        return torch.arange(self.logps.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+    @property
+    def kl(self) -> Tensor:
+        """Estimate of log pi/ref of every answer, in nats, ``(n,)``."""
+        return kl_estimate(self.logps, self.reference, self.mask, estimator=k1)
+
+    def take(self, rows: Tensor) -> Experience:
+        """The answers ``rows`` alone, no wider than they need."""
+        width = int(self.lengths[rows].max())
+        return Experience(*(_narrowed(getattr(self, entry.name), rows, width) for entry in fields(self)))
+
+    def gathered(self, accelerator: Any) -> Experience:
+        """The answers of all ranks in rank order; every rank must hold as many."""
+        if accelerator.num_processes == 1:
+            return self
+        longest = int(accelerator.gather(self.lengths).max())
+        wide: dict[str, Tensor] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        for name, tensor in wide.items():
+            if tensor.ndim == 2:
+                wide[name] = torch.nn.functional.pad(tensor, (0, longest - tensor.shape[1]))
+        return Experience(**{name: accelerator.gather(tensor.contiguous()) for name, tensor in wide.items()})
+
+
+class Weighed(NamedTuple):
+    """What the losses of the answers are made of; all constants.
+
+    Attributes:
+        advantages: ``(n, length)``.
+        targets: Of the value function, ``(n, length)``.
+        factors: Of the surrogate of each answer, ``(n,)``.
+        multipliers: n q of the answer's prompt, ``(n,)``.
+        returns: What the adversary saw of each answer, ``(n,)``.
+        divisor: Mean number of tokens of an answer, a scalar.
+    """
+
+    advantages: Tensor
+    targets: Tensor
+    factors: Tensor
+    multipliers: Tensor
+    returns: Tensor
+    divisor: Tensor
+
+    def take(self, rows: Tensor, width: int) -> Weighed:
+        """The answers ``rows`` alone, and of them the first ``width`` tokens."""
+        per_answer = {name: _narrowed(entry, rows, width) for name, entry in self._asdict().items() if entry.ndim}
+        return self._replace(**per_answer)
+
+    def matter(self, objective: Objective) -> Tensor:
+        """Which answers have a loss at all, boolean ``(n,)``: the others need no forward pass."""
+        if objective.outside:
+            return torch.ones_like(self.factors, dtype=torch.bool)
+        surrogate = (self.factors != 0) & (self.advantages != 0).any(dim=1)
+        return surrogate | (self.multipliers != 0) if objective.kl_in_loss else surrogate
+
+
+def _narrowed(entry: Tensor, rows: Tensor, width: int) -> Tensor:
+    return entry[rows] if entry.ndim == 1 else entry[rows, :width]
+
+
+class Objective:
+    """What a policy is trained for: the settings as functions of a rollout.
+
+    Args:
+        config: Estimator, KL, version and the rest.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.config = config
+        self.kl_in_loss = config.kl_in == "loss" and config.kl_coefficient > 0
+        self.kl_inside = config.adversary_sees == "return"
+        self.outside = (
+            config.estimator == "ppo" or config.entropy_coefficient > 0 or (self.kl_in_loss and not self.kl_inside)
+        )
+
+    def weighed(self, experience: Experience, rule: Reweighting | None, rows: np.ndarray | None = None) -> Weighed:
+        """Advantages and weights of a whole rollout; the same on every rank that holds it.
+
+        Args:
+            experience: Of all ranks.
+            rule: What weighs the prompts; None for equal weights.
+            rows: Positions of the prompts in the training set, shape ``(prompts,)``.
+        """
+        config, mask, shape = self.config, experience.mask, (-1, self.config.samples)
+        scores = experience.scores - config.missing_end_penalty * (~experience.ended)
+        returns = scores - config.kl_coefficient * experience.kl if self.kl_inside else scores
+        multipliers = prompt_multipliers(returns.reshape(shape), rule, rows=rows)
+        in_reward = config.kl_coefficient if config.kl_in == "reward" else 0.0
+        inside, later = (in_reward, 0.0) if self.kl_inside else (0.0, in_reward)
+        tokens = (experience.logps, experience.reference, mask)
+        rewards = penalised_rewards(scores, *tokens, strength=inside)
+        charges = penalised_rewards(torch.zeros_like(scores), *tokens, strength=later)
+
+        def advantages(weighted: Tensor) -> Tensor:
+            flat = self._rescaled(weighted.flatten(0, 1)) + charges
+            if config.estimator == "rloo":
+                return leave_one_out(flat.sum(dim=1).reshape(shape)).flatten()[:, None] * mask
+            return generalised_advantages(
+                flat, experience.values, mask, discount=config.discount, lambda_=config.lambda_
+            )
+
+        per_prompt = rewards.reshape(*multipliers.shape, -1)
+        weighted = _VERSIONS[config.version](per_prompt, multipliers, advantages)
+        found = weighted.advantages
+        return Weighed(
+            whitened(found, mask) if config.whiten == "advantages" else found,
+            found + experience.values * mask,
+            weighted.factors.flatten(),
+            multipliers.flatten(),
+            returns,
+            experience.lengths.double().mean().to(found.dtype),
+        )
+
+    def losses(
+        self, logps: Tensor, entropies: Tensor, values: Tensor | None, experience: Experience, weighed: Weighed
+    ) -> Tensor:
+        """Loss of every answer, ``(n,)``, not reduced; differentiable in the first three, ``(n, length)`` each.
+
+        factors x surrogate + n q x (KL inside) + (KL outside) + value loss - entropy bonus
+        """
+        config, mask, divisor = self.config, experience.mask, weighed.divisor
+        surrogate = clipped_surrogate(
+            logps, experience.logps, weighed.advantages, mask, clip=config.clip, divisor=divisor
+        )
+        loss = weighed.factors * surrogate
+        if self.kl_in_loss:
+            estimator = _ESTIMATORS[config.kl_estimator]
+            kl = kl_estimate(logps, experience.reference, mask, estimator=estimator, divisor=divisor)
+            loss = loss + config.kl_coefficient * (weighed.multipliers * kl if self.kl_inside else kl)
+        if values is not None:
+            errors = clipped_value_loss(
+                values, experience.values, weighed.targets, mask, clip=config.value_clip, divisor=divisor
+            )
+            loss = loss + config.value_coefficient * errors
+        if config.entropy_coefficient:
+            loss = loss - config.entropy_coefficient * (entropies * mask).sum(dim=1) / divisor
+        return loss
+
+    def described(self, experience: Experience, weighed: Weighed) -> dict[str, float]:
+        """What the log says of a rollout of all ranks, before its updates."""
+        mask, samples = experience.mask, self.config.samples
+        shares = weighed.multipliers[::samples] / (len(weighed.multipliers) // samples)
+        said = {
+            "reward": experience.scores.mean(),
+            "robust_return": (weighed.multipliers * weighed.returns).mean(),
+            "mean_return": weighed.returns.mean(),
+            "kl": experience.kl.mean(),
+            "answer_tokens": weighed.divisor,
+            "ended_share": experience.ended.double().mean(),
+            "effective_sample_size": effective_sample_size(shares),
+            "largest_multiplier": weighed.multipliers.max(),
+            "zero_share": (shares == 0).double().mean(),
+        }
+        if self.config.estimator == "ppo":
+            errors = (weighed.targets - experience.values)[mask].square().mean()
+            said |= {
+                "value_loss": errors / 2,
+                "explained_variance": explained_variance(experience.values, weighed.targets, mask),
+            }
+        return {name: float(number) for name, number in said.items()}
+
+    def _rescaled(self, rewards: Tensor) -> Tensor:
+        if self.config.whiten != "rewards":
+            return rewards
+        spread = rewards.sum(dim=1).std()
+        return rewards / torch.where(spread > 0, spread, 1.0)

@@ -1,0 +1,52 @@
+"""What policy, reference and value function say about finished answers, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .actor_critic import ActorCritic, Reference
+from .rollouts import Answer, aligned, batch_of
+from .scoring import evaluation_mode
+
+
+class Observed(NamedTuple):
+    """One entry per token of each answer, from its first, ``(n, length)``, 0 after its end.
+
+    Attributes:
+        logps: Under the policy, in nats.
+        reference: Under the reference.
+        values: Before each token; zeros without a value function.
+        entropy: Mean over all tokens, in nats.
+        lengths: Tokens of each answer, ``(n,)``.
+    """
+
+    logps: Tensor
+    reference: Tensor
+    values: Tensor
+    entropy: float
+    lengths: Tensor
+
+
+@torch.no_grad()
+def observed(core: ActorCritic, reference: Reference, answers: Sequence[Answer], *, pad: int, size: int) -> Observed:
+    """Look at the answers, ``size`` sequences at a time, those of similar length together."""
+    device, rows = next(core.parameters()).device, len(answers)
+    lengths = torch.tensor([len(answer.ids) for answer in answers], device=device)
+    width, entropy = int(lengths.max()), 0.0
+    kept: dict[str, Tensor] = {}
+    order = sorted(range(rows), key=lambda i: -len(answers[i].prompt) - len(answers[i].ids))
+    for places in (order[start : start + size] for start in range(0, rows, size)):
+        batch = batch_of([answers[i] for i in places], pad, device)
+        with evaluation_mode(core):
+            outputs = core(batch)
+            known = reference.logps(core.policy, batch, temperature=core.temperature)
+        values = torch.zeros_like(outputs.logps) if outputs.values is None else outputs.values
+        for name, entries in (("logps", outputs.logps), ("reference", known), ("values", values)):
+            kept.setdefault(name, entries.new_zeros(rows, width))
+            kept[name][places] = aligned(entries, outputs.mask, width)
+        entropy += float((outputs.entropies * outputs.mask).sum())
+    return Observed(**kept, entropy=entropy / float(lengths.sum()), lengths=lengths)

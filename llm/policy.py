@@ -1,0 +1,284 @@
+"""A policy run: load policy, reference and rewards, train, export; resumable at every step."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from .actor_critic import ActorCritic, Reference
+from .adapters import merged, with_adapter
+from .answers import encode_prompts
+from .card import environment, policy_card
+from .checkpoints import check_output, latest_checkpoint, start_output, write_folder, write_json
+from .config import ConfigError
+from .data import DataError
+from .guards import check_weights, live_dropout
+from .identity import identity
+from .models import check_length, check_vocabulary, load_policy
+from .policy_config import PolicyConfig
+from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
+from .policy_trainer import PolicyTrainer
+from .processes import bounded_waiting, on_main_process
+from .prompts import Prompt, read_prompts, subset
+from .rollouts import Sampling
+from .scorers import Scorer, load_scorer
+from .tables import json_ready, write_text
+from .training import publish
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A finished policy run.
+
+    Attributes:
+        model: The policy, an adapter merged in or alone as the settings say.
+        tokenizer: Its tokenizer.
+        history: One record per log.
+        record: What ``run.json`` holds.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    history: list[dict[str, Any]]
+    record: dict[str, Any]
+
+
+def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedPolicy:
+    """Train a policy; the run folder holds checkpoints, ``model/``, ``run.json``.
+
+    Raises:
+        ConfigError, DataError, ModelError: The settings, the prompts or a model cannot be used.
+        FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
+        CheckpointError: A checkpoint could not be written.
+        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+    """
+    folder = str(arguments.output_dir)
+    output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
+    trainer, data = build_policy_trainer(config, arguments)
+    settings = identity(config, arguments, {"train": data["train"]})
+    forced = on_main_process(
+        lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
+    )
+    checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
+    with bounded_waiting(arguments.ddp_timeout):
+        trainer.train(checkpoint)
+    check_weights(trainer.core.policy, trainer.step)
+    policy: Any = trainer.core.policy
+    record = json_ready(_record(config, trainer, data, forced))
+    model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
+    on_main_process(lambda: _export(output, model, tokenizer, record))
+    return TrainedPolicy(model, tokenizer, trainer.history, record)
+
+
+def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
+    """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
+    suites = {name: subset(read_prompts(path).prompts, config.eval_prompts) for name, path in files.items()}
+    if config.dry_run:
+        console.print(render_policy_plan(config, arguments))
+        return
+    trained = train_policy(config, arguments)
+    output = Path(str(arguments.output_dir))
+    if suites and arguments.process_index == 0:
+        summaries = judge_run(trained, config, arguments, suites, output)
+        console.print(render_policy_table(summaries))
+    if config.publish and arguments.process_index == 0:
+        publish(output / "model", config.publish)
+
+
+def judge_run(
+    trained: TrainedPolicy,
+    config: PolicyConfig,
+    arguments: TrainingArguments,
+    suites: Mapping[str, Sequence[Prompt]],
+    folder: Path,
+) -> dict[str, Any]:
+    """Judge a finished policy on suites of prompts by its reward and its gold; metrics and answers go to ``folder``."""
+    name = config.reference_model or config.model
+    reference: Any = load_policy(name, **config.loading())[0]
+    policy: Any = trained.model
+    names = {"reward": config.reward_model, **({"gold": config.gold} if config.gold else {})}
+    scorers = {judge: _scorer(config, place, arguments) for judge, place in names.items()}
+    judged, kept = {}, {}
+    for suite, prompts in suites.items():
+        kept[suite], _, _ = fitting(list(prompts), trained.tokenizer, most=config.max_length - config.max_new_tokens)
+        judged[suite] = judge_policy(
+            policy.to(arguments.device),
+            Reference(reference.to(arguments.device)),
+            trained.tokenizer,
+            kept[suite],
+            scorers,
+            sampling=Sampling(config.max_new_tokens, config.temperature, config.top_p),
+            samples=config.eval_samples,
+            batch_size=arguments.per_device_eval_batch_size,
+            seed=arguments.seed,
+        )
+    summaries = {suite: summarise_policy(kept[suite], found) for suite, found in judged.items()}
+    write_judged(folder, kept, judged, summaries)
+    write_text(folder / "model" / "README.md", policy_card(trained.record, summaries))
+    return summaries
+
+
+def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:
+    """What a run would do; everything is loaded and checked, nothing is written."""
+    folder = Path(str(arguments.output_dir))
+    existed = folder.exists()
+    trainer, data = build_policy_trainer(config, arguments)
+    if not existed:
+        shutil.rmtree(folder, ignore_errors=True)
+    prompts, answers = config.prompts_per_step * trainer.world, config.samples
+    lengths = [len(ids) for ids in trainer.encoded]
+    rows = {
+        "prompts": f"{data['trained_on']:,}, {data['too_long']:,} too long, "
+        f"dropped: {data['train']['dropped'] or 'none'}",
+        "prompt tokens": f"median {int(np.median(lengths))}, longest {max(lengths)}",
+        "a step": f"{prompts * answers} answers = {prompts} prompts x {answers}, "
+        f"{config.epochs * config.minibatches} update(s)",
+        "steps": f"{trainer.steps:,} ({trainer.steps_per_epoch:,} see every prompt once)",
+        "the adversary sees": f"{prompts} prompts a step, by mean {config.adversary_sees}; version {config.version}",
+        "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
+        "parameters": f"{sum(p.numel() for p in trainer.core.parameters()) / 1e6:,.1f} million with value function, "
+        f"{sum(p.numel() for p in trainer.core.parameters() if p.requires_grad) / 1e6:,.1f} million trained; "
+        + (
+            "reference: the policy without its adapter"
+            if trainer.reference.model is None
+            else "reference: a second model"
+        ),
+    }
+    table = Table(title=f"Plan: policy against {config.ambiguity}", box=SIMPLE_HEAD, show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> tuple[PolicyTrainer, dict[str, Any]]:
+    """Load and check everything; nothing is written. Also what is to be said about the data."""
+    source = read_prompts(config.train_file)
+    set_seed(arguments.seed)
+    base, tokenizer = load_policy(config.model, **config.loading())
+    disable_progress_bar()
+    check_length(base, config.max_length)
+    prompts, encoded, long = fitting(
+        subset(source.prompts, config.max_prompts, seed=config.subset_seed),
+        tokenizer,
+        most=config.max_length - config.max_new_tokens,
+    )
+    tokenizer.model_max_length = config.max_length
+    if arguments.activation_checkpointing:
+        base.gradient_checkpointing_enable()
+    trainer = PolicyTrainer(
+        reference=Reference(_reference(config, base, tokenizer)),
+        module=_module(config, base),
+        tokenizer=tokenizer,
+        prompts=prompts,
+        encoded=encoded,
+        scorer=_scorer(config, config.reward_model, arguments),
+        gold=None if config.gold is None else _scorer(config, config.gold, arguments),
+        config=config,
+        arguments=arguments,
+    )
+    return trainer, {"train": source.describe(), "trained_on": len(prompts), "too_long": long}
+
+
+def fitting(prompts: list[Prompt], tokenizer: Any, *, most: int) -> tuple[list[Prompt], list[list[int]], int]:
+    """The prompts of at most ``most`` tokens, their ids, and how many were longer: a cut prompt asks something else.
+
+    Raises:
+        DataError: None is left.
+    """
+    encoded = encode_prompts(prompts, tokenizer)
+    kept = [row for row, ids in enumerate(encoded) if len(ids) <= most]
+    long = len(prompts) - len(kept)
+    if long:
+        _log.warning("%d of %d prompts have more than %d tokens and are left out", long, len(prompts), most)
+    if not kept:
+        raise DataError(
+            f"every prompt has more than the {most} tokens beside max_new_tokens in max_length: raise max_length"
+        )
+    return [prompts[row] for row in kept], [encoded[row] for row in kept], long
+
+
+def _module(config: PolicyConfig, base: PreTrainedModel) -> ActorCritic:
+    policy = with_adapter(base, config, task="CAUSAL_LM")
+    if (config.lora_rank and config.lora_dropout) or live_dropout(policy):
+        raise ConfigError(
+            "with dropout the answers would be written by another policy than the one trained: keep disable_dropout, "
+            "and lora_dropout 0"
+        )
+    critic = config.value_model if config.estimator == "ppo" else None
+    return ActorCritic(
+        policy, critic=critic, temperature=config.temperature, entropy_gradient=config.entropy_coefficient > 0
+    )
+
+
+def _reference(config: PolicyConfig, base: PreTrainedModel, tokenizer: Any) -> PreTrainedModel | None:
+    """A frozen copy of the start or the named model; None where the adapter is switched off instead."""
+    if config.reference_kind() == "adapter":
+        return None
+    if config.reference_model is None:
+        return copy.deepcopy(base).requires_grad_(requires_grad=False).eval()
+    second, its_tokenizer = load_policy(config.reference_model, **config.loading())
+    check_vocabulary(tokenizer, its_tokenizer)
+    return second.requires_grad_(requires_grad=False).eval()
+
+
+def _scorer(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
+    loading = config.loading() | {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
+    return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)
+
+
+def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], forced: list[str]) -> dict[str, Any]:
+    arguments = trainer.arguments
+    return {
+        "kind": "Policy by reinforcement",
+        "config": asdict(config),
+        "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate,
+        "effective_batch": config.prompts_per_step * config.samples * trainer.world,
+        "steps": trainer.step,
+        "seconds": trainer.clock.seconds(),
+        "data": data,
+        "environment": environment(),
+        "history": trainer.history,
+        "adversary": {name: _multipliers(trainer, column) for name, column in trainer.columns.items()},
+        "forced": forced,
+    }
+
+
+def _multipliers(trainer: PolicyTrainer, column: list[str]) -> dict[str, Any]:
+    """Mean multiplier n q of the prompts of every group, over their visits."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(trainer.ledger.visits):
+        members[column[row]].append(int(row))
+    mean = trainer.ledger.mean_multiplier()
+    return {
+        name: {"prompts": len(rows), "multiplier": float(mean[rows].mean())} for name, rows in sorted(members.items())
+    }
+
+
+def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]) -> None:
+    """Write ``model/`` (safetensors, tokenizer, card) and ``run.json``."""
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.padding_side = "left"  # whoever generates in batches needs it; our loading sets its own
+        tokenizer.save_pretrained(folder)
+        write_text(folder / "README.md", policy_card(record))
+
+    write_folder(output / "model", fill)
+    write_json(output / "run.json", record)

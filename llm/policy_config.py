@@ -1,0 +1,131 @@
+"""The settings of robust policy optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .config import ConfigError, RunConfig
+
+Estimator = Literal["rloo", "ppo"]
+KLPlace = Literal["reward", "loss"]
+KLEstimatorName = Literal["k1", "k2", "k3"]
+Whitening = Literal["none", "rewards", "advantages"]
+AdversaryValues = Literal["return", "score"]
+VersionName = Literal["A", "B"]
+Critic = Literal["separate", "shared"]
+PolicyReference = Literal["auto", "model", "adapter"]
+Optimizer = Literal["optim", "npg"]
+
+
+@dataclass
+class PolicyConfig(RunConfig):
+    """A policy trained on the scores of its own answers, against the worst reweighting of its prompts."""
+
+    model: str = field(default="smollm2", metadata={"help": "alias (smollm2), folder or hub name of a causal model"})
+    train_file: str = field(
+        default="", metadata={"help": "prompts: a preference file (its answers are not read) or records with `prompt`"}
+    )
+    max_prompts: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
+    eval_prompts: int | None = field(default=None, metadata={"help": "evaluate at most so many prompts of each suite"})
+    eval_samples: int = field(default=4, metadata={"help": "answers per prompt in evaluations"})
+    reward_model: str = field(
+        default="", metadata={"help": "folder or hub name of a reward model; builtin: the exact checker of the corpus"}
+    )
+    gold: str | None = field(
+        default=None, metadata={"help": "a second reward model, or builtin: logged beside the first, never trained on"}
+    )
+    estimator: Estimator = field(
+        default="rloo", metadata={"help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function"}
+    )
+    prompts_per_step: int = field(default=16, metadata={"help": "prompts of a step, on each process"})
+    samples: int = field(default=4, metadata={"help": "answers per prompt"})
+    epochs: int = field(default=1, metadata={"help": "passes over the answers of a step"})
+    minibatches: int = field(default=1, metadata={"help": "optimizer updates in each of these passes"})
+    clip: float = field(default=0.2, metadata={"help": "half width of the interval of unclipped ratios"})
+    kl_coefficient: float = field(default=0.05, metadata={"help": "strength of the KL charge, in score per nat"})
+    kl_in: KLPlace = field(default="reward", metadata={"help": "charge KL to the reward of every token or to the loss"})
+    kl_estimator: KLEstimatorName = field(default="k2", metadata={"help": "kl_in=loss: k1, k2 or k3"})
+    max_kl: float = field(default=100.0, metadata={"help": "stop when the mean KL of an answer exceeds this many nats"})
+    entropy_coefficient: float = field(default=0.0, metadata={"help": "bonus on the entropy of every token"})
+    missing_end_penalty: float = field(default=0.0, metadata={"help": "taken off the score of an answer without end"})
+    whiten: Whitening = field(
+        default="none",
+        metadata={"help": "rewards: divide by their deviation; advantages: mean 0, variance 1; over all prompts"},
+    )
+    discount: float = field(default=1.0, metadata={"help": "estimator=ppo: per token, in [0, 1]"})
+    lambda_: float = field(default=0.95, metadata={"help": "estimator=ppo: of the advantage estimates, in [0, 1]"})
+    value_model: Critic = field(
+        default="separate", metadata={"help": "estimator=ppo: a trunk of its own, or the head shares the policy's"}
+    )
+    value_coefficient: float = field(default=0.5, metadata={"help": "estimator=ppo: weight of the value loss"})
+    value_clip: float = field(default=0.2, metadata={"help": "estimator=ppo: how far values may move in a step"})
+    version: VersionName = field(
+        default="B", metadata={"help": "A: the adversary's weights scale rewards; B: they scale the policy loss"}
+    )
+    adversary_sees: AdversaryValues = field(
+        default="return", metadata={"help": "value of a prompt: mean score less the KL charge (return), or mean score"}
+    )
+    reference: PolicyReference = field(
+        default="auto",
+        metadata={"help": "model: a second one; adapter: the policy without its adapter; auto: adapter with lora_rank"},
+    )
+    reference_model: str | None = field(default=None, metadata={"help": "the reference policy (default: the start)"})
+    max_new_tokens: int = field(default=64, metadata={"help": "longest answer, its end included"})
+    temperature: float = field(default=1.0, metadata={"help": "of sampling, and of the policy that is trained"})
+    top_p: float = field(default=1.0, metadata={"help": "below 1: leave out unlikely tokens when sampling"})
+    optimizer: Optimizer = field(
+        default="optim", metadata={"help": "optim: the one that --optim names; npg: weighted natural gradient"}
+    )
+    npg_damping: float = field(default=1e-2, metadata={"help": "optimizer=npg: added to the Fisher matrix's diagonal"})
+    npg_steps: int = field(default=20, metadata={"help": "optimizer=npg: most conjugate-gradient steps"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choices(
+            estimator=Estimator, kl_in=KLPlace, kl_estimator=KLEstimatorName, whiten=Whitening, version=VersionName,
+            adversary_sees=AdversaryValues, value_model=Critic, reference=PolicyReference, optimizer=Optimizer,
+        )  # fmt: skip
+        self.check_least(
+            prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,
+            max_new_tokens=1, npg_steps=1, clip=0, value_clip=0, kl_coefficient=0, entropy_coefficient=0, npg_damping=0,
+            value_coefficient=0, missing_end_penalty=0,
+        )  # fmt: skip
+        for name in ("discount", "lambda_"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name, most in (("temperature", float("inf")), ("top_p", 1.0), ("max_kl", float("inf"))):
+            if not 0.0 < getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.model == "tiny":
+            raise ConfigError("a policy from scratch writes noise: train one first (robust-rlhf train sft) and name it")
+        if self.estimator == "rloo" and self.samples < 2:
+            raise ConfigError("estimator=rloo compares the answers to a prompt: set samples to 2 or more")
+        if self.max_new_tokens >= self.max_length:
+            raise ConfigError(
+                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_length ({self.max_length})"
+            )
+        if self.adversary_sees == "score" and self.kl_in == "reward" and self.version == "B":
+            raise ConfigError(
+                "version B weights everything in the reward, and kl_in=reward puts the KL charge there, which "
+                "adversary_sees=score leaves out: use kl_in=loss, version A, or adversary_sees=return"
+            )
+        if self.optimizer == "npg" and (self.estimator, self.epochs, self.minibatches) != ("rloo", 1, 1):
+            raise ConfigError(
+                "optimizer=npg takes one step from all answers: use estimator=rloo, epochs 1, minibatches 1"
+            )
+        if self.optimizer == "npg" and (self.entropy_coefficient or (self.kl_in == "loss" and self.kl_coefficient)):
+            raise ConfigError("optimizer=npg follows the policy gradient alone: use kl_in=reward, no entropy bonus")
+        if self.reference_kind() == "adapter" and not self.lora_rank:
+            raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
+        if self.reference_kind() == "adapter" and self.reference_model:
+            raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
+
+    def reference_kind(self) -> PolicyReference:
+        """``reference`` with ``auto`` decided."""
+        if self.reference != "auto":
+            return self.reference
+        return "adapter" if self.lora_rank and not self.reference_model else "model"

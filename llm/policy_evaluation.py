@@ -1,0 +1,146 @@
+"""Judging a policy by what it writes: scores of sampled answers, with intervals over prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import nn
+
+from .actor_critic import ActorCritic, Reference
+from .answers import encode_prompts
+from .checkpoints import write_json
+from .intervals import mean_interval
+from .observation import observed
+from .prompts import Prompt
+from .rollouts import Answers, Sampling
+from .scorers import Scorer, checked_scores
+from .tables import decimals, json_ready
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Sampled answers to every prompt and what they are worth; arrays have shape ``(prompts, samples)``.
+
+    Attributes:
+        texts: The answers.
+        scores: Name of the judge (``reward``, ``gold``) -> its scores.
+        kl: Estimate of log pi/ref of the answer, in nats; its mean is the KL from the reference.
+        tokens: Length of the answer.
+        ended: Whether it came to its end.
+    """
+
+    texts: list[list[str]]
+    scores: dict[str, Scores]
+    kl: Scores
+    tokens: Scores
+    ended: Scores
+
+
+def judge_policy(
+    policy: nn.Module,
+    reference: Reference,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    scorers: Mapping[str, Scorer],
+    *,
+    sampling: Sampling,
+    samples: int,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> Judged:
+    """Draw ``samples`` answers to every prompt and let every scorer judge them; the same seed draws the same answers.
+
+    Raises:
+        BadScores: A scorer gave nan or infinity.
+    """
+    pen, core = Answers(tokenizer, sampling, batch_size=batch_size), ActorCritic(policy, critic=None)
+    core.temperature = sampling.temperature
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        answers = pen(policy, encode_prompts(prompts, tokenizer), samples=samples)
+    seen = observed(core, reference, answers, pad=tokenizer.pad_token_id, size=batch_size)
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    texts = [pen.text(answer) for answer in answers]
+    shape = (len(prompts), samples)
+    return Judged(
+        [texts[start : start + samples] for start in range(0, len(texts), samples)],
+        {name: checked_scores(score(asked, texts), asked, step=0).reshape(shape) for name, score in scorers.items()},
+        (seen.logps - seen.reference).sum(dim=1).double().cpu().numpy().reshape(shape),
+        seen.lengths.double().cpu().numpy().reshape(shape),
+        np.array([answer.ended for answer in answers], dtype=float).reshape(shape),
+    )
+
+
+def summarise_policy(prompts: Sequence[Prompt], judged: Judged) -> dict[str, Any]:
+    """``overall``, ``by_source`` and ``by_category``, JSON-ready.
+
+    A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
+    over prompts of the mean over their samples, with Student's interval over prompts.
+    """
+    groups: dict[str, dict[str, list[int]]] = {"source": defaultdict(list), "category": defaultdict(list)}
+    for row, prompt in enumerate(prompts):
+        for name, members in groups.items():
+            members[getattr(prompt, name)].append(row)
+    summary = {f"by_{name}": {key: _record(judged, rows) for key, rows in sorted(members.items())}
+               for name, members in groups.items()}  # fmt: skip
+    return json_ready({"overall": _record(judged, list(range(len(prompts)))), **summary})
+
+
+def _record(judged: Judged, rows: list[int]) -> dict[str, Any]:
+    judges = {name: mean_interval(scores[rows].mean(axis=1))._asdict() for name, scores in judged.scores.items()}
+    means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
+    return {"prompts": len(rows), **means, **judges}
+
+
+def render_policy_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Scores of sampled answers") -> Table:
+    """The screen table of summaries by suite: one row per suite and source."""
+    table = Table(title=title, caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
+    judges = [name for name, entry in next(iter(suites.values()))["overall"].items() if isinstance(entry, dict)]
+    table.add_column("suite / source", overflow="fold")
+    for heading in ("prompts", *judges, "KL", "tokens", "ended"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, suite in suites.items():
+        table.add_row(*_row(name, suite["overall"], judges), style="bold")
+        for source, record in suite["by_source"].items():
+            table.add_row(*_row(f"  {source}", record, judges))
+    return table
+
+
+def _row(name: str, record: Mapping[str, Any], judges: Sequence[str]) -> list[str]:
+    scores = (f"{decimals(record[j]['mean'])} {_limits(record[j])}" for j in judges)
+    return [name, str(record["prompts"]), *scores, f"{record['kl']:.2f}", f"{record['tokens']:.1f}",
+            f"{100 * record['ended']:.0f} %"]  # fmt: skip
+
+
+def _limits(record: Mapping[str, float | None]) -> str:
+    low, high = record["low"], record["high"]
+    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def write_judged(
+    folder: Path, suites: Mapping[str, Sequence[Prompt]], judged: Mapping[str, Judged], summaries: Mapping[str, Any]
+) -> None:
+    """Write metrics.json, and every answer with its scores into answers.npz and answers.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {}
+    for suite, found in judged.items():
+        arrays |= {f"{suite}/{name}": scores for name, scores in found.scores.items()} | {f"{suite}/kl": found.kl}
+    with (folder / "scores.npz").open("wb") as stream:
+        np.savez(stream, **arrays)
+    texts = {
+        suite: [{"id": p.id, "answers": answers} for p, answers in zip(prompts, judged[suite].texts, strict=True)]
+        for suite, prompts in suites.items()
+    }
+    write_json(folder / "answers.json", texts)
+    write_json(folder / "metrics.json", {"suites": summaries})

@@ -1,0 +1,58 @@
+"""Where a policy is trained: precision, ranks and trackers, and the setups that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from transformers import TrainingArguments
+
+from .config import ConfigError
+from .policy_config import PolicyConfig
+
+
+def accelerator_for(arguments: TrainingArguments) -> Accelerator:
+    """Precision and trackers as the flags say."""
+    trackers: Any = [name for name in arguments.report_to or [] if name != "none"]
+    accelerator = Accelerator(
+        mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
+        cpu=arguments.use_cpu,
+        log_with=trackers or None,
+        project_dir=str(arguments.output_dir),
+        # Ranks may need different numbers of forward passes, and a broadcast in one of them would wait for the others.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if trackers:
+        accelerator.init_trackers("robust-rlhf", config={"learning_rate": arguments.learning_rate})
+    return accelerator
+
+
+def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerator: Any, *, prompts: int) -> None:
+    """Refuse what would train on something else than asked.
+
+    Raises:
+        ConfigError: One sentence with the remedy.
+    """
+    world, wanted = accelerator.num_processes, config.prompts_per_step * accelerator.num_processes
+    if prompts < wanted:
+        raise ConfigError(
+            f"a step needs {wanted} prompts ({config.prompts_per_step} on each of {world} processes), and there are "
+            f"{prompts}: lower prompts_per_step"
+        )
+    if arguments.gradient_accumulation_steps != 1:
+        raise ConfigError(
+            "gradient_accumulation_steps does nothing here: answers of a minibatch are accumulated as "
+            "per_device_train_batch_size says; set prompts_per_step, samples and minibatches"
+        )
+    if arguments.n_gpu > 1:
+        raise ConfigError(
+            f"{arguments.n_gpu} GPUs are visible but no launcher is used; start with `accelerate launch`, or show one"
+        )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        raise ConfigError(
+            f"policies generate with the whole model on every rank, which {accelerator.distributed_type.value} does "
+            "not keep there: use DDP (llm/accelerate/ddp.yaml), with lora_rank where memory is short"
+        )
+    if config.optimizer == "npg" and world > 1:
+        raise ConfigError("optimizer=npg solves its linear system on one process: start without a launcher")

@@ -1,0 +1,279 @@
+"""Robust policy optimisation: the policy writes answers, a reward model scores them, the worst prompts weigh most.
+
+One *step* is one rollout with its updates:
+
+1. every rank draws ``samples`` answers to each of its prompts and scores them;
+2. policy, reference and value function look at them once, without gradients;
+3. what is known is gathered: all ranks find the same weights of the prompts, advantages and statistics, over the whole
+   rollout of all ranks, and keep their own part;
+4. ``epochs`` x ``minibatches`` optimizer updates follow (``llm.policy_update``), with gradients averaged over ranks.
+
+Deviations from the textbook stand in ``llm.experience``; here: the learning rate moves once per step, not per update,
+and the randomness of a step depends on (seed, step, rank) alone, so that a run that was killed in mid-rollout writes
+the same answers again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainingArguments, get_scheduler
+
+from .actor_critic import ActorCritic, Reference
+from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, read_marker, write_json
+from .experience import Experience, Objective, Weighed
+from .guards import check_weights
+from .interrupts import listening
+from .ledger import AdversaryLedger
+from .observation import observed
+from .policy_config import PolicyConfig
+from .policy_setup import accelerator_for, check_rollouts
+from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
+from .prompts import Prompt
+from .reweighting import GroupAscent, parse_reweighting
+from .rollouts import Answers, Sampling
+from .scorers import Scorer, checked_scores
+from .tables import json_ready
+
+
+class KLExplosion(ArithmeticError):
+    """The policy has left its reference so far behind that its reward says nothing any more."""
+
+
+class PolicyTrainer:
+    """Trains a policy by PPO, RLOO or natural gradient against an adversary over prompts.
+
+    Args:
+        module: Policy and value function.
+        reference: What KL is measured to.
+        tokenizer: Of the policy.
+        prompts: The training prompts.
+        encoded: Their ids, as from ``llm.answers.encode_prompts``.
+        scorer: The reward that is trained on.
+        gold: A second reward, logged only.
+        config: Ours.
+        arguments: Those of transformers; steps, logging and saving count rollouts.
+
+    Raises:
+        ValueError: Fewer prompts than one step needs, or a setup whose gradients would be wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: ActorCritic,
+        reference: Reference,
+        tokenizer: Any,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[list[int]],
+        scorer: Scorer,
+        config: PolicyConfig,
+        arguments: TrainingArguments,
+        gold: Scorer | None = None,
+    ) -> None:
+        self.config, self.arguments, self.prompts, self.encoded = config, arguments, prompts, encoded
+        self.scorer, self.gold, self.reference = scorer, gold, reference
+        self.accelerator = accelerator_for(arguments)
+        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.core, self.objective = module, Objective(config)
+        self.pen = Answers(
+            tokenizer,
+            Sampling(config.max_new_tokens, config.temperature, config.top_p),
+            batch_size=arguments.per_device_eval_batch_size,
+        )
+        self.columns = {name: [getattr(prompt, name) for prompt in prompts] for name in ("source", "category")}
+        rule = parse_reweighting(config.ambiguity)
+        self.rule = None if rule is None else rule.bind(self.columns)
+        self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
+        check_rollouts(config, arguments, self.accelerator, prompts=len(prompts))
+        epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
+        self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
+        self.update = self._prepared_update()
+        self.step, self.history, self.clock = 0, [], TrainingClock()
+        self.ledger = AdversaryLedger(len(prompts))
+        self.resumable = [self.ledger, self.clock, *([self.rule] if isinstance(self.rule, GroupAscent) else [])]
+
+    def _prepared_update(self) -> SurrogateUpdate | NaturalUpdate:
+        """Place model and reference on the device, make optimizer and schedule."""
+        arguments: Any = self.arguments
+        natural = self.config.optimizer == "npg"
+        trained = [parameter for parameter in self.core.parameters() if parameter.requires_grad]
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, self.core.policy)  # pyright: ignore
+        optimizer = (
+            torch.optim.SGD(trained, lr=arguments.learning_rate)
+            if natural
+            else kind(trained, weight_decay=arguments.weight_decay, **settings)
+        )
+        module, optimizer = self.accelerator.prepare(self.core, optimizer)
+        if self.reference.model is not None:
+            self.reference.model.to(self.accelerator.device)
+        self.schedule = get_scheduler(
+            arguments.lr_scheduler_type,
+            getattr(optimizer, "optimizer", optimizer),
+            num_warmup_steps=arguments.get_warmup_steps(self.steps),
+            num_training_steps=self.steps,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+        )
+        self.accelerator.register_for_checkpointing(self.schedule)
+        shared: dict[str, Any] = {
+            "pad": self.pen.tokenizer.pad_token_id,
+            "micro": arguments.per_device_train_batch_size,
+            "max_norm": 0.0 if natural else arguments.max_grad_norm,
+        }
+        return (NaturalUpdate if natural else SurrogateUpdate)(
+            self.accelerator, module, optimizer, self.objective, **shared
+        )
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def rows(self, step: int) -> np.ndarray:
+        """Positions of the prompts of a step, of all ranks in rank order, shape ``(prompts_per_step * world,)``."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        size = self.config.prompts_per_step * self.world
+        order = np.random.default_rng([self.arguments.seed, epoch]).permutation(len(self.prompts))
+        return order[place * size : (place + 1) * size]
+
+    def take_step(self) -> dict[str, Any]:
+        """One rollout and its updates; returns what the log says of it."""
+        seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        everywhere = self.rows(self.step)
+        mine = np.split(everywhere, self.world)[self.rank]
+        answers = self.pen(self.core.policy, [self.encoded[i] for i in mine], samples=self.config.samples)
+        asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
+        texts = [self.pen.text(answer) for answer in answers]
+        scores = checked_scores(self.scorer(asked, texts), asked, step=self.step)
+        size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
+        with self.accelerator.autocast():
+            seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
+        ended = torch.tensor([answer.ended for answer in answers], device=device)
+        worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
+        experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
+        known = experience.gathered(self.accelerator)
+        weighed = self.weigh(known, everywhere)
+        here = torch.arange(len(answers), device=device) + self.rank * len(answers)
+        width = experience.logps.shape[1]
+        rollout = Rollout(answers, experience, weighed.take(here, width), self.step)
+        generator = torch.Generator().manual_seed(int(seed))
+        said = self.update(rollout, generator=generator) | {"entropy": seen.entropy}
+        self.schedule.step()
+        if self.gold is not None:
+            said["gold"] = float(np.mean(self.gold(asked, texts)))
+        kl = experience.kl.tolist()
+        samples = [
+            {"prompt": asked[i].messages[-1]["content"], "answer": texts[i], "score": float(scores[i]), "kl": kl[i]}
+            for i in range(0, len(texts), max(len(texts) // 2, 1))
+        ]
+        shared = self.objective.described(known, weighed) | {"radius_fraction": self._strength()}
+        return self._mean_over_ranks(said) | shared | {"samples": samples}
+
+    def weigh(self, known: Experience, rows: np.ndarray) -> Weighed:
+        """Weights and advantages of the rollout of all ranks; the same on each.
+
+        Raises:
+            KLExplosion: The mean KL of the answers is above ``max_kl``.
+        """
+        kl, strength = float(known.kl.mean()), self._strength()
+        if not abs(kl) <= self.config.max_kl:
+            raise KLExplosion(
+                f"answers are {kl:.1f} nats from the reference at step {self.step + 1}, more than max_kl "
+                f"({self.config.max_kl:g}), and the policy was not updated: raise kl_coefficient, lower the learning "
+                "rate, or continue from the last checkpoint with a larger max_kl"
+            )
+        rule = self.rule if self.rule is None or strength > 0 else None
+        weighed = self.objective.weighed(known, None if rule is None else rule.with_strength(strength), rows)
+        shape = (len(rows), self.config.samples)
+        values = weighed.returns.reshape(shape).mean(dim=1)
+        multipliers = weighed.multipliers.reshape(shape)[:, 0]
+        self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy())
+        return weighed
+
+    def _strength(self) -> float:
+        return self.config.schedule()(self.step, max(self.steps, 1))
+
+    # -- the run ----------------------------------------------------------------------------------
+
+    def train(self, checkpoint: Path | None = None) -> None:
+        """Take all steps, from the beginning or from a checkpoint folder.
+
+        Raises:
+            llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step was written.
+        """
+        if checkpoint is not None:
+            self.load(checkpoint)
+        waiting: list[dict[str, Any]] = []
+        quiet = bool(self.arguments.disable_tqdm) or not self.accelerator.is_main_process
+        with listening() as stop, tqdm(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
+            while self.step < self.steps:
+                waiting.append(self.take_step())
+                self.step += 1
+                last = self.step == self.steps or stop.made
+                if last or self.step % int(self.arguments.logging_steps) == 0:
+                    self._log(waiting, bar)
+                    waiting = []
+                saving = self.arguments.save_strategy != "no" and self.step % int(self.arguments.save_steps) == 0
+                if saving or stop.made:
+                    self.save()
+                bar.update()
+                if stop.made:
+                    break
+        self.accelerator.end_training()
+
+    def _log(self, waiting: list[dict[str, Any]], bar: tqdm) -> None:
+        """Means over the steps since the last log, and samples of the latest."""
+        names = [name for name in waiting[-1] if name != "samples"]
+        row = {name: float(np.mean([step[name] for step in waiting])) for name in names}
+        row |= {"step": self.step, "learning_rate": self.schedule.get_last_lr()[0]}
+        self.accelerator.log(row, step=self.step)
+        self.history.append(json_ready(row | {"samples": waiting[-1]["samples"]}))
+        bar.set_postfix({name: f"{row[name]:.3f}" for name in ("reward", "kl")})
+
+    def _mean_over_ranks(self, said: dict[str, float]) -> dict[str, float]:
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for row in [said] if self.world == 1 else gather_object([said]):
+            for name, number in row.items():
+                found[name].append(number)
+        return {name: float(np.mean(numbers)) for name, numbers in found.items()}
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that the next step depends on; older ones beyond the limit go.
+
+        Raises:
+            CheckpointError: It could not be written; earlier ones are untouched.
+        """
+        check_weights(self.core, self.step)
+        output = Path(str(self.arguments.output_dir))
+        folder = output / f"checkpoint-{self.step}"
+        try:
+            self.accelerator.save_state(str(folder))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                for part in self.resumable:
+                    part.save(folder)
+                write_json(folder / MARKER, {"global_step": self.step, "log_history": self.history})
+        except OSError as error:
+            discard(output, self.step)
+            raise CheckpointError(
+                f"could not save the checkpoint of step {self.step} ({error}); earlier checkpoints in {output} are "
+                "intact: make room and continue with --resume"
+            ) from error
+        limit = self.arguments.save_total_limit
+        if self.accelerator.is_main_process and limit:
+            found = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+            for old in found[:-limit]:
+                shutil.rmtree(old)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint folder."""
+        self.accelerator.load_state(str(folder))
+        for part in self.resumable:
+            part.load(folder)
+        self.step, self.history = read_marker(folder)
