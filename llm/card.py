@@ -26,6 +26,12 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
+    "Imitating policy": _Kind(
+        "text-generation",
+        "sft",
+        "A language model fine-tuned on the chosen answers of preference pairs (loss of an example: the mean over "
+        "its tokens; pairs are ranked by log-probabilities summed over tokens), with robust-rlhf",
+    ),
     "Reward model": _Kind(
         "text-classification",
         "reward-model",

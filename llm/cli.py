@@ -59,7 +59,7 @@ def demo(argv: Arguments) -> int:
     """Train a plain and robust models over sets and seeds, judge them, write a report."""
     parser = _parser("demo", "Train plain and robust models on the same data, over seeds, judge them, write a report.")
     parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
-    parser.add_argument("--kind", default="reward", help="what to train: reward or dpo (default: %(default)s)")
+    parser.add_argument("--kind", default="reward", help="what to train: sft, reward or dpo (default: %(default)s)")
     parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, smollm2, a folder or a hub name")
     parser.add_argument("--seeds", type=int, default=1, help="runs per ambiguity set (default: %(default)s)")
     parser.add_argument(
@@ -111,10 +111,10 @@ def demo(argv: Arguments) -> int:
 @_one_sentence_errors
 def train(argv: Arguments) -> int:
     """Train one model from a recipe."""
-    if not argv or argv[0] not in ("reward", "dpo", "policy"):
+    if not argv or argv[0] not in ("sft", "reward", "dpo", "policy"):
         sys.stderr.write(
-            "usage: robust-rlhf train reward|dpo|policy --config RECIPE [--any-flag value ...]\n\n"
-            "RECIPE is a YAML file or a shipped recipe: reward-tiny, reward-minilm, dpo-tiny, dpo-smollm2, ...\n"
+            "usage: robust-rlhf train sft|reward|dpo|policy --config RECIPE [--any-flag value ...]\n\n"
+            "RECIPE is a YAML file or a shipped recipe: sft-smollm2, reward-minilm, dpo-smollm2, policy-smollm2, ...\n"
             "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
@@ -177,8 +177,14 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
     parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
-    parser.add_argument("--reference", metavar="MODEL", help="a policy's margins are relative to this policy")
-    parser.add_argument("--beta", type=float, default=0.1, help="scale of a policy's margins (default: %(default)s)")
+    parser.add_argument(
+        "--reference",
+        metavar="MODEL",
+        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
+    )
+    parser.add_argument(
+        "--beta", type=float, default=0.1, help="scale of margins against a reference (default: %(default)s)"
+    )
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
     )

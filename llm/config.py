@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from .losses import parse_pair_loss
 from .passes import Passes
@@ -23,6 +23,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 @dataclass
 class RunConfig:
     """What every run is told: from which model, against which adversary, how it is kept."""
+
+    best_metric: ClassVar[str] = "accuracy"  # on the held-out pairs, what final=best goes by unless told
 
     model: str = field(
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
@@ -158,6 +160,18 @@ class TrainConfig(RunConfig):
 @dataclass
 class RewardConfig(TrainConfig):
     """A Bradley-Terry reward model."""
+
+
+@dataclass
+class SFTConfig(TrainConfig):
+    """A policy that imitates the chosen answers."""
+
+    best_metric: ClassVar[str] = "loss"
+
+    model: str = field(
+        default="smollm2",
+        metadata={"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"},
+    )
 
 
 @dataclass

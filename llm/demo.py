@@ -28,8 +28,8 @@ from .settings import KINDS, check_known, parse_settings, read_recipe
 from .tasks import task_of
 from .training import add_results, train_run
 
-_KINDS_IN_WORDS = {"reward": "reward models", "dpo": "DPO policies"}
-_PRETRAINED = {"reward": "reward-minilm", "dpo": "dpo-smollm2"}
+_KINDS_IN_WORDS = {"sft": "imitating policies", "reward": "reward models", "dpo": "DPO policies"}
+_PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
 _DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
 _DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
 
@@ -80,7 +80,7 @@ def run_demo(
     # Everything that can be wrong is looked at before an old demo is deleted.
     data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
     if demo.model != "tiny":
-        (load_policy if demo.kind == "dpo" else load_reward_model)(demo.model)
+        (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
     _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
     start_output(output, asdict(demo) | {"files": _hashes(data)}, overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)

@@ -21,7 +21,7 @@ from .encoding import EncodedPairs
 from .logprobs import answer_logps
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
 from .models import check_vocabulary, load_policy, tiny_policy
-from .pairs import PairTrainer
+from .pairs import PairTrainer, texts_of
 from .processes import on_main_process
 from .reference import put_reference
 from .scoring import MarginOf, evaluation_mode, policy_margins
@@ -121,8 +121,7 @@ class DPOTask(Task[DPOConfig]):
         """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
         config = self.config
         if config.model == "tiny":
-            texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
-            model, tokenizer = tiny_policy(texts, max_length=config.max_length)
+            model, tokenizer = tiny_policy(texts_of(train), max_length=config.max_length)
             self.start = copy.deepcopy(model)
         else:
             model, tokenizer = load_policy(config.model, **self.config.loading())

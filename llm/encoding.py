@@ -6,10 +6,11 @@ stands at the end. An answer too long by itself keeps its beginning, and the pro
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from llm.data import Pair
 from llm.framing import Ids, frame_of, joined, tokenised
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["EncodedPairs", "PairCollator", "Truncation", "encode_pairs"]
+__all__ = ["SIDES", "EncodedPairs", "PairCollator", "Side", "Truncation", "encode_pairs"]
+
+Side = Literal["chosen", "rejected"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
 _log = logging.getLogger(__name__)
 _BATCH = 1000  # texts per call of the tokenizer: large enough for its own batching, small enough for a bar
 
@@ -132,11 +136,17 @@ class PairCollator:
     """Pad a list of encoded pairs into one batch.
 
     The batch has ``input_ids``, ``attention_mask`` and ``answer_mask`` of shape ``(2 b, length)``, first the b chosen
-    sequences, then the b rejected ones, and ``index`` of shape ``(b,)``; where the pairs have reference
-    log-probabilities, ``reference`` of shape ``(2 b,)`` in the same order. Padding is on the padding side.
+    sequences, then the b rejected ones (of shape ``(b, length)`` with one of the sides alone), and ``index`` of shape
+    ``(b,)``; where the pairs have reference log-probabilities, ``reference`` of shape ``(2 b,)`` in the same order.
+    Padding is on the padding side.
+
+    Args:
+        tokenizer: Has a padding token.
+        pad_to_multiple_of: Lengths are rounded up to a multiple of this.
+        sides: Which answers are in the batch.
     """
 
-    def __init__(self, tokenizer: Any, pad_to_multiple_of: int = 8):
+    def __init__(self, tokenizer: Any, pad_to_multiple_of: int = 8, *, sides: Sequence[Side] = SIDES):
         if tokenizer.pad_token_id is None:
             raise ValueError(
                 "The tokenizer has no padding token, and batches need one; "
@@ -145,13 +155,20 @@ class PairCollator:
         self.pad_id: int = tokenizer.pad_token_id
         self.left: bool = tokenizer.padding_side == "left"
         self.multiple = pad_to_multiple_of
+        self.sides = sides
+
+    def of(self, *sides: Side) -> PairCollator:
+        """The same for these answers only."""
+        other = copy.copy(self)
+        other.sides = sides
+        return other
 
     def __call__(self, items: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
         """Return the batch of ``items``."""
         import torch
 
-        rows = [item["chosen"] for item in items] + [item["rejected"] for item in items]
-        spans = [item["chosen_span"] for item in items] + [item["rejected_span"] for item in items]
+        rows = [item[side] for side in self.sides for item in items]
+        spans = [item["chosen_span" if side == "chosen" else "rejected_span"] for side in self.sides for item in items]
         answers = [
             [0] * first + [1] * (end - first) + [0] * (len(row) - end)
             for row, (first, end) in zip(rows, spans, strict=True)
@@ -164,8 +181,8 @@ class PairCollator:
             "index": torch.tensor([item["index"] for item in items]),
         }
         if "reference" in items[0]:
-            both = [item["reference"] for item in items]  # pyright: ignore[reportTypedDictNotRequiredAccess]
-            batch["reference"] = torch.tensor([c for c, _ in both] + [r for _, r in both], dtype=torch.float32)
+            both = [dict(zip(SIDES, item.get("reference", ()), strict=True)) for item in items]
+            batch["reference"] = torch.tensor([r[side] for side in self.sides for r in both], dtype=torch.float32)
         return batch
 
     def _padded(self, row: list[int], fill: int, length: int) -> list[int]:

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
 from .models import ModelError, check_length, check_vocabulary, is_policy, load_policy, load_reward_model
-from .scoring import MarginOf, policy_margins, reward_margins
+from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
 from .selection import load_suites
+
+NO_REFERENCE = "none"
 
 
 def judge(options: Namespace, files: Mapping[str, Path]) -> None:
@@ -54,8 +56,14 @@ def _loaded(name: str, options: Namespace) -> tuple[PreTrainedModel, PreTrainedT
         model, tokenizer = load_reward_model(name, new_head=False, **loading)
         return cast(Any, model).to(device), tokenizer, reward_margins
     if not options.reference:
-        raise ModelError(f"{name} is a policy, whose margins are relative to the one it started from: give --reference")
-    (model, tokenizer), (reference, its_tokenizer) = (load_policy(m, **loading) for m in (name, options.reference))
+        raise ModelError(
+            f"{name} is a policy, whose margins are relative to the one it started from: give --reference, or "
+            f"--reference {NO_REFERENCE} to rank by log pi(chosen) - log pi(rejected) alone"
+        )
+    model, tokenizer = load_policy(name, **loading)
+    if options.reference == NO_REFERENCE:
+        return cast(Any, model).to(device), tokenizer, likelihood_margins
+    reference, its_tokenizer = load_policy(options.reference, **loading)
     check_vocabulary(tokenizer, its_tokenizer)
     return cast(Any, model).to(device), tokenizer, policy_margins(reference, beta=options.beta)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from .data import Pair
 from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
 
+Metrics = Callable[[Any], dict[str, float]]
 GROUPINGS = ("source", "category")  # what ``by=`` may name
 _PER_SEQUENCE = ("input_ids", "attention_mask", "answer_mask", "reference")
 
@@ -28,6 +29,15 @@ class PairTrainer(RobustTrainer):
     """
 
     pair_loss: PairLoss = Sigmoid()
+
+    @property
+    def logistic(self) -> bool:
+        """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
+        return type(self.pair_loss) is Sigmoid
+
+    def held_out_metrics(self, pairs: Sequence[Pair]) -> Metrics:
+        """The ``compute_metrics`` of an evaluation on these pairs."""
+        return metrics_by_category(pairs, self.pair_loss)
 
     @abstractmethod
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -52,7 +62,12 @@ class PairTrainer(RobustTrainer):
         return (loss, None, None) if prediction_loss_only else (loss, margins, inputs["index"])
 
 
-def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss):
+def texts_of(pairs: Sequence[Pair]) -> Iterator[str]:
+    """What the tokenizer of a model from scratch is trained on."""
+    return (text for pair in pairs for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
+
+
+def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
     """The ``compute_metrics`` of a held-out set: accuracy and loss, and those of its worst category."""
     categories = np.array([pair.category for pair in pairs])
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
 from .config import DPOConfig
-from .encoding import EncodedPairs
+from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
 from .selection import load_training_pairs
@@ -36,8 +38,8 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
         **_batches(arguments, len(train), ragged=not arguments.dataloader_drop_last),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(held_out):,}",
-        **_tokens(encoded),
-        **_memory(trainer.model, encoded, arguments),
+        **_tokens(encoded, task.sides),
+        **_memory(trainer.model, encoded, arguments, task.sides),
     }
     for name, text in rows.items():
         table.add_row(name, text)
@@ -70,16 +72,20 @@ def _passes(trainer: PairTrainer, config: Any) -> str:
     return str(decide(config.passes, trainer.choice.situation(batch)))
 
 
-def _tokens(encoded: EncodedPairs) -> dict[str, str]:
-    lengths = np.array([len(encoded[row][side]) for row in range(len(encoded)) for side in ("chosen", "rejected")])
+def _lengths(encoded: EncodedPairs, sides: Sequence[Side]) -> NDArray[np.intp]:
+    return np.array([len(encoded[row][side]) for row in range(len(encoded)) for side in sides])
+
+
+def _tokens(encoded: EncodedPairs, sides: Sequence[Side]) -> dict[str, str]:
+    lengths = _lengths(encoded, sides)
     cut = encoded.truncation
     return {
-        "tokens a sequence": f"median {int(np.median(lengths))}, longest {lengths.max()}",
+        f"tokens a sequence ({' and '.join(sides)})": f"median {int(np.median(lengths))}, longest {lengths.max()}",
         "cut": f"{cut.prompts_cut:,} prompts and {cut.answers_cut:,} answers of {cut.pairs:,} pairs",
     }
 
 
-def _memory(model: Any, encoded: EncodedPairs, arguments: TrainingArguments) -> dict[str, str]:
+def _memory(model: Any, encoded: EncodedPairs, arguments: TrainingArguments, sides: Sequence[Side]) -> dict[str, str]:
     """Weights, gradients and two Adam moments exactly; activations by the usual count of a transformer layer."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -87,8 +93,7 @@ def _memory(model: Any, encoded: EncodedPairs, arguments: TrainingArguments) -> 
     state = total * size + trained * (size + 2 * size)
     config: Any = model.config
     width, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
-    longest = max(len(encoded[row][side]) for row in range(len(encoded)) for side in ("chosen", "rejected"))
-    tokens = 2 * arguments.per_device_train_batch_size * longest
+    tokens = len(sides) * arguments.per_device_train_batch_size * int(_lengths(encoded, sides).max())
     per_token = (2 if arguments.activation_checkpointing else 34) * width * layers
     activations = tokens * per_token * (2 if arguments.bf16 or arguments.fp16 else 4) / 2
     return {

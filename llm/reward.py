@@ -11,9 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from .config import RewardConfig
 from .data import Pair
-from .losses import PairLoss, Sigmoid
 from .models import load_reward_model, tiny_reward_model
-from .pairs import PairTrainer
+from .pairs import PairTrainer, texts_of
 from .scoring import MarginOf, reward_margins
 from .training import Task, Trained, train_run
 
@@ -32,17 +31,11 @@ class RewardTask(Task[RewardConfig]):
     card = "Reward model"
     adapter_task = "SEQ_CLS"
 
-    @property
-    def pair_loss(self) -> PairLoss:
-        """The negative log-likelihood of the label."""
-        return Sigmoid()
-
     def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The model that the settings name; ``tiny`` learns its tokenizer from the training pairs."""
         if self.config.model != "tiny":
             return load_reward_model(self.config.model, **self.config.loading())
-        texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
-        return tiny_reward_model(texts, max_length=self.config.max_length)
+        return tiny_reward_model(texts_of(train), max_length=self.config.max_length)
 
     def margin_of(self, output: Path) -> MarginOf:
         """By its rewards."""

@@ -29,6 +29,15 @@ def reward_margins(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return chosen - rejected
 
 
+def likelihood_margins(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Differences log pi(chosen) - log pi(rejected) of a policy, summed over the tokens of the answers, ``(n,)``.
+
+    A sum favours the shorter answer: every token costs something. No reference is asked.
+    """
+    chosen, rejected = answer_logps(model, batch).chunk(2)
+    return chosen - rejected
+
+
 def policy_margins(reference: nn.Module, *, beta: float) -> MarginOf:
     """Differences of the implicit rewards beta log pi/pi_ref of a policy against ``reference`` [R23].
 

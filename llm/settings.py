@@ -13,10 +13,10 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, TrainConfig
+from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
 from .policy_config import PolicyConfig
 
-KINDS: dict[str, Any] = {"reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
+KINDS: dict[str, Any] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -104,7 +104,7 @@ def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> Train
         eval_strategy=arguments.save_strategy,
         eval_steps=arguments.save_steps,
         load_best_model_at_end=True,
-        metric_for_best_model=arguments.metric_for_best_model or "accuracy",
+        metric_for_best_model=arguments.metric_for_best_model or config.best_metric,
     )
 
 

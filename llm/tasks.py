@@ -8,9 +8,10 @@ from .config import RunConfig
 from .dpo import DPOTask
 from .reward import RewardTask
 from .settings import KINDS
+from .sft import SFTTask
 from .training import Task
 
-TASKS: dict[str, type[Task[Any]]] = {"reward": RewardTask, "dpo": DPOTask}
+TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 
 
 def task_of(config: RunConfig) -> Task[Any]:

@@ -33,14 +33,13 @@ from .checkpoints import (
 )
 from .config import ConfigError, TrainConfig
 from .data import Pair
-from .encoding import EncodedPairs, PairCollator, encode_pairs
+from .encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
-from .losses import PairLoss, Sigmoid
 from .models import check_length
-from .pairs import GROUPINGS, PairTrainer, StepBar, metrics_by_category
+from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .reweighting import parse_reweighting
 from .schedule import AdaptiveStrength
@@ -63,18 +62,15 @@ class Task(ABC, Generic[Config]):
         config: The settings of the run.
         card: What the model card calls the result.
         adapter_task: What peft calls the kind of model.
+        sides: The answers of a pair that a training step reads.
     """
 
     card: ClassVar[str]
     adapter_task: ClassVar[str]
+    sides: ClassVar[Sequence[Side]] = SIDES
 
     def __init__(self, config: Config) -> None:
         self.config = config
-
-    @property
-    @abstractmethod
-    def pair_loss(self) -> PairLoss:
-        """The loss of one pair as a function of its margin."""
 
     @abstractmethod
     def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -145,7 +141,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         model=model if whole is None else merged(whole, merge=config.merge_adapter),
         tokenizer=tokenizer,
         history=trainer.state.log_history,
-        adversary=describe_adversary(trainer.ledger, train, logistic=type(task.pair_loss) is Sigmoid),
+        adversary=describe_adversary(trainer.ledger, train, logistic=trainer.logistic),
         data=files | {"trained_on": len(train), "truncation": asdict(encoded.truncation)},
         steps=trainer.state.global_step,
         seconds=clock.seconds(),
@@ -193,13 +189,13 @@ def build_trainer(
         eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
         processing_class=tokenizer,
         data_collator=PairCollator(tokenizer),
-        compute_metrics=metrics_by_category(held_out, task.pair_loss) if held_out else None,
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
         passes=config.passes,
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
+    trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if config.adapt_radius:

@@ -85,6 +85,11 @@ def test_dpo_on_two_processes_has_the_gradient_of_the_full_batch(two_ranks, refe
 
 
 @pytest.mark.slow
+def test_fine_tuning_on_two_processes_has_the_gradient_of_the_full_batch(two_ranks):
+    assert two_ranks[0]["sft"] <= 1e-6
+
+
+@pytest.mark.slow
 def test_losses_carried_over_two_processes_are_exact_where_they_repeat(two_ranks):
     assert max(found["carried"] for found in two_ranks) <= 1e-6
 

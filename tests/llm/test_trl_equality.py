@@ -20,6 +20,7 @@ from llm.dpo import DPOTrainer
 from llm.encoding import PairCollator, encode_pairs
 from llm.losses import Sigmoid
 from llm.reward import RewardTrainer
+from llm.sft import SFTTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 # The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.
@@ -41,8 +42,9 @@ def tiny(tmp_path_factory):
     return tiny
 
 
-def our_arguments(folder):
-    return arguments(lambda **kwargs: TrainingArguments(**{**TRAINING_DEFAULTS, **kwargs}), folder, **SHAPE)
+def our_arguments(folder, **shape):
+    shape = {**SHAPE, **shape}
+    return arguments(lambda **kwargs: TrainingArguments(**{**TRAINING_DEFAULTS, **kwargs}), folder, **shape)
 
 
 def our_reward(tiny, folder):
@@ -100,6 +102,26 @@ def their_dpo(tiny, folder):
     )
 
 
+def our_sft(tiny, folder, **shape):
+    return SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tiny.causal),
+        args=our_arguments(folder, **shape),
+        train_dataset=encode_pairs(PAIRS, tiny.tokenizer, max_length=LENGTH),
+        data_collator=PairCollator(tiny.tokenizer),
+        ambiguity=None,
+    )
+
+
+def their_sft(tiny, folder, **shape):
+    rows = chats().rename_column("chosen", "completion").remove_columns("rejected")
+    return trl.SFTTrainer(
+        model=tiny.causal,
+        args=arguments(trl.SFTConfig, folder, pad_to_multiple_of=8, **{**SHAPE, **shape}),
+        train_dataset=rows,
+        processing_class=tiny.tokenizer,
+    )
+
+
 def steps(trainer):
     return [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
 
@@ -125,6 +147,23 @@ def test_our_dpo_trainer_takes_the_steps_of_trl_up_to_rounding(tiny, tmp_path):
     models = (AutoModelForCausalLM.from_pretrained(tiny.causal), ours.model, theirs.model)
     start, mine, other = (parameters_to_vector(model.parameters()).detach() for model in models)
     assert (mine - other).norm() <= 1e-3 * (mine - start).norm()
+
+
+def test_our_sft_trainer_takes_the_steps_of_trl_with_one_example_a_batch(tiny, tmp_path):
+    """Larger batches differ on purpose: TRL lets an answer count by its tokens, we let every example count alike."""
+    one: dict[str, Any] = {"micro": 1, "steps": 1, "num_train_epochs": 1}
+    ours, theirs = our_sft(tiny, tmp_path, **one), their_sft(tiny, tmp_path, **one)
+    for trainer in (ours, theirs):
+        trainer.train()
+    assert len(steps(ours)) == len(PAIRS)
+    np.testing.assert_allclose(steps(ours), steps(theirs), rtol=2e-4)
+    assert np.ptp([loss for loss, _ in steps(ours)]) > 1e-3
+    models = (AutoModelForCausalLM.from_pretrained(tiny.causal), ours.model, theirs.model)
+    start, mine, other = (parameters_to_vector(model.parameters()).detach() for model in models)
+    assert (mine - other).norm() <= 1e-3 * (mine - start).norm()
+    more = [next(iter(make(tiny, tmp_path, micro=5).get_train_dataloader())) for make in (our_sft, their_sft)]
+    assert torch.equal(more[0]["input_ids"], more[1]["input_ids"])
+    assert torch.equal(more[0]["answer_mask"].bool(), more[1]["labels"] != -100)
 
 
 def test_chats_become_the_same_tokens(tiny, tmp_path):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import ranks
 import test_dpo
 import test_passes
+import test_sft
 from transformers import set_seed
 
 from llm.guards import NonFiniteLoss, check_weights
@@ -57,6 +58,17 @@ def dpo_error(reference: str, folder: Path) -> float:
     rows = test_dpo.seen_rows(trainer)
     assert len(rows) == 16
     return test_dpo.relative_error(gradients.first, test_dpo.full_gradient(begin, rows, "tv:0.3"))
+
+
+def sft_error(folder: Path) -> float:
+    """Relative error of the gradient of a supervised step over both processes."""
+    begin, gradients = test_sft.begin(), test_sft.Gradients()
+    args = test_sft.arguments(folder, micro=2, steps=4, dataloader_drop_last=True)
+    trainer = test_sft.trainer_for(begin, args, "tv:0.3", callbacks=[gradients])
+    trainer.train()
+    rows = test_sft.seen_rows(trainer)
+    assert len(rows) == 16
+    return test_sft.relative_error(gradients.first, test_sft.full_gradient(begin, rows, "tv:0.3"))
 
 
 def carried_error(folder: Path) -> float:
@@ -114,6 +126,7 @@ def main(folder: Path) -> None:
         "cells": measured(cells),
         "whole": whole_from_shards(),
         "dpo": {name: dpo_error(name, folder) for name in ("model", "precomputed")},
+        "sft": sft_error(folder),
         "carried": carried_error(folder),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "looked": looked,

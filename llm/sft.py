@@ -1,0 +1,129 @@
+"""Supervised fine-tuning on the chosen answers, against the worst reweighting of each effective batch.
+
+The loss of an example is the mean of -log pi over the tokens of its answer, and a batch is the (weighted) mean of
+its examples: every *example* counts alike. Trainers that average over the tokens of a batch let an answer count by
+its length; the two agree on batches of one example, and where all answers are equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from .config import SFTConfig
+from .data import Pair
+from .logprobs import answer_logps
+from .models import load_policy, tiny_policy
+from .pairs import Metrics, PairTrainer, texts_of
+from .scoring import MarginOf, likelihood_margins
+from .training import Task, Trained, train_run
+
+
+class SFTTrainer(PairTrainer):
+    """``RobustTrainer`` with the mean negative log-likelihood of the tokens of the chosen answer.
+
+    Training reads the chosen answers alone, evaluation both: it also ranks them.
+    """
+
+    @property
+    def logistic(self) -> bool:
+        """Never: the loss is no function of the margin."""
+        return False
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches without the rejected answers."""
+        both: Any = self.data_collator
+        self.data_collator = both.of("chosen")
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = both
+
+    def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """-log pi(answer | prompt) per answer token of every chosen sequence, in nats, shape ``(n,)``."""
+        return -answer_logps(model, inputs) / answer_tokens(inputs)
+
+    def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """The chosen sequences ``rows``."""
+        return {name: tensor[rows] for name, tensor in inputs.items()}
+
+    def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Differences log pi(chosen) - log pi(rejected), summed over tokens, of batches with both sides, ``(n,)``."""
+        return likelihood_margins(model, inputs)
+
+    def held_out_metrics(self, pairs: Sequence[Pair]) -> Metrics:
+        """The ``compute_metrics`` of an evaluation on these pairs."""
+        return imitation_metrics(pairs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Mean loss of one evaluation batch; per pair margin, -log pi(chosen) and its number of tokens, ``(n, 3)``."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            chosen, rejected = answer_logps(model, inputs).chunk(2)
+        tokens = answer_tokens(inputs).chunk(2)[0]
+        loss = (-chosen / tokens).mean()
+        seen = torch.stack([chosen - rejected, -chosen, tokens], dim=1)
+        return (loss, None, None) if prediction_loss_only else (loss, seen, inputs["index"])
+
+
+def answer_tokens(inputs: dict[str, Tensor]) -> Tensor:
+    """How many tokens ``answer_logps`` sums over (not a first one: nothing predicts it), at least 1, shape ``(n,)``."""
+    return inputs["answer_mask"][:, 1:].sum(dim=1).clamp(min=1)
+
+
+def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:
+    """``compute_metrics`` of held-out pairs.
+
+    ``accuracy``: share of pairs with log pi(chosen) > log pi(rejected), summed over tokens. ``token_loss``: mean
+    -log pi over all tokens of all chosen answers, whose exponential is the perplexity (the ``loss`` beside it is the
+    mean over examples). Both accuracy and ``loss`` also of the worst category.
+    """
+    categories = np.array([pair.category for pair in pairs])
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        margins, costs, tokens = np.asarray(prediction.predictions, dtype=np.float64).T
+        correct, losses = margins > 0, costs / tokens
+        groups = [categories[prediction.label_ids] == name for name in set(categories)]
+        return {
+            "accuracy": float(correct.mean()),
+            "token_loss": float(costs.sum() / tokens.sum()),
+            "worst_category_accuracy": float(min(correct[group].mean() for group in groups)),
+            "worst_category_loss": float(max(losses[group].mean() for group in groups)),
+        }
+
+    return metrics
+
+
+class SFTTask(Task[SFTConfig]):
+    """A causal model trained to give the chosen answers."""
+
+    card = "Imitating policy"
+    adapter_task = "CAUSAL_LM"
+    sides = ("chosen",)
+
+    def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
+        if self.config.model != "tiny":
+            return load_policy(self.config.model, **self.config.loading())
+        return tiny_policy(texts_of(train), max_length=self.config.max_length)
+
+    def margin_of(self, output: Path) -> MarginOf:
+        """By log pi(chosen) - log pi(rejected), summed over tokens."""
+        del output
+        return likelihood_margins
+
+    def trainer(self, **common: Any) -> SFTTrainer:
+        """The trainer of the run."""
+        return SFTTrainer(**common)
+
+
+def train_sft(config: SFTConfig, arguments: TrainingArguments) -> Trained:
+    """Fine-tune a policy; the run folder holds checkpoints, ``model/``, ``run.json``. Raises as ``train_run``."""
+    return train_run(SFTTask(config), arguments)
