@@ -145,6 +145,7 @@ class PolicyTrainer:
         """One rollout and its updates; returns what the log says of it."""
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))
+        check_weights(self.core, self.step)  # before sampling, which would fail less plainly
         everywhere = self.rows(self.step)
         mine = np.split(everywhere, self.world)[self.rank]
         answers = self.pen(self.core.policy, [self.encoded[i] for i in mine], samples=self.config.samples)
