@@ -181,8 +181,11 @@ def _version(name: str) -> str:
 
 
 def _model_name(name: str) -> str:
-    """A hub name as it is, a folder by its last part: where it lies is nobody's business."""
-    return Path(name).name if Path(name).exists() else name
+    """A hub name as it is, a folder by its last part, or the run that made it: where it lies is nobody's business."""
+    path = Path(name)
+    if not path.exists():
+        return name
+    return "/".join(path.parts[-2:]) if path.name == "model" else path.name
 
 
 def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:

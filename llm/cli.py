@@ -47,6 +47,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
     logging.getLogger("llm.choice").setLevel(logging.INFO)  # how the weights are had is for everyone to see
 
 

@@ -107,9 +107,9 @@ def render_policy_table(suites: Mapping[str, Mapping[str, Any]], *, title: str =
     """The screen table of summaries by suite: one row per suite and source."""
     table = Table(title=title, caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
     judges = [name for name, entry in next(iter(suites.values()))["overall"].items() if isinstance(entry, dict)]
-    table.add_column("suite / source", overflow="fold")
+    table.add_column("suite / source", overflow="fold", min_width=12)
     for heading in ("prompts", *judges, "KL", "tokens", "ended"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for name, suite in suites.items():
         table.add_row(*_row(name, suite["overall"], judges), style="bold")
         for source, record in suite["by_source"].items():

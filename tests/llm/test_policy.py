@@ -140,6 +140,29 @@ def test_training_reaches_the_kl_regularised_optimum(settings, tmp_path):
     assert np.abs(reference - optimum).sum(axis=1).min() / 2 > 0.2
 
 
+class FirstAction:
+    """An answer is worth 1 if it begins with action 0, and that is said at its end."""
+
+    def __call__(self, prompts, answers):
+        return np.array([float(text.startswith("a0")) for text in answers])
+
+
+def test_credit_reaches_the_first_of_six_actions(tmp_path):
+    """A learner that pays every action its immediate reward, a bandit at every token, cannot learn this."""
+    learned = []
+    for discount in (1.0, 0.0):
+        model = bigram(1, 2, np.zeros((1, 2)))
+        told = {"optim": "adamw_torch", "learning_rate": 0.1, "max_steps": 25}
+        subject = trainer(
+            model, [[0, 0]], tmp_path, actions=2, scorer=FirstAction(), estimator="ppo", discount=discount,
+            samples=64, max_new_tokens=6, arguments=told,
+        )  # fmt: skip
+        subject.train()
+        learned.append(float(model.lm_head.weight[2:4, 4].detach().softmax(0)[0]))
+    assert learned[0] > 0.95
+    assert abs(learned[1] - 0.5) < 0.2
+
+
 def test_natural_step_is_the_weighted_one_of_explicit_matrices(tmp_path):
     """Damped F_q from the same samples, built entry by entry."""
     model, rule = bigram(4, 3, np.log(PROBABILITIES)), "tv:0.3"

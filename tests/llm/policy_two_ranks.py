@@ -1,0 +1,70 @@
+"""Run by test_policy_runs.py on one and on two processes: the same rollout must move the policy the same way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from bigram import bigram, trainer
+from test_policy import REWARDS
+
+from llm.prompts import Prompt
+from llm.rollouts import Answer
+
+PROMPTS = np.vstack([REWARDS, REWARDS[:, ::-1]])
+CASES = [
+    {"ambiguity": "tv:0.3"},
+    {"ambiguity": "cvar:0.4,by=source", "version": "A", "whiten": "advantages"},
+    {"ambiguity": "tv:0.5", "estimator": "ppo", "epochs": 2, "kl_coefficient": 0.1},
+    {"ambiguity": "erm", "kl_in": "loss", "kl_coefficient": 0.2, "entropy_coefficient": 0.1},
+]
+
+
+class Fixed:
+    """Answers that the prompt decides, of different lengths, whoever writes them."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, model, encoded, *, samples):
+        draws = [np.random.default_rng(ids[0]) for ids in encoded]
+        return [
+            Answer(ids, [int(token) for token in draw.integers(2, 5, size=draw.integers(1, 5))], ended=True)
+            for ids, draw in zip(encoded, draws, strict=True)
+            for _ in range(samples)
+        ]
+
+    def text(self, answer):
+        return self.tokenizer.decode(answer.ids)
+
+
+def parameters_after(case: dict, folder: Path, world: int) -> list[float]:
+    model = bigram(8, 3)
+    subject = trainer(
+        model,
+        PROMPTS,
+        folder,
+        actions=3,
+        samples=4,
+        prompts_per_step=8 // world,
+        arguments={"per_device_train_batch_size": 3},
+        **case,
+    )
+    assert isinstance(subject.prompts[0], Prompt)
+    subject.pen = Fixed(subject.pen.tokenizer)
+    subject.train()
+    return torch.cat([part.detach().flatten() for part in subject.core.parameters()]).tolist()
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    world = int(sys.argv[2])
+    found = [parameters_after(case, target / "run", world) for case in CASES]
+    state = PartialState()
+    (target / f"{world}-{state.process_index}.json").write_text(json.dumps(found))
+    if state.num_processes > 1:
+        torch.distributed.destroy_process_group()

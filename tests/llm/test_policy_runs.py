@@ -1,0 +1,196 @@
+"""Policy runs as users start them: from a folder and a recipe, over ranks, interrupted, resumed and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from policy_two_ranks import CASES
+from safetensors.torch import load_file
+
+from llm.actor_critic import Reference
+from llm.builtin import generate
+from llm.checkpoints import latest_checkpoint
+from llm.data import write_pairs
+from llm.models import load_policy, tiny_policy, tiny_reward_model
+from llm.policy import build_policy_trainer
+from llm.policy_config import PolicyConfig
+from llm.policy_trainer import PolicyTrainer
+from llm.rollouts import batch_of
+from llm.settings import parse_train
+from robust_rlhf import main
+
+SCRIPT = Path(__file__).with_name("policy_two_ranks.py")
+ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Pairs, a small policy and a small reward model with another vocabulary, as folders."""
+    folder = tmp_path_factory.mktemp("policy")
+    pairs = generate(48, seed=11)
+    write_pairs(pairs, folder / "train.jsonl")
+    torch.manual_seed(0)
+    for name, (model, tokenizer) in {
+        "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
+        "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
+    }.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def flags(place, output, **more):
+    told = {
+        "config": "policy-tiny", "model": place / "start", "train_file": place / "train.jsonl", "output_dir": output,
+        "reward_model": place / "rm",
+        "max_steps": 3, "prompts_per_step": 4, "samples": 2, "max_new_tokens": 6, "max_length": 96,
+        "save_steps": 1, "save_total_limit": 9, "logging_steps": 1, "disable_tqdm": True, "use_cpu": True,
+        "plain_share": 0, **more,
+    }  # fmt: skip
+    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
+    run, suite = tmp_path / "run", place / "train.jsonl"
+    argv = flags(place, run, ambiguity="tv:0.3,by=source", gold="builtin", suites=suite, eval_prompts=6, eval_samples=2,
+                 estimator="ppo", report_to="tensorboard")  # fmt: skip
+    assert main(["train", "policy", *argv]) == 0
+    assert "train" in capsys.readouterr().out
+    record = json.loads((run / "run.json").read_text())
+    assert [row["step"] for row in record["history"]] == [1, 2, 3]
+    logged = {"reward", "gold", "kl", "clip_fraction", "entropy", "value_loss", "explained_variance", "answer_tokens",
+              "ended_share", "effective_sample_size", "largest_multiplier",
+              "robust_return", "learning_rate"}  # fmt: skip
+    assert logged <= record["history"][-1].keys()
+    sample = record["history"][-1]["samples"][0]
+    assert sample["prompt"] in suite.read_text()
+    assert sample.keys() == {"prompt", "answer", "score", "kl"}
+    assert abs(record["history"][0]["kl"]) < 1e-6  # the policy is its own reference
+    assert {"by_source", "overall"} <= json.loads((run / "metrics.json").read_text())["suites"]["train"].keys()
+    stored = np.load(run / "scores.npz")
+    assert stored["train/gold"].shape == stored["train/kl"].shape == (6, 2)
+    assert "tv:0.3,by=source" in (run / "model" / "README.md").read_text()
+    assert list(run.rglob("events.out.tfevents*"))
+    model, tokenizer = load_policy(str(run / "model"))
+    assert tokenizer.model_max_length == 96
+    start = load_policy(str(place / "start"))[0]
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
+    assert main(["train", "policy", *argv]) == 2  # a finished run is not trained over
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "settings", [{"estimator": "ppo"}, {"ambiguity": "gr_dpo:0.5,by=source", "optim": "adamw_torch"}]
+)
+def test_a_run_killed_in_mid_rollout_ends_as_if_it_had_not_been(settings, place, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(["train", "policy", *flags(place, whole, **settings)]) == 0
+    look, calls = PolicyTrainer.weigh, []
+
+    def killed(self, known, rows):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return look(self, known, rows)
+
+    monkeypatch.setattr(PolicyTrainer, "weigh", killed)
+    assert main(["train", "policy", *flags(place, broken, **settings)]) == 130
+    monkeypatch.setattr(PolicyTrainer, "weigh", look)
+    assert latest_checkpoint(broken).name == "checkpoint-2"
+    (broken / "checkpoint-3").mkdir()  # half-written
+    assert main(["train", "policy", *flags(place, broken, resume=True, **settings)]) == 0
+    first, second = weights(whole), weights(broken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]
+    assert histories[0] == histories[1]
+
+
+def test_another_setting_is_not_resumed(place, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "policy", *flags(place, run, max_steps=1)]) == 0
+    assert main(["train", "policy", *flags(place, run, max_steps=1, resume=True, kl_coefficient=0.3)]) == 2
+    assert "another kl_coefficient" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(place, tmp_path, capsys):
+    argv = flags(place, tmp_path / "none", dry_run=True, max_length=40, estimator="ppo", value_model="shared")
+    assert main(["train", "policy", *argv]) == 0
+    said = capsys.readouterr().out
+    assert "8 answers = 4 prompts x 2" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_long_prompts_are_left_out_and_counted(place, tmp_path, capsys):
+    argv = flags(place, tmp_path / "x", max_length=30)
+    subject, data = build_policy_trainer(*parse_train(PolicyConfig, argv))
+    assert data["too_long"] > 0
+    assert data["trained_on"] == len(subject.prompts) == len(subject.encoded)
+    assert max(map(len, subject.encoded)) <= 30 - 6
+    assert main(["train", "policy", *argv, "--max_length", "8"]) == 2
+    assert "every prompt has more than the 2 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"reward_model": "nowhere"}, "cannot load a model from 'nowhere'"),
+        ({"reward_model": "start"}, "has no reward head"),
+        ({"model": "rm"}, "cannot load a model"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps does nothing here"),
+        ({"prompts_per_step": 400}, "a step needs 400 prompts"),
+    ],
+)
+def test_wrong_input_ends_in_one_sentence(wrong, said, place, tmp_path, capsys):
+    wrong = {name: place / value if value in ("start", "rm") else value for name, value in wrong.items()}
+    assert main(["train", "policy", *flags(place, tmp_path / "x", **wrong)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_one_trunk_serves_policy_reference_and_values(place, tmp_path):
+    pytest.importorskip("peft")
+    shared = flags(place, tmp_path / "x", lora_rank=4, estimator="ppo", value_model="shared")
+    subject, _ = build_policy_trainer(*parse_train(PolicyConfig, shared))
+    assert subject.reference.model is None
+    start = load_policy(str(place / "start"))[0]
+    extra = sum(p.numel() for p in subject.core.parameters()) - sum(p.numel() for p in start.parameters())
+    adapter = sum(p.numel() for name, p in subject.core.named_parameters() if "lora_" in name)
+    assert extra == adapter + 129  # the head of a trunk 128 wide
+    subject.take_step()
+    answers = subject.pen(subject.core.policy, subject.encoded[:3])
+    batch = batch_of(answers, subject.update.pad)
+    by_adapter = subject.reference.logps(subject.core.policy, batch, temperature=1.0)
+    alone = Reference(start).logps(start, batch, temperature=1.0)
+    assert torch.allclose(by_adapter, alone, atol=1e-5)
+    assert not torch.allclose(subject.core(batch).logps, alone, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def both_worlds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worlds")
+    for launcher, world in (([sys.executable], "1"), (TORCHRUN, "2")):
+        done = subprocess.run([*launcher, str(SCRIPT), str(folder), world], env=ENVIRONMENT, capture_output=True,
+                              text=True, check=False, timeout=300)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")}
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_two_processes_move_the_policy_as_one_does(case, both_worlds):
+    one, first, second = (np.array(both_worlds[name][case]) for name in ("1-0", "2-0", "2-1"))
+    assert np.abs(one).max() > 0.05
+    np.testing.assert_allclose(first, one, atol=1e-12)
+    np.testing.assert_array_equal(first, second)
