@@ -226,7 +226,10 @@ class PolicyTrainer:
                 bar.update()
                 if stop.made:
                     break
-        self.accelerator.end_training()
+        for (
+            tracker
+        ) in self.accelerator.trackers:  # end_training would also end the process group, which exporting needs
+            tracker.finish()
 
     def _log(self, waiting: list[dict[str, Any]], bar: tqdm) -> None:
         """Means over the steps since the last log, and samples of the latest."""

@@ -99,7 +99,8 @@ def trainer(model, rewards, folder, *, actions, scorer=None, arguments=None, pro
     told = {
         "output_dir": str(folder), "per_device_train_batch_size": 64, "per_device_eval_batch_size": 64, "max_steps": 2,
         "use_cpu": True, "report_to": "none", "lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.0,
-        "learning_rate": 0.1, "disable_tqdm": True, "save_strategy": "no", **(arguments or {}),
+        "learning_rate": 0.1, "disable_tqdm": True, "save_strategy": "no",
+        **(arguments if isinstance(arguments, dict) else {}),
     }  # fmt: skip
     start = Bigram(model.config).double()
     start.load_state_dict(model.state_dict())
@@ -116,7 +117,7 @@ def trainer(model, rewards, folder, *, actions, scorer=None, arguments=None, pro
         encoded=[[2 + actions + i] for i in range(count)],
         scorer=scorer or Table(rewards),
         config=config,
-        arguments=TrainingArguments(**told),
+        arguments=arguments if isinstance(arguments, TrainingArguments) else TrainingArguments(**told),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from bigram import bigram, trainer
 from test_policy import REWARDS
+from transformers import TrainingArguments
 
 from llm.prompts import Prompt
 from llm.rollouts import Answer
@@ -42,16 +43,25 @@ class Fixed:
         return self.tokenizer.decode(answer.ids)
 
 
-def parameters_after(case: dict, folder: Path, world: int) -> list[float]:
+def arguments_of(folder: Path) -> TrainingArguments:
+    """Once per process: making them anew starts the process group anew."""
+    return TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=3, per_device_eval_batch_size=64, max_steps=2, use_cpu=True,
+        report_to="none", lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, learning_rate=0.1,
+        disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+
+
+def parameters_after(case: dict, arguments: TrainingArguments, world: int) -> list[float]:
     model = bigram(8, 3)
     subject = trainer(
         model,
         PROMPTS,
-        folder,
+        arguments.output_dir,
         actions=3,
         samples=4,
         prompts_per_step=8 // world,
-        arguments={"per_device_train_batch_size": 3},
+        arguments=arguments,
         **case,
     )
     assert isinstance(subject.prompts[0], Prompt)
@@ -63,7 +73,8 @@ def parameters_after(case: dict, folder: Path, world: int) -> list[float]:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     world = int(sys.argv[2])
-    found = [parameters_after(case, target / "run", world) for case in CASES]
+    arguments = arguments_of(target / "run")
+    found = [parameters_after(case, arguments, world) for case in CASES]
     state = PartialState()
     (target / f"{world}-{state.process_index}.json").write_text(json.dumps(found))
     if state.num_processes > 1:
