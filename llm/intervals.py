@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -100,6 +99,32 @@ def paired_difference(
     return _difference_test(correct_a, correct_b, clusters, level).interval
 
 
+def mean_interval(values: ArrayLike, clusters: Clusters = None, *, level: float = 0.95) -> Interval:
+    """t-interval for a mean of any real values, cluster-robust where they share a question.
+
+    Args:
+        values: Shape (n,), finite.
+        clusters: As in :func:`accuracy_interval`.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The mean with its limits: nan with fewer than two independent units, the mean itself without variance.
+
+    >>> [round(limit, 3) for limit in mean_interval([1.0, 2.0, 6.0])]
+    [3.0, -3.572, 9.572]
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not np.all(np.isfinite(numbers)):
+        raise ValueError(f"values must be finite and one-dimensional; got shape {numbers.shape}")
+    _check_level(level)
+    groups, count = _groups(clusters, len(numbers))
+    if count < 2:
+        return Interval(_mean(numbers), np.nan, np.nan)
+    if np.ptp(numbers) <= 1e-12 * np.abs(numbers).max():
+        return Interval(_mean(numbers), _mean(numbers), _mean(numbers))
+    return _regression(numbers, groups, level).interval
+
+
 def paired_p(correct_a: ArrayLike, correct_b: ArrayLike, clusters: Clusters = None) -> float:
     """Two-sided p-value of :func:`paired_difference`: below 0.05 where its 95 % interval excludes 0.
 
@@ -130,20 +155,6 @@ def mcnemar_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     agree = len(a) - only_a - only_b
     result: Any = mcnemar([[agree, only_a], [only_b, 0]], exact=only_a + only_b < EXACT_BELOW, correction=True)
     return min(float(result.pvalue), 1.0)
-
-
-def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Student's interval for the mean of independent entries of any size, shape (n,); limits nan for n < 2.
-
-    >>> [round(limit, 3) for limit in mean_interval([1.0, 2.0, 3.0])]
-    [2.0, -0.484, 4.484]
-    """
-    _check_level(level)
-    entries = np.asarray(values, dtype=float)
-    if len(entries) < 2:
-        return Interval(_mean(entries), np.nan, np.nan)
-    half = t.ppf((1 + level) / 2, len(entries) - 1) * entries.std(ddof=1) / np.sqrt(len(entries))
-    return Interval(float(entries.mean()), float(entries.mean() - half), float(entries.mean() + half))
 
 
 def independent_mean(intervals: Sequence[Interval]) -> Interval:
