@@ -33,6 +33,19 @@ _PAGE_COLOURS = {
 }
 
 
+class Page(NamedTuple):
+    """The colours around the data."""
+
+    ink: str
+    quiet: str
+    line: str
+    paper: str
+
+
+INLINE = Page(_INK, _QUIET, _LINE, _PAPER)
+PRINTED = Page("#111111", "#555555", "#d9d9d9", "white")
+
+
 class Style(NamedTuple):
     """How one arm is drawn everywhere."""
 
@@ -65,7 +78,7 @@ def legend_key(style: Style, key: str) -> str:
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[], xlim=(0, 1), ylim=(-1, 1))
     axes.plot([0.02, 0.98], [0, 0], color=style.colour, linestyle=style.dash, linewidth=1.4)
     axes.plot([0.5], [0], color=style.colour, marker=style.marker, markersize=5)
-    return _svg(figure, key, None)
+    return inline_svg(figure, key, None)
 
 
 def accuracy_figure(
@@ -79,7 +92,7 @@ def accuracy_figure(
     axes.vlines(x, y - 0.36, y + 0.36, color=_QUIET, linewidth=2)
     _interval_marks(axes, rows, look, "arms", "accuracy")
     axes.set_xlabel("accuracy, %")
-    return _svg(figure, key, label)
+    return inline_svg(figure, key, label)
 
 
 def difference_figure(
@@ -92,7 +105,7 @@ def difference_figure(
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))
     axes.set_xlabel("points of accuracy")
-    return _svg(figure, key, label)
+    return inline_svg(figure, key, label)
 
 
 def curve_figure(
@@ -110,12 +123,12 @@ def curve_figure(
         style = look[arm]
         mark = style.marker if len(points) < 3 else None
         axes.plot(steps, values, color=style.colour, linestyle=style.dash, marker=mark, markersize=4, linewidth=1.4)
-    _open_frame(axes)
+    open_frame(axes)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel("step")
-    return _svg(figure, key, label)
+    return inline_svg(figure, key, label)
 
 
 def weight_figure(
@@ -131,7 +144,7 @@ def weight_figure(
         axes.plot(x, y, color=look[arm].colour, marker=look[arm].marker, linestyle="none", markersize=5.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("mean weight (plain training = 1)")
-    return _svg(figure, key, label)
+    return inline_svg(figure, key, label)
 
 
 def curve(history: Sequence[Mapping[str, Any]], field: str) -> list[tuple[float, float]]:
@@ -159,7 +172,7 @@ def _row_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
     axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
     axes.grid(axis="y", which="minor", color=_LINE, linewidth=0.5)
-    _open_frame(axes)
+    open_frame(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.tick_params(axis="y", labelcolor=_INK)
     return figure, axes
@@ -196,13 +209,14 @@ def _offsets(count: int) -> list[float]:
     return [0.0] if count == 1 else np.linspace(-0.26, 0.26, count).tolist()
 
 
-def _open_frame(axes: Axes) -> None:
+def open_frame(axes: Axes, page: Page = INLINE) -> None:
+    """No box and no ticks; grid below, labels quiet."""
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
-    axes.tick_params(which="both", length=0, labelsize=9.5, labelcolor=_QUIET)
-    axes.xaxis.label.set(color=_QUIET, size=9.5)
+    axes.spines["bottom"].set_color(page.line)
+    axes.tick_params(which="both", length=0, labelsize=9.5, labelcolor=page.quiet)
+    axes.xaxis.label.set(color=page.quiet, size=9.5)
     axes.patch.set_visible(False)
 
 
@@ -218,7 +232,7 @@ def _short(name: str, limit: int = 18) -> str:
     return f"{name[: limit - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{name[-tail:]}"
 
 
-def _svg(figure: Figure, key: str, label: str | None) -> str:
+def inline_svg(figure: Figure, key: str, label: str | None) -> str:
     """The figure as one ``<svg>`` element; ``label`` is read aloud, None hides it from screen readers."""
     figure.patch.set_visible(False)
     text = io.StringIO()
