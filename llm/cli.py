@@ -121,39 +121,30 @@ def train(argv: Arguments) -> int:
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     from rich.console import Console
 
-    from .evaluate import evaluate_model, render_table
-    from .plan import render_plan
-    from .selection import load_suites
     from .settings import KINDS, parse_train
-    from .tasks import task_of
-    from .training import add_results, publish, train_run
+    from .tasks import run
 
-    config, arguments = parse_train(KINDS[argv[0]], argv[1:])
-    if argv[0] == "policy":
-        from .policy import run_policy
+    run(*parse_train(KINDS[argv[0]], argv[1:]), Console())
+    return 0
 
-        run_policy(config, arguments, Console(), _suite_files(config.suites))
-        return 0
-    task, output = task_of(config), Path(str(arguments.output_dir))
-    suites = load_suites(_suite_files(config.suites), eval_pairs=config.eval_pairs)[0] if config.suites else {}
-    if config.dry_run:
-        Console().print(render_plan(task, arguments))
-        return 0
-    trained = train_run(task, arguments)
-    if suites and arguments.process_index == 0:
-        judged = evaluate_model(
-            trained.model,
-            trained.tokenizer,
-            suites,
-            max_length=config.max_length,
-            batch_size=arguments.per_device_eval_batch_size,
-            margin_of=task.margin_of(output),
-            progress=not arguments.disable_tqdm,
-        )
-        add_results(output, judged, suites)
-        Console().print(render_table(judged["suites"]))
-    if config.publish and arguments.process_index == 0:
-        publish(output / "model", config.publish)
+
+@_one_sentence_errors
+def pipeline(argv: Arguments) -> int:
+    """Run all stages of RLHF from one file."""
+    parser = _parser("pipeline", "Supervised fine-tuning, reward models, policies: what is left to do of one file.")
+    parser.add_argument("--config", required=True, metavar="rlhf.yaml", help="a section per stage")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the stages and stop")
+    options = parser.parse_args(argv)
+    from rich.console import Console
+
+    from .pipeline import read_pipeline
+    from .pipeline_run import render_stages, run_pipeline
+
+    stages = read_pipeline(options.config)
+    if options.dry_run:
+        Console().print(render_stages(stages))
+    else:
+        run_pipeline(stages, Console())
     return 0
 
 
@@ -200,15 +191,10 @@ def evaluate(argv: Arguments) -> int:
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
     from .judging import judge
+    from .selection import suite_files
 
-    judge(options, _suite_files(options.suite))
+    judge(options, suite_files(options.suite))
     return 0
-
-
-def _suite_files(files: Sequence[str]) -> dict[str, Path]:
-    """Suites named by their stem, by the whole path where two stems are the same."""
-    stems = [Path(file).name.split(".")[0] for file in files]
-    return {stem if stems.count(stem) == 1 else file: Path(file) for stem, file in zip(stems, files, strict=True)}
 
 
 @_one_sentence_errors

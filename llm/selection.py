@@ -52,6 +52,12 @@ def describe_file(source: PairSet) -> dict:
     }
 
 
+def suite_files(files: Sequence[str]) -> dict[str, Path]:
+    """Suites named by their stem, by the whole path where two stems are the same."""
+    stems = [Path(file).name.split(".")[0] for file in files]
+    return {stem if stems.count(stem) == 1 else file: Path(file) for stem, file in zip(stems, files, strict=True)}
+
+
 def load_suites(
     files: dict[str, Path], *, eval_pairs: int | None = None
 ) -> tuple[dict[str, list[Pair]], dict[str, dict]]:

@@ -1,15 +1,24 @@
-"""The kinds of training by name, for the command line."""
+"""The kinds of training by name, and running one of them to its end."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from transformers import TrainingArguments
 
 from .config import RunConfig
 from .dpo import DPOTask
+from .evaluate import evaluate_model, render_table
+from .plan import render_plan
+from .policy import run_policy
+from .policy_config import PolicyConfig
 from .reward import RewardTask
+from .selection import load_suites, suite_files
 from .settings import KINDS
 from .sft import SFTTask
-from .training import Task
+from .training import Task, add_results, publish, train_run
 
 TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 
@@ -17,3 +26,31 @@ TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo"
 def task_of(config: RunConfig) -> Task[Any]:
     """The task that these settings are for."""
     return next(task(config) for kind, task in TASKS.items() if type(config) is KINDS[kind])
+
+
+def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
+    """Train, judge on the suites, publish: what the settings ask for; with ``dry_run`` print the plan instead."""
+    files = suite_files(config.suites)
+    if isinstance(config, PolicyConfig):
+        run_policy(config, arguments, console, files)
+        return
+    task, output = task_of(config), Path(str(arguments.output_dir))
+    suites = load_suites(files, eval_pairs=config.eval_pairs)[0] if files else {}
+    if config.dry_run:
+        console.print(render_plan(task, arguments))
+        return
+    trained = train_run(task, arguments)
+    if suites and arguments.process_index == 0:
+        judged = evaluate_model(
+            trained.model,
+            trained.tokenizer,
+            suites,
+            max_length=config.max_length,
+            batch_size=arguments.per_device_eval_batch_size,
+            margin_of=task.margin_of(output),
+            progress=not arguments.disable_tqdm,
+        )
+        add_results(output, judged, suites)
+        console.print(render_table(judged["suites"]))
+    if config.publish and arguments.process_index == 0:
+        publish(output / "model", config.publish)

@@ -1,0 +1,128 @@
+"""Running a pipeline: each stage as ``train`` would, once; what is done already is left alone.
+
+A stage's folder notes its settings and a hash of everything it reads: the training file, and the models that other
+stages made. A finished stage with the same of both is skipped, an unfinished one continues from its last checkpoint,
+and one made from anything else is refused rather than mixed with the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from .checkpoints import write_json
+from .config import ConfigError
+from .pipeline import Pipeline, Stage
+from .processes import on_main_process
+from .tasks import run
+
+NOTE = "stage.json"
+_JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
+
+
+class State(Enum):
+    """How far a stage is."""
+
+    OPEN = "to be run"
+    BEGUN = "to be continued"
+    DONE = "done"
+
+
+def run_pipeline(pipeline: Pipeline, console: Console) -> None:
+    """Run what is left to do, stage by stage.
+
+    Raises:
+        ConfigError: A stage's folder was made from other settings, data or models.
+        Exception: Whatever its training raises; the same command continues there.
+    """
+    stages = pipeline.stages()
+    for number, stage in enumerate(stages, start=1):
+        config, arguments = stage.parsed()
+        state = on_main_process(lambda stage=stage: begin(stage))
+        if arguments.process_index == 0:
+            console.rule(f"[bold]{number}/{len(stages)}[/bold]  {stage.name}: {state.value}")
+        if state is not State.DONE:
+            run(config, arguments, console)
+            on_main_process(lambda stage=stage: note(stage, judged=True))
+
+
+def render_stages(pipeline: Pipeline) -> Table:
+    """What there is to do; looks, and changes nothing."""
+    table = Table(title=f"Pipeline in {pipeline.output_dir}", box=SIMPLE_HEAD)
+    for heading in ("stage", "against", "state"):
+        table.add_column(heading, overflow="fold")
+    for stage in pipeline.stages():
+        table.add_row(stage.name, stage.parsed()[0].ambiguity, state_of(stage).value)
+    return table
+
+
+def begin(stage: Stage) -> State:
+    """How far a stage is; notes what it is about to be made from.
+
+    Raises:
+        ConfigError: See ``state_of``.
+    """
+    state = state_of(stage)
+    if state is not State.DONE:
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        note(stage, judged=False)
+    return state
+
+
+def state_of(stage: Stage) -> State:
+    """How far a stage is.
+
+    Raises:
+        ConfigError: Its folder was made from other settings, data or models, which are named.
+    """
+    if not (stage.folder / NOTE).exists():
+        return State.OPEN
+    found = json.loads((stage.folder / NOTE).read_text(encoding="utf-8"))
+    wanted = _made_from(stage)
+    for what, made_from in wanted.items():
+        changed = sorted(
+            name
+            for name in made_from.keys() | found[what].keys()
+            if made_from.get(name) != found[what].get(name) and name not in _JUDGING
+        )
+        if changed:
+            raise ConfigError(
+                f"stage {stage.name}: {stage.folder} was made from another {', '.join(changed)}"
+                f"{' (its content changed)' if what == 'inputs' else ''}: delete that folder to make it again, or "
+                "choose another output_dir"
+            )
+    same_judges = all(found["settings"].get(name) == wanted["settings"].get(name) for name in _JUDGING)
+    return State.DONE if found["judged"] and same_judges else State.BEGUN
+
+
+def note(stage: Stage, *, judged: bool) -> None:
+    """Write what the stage is made from, and whether it is finished and judged."""
+    write_json(stage.folder / NOTE, {**_made_from(stage), "judged": judged})
+
+
+def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
+    inputs = {name: digest(Path(str(stage.settings[name]))) for name in _inputs(stage.settings)}
+    return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
+
+
+def _inputs(settings: Mapping[str, Any]) -> Sequence[str]:
+    named = ("train_file", "eval_file", "model", "reference_model", "reward_model", "gold")
+    return [name for name in named if name in settings and Path(str(settings[name])).exists()]
+
+
+def digest(path: Path) -> str:
+    """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
+    hashed = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
+    for file in files:
+        with file.open("rb") as stream:
+            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return hashed.hexdigest()

@@ -1,0 +1,184 @@
+"""One file to all stages of RLHF: what it may say, which runs follow from it, and what a second start does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from test_runs import wrong
+
+from llm.builtin import generate
+from llm.config import ConfigError
+from llm.data import write_pairs
+from llm.pipeline import Arm, Pipeline, read_pipeline
+from llm.pipeline_run import NOTE, State, begin, digest, note, state_of
+from robust_rlhf import main
+
+COMMON = {"use_cpu": True, "disable_tqdm": True, "max_length": 64, "per_device_train_batch_size": 8}
+
+
+def write(folder, **changes):
+    """A file for runs of two steps; a section that is None is left out."""
+    if not (folder / "train.jsonl").exists():
+        write_pairs(generate(48, seed=3), folder / "train.jsonl")
+    policy = {"max_new_tokens": 8, "prompts_per_step": 4, "samples": 2, "logging_steps": 1, "eval_prompts": 4}
+    settings = {
+        "output_dir": str(folder / "run"),
+        "train_file": str(folder / "train.jsonl"),
+        "sft": {"recipe": "sft-tiny", "max_steps": 2, **COMMON},
+        "reward": {"recipe": "reward-tiny", "robust": "tv:0.3", "max_steps": 2, **COMMON},
+        "policy": {"recipe": "policy-tiny", "robust": "tv:0.2,by=source", "max_steps": 2, **policy, **COMMON},
+        "evaluation": {"pairs": [str(folder / "train.jsonl")], "prompts": [str(folder / "train.jsonl")]},
+    } | changes
+    path = folder / "rlhf.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in settings.items() if value is not None}))
+    return path
+
+
+def section(path, name, **changes):
+    return yaml.safe_load(path.read_text())[name] | changes
+
+
+def test_two_switches_give_four_policies_from_two_rewards_and_one_start(tmp_path):
+    stages = read_pipeline(write(tmp_path, seeds=2)).stages()
+    run = tmp_path / "run"
+    assert len(stages) == 1 + 2 * (2 + 4)
+    assert [stage.kind for stage in stages[:7]] == ["sft", "reward", "reward", *["policy"] * 4]
+    assert len({stage.folder for stage in stages}) == len(stages)
+    for place, stage in enumerate(stages):
+        earlier = {str(other.model) for other in stages[:place]}
+        needed = {stage.settings.get(name) for name in ("model", "reward_model")}
+        assert {path for path in needed if path and path.startswith(str(run))} <= earlier
+    robust = next(s for s in stages if s.seed == 1 and s.arm == Arm("robust", "standard"))
+    assert robust.settings["reward_model"] == str(run / "seed-1" / "reward" / "robust" / "model")
+    assert robust.settings["model"] == str(run / "sft" / "model")
+    config, arguments = robust.parsed()
+    assert (config.ambiguity, arguments.seed, arguments.max_steps, config.resume) == ("erm", 1, 2, True)
+    assert next(s for s in stages if s.seed == 1 and s.kind == "reward").settings["ambiguity"] == "erm"
+    assert [s.settings["ambiguity"] for s in stages if s.kind == "policy"] == ["erm", "tv:0.2,by=source"] * 4
+
+
+def test_without_switches_there_is_one_chain(tmp_path):
+    path = write(tmp_path)
+    plain = {name: section(path, name) for name in ("reward", "policy")}
+    for settings in plain.values():
+        del settings["robust"]
+    stages = read_pipeline(
+        write(tmp_path, sft=None, **plain | {"policy": plain["policy"] | {"model": "smollm2"}})
+    ).stages()
+    assert [stage.name for stage in stages] == ["reward standard, seed 0", "policy standard/standard, seed 0"]
+    assert stages[1].settings["model"] == "smollm2"
+
+
+def test_only_the_reward_models_that_an_arm_needs_are_trained(tmp_path):
+    stages = read_pipeline(write(tmp_path, arms=["robust/standard"])).stages()
+    assert [stage.name for stage in stages[1:]] == ["reward robust, seed 0", "policy robust/standard, seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"output_dir": None}, "output_dir is missing"),
+        ({"policy": None}, "policy is missing: it needs a section"),
+        ({"reward": ["tiny"]}, "reward must be a section"),
+        ({"ppo": {}}, "unknown entry 'ppo'"),
+        ({"seeds": 0}, "at least 1, got 0"),
+        ({"seeds": "two"}, "got 'two'"),
+        ({"arms": ["robust/maximal"]}, "'robust/maximal' cannot be trained: choose from standard/standard"),
+        ({"evaluation": {"golden": "builtin"}}, "evaluation: unknown entry 'golden'"),
+        ({"reward": {"recipe": "reward-huge"}}, "no recipe 'reward-huge'"),
+        ({"reward": {"recipe": "reward-tiny", "ambiguity": "tv:0.2"}}, "the switch is robust: SET"),
+        ({"reward": {"recipe": "reward-tiny", "robust": "erm"}}, "robust names the set"),
+        ({"reward": {"recipe": "reward-tiny", "robust": "tv:2"}}, "stage reward robust, seed 0: "),
+        (
+            {"reward": {"recipe": "reward-tiny", "learning_rat": 1}},
+            "reward: unknown setting 'learning_rat', did you mean",
+        ),
+        ({"sft": {"recipe": "sft-tiny", "robust": "tv:0.2"}}, "set ambiguity"),
+        ({"sft": {"recipe": "sft-tiny", "max_length": 1}}, "stage sft: max_length must be at least 8"),
+        ({"policy": {"recipe": "policy-tiny", "model": "smollm2"}}, "model is what the sft stage makes"),
+        (
+            {"policy": {"recipe": "policy-tiny", "reward_model": "here"}},
+            "reward_model cannot be set here: the pipeline",
+        ),
+        ({"policy": {"recipe": "policy-tiny", "gold": "builtin"}}, "it belongs into evaluation"),
+        ({"train_file": None}, "stage sft: train_file is missing"),
+    ],
+)
+def test_wrong_files_get_one_sentence_before_anything_is_trained(tmp_path, capsys, changes, said):
+    message = wrong(capsys, "pipeline", "--config", str(write(tmp_path, **changes)))
+    assert said in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_made_from_something_else_is_refused(tmp_path):
+    path = write(tmp_path)
+    stage = read_pipeline(path).stages()[0]
+    assert state_of(stage) is State.OPEN
+    assert begin(stage) is State.OPEN
+    assert state_of(stage) is State.BEGUN
+    note(stage, judged=True)
+    assert begin(stage) is State.DONE
+    path = write(tmp_path, sft=section(path, "sft", learning_rate=0.5))
+    with pytest.raises(ConfigError, match=r"stage sft: .*sft was made from another learning_rate: delete"):
+        state_of(read_pipeline(path).stages()[0])
+    write_pairs(generate(40, seed=5), tmp_path / "train.jsonl")
+    with pytest.raises(ConfigError, match=r"another train_file \(its content changed\)"):
+        state_of(stage)
+
+
+def test_other_suites_judge_a_finished_stage_anew(tmp_path):
+    path = write(tmp_path)
+    stage = read_pipeline(path).stages()[1]
+    begin(stage)
+    note(stage, judged=True)
+    stage = read_pipeline(write(tmp_path, evaluation={"pairs": []})).stages()[1]
+    assert state_of(stage) is State.BEGUN
+
+
+def test_a_model_is_known_by_its_weights_not_by_its_card(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    before = digest(folder)
+    (folder / "README.md").write_text("judged")
+    assert digest(folder) == before
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert digest(folder) != before
+
+
+def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path, capsys, monkeypatch):
+    path = write(tmp_path, arms=["robust/robust"])
+    folders = [stage.folder for stage in read_pipeline(path).stages()]
+    with monkeypatch.context() as broken:
+        broken.setattr("llm.tasks.run_policy", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
+        assert "power failure" in wrong(capsys, "pipeline", "--config", str(path))
+    first = {folder: (folder / "model").stat().st_mtime_ns for folder in folders[:2]}
+    assert not (folders[2] / "model").exists()
+    assert main(["pipeline", "--config", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "1/3  sft: done" in printed
+    assert "3/3  policy robust/robust, seed 0: to be continued" in printed
+    assert {folder: (folder / "model").stat().st_mtime_ns for folder in folders[:2]} == first
+    record = json.loads((folders[2] / "run.json").read_text())
+    assert record["config"]["reward_model"] == str(folders[1] / "model")
+    assert (record["steps"], record["config"]["ambiguity"]) == (2, "tv:0.2,by=source")
+    for folder in folders[1:]:
+        assert set(json.loads((folder / "metrics.json").read_text())["suites"]) == {"train"}
+    assert main(["pipeline", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.count(": done") == 3
+    assert json.loads((folders[2] / NOTE).read_text())["inputs"].keys() == {"train_file", "model", "reward_model"}
+
+
+def test_dry_run_lists_the_stages_and_makes_nothing(tmp_path, capsys):
+    assert main(["pipeline", "--config", str(write(tmp_path)), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "policy robust/standard, seed 0" in printed
+    assert printed.count("to be run") == 7
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pipeline_can_be_built_without_a_file(tmp_path):
+    cells = Pipeline(output_dir=str(tmp_path), reward={"robust": "cvar:0.3"}, policy={}, train_file="x").cells()
+    assert cells == [Arm("standard", "standard"), Arm("robust", "standard")]
