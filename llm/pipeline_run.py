@@ -18,6 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from .ablation import ablation, render_ablation, write_ablation
 from .checkpoints import write_json
 from .config import ConfigError
 from .pipeline import Pipeline, Stage
@@ -52,6 +53,20 @@ def run_pipeline(pipeline: Pipeline, console: Console) -> None:
         if state is not State.DONE:
             run(config, arguments, console)
             on_main_process(lambda stage=stage: note(stage, judged=True))
+    on_main_process(lambda: conclude(pipeline, console))
+
+
+def conclude(pipeline: Pipeline, console: Console) -> None:
+    """Compare the arms where there is a gold reward, and say what the curves of their training show."""
+    if pipeline.judged_by().gold is None:
+        console.print("No gold reward (evaluation: gold), so the arms are not compared: each has its own reward model.")
+        return
+    rows = ablation(pipeline)
+    said = write_ablation(pipeline, rows)
+    if rows:
+        console.print(render_ablation(rows))
+    for line in said:
+        console.print(f"gold while training, {line}", markup=False)
 
 
 def render_stages(pipeline: Pipeline) -> Table:

@@ -149,7 +149,8 @@ def test_a_model_is_known_by_its_weights_not_by_its_card(tmp_path):
 
 
 def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path, capsys, monkeypatch):
-    path = write(tmp_path, arms=["robust/robust"])
+    files = section(write(tmp_path), "evaluation", gold="builtin")
+    path = write(tmp_path, arms=["robust/robust"], evaluation=files)
     folders = [stage.folder for stage in read_pipeline(path).stages()]
     with monkeypatch.context() as broken:
         broken.setattr("llm.tasks.run_policy", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
@@ -168,6 +169,8 @@ def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path
         assert set(json.loads((folder / "metrics.json").read_text())["suites"]) == {"train"}
     assert main(["pipeline", "--config", str(path)]) == 0
     assert capsys.readouterr().out.count(": done") == 3
+    assert "Gold score by arm" in printed
+    assert json.loads((tmp_path / "run" / "ablation.json").read_text())["arms"][0]["arm"] == "robust/robust"
     assert json.loads((folders[2] / NOTE).read_text())["inputs"].keys() == {"train_file", "model", "reward_model"}
 
 
