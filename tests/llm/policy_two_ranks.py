@@ -67,7 +67,8 @@ def parameters_after(case: dict, arguments: TrainingArguments, world: int) -> li
     assert isinstance(subject.prompts[0], Prompt)
     subject.pen = Fixed(subject.pen.tokenizer)
     subject.train()
-    return torch.cat([part.detach().flatten() for part in subject.core.parameters()]).tolist()
+    trained = [part for part in subject.core.parameters() if part.requires_grad]
+    return torch.cat([part.detach().flatten() for part in trained]).tolist()
 
 
 if __name__ == "__main__":
