@@ -226,9 +226,7 @@ class PolicyTrainer:
                 bar.update()
                 if stop.made:
                     break
-        for (
-            tracker
-        ) in self.accelerator.trackers:  # end_training would also end the process group, which exporting needs
+        for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
 
     def _log(self, waiting: list[dict[str, Any]], bar: tqdm) -> None:
