@@ -1,0 +1,61 @@
+"""The commands for what a training run left behind: doctor, export."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import Arguments, _one_sentence_errors, _parser, _suite_files
+
+
+@_one_sentence_errors
+def doctor(argv: Arguments) -> int:
+    """Say what is wrong with a training run; status 1 where something is."""
+    parser = _parser(
+        "doctor", "What is wrong with a training run, the evidence, and what to try; status 1 if it is bad."
+    )
+    parser.add_argument("run", help="output_dir of a training run, finished or not")
+    parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+    options = parser.parse_args(argv)
+    import json
+
+    from rich.console import Console
+
+    from .doctor import as_json, diagnose, render
+    from .run_record import read_run
+
+    diagnosis = diagnose(read_run(options.run))
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(diagnosis), indent=1, ensure_ascii=False) + "\n")
+    else:
+        render(diagnosis, Console(soft_wrap=True))
+    return 1 if diagnosis.problems else 0
+
+
+@_one_sentence_errors
+def export(argv: Arguments) -> int:
+    """Write a finished model into a folder that another evaluation tool runs as it is."""
+    parser = _parser("export", "A finished model, and preference files, in the format of another evaluation tool.")
+    parser.add_argument("model", help="run folder, model folder, alias or hub name of a reward model or a policy")
+    parser.add_argument("--to", required=True, choices=("rewardbench", "lm-eval"), help="the tool")
+    parser.add_argument("-o", "--output", required=True, help="a new folder")
+    parser.add_argument("--suite", nargs="+", default=[], metavar="FILE", help="preference files to take along")
+    parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
+    parser.add_argument("--reference", metavar="MODEL", help="RewardBench: the policy that a policy started from")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
+    options = parser.parse_args(argv)
+    if (options.eval_pairs or 1) < 1:
+        raise ValueError("--eval-pairs must be at least 1")
+    from .exporting import Judge, export_model
+    from .selection import load_suites
+
+    files = _suite_files(options.suite)
+    done = export_model(
+        options.model,
+        Judge(options.to),
+        options.output,
+        load_suites(files, eval_pairs=options.eval_pairs)[0] if files else {},
+        reference=options.reference,
+        trust_remote_code=options.trust_remote_code,
+    )
+    sys.stdout.write((done.folder / "README.md").read_text(encoding="utf-8"))
+    return 0

@@ -1,0 +1,102 @@
+"""What is wrong with a training run, in plain words: every check, its evidence, and what to try."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from .findings import Check, Finding, Severity, Unchecked
+from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
+from .run_record import KINDS, RunRecord
+from .weight_checks import (
+    likely_mislabelled,
+    mostly_ignored,
+    never_at_full_strength,
+    one_source,
+    single_examples,
+    too_few_effective,
+)
+
+CHECKS = (
+    Check("finite losses and gradients", not_finite),
+    Check("a loss below that of a coin", no_better_than_a_coin),
+    Check("a loss that does not rise", ends_worse),
+    Check("effective sample size", too_few_effective),
+    Check("weight on single examples", single_examples),
+    Check("share of ignored examples", mostly_ignored),
+    Check("weight by source", one_source),
+    Check("weight on likely mislabelled pairs", likely_mislabelled),
+    Check("schedule of the radius", never_at_full_strength),
+    Check("worst held-out category", held_out_rises),
+    Check("cut answers", answers_cut),
+    Check("length as the only thing learned", only_length),
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdicts of all checks on one run.
+
+    Attributes:
+        run: What was looked at.
+        findings: What is wrong, the worst first.
+        checked: Subjects of the checks that were made.
+        unchecked: Subject and reason of those that could not be.
+    """
+
+    run: RunRecord
+    findings: list[Finding]
+    checked: list[str]
+    unchecked: dict[str, str]
+
+    @property
+    def problems(self) -> int:
+        """How many findings are problems."""
+        return sum(finding.severity is Severity.PROBLEM for finding in self.findings)
+
+
+def diagnose(run: RunRecord) -> Diagnosis:
+    """Put every question to the run."""
+    verdicts = {check.subject: check.examine(run) for check in CHECKS}
+    findings = [verdict for verdict in verdicts.values() if isinstance(verdict, Finding)]
+    unchecked = {subject: verdict.reason for subject, verdict in verdicts.items() if isinstance(verdict, Unchecked)}
+    return Diagnosis(
+        run=run,
+        findings=sorted(findings, key=lambda finding: finding.severity is not Severity.PROBLEM),
+        checked=[subject for subject in verdicts if subject not in unchecked],
+        unchecked=unchecked,
+    )
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain dictionaries and lists."""
+    return {
+        "run": str(diagnosis.run.folder),
+        "kind": diagnosis.run.kind,
+        "finished": diagnosis.run.finished,
+        "steps": diagnosis.run.steps,
+        "findings": [asdict(finding) | {"severity": finding.severity.value} for finding in diagnosis.findings],
+        "checked": diagnosis.checked,
+        "unchecked": diagnosis.unchecked,
+    }
+
+
+def render(diagnosis: Diagnosis, console: Console) -> None:
+    """Print the diagnosis."""
+    run = diagnosis.run
+    state = "" if run.finished else ", unfinished: as of its last checkpoint"
+    kind = KINDS.get(run.kind, run.kind or "run of unknown kind")
+    console.print(escape(f"{run.folder}: {kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps{state}\n"))
+    for finding in diagnosis.findings:
+        style = "bold red" if finding.severity is Severity.PROBLEM else "bold yellow"
+        console.print(f"[{style}]{finding.severity.value}: {escape(finding.title)}[/]")
+        console.print(escape(f"  evidence: {finding.evidence}\n  try: {finding.remedy}\n"))
+    if not diagnosis.findings:
+        console.print("nothing found\n")
+    console.print(escape(f"checked: {', '.join(diagnosis.checked)}"))
+    for reason in dict.fromkeys(diagnosis.unchecked.values()):
+        subjects = [subject for subject, why in diagnosis.unchecked.items() if why == reason]
+        console.print(escape(f"not checked ({reason}): {', '.join(subjects)}"))

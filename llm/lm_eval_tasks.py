@@ -1,0 +1,99 @@
+"""Preference suites as multiple-choice tasks of EleutherAI's lm-evaluation-harness.
+
+A task asks which of two answers a policy finds likelier. Prompt and answers stand in its data as text, special
+tokens included, so that the harness scores the tokens the policy was trained on, without a chat template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .chat_templates import special_text
+from .data import Pair
+from .framing import frame_of
+from .rendering import rendered
+from .tables import write_text
+
+TAG = "robust_rlhf"
+_LOADER = '''"""Reads the pairs that lie beside this file, wherever the folder was moved to."""
+
+from pathlib import Path
+
+from datasets import load_dataset
+
+
+def load(suite, **unused):
+    return load_dataset("json", data_files={"test": str(Path(__file__).with_name(f"{suite}.jsonl"))})
+'''
+
+
+def write_tasks(folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: Any) -> dict[str, str]:
+    """Write one task per suite into ``folder``: its YAML, its pairs as JSON lines, the loader they share.
+
+    Returns:
+        Suite -> name of its task; all have the tag ``robust_rlhf``.
+    """
+    names = {suite: f"{TAG}_{_word(suite)}" for suite in suites}
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"two suites would be one task: give them other file names ({', '.join(suites)})")
+    folder.mkdir(parents=True)
+    write_text(folder / "pairs.py", _LOADER)
+    for suite, pairs in suites.items():
+        rows = (json.dumps(question(pair, tokenizer), ensure_ascii=False) for pair in pairs)
+        write_text(folder / f"{_word(suite)}.jsonl", "".join(f"{row}\n" for row in rows))
+        write_text(folder / f"{names[suite]}.yaml", _yaml(names[suite], _word(suite)))
+    return names
+
+
+def question(pair: Pair, tokenizer: Any) -> dict[str, Any]:
+    """A pair as the harness asks it; ``label`` is where the chosen answer stands, first or second by the id's hash.
+
+    A model that cannot tell, or says nan, then gets half of the questions right, not all.
+    """
+    chosen, rejected = rendered(pair, tokenizer)
+    start, end = (special_text(tokenizer, ids) for ids in frame_of(tokenizer))
+    label = hashlib.sha256(pair.id.encode()).digest()[0] & 1
+    answers = [chosen.answer + end, rejected.answer + end]
+    return {
+        "id": pair.id,
+        "source": pair.source,
+        "category": pair.category,
+        "context": start + chosen.prompt,
+        "answers": answers[::-1] if label else answers,
+        "label": label,
+    }
+
+
+def their_tokens(tokenizer: Any, context: str, answer: str) -> list[int]:
+    """The tokens the harness makes of a question: special ones only where the text does not begin with the first."""
+    first = tokenizer.bos_token if tokenizer.bos_token is not None else tokenizer.eos_token
+    return tokenizer.encode(context + answer, add_special_tokens=not context.startswith(first))
+
+
+def _yaml(task: str, suite: str) -> str:
+    lines = (
+        f"task: {task}",
+        f"tag: {TAG}",
+        "custom_dataset: !function pairs.load",
+        f'dataset_kwargs: {{suite: "{suite}"}}',
+        "test_split: test",
+        "output_type: multiple_choice",
+        "doc_to_text: context",
+        "doc_to_choice: answers",
+        "doc_to_target: label",
+        'target_delimiter: ""',
+        "num_fewshot: 0",
+        "metric_list:",
+        "  - {metric: acc, aggregation: mean, higher_is_better: true}",
+        "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _word(suite: str) -> str:
+    return re.sub(r"\W+", "_", suite)

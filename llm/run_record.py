@@ -1,0 +1,194 @@
+"""What a run folder says about its training, finished or not; nothing here needs torch or the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoints import MARKER, SETTINGS, is_complete
+from .ledger import AdversaryLedger
+
+Values = NDArray[np.float64]
+KINDS = {"Reward model": "reward model", "Policy": "policy trained by DPO", "Imitating policy": "imitating policy"}
+_FULL = 0.999  # a mean over steps of a strength that is 1 throughout may be rounded
+
+
+class RunError(ValueError):
+    """A folder that holds no run to diagnose; the message says what would."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: Where.
+        kind: What ``run.json`` calls the result; of an unfinished run what its checkpoint shows, or "".
+        finished: Whether the run came to its end.
+        config: Settings by name.
+        batch: Examples per optimizer step, over all processes; None where unknown.
+        learning_rate: At its highest.
+        steps: Optimizer steps taken, as far as the folder knows.
+        training: Log rows of the training, in order.
+        evaluations: Log rows of the evaluations on held-out pairs, in order.
+        adversary: As from ``llm.ledger.describe_adversary``; empty for an unfinished run.
+        truncation: What did not fit into ``max_length``; empty for an unfinished run.
+        suites: Suite records of ``metrics.json``; empty where the run was not judged.
+        ledger: Weights and last losses of every training example, at the last checkpoint.
+    """
+
+    folder: Path
+    kind: str
+    finished: bool
+    config: Mapping[str, Any]
+    batch: int | None
+    learning_rate: float | None
+    steps: int
+    training: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    adversary: Mapping[str, Any] = field(default_factory=dict)
+    truncation: Mapping[str, Any] = field(default_factory=dict)
+    suites: Mapping[str, Any] = field(default_factory=dict)
+    ledger: AdversaryLedger | None = None
+
+    def column(self, name: str, *, full_strength: bool = False) -> Values:
+        """One entry of every training row, nan where it is missing; with ``full_strength`` of the full set only."""
+        rows = [row for row in self.training if not full_strength or _number(row.get("radius_fraction")) >= _FULL]
+        return np.array([_number(row.get(name)) for row in rows])
+
+    def evaluated(self, name: str) -> Values:
+        """One entry of every evaluation, nan where it is missing."""
+        return np.array([_number(row.get(f"eval_{name}")) for row in self.evaluations])
+
+    @cached_property
+    def robust(self) -> bool:
+        """Whether there is an adversary."""
+        return self.config.get("ambiguity", "erm") != "erm"
+
+    @cached_property
+    def logistic(self) -> bool:
+        """Whether losses are -log sigmoid(margin), so that log 2 is the loss of a coin."""
+        return self.kind == "Reward model" or (self.kind == "Policy" and self.config.get("loss") == "sigmoid")
+
+    @property
+    def plain_share(self) -> float:
+        """Share of the logged steps without an adversary."""
+        return float(np.mean(self.column("radius_fraction") == 0)) if self.training else 1.0
+
+
+def read_run(folder: str | Path) -> RunRecord:
+    """Read a run folder of a reward model or a policy; checkpoints stand in where the run did not finish.
+
+    Raises:
+        RunError: There is no run, nothing of it was logged, or it is none of pairs with an adversary.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder: name the output_dir of a training run")
+    finished = folder / "run.json"
+    if not finished.exists() and not (folder / SETTINGS).exists():
+        raise RunError(f"{folder} holds no run ({finished.name} or {SETTINGS}): name the output_dir of a training run")
+    record = _finished(folder, _json(finished)) if finished.exists() else _unfinished(folder)
+    if not any("mean_loss" in row and "effective_sample_size" in row for row in record.training):
+        raise RunError(
+            f"the log of {folder} has no mean_loss and effective_sample_size, which every diagnosis rests on: "
+            "it was stopped before its first log, or is of a kind that this command cannot read"
+        )
+    return record
+
+
+def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
+    metrics = folder / "metrics.json"
+    training, evaluations = _rows(run.get("history", []))
+    return RunRecord(
+        folder=folder,
+        kind=run.get("kind", ""),
+        finished=True,
+        config=run.get("config", {}),
+        batch=run.get("effective_batch"),
+        learning_rate=run.get("learning_rate"),
+        steps=run.get("steps", 0),
+        training=training,
+        evaluations=evaluations,
+        adversary=run.get("adversary", {}),
+        truncation=run.get("data", {}).get("truncation", {}),
+        suites=_json(metrics).get("suites", {}) if metrics.exists() else {},
+        ledger=_ledger(_newest(folder)),
+    )
+
+
+def _unfinished(folder: Path) -> RunRecord:
+    checkpoint, settings = _newest(folder), _json(folder / SETTINGS)
+    if checkpoint is None:
+        raise RunError(
+            f"the run in {folder} stopped before its first checkpoint, so nothing of it is known: read its last "
+            "message, and lower save_steps to see more"
+        )
+    state = _json(checkpoint / MARKER)
+    training, evaluations = _rows(state.get("log_history", []))
+    sizes = [settings.get(n) for n in ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")]
+    return RunRecord(
+        folder=folder,
+        kind=_kind_of(checkpoint, settings),
+        finished=False,
+        config=settings,
+        batch=None if None in sizes else int(np.prod([size for size in sizes if size is not None])),
+        learning_rate=settings.get("learning_rate"),
+        steps=state.get("global_step", 0),
+        training=training,
+        evaluations=evaluations,
+        ledger=_ledger(checkpoint),
+    )
+
+
+def _rows(history: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and evaluation rows; a resumed run may have logged a step twice, and the later row counts."""
+    training = {row.get("step"): row for row in history if "loss" in row}
+    evaluations = {row.get("step"): row for row in history if "eval_loss" in row}
+    return list(training.values()), list(evaluations.values())
+
+
+def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
+    """The kind of an unfinished run, by the model in its checkpoint."""
+    adapter, config = checkpoint / "adapter_config.json", checkpoint / "config.json"
+    if adapter.exists():
+        reward = _json(adapter).get("task_type") == "SEQ_CLS"
+    elif config.exists():
+        reward = any("SequenceClassification" in name for name in _json(config).get("architectures") or [])
+    else:
+        return ""
+    return "Reward model" if reward else "Policy" if "beta" in settings else "Imitating policy"
+
+
+def _newest(folder: Path) -> Path | None:
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and is_complete(path)]
+    return max(found, key=lambda path: int(path.name[11:]), default=None)
+
+
+def _ledger(checkpoint: Path | None) -> AdversaryLedger | None:
+    if checkpoint is None or not (checkpoint / "ledger.npz").exists():
+        return None
+    ledger = AdversaryLedger(0)
+    ledger.load(checkpoint)
+    return ledger
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): it is cut off, or was not written by a run") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is not a record of a run: it holds a {type(content).__name__}")
+    return content
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

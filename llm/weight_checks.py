@@ -1,0 +1,222 @@
+"""What did the adversary do? How few examples it left, which ones, and whether it ever acted."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import binomtest
+
+from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
+
+from .findings import Finding, Severity, Unchecked, Verdict
+from .learning_checks import no_better_than_a_coin
+from .run_record import RunRecord, Values
+
+_FEW = 5.0  # effective examples: fewer, and a step follows single pairs
+_SMALL_SHARE = 0.1  # of the batch
+_WRONG = 0.05  # share of sure pairs against their label; the clean runs this was tried on had at most 0.03
+_PLAIN = Unchecked("plain training has no adversary")
+_WEAK = Unchecked("no logged step had the full ambiguity set")
+
+
+def too_few_effective(run: RunRecord) -> Verdict:
+    """An effective sample size below five, or below a tenth of the batch."""
+    if not run.robust:
+        return _PLAIN
+    sizes = run.column("effective_sample_size", full_strength=True)
+    if not len(sizes):
+        return _WEAK
+    size, batch = float(np.nanmean(sizes)), run.batch or np.inf
+    if size >= _FEW and (run.batch is None or size >= _SMALL_SHARE * batch):
+        return None
+    return Finding(
+        Severity.PROBLEM if size < _FEW else Severity.WARNING,
+        "the weights rest on too few examples",
+        f"effective sample size {size:.1f} of {run.batch or '?'} at full strength, over {len(sizes)} logged steps",
+        _gentler(run),
+    )
+
+
+def single_examples(run: RunRecord) -> Verdict:
+    """One example that holds more than half of all weight: the radius is too large for the batch."""
+    if not run.robust:
+        return _PLAIN
+    if run.batch is None:
+        return Unchecked("the size of the batch is unknown")
+    largest = run.column("largest_multiplier", full_strength=True) / run.batch
+    if not len(largest):
+        return _WEAK
+    share = float(np.mean(largest > 0.5))
+    if share < 0.1 or run.batch < 2:
+        return None
+    return Finding(
+        Severity.PROBLEM,
+        "the radius is too large for the batch",
+        f"in {share:.0%} of the logged steps at full strength one example holds more than half of the weight "
+        f"({largest.mean():.0%} on average){_bias(run)}",
+        _gentler(run),
+    )
+
+
+def mostly_ignored(run: RunRecord) -> Verdict:
+    """Most of every batch has weight zero."""
+    if not run.robust:
+        return _PLAIN
+    zero = run.column("zero_share", full_strength=True)
+    if not len(zero):
+        return _WEAK
+    share = float(np.nanmean(zero))
+    if share <= 0.75:
+        return None
+    return Finding(
+        Severity.PROBLEM,
+        "most of every batch is ignored",
+        f"{share:.0%} of the examples have weight zero at full strength",
+        "lower the radius (cvar: raise the level), or take a set that ignores fewer examples: chi2 or kl",
+    )
+
+
+def one_source(run: RunRecord) -> Verdict:
+    """One source holds nearly all weight that the adversary gives, against its share of the pairs."""
+    if not run.robust:
+        return _PLAIN
+    groups = run.adversary.get("by_source") or {}
+    if len(groups) < 2:
+        return Unchecked("weights by source are known of finished runs on several sources only")
+    pairs = np.array([group["pairs"] for group in groups.values()], dtype=float)
+    weight = pairs * np.array([group["multiplier"] for group in groups.values()])
+    pairs, weight = pairs / pairs.sum(), _without_plain(weight / weight.sum(), pairs / pairs.sum(), run)
+    top = int(np.argmax(weight - pairs))
+    if weight[top] < 0.5 or weight[top] < 2 * pairs[top]:
+        return None
+    return Finding(
+        Severity.PROBLEM if weight[top] >= 0.75 else Severity.WARNING,
+        "one source takes the weight",
+        f"{list(groups)[top]} has {pairs[top]:.0%} of the pairs and {weight[top]:.0%} of the weight in robust steps",
+        "look at its pairs for wrong labels and cut answers; then lower the radius, cap it (max_ratio=2), or weigh "
+        "single pairs instead of sources (no by=)",
+    )
+
+
+def likely_mislabelled(run: RunRecord) -> Verdict:
+    """Weight on pairs that the model is sure of and the label contradicts, more often than right labels allow."""
+    if not run.logistic:
+        return Unchecked("margins are known under the logistic loss only")
+    if run.ledger is None:
+        return Unchecked("there is no checkpoint with the last loss of every pair")
+    if isinstance(no_better_than_a_coin(run), Finding):
+        return Unchecked("a model that learned nothing cannot tell a wrong label from a right one")
+    visited = run.ledger.visits > 0
+    margins, weight = _margins(run.ledger.last_loss[visited]), run.ledger.mean_multiplier()[visited]
+    sure = np.abs(margins) >= np.quantile(np.abs(margins), 0.9)
+    against = sure & (margins < 0)
+    if sure.sum() < 50:
+        return Unchecked("fewer than 500 training pairs")
+    low = binomtest(int(against.sum()), int(sure.sum())).proportion_ci(0.95).low
+    if low < _WRONG:
+        return None
+    share = _without_plain(np.array([weight[against].sum() / weight.sum()]), np.array([against.mean()]), run)[0]
+    heavy = run.robust and share > 1.5 * against.mean()
+    return Finding(
+        Severity.PROBLEM if heavy else Severity.WARNING,
+        "weight goes to pairs that are likely mislabelled" if heavy else "labels are likely wrong",
+        f"of the tenth of the training pairs with the largest margins {against.sum() / sure.sum():.0%} contradict "
+        f"their label (at least {low:.0%} with 97.5 % confidence, right labels leave hardly any); they are "
+        f"{against.mean():.1%} of the pairs and hold {share:.1%} of the weight{_again(run)}",
+        "read the most weighted pairs in run.json; trim the largest losses (trim=0.1), cap the weights (max_ratio=2), "
+        "weigh groups instead of pairs (by=source), or use dr_dpo, which weighs large losses down",
+    )
+
+
+def never_at_full_strength(run: RunRecord) -> Verdict:
+    """The schedule left no steps, or hardly any, to the full ambiguity set."""
+    if not run.robust:
+        return _PLAIN
+    if not run.finished:
+        return Unchecked("the run has not come to its end")
+    strength = run.column("radius_fraction")
+    full = float(np.mean(strength >= 0.999))
+    if full >= 0.1:
+        return None
+    config = run.config
+    return Finding(
+        Severity.PROBLEM if strength.max() == 0 else Severity.WARNING,
+        "the adversary never acted" if strength.max() == 0 else "the full ambiguity set was hardly ever reached",
+        f"strength {strength.max():.2f} at most, 1 in {full:.0%} of the logged steps (plain_share "
+        f"{config.get('plain_share', 0):g}, ramp_share {config.get('ramp_share', 0):g}"
+        f"{', adapt_radius' if config.get('adapt_radius') else ''})",
+        "the held-out worst category asked for no more (adapt_radius); a fixed schedule shows what the full set does"
+        if config.get("adapt_radius")
+        else "lower plain_share and ramp_share, or train longer",
+    )
+
+
+def _margins(losses: Values) -> Values:
+    """The h of loss = log(1 + exp(-h)), from float32 losses that may have rounded to zero."""
+    losses = np.maximum(losses, 1e-12)
+    return -losses - np.log(-np.expm1(-losses))
+
+
+def _without_plain(weight: Values, pairs: Values, run: RunRecord) -> Values:
+    """Shares of the weight in robust steps alone: in the plain ones they are the shares of the pairs."""
+    plain = min(run.plain_share, 0.95)
+    return np.clip((weight - plain * pairs) / (1 - plain), 0, 1)
+
+
+def _again(run: RunRecord) -> str:
+    """Whether the same examples come up at the top again and again."""
+    top = [example for example in run.adversary.get("top", []) if example.get("margin") is not None]
+    often = [example for example in top if example["visits"] > 1 and example["margin"] < 0]
+    if not often:
+        return ""
+    visits = np.mean([example["visits"] for example in often])
+    return f"; {len(often)} of the {len(top)} most weighted pairs still contradict the model after {visits:.0f} visits"
+
+
+def _set(run: RunRecord) -> AmbiguitySet | None:
+    """The ambiguity set, where it is one that knows examples by their losses alone."""
+    spec = str(run.config.get("ambiguity"))
+    try:
+        return None if "by=" in spec else parse_ambiguity(spec)
+    except ValueError:
+        return None  # a rule, of which there is no weaker version to suggest
+
+
+def _gentler(run: RunRecord) -> str:
+    """The strongest version of the set, and the smallest batch, that keep enough examples in play."""
+    ambiguity, batch = _set(run), run.batch
+    cap = ", or cap the weights (max_ratio=4)" if str(run.config.get("ambiguity")).startswith("tv:") else ""
+    advice = f"lower the radius (cvar: raise the level), enlarge the batch (gradient_accumulation_steps){cap}"
+    if ambiguity is None or not batch:
+        return advice
+    fractions = (step / 20 for step in range(19, 0, -1))
+    weaker = next((a for a in map(ambiguity.with_strength, fractions) if _keeps_enough(a, batch)), None)
+    larger = next((batch * factor for factor in (2, 4, 8, 16) if _keeps_enough(ambiguity, batch * factor)), None)
+    ways = [f"--ambiguity {_rounded(str(weaker))}"] if weaker is not None else []
+    ways += [f"batches of {larger} (gradient_accumulation_steps)"] if larger else []
+    return f"{' or '.join(ways)} keeps enough in play{cap}" if ways else advice
+
+
+def _rounded(spec: str) -> str:
+    """Text of a set with numbers of three digits: 0.36 for 0.36000000000000004."""
+    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.3g}", spec)
+
+
+def _keeps_enough(ambiguity: AmbiguitySet, n: int) -> bool:
+    """Whether n losses with normal quantiles have an effective sample size that raises no finding."""
+    weights = worst_case(ndtri((np.arange(n) + 0.5) / n), ambiguity).weights
+    return float(effective_sample_size(weights)) >= max(_FEW, _SMALL_SHARE * n)
+
+
+def _bias(run: RunRecord) -> str:
+    """What theory says of the worst case that batches of this size understate."""
+    ambiguity = _set(run)
+    if ambiguity is None or not run.batch:
+        return ""
+    try:
+        bound = bias_bound(ambiguity, run.batch, 1.0)
+    except ValueError:
+        return "; for this set no bound on what small batches understate exists"
+    return f"; batches of {run.batch} may understate the worst case by {bound:.0%} of the losses' range"
