@@ -43,7 +43,7 @@ def export(argv: Arguments) -> int:
     parser.add_argument("--reference", metavar="MODEL", help="RewardBench: the policy that a policy started from")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
-    if (options.eval_pairs or 1) < 1:
+    if options.eval_pairs is not None and options.eval_pairs < 1:
         raise ValueError("--eval-pairs must be at least 1")
     from .exporting import Judge, export_model
     from .selection import load_suites

@@ -138,6 +138,8 @@ def model_of(name: str) -> str:
 def _start_of(model: str) -> str | None:
     """The policy that the run around ``model`` started from, as far as its folder says."""
     run = Path(model).parent
+    if Path(model).name != "model":
+        return None
     if (run / "reference" / "config.json").exists():
         return str(run / "reference")
     if not (run / "run.json").exists():
@@ -196,7 +198,8 @@ def _save(loaded: _Model, folder: Path, *, template: str) -> None:
     model, tokenizer = loaded.model, loaded.tokenizer
     taken = inspect.signature(model.forward).parameters
     tokenizer.chat_template = template
-    tokenizer.init_kwargs["model_input_names"] = [name for name in tokenizer.model_input_names if name in taken]
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in taken]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # written down only if it stands here
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -233,8 +236,9 @@ def _readme(done: Exported, judge: Judge, max_length: int) -> str:
         f"    {done.command}",
         "",
         f"- {found.same} of {found.answers} sampled answers have the very tokens that the training gave them.",
-        f"- {found.longer} are longer than the {max_length} tokens that the training read; {cuts}",
     ]
+    if found.longer:
+        lines.append(f"- {found.longer} are longer than the {max_length} tokens that the training read; {cuts}")
     if done.left_out:
         lines.append(f"- {done.left_out} pairs are left out: the tool knows user and assistant in turn only.")
     if found.padding > _NEGLIGIBLE:

@@ -15,7 +15,7 @@ COIN = log(2)  # the logistic loss of a model that gives every pair the margin 0
 _ROWS = 8  # fewer logged steps than this allow no statement about a trend
 _LEVEL = 0.05  # of the test for a downward trend
 _INDIFFERENT = 0.01  # nats below log 2 that are nothing worth having where the loss does not fall
-_TOO_FEW = Unchecked(f"fewer than {_ROWS} steps were logged: lower logging_steps")
+_TOO_FEW = Unchecked(f"fewer than {_ROWS} losses were logged: lower logging_steps")
 
 
 def not_finite(run: RunRecord) -> Verdict:

@@ -16,7 +16,12 @@ from .checkpoints import MARKER, SETTINGS, is_complete
 from .ledger import AdversaryLedger
 
 Values = NDArray[np.float64]
-KINDS = {"Reward model": "reward model", "Policy": "policy trained by DPO", "Imitating policy": "imitating policy"}
+KINDS = {
+    "Reward model": "reward model",
+    "Policy": "policy trained by DPO",
+    "Imitating policy": "imitating policy",
+    "Policy by reinforcement": "policy trained on its own answers",
+}
 _FULL = 0.999  # a mean over steps of a strength that is 1 throughout may be rounded
 
 
@@ -33,7 +38,7 @@ class RunRecord:
         kind: What ``run.json`` calls the result; of an unfinished run what its checkpoint shows, or "".
         finished: Whether the run came to its end.
         config: Settings by name.
-        batch: Examples per optimizer step, over all processes; None where unknown.
+        batch: Examples that are weighed together, over all processes; None where unknown.
         learning_rate: At its highest.
         steps: Optimizer steps taken, as far as the folder knows.
         training: Log rows of the training, in order.
@@ -96,9 +101,9 @@ def read_run(folder: str | Path) -> RunRecord:
     if not finished.exists() and not (folder / SETTINGS).exists():
         raise RunError(f"{folder} holds no run ({finished.name} or {SETTINGS}): name the output_dir of a training run")
     record = _finished(folder, _json(finished)) if finished.exists() else _unfinished(folder)
-    if not any("mean_loss" in row and "effective_sample_size" in row for row in record.training):
+    if not record.training:
         raise RunError(
-            f"the log of {folder} has no mean_loss and effective_sample_size, which every diagnosis rests on: "
+            f"the log of {folder} nowhere has an effective_sample_size, as all runs with and without adversary do: "
             "it was stopped before its first log, or is of a kind that this command cannot read"
         )
     return record
@@ -107,12 +112,15 @@ def read_run(folder: str | Path) -> RunRecord:
 def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
     metrics = folder / "metrics.json"
     training, evaluations = _rows(run.get("history", []))
+    config, batch = run.get("config", {}), run.get("effective_batch")
+    if batch and run.get("kind") == "Policy by reinforcement":
+        batch //= config["samples"]  # the answers to one prompt share its weight
     return RunRecord(
         folder=folder,
         kind=run.get("kind", ""),
         finished=True,
-        config=run.get("config", {}),
-        batch=run.get("effective_batch"),
+        config=config,
+        batch=batch,
         learning_rate=run.get("learning_rate"),
         steps=run.get("steps", 0),
         training=training,
@@ -133,7 +141,10 @@ def _unfinished(folder: Path) -> RunRecord:
         )
     state = _json(checkpoint / MARKER)
     training, evaluations = _rows(state.get("log_history", []))
-    sizes = [settings.get(n) for n in ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")]
+    per_process = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    if "prompts_per_step" in settings:
+        per_process = ("prompts_per_step",)
+    sizes = [settings.get(name) for name in (*per_process, "world_size")]
     return RunRecord(
         folder=folder,
         kind=_kind_of(checkpoint, settings),
@@ -150,13 +161,15 @@ def _unfinished(folder: Path) -> RunRecord:
 
 def _rows(history: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training and evaluation rows; a resumed run may have logged a step twice, and the later row counts."""
-    training = {row.get("step"): row for row in history if "loss" in row}
+    training = {row.get("step"): row for row in history if "effective_sample_size" in row}
     evaluations = {row.get("step"): row for row in history if "eval_loss" in row}
     return list(training.values()), list(evaluations.values())
 
 
 def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
     """The kind of an unfinished run, by the model in its checkpoint."""
+    if "prompts_per_step" in settings:
+        return "Policy by reinforcement"
     adapter, config = checkpoint / "adapter_config.json", checkpoint / "config.json"
     if adapter.exists():
         reward = _json(adapter).get("task_type") == "SEQ_CLS"

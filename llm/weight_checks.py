@@ -82,10 +82,10 @@ def one_source(run: RunRecord) -> Verdict:
     """One source holds nearly all weight that the adversary gives, against its share of the pairs."""
     if not run.robust:
         return _PLAIN
-    groups = run.adversary.get("by_source") or {}
+    groups = run.adversary.get("by_source") or run.adversary.get("source") or {}
     if len(groups) < 2:
         return Unchecked("weights by source are known of finished runs on several sources only")
-    pairs = np.array([group["pairs"] for group in groups.values()], dtype=float)
+    pairs = np.array([group.get("pairs", group.get("prompts", 0)) for group in groups.values()], dtype=float)
     weight = pairs * np.array([group["multiplier"] for group in groups.values()])
     pairs, weight = pairs / pairs.sum(), _without_plain(weight / weight.sum(), pairs / pairs.sum(), run)
     top = int(np.argmax(weight - pairs))
