@@ -76,7 +76,7 @@ def _unstick(run: RunRecord, losses: Values, *, falls: bool) -> str:
 
 
 def ends_worse(run: RunRecord) -> Verdict:
-    """The plain mean of the training loss rises: the steps are too large."""
+    """The plain mean of the training loss rises: the adversary is too strong, or the steps are too large."""
     losses = _losses(run)
     if len(losses) < _ROWS:
         return _TOO_FEW
@@ -88,12 +88,29 @@ def ends_worse(run: RunRecord) -> Verdict:
     evidence = (
         f"the mean loss was {start:.3f} in the first quarter, is {end:.3f} in the last, and {losses.max():.3g} at most"
     )
+    if worse and _fell_plainly(run, start):
+        return Finding(
+            Severity.WARNING,
+            "the adversary undoes what plain training learned",
+            f"{evidence}; it was {np.nanmin(_plain(run)):.3f} before the adversary acted",
+            "lower the radius, cap it (tv: max_ratio=4), or let it grow more slowly (ramp_share); compare with erm",
+        )
     return Finding(
         Severity.PROBLEM if worse else Severity.WARNING,
         "the loss rises in training" if worse else "the loss jumped on the way",
         evidence,
         f"lower learning_rate (now {run.learning_rate or 0:g}) by half or more, or warm up longer (warmup_steps)",
     )
+
+
+def _fell_plainly(run: RunRecord, start: float) -> bool:
+    """Whether the loss had come down when the adversary began to act."""
+    plain = _plain(run)
+    return run.robust and len(plain) > 1 and bool(np.mean(plain[-2:]) < start)
+
+
+def _plain(run: RunRecord) -> Values:
+    return run.column("mean_loss")[run.column("radius_fraction") == 0]
 
 
 def held_out_rises(run: RunRecord) -> Verdict:

@@ -61,6 +61,14 @@ RUNS = {
     "healthy, three epochs": _run("--ambiguity tv:0.1 --seed 1 --num_train_epochs 3 --plain_share 0.6", ledger=True),
     "healthy dpo": _run("--max_pairs 1600", kind="dpo"),
     "healthy dpo, tv": _run("--ambiguity tv:0.2 --max_pairs 1600", kind="dpo"),
+    "fresh erm": _run("--seed 12", corpus="fresh"),
+    "fresh tv": _run("--ambiguity tv:0.3 --seed 11", corpus="fresh"),
+    "fresh trimmed tv": _run("--ambiguity tv:0.2,trim=0.05 --seed 14", corpus="fresh"),
+    "fresh cvar": _run("--ambiguity cvar:0.3 --seed 15", corpus="fresh"),
+    "fresh dpo": _run("--ambiguity kl:0.1 --seed 16", corpus="fresh", kind="dpo"),
+    "large chi2": _run(
+        "--ambiguity chi2:1 --seed 13", "the adversary undoes what plain training learned", corpus="fresh"
+    ),
     "large radius": _run("--ambiguity tv:0.9 --seed 1", FEW, LARGE, IGNORED),
     "large radius from the start": _run(
         "--ambiguity tv:0.9 --seed 1 --plain_share 0 --ramp_share 0", STUCK, FEW, LARGE, IGNORED
@@ -103,6 +111,7 @@ def corpora(folder: Path) -> dict[str, Path]:
     """The training data, with the suites beside it."""
     made = {
         "clean": write_corpus(folder / "clean", train=3200, test=400),
+        "fresh": write_corpus(folder / "fresh", train=3200, test=400, seed=9),
         "noise 0.3": write_corpus(folder / "noise-0.3", train=3200, test=400, label_noise=0.3),
         "noise 0.15": write_corpus(folder / "noise-0.15", train=3200, test=400, label_noise=0.15),
         "length 0.95": write_corpus(folder / "length-0.95", train=3200, test=400, length_bias=0.95),
