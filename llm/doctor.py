@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from .findings import Check, Finding, Severity, Unchecked
+from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .run_record import KINDS, RunRecord
 from .weight_checks import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from .findings import Finding, Severity, Unchecked, Verdict
+from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .run_record import RunRecord, Values
 
 COIN = log(2)  # the logistic loss of a model that gives every pair the margin 0

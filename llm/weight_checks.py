@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
 
-from .findings import Finding, Severity, Unchecked, Verdict
+from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .learning_checks import no_better_than_a_coin
 from .run_record import RunRecord, Values
 

@@ -14,8 +14,8 @@ from dro_core import TotalVariation, effective_sample_size, worst_case
 from llm.builtin import generate
 from llm.checkpoints import MARKER
 from llm.data import write_pairs
+from llm.diagnosis import Severity
 from llm.doctor import CHECKS, diagnose
-from llm.findings import Severity
 from llm.run_record import read_run
 from robust_rlhf import main
 
