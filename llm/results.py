@@ -1,0 +1,271 @@
+"""The results folder of a sweep: what stands where, written whole or not at all, read with an eye for damage.
+
+    results.parquet      one row per run, suite and category ("" is the whole suite); COLUMNS below
+    runs/TRAINING.json   the same rows by training, from which the table is put together again after a crash
+    margins/RUN.npz      margins float32 ``(pairs,)`` by suite, in the order of suites/NAME.parquet
+    weights/TRAINING.npz what the adversary did to each training pair, see ``RunWeights``
+    suites/NAME.parquet  the test pairs, PAIR_COLUMNS below; train.parquet: the training pairs of all regimes
+    sweep.yaml           the settings as run
+
+One training gives up to three runs, one for each iterate it kept: RUN is ``TRAINING-last``, ``TRAINING-average`` or
+``TRAINING-best``. What is wrong with a folder is reported as data (``Finding``), not raised, as long as there is
+something to read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from .checkpoints import write_json
+from .data import Pair
+from .findings import KEY, Finding, failures, gaps, mixed_versions, without_duplicates
+
+TABLE = "results.parquet"
+LONGEST_TEXT = 600  # characters of a prompt or answer that are kept
+
+SETTINGS: dict[str, Any] = {
+    "model": pa.string(),
+    "ambiguity": pa.string(),  # as parse_reweighting reads it; "erm" is plain training
+    "regime": pa.string(),  # name of the data regime
+    "seed": pa.int64(),
+    "batch_size": pa.int64(),
+    "learning_rate": pa.float64(),
+    "train_pairs": pa.int64(),
+    "label_noise": pa.float64(),  # share of flipped training labels
+    "final": pa.string(),  # last, average or best
+}
+METRICS: dict[str, Any] = {
+    "pairs": pa.int64(),
+    "clusters": pa.int64(),
+    "accuracy": pa.float64(),
+    "mean_loss": pa.float64(),  # Bradley-Terry, in nats
+    "cvar_loss": pa.float64(),  # its mean over the worst tenth of the pairs
+    "longer_wins": pa.float64(),  # accuracy of the rule "the longer answer wins"
+}
+COLUMNS: dict[str, Any] = {
+    "run": pa.string(),
+    **SETTINGS,
+    "steps": pa.int64(),
+    "seconds": pa.float64(),
+    "version": pa.string(),
+    "revision": pa.string(),
+    "status": pa.string(),  # done or failed; a failed run has one row, with suite ""
+    "error": pa.string(),
+    "suite": pa.string(),
+    "category": pa.string(),
+    **METRICS,
+    "effective_sample_size": pa.float64(),  # mean over the last quarter of the steps
+}
+PAIR_COLUMNS: dict[str, Any] = {
+    "id": pa.string(),
+    "question_id": pa.string(),  # "" for a pair that shares its question with no other
+    "source": pa.string(),
+    "category": pa.string(),
+    "chosen_chars": pa.int64(),
+    "rejected_chars": pa.int64(),
+    "prompt": pa.string(),
+    "chosen": pa.string(),
+    "rejected": pa.string(),
+}
+
+
+class ResultsError(ValueError):
+    """There are no results to read; the message says where they were expected."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results table and what is wrong with it.
+
+    Attributes:
+        folder: Where it came from.
+        table: COLUMNS, one row per run, suite and category; failed runs included; without duplicates.
+        findings: Empty if all is well.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    findings: tuple[Finding, ...]
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The rows of runs that finished."""
+        return self.table.query("status == 'done'")
+
+
+class RunWeights(NamedTuple):
+    """What the adversary did in one training, over the ``n`` pairs it drew from.
+
+    ``rows`` are positions in train.parquet; ``multiplier`` is the mean of (batch size) x weight over the ``visits``,
+    1 for plain training, nan where never visited; ``last_loss`` in nats; ``flipped`` where the sweep swapped the
+    answers. All of shape ``(n,)``.
+    """
+
+    rows: NDArray[np.int64]
+    multiplier: NDArray[np.float32]
+    visits: NDArray[np.int64]
+    last_loss: NDArray[np.float32]
+    flipped: NDArray[np.bool_]
+
+
+def training_of(run: str) -> str:
+    """The training a run belongs to.
+
+    >>> training_of("3f2a-average"), training_of("3f2a")
+    ('3f2a', '3f2a')
+    """
+    head, _, final = run.rpartition("-")
+    return head if final in ("last", "average", "best") else run
+
+
+# Writing
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
+    """Write a Parquet file of these columns through a temporary one; a value a row lacks is null."""
+    partial = path.with_name(path.name + ".partial")
+    schema = pa.schema(list(columns.items()))
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), partial)
+    partial.replace(path)
+
+
+def write_results(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the table; rows hold COLUMNS."""
+    write_table(folder / TABLE, rows, COLUMNS)
+
+
+def write_training(folder: Path, training: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the rows of one training by themselves, so that they survive whatever happens to the table."""
+    (folder / "runs").mkdir(exist_ok=True)
+    write_json(folder / "runs" / f"{training}.json", [dict(row) for row in rows])
+
+
+def write_pairs_table(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write pairs as PAIR_COLUMNS, texts cut at LONGEST_TEXT characters."""
+    write_table(path, map(_pair_row, pairs), PAIR_COLUMNS)
+
+
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write a compressed .npz file through a temporary one."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
+def _pair_row(pair: Pair) -> dict[str, Any]:
+    prompt = "\n".join(message["content"] for message in pair.prompt)
+    texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return {
+        "id": pair.id,
+        "question_id": pair.question_id or "",
+        "source": pair.source,
+        "category": pair.category,
+        "chosen_chars": len(pair.chosen),
+        "rejected_chars": len(pair.rejected),
+        # A lone half of a surrogate pair, which JSON allows, has no bytes in UTF-8.
+        **{name: text[:LONGEST_TEXT].encode(errors="replace").decode() for name, text in texts.items()},
+    }
+
+
+# Reading
+
+
+def read_results(folder: str | Path) -> Results:
+    """Read a results folder, or the results.parquet in one.
+
+    Raises:
+        ResultsError: Neither a readable table nor the rows of a finished training are there, or the table is
+            something else.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == TABLE else folder
+    findings: list[Finding] = []
+    table = _completed(_read_table(folder, findings), folder, findings)
+    table = without_duplicates(table, findings)
+    findings += [*gaps(table), *mixed_versions(table), *failures(table)]
+    return Results(folder, table.reset_index(drop=True), tuple(findings))
+
+
+def read_margins(folder: str | Path, run: str) -> dict[str, NDArray[np.float32]] | None:
+    """Margins by suite, ``(pairs,)``; None where the file is missing or damaged."""
+    return _read_arrays(Path(folder) / "margins" / f"{run}.npz")
+
+
+def read_weights(folder: str | Path, run: str) -> RunWeights | None:
+    """What the adversary did in the training of ``run``; None where the file is missing or damaged."""
+    arrays = _read_arrays(Path(folder) / "weights" / f"{training_of(run)}.npz")
+    if arrays is None or not arrays.keys() >= set(RunWeights._fields):
+        return None
+    return RunWeights(*(arrays[name] for name in RunWeights._fields))
+
+
+def read_suite(folder: str | Path, name: str) -> pd.DataFrame | None:
+    """The pairs of a suite, PAIR_COLUMNS; None where the file is missing or damaged."""
+    return _read_pairs(Path(folder) / "suites" / f"{name}.parquet")
+
+
+def read_training_pairs(folder: str | Path) -> pd.DataFrame | None:
+    """The training pairs of all regimes, PAIR_COLUMNS; None where the file is missing or damaged."""
+    return _read_pairs(Path(folder) / "train.parquet")
+
+
+def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:
+    """The rows of a training as ``write_training`` kept them; None if it was not, or not wholly, written."""
+    try:
+        return json.loads((folder / "runs" / f"{training}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_pairs(path: Path) -> pd.DataFrame | None:
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _read_arrays(path: Path) -> dict[str, Any] | None:
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except Exception:  # zipfile, zlib, pickle and numpy each have their own for a damaged file
+        return None
+
+
+def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
+    path = folder / TABLE
+    if path.with_name(TABLE + ".partial").exists():
+        findings.append(Finding("unfinished write", f"{TABLE}.partial is left over from a write that never ended."))
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read (half-written?)"
+    rows = [row for part in sorted(folder.glob("runs/*.json")) for row in read_training(folder, part.stem) or []]
+    if not rows:
+        raise ResultsError(f"{path} {reason}, and there are no finished runs in {folder / 'runs'} to restore it from")
+    findings.append(Finding("unreadable table", f"{TABLE} {reason}; its rows were read from runs/ instead."))
+    return pd.DataFrame(rows)
+
+
+def _completed(table: pd.DataFrame, folder: Path, findings: list[Finding]) -> pd.DataFrame:
+    """The table with all COLUMNS, in order and of their types."""
+    missing = [name for name in COLUMNS if name not in table]
+    if set(missing) & {*KEY, "ambiguity", "seed", "accuracy", "status"}:
+        raise ResultsError(f"{folder / TABLE} is no results table: it lacks the columns {', '.join(missing)}")
+    if missing:
+        findings.append(Finding("missing columns", f"The table lacks {', '.join(missing)}; they are left empty."))
+    schema = pa.schema(list(COLUMNS.items()))
+    whole = table.reindex(columns=list(COLUMNS))
+    return pa.Table.from_pandas(whole, schema=schema, preserve_index=False, safe=False).to_pandas()
