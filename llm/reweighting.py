@@ -162,13 +162,22 @@ class GroupAscent:
 def parse_reweighting(spec: str) -> Reweighting | None:
     """Read ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, or any set.
 
+    Also the rules of ``llm.comparisons`` (``shuffled:tv:0.2``, ``focal:2``) and of ``llm.geometry`` (``mmd:0.2``).
+
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``, or a number of a rule that is missing or outside its interval.
 
     >>> parse_reweighting("kldpo:0.5"), parse_reweighting("dr_dpo:2"), parse_reweighting("erm")
     (KLPenalty(temperature=0.5), DrDPO(temperature=2.0), None)
     """
+    from .comparisons import COMPARISONS, parse_comparison  # both are made of what stands above
+    from .geometry import GEOMETRIES, parse_geometry
+
     name, _, rest = spec.strip().partition(":")
+    if name in COMPARISONS:
+        return parse_comparison(spec)
+    if name in GEOMETRIES:
+        return parse_geometry(spec)
     size, _, option = rest.partition(",")
     if name not in ("dr_dpo", "kldpo", "gr_dpo"):
         return parse_ambiguity(spec)
