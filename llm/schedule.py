@@ -89,6 +89,10 @@ class AdaptiveStrength(TrainerCallback):
         found = kwargs["metrics"].get(f"eval_{self.metric}")
         if found is None:
             raise ValueError(f"the evaluation has no {self.metric}, which the radius should follow")
+        self.observe(found)
+
+    def observe(self, found: float) -> None:
+        """Move the level by the latest value of the metric."""
         value = -found if self.metric.endswith("loss") else found
         improved = self.best is None or value > self.best
         self.best = value if improved else self.best

@@ -1,0 +1,127 @@
+"""Data regimes: which training pairs a run sees, and how many of their labels are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import ConfigError
+from .data import Pair
+
+
+class Selection(NamedTuple):
+    """The training pairs of one run: their positions, in order, and which of them have their answers swapped."""
+
+    rows: NDArray[np.int64]
+    flipped: NDArray[np.bool_]
+
+
+class Groups(NamedTuple):
+    """Where pairs come from and what they are about, one entry each."""
+
+    sources: NDArray[np.str_]
+    categories: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Self:
+        """The groups of these pairs."""
+        return cls(np.array([pair.source for pair in pairs]), np.array([pair.category for pair in pairs]))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Those of the pairs ``rows``."""
+        return type(self)(self.sources[rows], self.categories[rows])
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A rule for choosing training pairs; the default takes them all as they are.
+
+    Attributes:
+        sources: Keep these sources only; empty for all.
+        without_sources: Leave these out.
+        categories: Keep these categories only; empty for all.
+        without_categories: Leave these out.
+        max_pairs: Train on a random subset of this size, another one for every seed.
+        label_noise: Share of the labels that are wrong, in [0, 1/2): answers swapped at random, by seed.
+    """
+
+    sources: tuple[str, ...] = ()
+    without_sources: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    without_categories: tuple[str, ...] = ()
+    max_pairs: int | None = None
+    label_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ConfigError(f"max_pairs of a regime must be at least 1, got {self.max_pairs}")
+        if not 0 <= self.label_noise < 0.5:
+            raise ConfigError(f"label_noise is a share of wrong labels in [0, 0.5), got {self.label_noise}")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it leaves sources or categories out."""
+        return bool(self.sources or self.without_sources or self.categories or self.without_categories)
+
+    def keeps(self, groups: Groups) -> NDArray[np.bool_]:
+        """Which pairs belong to the regime."""
+        kept = ~np.isin(groups.sources, self.without_sources) & ~np.isin(groups.categories, self.without_categories)
+        if self.sources:
+            kept &= np.isin(groups.sources, self.sources)
+        if self.categories:
+            kept &= np.isin(groups.categories, self.categories)
+        return kept
+
+    def check(self, name: str, groups: Groups) -> None:
+        """Refuse sources and categories that no pair has, and a regime without pairs.
+
+        Raises:
+            ConfigError: One of them; the known ones are listed.
+        """
+        for column, found, wanted in (
+            ("source", groups.sources, {*self.sources, *self.without_sources}),
+            ("category", groups.categories, {*self.categories, *self.without_categories}),
+        ):
+            known = set(found.tolist())
+            if unknown := sorted(wanted - known):
+                raise ConfigError(
+                    f"the regime {name} names the {column} {unknown[0]!r}; the training pairs have "
+                    f"{', '.join(sorted(known))}"
+                )
+        if not self.keeps(groups).any():
+            raise ConfigError(f"the regime {name} leaves no training pair")
+
+    def select(self, groups: Groups, *, seed: int) -> Selection:
+        """The pairs of the run with this seed."""
+        rows = np.flatnonzero(self.keeps(groups))
+        if self.max_pairs is not None and self.max_pairs < len(rows):
+            rows = np.sort(np.random.default_rng([seed, 1]).permutation(rows)[: self.max_pairs])
+        return Selection(rows, flips(len(rows), self.label_noise, seed=seed))
+
+
+def flips(count: int, share: float, *, seed: int) -> NDArray[np.bool_]:
+    """Which of ``count`` labels are wrong: exactly ``share`` of them, up to rounding."""
+    flipped = np.zeros(count, dtype=bool)
+    flipped[np.random.default_rng([seed, 2]).permutation(count)[: round(share * count)]] = True
+    return flipped
+
+
+def read_regime(name: str, settings: Any) -> Regime:
+    """A regime from a mapping of YAML; a single source or category may stand without brackets.
+
+    Raises:
+        ConfigError: Unknown settings or values out of range.
+    """
+    known = [field.name for field in fields(Regime)]
+    given = {} if settings is None else settings
+    unknown = sorted(given.keys() - set(known)) if isinstance(given, dict) else [given]
+    if unknown:
+        raise ConfigError(f"the regime {name} has {unknown[0]!r}; it takes a mapping of {', '.join(known)}")
+    lists = {
+        key: (value,) if isinstance(value, str) else tuple(value) for key, value in given.items() if key in known[:4]
+    }
+    return Regime(**{**given, **lists})
