@@ -52,10 +52,11 @@ def without_duplicates(table: Any, findings: list[Finding]) -> Any:
 def gaps(table: Any) -> list[Finding]:
     """Suites that some runs were not judged on, and seeds that some cells of the grid lack."""
     done, findings = table[(table["status"] == "done") & (table["suite"] != "")], []
-    suites = done.groupby("run")["suite"].agg(set)
-    everywhere = set(done["suite"])
-    if len(partial := suites[suites.map(len) < len(everywhere)]):
-        names = ", ".join(sorted(set().union(*(everywhere - seen for seen in partial))))
+    suites = done.groupby(["regime", "run"])["suite"].agg(set).reset_index("regime")
+    everywhere = suites.groupby("regime")["suite"].agg(lambda seen: set().union(*seen))  # a regime may have its own
+    missing = suites.apply(lambda row: everywhere[row["regime"]] - row["suite"], axis=1) if len(suites) else suites
+    if len(partial := missing[missing.map(len) > 0]):
+        names = ", ".join(sorted(set().union(*partial)))
         text = f"{len(partial)} of {len(suites)} runs were not judged on all suites (missing: {names})."
         findings.append(Finding("missing suites", text, tuple(sorted(partial.index))))
     runs = done.drop_duplicates("run")

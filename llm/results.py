@@ -14,7 +14,9 @@ something to read.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .checkpoints import write_json
 from .data import Pair
 from .findings import KEY, Finding, failures, gaps, mixed_versions, without_duplicates
+from .tables import write_text
 
 TABLE = "results.parquet"
 LONGEST_TEXT = 600  # characters of a prompt or answer that are kept
@@ -68,7 +70,7 @@ COLUMNS: dict[str, Any] = {
 }
 PAIR_COLUMNS: dict[str, Any] = {
     "id": pa.string(),
-    "question_id": pa.string(),  # "" for a pair that shares its question with no other
+    "question_id": pa.string(),  # the same for pairs with one question or prompt; "" for a pair alone with its
     "source": pa.string(),
     "category": pa.string(),
     "chosen_chars": pa.int64(),
@@ -111,9 +113,9 @@ class RunWeights(NamedTuple):
     answers. All of shape ``(n,)``.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     multiplier: NDArray[np.float32]
-    visits: NDArray[np.int64]
+    visits: NDArray[np.int32]
     last_loss: NDArray[np.float32]
     flipped: NDArray[np.bool_]
 
@@ -147,12 +149,27 @@ def write_results(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_training(folder: Path, training: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep the rows of one training by themselves, so that they survive whatever happens to the table."""
     (folder / "runs").mkdir(exist_ok=True)
-    write_json(folder / "runs" / f"{training}.json", [dict(row) for row in rows])
+    common = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
+    own = [{name: value for name, value in row.items() if name not in common} for row in rows]
+    write_text(folder / "runs" / f"{training}.json", json.dumps({"common": common, "rows": own}))
 
 
-def write_pairs_table(path: Path, pairs: Iterable[Pair]) -> None:
+def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs as PAIR_COLUMNS, texts cut at LONGEST_TEXT characters."""
-    write_table(path, map(_pair_row, pairs), PAIR_COLUMNS)
+    rows = (
+        {**_pair_row(pair), "question_id": question} for pair, question in zip(pairs, questions(pairs), strict=True)
+    )
+    write_table(path, rows, PAIR_COLUMNS)
+
+
+def questions(pairs: Sequence[Pair]) -> list[str]:
+    """What makes pairs depend on each other: a shared question, or else a shared prompt; "" where nothing is shared."""
+    prompts = [json.dumps(pair.prompt) for pair in pairs]
+    shared = {prompt for prompt, count in Counter(prompts).items() if count > 1}
+    return [
+        pair.question_id or (hashlib.sha256(prompt.encode()).hexdigest()[:16] if prompt in shared else "")
+        for pair, prompt in zip(pairs, prompts, strict=True)
+    ]
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
@@ -169,7 +186,6 @@ def _pair_row(pair: Pair) -> dict[str, Any]:
     texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
     return {
         "id": pair.id,
-        "question_id": pair.question_id or "",
         "source": pair.source,
         "category": pair.category,
         "chosen_chars": len(pair.chosen),
@@ -224,8 +240,9 @@ def read_training_pairs(folder: str | Path) -> pd.DataFrame | None:
 def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:
     """The rows of a training as ``write_training`` kept them; None if it was not, or not wholly, written."""
     try:
-        return json.loads((folder / "runs" / f"{training}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = json.loads((folder / "runs" / f"{training}.json").read_text(encoding="utf-8"))
+        return [{**stored["common"], **row} for row in stored["rows"]]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
