@@ -255,7 +255,7 @@ def _read_pairs(path: Path) -> pd.DataFrame | None:
 
 def _read_arrays(path: Path) -> dict[str, Any] | None:
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as stream, np.load(stream) as stored:
             return dict(stored)
     except Exception:  # zipfile, zlib, pickle and numpy each have their own for a damaged file
         return None

@@ -1,0 +1,218 @@
+"""What a frozen backbone says of each prompt and answer, computed once and kept on disk.
+
+The feature of an answer is the mean of the last hidden states over the tokens of prompt and answer together, as
+``llm.encoding`` cuts them; that of a prompt is the mean over the prompt alone, as far as it fits, its end kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .data import Pair
+from .encoding import PairCollator, encode_pairs
+from .fetching import cache_folder
+from .models import check_length, load_reward_model, tiny_reward_model
+from .scoring import evaluation_mode
+
+_FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
+_TOKENS = 8192  # of one forward pass, padding included
+Features = NDArray[np.float32]
+
+
+class PairFeatures(NamedTuple):
+    """Features of both answers after their prompt, each ``(pairs, width)``."""
+
+    chosen: Features
+    rejected: Features
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen model that turns texts into vectors.
+
+    Attributes:
+        model: Without its head.
+        tokenizer: The one that belongs to it.
+        max_length: Tokens of prompt and answer together.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    max_length: int
+
+    def fingerprint(self, pairs: Sequence[Pair]) -> str:
+        """What the features of ``pairs`` depend on: weights, tokenizer, lengths and texts, as 32 hexadecimal digits."""
+        digest = hashlib.sha256(f"{_FORMAT} {self.max_length} {self.tokenizer.padding_side}".encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            plain = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+        digest.update(_tokenizer_text(self.tokenizer).encode())
+        for pair in pairs:
+            texts = [[[m["role"], m["content"]] for m in pair.prompt], pair.chosen, pair.rejected]
+            digest.update(json.dumps(texts).encode())
+        return digest.hexdigest()[:32]
+
+
+def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dtype: str = "float32") -> Backbone:
+    """A model by its name, without its head, in evaluation mode.
+
+    Args:
+        name: Alias, folder or hub name; ``tiny`` is an untrained encoder with a tokenizer of the training pairs: it
+            shows that the machinery works, not what language models know.
+        max_length: Tokens of prompt and answer together.
+        train: For ``tiny``.
+        dtype: Precision the backbone computes in.
+
+    Raises:
+        ModelError: Nothing loadable under that name, or a model that reads fewer tokens.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a head that is missing is drawn at random, and left aside
+        if name == "tiny":
+            texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
+            model, tokenizer = tiny_reward_model(texts, max_length=max_length)
+        else:
+            model, tokenizer = load_reward_model(name, dtype=dtype)
+    check_length(model, max_length)
+    base: Any = model.base_model
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    return Backbone(base.to(device).eval(), tokenizer, max_length)
+
+
+def pair_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "") -> PairFeatures:
+    """Features of the answers of ``pairs``; equal token sequences are computed once."""
+    encoded = encode_pairs(pairs, backbone.tokenizer, max_length=backbone.max_length)
+    items = [encoded[row] for row in range(len(pairs))]
+    sequences = [tuple(item[side]) for side in ("chosen", "rejected") for item in items]
+    return PairFeatures(*np.split(_unique_pooled(backbone, sequences, progress), 2))
+
+
+def prompt_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "") -> Features:
+    """Features of the prompts of ``pairs``, ``(pairs, width)``; equal ones are computed once."""
+    tokenizer = backbone.tokenizer
+    side, tokenizer.truncation_side = tokenizer.truncation_side, "left"
+    texts = ["\n".join(message["content"] for message in pair.prompt) for pair in pairs]
+    try:
+        encoded = tokenizer(texts, truncation=True, max_length=backbone.max_length, verbose=False)["input_ids"]
+    finally:
+        tokenizer.truncation_side = side
+    sequences = [tuple(ids) or (tokenizer.pad_token_id,) for ids in encoded]
+    return _unique_pooled(backbone, sequences, progress)
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features kept on disk by fingerprint, each file a memory map, so that workers share it.
+
+    Attributes:
+        folder: Where; it grows and may be deleted at any time.
+        progress: Whether to show a bar while features are computed.
+        computes: False only names the files, for a look at what a sweep would do.
+    """
+
+    folder: Path
+    progress: bool = False
+    computes: bool = True
+
+    def pairs(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
+        """The file of the features of answers, chosen and rejected on its first axis, made where it is missing."""
+        file = self.folder / f"{backbone.fingerprint(pairs)}-answers.npy"
+        if self.computes and not file.exists():
+            self._write(file, np.stack(pair_features(backbone, pairs, progress=self._bar(f"{name}, answers"))))
+        return file
+
+    def prompts(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
+        """The file of the features of prompts, made where it is missing."""
+        file = self.folder / f"{backbone.fingerprint(pairs)}-prompts.npy"
+        if self.computes and not file.exists():
+            self._write(file, prompt_features(backbone, pairs, progress=self._bar(f"{name}, prompts")))
+        return file
+
+    def _bar(self, text: str) -> str:
+        return text if self.progress else ""
+
+    def _write(self, file: Path, array: Features) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as stream:
+            np.save(stream, array)
+        partial.replace(file)
+
+
+def default_cache() -> Path:
+    """Where features are kept if nothing else is said: beside the models that were fetched."""
+    return cache_folder() / "features"
+
+
+def _unique_pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str) -> Features:
+    unique = list(dict.fromkeys(sequences))
+    vectors = _pooled(backbone, unique, progress)
+    place = {sequence: row for row, sequence in enumerate(unique)}
+    return vectors[[place[sequence] for sequence in sequences]]
+
+
+def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str) -> Features:
+    """Mean last hidden states ``(sequences, width)``."""
+    from rich.console import Console
+    from rich.progress import track
+
+    lengths = np.array([len(sequence) for sequence in sequences])
+    batches = list(_batches(lengths))
+    if progress:
+        batches = track(batches, f"features: {progress}", console=Console(stderr=True), transient=True)
+    device = next(backbone.model.parameters()).device
+    collator = PairCollator(backbone.tokenizer)  # knows the padding
+    vectors: Features | None = None
+    with evaluation_mode(backbone.model), torch.inference_mode():
+        for rows in batches:
+            ids, mask = _padded([sequences[row] for row in rows], collator)
+            hidden = backbone.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+            means = _masked_mean(hidden.float(), mask.to(device)).cpu().numpy()
+            vectors = np.empty((len(sequences), means.shape[1]), np.float32) if vectors is None else vectors
+            vectors[rows] = means
+    assert vectors is not None
+    return vectors
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Rows of similar length, longest first: what runs out of memory does so at once."""
+    order, start = np.argsort(-lengths, kind="stable"), 0
+    while start < len(order):
+        size = max(_TOKENS // int(lengths[order[start]]), 1)
+        yield order[start : start + size]
+        start += size
+
+
+def _padded(rows: Sequence[Sequence[int]], collator: PairCollator) -> tuple[Tensor, Tensor]:
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), collator.pad_id)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        where = slice(length - len(tokens), None) if collator.left else slice(len(tokens))
+        ids[row, where], mask[row, where] = torch.tensor(tokens), 1
+    return ids, mask
+
+
+def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weights = mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _tokenizer_text(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: dict[str, Any] = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    # How it was last called, which it remembers, says nothing about its tokens.
+    kept = {name: rule for name, rule in rules.items() if backend is None or name not in ("truncation", "padding")}
+    return json.dumps(kept, sort_keys=True) + str(tokenizer.chat_template) + str(tokenizer.special_tokens_map)

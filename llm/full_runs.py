@@ -1,0 +1,129 @@
+"""Whole reward models in a sweep: ``llm.training`` on the pairs of a regime, judged like the heads."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoints import latest_checkpoint
+from .config import ConfigError, RewardConfig
+from .data import Pair, read_pairs, write_pairs
+from .ledger import AdversaryLedger
+from .regimes import Selection, flips
+from .reward import RewardTask
+from .scoring import score_pairs
+from .selection import load_suites
+from .settings import parse_settings
+from .sweep_data import TRAIN, Judged, Margins, SweepContext
+from .sweep_plan import ADAPTIVE, Cell, FullModel
+from .training import Trained, train_run
+
+
+def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path) -> Judged:
+    """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
+    pairs = read_pairs(context.files[TRAIN]).pairs
+    selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
+    files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
+    config, arguments = parse_settings(RewardConfig, _settings(cell, model, files, folder), where=cell.model)
+    # The trainer prints what it logs.
+    with folder.with_name(folder.name + ".log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+        trained = train_run(RewardTask(config), arguments)
+    margins = _margins(cell, context, pairs, trained, config.max_length, arguments.per_device_eval_batch_size)
+    ledger = AdversaryLedger(len(selection.rows))
+    if checkpoint := latest_checkpoint(folder):
+        ledger.load(checkpoint)
+    if not model.keep_models:
+        _tidy(folder)
+    shutil.rmtree(folder.with_name(folder.name + "-data"))
+    return Judged(
+        margins={cell.final[0]: margins},
+        selection=selection,
+        ledger=ledger,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        effective_sample_size=_effective_sample_size(trained),
+        batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
+        learning_rate=arguments.learning_rate,
+    )
+
+
+def _write_data(
+    cell: Cell, context: SweepContext, pairs: list[Pair], selection: Selection, folder: Path
+) -> dict[str, str]:
+    """The training and validation pairs of the cell as files, wrong labels in."""
+    regime = context.config.regimes[cell.regime]
+    held_out = context.validation[regime.keeps(context.groups.take(context.validation))]
+    wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"train_file": (context.train[selection.rows], selection.flipped), "eval_file": (held_out, wrong)}
+    files = {}
+    for name, (rows, flipped) in parts.items():
+        if len(rows):
+            files[name] = str(folder / f"{name}.jsonl")
+            write_pairs(
+                (_labelled(pairs[row], wrong=bool(f)) for row, f in zip(rows, flipped, strict=True)), files[name]
+            )
+    return files
+
+
+def _labelled(pair: Pair, *, wrong: bool) -> Pair:
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen) if wrong else pair
+
+
+def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The recipe, then what makes this run this run."""
+    spec = cell.ambiguity.removeprefix(ADAPTIVE)
+    axes = {"learning_rate": cell.learning_rate, "num_train_epochs": cell.epochs}
+    if cell.batch_size:
+        micro = min(int(model.settings.get("per_device_train_batch_size", 8)), cell.batch_size)
+        if cell.batch_size % micro:
+            raise ConfigError(f"batch_size {cell.batch_size} is no multiple of per_device_train_batch_size {micro}")
+        axes |= {
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": cell.batch_size // micro,
+        }
+    run = {
+        "ambiguity": spec,
+        "adapt_radius": spec != cell.ambiguity,
+        "seed": cell.seed,
+        "final": cell.final[0],
+        "output_dir": str(folder),
+        "resume": True,
+        "disable_tqdm": True,
+    }
+    return {**model.settings, **{name: value for name, value in axes.items() if value}, **run, **files}
+
+
+def _margins(
+    cell: Cell, context: SweepContext, pairs: list[Pair], trained: Trained, max_length: int, batch_size: int
+) -> Margins:
+    files = {name: file for name, file in context.files.items() if name != TRAIN}
+    origins = {TRAIN: pairs, **load_suites(files, eval_pairs=context.config.eval_pairs)[0]}
+    return {
+        name: score_pairs(
+            trained.model,
+            trained.tokenizer,
+            [origins[suite.origin][row] for row in suite.rows],
+            max_length=max_length,
+            batch_size=batch_size,
+        )
+        for name, suite in context.suites_of(cell.regime).items()
+    }
+
+
+def _effective_sample_size(trained: Trained) -> float:
+    """Mean over the last quarter of the steps, from the log."""
+    sizes = [(row["step"], row["effective_sample_size"]) for row in trained.history if "effective_sample_size" in row]
+    late = [size for step, size in sizes if step > 0.75 * trained.steps] or [size for _, size in sizes[-1:]]
+    return float(np.mean(late)) if late else float("nan")
+
+
+def _tidy(folder: Path) -> None:
+    """Keep run.json, drop what is large."""
+    for part in [folder / "model", *folder.glob("checkpoint-*")]:
+        shutil.rmtree(part, ignore_errors=True)

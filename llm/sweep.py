@@ -1,0 +1,182 @@
+"""A sweep: hundreds of trainings over models, sets, radii, seeds and data regimes, into one table.
+
+A training that finished is never repeated: it is known by a hash of its settings, of the data and of its features.
+One that fails is a row with its error. Heads run side by side, whole models one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import joblib
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .checkpoints import write_json
+from .features import FeatureCache
+from .matching import effective_share, matched_radius, sampled_batches
+from .results import read_training, write_results
+from .reweighting import parse_reweighting
+from .sweep_data import SweepContext, prepare
+from .sweep_plan import ADAPTIVE, Cell, HeadModel, SweepConfig
+from .sweep_runs import Outcome, head_run, identity, is_done, run_training
+from .tables import write_text
+
+Report = Callable[[int, int, int, str], None]
+"""Called with trainings done, planned and failed, and what was last."""
+
+
+class Sweep:
+    """A sweep in its results folder.
+
+    Args:
+        config: What to run.
+        text: The YAML it was read from, kept as sweep.yaml.
+        folder: Of the results; what finished there before is used again.
+        cache: Where frozen features are kept.
+    """
+
+    def __init__(self, config: SweepConfig, text: str, folder: Path, *, cache: FeatureCache) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.context = prepare(config, folder, cache=cache)
+        write_text(folder / "sweep.yaml", text)
+
+    def matched(self, report: Report) -> list[Cell]:
+        """The trainings, with a radius where ``?@`` asks for one."""
+        cells = self.context.config.cells
+        matcher = _Matcher(self.context)
+        resolved: list[Cell] = []
+        for number, cell in enumerate(cells):
+            report(number, len(cells), 0, f"matching {cell.ambiguity}")
+            resolved.append(matcher.resolve(cell))
+        return list(dict.fromkeys(resolved))
+
+    def pending(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The trainings that are not done yet."""
+        return [cell for cell in cells if not is_done(self.folder, identity(cell, self.context))]
+
+    def run(self, *, jobs: int, report: Report) -> Counter[str]:
+        """Carry out what is not done yet, ``jobs`` heads at a time, and write the table.
+
+        Returns:
+            How many trainings are ``done`` and ``failed``, and how many were done ``before``.
+        """
+        with _one_thread():
+            cells = self.matched(report)
+        pending = self.pending(cells)
+        counts = Counter(before=len(cells) - len(pending), done=0, failed=0)
+        try:
+            for outcome in self._outcomes(pending, jobs):
+                counts["failed" if outcome.error else "done"] += 1
+                report(counts.total(), len(cells), counts["failed"], outcome.error)
+        finally:
+            self.write_table(cells)
+        return counts
+
+    def write_table(self, cells: Sequence[Cell]) -> None:
+        """Put the rows of these trainings, as far as there are any, into results.parquet."""
+        wanted = set(self.context.config.final)
+        parts = (read_training(self.folder, identity(cell, self.context)) or [] for cell in cells)
+        kept = (
+            row
+            for rows, cell in zip(parts, cells, strict=True)
+            for row in rows
+            if row["final"] in wanted.intersection(cell.final)
+        )
+        write_results(self.folder, kept)
+
+    def _outcomes(self, cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
+        file = self.folder / "context.joblib"
+        joblib.dump(self.context, file)
+        heads = [cell for cell in cells if isinstance(self.context.config.models[cell.model], HeadModel)]
+        if jobs == 1 or len(heads) < 2:
+            with _one_thread():
+                yield from (run_training(cell, file) for cell in heads)
+        else:
+            with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
+                parallel = joblib.Parallel(return_as="generator_unordered")
+                yield from parallel(joblib.delayed(run_training)(cell, file) for cell in heads)  # pyright: ignore
+        yield from (run_training(cell, file) for cell in cells if cell not in set(heads))
+
+
+class _Matcher:
+    """Finds the number of ``chi2:?@tv:0.2``: the effective share of the reference on the losses it trains to."""
+
+    def __init__(self, context: SweepContext) -> None:
+        self._context = context
+        self._file = context.folder / "matched.json"
+        self._found: dict[str, str] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._losses: dict[Cell, Any] = {}
+
+    def resolve(self, cell: Cell) -> Cell:
+        """The cell with a set that needs no match; seed 0 decides for all of them."""
+        if "@" not in cell.ambiguity:
+            return cell
+        if (key := self._key(cell)) not in self._found:
+            self._found[key] = self._matched(_first(cell))
+            write_json(self._file, self._found)
+        prefix = ADAPTIVE if cell.ambiguity.startswith(ADAPTIVE) else ""
+        return replace(cell, ambiguity=prefix + self._found[key])
+
+    def _key(self, cell: Cell) -> str:
+        return identity(_first(cell), self._context)
+
+    def knows(self, cell: Cell) -> bool:
+        """Whether resolving it takes no training."""
+        return "@" not in cell.ambiguity or self._key(cell) in self._found
+
+    def _matched(self, cell: Cell) -> str:
+        template, _, reference = cell.ambiguity.partition("@")
+        share = reference.startswith("ess=")
+        rule = None if share else parse_reweighting(reference)
+        key = replace(cell, ambiguity="erm" if share else reference)
+        if key not in self._losses:
+            run, data, _, _ = head_run(key, self._context)
+            self._losses[key] = np.logaddexp(0.0, -(data.differences @ run.iterates["last"])), data.columns
+        losses, columns = self._losses[key]
+        batches = sampled_batches(len(losses), cell.batch_size)
+        bound = None if rule is None else rule.bind(columns)
+        target = float(reference.removeprefix("ess=")) if share else effective_share(bound, losses, batches)
+        return matched_radius(template, target, losses, batches, columns)
+
+
+def _first(cell: Cell) -> Cell:
+    return replace(cell, seed=0, ambiguity=cell.ambiguity.removeprefix(ADAPTIVE))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As the workers have it: sums of another number of threads round differently."""
+    with threadpool_limits(1):
+        yield
+
+
+def planned(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> list[dict[str, Any]]:
+    """What a sweep would do, by model, regime and set: ``trainings`` and how many of them are ``done``.
+
+    Writes nothing. A set that is yet to be matched (``chi2:?@tv:0.2``) counts as not done unless its radius is known.
+    """
+    looking = replace(cache, computes=False)
+    with TemporaryDirectory() as scratch:
+        if (known := folder / "matched.json").exists():
+            shutil.copy(known, scratch)
+        context = prepare(config, Path(scratch), cache=looking)
+        matcher = _Matcher(context)
+        cells = [matcher.resolve(cell) if matcher.knows(cell) else cell for cell in config.cells]
+        groups: dict[tuple[str, str, str], list[bool]] = {}
+        for cell in dict.fromkeys(cells):
+            done = is_done(folder, identity(cell, context))
+            groups.setdefault((cell.model, cell.regime, cell.ambiguity), []).append(done)
+    names = ("model", "regime", "ambiguity")
+    return [
+        dict(zip(names, key, strict=True)) | {"trainings": len(done), "done": sum(done)} for key, done in groups.items()
+    ]

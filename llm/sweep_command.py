@@ -1,0 +1,83 @@
+"""The command `sweep`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .cli import _one_sentence_errors
+
+
+@_one_sentence_errors
+def sweep(argv: Sequence[str]) -> int:
+    """Train over models, sets, radii, seeds and data regimes, into one table."""
+    parser = argparse.ArgumentParser(
+        prog="robust-rlhf sweep",
+        description="Many trainings over models, sets, radii, seeds and data regimes, into one table of results.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
+    parser.add_argument("--output", default="runs/sweep", help="folder of the results (default: %(default)s)")
+    parser.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)")
+    parser.add_argument("--cache", help="folder of frozen features (default: beside the fetched models)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    options = parser.parse_args(argv)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
+    from .features import FeatureCache, default_cache
+    from .sweep_plan import read_sweep
+
+    config, text = read_sweep(options.config, data=options.data)
+    cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
+    if options.dry_run:
+        return _show_plan(config, Path(options.output), cache)
+    return _run(config, text, Path(options.output), cache, options.jobs)
+
+
+def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .results import TABLE
+    from .sweep import Sweep
+
+    console = Console(stderr=True, emoji=False)
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    prepared = Sweep(config, text, folder, cache=cache)
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+        bar = progress.add_task("sweep", total=None, note="")
+
+        def report(done: int, planned: int, failed: int, note: str) -> None:
+            shown = f"{failed} failed; last: {note}" if failed and note else f"{failed} failed" if failed else note
+            progress.update(bar, completed=done, total=planned, note=shown[:100])
+
+        counts = prepared.run(jobs=jobs, report=report)
+    console.print(
+        f"{counts['done']} trainings done, {counts['before']} were done before, {counts['failed']} failed: "
+        f"{folder / TABLE}",
+        soft_wrap=True,
+    )
+    return 1 if counts["failed"] else 0
+
+
+def _show_plan(config: Any, folder: Path, cache: Any) -> int:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from .sweep import planned
+
+    rows = planned(config, folder, cache=cache)
+    total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))
+    table = Table(title=f"{total} trainings, {done} of them done", box=SIMPLE_HEAD)
+    for name in ("model", "regime", "ambiguity", "trainings", "done"):
+        table.add_column(name, justify="right" if name in ("trainings", "done") else "left")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    Console(emoji=False).print(table)  # ":tv:" is a television
+    return 0

@@ -1,0 +1,228 @@
+"""What every run of a sweep shares: pairs, suites, held-out prompts and frozen features, prepared once."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .builtin import write_corpus
+from .checkpoints import write_folder
+from .config import ConfigError
+from .data import Pair, find_files, length_baseline, read_pairs
+from .evaluate import rows_by
+from .features import FeatureCache, load_backbone
+from .geometry import GEOMETRIES
+from .intervals import cluster_count
+from .ledger import AdversaryLedger
+from .regimes import Groups, Selection
+from .results import questions, write_pairs_table
+from .selection import load_suites, split_by_prompt
+from .sweep_plan import HeadModel, SweepConfig
+
+TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
+Margins = dict[str, NDArray[np.float64]]
+"""By suite, ``(pairs,)``."""
+
+
+class Judged(NamedTuple):
+    """What a training leaves: margins by iterate, what the adversary did to which pairs, and how it ran."""
+
+    margins: dict[str, Margins]
+    selection: Selection
+    ledger: AdversaryLedger
+    steps: int
+    seconds: float
+    effective_sample_size: float
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class SuiteRows:
+    """A suite: where its pairs stand, and what is known of each of its groups before any model is judged.
+
+    Attributes:
+        origin: The training file, or the suite's own.
+        rows: Positions there, ``(pairs,)``.
+        groups: Positions in the suite by category; "" is the whole suite.
+        clusters: Independent units of each group.
+        longer: Accuracy of the rule "the longer answer wins" in each group.
+    """
+
+    origin: str
+    rows: NDArray[np.int64]
+    groups: dict[str, NDArray[np.intp]]
+    clusters: dict[str, int]
+    longer: dict[str, float]
+
+
+@dataclass(frozen=True)
+class HeadFeatures:
+    """Files of frozen features: of the answers by origin, and of the training file's prompts where they are needed."""
+
+    answers: dict[str, Path]
+    prompts: Path | None
+
+
+@dataclass(frozen=True)
+class SweepContext:
+    """What a worker needs to carry out any training of the sweep.
+
+    Attributes:
+        folder: Of the results.
+        config: The sweep.
+        files: The training file and the suites' files, by name.
+        hashes: Their SHA-256.
+        groups: Of all pairs of the training file, in its order.
+        train: Positions in that file of the pairs in train.parquet.
+        validation: Positions of the pairs held out of every run.
+        suites: By name.
+        features: By name of the model; heads only.
+        version: Of this package.
+        revision: Its commit, "" where it is no checkout.
+    """
+
+    folder: Path
+    config: SweepConfig
+    files: dict[str, Path]
+    hashes: dict[str, str]
+    groups: Groups
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    suites: dict[str, SuiteRows]
+    features: dict[str, HeadFeatures]
+    version: str
+    revision: str
+
+    def suites_of(self, regime: str) -> dict[str, SuiteRows]:
+        """The suites that runs of this regime are judged on."""
+        return {
+            name: suite
+            for name, suite in self.suites.items()
+            if not name.startswith(LEFT_OUT) or name == LEFT_OUT + regime
+        }
+
+
+def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepContext:
+    """Read the data, hold validation prompts out, write train.parquet and suites/, have the features ready.
+
+    Raises:
+        DataError, ModelError: Files or models that cannot be used.
+        ConfigError: A regime that does not fit the data.
+    """
+    files = _files(config, folder)
+    source = read_pairs(files[TRAIN])
+    pairs, groups = source.pairs, Groups.of(source.pairs)
+    for name, regime in config.regimes.items():
+        regime.check(name, groups)
+    train, validation = _held_out(pairs, config.validation_share)
+    suites, records = load_suites({name: files[name] for name in files if name != TRAIN}, eval_pairs=config.eval_pairs)
+    if clash := [name for name in suites if name == VALIDATION or name.startswith(LEFT_OUT)]:
+        raise ConfigError(f"a suite is called {clash[0]!r}, a name that sweeps give themselves: rename its file")
+    rows = {name: suite_rows(name, np.arange(len(judged)), judged) for name, judged in suites.items()}
+    rows |= _own_suites(config, pairs, groups, validation)
+    (folder / "suites").mkdir(exist_ok=True)
+    write_pairs_table(folder / "train.parquet", [pairs[row] for row in train])
+    origins = {TRAIN: pairs, **suites}
+    for name, suite in rows.items():
+        write_pairs_table(folder / "suites" / f"{name}.parquet", [origins[suite.origin][row] for row in suite.rows])
+    return SweepContext(
+        folder=folder,
+        config=config,
+        files=files,
+        hashes={TRAIN: source.sha256} | {name: record["sha256"] for name, record in records.items()},
+        groups=groups,
+        train=train,
+        validation=validation,
+        suites=rows,
+        features=_features(config, origins, cache),
+        version=metadata.version("robust-rlhf"),
+        revision=_revision(),
+    )
+
+
+def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> SuiteRows:
+    """A suite of the ``pairs`` that stand at ``rows`` of ``origin``."""
+    groups = {"": np.arange(len(pairs)), **rows_by(pairs, "category")}
+    shared = np.array([question or None for question in questions(pairs)], dtype=object)
+    longer = np.array([length_baseline(pair) for pair in pairs])
+    return SuiteRows(
+        origin,
+        rows,
+        groups,
+        {name: cluster_count(list(shared[members]), len(members)) for name, members in groups.items()},
+        {name: float(longer[members].mean()) for name, members in groups.items()},
+    )
+
+
+def _files(config: SweepConfig, folder: Path) -> dict[str, Path]:
+    place = Path(config.data)
+    if config.data == "builtin":
+        place = folder / "data"
+        if not place.exists():
+            write_folder(place, lambda partial: write_corpus(partial, **config.builtin))
+    train, suites = find_files(place)
+    return {TRAIN: train, **suites}
+
+
+def _held_out(pairs: Sequence[Pair], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of training and validation pairs, the same for every run: runs are compared on the latter."""
+    held_out = {pair.id for pair in split_by_prompt(pairs, share=share, seed=0)[1]}
+    mask = np.array([pair.id in held_out for pair in pairs])
+    if mask.all():
+        raise ConfigError(f"validation_share {share:g} leaves no training pair: lower it")
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _own_suites(
+    config: SweepConfig, pairs: Sequence[Pair], groups: Groups, validation: NDArray[np.int64]
+) -> dict[str, SuiteRows]:
+    """The suites taken from the training file: held-out prompts, and what each partial regime leaves out."""
+    rows = {VALIDATION: validation} if len(validation) else {}
+    used = {cell.regime for cell in config.cells}
+    rows |= {
+        LEFT_OUT + name: np.flatnonzero(~regime.keeps(groups))
+        for name, regime in config.regimes.items()
+        if name in used and regime.is_partial
+    }
+    found = {name: [pairs[row] for row in where] for name, where in rows.items()}
+    return {name: suite_rows(TRAIN, rows[name], members) for name, members in found.items() if members}
+
+
+def _features(
+    config: SweepConfig, origins: Mapping[str, Sequence[Pair]], cache: FeatureCache
+) -> dict[str, HeadFeatures]:
+    """Features of every head model in use; prompts only where a set has their geometry."""
+    found: dict[str, HeadFeatures] = {}
+    for name in dict.fromkeys(cell.model for cell in config.cells):
+        model = config.models[name]
+        if isinstance(model, HeadModel):
+            train = origins[TRAIN]
+            backbone = load_backbone(model.model, max_length=model.max_length, train=train, dtype=model.dtype)
+            answers = {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()}
+            specs = [cell.ambiguity for cell in config.cells if cell.model == name]
+            geometric = any(f"{kind}:" in spec for spec in specs for kind in GEOMETRIES)
+            found[name] = HeadFeatures(answers, cache.prompts(backbone, train, name=TRAIN) if geometric else None)
+    return found
+
+
+def _revision() -> str:
+    """The commit this package stands at, with "-changed" where its files are not those; "" without one."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)  # not a copy inside somebody's repository
+    return _git("describe", "--always", "--dirty=-changed", "--exclude=*") if tracked else ""
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,239 @@
+"""One training of a sweep: carried out, judged, and left in the results folder with its identity as name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from dro_core import CVaR, robust_loss
+
+from .evaluate import TAIL
+from .full_runs import train_full
+from .geometry import COLUMN
+from .head_only import HeadData, HeadRun, train_head
+from .regimes import Selection, flips
+from .results import read_training, write_arrays, write_training
+from .reweighting import parse_reweighting
+from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
+from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
+
+_ENGINE = 1  # part of every identity: raise it when the same settings give other results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: "" or what went wrong."""
+
+    training: str
+    error: str = ""
+
+
+def identity(cell: Cell, context: SweepContext) -> str:
+    """Twelve hexadecimal digits for everything that decides the result of a training."""
+    config, model = context.config, context.config.models[cell.model]
+    decisive: dict[str, Any] = {
+        "engine": _ENGINE,
+        "cell": asdict(cell),
+        "model": {type(model).__name__: asdict(model)},
+        "regime": asdict(config.regimes[cell.regime]),
+        "validation_share": config.validation_share,
+        "eval_pairs": config.eval_pairs,
+        "files": context.hashes,
+    }
+    if isinstance(model, HeadModel):
+        # A head run keeps every iterate; its features are named by the fingerprint of weights, tokens and texts.
+        decisive["cell"].pop("final")
+        decisive |= {
+            "head": asdict(config.head),
+            "features": {origin: file.name for origin, file in context.features[cell.model].answers.items()},
+        }
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_done(folder: Path, training: str) -> bool:
+    """Whether a training finished; one that failed is tried again."""
+    rows = read_training(folder, training)
+    return bool(rows) and all(row["status"] == "done" for row in rows)
+
+
+def run_training(cell: Cell, context_file: Path) -> Outcome:
+    """Carry out and judge one training; whatever goes wrong is kept as its result."""
+    context = _context(context_file)
+    training = identity(cell, context)
+    try:
+        judged = _judge(cell, context, training)
+        rows = [
+            {**_settings(cell, context, judged), **_ending(judged, "done"), "run": f"{training}-{final}", **record}
+            for final, margins in judged.margins.items()
+            for record in _records(margins, context.suites_of(cell.regime), final)
+        ]
+        _keep(context.folder, training, judged)
+    except Exception as error:  # the other runs of the sweep do not depend on it
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        rows = [_failure(cell, context, training, final, text) for final in cell.final]
+        write_training(context.folder, training, rows)
+        return Outcome(training, text)
+    write_training(context.folder, training, rows)
+    return Outcome(training)
+
+
+def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadData, Selection, NDArray[np.float64]]:
+    """Train the head of a cell; also what it was trained on, and the scale ``(width,)`` of its features."""
+    data, selection, scale = head_data(cell, context)
+    spec = cell.ambiguity.removeprefix(ADAPTIVE)
+    run = train_head(
+        data,
+        parse_reweighting(spec),
+        context.config.head,
+        batch_size=cell.batch_size,
+        learning_rate=cell.learning_rate,
+        epochs=cell.epochs,
+        seed=cell.seed,
+        adaptive=spec != cell.ambiguity,
+    )
+    return run, data, selection, scale
+
+
+def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, NDArray[np.float64]]:
+    """The training and validation pairs of a cell as differences of features.
+
+    Every coordinate is divided by the root mean square it has over the training pairs of the run, so that one learning
+    rate suits all of them. Wrong labels turn the sign, of validation pairs too: nobody has clean ones to choose by.
+    """
+    regime, files = context.config.regimes[cell.regime], context.features[cell.model]
+    selection = regime.select(context.groups.take(context.train), seed=cell.seed)
+    rows = context.train[selection.rows]
+    held_out = context.validation[regime.keeps(context.groups.take(context.validation))]
+    differences = _differences(files.answers[TRAIN])
+    train, validation = differences[rows], differences[held_out]
+    scale = np.sqrt(np.mean(train**2, axis=0))
+    scale[scale == 0] = 1.0
+    wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
+    groups = context.groups.take(rows)
+    columns: dict[str, Any] = {"source": groups.sources, "category": groups.categories}
+    if files.prompts is not None:
+        columns[COLUMN] = np.load(files.prompts, mmap_mode="r")[rows]
+    data = HeadData(
+        differences=train / scale * np.where(selection.flipped, -1.0, 1.0)[:, None],
+        columns=columns,
+        validation=validation / scale * np.where(wrong, -1.0, 1.0)[:, None],
+        validation_categories=context.groups.categories[held_out],
+    )
+    return data, selection, scale
+
+
+def _judge(cell: Cell, context: SweepContext, training: str) -> Judged:
+    model = context.config.models[cell.model]
+    if isinstance(model, FullModel):
+        return train_full(cell, model, context, context.folder / "full" / training)
+    run, _, selection, scale = head_run(cell, context)
+    files = context.features[cell.model].answers
+    margins = {
+        final: {
+            name: _differences(files[suite.origin])[suite.rows] @ (weights / scale)
+            for name, suite in context.suites_of(cell.regime).items()
+        }
+        for final, weights in run.iterates.items()
+    }
+    return Judged(
+        margins=margins,
+        selection=selection,
+        ledger=run.ledger,
+        steps=run.steps,
+        seconds=run.seconds,
+        effective_sample_size=run.effective_sample_size,
+        batch_size=cell.batch_size,
+        learning_rate=cell.learning_rate,
+    )
+
+
+def _records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> list[dict[str, Any]]:
+    """The numbers of one run, by suite and category."""
+    return [
+        {"final": final, "suite": name, "category": category, **_record(margins[name][rows], suite, category)}
+        for name, suite in suites.items()
+        for category, rows in suite.groups.items()
+    ]
+
+
+def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> dict[str, Any]:
+    losses = np.logaddexp(0.0, -margins)
+    return {
+        "pairs": len(margins),
+        "clusters": suite.clusters[category],
+        "accuracy": float(np.mean(margins > 0)),
+        "mean_loss": float(losses.mean()),
+        "cvar_loss": float(robust_loss(losses, CVaR(alpha=TAIL))),
+        "longer_wins": suite.longer[category],
+    }
+
+
+def _settings(cell: Cell, context: SweepContext, judged: Judged) -> dict[str, Any]:
+    return {
+        "model": cell.model,
+        "ambiguity": cell.ambiguity,
+        "regime": cell.regime,
+        "seed": cell.seed,
+        "batch_size": judged.batch_size,
+        "learning_rate": judged.learning_rate,
+        "train_pairs": len(judged.selection.rows),
+        "label_noise": context.config.regimes[cell.regime].label_noise,
+        "version": context.version,
+        "revision": context.revision,
+    }
+
+
+def _ending(judged: Judged, status: str) -> dict[str, Any]:
+    return {
+        "steps": judged.steps,
+        "seconds": judged.seconds,
+        "status": status,
+        "error": "",
+        "effective_sample_size": judged.effective_sample_size,
+    }
+
+
+def _failure(cell: Cell, context: SweepContext, training: str, final: str, text: str) -> dict[str, Any]:
+    settings = asdict(cell) | {"label_noise": context.config.regimes[cell.regime].label_noise, "final": final}
+    settings.pop("epochs")
+    versions = {"version": context.version, "revision": context.revision}
+    ending = {"status": "failed", "error": text, "suite": "", "category": ""}
+    return {"run": f"{training}-{final}", **settings, **versions, **ending}
+
+
+def _keep(folder: Path, training: str, judged: Judged) -> None:
+    """Margins and weights; the rows come last, because they say that the training is done."""
+    for final, margins in judged.margins.items():
+        arrays = {name: values.astype(np.float32) for name, values in margins.items()}
+        write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
+    ledger = judged.ledger
+    write_arrays(
+        folder / "weights" / f"{training}.npz",
+        rows=judged.selection.rows.astype(np.int32),
+        multiplier=ledger.mean_multiplier().astype(np.float32),
+        visits=ledger.visits.astype(np.int32),
+        last_loss=ledger.last_loss.astype(np.float32),
+        flipped=judged.selection.flipped,
+    )
+
+
+@lru_cache(maxsize=1)
+def _context(file: Path) -> SweepContext:
+    return joblib.load(file)
+
+
+@lru_cache(maxsize=16)
+def _differences(file: Path) -> NDArray[np.float64]:
+    """Features of chosen minus rejected answers, ``(pairs, width)``; once per worker."""
+    answers = np.load(file, mmap_mode="r")
+    return answers[0].astype(np.float64) - answers[1]

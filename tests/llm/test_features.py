@@ -1,0 +1,91 @@
+"""Frozen features against the model asked one text at a time, and a cache that notices what changed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from llm.builtin import generate
+from llm.encoding import encode_pairs
+from llm.features import FeatureCache, load_backbone, pair_features, prompt_features
+from llm.models import ModelError
+
+PAIRS = generate(12, seed=1)
+LENGTH = 32
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("tiny", max_length=LENGTH, train=PAIRS)
+
+
+def alone(backbone, ids):
+    """Mean of the last hidden states of one sequence, without padding."""
+    with torch.no_grad():
+        hidden = backbone.model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids))).last_hidden_state
+    return hidden[0].mean(dim=0).numpy()
+
+
+def test_features_are_the_mean_states_of_each_text_alone(backbone):
+    found = pair_features(backbone, PAIRS)
+    encoded = encode_pairs(PAIRS, backbone.tokenizer, max_length=LENGTH)
+    for row in range(len(PAIRS)):
+        np.testing.assert_allclose(found.chosen[row], alone(backbone, encoded[row]["chosen"]), atol=2e-5)
+        np.testing.assert_allclose(found.rejected[row], alone(backbone, encoded[row]["rejected"]), atol=2e-5)
+
+
+def test_prompts_keep_their_end(backbone):
+    long = replace(PAIRS[0], prompt=({"role": "user", "content": "beginning " * 60 + "end"},))
+    longer = replace(
+        PAIRS[0], prompt=({"role": "user", "content": "another beginning " * 60 + "beginning " * 60 + "end"},)
+    )
+    first, second, other = prompt_features(backbone, [long, longer, PAIRS[1]])
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert not np.allclose(first, other, atol=1e-3)
+
+
+def test_an_untrained_backbone_is_the_same_every_time(backbone):
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    again = load_backbone("tiny", max_length=LENGTH, train=PAIRS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert again.fingerprint(PAIRS) == backbone.fingerprint(PAIRS)
+
+
+def test_the_cache_is_used_until_something_it_depends_on_changes(backbone, tmp_path):
+    cache = FeatureCache(tmp_path)
+    file = cache.pairs(backbone, PAIRS, name="x")
+    np.testing.assert_array_equal(np.load(file), np.stack(pair_features(backbone, PAIRS)))
+    written = file.stat().st_mtime_ns
+    assert cache.pairs(backbone, PAIRS, name="x") == file
+    assert file.stat().st_mtime_ns == written
+    others = {
+        cache.pairs(replace(backbone, max_length=LENGTH - 1), PAIRS, name="x"),
+        cache.pairs(backbone, PAIRS[::-1], name="x"),
+        cache.pairs(load_backbone("tiny", max_length=LENGTH, train=generate(9, seed=2)), PAIRS, name="x"),
+        cache.prompts(backbone, PAIRS, name="x"),
+    }
+    assert len(others | {file}) == 5
+
+
+def test_one_changed_weight_invalidates_the_cache(tmp_path):
+    backbone = load_backbone("tiny", max_length=LENGTH, train=PAIRS)
+    cache = FeatureCache(tmp_path)
+    before = cache.pairs(backbone, PAIRS, name="x")
+    with torch.no_grad():
+        list(backbone.model.parameters())[-1].view(-1)[0] += 1.0
+    after = cache.pairs(backbone, PAIRS, name="x")
+    assert after != before
+    assert not np.array_equal(np.load(after), np.load(before))
+
+
+def test_a_cache_that_does_not_compute_only_names_the_file(backbone, tmp_path):
+    file = FeatureCache(tmp_path, computes=False).pairs(backbone, PAIRS, name="x")
+    assert not file.exists()
+    assert FeatureCache(tmp_path).pairs(backbone, PAIRS, name="x") == file
+
+
+def test_a_model_that_is_not_there_is_refused():
+    with pytest.raises(ModelError, match="cannot load a model"):
+        load_backbone("no/such-folder", max_length=LENGTH)
