@@ -25,9 +25,10 @@ from .features import FeatureCache
 from .matching import effective_share, matched_radius, sampled_batches
 from .results import read_training, write_results
 from .reweighting import parse_reweighting
+from .shift import write_shifts
 from .sweep_data import SweepContext, prepare
 from .sweep_plan import ADAPTIVE, Cell, HeadModel, SweepConfig
-from .sweep_runs import Outcome, head_run, identity, is_done, run_training
+from .sweep_runs import Outcome, head_run, identity, is_done, record_failure, run_training
 from .tables import write_text
 
 Report = Callable[[int, int, int, str], None]
@@ -50,15 +51,18 @@ class Sweep:
         self.context = prepare(config, folder, cache=cache)
         write_text(folder / "sweep.yaml", text)
 
-    def matched(self, report: Report) -> list[Cell]:
-        """The trainings, with a radius where ``?@`` asks for one."""
-        cells = self.context.config.cells
-        matcher = _Matcher(self.context)
-        resolved: list[Cell] = []
+    def matched(self, report: Report) -> tuple[list[Cell], dict[Cell, Exception]]:
+        """The trainings, with a radius where ``?@`` asks for one; and why there is none for the others."""
+        cells, matcher = self.context.config.cells, _Matcher(self.context)
+        resolved: dict[Cell, None] = {}
+        unmatched: dict[Cell, Exception] = {}
         for number, cell in enumerate(cells):
-            report(number, len(cells), 0, f"matching {cell.ambiguity}")
-            resolved.append(matcher.resolve(cell))
-        return list(dict.fromkeys(resolved))
+            report(number, len(cells), len(unmatched), f"matching {cell.ambiguity}")
+            try:
+                resolved[matcher.resolve(cell)] = None
+            except Exception as error:  # the others do not depend on it
+                unmatched[cell] = error
+        return list(resolved), unmatched
 
     def pending(self, cells: Iterable[Cell]) -> list[Cell]:
         """The trainings that are not done yet."""
@@ -71,9 +75,15 @@ class Sweep:
             How many trainings are ``done`` and ``failed``, and how many were done ``before``.
         """
         with _one_thread():
-            cells = self.matched(report)
+            if self.context.config.shift_budget:
+                report(0, len(self.context.config.cells), 0, "comparing prompts")
+                write_shifts(self.context)
+            cells, unmatched = self.matched(report)
+        for cell, error in unmatched.items():
+            record_failure(cell, self.context, error)
         pending = self.pending(cells)
-        counts = Counter(before=len(cells) - len(pending), done=0, failed=0)
+        counts = Counter(before=len(cells) - len(pending), done=0, failed=len(unmatched))
+        cells += unmatched
         try:
             for outcome in self._outcomes(pending, jobs):
                 counts["failed" if outcome.error else "done"] += 1

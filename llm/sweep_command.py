@@ -28,9 +28,12 @@ def sweep(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
+    from transformers.utils.logging import disable_progress_bar
+
     from .features import FeatureCache, default_cache
     from .sweep_plan import read_sweep
 
+    disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
     config, text = read_sweep(options.config, data=options.data)
     cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
     if options.dry_run:

@@ -65,10 +65,10 @@ class SuiteRows:
 
 @dataclass(frozen=True)
 class HeadFeatures:
-    """Files of frozen features: of the answers by origin, and of the training file's prompts where they are needed."""
+    """Files of frozen features by origin: of answers, and of prompts where they are needed."""
 
     answers: dict[str, Path]
-    prompts: Path | None
+    prompts: dict[str, Path]
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,14 @@ def _features(
     for name in dict.fromkeys(cell.model for cell in config.cells):
         model = config.models[name]
         if isinstance(model, HeadModel):
-            train = origins[TRAIN]
-            backbone = load_backbone(model.model, max_length=model.max_length, train=train, dtype=model.dtype)
-            answers = {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()}
+            backbone = load_backbone(model.model, max_length=model.max_length, train=origins[TRAIN], dtype=model.dtype)
             specs = [cell.ambiguity for cell in config.cells if cell.model == name]
             geometric = any(f"{kind}:" in spec for spec in specs for kind in GEOMETRIES)
-            found[name] = HeadFeatures(answers, cache.prompts(backbone, train, name=TRAIN) if geometric else None)
+            asked = list(origins) if config.shift_budget else [TRAIN] if geometric else []
+            found[name] = HeadFeatures(
+                {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()},
+                {origin: cache.prompts(backbone, origins[origin], name=origin) for origin in asked},
+            )
     return found
 
 

@@ -88,6 +88,7 @@ class SweepConfig:
         builtin: What ``llm.builtin.write_corpus`` is told.
         validation_share: Share of the training prompts held out of every run.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
+        shift_budget: Whether to write shift.json: how far the prompts of each suite lie from the training prompts.
     """
 
     data: str
@@ -99,6 +100,7 @@ class SweepConfig:
     builtin: dict[str, Any] = field(default_factory=dict)
     validation_share: float = 0.1
     eval_pairs: int | None = None
+    shift_budget: bool = False
 
 
 def sweep_folder() -> Path:
@@ -152,6 +154,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
         builtin=dict(settings.get("builtin", {})),
         validation_share=share,
         eval_pairs=settings.get("eval_pairs"),
+        shift_budget=bool(settings.get("shift_budget", False)),
     )
 
 

@@ -79,12 +79,17 @@ def run_training(cell: Cell, context_file: Path) -> Outcome:
         ]
         _keep(context.folder, training, judged)
     except Exception as error:  # the other runs of the sweep do not depend on it
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        rows = [_failure(cell, context, training, final, text) for final in cell.final]
-        write_training(context.folder, training, rows)
-        return Outcome(training, text)
+        return record_failure(cell, context, error)
     write_training(context.folder, training, rows)
     return Outcome(training)
+
+
+def record_failure(cell: Cell, context: SweepContext, error: Exception) -> Outcome:
+    """Keep what went wrong as the result of a training."""
+    training, text = identity(cell, context), f"{type(error).__name__}: {' '.join(str(error).split())}"
+    rows = [_failure(cell, context, training, final, text) for final in cell.final]
+    write_training(context.folder, training, rows)
+    return Outcome(training, text)
 
 
 def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadData, Selection, NDArray[np.float64]]:
@@ -121,8 +126,8 @@ def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, N
     wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
     groups = context.groups.take(rows)
     columns: dict[str, Any] = {"source": groups.sources, "category": groups.categories}
-    if files.prompts is not None:
-        columns[COLUMN] = np.load(files.prompts, mmap_mode="r")[rows]
+    if TRAIN in files.prompts:
+        columns[COLUMN] = np.load(files.prompts[TRAIN], mmap_mode="r")[rows]
     data = HeadData(
         differences=train / scale * np.where(selection.flipped, -1.0, 1.0)[:, None],
         columns=columns,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from llm.data import read_pairs
 from llm.features import FeatureCache
 from llm.results import read_margins, read_results, read_suite, read_training_pairs, read_weights
 from llm.sweep import Sweep, planned
@@ -135,6 +136,15 @@ def test_a_matched_set_has_the_effective_size_of_its_reference(finished):
     assert sizes[matched] == pytest.approx(sizes["tv:0.2"], rel=0.03)
 
 
+def test_a_match_that_cannot_be_had_fails_alone(cache, tmp_path):
+    settings = {**SETTINGS, "grid": {"ambiguity": ["erm", "tv:?,max_ratio=2@ess=0.1"], "seeds": 2}}
+    _, counts = swept(tmp_path, cache, settings=settings)
+    assert counts == {"before": 0, "done": 2, "failed": 2}
+    failed = read_results(tmp_path).table.query("status == 'failed'")
+    assert set(failed["ambiguity"]) == {"tv:?,max_ratio=2@ess=0.1"}
+    assert failed["error"].str.contains("reaches effective shares between").all()
+
+
 def test_a_second_start_repeats_only_what_failed(finished, cache):
     files = sorted(finished.folder.glob("runs/*.json"))
     before = {file.name: file.stat().st_mtime_ns for file in files}
@@ -184,6 +194,20 @@ def test_parallel_runs_equal_serial_ones_bit_for_bit(finished, cache, tmp_path):
     for run in set(tables[0]["run"]):
         one, other = (read_margins(tmp_path / jobs, run) for jobs in "12")
         assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_shifts_of_prompts_are_written_once_per_features(cache, tmp_path):
+    settings = {**SETTINGS, "shift_budget": True, "grid": {"ambiguity": "erm"}}
+    sweep, _ = swept(tmp_path, cache, settings=settings)
+    shifts = json.loads((tmp_path / "shift.json").read_text())["models"]["tiny"]
+    assert set(shifts) == {"id_test", "ood_reversed_length", "ood_shifted_mixture"}
+    prompts = {pair.prompt[-1]["content"] for pair in read_pairs(sweep.context.files["id_test"]).pairs}
+    assert shifts["id_test"]["prompts"] <= len(prompts)
+    for entry in shifts.values():
+        assert 0 <= entry["lower"] <= max(entry["estimate"], 0)
+    written = (tmp_path / "shift.json").stat().st_mtime_ns
+    swept(tmp_path, cache, settings=settings)
+    assert (tmp_path / "shift.json").stat().st_mtime_ns == written
 
 
 def test_a_plan_writes_nothing_and_computes_nothing(tmp_path, capsys):
