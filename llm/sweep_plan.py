@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import yaml
 
-from .config import ConfigError, Iterate, RewardConfig
+from .config import ConfigError, Iterate, Precision, RewardConfig
 from .head_only import HeadTraining
 from .matching import HOLE
 from .regimes import Regime, read_regime
@@ -32,6 +32,14 @@ class HeadModel:
     batch_size: int = 32
     learning_rate: float = 0.01
     epochs: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Precision):
+            raise ConfigError(f"dtype must be one of {', '.join(get_args(Precision))}, got {self.dtype!r}")
+        for name, least in (("max_length", 8), ("batch_size", 1), ("learning_rate", 0), ("epochs", 0)):
+            value = getattr(self, name)
+            if isinstance(value, str) or not (value >= least and value > 0):
+                raise ConfigError(f"{name} of a head must be a number, at least {least} and positive, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,9 @@ def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
         raise ConfigError(f"validation_share must lie in [0, 1), got {share}")
     if "best" in final and not share:
         raise ConfigError("the best iterate is chosen by validation pairs: set validation_share, or leave best out")
-    head = settings.get("head", {})
+    head, eval_pairs = settings.get("head", {}), settings.get("eval_pairs")
+    if eval_pairs is not None and not (isinstance(eval_pairs, int) and eval_pairs > 0):
+        raise ConfigError(f"eval_pairs must be a number of pairs, at least 1, got {eval_pairs!r}")
     _refuse_unknown("head", head, {f.name for f in fields(HeadTraining)})
     grids = settings.get("grid")
     grids = grids if isinstance(grids, list) else [grids]
@@ -153,7 +163,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
         head=HeadTraining(**head),
         builtin=dict(settings.get("builtin", {})),
         validation_share=share,
-        eval_pairs=settings.get("eval_pairs"),
+        eval_pairs=eval_pairs,
         shift_budget=bool(settings.get("shift_budget", False)),
     )
 

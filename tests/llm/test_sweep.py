@@ -136,6 +136,20 @@ def test_a_matched_set_has_the_effective_size_of_its_reference(finished):
     assert sizes[matched] == pytest.approx(sizes["tv:0.2"], rel=0.03)
 
 
+def test_an_interrupted_sweep_keeps_what_was_done_and_goes_on(cache, tmp_path):
+    sweep = Sweep(parse_sweep({**SETTINGS, "grid": {"seeds": 3}}), "", tmp_path, cache=FeatureCache(cache))
+
+    def impatient(done, planned, failed, note):
+        if not note.startswith("matching") and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(jobs=1, report=impatient)
+    assert set(read_results(tmp_path).table["seed"]) == {0, 1}
+    assert sweep.run(jobs=1, report=quiet) == {"before": 2, "done": 1, "failed": 0}
+    assert set(read_results(tmp_path).table["seed"]) == {0, 1, 2}
+
+
 def test_a_match_that_cannot_be_had_fails_alone(cache, tmp_path):
     settings = {**SETTINGS, "grid": {"ambiguity": ["erm", "tv:?,max_ratio=2@ess=0.1"], "seeds": 2}}
     _, counts = swept(tmp_path, cache, settings=settings)
@@ -238,6 +252,10 @@ def test_the_command_reports_failures_by_its_status(tmp_path, cache, capsys):
         ({"models": {}}, "models must be a mapping"),
         ({"models": {"x": {"kind": "half"}}}, "must say its kind, head"),
         ({"models": {"x": {"kind": "head"}}}, "lacks its model"),
+        ({"models": {"x": {"kind": "head", "model": "tiny", "dtype": "half"}}}, "dtype must be one of"),
+        ({"models": {"x": {"kind": "head", "model": "tiny", "epochs": "1e1"}}}, "epochs of a head must be a number"),
+        ({"models": {"x": {"kind": "full", "colour": 1}}}, "unknown setting 'colour'"),
+        ({"eval_pairs": 0}, "eval_pairs must be"),
         ({"grid": {"ambiguity": "tv:{radius}"}}, "asks for radii"),
         ({"grid": {"ambiguity": "nothing:1"}}, "unknown ambiguity"),
         ({"grid": {"ambiguity": "chi2:0.1@tv:0.2"}}, "needs one \\?"),
