@@ -133,11 +133,10 @@ class Focal(_Placeless):
 
     def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
         """Weights ``(n,)`` proportional to w."""
-        exact = losses.double()
+        exact = losses.double().clamp_min(1e-12)
         miss = -torch.expm1(-exact)
-        ratio = torch.where(miss > 0, exact / miss.clamp_min(1e-300), 1.0)
         # Relative to the largest: a power of tiny misses would underflow.
-        log_weights = self.gamma * miss.clamp_min(1e-300).log() + torch.log1p(self.gamma * torch.exp(-exact) * ratio)
+        log_weights = self.gamma * miss.log() + torch.log1p(self.gamma * torch.exp(-exact) * exact / miss)
         weights = torch.softmax(masses.double().log() + log_weights, dim=0)
         return weights.to(losses.dtype)
 

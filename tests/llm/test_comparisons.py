@@ -79,6 +79,11 @@ def test_focal_weights_give_the_gradient_of_the_focal_loss(gamma):
     torch.testing.assert_close(found / found.sum(), wanted / wanted.sum(), rtol=1e-6, atol=1e-12)
 
 
+def test_focal_weights_are_never_zero_even_for_losses_that_rounded_to_it():
+    losses = torch.tensor([0.0, -1e-9, 0.7, 3.0], dtype=torch.float64)
+    assert bool((reweighted(parse_reweighting("focal:2"), losses) > 0).all())
+
+
 def test_micro_batches_are_solved_one_by_one():
     losses = losses_of(7, 20)
     weights = reweighted(parse_reweighting("micro:8:tv:0.25"), losses)
