@@ -137,7 +137,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
     """Write a Parquet file of these columns through a temporary one; a value a row lacks is null."""
     partial = path.with_name(path.name + ".partial")
     schema = pa.schema(list(columns.items()))
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), partial)
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), partial, compression="zstd")
     partial.replace(path)
 
 
