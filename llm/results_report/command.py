@@ -1,0 +1,42 @@
+"""``robust-rlhf report RESULTS -o report.html``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .content import FAMILIES, build_content
+from .judge import SMALLEST_GROUP
+from .page import write_report
+
+
+def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
+    """Read the arguments, write the report, say where it is and what it found."""
+    parser.add_argument("results", help="results folder of a sweep")
+    parser.add_argument("-o", "--output", default="report.html", help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--inside", nargs="+", default=[], metavar="SUITE",
+        help="suites from the distribution of the training data (default: those called id...)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--smallest-group", type=int, default=SMALLEST_GROUP, metavar="N",
+        help="questions a category needs to count as the worst group (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--families", type=int, default=FAMILIES, metavar="N",
+        help="how many families of arms get the detailed sections (default: %(default)s)",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    from rich.console import Console
+
+    report = build_content(
+        options.results, inside=options.inside, smallest=options.smallest_group, families=options.families
+    )
+    page, folder = write_report(report, Path(options.output))
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    for note in report["notes"]:
+        console.print(f"note: {note}")
+    console.print(report["claims"][0]["text"])
+    console.print(f"{page} (figures and tables: {folder})")
+    return 0

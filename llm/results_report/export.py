@@ -1,0 +1,196 @@
+"""The main tables for papers (LaTeX, Markdown) and for other programs (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..tables import MISSING, bracket, percent
+from .claims import survives
+
+Record = Mapping[str, Any]
+
+
+class Table(NamedTuple):
+    """A table as text.
+
+    Attributes:
+        caption: One paragraph.
+        header: Column names, the first for the rows' names.
+        blocks: Heading (may be "") and rows of each family; a row has as many cells as the header.
+    """
+
+    caption: str
+    header: list[str]
+    blocks: list[tuple[str, list[list[str]]]]
+
+
+def columns_of(report: Record) -> list[tuple[str, str]]:
+    """Key and heading of every column of the main tables: suites, average, worst group."""
+    average = "average OOD" if report["inside"] else "average"
+    return [*((name, name) for name in report["suites"]), ("average", average), ("worst", "worst group")]
+
+
+def cell_of(arm: Record, column: str) -> Record | None:
+    """The record of an arm in a column of the main tables."""
+    return arm[column] if column in ("average", "worst") else arm["suites"][column]
+
+
+def seed_spread(entry: Record) -> float | None:
+    """Standard deviation over seeds; None with fewer than two.
+
+    >>> seed_spread({"by_seed": {"0": 0.7}}) is None, round(seed_spread({"by_seed": {"0": 0.7, "1": 0.8}}), 3)
+    (True, 0.071)
+    """
+    seeds = [value for value in entry["by_seed"].values() if value is not None]
+    return float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
+
+
+def accuracy_table(report: Record) -> Table:
+    """Accuracy with its interval and, in parentheses, the standard deviation over seeds."""
+    caption = (
+        "Accuracy in percent, mean over seeds, with 95 % intervals over test pairs (clustered by question) and, in "
+        "parentheses, the standard deviation over seeds where there are several."
+    )
+    return _table(report, caption, _accuracy_text, lambda arm: True, longer=True)
+
+
+def difference_table(report: Record) -> Table:
+    """Paired difference to plain training with its interval; a star where it stays after Holm's correction."""
+    tests = report["tests"]
+    caption = (
+        "Paired difference to plain training in points of accuracy, with 95 % intervals over test pairs (clustered by "
+        f"question). A star: p < 0.05 after Holm's correction for {tests['suites']} tests of suites, "
+        f"{tests['average']} of averages, {tests['worst']} of worst groups. The worst groups of two arms may "
+        "differ; their limits hold whichever they are."
+    )
+    return _table(report, caption, _difference_text, lambda arm: bool(arm["against"]), longer=False)
+
+
+def markdown(table: Table) -> str:
+    """A table in GitHub's Markdown, a heading row for each family."""
+    lines = [_bars(table.header), _bars(["---"] * len(table.header))]
+    for heading, rows in table.blocks:
+        if heading:
+            lines.append(_bars([f"**{_escaped(heading)}**", *[""] * (len(table.header) - 1)]))
+        lines += [_bars([_escaped(cell) for cell in row]) for row in rows]
+    return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
+
+
+def latex(table: Table, label: str) -> str:
+    """A table in LaTeX; needs the packages booktabs and, for more than one page, longtable."""
+    columns = "l" + "r" * (len(table.header) - 1)
+    parts = [
+        r"% needs \usepackage{booktabs,longtable}",
+        rf"\begin{{longtable}}{{{columns}}}",
+        rf"\caption{{{_tex(table.caption)}}}\label{{tab:{label}}}\\",
+        r"\toprule",
+        " & ".join(_tex(name) for name in table.header) + r" \\",
+        r"\midrule",
+        r"\endhead",
+    ]
+    for number, (heading, rows) in enumerate(table.blocks):
+        if number:
+            parts.append(r"\midrule")
+        if heading:
+            parts.append(rf"\multicolumn{{{len(table.header)}}}{{l}}{{\textit{{{_tex(heading)}}}}} \\")
+        parts += [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
+    return "\n".join([*parts, r"\bottomrule", r"\end{longtable}", ""])
+
+
+def tidy(report: Record) -> list[dict[str, Any]]:
+    """One row per arm and column, with everything the main tables show."""
+    rows = []
+    for arm in report["arms"]:
+        for column, _ in columns_of(report):
+            entry = cell_of(arm, column)
+            if entry is None:
+                continue
+            difference = entry["difference"] or {}
+            rows.append(
+                {
+                    **arm["settings"],
+                    "ambiguity": arm["ambiguity"],
+                    "column": column,
+                    "group": entry.get("name", ""),
+                    **{name: entry[name] for name in ("accuracy", "low", "high")},
+                    "seeds": len(entry["by_seed"]),
+                    "seed_deviation": seed_spread(entry),
+                    **{name: difference.get(name) for name in ("difference", "p", "p_holm", "outcome")},
+                    "difference_low": difference.get("low"),
+                    "difference_high": difference.get("high"),
+                    "versions": "; ".join(arm["versions"]),
+                }
+            )
+    return rows
+
+
+def csv_text(rows: Sequence[Record]) -> str:
+    """Rows as CSV with the fields of all of them; None becomes an empty cell."""
+    text = io.StringIO()
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dict(row) for row in rows)
+    return text.getvalue()
+
+
+def _table(report: Record, caption: str, text: Any, kept: Any, *, longer: bool) -> Table:
+    columns = columns_of(report)
+    blocks = []
+    for family in report["families"]:
+        arms = [report["arms"][number] for number in family["arms"]]
+        rows = [[arm["ambiguity"], *(text(cell_of(arm, column)) for column, _ in columns)] for arm in arms if kept(arm)]
+        if rows:
+            blocks.append((family["label"], rows))
+    if longer:
+        facts = [percent(fact["longer_wins"]) for fact in report["suites"].values()]
+        blocks.append(("", [["longer wins", *facts, percent(report["longer_average"]), MISSING]]))
+    return Table(caption, ["arm", *(heading for _, heading in columns)], blocks)
+
+
+def _accuracy_text(entry: Record | None) -> str:
+    if entry is None:
+        return MISSING
+    spread = seed_spread(entry)
+    limits = "" if entry["low"] is None else f" {bracket(entry['low'], entry['high'])}"
+    return f"{percent(entry['accuracy'])}{limits}" + ("" if spread is None else f" ({percent(spread)})")
+
+
+def _difference_text(entry: Record | None) -> str:
+    difference = entry and entry["difference"]
+    if not difference:
+        return MISSING
+    star = "*" if survives(difference) else ""
+    limits = bracket(difference["low"], difference["high"], sign="+")
+    return f"{percent(difference['difference'], sign='+')}{star} {limits}"
+
+
+def _bars(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\|*_<":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--", "\N{MIDDLE DOT}": r"$\cdot$", "\N{HORIZONTAL ELLIPSIS}": r"\dots{}",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    r"""Text with LaTeX's special signs escaped.
+
+    >>> print(_tex("ood_hhh, 50 %"))
+    ood\_hhh, 50 \%
+    """
+    return "".join(_TEX.get(sign, sign) for sign in " ".join(text.split()))

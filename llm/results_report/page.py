@@ -1,0 +1,119 @@
+"""Writing the report: one page, and every figure and table beside it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from markupsafe import escape as escape_html
+
+from ..checkpoints import write_json
+from ..tables import bracket, decimals, p_text, percent, write_text
+from . import detail_figures, figures
+from .claims import ROLES, survives
+from .drawing import Drawing, standalone
+from .export import accuracy_table, cell_of, columns_of, csv_text, difference_table, latex, markdown, seed_spread, tidy
+from .weights import FACTORS
+
+_FIGURES = {
+    "trade_off": figures.trade_off,
+    "radius": figures.radius_curves,
+    "sample_size": figures.sample_size,
+    "side": figures.side_by_side,
+    "weights": detail_figures.weight_figures,
+    "calibration": detail_figures.calibration_figures,
+    "tails": detail_figures.tail_figures,
+    "shifts": detail_figures.shift_figures,
+}
+
+
+def draw(report: Mapping[str, Any]) -> dict[str, list[Drawing]]:
+    """All figures of a report, by section."""
+    return {section: build(report) for section, build in _FIGURES.items()}
+
+
+def write_report(report: Mapping[str, Any], output: str | Path) -> list[Path]:
+    """Write the page and, in a folder beside it, the figures (SVG, CSV), tables (LaTeX, Markdown, CSV) and numbers.
+
+    The page needs no other file. The folder is called after the page, ``report_files`` beside ``report.html``, and is
+    replaced as a whole: nothing of an earlier report stays in it.
+
+    Args:
+        report: As from ``build_content``.
+        output: The page, a .html file.
+
+    Returns:
+        The page and the folder.
+
+    Raises:
+        ValueError: ``output`` is no .html file, or the folder beside it holds what no report has written.
+    """
+    output = Path(output)
+    if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
+        raise ValueError(f"The report is a page, so {output} should end in .html and be no folder.")
+    drawings = draw(report)
+    page = _page(report, drawings)  # before anything is written: a failure leaves an earlier report as it is
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = _fresh_folder(output.with_name(f"{output.stem}_files"))
+    for drawing in (one for section in drawings.values() for one in section):
+        write_text(folder / f"{drawing.name}.svg", standalone(drawing.svg))
+        write_text(folder / f"{drawing.name}.csv", csv_text(drawing.rows))
+    for name, table in (("accuracy", accuracy_table(report)), ("difference", difference_table(report))):
+        write_text(folder / f"table-{name}.md", markdown(table))
+        write_text(folder / f"table-{name}.tex", latex(table, name))
+    write_text(folder / "arms.csv", csv_text(tidy(report)))
+    write_json(folder / "report.json", report)
+    write_text(output, page)
+    return [output, folder]
+
+
+def _fresh_folder(folder: Path) -> Path:
+    if folder.exists():
+        if not (folder / "report.json").is_file():
+            raise ValueError(
+                f"{folder} is in the way and was not written by a report: move it, or choose another name."
+            )
+        shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> str:
+    environment = Environment(
+        loader=PackageLoader("llm", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, breakable=_breakable, shortened=_cut
+    )
+    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    return environment.get_template("results.html.j2").render(
+        report=report,
+        css=Markup(css),
+        drawings=drawings,
+        svg=Markup,
+        columns=columns_of(report),
+        cell=cell_of,
+        spread=seed_spread,
+        survives=survives,
+        factors=FACTORS,
+        roles=ROLES,
+        flagged=len({version for arm in report["arms"] for version in arm["versions"]}) > 1,
+    )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may wrap after an underscore, comma, hyphen or slash."""
+    return Markup(re.sub(r"([_,/-])(?=\w)", r"\1<wbr>", str(escape_html(name))))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} [...]"
