@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .cli import Arguments, _one_sentence_errors, _parser, _suite_files
+from .cli import Arguments, _one_sentence_errors, _parser
 
 
 @_one_sentence_errors
@@ -46,9 +46,9 @@ def export(argv: Arguments) -> int:
     if options.eval_pairs is not None and options.eval_pairs < 1:
         raise ValueError("--eval-pairs must be at least 1")
     from .exporting import Judge, export_model
-    from .selection import load_suites
+    from .selection import load_suites, suite_files
 
-    files = _suite_files(options.suite)
+    files = suite_files(options.suite)
     done = export_model(
         options.model,
         Judge(options.to),
