@@ -32,12 +32,10 @@ class Fixed:
         self.tokenizer = tokenizer
 
     def __call__(self, model, encoded, *, samples):
-        draws = [np.random.default_rng(ids[0]) for ids in encoded]
-        return [
-            Answer(ids, [int(token) for token in draw.integers(2, 5, size=draw.integers(1, 5))], ended=True)
-            for ids, draw in zip(encoded, draws, strict=True)
-            for _ in range(samples)
-        ]
+        return [self._answer(ids, np.random.default_rng([ids[0], k])) for ids in encoded for k in range(samples)]
+
+    def _answer(self, ids, rng):
+        return Answer(ids, [int(token) for token in rng.integers(2, 5, size=rng.integers(1, 5))], ended=True)
 
     def text(self, answer):
         return self.tokenizer.decode(answer.ids)
