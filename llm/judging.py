@@ -51,7 +51,7 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
 
 def _loaded(name: str, options: Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, MarginOf]:
     loading: Any = {"trust_remote_code": options.trust_remote_code, "dtype": options.dtype}
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if not is_policy(name, trust_remote_code=options.trust_remote_code):
         model, tokenizer = load_reward_model(name, new_head=False, **loading)
         return cast(Any, model).to(device), tokenizer, reward_margins
