@@ -28,12 +28,6 @@ def is_complete(checkpoint: Path) -> bool:
     return True
 
 
-def read_marker(checkpoint: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Steps done and the log so far, of a complete checkpoint."""
-    record = json.loads((checkpoint / MARKER).read_text())
-    return record["global_step"], record["log_history"]
-
-
 def latest_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest complete checkpoint; half-written ones (a kill, a full disk) are removed."""
     found = {

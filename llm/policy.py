@@ -34,7 +34,7 @@ from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, on_main_process
 from .prompts import Prompt, read_prompts, subset
 from .rollouts import Sampling
-from .scorers import Scorer, load_scorer
+from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
 from .training import publish
 
@@ -168,6 +168,8 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
 
 def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> tuple[PolicyTrainer, dict[str, Any]]:
     """Load and check everything; nothing is written. Also what is to be said about the data."""
+    if not config.reward_model:
+        raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
     source = read_prompts(config.train_file)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())

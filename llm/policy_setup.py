@@ -11,11 +11,17 @@ from transformers import TrainingArguments
 from .config import ConfigError
 from .policy_config import PolicyConfig
 
+_UNHEEDED = {
+    "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
+    "load_best_model_at_end": "the last policy is exported",
+    "torch_compile": "generation and training run as the model is",
+}
+
 
 def accelerator_for(arguments: TrainingArguments) -> Accelerator:
-    """Precision and trackers as the flags say."""
+    """Precision and trackers as the flags say; the trackers are not started."""
     trackers: Any = [name for name in arguments.report_to or [] if name != "none"]
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         cpu=arguments.use_cpu,
         log_with=trackers or None,
@@ -23,9 +29,12 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
         # Ranks may need different numbers of forward passes, and a broadcast in one of them would wait for the others.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if trackers:
+
+
+def start_trackers(accelerator: Accelerator, arguments: TrainingArguments) -> None:
+    """Let the trackers write; the run folder must stand."""
+    if accelerator.log_with:
         accelerator.init_trackers("robust-rlhf", config={"learning_rate": arguments.learning_rate})
-    return accelerator
 
 
 def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerator: Any, *, prompts: int) -> None:
@@ -45,6 +54,9 @@ def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerat
             "gradient_accumulation_steps does nothing here: answers of a minibatch are accumulated as "
             "per_device_train_batch_size says; set prompts_per_step, samples and minibatches"
         )
+    for name, instead in _UNHEEDED.items():
+        if getattr(arguments, name) not in (False, None, "no"):
+            raise ConfigError(f"{name} does nothing in a policy run: {instead}")
     if arguments.n_gpu > 1:
         raise ConfigError(
             f"{arguments.n_gpu} GPUs are visible but no launcher is used; start with `accelerate launch`, or show one"

@@ -15,9 +15,10 @@ the same answers again.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,25 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
-from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, read_marker, write_json
+from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, write_json
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
 from .ledger import AdversaryLedger
 from .observation import observed
 from .policy_config import PolicyConfig
-from .policy_setup import accelerator_for, check_rollouts
+from .policy_setup import accelerator_for, check_rollouts, start_trackers
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .prompts import Prompt
 from .reweighting import GroupAscent, parse_reweighting
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
+
+
+def _mean(numbers: Iterable[float | None]) -> float:
+    """Nan where one of them is none, as it is in a file."""
+    return float(np.mean([np.nan if number is None else number for number in numbers]))
 
 
 class KLExplosion(ArithmeticError):
@@ -97,7 +103,9 @@ class PolicyTrainer:
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
         self.update = self._prepared_update()
-        self.step, self.history, self.clock = 0, [], TrainingClock()
+        self.step, self.clock = 0, TrainingClock()
+        self.history: list[dict[str, Any]] = []
+        self.waiting: list[dict[str, Any]] = []  # steps since the last log
         self.ledger = AdversaryLedger(len(prompts))
         self.resumable = [self.ledger, self.clock, *([self.rule] if isinstance(self.rule, GroupAscent) else [])]
 
@@ -151,7 +159,7 @@ class PolicyTrainer:
         answers = self.pen(self.core.policy, [self.encoded[i] for i in mine], samples=self.config.samples)
         asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
         texts = [self.pen.text(answer) for answer in answers]
-        scores = checked_scores(self.scorer(asked, texts), asked, step=self.step)
+        scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)
         size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
@@ -159,6 +167,8 @@ class PolicyTrainer:
         worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
         experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
         known = experience.gathered(self.accelerator)
+        everyone = [self.prompts[i] for i in everywhere for _ in range(self.config.samples)]
+        checked_scores(known.scores.double().cpu().numpy(), everyone, step=self.step)  # on all ranks, or none goes on
         weighed = self.weigh(known, everywhere)
         here = torch.arange(len(answers), device=device) + self.rank * len(answers)
         width = experience.logps.shape[1]
@@ -210,16 +220,15 @@ class PolicyTrainer:
         """
         if checkpoint is not None:
             self.load(checkpoint)
-        waiting: list[dict[str, Any]] = []
+        start_trackers(self.accelerator, self.arguments)
         quiet = bool(self.arguments.disable_tqdm) or not self.accelerator.is_main_process
         with listening() as stop, tqdm(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
             while self.step < self.steps:
-                waiting.append(self.take_step())
+                self.waiting.append(self.take_step())
                 self.step += 1
                 last = self.step == self.steps or stop.made
                 if last or self.step % int(self.arguments.logging_steps) == 0:
-                    self._log(waiting, bar)
-                    waiting = []
+                    self._log(bar)
                 saving = self.arguments.save_strategy != "no" and self.step % int(self.arguments.save_steps) == 0
                 if saving or stop.made:
                     self.save()
@@ -229,10 +238,11 @@ class PolicyTrainer:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
 
-    def _log(self, waiting: list[dict[str, Any]], bar: tqdm) -> None:
+    def _log(self, bar: tqdm) -> None:
         """Means over the steps since the last log, and samples of the latest."""
+        waiting, self.waiting = self.waiting, []
         names = [name for name in waiting[-1] if name != "samples"]
-        row = {name: float(np.mean([step[name] for step in waiting])) for name in names}
+        row = {name: _mean(step[name] for step in waiting) for name in names}
         row |= {"step": self.step, "learning_rate": self.schedule.get_last_lr()[0]}
         self.accelerator.log(row, step=self.step)
         self.history.append(json_ready(row | {"samples": waiting[-1]["samples"]}))
@@ -260,7 +270,7 @@ class PolicyTrainer:
             if self.accelerator.is_main_process:
                 for part in self.resumable:
                     part.save(folder)
-                write_json(folder / MARKER, {"global_step": self.step, "log_history": self.history})
+                write_json(folder / MARKER, self._progress())
         except OSError as error:
             discard(output, self.step)
             raise CheckpointError(
@@ -273,9 +283,13 @@ class PolicyTrainer:
             for old in found[:-limit]:
                 shutil.rmtree(old)
 
+    def _progress(self) -> dict[str, Any]:
+        return {"global_step": self.step, "log_history": self.history, "waiting": json_ready(self.waiting)}
+
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint folder."""
         self.accelerator.load_state(str(folder))
         for part in self.resumable:
             part.load(folder)
-        self.step, self.history = read_marker(folder)
+        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        self.step, self.history, self.waiting = found["global_step"], found["log_history"], found["waiting"]

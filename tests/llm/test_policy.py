@@ -25,7 +25,7 @@ BANDIT = bandit_of(REWARDS)
 RULES = ["erm", "tv:0.3", "cvar:0.4", "chi2:0.5", "kl:0.3", "tv:0.4,by=source", "kldpo:0.5"]
 
 
-def enumerated(subject) -> tuple[Rollout, np.ndarray]:
+def enumerated(subject) -> Rollout:
     """All answers in exact proportion, looked at and weighed by the trainer's own code."""
     actions = [np.repeat(np.arange(3), (8 * row).astype(int)) for row in PROBABILITIES]
     answers = [one_action(i, int(a), actions=3) for i, row in enumerate(actions) for a in row]
@@ -33,8 +33,7 @@ def enumerated(subject) -> tuple[Rollout, np.ndarray]:
     seen = observed(subject.core, subject.reference, answers, pad=0, size=7)
     ended = torch.zeros(32, dtype=torch.bool)
     experience = Experience(scores, ended, seen.lengths, seen.logps, seen.reference, seen.values)
-    rows = np.arange(4)
-    return Rollout(answers, experience, subject.weigh(experience, rows), 0), rows
+    return Rollout(answers, experience, subject.weigh(experience, np.arange(4)), 0)
 
 
 def table_gradient(model) -> np.ndarray:
@@ -65,7 +64,7 @@ def test_policy_gradient_is_the_exact_robust_gradient(estimator, rule, version, 
         model, REWARDS, tmp_path, actions=3, estimator=estimator, ambiguity=rule, version=version, samples=8,
         lambda_=1.0, value_coefficient=0.0, arguments=told,
     )  # fmt: skip
-    rollout, _ = enumerated(subject)
+    rollout = enumerated(subject)
     subject.update.minibatch(rollout, torch.randperm(32, generator=torch.Generator().manual_seed(1)))
     exact = policies.policy_gradient(policies.TabularPolicy(4, 3), start, BANDIT, start=weights_of(rule))
     baseline = 8 / 7 if estimator == "rloo" else 1.0  # from 7 of 8 stratified draws
@@ -75,7 +74,7 @@ def test_policy_gradient_is_the_exact_robust_gradient(estimator, rule, version, 
 def test_an_answer_without_weight_takes_no_forward_pass(tmp_path, monkeypatch):
     model = bigram(4, 3, np.log(PROBABILITIES))
     subject = trainer(model, REWARDS, tmp_path, actions=3, ambiguity="tv:0.4", samples=8)
-    rollout, _ = enumerated(subject)
+    rollout = enumerated(subject)
     seen = []
     look = subject.update.look
     monkeypatch.setattr(subject.update, "look", lambda r, rows, m: seen.append(len(rows)) or look(r, rows, m))
@@ -169,7 +168,7 @@ def test_natural_step_is_the_weighted_one_of_explicit_matrices(tmp_path):
     before = model.lm_head.weight.detach().clone()
     subject = trainer(model, REWARDS, tmp_path, actions=3, ambiguity=rule, samples=8, optimizer="npg",
                       npg_damping=0.05, npg_steps=50)  # fmt: skip
-    rollout, _ = enumerated(subject)
+    rollout = enumerated(subject)
     subject.update(rollout, generator=torch.Generator())
     q, probabilities = weights_of(rule), PROBABILITIES
     fisher, gradient = np.zeros((12, 12)), np.zeros(12)
@@ -193,7 +192,7 @@ def test_versions_part_where_rewards_are_whitened_or_values_learned(tmp_path):
             subject = trainer(
                 model, REWARDS, tmp_path, actions=3, ambiguity="tv:0.3", samples=8, version=version, **settings
             )
-            rollout, _ = enumerated(subject)
+            rollout = enumerated(subject)
             subject.update.minibatch(rollout, torch.arange(32))
             found.append(table_gradient(model))
         assert (np.abs(found[0] - found[1]).max() < 1e-12) == same
@@ -206,7 +205,7 @@ def test_score_alone_may_decide_the_weights(tmp_path):
     for sees in ("score", "return"):
         subject = trainer(model, REWARDS, tmp_path, adversary_sees=sees, **shared)
         subject.reference.model.lm_head.weight.data[2:5, 5:] = torch.tensor(np.log(PROBABILITIES).T)
-        rollout, _ = enumerated(subject)
+        rollout = enumerated(subject)
         known, multipliers = rollout.experience, rollout.weighed.multipliers.reshape(4, 8)[:, 0]
         charge = 0.7 * known.kl
         value = (known.scores - charge if sees == "return" else known.scores).reshape(4, 8).mean(1)

@@ -83,6 +83,8 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
     assert stored["train/gold"].shape == stored["train/kl"].shape == (6, 2)
     assert "tv:0.3,by=source" in (run / "model" / "README.md").read_text()
     assert list(run.rglob("events.out.tfevents*"))
+    assert main(["doctor", str(run)]) in (0, 1)  # other suite records than those of pairs
+    assert "length" in capsys.readouterr().out
     model, tokenizer = load_policy(str(run / "model"))
     assert tokenizer.model_max_length == 96
     start = load_policy(str(place / "start"))[0]
@@ -92,7 +94,8 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"estimator": "ppo"}, {"ambiguity": "gr_dpo:0.5,by=source", "optim": "adamw_torch"}]
+    "settings",
+    [{"estimator": "ppo"}, {"ambiguity": "gr_dpo:0.5,by=source", "optim": "adamw_torch", "logging_steps": 3}],
 )
 def test_a_run_killed_in_mid_rollout_ends_as_if_it_had_not_been(settings, place, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -150,6 +153,8 @@ def test_long_prompts_are_left_out_and_counted(place, tmp_path, capsys):
         ({"model": "rm"}, "cannot load a model"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps does nothing here"),
         ({"prompts_per_step": 400}, "a step needs 400 prompts"),
+        ({"eval_strategy": "steps"}, "eval_strategy does nothing in a policy run"),
+        ({"reward_model": ""}, "reward_model is missing"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence(wrong, said, place, tmp_path, capsys):
