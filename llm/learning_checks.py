@@ -154,7 +154,7 @@ def answers_cut(run: RunRecord) -> Verdict:
 
 def only_length(run: RunRecord) -> Verdict:
     """Margins follow length, and accuracy is not shown to be above that of "the longer answer wins"."""
-    suites = {name: suite["overall"] for name, suite in run.suites.items() if suite["overall"]["pairs"]}
+    suites = {name: suite["overall"] for name, suite in run.suites.items() if suite["overall"].get("pairs")}
     if not suites:
         return Unchecked("the model was not judged on suites")
     followed = {name: record for name, record in suites.items() if _follows_length(record)}
