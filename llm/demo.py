@@ -19,14 +19,13 @@ from .card import environment
 from .checkpoints import check_output, start_output, write_folder
 from .config import ConfigError, TrainConfig
 from .data import Pair, find_files
-from .evaluate import evaluate_model
 from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
 from .reweighting import parse_reweighting
 from .selection import load_suites
 from .settings import KINDS, check_known, parse_settings, read_recipe
-from .tasks import task_of
-from .training import add_results, train_run
+from .tasks import judge_trained, task_of
+from .training import train_run
 
 _KINDS_IN_WORDS = {"sft": "imitating policies", "reward": "reward models", "dpo": "DPO policies"}
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
@@ -126,17 +125,7 @@ def _train_and_judge(
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
     config, arguments = _run_settings(demo, spec, seed, train_file=str(train_file), folder=folder)
     task = task_of(config)
-    trained = train_run(task, arguments)
-    judged = evaluate_model(
-        trained.model,
-        trained.tokenizer,
-        suites,
-        max_length=config.max_length,
-        batch_size=arguments.per_device_eval_batch_size,
-        margin_of=task.margin_of(folder),
-        progress=True,
-    )
-    add_results(folder, judged, suites)
+    judged = judge_trained(task, train_run(task, arguments), arguments, suites)
     partial = folder / "margins.partial.npz"
     np.savez(partial, **judged["margins"])
     partial.replace(folder / "margins.npz")

@@ -11,9 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from markupsafe import escape as escape_html
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -22,6 +20,7 @@ from . import plots
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
 from .checkpoints import write_json
 from .data import Pair
+from .pages import breakable, environment_of
 from .tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
 from .verdicts import cautions, verdicts
 
@@ -143,22 +142,14 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _page(report: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("llm", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, shortened=_shortened, breakable=_breakable
+    environment, css = environment_of(
+        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, shortened=_shortened, breakable=breakable
     )
     names = [arm["ambiguity"] for arm in report["arms"]]
     look = plots.styles(names, report["baseline"])
-    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
     return environment.get_template("report.html.j2").render(
         report=report,
-        css=Markup(css),
+        css=css,
         names=names,
         compared=[name for name in names if name != report["baseline"]],
         keys=_legend_keys(look),
@@ -268,11 +259,6 @@ def _shares(report: Mapping[str, Any], arm: str, kind: str) -> dict[str, dict[st
         }
         for name, record in mean.items()
     }
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may wrap after an underscore."""
-    return escape_html(name).replace("_", Markup("_<wbr>"))
 
 
 def _shortened(text: str, limit: int) -> str:

@@ -55,8 +55,22 @@ def reweighted(rule: Reweighting, losses: Tensor, *, reference: Tensor | None = 
     return rule.weights(losses, masses)
 
 
+class Placeless(Rule):
+    """A rule for which examples have no places and columns no meaning."""
+
+    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+        """Nothing is named: the rule itself."""
+        del columns
+        return self
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Examples have no places: the rule itself."""
+        del rows
+        return self
+
+
 @dataclass(frozen=True)
-class DrDPO:
+class DrDPO(Placeless):
     """Weights q proportional to p exp(-l/b): the gradient of -b log E exp(-l/b), Dr. DPO of 2407.07880.
 
     Computed as a softmax, so it does not overflow where exp(-l/b) would.
@@ -68,16 +82,6 @@ class DrDPO:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"the temperature of dr_dpo must be positive, got {self.temperature}")
-
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
-        """Nothing is named: the rule itself."""
-        del columns
-        return self
-
-    def take(self, rows: np.ndarray) -> Self:
-        """Examples have no places: the rule itself."""
-        del rows
-        return self
 
     def with_strength(self, fraction: float) -> Self:
         """A temperature that is higher by 1/fraction: infinite temperature means uniform weights."""

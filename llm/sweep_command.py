@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cli import _one_sentence_errors
+from .commands import Arguments, one_sentence_errors, parser_of
 
 
-@_one_sentence_errors
-def sweep(argv: Sequence[str]) -> int:
+@one_sentence_errors
+def sweep(argv: Arguments) -> int:
     """Train over models, sets, radii, seeds and data regimes, into one table."""
-    parser = argparse.ArgumentParser(
-        prog="robust-rlhf sweep",
-        description="Many trainings over models, sets, radii, seeds and data regimes, into one table of results.",
-        allow_abbrev=False,
-    )
+    parser = parser_of("sweep", "Many trainings over models, sets, radii, seeds and data regimes, into one table.")
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
     parser.add_argument("--output", default="runs/sweep", help="folder of the results (default: %(default)s)")
     parser.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from .config import RunConfig
+from .data import Pair
 from .dpo import DPOTask
 from .evaluate import evaluate_model, render_table
 from .plan import render_plan
@@ -18,7 +20,7 @@ from .reward import RewardTask
 from .selection import load_suites, suite_files
 from .settings import KINDS
 from .sft import SFTTask
-from .training import Task, add_results, publish, train_run
+from .training import Task, Trained, add_results, publish, train_run
 
 TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 
@@ -34,23 +36,32 @@ def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
     if isinstance(config, PolicyConfig):
         run_policy(config, arguments, console, files)
         return
-    task, output = task_of(config), Path(str(arguments.output_dir))
+    task = task_of(config)
     suites = load_suites(files, eval_pairs=config.eval_pairs)[0] if files else {}
     if config.dry_run:
         console.print(render_plan(task, arguments))
         return
     trained = train_run(task, arguments)
     if suites and arguments.process_index == 0:
-        judged = evaluate_model(
-            trained.model,
-            trained.tokenizer,
-            suites,
-            max_length=config.max_length,
-            batch_size=arguments.per_device_eval_batch_size,
-            margin_of=task.margin_of(output),
-            progress=not arguments.disable_tqdm,
-        )
-        add_results(output, judged, suites)
+        judged = judge_trained(task, trained, arguments, suites)
         console.print(render_table(judged["suites"]))
     if config.publish and arguments.process_index == 0:
-        publish(output / "model", config.publish)
+        publish(Path(str(arguments.output_dir)) / "model", config.publish)
+
+
+def judge_trained(
+    task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
+) -> dict[str, Any]:
+    """Evaluate a finished run on suites of pairs, as ``evaluate_model`` does, and put the results beside its model."""
+    output = Path(str(arguments.output_dir))
+    judged = evaluate_model(
+        trained.model,
+        trained.tokenizer,
+        suites,
+        max_length=task.config.max_length,
+        batch_size=arguments.per_device_eval_batch_size,
+        margin_of=task.margin_of(output),
+        progress=not arguments.disable_tqdm,
+    )
+    add_results(output, judged, suites)
+    return judged

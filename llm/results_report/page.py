@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from markupsafe import escape as escape_html
 
 from ..checkpoints import write_json
+from ..pages import breakable, environment_of
 from ..tables import bracket, decimals, p_text, percent, write_text
 from . import detail_figures, figures
 from .claims import ROLES, survives
@@ -84,20 +82,12 @@ def _fresh_folder(folder: Path) -> Path:
 
 
 def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> str:
-    environment = Environment(
-        loader=PackageLoader("llm", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment, css = environment_of(
+        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, breakable=breakable, shortened=_cut
     )
-    environment.filters.update(
-        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, breakable=_breakable, shortened=_cut
-    )
-    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
     return environment.get_template("results.html.j2").render(
         report=report,
-        css=Markup(css),
+        css=css,
         drawings=drawings,
         svg=Markup,
         columns=columns_of(report),
@@ -108,11 +98,6 @@ def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> s
         roles=ROLES,
         flagged=len({version for arm in report["arms"] for version in arm["versions"]}) > 1,
     )
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may wrap after an underscore, comma, hyphen or slash."""
-    return Markup(re.sub(r"([_,/-])(?=\w)", r"\1<wbr>", str(escape_html(name))))
 
 
 def _cut(text: str, limit: int) -> str:

@@ -1,0 +1,57 @@
+"""What the commands of this package share: their parsers, and errors in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+Arguments = Sequence[str]
+
+
+def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Arguments], int]:
+    """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130."""
+
+    def run(argv: Arguments) -> int:
+        _quiet_libraries()
+        try:
+            return command(argv)
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                "robust-rlhf: interrupted; train and demo go on with --resume, pipeline and sweep when started again\n"
+            )
+            return 130
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            if not getattr(error, "said_by_main_process", False):
+                sys.stderr.write(f"robust-rlhf: {error}\n")
+            if getattr(error, "leaves_broken_group", False):
+                sys.stderr.flush()
+                os._exit(2)
+            return 2
+
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
+    if os.environ.get("ROBUST_RLHF_TRACEBACK"):
+        return False
+    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
+    logging.getLogger("llm.choice").setLevel(logging.INFO)  # how the weights are had is for everyone to see
+
+
+def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+    """The parser of one command; flags are written in full."""
+    return argparse.ArgumentParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
