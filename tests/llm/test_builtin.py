@@ -199,6 +199,18 @@ def test_write_corpus_is_a_data_folder(tmp_path):
     assert sum(not check(p, p.chosen) for p in data["train"].pairs) / 2000 == pytest.approx(0.1, abs=0.04)
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["g(x)", "x * 999 * 999 * 999 * 999", "sorted(x) * 999999999", "x + x", "'a' * 99999999999", "min(x - 1)", "g",
+     "-" * 3000 + "1", "(" * 3000, "sum(x, 10 ** 9)", "__import__('os')", "x.__class__", "x[9]", "1 / 0", "\0"],
+)  # fmt: skip
+def test_an_answer_that_fails_or_would_take_all_memory_is_wrong(body):
+    prompt = "Write g(x) in Python that returns the sum of x."
+    pair = Pair("1", ({"role": "user", "content": prompt},), "a", "b", category="code/list")
+    assert check(pair, "def g(x): return sum(sorted(x))")
+    assert not check(pair, f"def g(x): return {body}")
+
+
 def test_write_corpus_twice_gives_the_same_bytes(tmp_path):
     one, two = (write_corpus(tmp_path / name, train=50, test=20, seed=9) for name in "ab")
     for path in one.iterdir():
