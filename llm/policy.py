@@ -32,7 +32,7 @@ from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, on_main_process
-from .prompts import Prompt, read_prompts, subset
+from .prompts import Prompt, PromptSet, read_prompts, subset
 from .rollouts import Sampling
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
@@ -88,7 +88,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
 
 def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
     """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
-    suites = {name: subset(read_prompts(path).prompts, config.eval_prompts) for name, path in files.items()}
+    suites = {name: subset(_read(config, path).prompts, config.eval_prompts) for name, path in files.items()}
     if config.dry_run:
         console.print(render_policy_plan(config, arguments))
         return
@@ -170,7 +170,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    source = read_prompts(config.train_file)
+    source = _read(config, config.train_file)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -195,6 +195,10 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         arguments=arguments,
     )
     return trainer, {"train": source.describe(), "trained_on": len(prompts), "too_long": long}
+
+
+def _read(config: PolicyConfig, source: str | Path) -> PromptSet:
+    return read_prompts(source, distinct=config.distinct_prompts)
 
 
 def fitting(prompts: list[Prompt], tokenizer: Any, *, most: int) -> tuple[list[Prompt], list[list[int]], int]:

@@ -26,6 +26,9 @@ class PolicyConfig(RunConfig):
     train_file: str = field(
         default="", metadata={"help": "prompts: a preference file (its answers are not read) or records with `prompt`"}
     )
+    distinct_prompts: bool = field(
+        default=True, metadata={"help": "drop repeated prompts; false: how often one is asked is part of the mixture"}
+    )
     max_prompts: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     eval_prompts: int | None = field(default=None, metadata={"help": "evaluate at most so many prompts of each suite"})
     eval_samples: int = field(default=4, metadata={"help": "answers per prompt in evaluations"})

@@ -1,4 +1,4 @@
-"""Prompts to answer: the distinct ones of a preference file, or a file of prompts alone.
+"""Prompts to answer: those of a preference file, or a file of prompts alone.
 
 Example:
     >>> import json, tempfile
@@ -54,7 +54,7 @@ class PromptSet:
     """The usable prompts of one file and what became of the rest.
 
     Attributes:
-        prompts: In file order, no chat twice.
+        prompts: In file order; no chat twice, unless repeats were asked for.
         name: The file or data set, without the folders above it.
         sha256: Of the prompts as read.
         dropped: Why records were left out -> how many.
@@ -70,11 +70,16 @@ class PromptSet:
         return {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
 
 
-def read_prompts(source: str | os.PathLike[str]) -> PromptSet:
+def read_prompts(source: str | os.PathLike[str], *, distinct: bool = True) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.read_pairs` reads, or from records with a ``prompt`` alone.
 
     The latter hold a text or a list of chat messages, and may name ``id``, ``source`` and ``category``. Empty
-    prompts and repeated ones are dropped and counted.
+    prompts are dropped and counted.
+
+    Args:
+        source: File or hub address.
+        distinct: Drop and count repeated prompts too. How often a prompt is asked is part of a mixture: without its
+            repeats, prompts of a source with few different ones become rare.
 
     Raises:
         DataError: The file cannot be read, a record has no prompt, or none is left.
@@ -88,7 +93,7 @@ def read_prompts(source: str | os.PathLike[str]) -> PromptSet:
     else:
         records = read_records(Path(source)) if address is None else hub_records(address)
         found = _prompts(records, name)
-    prompts = list(_distinct(found, dropped))
+    prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
         raise DataError(f"{name} holds no prompt that can be answered ({dict(dropped)}).")
     digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
@@ -134,13 +139,13 @@ def _chat(prompt: Any, place: str) -> tuple[Message, ...]:
     )
 
 
-def _distinct(prompts: Iterable[Prompt], dropped: Counter[str]) -> Iterator[Prompt]:
+def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:
     seen: set[str] = set()
     for prompt in prompts:
         text = json.dumps(prompt.messages)
         if not any(message["content"].strip() for message in prompt.messages):
             dropped["empty prompt"] += 1
-        elif text in seen:
+        elif distinct and text in seen:
             dropped["repeated prompt"] += 1
         else:
             seen.add(text)

@@ -132,6 +132,10 @@ def test_prompts_are_read_once_each_from_pairs_or_alone(tmp_path, pairs):
         dict.fromkeys(p.prompt[0]["content"] for p in pairs)
     )
     assert found.dropped["repeated prompt"] >= 4
+    repeated = read_prompts(tmp_path / "pairs.jsonl", distinct=False)
+    assert [p.messages for p in repeated.prompts] == [p.prompt for p in [*pairs, *generate(4, seed=3)]]
+    assert not repeated.dropped
+    assert repeated.sha256 != found.sha256
     lines = [{"prompt": "one", "source": "s"}, {"prompt": [{"role": "user", "content": "two"}]}, {"prompt": " "}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     alone = read_prompts(tmp_path / "p.jsonl")
