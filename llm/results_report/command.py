@@ -27,11 +27,18 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         "--families", type=int, default=FAMILIES, metavar="N",
         help="how many families of arms get the detailed sections (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-texts", action="store_true", help="no example pairs: for data that must not be passed on with the report"
+    )
     options = parser.parse_args(argv)
     from rich.console import Console
 
     report = build_content(
-        options.results, inside=options.inside, smallest=options.smallest_group, families=options.families
+        options.results,
+        inside=options.inside,
+        smallest=options.smallest_group,
+        families=options.families,
+        texts=not options.no_texts,
     )
     page, folder = write_report(report, Path(options.output))
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)

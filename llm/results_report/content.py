@@ -31,6 +31,7 @@ def build_content(
     inside: Sequence[str] = (),
     smallest: int = SMALLEST_GROUP,
     families: int = FAMILIES,
+    texts: bool = True,
 ) -> dict[str, Any]:
     """Read a results folder and work out everything that its report says.
 
@@ -39,6 +40,7 @@ def build_content(
         inside: The suites from the distribution of the training data; by default those called "id...".
         smallest: Questions a category needs to count as the worst.
         families: How many families get the detailed sections; the first ones with a plain arm and another one.
+        texts: Show example pairs; without them the report holds nothing of the data but names of suites and groups.
 
     Raises:
         ResultsError: There is nothing to report.
@@ -50,7 +52,8 @@ def build_content(
     judge = Judge(collection, smallest=smallest)
     records, groups = judge.records(), _families(collection)
     detailed = [group for group in groups if len(group) > 1 and records[group[0]]["plain"]][:families]
-    details = [_details(collection, [collection.arms[n] for n in _shown(group, records)]) for group in detailed]
+    shown = ([collection.arms[n] for n in _shown(group, records)] for group in detailed)
+    details = [_details(collection, arms, examples_of=WITH_EXAMPLES if texts else 0) for arms in shown]
     report = {
         "format": FORMAT,
         "folder": str(collection.folder.name),
@@ -91,7 +94,7 @@ def _shown(group: Sequence[int], records: Sequence[Mapping[str, Any]]) -> list[i
     return [number for number in group if number in best or records[number]["plain"]]
 
 
-def _details(collection: Collection, arms: Sequence[Arm]) -> dict[str, Any]:
+def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -> dict[str, Any]:
     plain, training = arms[0], Training(collection)
     ensemble = training.ensemble(plain)
     fifths = {} if training.pairs is None else training.fifths(ensemble)
@@ -103,7 +106,7 @@ def _details(collection: Collection, arms: Sequence[Arm]) -> dict[str, Any]:
         if arm is not plain and (account := training.account(arm, ensemble)) is not None and training.pairs is not None:
             entry["weights"] = {factor: shares(account, factor, fifths) for factor in FACTORS}
             entry["noise_ranking"] = noise_ranking(account)
-            if sum("examples" in other for other in shown) < WITH_EXAMPLES:
+            if sum("examples" in other for other in shown) < examples_of:
                 entry["examples"] = examples(account, training.pairs, count=EXAMPLES)
         shown.append(entry)
     return {

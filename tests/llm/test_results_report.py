@@ -298,6 +298,14 @@ def test_examples_are_the_extremes_with_their_texts(folder, report):
     assert re.fullmatch(r"Which one is it in t, number \d+\?", arm["examples"]["top"][0]["prompt"])
 
 
+def test_without_texts_the_report_has_none_of_the_data(folder, tmp_path):
+    report = build_content(folder, texts=False)
+    page, files = write_report(report, tmp_path / "report.html")
+    everything = [page, *(path for path in files.rglob("*") if path.is_file())]
+    assert any(arm.get("weights") for arm in report["details"][0]["arms"])
+    assert not any("Which one is it" in path.read_text(encoding="utf-8") for path in everything)
+
+
 # What may be wrong with a folder
 
 
