@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from policy_two_ranks import CASES
+from rank_processes import ENVIRONMENT, TORCHRUN, start_ranks
 from safetensors.torch import load_file
 
 from llm.actor_critic import Reference
@@ -27,8 +28,7 @@ from llm.settings import parse_train
 from robust_rlhf import main
 
 SCRIPT = Path(__file__).with_name("policy_two_ranks.py")
-ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+KILLED = Path(__file__).with_name("policy_killed_rank.py")
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +199,26 @@ def test_two_processes_move_the_policy_as_one_does(case, both_worlds):
     assert np.abs(one).max() > 0.005
     np.testing.assert_allclose(first, one, atol=1e-12)
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, tmp_path):
+    """It dies with its answers scored and its first gradients on the way; resumed, it is the run that was never hit."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    argv = flags(place, broken, ambiguity="tv:0.3,by=source", epochs=2, optim="adamw_torch", ddp_timeout=40)
+    survivor, victim = start_ranks(str(KILLED), str(whole), *argv)
+    said = survivor.communicate(timeout=150)[0]
+    assert victim.wait(timeout=10) == -signal.SIGKILL
+    assert "dying within step 3" in victim.communicate()[0]
+    assert survivor.returncode == 2, said
+    assert said.count("robust-rlhf: ") == 1
+    assert "another process ended or did not answer within ddp_timeout (40 s)" in said
+    assert latest_checkpoint(broken).name == "checkpoint-2"
+    assert not (broken / "model").exists()
+    for process in start_ranks("-m", "robust_rlhf", "train", "policy", *argv, "--resume", "True"):
+        said = process.communicate(timeout=150)[0]
+        assert process.returncode == 0, said
+    first, second = weights(whole), weights(broken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]
+    assert histories[0] == histories[1]

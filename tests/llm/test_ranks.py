@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from rank_processes import ENVIRONMENT, TORCHRUN, start_ranks
 
 from llm.builtin import generate
 from llm.checkpoints import is_complete
@@ -26,6 +25,7 @@ pytest.importorskip("peft")
 from ranks import Adapter, Cell, Launcher, Precision, Rows
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
+COMMAND = ["-m", "robust_rlhf"]
 SETS = ["tv:0.2", "cvar:0.3", "chi2:0.5", "tv:0.3,by=category", "kl:0.3,trim=0.2", "erm"]
 DDP, FSDP2 = Launcher.DDP, Launcher.FSDP2
 CELLS = [
@@ -41,8 +41,6 @@ CELLS = [
     Cell(FSDP2, rows=Rows.UNEQUAL),
     Cell(FSDP2, rows=Rows.RAGGED),
 ]
-ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def expected_bytes(cell: Cell, examples: list[int]) -> int:
@@ -128,28 +126,11 @@ def command(pairs, output, *extra):
     return ["train", "reward", *flags, *extra]
 
 
-def start_ranks(arguments):
-    """Two processes without an agent that would end the one when the other ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "robust_rlhf", *arguments],
-            env={**ENVIRONMENT, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     pairs, output = tmp_path / "train.jsonl", tmp_path / "run"
     write_pairs(generate(64, seed=3), pairs)
-    survivor, victim = start_ranks(command(pairs, output))
+    survivor, victim = start_ranks(*COMMAND, *command(pairs, output))
     deadline = time.monotonic() + 240
     while not is_complete(output / "checkpoint-4"):
         assert survivor.poll() is None, survivor.communicate()[0]
@@ -167,7 +148,7 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     assert "was started with another world_size" in capsys.readouterr().err
 
     latest = max(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*") if is_complete(path))
-    resumed = start_ranks(command(pairs, output, "--resume", "--force", "--max_steps", str(latest + 2)))
+    resumed = start_ranks(*COMMAND, *command(pairs, output, "--resume", "--force", "--max_steps", str(latest + 2)))
     for process in resumed:
         said = process.communicate(timeout=240)[0]
         assert process.returncode == 0, said
