@@ -2,13 +2,14 @@
 
 Each arm's value on a prompt is the mean gold score over its sampled answers and over seeds. Arms answered the same
 prompts, so differences to the plainest arm are paired by prompt. Intervals are over prompts: with one or two seeds they
-say nothing about seeds that were never run.
+say nothing about seeds that were never run. Best-of-n of the policy that all arms started from stands beside them,
+judged by the same gold on the same prompts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from .best_of_run import Drawn
 from .checkpoints import write_json
 from .intervals import Interval, mean_interval
 from .overoptimisation import Curve, fit, training_curve
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
 from .tables import json_ready
+
+_SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
 
 
 class Row(NamedTuple):
@@ -47,6 +51,35 @@ class Row(NamedTuple):
     seeds: int
 
 
+class BestOfRow(NamedTuple):
+    """Best-of-n on one suite, chosen by one kind of reward model; n = 1 is the policy that all arms started from.
+
+    Attributes:
+        suite: The file of prompts.
+        reward: ``standard`` or ``robust``.
+        n: Answers to choose from.
+        kl_bound: The KL from the start is at most this, in nats.
+        proxy: Mean score by the reward model that chose.
+        gold: Mean gold score.
+        difference: In gold, to the first arm, paired by prompt.
+        prompts: How many.
+        seeds: Reward models averaged.
+    """
+
+    suite: str
+    reward: str
+    n: int
+    kl_bound: float
+    proxy: Interval
+    gold: Interval
+    difference: Interval
+    prompts: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return "start" if self.n == 1 else f"best-of-{self.n} ({self.reward})"
+
+
 def ablation(pipeline: Pipeline) -> list[Row]:
     """All arms on all suites, from the scores that the policy stages left; none where there is no gold reward.
 
@@ -61,6 +94,20 @@ def ablation(pipeline: Pipeline) -> list[Row]:
     return [row for suite in suites for row in _suite_rows(suite, scores)]
 
 
+def best_of_rows(pipeline: Pipeline, drawn: Mapping[str, Drawn]) -> list[BestOfRow]:
+    """Best-of-n for n = 1, 2, 4, ... on all suites.
+
+    Args:
+        pipeline: Its policy stages have been judged.
+        drawn: Suite -> scored answers of the policy that they started from.
+
+    Raises:
+        ValueError: They answer other prompts than the first arm did.
+    """
+    stages = next(iter(_runs_by_arm(pipeline).values()))
+    return [row for suite, found in drawn.items() for row in _best_of_suite(suite, found, stages)]
+
+
 def gold_curves(pipeline: Pipeline) -> tuple[list[Curve], list[str]]:
     """Proxy and gold reward against KL while each arm was trained, and why an arm has no curve."""
     curves, missing = [], []
@@ -73,35 +120,65 @@ def gold_curves(pipeline: Pipeline) -> tuple[list[Curve], list[str]]:
     return curves, missing
 
 
-def write_ablation(pipeline: Pipeline, rows: Sequence[Row]) -> list[str]:
-    """Write ``ablation.json`` and, where gold was logged, ``overoptimisation.png``; returns lines about the curves."""
-    folder, (curves, missing) = Path(pipeline.output_dir), gold_curves(pipeline)
-    fits = {curve.name: str(fit(curve)) for curve in curves}
-    record: Any = [
-        row._asdict() | {"gold": row.gold._asdict(), "difference": row.difference and row.difference._asdict()}
-        for row in rows
-    ]
-    write_json(folder / "ablation.json", json_ready({"arms": record, "gold_while_training": fits, "no_curve": missing}))
-    if curves:
-        write_overoptimisation(curves, folder / "overoptimisation.png")
-    return [f"{name}: {said}" for name, said in fits.items()] + missing
+def write_ablation(
+    pipeline: Pipeline, rows: Sequence[Row], *, sampled: Sequence[BestOfRow] = (), curves: Sequence[Curve] = ()
+) -> list[str]:
+    """Write ``ablation.json`` and, where there is a curve, ``overoptimisation.png``; returns lines about the curves.
+
+    Args:
+        pipeline: Where to, and the histories of its policies.
+        rows: The arms.
+        sampled: Best-of-n.
+        curves: Of best-of-n.
+    """
+    folder, (trained, missing) = Path(pipeline.output_dir), gold_curves(pipeline)
+    fits, best_fits = ({curve.name: str(fit(curve)) for curve in group} for group in (trained, curves))
+    record = {
+        "arms": [_record(row) for row in rows],
+        "best_of": [_record(row) for row in sampled],
+        "gold_while_training": fits,
+        "gold_of_best_of": best_fits,
+        "no_curve": missing,
+    }
+    write_json(folder / "ablation.json", json_ready(record))
+    if trained or curves:
+        write_overoptimisation([*trained, *curves], folder / "overoptimisation.png")
+    told = [*(f"{name}: {said}" for name, said in fits.items()), *missing]
+    return [f"gold while training, {line}" for line in told] + [f"gold of {n}: {said}" for n, said in best_fits.items()]
 
 
-def render_ablation(rows: Sequence[Row]) -> Table:
-    """The screen table."""
+def render_ablation(rows: Sequence[Row], sampled: Sequence[BestOfRow] = ()) -> Table:
+    """The screen table; of best-of-n the start, n = 4, 16, 64, ... and the largest n."""
+    bound = "; KL of best-of-n: at most" if sampled else ""
     table = Table(
         title="Gold score by arm (reward model/policy)",
-        caption="brackets: 95 % interval over prompts; means over seeds; difference: to the first arm, by prompt",
+        caption="brackets: 95 % interval over prompts; means over seeds; difference: to the first arm, by prompt"
+        + bound,
         box=SIMPLE_HEAD,
     )
     for name in ("suite", "arm"):
         table.add_column(name, overflow="fold", min_width=6)
     for name in ("gold", "difference", "KL", "prompts"):
         table.add_column(name, justify="right")
-    for row in rows:
-        difference = "-" if row.difference is None else _limits(row.difference, signed=True)
-        table.add_row(row.suite, row.arm, _limits(row.gold), difference, f"{row.kl:.2f}", str(row.prompts))
+    for suite in dict.fromkeys(row.suite for row in rows):
+        for row in (row for row in rows if row.suite == suite):
+            table.add_row(*_cells(row, row.arm, f"{row.kl:.2f}"))
+        for row in _shown(sampled, suite):
+            table.add_row(*_cells(row, str(row), f"{row.kl_bound:.2f}"))
     return table
+
+
+def _cells(row: Row | BestOfRow, name: str, kl: str) -> list[str]:
+    difference = "-" if row.difference is None else _limits(row.difference, signed=True)
+    return [row.suite, name, _limits(row.gold), difference, kl, str(row.prompts)]
+
+
+def _shown(sampled: Sequence[BestOfRow], suite: str) -> Iterator[BestOfRow]:
+    """The start once, whoever chooses from its one answer, then some n of every kind of reward model."""
+    here = [row for row in sampled if row.suite == suite]
+    largest = max((row.n for row in here), default=0)
+    yield from [row for row in here if row.n == 1][:1]
+    yield from (row for row in here if row.n == largest or row.n in _SHOWN)
 
 
 def _runs_by_arm(pipeline: Pipeline) -> dict[str, list[Stage]]:
@@ -135,6 +212,29 @@ def _suite_rows(suite: str, scores: dict[str, list[dict[str, NDArray[np.float64]
         )
         for arm, values in gold.items()
     ]
+
+
+def _best_of_suite(suite: str, found: Drawn, stages: Sequence[Stage]) -> Iterator[BestOfRow]:
+    if any(_asked(stage, suite) != found.ids for stage in stages):
+        raise ValueError(f"{suite}: best-of-n and the arms answered different prompts: judge the arms again")
+    base = np.mean([_scores(stage)[f"{suite}/gold"].mean(axis=1) for stage in stages], axis=0)
+    for reward, seeds in found.proxies.items():
+        result = found.estimated(reward)
+        for n, kl, proxy, gold in zip(result.sizes, result.kl_bound, result.proxy.T, result.gold.T, strict=True):
+            difference = _interval(gold - base)
+            yield BestOfRow(
+                suite, reward, int(n), float(kl), _interval(proxy), _interval(gold), difference, len(base), len(seeds)
+            )
+
+
+def _asked(stage: Stage, suite: str) -> list[str]:
+    """Ids of the prompts that a policy was judged by."""
+    answers = json.loads((stage.folder / "answers.json").read_text(encoding="utf-8"))
+    return [entry["id"] for entry in answers[suite]]
+
+
+def _record(row: Row | BestOfRow) -> dict[str, Any]:
+    return {name: value._asdict() if isinstance(value, Interval) else value for name, value in row._asdict().items()}
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:

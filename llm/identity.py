@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -49,3 +51,13 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
     judged = ours.get("final") == "best" or ours.get("adapt_radius")
     theirs = {name: getattr(arguments, name) for name in _DECISIVE + (_DECISIVE_IF_JUDGED if judged else ())}
     return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
+
+
+def digest(path: Path) -> str:
+    """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
+    hashed = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
+    for file in files:
+        with file.open("rb") as stream:
+            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return hashed.hexdigest()

@@ -10,7 +10,7 @@ stage is trained twice, plainly and against that set.
     sft:    {recipe: sft-tiny}         # optional: else the policy's own model is the start
     reward: {recipe: reward-tiny, robust: "tv:0.2,by=source"}
     policy: {recipe: policy-tiny, robust: "tv:0.2,by=source"}
-    evaluation: {pairs: [test.jsonl], prompts: [test.jsonl], gold: builtin}
+    evaluation: {pairs: [test.jsonl], prompts: [test.jsonl], gold: builtin, best_of: 16}
 
 Stages are independent runs in their own folders, so each can be looked at, resumed and judged alone.
 """
@@ -89,11 +89,24 @@ class Evaluation:
         pairs: Preference files for the reward models.
         prompts: Files of prompts, or of pairs for their prompts, for the policies.
         gold: A reward that nothing is trained on: a reward model's name, or ``builtin``.
+        best_of: Answers per prompt that best-of-n chooses from, drawn from the policy that all arms start from; 0 for
+            no best-of-n.
     """
 
     pairs: list[str] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     gold: str | None = None
+    best_of: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.best_of, int) or isinstance(self.best_of, bool) or self.best_of < 0 or self.best_of == 1:
+            raise ConfigError(
+                "evaluation: best_of is how many answers to a prompt best-of-n chooses from and must be at least 2, or "
+                f"0 for no best-of-n; got {self.best_of!r}"
+            )
+        for name in ("prompts", "gold"):
+            if self.best_of and not getattr(self, name):
+                raise ConfigError(f"evaluation: best_of answers prompts and is judged by gold: name {name} beside it")
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,7 @@ class Pipeline:
         if self.sft is not None and "model" in self.policy:
             raise ConfigError("policy: model is what the sft stage makes: drop it here, or drop the section sft")
         self.cells()
+        self.judged_by()
 
     def cells(self) -> list[Arm]:
         """The arms that are trained, the plainest first."""

@@ -7,7 +7,6 @@ and one made from anything else is refused rather than mixed with the rest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -18,9 +17,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .ablation import ablation, render_ablation, write_ablation
+from .ablation import ablation, best_of_rows, render_ablation, write_ablation
+from .best_of_run import Drawn, best_of_curves, draw_best_of
 from .checkpoints import write_json
 from .config import ConfigError
+from .identity import digest
 from .pipeline import Pipeline, Stage
 from .processes import on_main_process
 from .tasks import run
@@ -53,25 +54,28 @@ def run_pipeline(pipeline: Pipeline, console: Console) -> None:
         if state is not State.DONE:
             run(config, arguments, console)
             on_main_process(lambda stage=stage: note(stage, judged=True))
-    on_main_process(lambda: conclude(pipeline, console))
+    drawn = draw_best_of(pipeline)
+    on_main_process(lambda: conclude(pipeline, drawn, console))
 
 
-def conclude(pipeline: Pipeline, console: Console) -> None:
-    """Compare the arms where there is a gold reward, and say what the curves of their training show."""
+def conclude(pipeline: Pipeline, drawn: Mapping[str, Drawn], console: Console) -> None:
+    """Compare the arms, and best-of-n, where there is a gold reward; say what the curves of both show."""
     if pipeline.judged_by().gold is None:
         console.print("No gold reward (evaluation: gold), so the arms are not compared: each has its own reward model.")
         return
-    rows = ablation(pipeline)
-    said = write_ablation(pipeline, rows)
+    rows, sampled = ablation(pipeline), best_of_rows(pipeline, drawn)
+    said = write_ablation(pipeline, rows, sampled=sampled, curves=best_of_curves(drawn))
     if rows:
-        console.print(render_ablation(rows))
+        console.print(render_ablation(rows, sampled))
     for line in said:
-        console.print(f"gold while training, {line}", markup=False)
+        console.print(line, markup=False)
 
 
 def render_stages(pipeline: Pipeline) -> Table:
     """What there is to do; looks, and changes nothing."""
-    table = Table(title=f"Pipeline in {pipeline.output_dir}", box=SIMPLE_HEAD)
+    answers = pipeline.judged_by().best_of
+    then = f"then best-of-{answers} of the policy that all arms start from" if answers else None
+    table = Table(title=f"Pipeline in {pipeline.output_dir}", caption=then, box=SIMPLE_HEAD)
     for heading in ("stage", "against", "state"):
         table.add_column(heading, overflow="fold")
     for stage in pipeline.stages():
@@ -115,12 +119,13 @@ def state_of(stage: Stage) -> State:
                 "choose another output_dir"
             )
     same_judges = all(found["settings"].get(name) == wanted["settings"].get(name) for name in _JUDGING)
+    same_judges = same_judges and found.get("suites", _suites(stage)) == _suites(stage)
     return State.DONE if found["judged"] and same_judges else State.BEGUN
 
 
 def note(stage: Stage, *, judged: bool) -> None:
     """Write what the stage is made from, and whether it is finished and judged."""
-    write_json(stage.folder / NOTE, {**_made_from(stage), "judged": judged})
+    write_json(stage.folder / NOTE, {**_made_from(stage), "suites": _suites(stage), "judged": judged})
 
 
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
@@ -128,16 +133,12 @@ def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
     return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
 
 
+def _suites(stage: Stage) -> dict[str, str]:
+    """Hashes of the files that the stage's model is judged on."""
+    files = [Path(name) for name in stage.settings.get("suites", ())]
+    return {str(file): digest(file) for file in files if file.is_file()}
+
+
 def _inputs(settings: Mapping[str, Any]) -> Sequence[str]:
     named = ("train_file", "eval_file", "model", "reference_model", "reward_model", "gold")
     return [name for name in named if name in settings and Path(str(settings[name])).exists()]
-
-
-def digest(path: Path) -> str:
-    """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
-    hashed = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
-    for file in files:
-        with file.open("rb") as stream:
-            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-    return hashed.hexdigest()

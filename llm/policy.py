@@ -113,10 +113,10 @@ def judge_run(
     reference: Any = load_policy(name, **config.loading())[0]
     policy: Any = trained.model
     names = {"reward": config.reward_model, **({"gold": config.gold} if config.gold else {})}
-    scorers = {judge: _scorer(config, place, arguments) for judge, place in names.items()}
+    scorers = {judge: scorer_of(config, place, arguments) for judge, place in names.items()}
     judged, kept = {}, {}
     for suite, prompts in suites.items():
-        kept[suite], _, _ = fitting(list(prompts), trained.tokenizer, most=config.max_length - config.max_new_tokens)
+        kept[suite], _, _ = fitting(list(prompts), trained.tokenizer, most=config.prompt_tokens)
         judged[suite] = judge_policy(
             policy.to(arguments.device),
             Reference(reference.to(arguments.device)),
@@ -178,7 +178,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     prompts, encoded, long = fitting(
         subset(source.prompts, config.max_prompts, seed=config.subset_seed),
         tokenizer,
-        most=config.max_length - config.max_new_tokens,
+        most=config.prompt_tokens,
     )
     tokenizer.model_max_length = config.max_length
     if arguments.activation_checkpointing:
@@ -189,8 +189,8 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         tokenizer=tokenizer,
         prompts=prompts,
         encoded=encoded,
-        scorer=_scorer(config, config.reward_model, arguments),
-        gold=None if config.gold is None else _scorer(config, config.gold, arguments),
+        scorer=scorer_of(config, config.reward_model, arguments),
+        gold=None if config.gold is None else scorer_of(config, config.gold, arguments),
         config=config,
         arguments=arguments,
     )
@@ -243,7 +243,8 @@ def _reference(config: PolicyConfig, base: PreTrainedModel, tokenizer: Any) -> P
     return second.requires_grad_(requires_grad=False).eval()
 
 
-def _scorer(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
+def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
+    """The judge of that name, placed and batched as the run says."""
     loading = config.loading() | {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
     return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)
 

@@ -127,6 +127,11 @@ class PolicyConfig(RunConfig):
         if self.reference_kind() == "adapter" and self.reference_model:
             raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
 
+    @property
+    def prompt_tokens(self) -> int:
+        """The longest prompt that leaves room for an answer."""
+        return self.max_length - self.max_new_tokens
+
     def reference_kind(self) -> PolicyReference:
         """``reference`` with ``auto`` decided."""
         if self.reference != "auto":

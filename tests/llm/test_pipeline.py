@@ -11,8 +11,9 @@ from test_runs import wrong
 from llm.builtin import generate
 from llm.config import ConfigError
 from llm.data import write_pairs
+from llm.identity import digest
 from llm.pipeline import Arm, Pipeline, read_pipeline
-from llm.pipeline_run import NOTE, State, begin, digest, note, state_of
+from llm.pipeline_run import NOTE, State, begin, note, state_of
 from robust_rlhf import main
 
 COMMON = {"use_cpu": True, "disable_tqdm": True, "max_length": 64, "per_device_train_batch_size": 8}
@@ -87,6 +88,11 @@ def test_only_the_reward_models_that_an_arm_needs_are_trained(tmp_path):
         ({"seeds": "two"}, "got 'two'"),
         ({"arms": ["robust/maximal"]}, "'robust/maximal' cannot be trained: choose from standard/standard"),
         ({"evaluation": {"golden": "builtin"}}, "evaluation: unknown entry 'golden'"),
+        ({"evaluation": {"best_of": 1, "prompts": ["x"], "gold": "builtin"}}, "must be at least 2, or 0 for no"),
+        ({"evaluation": {"best_of": "many"}}, "got 'many'"),
+        ({"evaluation": {"best_of": True}}, "got True"),
+        ({"evaluation": {"best_of": 8, "prompts": ["x"]}}, "judged by gold: name gold beside it"),
+        ({"evaluation": {"best_of": 8, "gold": "builtin"}}, "name prompts beside it"),
         ({"reward": {"recipe": "reward-huge"}}, "no recipe 'reward-huge'"),
         ({"reward": {"recipe": "reward-tiny", "ambiguity": "tv:0.2"}}, "the switch is robust: SET"),
         ({"reward": {"recipe": "reward-tiny", "robust": "erm"}}, "robust names the set"),
@@ -134,6 +140,17 @@ def test_other_suites_judge_a_finished_stage_anew(tmp_path):
     begin(stage)
     note(stage, judged=True)
     stage = read_pipeline(write(tmp_path, evaluation={"pairs": []})).stages()[1]
+    assert state_of(stage) is State.BEGUN
+
+
+def test_a_suite_of_new_content_judges_a_finished_stage_anew(tmp_path):
+    suite = tmp_path / "test.jsonl"
+    write_pairs(generate(8, seed=1), suite)
+    stage = read_pipeline(write(tmp_path, evaluation={"prompts": [str(suite)]})).stages()[-1]
+    begin(stage)
+    note(stage, judged=True)
+    assert state_of(stage) is State.DONE
+    write_pairs(generate(8, seed=2), suite)
     assert state_of(stage) is State.BEGUN
 
 

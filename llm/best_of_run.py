@@ -1,0 +1,158 @@
+"""Best-of-n in a pipeline: answers of the policy that all arms start from, scored by every reward model and by gold.
+
+Sampling is the cost, so the answers to a suite are drawn once and every reward model chooses from the same ones. They
+answer the prompts that the arms answered, and are drawn with the arms' settings.
+
+A folder per suite in ``best_of`` has ``answers.json`` and a file of scores per judge. Each says what it was made from,
+is written at once, and is made again when that has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import TrainingArguments
+
+from .best_of import BestOfN, best_of
+from .checkpoints import write_json
+from .data import DataError
+from .identity import digest
+from .models import load_policy
+from .overoptimisation import Curve, best_of_curve
+from .pipeline import Pipeline
+from .policy import fitting, scorer_of
+from .policy_config import PolicyConfig
+from .processes import on_main_process
+from .prompts import PromptSet, read_prompts, subset
+from .rollouts import Answers, Sampling
+from .scorers import checked_scores
+from .selection import suite_files
+
+Floats: TypeAlias = NDArray[np.float64]
+_DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The answers to one suite, as they were scored.
+
+    Attributes:
+        ids: Of the prompts.
+        proxies: ``standard`` or ``robust`` -> scores by the reward model of every seed, ``(prompts, answers)`` each.
+        gold: ``(prompts, answers)``.
+    """
+
+    ids: list[str]
+    proxies: Mapping[str, list[Floats]]
+    gold: Floats
+
+    def estimated(self, reward: str) -> BestOfN:
+        """Best-of-n by the reward models of a kind, the mean over their seeds."""
+        seeds = [best_of(proxy, self.gold) for proxy in self.proxies[reward]]
+        proxy, gold = (np.mean([getattr(seed, name) for seed in seeds], axis=0) for name in ("proxy", "gold"))
+        return BestOfN(seeds[0].sizes, proxy, gold)
+
+
+def draw_best_of(pipeline: Pipeline) -> dict[str, Drawn]:
+    """What best-of-n needs of every suite, made where it is missing; empty where the pipeline asks for none.
+
+    Raises:
+        BadScores: A judge gave nan or infinity.
+        DataError: A suite has no prompt that fits, or two of the same id.
+    """
+    if not pipeline.judged_by().best_of:
+        return {}
+    policy = next(stage for stage in pipeline.stages() if stage.arm is not None)
+    config, arguments = policy.parsed()  # on all processes: it asks for the device
+    files = suite_files(pipeline.judged_by().prompts)
+    return on_main_process(
+        lambda: {suite: _drawn(pipeline, suite, path, config, arguments) for suite, path in files.items()}
+    )
+
+
+def best_of_curves(drawn: Mapping[str, Drawn]) -> list[Curve]:
+    """The curve of every suite and kind of reward model, over prompts."""
+    return [
+        best_of_curve(found.estimated(reward), name=f"best-of-n ({reward})" + (f", {suite}" if len(drawn) > 1 else ""))
+        for suite, found in drawn.items()
+        for reward in found.proxies
+    ]
+
+
+def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arguments: TrainingArguments) -> Drawn:
+    judged, source = pipeline.judged_by(), read_prompts(path)
+    if len({prompt.id for prompt in source.prompts}) < len(source.prompts):
+        raise DataError(f"{source.name}: two prompts have the same id, by which answers are kept: give each its own")
+    folder = Path(pipeline.output_dir) / "best_of" / quote(suite, safe="")
+    told = {name: getattr(config, name) for name in _DRAWN_WITH} | {"seed": arguments.seed, "answers": judged.best_of}
+    made_from = told | {"model": _content(config.model), "prompts": source.sha256}
+    answers = _kept(
+        folder / "answers.json", made_from, lambda: _sampled(source, config, arguments, samples=judged.best_of)
+    )
+
+    def scores(name: str, judge: str) -> Floats:
+        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": _content(judge)}
+        return np.array(
+            _kept(folder / f"{name}.json", made_from, lambda: _scored(source, answers, judge, config, arguments))
+        )
+
+    rewards = [stage for stage in pipeline.stages() if stage.kind == "reward"]
+    proxies: dict[str, list[Floats]] = {stage.folder.name: [] for stage in rewards}
+    for stage in rewards:
+        how = stage.folder.name
+        proxies[how].append(scores(f"{how}-{stage.seed}", str(stage.model)))
+    return Drawn([entry["id"] for entry in answers], proxies, scores("gold", str(judged.gold)))
+
+
+def _sampled(
+    source: PromptSet, config: PolicyConfig, arguments: TrainingArguments, *, samples: int
+) -> list[dict[str, Any]]:
+    """Answers to the prompts that an arm is judged by, in that order: ``id`` and ``answers``."""
+    model, tokenizer = load_policy(config.model, **config.loading())
+    prompts, encoded, _ = fitting(subset(source.prompts, config.eval_prompts), tokenizer, most=config.prompt_tokens)
+    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
+    pen, placed = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size), model
+    with torch.random.fork_rng():
+        torch.manual_seed(arguments.seed)
+        texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, samples=samples)]  # pyright: ignore
+    return [
+        {"id": prompt.id, "answers": texts[row * samples : (row + 1) * samples]} for row, prompt in enumerate(prompts)
+    ]
+
+
+def _scored(
+    source: PromptSet, answers: list[dict[str, Any]], judge: str, config: PolicyConfig, arguments: TrainingArguments
+) -> list[list[float]]:
+    prompts = {prompt.id: prompt for prompt in source.prompts}
+    asked = [prompts[entry["id"]] for entry in answers for _ in entry["answers"]]
+    texts = [text for entry in answers for text in entry["answers"]]
+    scores = checked_scores(scorer_of(config, judge, arguments)(asked, texts), asked, step=0)
+    return scores.reshape(len(answers), -1).tolist()
+
+
+def _kept(path: Path, made_from: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """What ``path`` holds if it was made from the same, else what is made now, which it then holds."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["made_from"] == made_from:
+            return found["made"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass  # nothing usable is there
+    made = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"made_from": made_from, "made": made})
+    return made
+
+
+def _content(name: str) -> str:
+    """A hash of a model's folder; the name of one that is elsewhere."""
+    return digest(Path(name)) if Path(name).exists() else name
