@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from test_best_of import enumerated
 from test_pipeline import section, write
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm import best_of_run
 from llm.ablation import best_of_rows
+from llm.answers import encode_prompts
 from llm.best_of import kl_bound
 from llm.best_of_run import best_of_curves, draw_best_of
 from llm.builtin import generate
@@ -28,6 +31,7 @@ from llm.scorers import RewardScorer
 from robust_rlhf import main
 
 N, PROMPTS = 6, 4
+START = Path("run", "sft", "model")
 ARMS = ["standard/standard", "robust/standard"]
 
 
@@ -54,11 +58,20 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def again(finished):
     """The same pipeline as read anew; what a test changes in its files is put back."""
-    kept = finished[0] / "run" / "best_of" / "train"
-    before = {path: path.read_bytes() for path in kept.iterdir()}
-    yield read_pipeline(file_for(finished[0])), kept
+    folder = finished[0]
+    kept = folder / "run" / "best_of" / "train"
+    files = [*kept.iterdir(), folder / START / "model.safetensors", folder / "train.jsonl"]
+    before = {path: path.read_bytes() for path in files}
+    yield read_pipeline(file_for(folder)), kept
     for path, content in before.items():
         path.write_bytes(content)
+
+
+def change_weights(folder):
+    """Another start; after two steps of training the real one says the same whatever it is asked."""
+    path, noise = folder / START / "model.safetensors", torch.Generator().manual_seed(1)
+    varied = {name: part + 0.1 * torch.randn(part.shape, generator=noise) for name, part in load_file(path).items()}
+    save_file(varied, path, metadata={"format": "pt"})
 
 
 def stored(folder):
@@ -127,6 +140,23 @@ def test_every_judge_scores_the_shared_answers_one_by_one(finished):
     assert np.abs(scores["robust-1"] - scores["standard-1"]).max() > 1e-6
 
 
+def test_answers_stand_beside_their_prompts(finished, again, monkeypatch):
+    """Nearly without randomness, all answers to a prompt are what its model writes by itself, prompt by prompt."""
+    pipeline, kept = again
+    start = finished[0] / START
+    change_weights(finished[0])
+    monkeypatch.setitem(pipeline.policy, "temperature", 1e-4)
+    draw_best_of(pipeline)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(start), AutoTokenizer.from_pretrained(start)
+    prompts = {prompt.id: prompt for prompt in read_prompts(finished[0] / "train.jsonl").prompts}
+    found = json.loads((kept / "answers.json").read_text())["made"]
+    for entry in found:
+        (ids,) = encode_prompts([prompts[entry["id"]]], tokenizer)
+        written = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=8)[0, len(ids) :]
+        assert entry["answers"] == [tokenizer.decode(written, skip_special_tokens=True).strip()] * N
+    assert len({entry["answers"][0] for entry in found}) == PROMPTS
+
+
 def test_it_stands_in_the_table_and_beside_the_curves_of_training(finished):
     folder, printed = finished
     for said in ("start", "best-of-4 (standard)", "best-of-6 (robust)", "KL of best-of-n: at most"):
@@ -159,26 +189,25 @@ def test_what_a_judge_lacks_is_scored_from_the_same_answers(again, monkeypatch):
 @pytest.mark.parametrize("change", ["answers", "model", "prompts", "tokens"])
 def test_changed_inputs_make_new_answers_and_new_scores(change, finished, again, monkeypatch):
     pipeline, kept = again
-    weights, train = finished[0] / "run" / "sft" / "model" / "model.safetensors", finished[0] / "train.jsonl"
-    before, restored = (kept / "answers.json").read_bytes(), {path: path.read_bytes() for path in (weights, train)}
+    train, before = finished[0] / "train.jsonl", (kept / "answers.json").read_bytes()
     if change == "answers":
         pipeline = read_pipeline(file_for(finished[0], best_of=3))
     elif change == "model":
-        save_file({name: 3 * part for name, part in load_file(weights).items()}, weights, metadata={"format": "pt"})
+        change_weights(finished[0])
     elif change == "prompts":
         train.write_text("".join(reversed(train.read_text().splitlines(keepends=True))))
     else:
         monkeypatch.setitem(pipeline.policy, "max_new_tokens", 5)
-    try:
-        found = draw_best_of(pipeline)["train"]
-    finally:
-        for path, content in restored.items():
-            path.write_bytes(content)
+    found = draw_best_of(pipeline)["train"]
     assert (kept / "answers.json").read_bytes() != before
     assert found.gold.shape == (PROMPTS, 3 if change == "answers" else N)
     answers = json.loads((kept / "answers.json").read_text())["made"]
     assert [entry["id"] for entry in answers] == found.ids
     assert {len(entry["answers"]) for entry in answers} == {found.gold.shape[1]}
+    alone = RewardScorer(*load_reward_model(str(finished[0] / "gold"), new_head=False), max_length=96, batch_size=1)
+    prompts = {prompt.id: prompt for prompt in read_prompts(train).prompts}
+    expected = [[alone([prompts[entry["id"]]], [text])[0] for text in entry["answers"]] for entry in answers]
+    np.testing.assert_allclose(found.gold, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", ["drawing", "scoring"])
