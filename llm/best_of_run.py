@@ -29,10 +29,10 @@ from .identity import digest
 from .models import load_policy
 from .overoptimisation import Curve, best_of_curve
 from .pipeline import Pipeline
-from .policy import fitting, scorer_of
+from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig
 from .processes import on_main_process
-from .prompts import PromptSet, read_prompts, subset
+from .prompts import PromptSet, subset
 from .rollouts import Answers, Sampling
 from .scorers import checked_scores
 from .selection import suite_files
@@ -89,7 +89,7 @@ def best_of_curves(drawn: Mapping[str, Drawn]) -> list[Curve]:
 
 
 def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arguments: TrainingArguments) -> Drawn:
-    judged, source = pipeline.judged_by(), read_prompts(path)
+    judged, source = pipeline.judged_by(), prompts_of(config, path)
     if len({prompt.id for prompt in source.prompts}) < len(source.prompts):
         raise DataError(f"{source.name}: two prompts have the same id, by which answers are kept: give each its own")
     folder = Path(pipeline.output_dir) / "best_of" / quote(suite, safe="")

@@ -88,7 +88,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
 
 def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
     """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
-    suites = {name: subset(_read(config, path).prompts, config.eval_prompts) for name, path in files.items()}
+    suites = {name: subset(prompts_of(config, path).prompts, config.eval_prompts) for name, path in files.items()}
     if config.dry_run:
         console.print(render_policy_plan(config, arguments))
         return
@@ -170,7 +170,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    source = _read(config, config.train_file)
+    source = prompts_of(config, config.train_file)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -197,7 +197,8 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     return trainer, {"train": source.describe(), "trained_on": len(prompts), "too_long": long}
 
 
-def _read(config: PolicyConfig, source: str | Path) -> PromptSet:
+def prompts_of(config: PolicyConfig, source: str | Path) -> PromptSet:
+    """The prompts of a file, repeated or not as the run says."""
     return read_prompts(source, distinct=config.distinct_prompts)
 
 

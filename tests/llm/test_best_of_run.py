@@ -37,7 +37,7 @@ ARMS = ["standard/standard", "robust/standard"]
 
 def file_for(folder, **evaluation):
     """Both kinds of reward model, two seeds; gold is a model nothing is trained on. Half of the prompts fit."""
-    policy = section(write(folder), "policy", max_length=40, eval_samples=3)
+    policy = section(write(folder), "policy", max_length=40, eval_samples=3, distinct_prompts=False)
     judged = section(write(folder), "evaluation", **{"gold": str(folder / "gold"), "best_of": N, **evaluation})
     return write(folder, arms=ARMS, seeds=2, policy=policy, evaluation=judged)
 
@@ -121,7 +121,8 @@ def test_the_prompts_are_those_that_the_arms_answered(finished):
         for seed in (0, 1):
             answered = json.loads((folder / "run" / f"seed-{seed}" / "policy" / arm / "answers.json").read_text())
             assert [entry["id"] for entry in answered["train"]] == asked
-    prompts = read_prompts(folder / "train.jsonl").prompts
+
+    prompts = read_prompts(folder / "train.jsonl", distinct=False).prompts
     assert asked != [prompt.id for prompt in prompts[:PROMPTS]]  # a random subset of those that fit
 
 
@@ -129,7 +130,7 @@ def test_every_judge_scores_the_shared_answers_one_by_one(finished):
     """Alone, without batches, through each exported model."""
     folder = finished[0]
     answers, scores, _ = stored(folder)
-    prompts = {prompt.id: prompt for prompt in read_prompts(folder / "train.jsonl").prompts}
+    prompts = {prompt.id: prompt for prompt in read_prompts(folder / "train.jsonl", distinct=False).prompts}
     assert len({text for entry in answers for text in entry["answers"]}) > N
     robust = folder / "run" / "seed-1" / "reward" / "robust" / "model"
     for judge, place in (("robust-1", robust), ("gold", folder / "gold")):
@@ -148,7 +149,7 @@ def test_answers_stand_beside_their_prompts(finished, again, monkeypatch):
     monkeypatch.setitem(pipeline.policy, "temperature", 1e-4)
     draw_best_of(pipeline)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(start), AutoTokenizer.from_pretrained(start)
-    prompts = {prompt.id: prompt for prompt in read_prompts(finished[0] / "train.jsonl").prompts}
+    prompts = {prompt.id: prompt for prompt in read_prompts(finished[0] / "train.jsonl", distinct=False).prompts}
     found = json.loads((kept / "answers.json").read_text())["made"]
     for entry in found:
         (ids,) = encode_prompts([prompts[entry["id"]]], tokenizer)
@@ -205,7 +206,7 @@ def test_changed_inputs_make_new_answers_and_new_scores(change, finished, again,
     assert [entry["id"] for entry in answers] == found.ids
     assert {len(entry["answers"]) for entry in answers} == {found.gold.shape[1]}
     alone = RewardScorer(*load_reward_model(str(finished[0] / "gold"), new_head=False), max_length=96, batch_size=1)
-    prompts = {prompt.id: prompt for prompt in read_prompts(train).prompts}
+    prompts = {prompt.id: prompt for prompt in read_prompts(train, distinct=False).prompts}
     expected = [[alone([prompts[entry["id"]]], [text])[0] for text in entry["answers"]] for entry in answers]
     np.testing.assert_allclose(found.gold, expected, atol=1e-5)
 
