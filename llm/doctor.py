@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
+from .policy_checks import over_optimised
 from .run_record import KINDS, RunRecord
 from .weight_checks import (
     likely_mislabelled,
@@ -33,6 +34,7 @@ CHECKS = (
     Check("worst held-out category", held_out_rises),
     Check("cut answers", answers_cut),
     Check("length as the only thing learned", only_length),
+    Check("gold reward of a policy", over_optimised),
 )
 
 

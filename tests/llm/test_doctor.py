@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from dro_core import TotalVariation, effective_sample_size, worst_case
 from llm.builtin import generate
 from llm.checkpoints import MARKER
 from llm.data import write_pairs
-from llm.diagnosis import Severity
+from llm.diagnosis import Finding, Severity
 from llm.doctor import CHECKS, diagnose
+from llm.policy_checks import over_optimised
 from llm.run_record import read_run
 from robust_rlhf import main
 
@@ -183,6 +185,58 @@ def test_run_of_another_kind_is_checked_as_far_as_it_goes(run):
     assert {f.title for f in diagnosis.findings} == RUNS["large radius"].expected
     assert "32 at full strength" in diagnosis.findings[0].evidence
     assert {"a loss below that of a coin", "a loss that does not rise"} <= set(diagnosis.unchecked)
+
+
+def judged_policy(run, gold, reward):
+    def change(content):
+        content.update(kind="Policy by reinforcement", effective_batch=128)
+        content["config"] |= {"samples": 4, "ambiguity": "erm", "kl_coefficient": 0.05}
+        rows = [row for row in content["history"] if "effective_sample_size" in row]
+        one = {name: value for name, value in rows[0].items() if not name.endswith("_loss")}
+        content["history"] = [
+            one | {"step": step, "gold": float(g), "reward": float(r), "kl": 0.1 * step, "effective_sample_size": 32.0}
+            for step, (g, r) in enumerate(zip(gold, reward, strict=True))
+        ]
+        content["adversary"] = {}
+
+    return changed(run("healthy erm"), change)
+
+
+@pytest.mark.parametrize(
+    ("gold", "severity"),
+    [
+        (np.linspace(0.5, 0.3, 40), Severity.PROBLEM),
+        (np.r_[np.linspace(0.3, 0.5, 20), np.linspace(0.5, 0.3, 20)], Severity.WARNING),
+        (np.linspace(0.3, 0.5, 40), None),
+        (np.full(40, 0.4), None),
+    ],
+)
+def test_a_policy_whose_gold_falls_while_its_reward_rises_is_over_optimised(run, gold, severity):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(scale=0.03, size=(2, 40))
+    folder = judged_policy(run, gold + noise[0], np.linspace(1, 3, 40) + 10 * noise[1])
+    found = findings(folder).get("the policy is over-optimised")
+    assert (found and found.severity) == severity
+
+    def fall(content):
+        for row in content["history"]:
+            row["reward"] = -row["step"]
+
+    assert "the policy is over-optimised" not in findings(changed(folder, fall))  # then the run just got worse
+
+
+def test_over_optimisation_is_rarely_found_where_there_is_no_trend(run):
+    rng, record = np.random.default_rng(1), read_run(judged_policy(run, np.zeros(40), np.zeros(40)))
+    found = 0
+    for _ in range(400):
+        rows = [row | {"gold": rng.normal(), "reward": rng.normal()} for row in record.training]
+        found += isinstance(over_optimised(replace(record, training=rows)), Finding)
+    assert 0 < found <= binom.ppf(0.999, 400, 0.05)
+
+
+def test_a_policy_without_gold_cannot_be_called_over_optimised(run):
+    folder = judged_policy(run, np.full(40, np.nan), np.arange(40))
+    assert "second judge" in diagnose(read_run(folder)).unchecked["gold reward of a policy"]
 
 
 def test_unfinished_run_is_read_from_its_last_checkpoint(run, capsys):
