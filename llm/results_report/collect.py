@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -102,6 +102,20 @@ class Collection:
     def outside(self) -> list[str]:
         """The other suites, those out of distribution; all, where no suite is left."""
         return [name for name in self.suite_names if name not in (*self.inside, *self.validation)] or self.suite_names
+
+    def restricted(self, where: Mapping[str, str]) -> Collection:
+        """The same with those arms alone whose settings, as text, are these.
+
+        Raises:
+            ResultsError: An unknown setting, or no arm is left.
+        """
+        if unknown := sorted(where.keys() - set(FAMILY)):
+            raise ResultsError(f"Arms have no setting {unknown[0]!r}: there are {', '.join(FAMILY)}.")
+        arms = [arm for arm in self.arms if all(_text(arm.settings[name]) == value for name, value in where.items())]
+        if not arms:
+            known = {name: sorted({_text(arm.settings[name]) for arm in self.arms}) for name in where}
+            raise ResultsError(f"No arm has {dict(where)}: the results have {known}.")
+        return replace(self, arms=arms, notes=list(self.notes), unread={})
 
     def judged_on(self, arm: Arm, names: Sequence[str]) -> tuple[str, ...]:
         """Those suites that an arm's baseline was judged on: what is left out of training may differ by regime."""
@@ -214,6 +228,10 @@ def _arms(done: Frame) -> list[Arm]:
     ]  # fmt: skip
     order = {family: number for number, family in enumerate(dict.fromkeys(arm.family for arm in arms))}
     return sorted(arms, key=lambda arm: (order[arm.family], arm.ambiguity != BASELINE))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _alike(one: Arm, other: Arm) -> bool:

@@ -30,6 +30,10 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     parser.add_argument(
         "--no-texts", action="store_true", help="no example pairs: for data that must not be passed on with the report"
     )
+    parser.add_argument(
+        "--where", nargs="+", default=[], metavar="NAME=VALUE", type=_setting,
+        help="report the arms with these settings alone: final=last, regime=all, ...",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     from rich.console import Console
 
@@ -39,6 +43,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         smallest=options.smallest_group,
         families=options.families,
         texts=not options.no_texts,
+        where=dict(options.where),
     )
     page, folder = write_report(report, Path(options.output))
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -47,3 +52,10 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     console.print(report["claims"][0]["text"])
     console.print(f"{page} (figures and tables: {folder})")
     return 0
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as final=last, got {text!r}")
+    return name, value

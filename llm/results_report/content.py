@@ -32,6 +32,7 @@ def build_content(
     smallest: int = SMALLEST_GROUP,
     families: int = FAMILIES,
     texts: bool = True,
+    where: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Read a results folder and work out everything that its report says.
 
@@ -42,13 +43,15 @@ def build_content(
         families: How many families get the detailed sections; the first ones with a plain arm and another one.
         texts: Show example pairs; without them the report holds nothing of the data but names of suites and groups.
 
+        where: Keep the arms with these settings alone, by the names in FAMILY; tests are corrected within them.
+
     Raises:
         ResultsError: There is nothing to report.
         ValueError: ``smallest`` or ``families`` is negative.
     """
     if smallest < 2 or families < 0:
         raise ValueError(f"smallest must be at least 2 and families at least 0, got {smallest} and {families}.")
-    collection = collect(folder, inside=inside)
+    collection = collect(folder, inside=inside).restricted(where or {})
     judge = Judge(collection, smallest=smallest)
     records, groups = judge.records(), _families(collection)
     detailed = [group for group in groups if len(group) > 1 and records[group[0]]["plain"]][:families]
@@ -67,7 +70,7 @@ def build_content(
         "tests": judge.tests,
         "families": [{"label": records[group[0]]["family"], "arms": group} for group in groups],
         "arms": records,
-        "runs": len(collection.runs),
+        "runs": sum(len(arm.runs) for arm in collection.arms),
         "details": details,
     }
     report = json_ready(report)

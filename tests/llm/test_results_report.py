@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import robust_rlhf
 from llm.intervals import accuracy_interval, holm, independent_mean, paired_difference
-from llm.results import read_training_pairs, read_weights, write_results, write_training
+from llm.results import ResultsError, read_training_pairs, read_weights, write_results, write_training
 from llm.results_report import build_content, write_report
 from llm.results_report.curves import calibration_error, reliability, shift_bounds, tail_losses
 from llm.results_report.radii import kind_of, sized
@@ -304,6 +304,18 @@ def test_without_texts_the_report_has_none_of_the_data(folder, tmp_path):
     everything = [page, *(path for path in files.rglob("*") if path.is_file())]
     assert any(arm.get("weights") for arm in report["details"][0]["arms"])
     assert not any("Which one is it" in path.read_text(encoding="utf-8") for path in everything)
+
+
+def test_a_report_of_some_arms_corrects_within_them(tmp_path):
+    write_sample(tmp_path / "r", regimes=("plain", "other"), ambiguities=("erm", "tv:0.2"), seeds=2)
+    whole, part = build_content(tmp_path / "r"), build_content(tmp_path / "r", where={"regime": "other"})
+    assert {arm["settings"]["regime"] for arm in part["arms"]} == {"other"}
+    assert 2 * part["tests"]["average"] == whole["tests"]["average"] > 0
+    kept = [arm for arm in whole["arms"] if arm["settings"]["regime"] == "other"]
+    assert [arm["average"]["accuracy"] for arm in part["arms"]] == [arm["average"]["accuracy"] for arm in kept]
+    for where, said in (({"colour": "red"}, "no setting 'colour'"), ({"regime": "none"}, "No arm has")):
+        with pytest.raises(ResultsError, match=said):
+            build_content(tmp_path / "r", where=where)
 
 
 # What may be wrong with a folder
