@@ -29,6 +29,9 @@ from .tables import json_ready
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
 
 
+POINTS = 8  # of a curve of training
+
+
 class Row(NamedTuple):
     """One arm on one suite.
 
@@ -114,7 +117,7 @@ def gold_curves(pipeline: Pipeline) -> tuple[list[Curve], list[str]]:
     for arm, stages in _runs_by_arm(pipeline).items():
         histories = [json.loads((stage.folder / "run.json").read_text(encoding="utf-8"))["history"] for stage in stages]
         try:
-            curves.append(training_curve(histories, name=arm))
+            curves.append(training_curve(histories, name=arm, points=POINTS))
         except ValueError as reason:
             missing.append(str(reason))
     return curves, missing

@@ -155,6 +155,7 @@ def training_curve(
     name: str,
     start: Mapping[str, float] | None = None,
     proxy: str = "reward",
+    points: int | None = None,
 ) -> Curve:
     """The curve of policy training from the logs of one or more runs (seeds), at the steps that all of them judged.
 
@@ -163,6 +164,8 @@ def training_curve(
         name: For legends.
         start: ``reward`` and ``gold`` of the starting policy. Without it, each run's first record must be of it.
         proxy: The field of the reward that was optimised, if it is not ``reward``.
+        points: At most so many beside the first, each the mean over consecutive steps: a step sees few prompts, so its
+            rewards are noisy.
 
     Raises:
         ValueError: No step was judged in all runs, or the first record is not of the starting policy.
@@ -181,7 +184,8 @@ def training_curve(
         )
     for field in (proxy, "gold"):
         table[field] = table[field] - (table[field][:, :1] if start is None else start[field])
-    return Curve(name, Law.TRAINING, table["kl"], table[proxy], table["gold"])
+    kl, gained, gold = (_thinned(table[field], points) for field in fields)
+    return Curve(name, Law.TRAINING, kl, gained, gold)
 
 
 def fit(curve: Curve, *, gains: Floats | None = None, level: float = 0.95) -> Fit:
@@ -208,6 +212,14 @@ def fit(curve: Curve, *, gains: Floats | None = None, level: float = 0.95) -> Fi
     fitted = curve.law.columns(np.sqrt(kl.mean(axis=0))) @ [alpha.mean, beta.mean]
     missed = float(np.abs(values.mean(axis=0) - fitted).max())
     return Fit(curve.law, alpha, beta, _peak(curve.law, alpha, beta, kl, missed), missed, basis)
+
+
+def _thinned(values: Floats, points: int | None) -> Floats:
+    """The first column, and means over ``points`` groups of consecutive ones of the rest."""
+    first, rest = values[:, :1], values[:, 1:]
+    if points is None or rest.shape[1] <= points:
+        return values
+    return np.hstack([first, *(part.mean(axis=1, keepdims=True) for part in np.array_split(rest, points, axis=1))])
 
 
 def _is_judged(row: Mapping[str, Any], fields: Sequence[str]) -> bool:

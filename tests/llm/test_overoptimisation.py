@@ -172,6 +172,14 @@ def drawn():
     return [best, training_curve([history()], name="PPO"), noisy(Law.TRAINING)]
 
 
+def test_neighbouring_steps_can_be_one_point():
+    whole, few = (training_curve([history()], name="PPO", points=points) for points in (None, 3))
+    for one, other in ((whole.kl, few.kl), (whole.proxy, few.proxy), (whole.gold, few.gold)):
+        groups = np.array_split(one[0, 1:], 3)
+        np.testing.assert_allclose(other[0], [one[0, 0], *(group.mean() for group in groups)], atol=1e-15)
+    assert training_curve([history()], name="PPO", points=1000).kl.shape == whole.kl.shape
+
+
 def test_figure_shows_every_curve_and_the_same_bytes_again(tmp_path):
     svg = overoptimisation_svg(drawn(), key="over", label="curves")
     for said in ("best-of-n", "PPO", "noisy", "gold reward: what judges", "nats (square-root axis)"):
