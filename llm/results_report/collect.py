@@ -104,7 +104,7 @@ class Collection:
         return [name for name in self.suite_names if name not in (*self.inside, *self.validation)] or self.suite_names
 
     def restricted(self, where: Mapping[str, str]) -> Collection:
-        """The same with those arms alone whose settings, as text, are these.
+        """The same with those arms alone whose settings, as text, are these, and the suites that they were judged on.
 
         Raises:
             ResultsError: An unknown setting, or no arm is left.
@@ -115,12 +115,18 @@ class Collection:
         if not arms:
             known = {name: sorted({_text(arm.settings[name]) for arm in self.arms}) for name in where}
             raise ResultsError(f"No arm has {dict(where)}: the results have {known}.")
-        return replace(self, arms=arms, notes=list(self.notes), unread={})
+        judged = {name for name in self.suite_names for arm in arms if self._was_judged(arm, name)}
+        names = {field: [name for name in getattr(self, field) if name in judged]
+                 for field in ("suite_names", "inside", "validation")}  # fmt: skip
+        suites = {name: suite for name, suite in self.suites.items() if name in judged}
+        return replace(self, arms=arms, suites=suites, notes=list(self.notes), unread={}, **names)
 
     def judged_on(self, arm: Arm, names: Sequence[str]) -> tuple[str, ...]:
         """Those suites that an arm's baseline was judged on: what is left out of training may differ by regime."""
-        runs = self.baselines.get(arm, arm).runs.values()
-        return tuple(name for name in names if any((run, name) in self._measured for run in runs))
+        return tuple(name for name in names if self._was_judged(self.baselines.get(arm, arm), name))
+
+    def _was_judged(self, arm: Arm, name: str) -> bool:
+        return any((run, name) in self._measured for run in arm.runs.values())
 
     @cached_property
     def whole(self) -> Frame:

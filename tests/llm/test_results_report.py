@@ -396,6 +396,9 @@ def test_a_suite_that_only_one_regime_has_costs_the_other_nothing(tmp_path):
     assert report["suites"]["validation"]["role"] == "validation"
     assert said(report, "counts in no average and no worst group: validation")
     assert "2 of 3 suites" in text_of(report, tmp_path)
+    alone = build_content(tmp_path / "r", families=0, where={"regime": "all"})
+    assert "left-out-code" not in alone["suites"]
+    assert alone["outside"] == ["ood_maths", "ood_plain"]
 
 
 def test_mixed_versions_are_flagged_at_the_arms(tmp_path):
