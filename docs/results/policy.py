@@ -1,0 +1,168 @@
+"""Run the study of policies and fill policy.md: python docs/results/policy.py (about two hours of one core).
+
+The pipeline of policy.yaml, then its standard/robust arm with other versions. What is done is not done again;
+``--tables`` trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import yaml
+from page_tables import filled, markdown
+
+from llm.intervals import mean_interval
+from llm.pipeline import Stage, read_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HERE = Path(__file__).parent
+SUITES = {"id_test": "in distribution", "ood_shifted_mixture": "shifted mixture"}
+VARIANTS = {
+    "standard/robust, version A": ("A", {"version": "A"}),
+    "standard/robust, whitened advantages, version A": ("A-whitened", {"version": "A", "whiten": "advantages"}),
+    "standard/robust, whitened advantages, version B": ("B-whitened", {"version": "B", "whiten": "advantages"}),
+}
+Rows = list[tuple[str, ...]]
+
+
+class Answered(NamedTuple):
+    """Scores by suite and judge, ``(seeds, prompts)``, means over the samples; and KL in nats by suite."""
+
+    scores: dict[str, dict[str, np.ndarray]]
+    kl: dict[str, float]
+
+
+def main() -> None:
+    """Train what is not trained, then fill the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", action="store_true", help="train nothing: only write what the runs say")
+    if not parser.parse_args().tables:
+        command("data", "builtin", "runs/policy/corpus")
+        command("pipeline", "--config", str(HERE / "policy.yaml"))
+        for stage in (stage for stages in variants().values() for stage in stages):
+            settings = stage.folder.parent / f"{stage.folder.name}.yaml"
+            settings.write_text(yaml.safe_dump(dict(stage.settings)), encoding="utf-8")
+            command("train", "policy", "--config", str(settings))
+    runs = arms()
+    tables = {
+        "arms": arms_table(runs), "seeds": seeds_table(runs), "sources": sources_table(runs), "best": best_table(),
+    }  # fmt: skip
+    page = HERE / "policy.md"
+    page.write_text(filled(page.read_text("utf-8"), {n: markdown(t) for n, t in tables.items()}), encoding="utf-8")
+    shutil.copy("runs/policy/overoptimisation.png", HERE / "policy-overoptimisation.png")
+
+
+def command(*words: str) -> None:
+    """Run robust-rlhf."""
+    subprocess.run([sys.executable, "-m", "robust_rlhf", *words], check=True)
+
+
+def policies() -> list[Stage]:
+    """The policy runs of the pipeline."""
+    return [stage for stage in read_pipeline(HERE / "policy.yaml").stages() if stage.arm is not None]
+
+
+def variants() -> dict[str, list[Stage]]:
+    """The standard/robust arm once more, with the weights on the rewards or on the loss of each answer."""
+    return {name: [_varied(stage, *change) for stage in policies() if str(stage.arm) == "standard/robust"]
+            for name, change in VARIANTS.items()}  # fmt: skip
+
+
+def _varied(stage: Stage, ending: str, settings: dict[str, str]) -> Stage:
+    folder = stage.folder.with_name(f"{stage.folder.name}-{ending}")
+    return replace(stage, folder=folder, settings={**stage.settings, **settings, "output_dir": str(folder)})
+
+
+def arms() -> dict[str, Answered]:
+    """All arms by name, the plain one first."""
+    stages: dict[str, list[Stage]] = {}
+    for stage in policies():
+        stages.setdefault(str(stage.arm), []).append(stage)
+    stages |= variants()
+    return {name: _answered([stage.folder for stage in runs]) for name, runs in stages.items()}
+
+
+def _answered(folders: Sequence[Path]) -> Answered:
+    stored = [np.load(folder / "scores.npz") for folder in folders]
+    scores = {
+        suite: {
+            judge: np.stack([run[f"{suite}/{judge}"].mean(axis=1) for run in stored]) for judge in ("reward", "gold")
+        }
+        for suite in SUITES
+    }
+    return Answered(scores, {suite: float(np.mean([run[f"{suite}/kl"].mean() for run in stored])) for suite in SUITES})
+
+
+def arms_table(runs: dict[str, Answered]) -> Rows:
+    """Gold score of every arm and its difference to the plain one, prompt by prompt; means over seeds."""
+    rows: Rows = [("suite", "reward model / policy", "gold", "difference to standard/standard", "KL, nats")]
+    for suite, title in SUITES.items():
+        base = next(iter(runs.values())).scores[suite]["gold"].mean(axis=0)
+        for name, arm in runs.items():
+            gold = arm.scores[suite]["gold"].mean(axis=0)
+            difference = "" if gold is base or name == next(iter(runs)) else _limits(gold - base, sign="+")
+            rows.append((title, name, _limits(gold), difference, f"{arm.kl[suite]:.2f}"))
+    return rows
+
+
+def seeds_table(runs: dict[str, Answered]) -> Rows:
+    """Gold score by seed: what no interval over prompts covers."""
+    rows: Rows = [("suite", "reward model / policy", "gold by seed", "difference by seed")]
+    for suite, title in SUITES.items():
+        base = next(iter(runs.values())).scores[suite]["gold"].mean(axis=1)
+        for name, arm in runs.items():
+            by_seed = arm.scores[suite]["gold"].mean(axis=1)
+            rows.append((title, name, _listed(by_seed), _listed(by_seed - base, sign="+")))
+    return rows
+
+
+def sources_table(runs: dict[str, Answered]) -> Rows:
+    """Gold score by source on the shifted mixture."""
+    from llm.prompts import read_prompts
+
+    asked = read_prompts("runs/policy/corpus/ood_shifted_mixture.jsonl", distinct=False).prompts
+    sources = np.array([prompt.source for prompt in asked])
+    names = sorted(set(sources))
+    rows: Rows = [("reward model / policy", *(f"{name} ({(sources == name).sum()})" for name in names))]
+    for arm, answered in runs.items():
+        gold = answered.scores["ood_shifted_mixture"]["gold"].mean(axis=0)
+        rows.append((arm, *(_limits(gold[sources == name]) for name in names)))
+    return rows
+
+
+def best_table() -> Rows:
+    """Best-of-n from the start, by either reward model."""
+    rows: Rows = [("suite", "chosen by", "n", "KL at most", "gold", "difference to standard/standard")]
+    for row in json.loads(Path("runs/policy/ablation.json").read_text("utf-8"))["best_of"]:
+        n, by = row["n"], "no choice: the start" if row["n"] == 1 else row["reward"]
+        if n > 1 or row["reward"] == "standard":
+            cells = (f"{row['kl_bound']:.2f}", _interval(row["gold"]), _interval(row["difference"], sign="+"))
+            rows.append((SUITES[row["suite"]], by, str(n), *cells))
+    return rows
+
+
+def _interval(record: dict[str, float], *, sign: str = "") -> str:
+    return f"{record['mean']:{sign}.3f} [{record['low']:{sign}.3f}, {record['high']:{sign}.3f}]"
+
+
+def _limits(values: np.ndarray, *, sign: str = "") -> str:
+    found = mean_interval(values)
+    return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
+
+
+def _listed(values: np.ndarray, *, sign: str = "") -> str:
+    return ", ".join(f"{value:{sign}.3f}" for value in values)
+
+
+if __name__ == "__main__":
+    main()
