@@ -202,13 +202,13 @@ def _suite_rows(suite: str, scores: dict[str, list[dict[str, NDArray[np.float64]
     if len({len(values) for runs in means.values() for values in runs}) > 1:
         raise ValueError(f"{suite}: the arms answered different prompts, so they cannot be compared: judge them again")
     gold = {arm: np.mean(runs, axis=0) for arm, runs in means.items()}
-    base = next(iter(gold.values()))
+    base, asked = next(iter(gold.values())), next(iter(scores.values()))[0].get(f"{suite}/question")
     return [
         Row(
             suite,
             arm,
-            _interval(values),
-            None if values is base else _interval(values - base),
+            _interval(values, asked),
+            None if values is base else _interval(values - base, asked),
             float(np.mean([run[f"{suite}/kl"].mean() for run in scores[arm]])),
             len(values),
             len(means[arm]),
@@ -224,10 +224,8 @@ def _best_of_suite(suite: str, found: Drawn, stages: Sequence[Stage]) -> Iterato
     for reward, seeds in found.proxies.items():
         result = found.estimated(reward)
         for n, kl, proxy, gold in zip(result.sizes, result.kl_bound, result.proxy.T, result.gold.T, strict=True):
-            difference = _interval(gold - base)
-            yield BestOfRow(
-                suite, reward, int(n), float(kl), _interval(proxy), _interval(gold), difference, len(base), len(seeds)
-            )
+            chosen, judged, apart = (_interval(values, found.asked) for values in (proxy, gold, gold - base))
+            yield BestOfRow(suite, reward, int(n), float(kl), chosen, judged, apart, len(base), len(seeds))
 
 
 def _asked(stage: Stage, suite: str) -> list[str]:
@@ -240,9 +238,9 @@ def _record(row: Row | BestOfRow) -> dict[str, Any]:
     return {name: value._asdict() if isinstance(value, Interval) else value for name, value in row._asdict().items()}
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """No limits where all prompts agree: that they would for every other prompt too is not shown."""
-    found = mean_interval(values)
+def _interval(values: NDArray[np.float64], asked: NDArray[np.float64] | None) -> Interval:
+    """Clustered by prompt. No limits where all agree: that they would for every other prompt too is not shown."""
+    found = mean_interval(values, asked)
     return found if found.low < found.high else Interval(found.mean, np.nan, np.nan)
 
 

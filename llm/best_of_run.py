@@ -32,7 +32,7 @@ from .pipeline import Pipeline
 from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig
 from .processes import on_main_process
-from .prompts import PromptSet, subset
+from .prompts import PromptSet, questions, subset
 from .rollouts import Answers, Sampling
 from .scorers import checked_scores
 from .selection import suite_files
@@ -47,11 +47,13 @@ class Drawn:
 
     Attributes:
         ids: Of the prompts.
+        asked: Integers, equal for repeats of a prompt.
         proxies: ``standard`` or ``robust`` -> scores by the reward model of every seed, ``(prompts, answers)`` each.
         gold: ``(prompts, answers)``.
     """
 
     ids: list[str]
+    asked: NDArray[Any]
     proxies: Mapping[str, list[Floats]]
     gold: Floats
 
@@ -82,7 +84,11 @@ def draw_best_of(pipeline: Pipeline) -> dict[str, Drawn]:
 def best_of_curves(drawn: Mapping[str, Drawn]) -> list[Curve]:
     """The curve of every suite and kind of reward model, over prompts."""
     return [
-        best_of_curve(found.estimated(reward), name=f"best-of-n ({reward})" + (f", {suite}" if len(drawn) > 1 else ""))
+        best_of_curve(
+            found.estimated(reward),
+            name=f"best-of-n ({reward})" + (f", {suite}" if len(drawn) > 1 else ""),
+            clusters=found.asked,
+        )
         for suite, found in drawn.items()
         for reward in found.proxies
     ]
@@ -110,7 +116,9 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
     for stage in rewards:
         how = stage.folder.name
         proxies[how].append(scores(f"{how}-{stage.seed}", str(stage.model)))
-    return Drawn([entry["id"] for entry in answers], proxies, scores("gold", str(judged.gold)))
+    ids, by_id = [entry["id"] for entry in answers], {prompt.id: prompt for prompt in source.prompts}
+    asked = questions([by_id[name] for name in ids])
+    return Drawn(ids, asked, proxies, scores("gold", str(judged.gold)))
 
 
 def _sampled(

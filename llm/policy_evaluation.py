@@ -20,7 +20,7 @@ from .answers import encode_prompts
 from .checkpoints import write_json
 from .intervals import mean_interval
 from .observation import observed
-from .prompts import Prompt
+from .prompts import Prompt, questions
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import decimals, json_ready
@@ -86,19 +86,22 @@ def summarise_policy(prompts: Sequence[Prompt], judged: Judged) -> dict[str, Any
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
-    over prompts of the mean over their samples, with Student's interval over prompts.
+    over prompts of the mean over their samples, with Student's interval over prompts, clustered where one is repeated.
     """
     groups: dict[str, dict[str, list[int]]] = {"source": defaultdict(list), "category": defaultdict(list)}
     for row, prompt in enumerate(prompts):
         for name, members in groups.items():
             members[getattr(prompt, name)].append(row)
-    summary = {f"by_{name}": {key: _record(judged, rows) for key, rows in sorted(members.items())}
+    asked = questions(prompts)
+    summary = {f"by_{name}": {key: _record(judged, rows, asked) for key, rows in sorted(members.items())}
                for name, members in groups.items()}  # fmt: skip
-    return json_ready({"overall": _record(judged, list(range(len(prompts)))), **summary})
+    return json_ready({"overall": _record(judged, list(range(len(prompts))), asked), **summary})
 
 
-def _record(judged: Judged, rows: list[int]) -> dict[str, Any]:
-    judges = {name: mean_interval(scores[rows].mean(axis=1))._asdict() for name, scores in judged.scores.items()}
+def _record(judged: Judged, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
+    judges = {
+        name: mean_interval(scores[rows].mean(axis=1), asked[rows])._asdict() for name, scores in judged.scores.items()
+    }
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
     return {"prompts": len(rows), **means, **judges}
 
@@ -131,11 +134,12 @@ def _limits(record: Mapping[str, float | None]) -> str:
 def write_judged(
     folder: Path, suites: Mapping[str, Sequence[Prompt]], judged: Mapping[str, Judged], summaries: Mapping[str, Any]
 ) -> None:
-    """Write metrics.json, and every answer with its scores into answers.npz and answers.json."""
+    """Write metrics.json, answers.json, and scores.npz with the scores and which prompts are the same."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {}
     for suite, found in judged.items():
         arrays |= {f"{suite}/{name}": scores for name, scores in found.scores.items()} | {f"{suite}/kl": found.kl}
+        arrays[f"{suite}/question"] = questions(suites[suite])
     with (folder / "scores.npz").open("wb") as stream:
         np.savez(stream, **arrays)
     texts = {

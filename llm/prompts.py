@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llm._hub import address_of, hub_records
 from llm._layouts import Dropped, Message, layout_of
@@ -105,6 +106,12 @@ def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> li
     if count is None or count >= len(prompts):
         return list(prompts)
     return [prompts[i] for i in sorted(np.random.default_rng(seed).permutation(len(prompts))[:count])]
+
+
+def questions(prompts: Sequence[Prompt]) -> NDArray[np.intp]:
+    """One integer per prompt, equal where the chats are: a chat that is asked twice is one question, for intervals."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(json.dumps(p.messages), len(numbers)) for p in prompts], dtype=np.intp)
 
 
 def _is_of_pairs(first: Record | None) -> bool:

@@ -7,7 +7,6 @@ The pipeline of policy.yaml, then its standard/robust arm with other versions. W
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,10 @@ import numpy as np
 import yaml
 from page_tables import filled, markdown
 
+from llm.best_of_run import draw_best_of
 from llm.intervals import mean_interval
 from llm.pipeline import Stage, read_pipeline
+from llm.prompts import Prompt, questions, read_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,11 +108,11 @@ def arms_table(runs: dict[str, Answered]) -> Rows:
     """Gold score of every arm and its difference to the plain one, prompt by prompt; means over seeds."""
     rows: Rows = [("suite", "reward model / policy", "gold", "difference to standard/standard", "KL, nats")]
     for suite, title in SUITES.items():
-        base = next(iter(runs.values())).scores[suite]["gold"].mean(axis=0)
+        base, same = next(iter(runs.values())).scores[suite]["gold"].mean(axis=0), questions(asked(suite))
         for name, arm in runs.items():
             gold = arm.scores[suite]["gold"].mean(axis=0)
-            difference = "" if gold is base or name == next(iter(runs)) else _limits(gold - base, sign="+")
-            rows.append((title, name, _limits(gold), difference, f"{arm.kl[suite]:.2f}"))
+            difference = "" if name == next(iter(runs)) else _limits(gold - base, same, sign="+")
+            rows.append((title, name, _limits(gold, same), difference, f"{arm.kl[suite]:.2f}"))
     return rows
 
 
@@ -128,35 +129,37 @@ def seeds_table(runs: dict[str, Answered]) -> Rows:
 
 def sources_table(runs: dict[str, Answered]) -> Rows:
     """Gold score by source on the shifted mixture."""
-    from llm.prompts import read_prompts
-
-    asked = read_prompts("runs/policy/corpus/ood_shifted_mixture.jsonl", distinct=False).prompts
-    sources = np.array([prompt.source for prompt in asked])
+    prompts = asked("ood_shifted_mixture")
+    same = questions(prompts)
+    sources = np.array([prompt.source for prompt in prompts])
     names = sorted(set(sources))
     rows: Rows = [("reward model / policy", *(f"{name} ({(sources == name).sum()})" for name in names))]
     for arm, answered in runs.items():
         gold = answered.scores["ood_shifted_mixture"]["gold"].mean(axis=0)
-        rows.append((arm, *(_limits(gold[sources == name]) for name in names)))
+        rows.append((arm, *(_limits(gold[sources == name], same[sources == name]) for name in names)))
     return rows
 
 
 def best_table() -> Rows:
-    """Best-of-n from the start, by either reward model."""
-    rows: Rows = [("suite", "chosen by", "n", "KL at most", "gold", "difference to standard/standard")]
-    for row in json.loads(Path("runs/policy/ablation.json").read_text("utf-8"))["best_of"]:
-        n, by = row["n"], "no choice: the start" if row["n"] == 1 else row["reward"]
-        if n > 1 or row["reward"] == "standard":
-            cells = (f"{row['kl_bound']:.2f}", _interval(row["gold"]), _interval(row["difference"], sign="+"))
-            rows.append((SUITES[row["suite"]], by, str(n), *cells))
+    """Best-of-n from the start, by either reward model, against the start itself."""
+    rows: Rows = [("suite", "chosen by", "n", "KL at most", "gold", "difference to the start")]
+    for suite, drawn in draw_best_of(read_pipeline(HERE / "policy.yaml")).items():
+        for reward in drawn.proxies:
+            found = drawn.estimated(reward)
+            for n, kl, gold in zip(found.sizes, found.kl_bound, found.gold.T, strict=True):
+                apart = "" if n == 1 else _limits(gold - found.gold[:, 0], drawn.asked, sign="+")
+                rows.append((SUITES[suite], reward, str(n), f"{kl:.2f}", _limits(gold, drawn.asked), apart))
     return rows
 
 
-def _interval(record: dict[str, float], *, sign: str = "") -> str:
-    return f"{record['mean']:{sign}.3f} [{record['low']:{sign}.3f}, {record['high']:{sign}.3f}]"
+def asked(suite: str) -> list[Prompt]:
+    """The prompts of a suite, repeats and all, as the arms answered them."""
+    return read_prompts(f"runs/policy/corpus/{suite}.jsonl", distinct=False).prompts
 
 
-def _limits(values: np.ndarray, *, sign: str = "") -> str:
-    found = mean_interval(values)
+def _limits(values: np.ndarray, same: np.ndarray, *, sign: str = "") -> str:
+    """A mean with its interval over prompts, clustered where a prompt is repeated."""
+    found = mean_interval(values, same)
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
 
 

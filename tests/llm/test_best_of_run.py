@@ -241,7 +241,7 @@ def _or_stop(stop, plain, *given):
 def test_other_prompts_than_the_arms_answered_are_refused(again):
     pipeline, _ = again
     found = draw_best_of(pipeline)["train"]
-    swapped = best_of_run.Drawn(found.ids[::-1], found.proxies, found.gold)
+    swapped = best_of_run.Drawn(found.ids[::-1], found.asked, found.proxies, found.gold)
     with pytest.raises(ValueError, match="train: best-of-n and the arms answered different prompts"):
         best_of_rows(pipeline, {"train": swapped})
 

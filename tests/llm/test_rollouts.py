@@ -18,8 +18,9 @@ from llm.encoding import encode_pairs
 from llm.guards import NonFiniteLoss
 from llm.logprobs import answer_logps
 from llm.models import tiny_policy, tiny_reward_model
+from llm.policy_evaluation import Judged, summarise_policy
 from llm.policy_trainer import KLExplosion
-from llm.prompts import Prompt, read_prompts, subset
+from llm.prompts import Prompt, questions, read_prompts, subset
 from llm.rollouts import Answers, Sampling, aligned, batch_of
 from llm.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
 
@@ -136,6 +137,9 @@ def test_prompts_are_read_once_each_from_pairs_or_alone(tmp_path, pairs):
     assert [p.messages for p in repeated.prompts] == [p.prompt for p in [*pairs, *generate(4, seed=3)]]
     assert not repeated.dropped
     assert repeated.sha256 != found.sha256
+    numbers = questions(repeated.prompts)
+    for one, first in zip(numbers, repeated.prompts, strict=True):
+        assert [p.messages == first.messages for p in repeated.prompts] == [other == one for other in numbers]
     lines = [{"prompt": "one", "source": "s"}, {"prompt": [{"role": "user", "content": "two"}]}, {"prompt": " "}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     alone = read_prompts(tmp_path / "p.jsonl")
@@ -201,3 +205,19 @@ def test_log_probabilities_of_the_loss_are_those_of_the_answer(policy, asked):
             logs = model(ids).logits[0].log_softmax(-1)
             own = sum(float(logs[len(answer.prompt) - 1 + k, token]) for k, token in enumerate(answer.ids))
             assert abs(own - float(together[row])) < 1e-4
+
+
+def test_a_repeated_prompt_is_one_question_of_an_interval():
+    chats = [({"role": "user", "content": text},) for text in "abcdef"]
+    once = [Prompt(str(number), chat) for number, chat in enumerate(chats)]
+    scores = np.array([[0.0], [1.0], [0.5], [0.2], [0.9], [0.4]])
+
+    def limits(prompts, values):
+        other = np.zeros_like(values)
+        judged = Judged([[""]] * len(prompts), {"gold": values}, other, other, other)
+        return summarise_policy(prompts, judged)["overall"]["gold"]
+
+    eight_times = [Prompt(f"{number}-{copy}", chat) for copy in range(8) for number, chat in enumerate(chats)]
+    alone, repeated = limits(once, scores), limits(eight_times, np.tile(scores, (8, 1)))
+    assert repeated["mean"] == pytest.approx(alone["mean"])
+    assert repeated["high"] - repeated["low"] >= 0.9 * (alone["high"] - alone["low"])  # not narrower by the root of 8
