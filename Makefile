@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test check bench bench-training exactness clean
+.PHONY: help demo test check bench bench-training exactness study clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test   run the test suite"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
+	@echo "make study  the study of docs/results/study.md (half an hour); DATA=FOLDER: on real preferences too (hours)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
 
@@ -45,6 +46,9 @@ exactness: $(STAMP)
 
 bench-training: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
+
+study: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/results/study/study.py $(if $(DATA),--data $(DATA))
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,106 @@
+"""Where the adversary puts its weight, what of that moves accuracy, and how much of a worst case a minibatch sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from arms import Rows, against, among, chosen, comparison, marked, only
+
+from dro_core import TotalVariation, worst_case
+from llm.arm_records import add_holm
+from llm.intervals import mean_interval
+from llm.results import read_training_pairs, read_weights, training_of
+from llm.results_report.collect import Arm, Collection
+
+DRAWS = 400
+PLACES = (
+    ("id_test", "Reasoning"), ("ood_rewardbench_like", "Reasoning"), ("ood_mt_bench", "reasoning"),
+    ("ood_mt_bench", "math"), ("ood_rewardbench_like", "Chat-Hard"),
+)  # fmt: skip
+
+
+def weight_table(collection: Collection, arms: Sequence[Arm], *, column: str, least: int = 60) -> Rows:
+    """Mean multiplier n q of the training pairs of each group, with the interval over seeds."""
+    pairs = read_training_pairs(collection.folder)
+    groups = [name for name, count in pairs[column].value_counts().items() if count >= least]
+    rows: Rows = [(column, "pairs", *(f"`{arm.ambiguity}`" for arm in arms))]
+    members = {name: np.flatnonzero(pairs[column] == name) for name in groups}
+    found = [_multipliers(collection, arm, len(pairs)) for arm in arms]
+    for name, rows_of in members.items():
+        means = [[float(np.nanmean(values[rows_of])) for values in by_seed] for by_seed in found]
+        rows.append((name, str(len(rows_of)), *(_limits(values) for values in means)))
+    return rows
+
+
+def _multipliers(collection: Collection, arm: Arm, pairs: int) -> list[np.ndarray]:
+    """Per seed, the multiplier of every training pair; nan for those it did not train on."""
+    per_seed = []
+    for run in arm.runs.values():
+        kept = read_weights(collection.folder, run)
+        if kept is None:
+            raise ValueError(f"the weights of {run} cannot be read")
+        values = np.full(pairs, np.nan)
+        values[kept.rows] = kept.multiplier
+        per_seed.append(values)
+    return per_seed
+
+
+def reasoning_table(collection: Collection, radii: Sequence[float]) -> Rows:
+    """Does accuracy on a category move with the adversary, and with the same weight dealt inside each category?
+
+    Holm's correction is over the whole table.
+    """
+    names = ("set - plain", "same weight, random pairs of the category - plain", "set - random pairs of the category")
+    rows: Rows = [("suite / category", "pairs", "radius", *names)]
+    entries = []
+    for suite, category in PLACES:
+        for radius in radii:
+            plain, robust, within = (
+                only(collection.arms, among(text, batch_size=32))
+                for text in ("erm", f"tv:{radius}", f"shuffled:tv:{radius},within=category")
+            )
+            sides = ((robust, plain), (within, plain), (robust, within))
+            found = [against(collection, a, b, suite, category) for a, b in sides]
+            entries.append((f"{suite} / {category}", radius, found))
+    add_holm([record for *_, found in entries for record in found])
+    rows += [(place, str(found[0]["pairs"]), f"{r:g}", *map(marked, found)) for place, r, found in entries]
+    return rows
+
+
+def batch_table(collection: Collection, sizes: Sequence[int], *, radius: float = 0.2) -> Rows:
+    """Per batch size: the bias of the minibatch's worst case at plain training's losses, and accuracy against plain."""
+    rows: Rows = [
+        (
+            "batch",
+            "worst case of all pairs - of a minibatch, nats",
+            "set",
+            "in distribution",
+            "average",
+            "worst category",
+        )
+    ]
+    for size in sizes:
+        plain = only(collection.arms, among("erm", batch_size=size))
+        bias = _limits([_bias(collection, run, size, radius) for run in plain.runs.values()], digits=4)
+        part = chosen(
+            collection, among("erm", "tv:0.2", "tv:0.2,max_ratio=4", "chi2:0.5", "micro:8:tv:0.2", batch_size=size)
+        )
+        for number, (name, _, *cells) in enumerate(comparison(part)[1:]):
+            rows.append((str(size) if not number else "", bias if not number else "", name, *cells))
+    return rows
+
+
+def _bias(collection: Collection, run: str, size: int, radius: float) -> float:
+    kept = read_weights(collection.folder, run)
+    if kept is None:
+        raise ValueError(f"the weights of {training_of(run)} cannot be read")
+    losses, rng = kept.last_loss.astype(float), np.random.default_rng(0)
+    ambiguity = TotalVariation(radius)
+    seen = [worst_case(rng.choice(losses, size, replace=False), ambiguity).value for _ in range(DRAWS)]
+    return float(worst_case(losses, ambiguity).value - np.mean(seen))
+
+
+def _limits(values: Sequence[float], *, digits: int = 2) -> str:
+    found = mean_interval(values)
+    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
