@@ -45,7 +45,7 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
     console = Console(stderr=True, emoji=False)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     prepared = Sweep(config, text, folder, cache=cache)
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         bar = progress.add_task("sweep", total=None, note="")
 
         def report(done: int, planned: int, failed: int, note: str) -> None:
