@@ -30,7 +30,7 @@ def real_tables(collection: Collection) -> dict[str, Rows]:
     return {
         "main": part(*TV, "tv:0.6", "tv:0.8", *(f"{text},max_ratio=4" for text in TV), **base),
         "adversary": part(*TV, "shuffled:", "random:", "hardest:", "focal:", **base),
-        "sets": part("tv:0.2", "chi2:", "cvar:", "kl:", "wasserstein:", "mmd:", **base),
+        "sets": part("tv:0.2", "tv:0.3715,max_ratio=4", "chi2:", "cvar:", "kl:", "wasserstein:", "mmd:", **base),
         "groups": part(*(f"{text},by={name}" for text in TV for name in ("source", "category")), "gr_dpo:", **base),
         "batch": batch_table(collection, (8, 32, 128, 512)),
         "weights": weight_table(collection, weighted, column="category"),
