@@ -65,8 +65,10 @@ def started(tmp_path, *options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
     arguments = [sys.executable, str(tmp_path / "slow.py"), "slow", "--output", str(tmp_path / "out"), *options]
     return subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, cwd=tmp_path
-    )
+        arguments, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, cwd=tmp_path,
+        # A suite that runs in the background ignores interrupts, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def finished(tmp_path):
