@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 SUITES = {"id_test": "in distribution", "ood_shifted_mixture": "shifted mixture"}
 VARIANTS = {
     "standard/robust, version A": ("A", {"version": "A"}),
+    "standard/standard, whitened advantages": ("whitened", {"whiten": "advantages"}),
     "standard/robust, whitened advantages, version A": ("A-whitened", {"version": "A", "whiten": "advantages"}),
     "standard/robust, whitened advantages, version B": ("B-whitened", {"version": "B", "whiten": "advantages"}),
 }
@@ -74,8 +75,8 @@ def policies() -> list[Stage]:
 
 
 def variants() -> dict[str, list[Stage]]:
-    """The standard/robust arm once more, with the weights on the rewards or on the loss of each answer."""
-    return {name: [_varied(stage, *change) for stage in policies() if str(stage.arm) == "standard/robust"]
+    """Arms once more, with weights on the rewards or on the loss of each answer, with and without whitening."""
+    return {name: [_varied(stage, *change) for stage in policies() if str(stage.arm) == name.split(",")[0]]
             for name, change in VARIANTS.items()}  # fmt: skip
 
 
