@@ -15,7 +15,7 @@ help:
 	@echo "make test   run the test suite"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
-	@echo "make study  the study of docs/results/study.md (half an hour); DATA=FOLDER: on real preferences too (hours)"
+	@echo "make study  the study of docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
 

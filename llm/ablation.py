@@ -27,8 +27,6 @@ from .pipeline import Pipeline, Stage
 from .tables import json_ready
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
-
-
 POINTS = 8  # of a curve of training
 
 

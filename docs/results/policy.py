@@ -58,6 +58,7 @@ def main() -> None:
     runs = arms()
     tables = {
         "arms": arms_table(runs), "seeds": seeds_table(runs), "sources": sources_table(runs), "best": best_table(),
+        "versions": versions_table(runs),
     }  # fmt: skip
     page = HERE / "policy.md"
     page.write_text(filled(page.read_text("utf-8"), {n: markdown(t) for n, t in tables.items()}), encoding="utf-8")
@@ -138,6 +139,20 @@ def sources_table(runs: dict[str, Answered]) -> Rows:
     for arm, answered in runs.items():
         gold = answered.scores["ood_shifted_mixture"]["gold"].mean(axis=0)
         rows.append((arm, *(_limits(gold[sources == name], same[sources == name]) for name in names)))
+    return rows
+
+
+def versions_table(runs: dict[str, Answered]) -> Rows:
+    """Gold scores with whitened advantages: the robust versions less the plain policy, and one less the other."""
+    plain, a, b = (name for name in runs if "whitened" in name)
+    rows: Rows = [("suite", "version A less plain", "version B less plain", "version A less version B")]
+    for suite, title in SUITES.items():
+        gold, same = (
+            {name: runs[name].scores[suite]["gold"].mean(axis=0) for name in (plain, a, b)},
+            questions(asked(suite)),
+        )
+        pairs = ((a, plain), (b, plain), (a, b))
+        rows.append((title, *(_limits(gold[one] - gold[other], same, sign="+") for one, other in pairs)))
     return rows
 
 

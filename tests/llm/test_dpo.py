@@ -236,11 +236,15 @@ def test_a_damaged_reference_is_refused(start, tmp_path, content):
 def test_a_new_adapter_does_not_change_the_reference(start, tmp_path):
     """Its matrices are random, seed by seed, but it is switched off: a sweep shares one file."""
     data = copy.deepcopy(start[3])
-    cache, collator = tmp_path / "reference.npz", PairCollator(start[2])
+    cache, collator, written = tmp_path / "reference.npz", PairCollator(start[2]), []
     for seed in range(2):
         set_seed(seed)
         model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=2), task="CAUSAL_LM")
-        put_reference(model, {"train": data}, collator, arguments(tmp_path), cache=cache)
+        put_reference(
+            model, {"train": data}, collator, arguments(tmp_path), cache=cache
+        )  # another reference is refused
+        written.append(cache.stat().st_mtime_ns)
+    assert written[0] == written[1]
 
 
 def test_the_reference_is_asked_in_evaluation_mode(start, tmp_path):

@@ -15,7 +15,6 @@ from llm.results_report.collect import Arm, Collection
 from llm.results_report.judge import Judge
 
 Rows = list[tuple[str, ...]]
-COLUMNS = ("id_test", "average", "worst")
 
 
 def chosen(collection: Collection, keep: Callable[[Arm], bool]) -> Collection:

@@ -68,6 +68,42 @@ def reasoning_table(collection: Collection, radii: Sequence[float]) -> Rows:
     return rows
 
 
+def coin_table(collection: Collection, text: str, *, least: int = 30) -> Rows:
+    """Categories of at least so many questions: accuracy of plain training, the change, and their correlation."""
+    plain, robust = (only(collection.arms, among(name, batch_size=32)) for name in ("erm", text))
+    found = []
+    for suite in collection.judged_on(plain, [*collection.inside, *collection.outside]):
+        kept = collection.suites[suite]
+        for category in np.unique(kept.categories):
+            if len(np.unique(kept.questions[kept.categories == category])) >= least:
+                change = against(collection, robust, plain, suite, category)
+                found.append((change["accuracy"] - change["difference"], f"{suite} / {category}", change))
+    found.sort(key=lambda entry: entry[0])
+    together = np.corrcoef([entry[0] for entry in found], [entry[2]["difference"] for entry in found])[0, 1]
+    rows: Rows = [("category", "pairs", "`erm`", f"`{text}` less `erm` (correlation with `erm`: {together:.2f})")]
+    return [*rows, *((place, str(c["pairs"]), f"{100 * base:.1f}", marked(c)) for base, place, c in found)]
+
+
+def length_table(collection: Collection, texts: Sequence[str]) -> Rows:
+    """How often an arm ranks the longer answer first, in percent, beside how often that one is right."""
+    plain = only(collection.arms, among("erm", batch_size=32))
+    suites = collection.judged_on(plain, [*collection.inside, *collection.outside])
+    rows: Rows = [("set", *suites)]
+    rows.append(("the longer one is right", *(f"{100 * collection.suites[name].longer.mean():.1f}" for name in suites)))
+    for text in texts:
+        arm = only(collection.arms, among(text, batch_size=32))
+        rows.append((f"`{text}`", *(f"{100 * _longer_first(collection, arm, name):.1f}" for name in suites)))
+    return rows
+
+
+def _longer_first(collection: Collection, arm: Arm, suite: str) -> float:
+    longer = collection.suites[suite].longer
+    told = longer != 0.5  # answers of equal length say nothing
+    return float(
+        np.mean([(values > 0)[told] == (longer[told] > 0.5) for values in collection.margins(arm, suite).values()])
+    )
+
+
 def batch_table(collection: Collection, sizes: Sequence[int], *, radius: float = 0.2) -> Rows:
     """Per batch size: the bias of the minibatch's worst case at plain training's losses, and accuracy against plain."""
     rows: Rows = [

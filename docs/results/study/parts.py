@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from arms import Rows, among, chosen, comparison, only
-from mechanism import batch_table, reasoning_table, weight_table
+from mechanism import batch_table, coin_table, length_table, reasoning_table, weight_table
 from radius import LEFT_OUT, regret_table
 
 from llm.results_report.collect import Collection
@@ -36,6 +36,8 @@ def real_tables(collection: Collection) -> dict[str, Rows]:
         "weights": weight_table(collection, weighted, column="category"),
         "sources": weight_table(collection, weighted, column="source"),
         "reasoning": reasoning_table(collection, (0.1, 0.2, 0.4)),
+        "coin": coin_table(collection, "tv:0.4"),
+        "length": length_table(collection, ("erm", "tv:0.2", "dr_dpo:1", "tv:0,trim=0.3")),
         "regret": regret_table(collection),
         "regret-capped": regret_table(collection, form="tv:{radius},max_ratio=4"),
         "noise": stacked(collection, "labels", noisy, "dr_dpo:1", *TV, *TRIMMED),
