@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test check bench bench-training exactness study clean
+.PHONY: help demo test test-all check bench bench-training exactness study clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
-	@echo "make test   run the test suite"
+	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room (two minutes)"
+	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make study  the study of docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
@@ -35,8 +37,12 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
+# ROOM: one package or a folder of it. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST) $(if $(SHARE),--share $(SHARE),-m "not exhaustive") $(ROOM:%=--room %)
+
+test-all: $(STAMP)
+	$(PYTEST) $(ROOM:%=--room %)
 
 bench: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py

@@ -6,12 +6,11 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from forked import Forked
 from safetensors.torch import load_file
 
 from llm.builtin import generate
@@ -50,13 +49,7 @@ def command(pairs_file, output, *extra):
 
 def start(arguments, **kwargs):
     """A process of its own, to be stopped; what is not stopped runs in this one, with the same threads."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "robust_rlhf", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
-    )
+    return Forked(main, arguments, **kwargs)
 
 
 def wait_for_first_checkpoint(process, output):

@@ -1,0 +1,85 @@
+"""What all tests share: hypothesis profiles, the exhaustive rest and its shares, things built once, what files cost."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from built_once import BuiltOnce
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# dev: a quick look, new examples each time. ci: the same examples every time. nightly: many new ones.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("dev", max_examples=15, **_COMMON)
+settings.register_profile("ci", max_examples=25, derandomize=True, **_COMMON)
+settings.register_profile("nightly", max_examples=1000, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+LONG = 10.0  # seconds; a test above says why, by @pytest.mark.slow("why")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share", metavar="I/N", type=_share, help="of the exhaustive tests, only the I-th of N shares; 0/1 is all"
+    )
+
+
+def _share(text: str) -> tuple[int, int]:
+    place, _, shares = text.partition("/")
+    return int(place) % int(shares), int(shares)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the exhaustive tests of other shares; all rows of a parametrised test go into one, with its set-up."""
+    if (share := config.getoption("share")) is None:
+        return
+    place, shares = share
+    kept, dropped = [], []
+    for item in items:
+        mine = zlib.crc32(item.nodeid.partition("[")[0].encode()) % shares == place
+        (kept if mine or "exhaustive" not in item.keywords else dropped).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+    """``once(name, build)``: the folder that ``build(folder)`` fills, once for all workers, and read-only from then on."""
+    base = tmp_path_factory.getbasetemp()
+    built = BuiltOnce(base.parent if hasattr(request.config, "workerinput") else base)
+    yield built
+    built.verify()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the slowest files took, and which tests took long without saying why."""
+    reports = [report for group in terminalreporter.stats.values() for report in group if hasattr(report, "duration")]
+    files, tests, excused = Counter[str](), Counter[str](), set[str]()
+    for report in reports:
+        files[report.nodeid.partition("::")[0]] += report.duration
+        tests[report.nodeid] += report.duration
+        excused |= {report.nodeid} if "slow" in report.keywords else set()
+    if len(files) < 10:
+        return
+    terminalreporter.section("slowest files")
+    for file, seconds in files.most_common(10):
+        terminalreporter.write_line(f"{seconds:7.1f} s  {file}")
+    terminalreporter.write_line(f"{sum(files.values()):7.1f} s  in all, added up over the workers")
+    for test, seconds in tests.most_common():
+        if seconds > LONG and test not in excused:
+            terminalreporter.write_line(f"{seconds:7.1f} s  {test}: above {LONG:g} s, and does not say why")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real preference pairs, which is no part of the repository."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ROBUST_RLHF_DATA", default))
+    if not (folder / "train.jsonl.gz").exists():
+        pytest.skip(f"no real data in {folder}: set ROBUST_RLHF_DATA to a folder with train.jsonl.gz")
+    return folder
