@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
-    """``once(name, build)``: the folder that ``build(folder)`` fills, once for all workers, and read-only from then on."""
+    """``once(name, build)``: the folder that ``build(folder)`` fills, once for all workers; read-only from then on."""
     base = tmp_path_factory.getbasetemp()
     built = BuiltOnce(base.parent if hasattr(request.config, "workerinput") else base)
     yield built

@@ -22,7 +22,9 @@ from subprocess import TimeoutExpired
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["llm.cli", "llm.reward", "llm.dpo", "llm.sft", "llm.policy", "peft", "safetensors.torch"])
+_SERVER.set_forkserver_preload(
+    ["llm.cli", "llm.reward", "llm.dpo", "llm.sft", "llm.policy", "peft", "safetensors.torch"]
+)
 
 
 class Forked:

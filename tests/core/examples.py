@@ -57,9 +57,11 @@ SETS: dict[str, Maker] = {
 POWERS = ("cressie_read_below_1", "cressie_read_above_1", "hellinger")  # up to 100 steps where none may be skipped
 
 
-def over(names: Iterable[str]) -> pytest.MarkDecorator:
-    kept = list(names)
-    return pytest.mark.parametrize("make", [SETS[name] for name in kept], ids=kept)
+def over(names: Iterable[str], *, rest: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Test sets by name; those of ``rest``, whose code the others share, exhaustively only."""
+    rows = [pytest.param(SETS[name], id=name) for name in names]
+    more = [pytest.param(SETS[name], id=name, marks=pytest.mark.exhaustive) for name in rest]
+    return pytest.mark.parametrize("make", rows + more)
 
 
 every_set = over(SETS)

@@ -201,7 +201,7 @@ def agrees_with_eager(compiled: Callable[..., torch.Tensor], ambiguity: Ambiguit
     torch.testing.assert_close(losses.grad, eager.weights.as_subclass(torch.Tensor), atol=1e-12, rtol=0)
 
 
-@over(["tv", "tv_capped", "cvar", "chi2", "kl", "kl_penalty", "chi2_penalty"])
+@over(["tv_capped", "chi2", "kl"], rest=["tv", "cvar", "kl_penalty", "chi2_penalty"])
 @pytest.mark.usefixtures("_one_step")
 @pytest.mark.filterwarnings("ignore")  # dynamo's remark on the cache inside array_api_compat
 def test_two_graphs_serve_a_radius_schedule(make: Maker) -> None:

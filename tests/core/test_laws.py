@@ -248,6 +248,7 @@ FEWER = settings(max_examples=max(4, settings().max_examples // 6))
 by_name = {"ids": lambda item: getattr(item, "name", None) or item.__name__}
 TABLE = [(family, law) for family in FAMILIES for law in LAWS if law.__name__ not in family.lacks]
 rows = pytest.mark.parametrize(("family", "law"), TABLE, ids=[f"{family.name}-{law.__name__}" for family, law in TABLE])
+on_others = pytest.mark.parametrize("backend", OTHERS, **by_name)
 
 
 def test_every_exception_names_a_law() -> None:
@@ -260,7 +261,37 @@ def test_law(law: Callable[[Problem], None], family: Family, data: st.DataObject
     law(Problem(family, NUMPY, data.draw))
 
 
-@pytest.mark.parametrize("backend", OTHERS, **by_name)
+@on_others
+@pytest.mark.parametrize("family", FAMILIES, **by_name)
+@FEWER
+@given(data=st.data())
+def test_another_library_solves_what_numpy_solves(family: Family, backend: Backend, data: st.DataObject) -> None:
+    """Many problems in one call, so that every law that numpy obeys is obeyed by the others within rounding."""
+    problem = Problem(family, NUMPY, data.draw)
+    n, xs = problem.n, st.integers(-32, 32)
+    drawn = data.draw(st.lists(xs, min_size=4 * n, max_size=4 * n).map(lambda k: np.reshape(k, (4, n)) / 8))
+    unit = float(np.abs(problem.losses).max()) or 1.0
+    many = np.stack([problem.losses, -problem.losses, *(unit * drawn)]).reshape(2, 3, n)
+    array, reference = backend.array, backend.array(problem.reference)
+    given_losses = array(many)
+    ours = worst_case(given_losses, problem.ambiguity, reference=reference)
+    theirs = worst_case(many, problem.ambiguity, reference=problem.reference)
+    np.testing.assert_array_equal(backend.numpy(given_losses), many)
+    spread = np.ptp(many, axis=-1) + np.finfo(float).tiny
+    close = tol.exact(n) * np.abs(many).max() + (family.accuracy + 1e-12) * spread
+    assert np.all(np.abs(backend.numpy(ours.value) - theirs.value) <= 2 * close)
+    weights = backend.numpy(ours.weights)
+    np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=0, atol=1e-12)
+    if "splitting_an_atom_changes_nothing" not in family.lacks:  # else several q are worst
+        np.testing.assert_allclose(weights, theirs.weights, rtol=0, atol=tol.WEIGHT)
+    dual = Dual(spread * data.draw(st.sampled_from([0.05, 0.25, 1.0])), many.min(axis=-1) + spread / 2)
+    bound = dual_objective(given_losses, problem.ambiguity, Dual(*map(array, dual)), reference=reference)
+    expected = dual_objective(many, problem.ambiguity, dual, reference=problem.reference)
+    np.testing.assert_allclose(backend.numpy(bound), expected, rtol=1e-12, atol=float(np.max(2 * close)))
+
+
+@pytest.mark.exhaustive
+@on_others
 @rows
 @FEWER
 @given(data=st.data())
