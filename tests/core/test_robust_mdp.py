@@ -54,6 +54,13 @@ by_name = {"ids": lambda item: getattr(item, "name", None) or str(item)}
 every_family = pytest.mark.parametrize("family", FAMILIES, **by_name)
 
 
+def iterated(families: list[Family]) -> pytest.MarkDecorator:
+    """Value iteration with a conic solver inside takes seconds; its operator obeys the laws above as the others do."""
+    exhaustive = {True: [pytest.mark.exhaustive], False: []}
+    rows = [pytest.param(family, id=family.name, marks=exhaustive[family.name == "convex"]) for family in families]
+    return pytest.mark.parametrize("family", rows)
+
+
 def draw_values(data: st.DataObject, model: Model, name: str) -> np.ndarray:
     states = len(model.rewards)
     return np.array(data.draw(st.lists(st.integers(-16, 16), min_size=states, max_size=states), label=name)) / 4
@@ -153,7 +160,7 @@ def test_total_variation_on_two_states_against_every_policy_and_every_vertex(see
 SETS = [family for family in FAMILIES if not family.name.endswith("penalty")]
 
 
-@pytest.mark.parametrize("family", SETS, **by_name)
+@iterated(SETS)
 @given(data=st.data(), model=models(0.0, 0.75))
 def test_a_policy_earns_its_values_against_the_worst_transitions(
     family: Family, data: st.DataObject, model: Model
@@ -214,7 +221,7 @@ def test_by_hand() -> None:
 # Stopping
 
 
-@pytest.mark.parametrize("family", FAMILIES, **by_name)
+@iterated(FAMILIES)
 @given(data=st.data(), model=models(0.0, 0.75), tolerance=st.sampled_from([3.0, 0.1, 1e-3]))
 def test_the_error_bound_holds(family: Family, data: st.DataObject, model: Model, tolerance: float) -> None:
     ambiguity = data.draw(family.draw(len(model.rewards)), label="ambiguity")

@@ -10,7 +10,7 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from dro_core import TotalVariation
-from proofs_check import Budget, Evidence, Verdict, check
+from proofs_check import Evidence, Verdict
 from proofs_check.asymptotics import Simulation, bt_mle_coverage, bt_mle_slope
 from proofs_check.preferences import Design, bt_mle_rate, constrained_fits, dpo_identity, expected_error
 from proofs_check.robust_shift import robust_shift_gain, robust_shift_parity
@@ -37,13 +37,12 @@ CLAIMS = {
         (robust_shift_sample(), Evidence.CERTIFIED),
     )
 }
-SMALL = Budget(examples=40, restarts=1, evaluations=30, draws=4000)
 
 
 @pytest.mark.parametrize("label", CLAIMS)
-def test_claims_get_their_verdict_and_every_mutant_is_refuted(label):
+def test_claims_get_their_verdict_and_every_mutant_is_refuted(label, searched):
     claim, evidence = CLAIMS[label]
-    report = check(claim, budget=SMALL, seed=3)
+    report = searched(claim).report
     assert (report.verdict, report.evidence) == (claim.expected, evidence), report.reason
     assert report.controls
     assert set(report.controls.values()) == {Verdict.REFUTED}
