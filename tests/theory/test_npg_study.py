@@ -91,7 +91,7 @@ def study(monkeypatch):
 
 @pytest.mark.parametrize("ambiguity", SETS, ids=str)
 def test_the_search_finds_the_best_point_of_a_dense_grid(study, ambiguity):
-    batch, axis = few(noise=2.0), np.linspace(-8, 8, 401)
+    batch, axis = few(noise=2.0), np.linspace(-8, 8, 201)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 1, 2)
     for i in range(3):
         one = BanditBatch(batch.features[i : i + 1], batch.rewards[i : i + 1], batch.strength)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,6 +17,11 @@ from proofs_check.__main__ import main
 from proofs_check.registry import CLAIMS
 
 LIGHT = ["tv-gap", "chi2-variance", "tv-bias-root-n"]
+# Of PLANTED, all that come to an end by themselves: after "leaves" in another process than before.
+ENDING = [
+    *("draws", "plain", "other", "nowhere", "nan", "raises", "rejects", "leaves"),
+    *("imports", "late", "loud", "false"),
+]
 
 # A registry of claims that behave and misbehave. `alone` counts its visits in a file beside the module.
 PLANTED = '''
@@ -61,6 +68,13 @@ def imports(x):
 def fails(x):
     raise ZeroDivisionError("no side to see")
 
+def thrice(x):
+    return 3 * x.value
+
+def false():
+    """Three times as much is not at most twice as much."""
+
+MANY = Instances(Number, (Number(1.0),), st.integers(1, 10**6).map(lambda k: Number(float(k))))
 CLAIMS = (
     plain("plain"),
     plain("other", curve=Curve("value", tuple(Number(2.0**k) for k in range(8)))),
@@ -72,18 +86,18 @@ CLAIMS = (
     plain("loud", lhs=loud),
     plain("alone", lhs=alone),
     plain("imports", lhs=imports),
-    plain("draws", effort=1.0, scale=lambda x: 1.0, instances=Instances(
-        Number, (Number(1.0),), st.integers(1, 10**6).map(lambda k: Number(float(k))))),
-    plain("false", lhs=lambda x: 3 * x.value, expected=Verdict.REFUTED, by_hand="Take <x> = 1.",
+    plain("draws", effort=1.0, scale=lambda x: 1.0, instances=MANY),
+    plain("late", effort=1.0, scale=lambda x: 1.0, instances=MANY),
+    plain("false", lhs=thrice, expected=Verdict.REFUTED, by_hand="Take <x> = 1.",
           violates=lambda x: 3 * x.value > 2 * x.value),
 )
 '''
 
 
-def plant(folder, monkeypatch):
+def plant(folder, monkeypatch, text=PLANTED):
     """A registry in a module that has a name of its own in every test; returns the arguments that choose it."""
     name = "planted_" + re.sub(r"\W", "_", folder.name)
-    (folder / f"{name}.py").write_text(PLANTED)
+    (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(folder)
     return ["--registry", f"{name}:CLAIMS"]
@@ -116,6 +130,42 @@ def start(arguments, **options):
     return subprocess.Popen([sys.executable, "-c", command, *arguments], **pipes, **options)
 
 
+class Run(NamedTuple):
+    """How a run ended, what it said, and the folder it ran in."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+
+def run_once(once, name, arguments):
+    """A run in a folder with the planted registry, made once for all tests that look at what it leaves behind."""
+
+    def build(folder):
+        (folder / "here").mkdir()
+        (folder / "planted.py").write_text(PLANTED)
+        process = start(arguments, cwd=folder / "here", env=os.environ | {"PYTHONPATH": str(folder)})
+        said = process.communicate(timeout=120)
+        (folder / "said.json").write_text(json.dumps([process.returncode, *said]))
+
+    folder = once(name, build)
+    return Run(*json.loads((folder / "said.json").read_text()), folder / "here")
+
+
+@pytest.fixture(scope="module")
+def light(once):
+    """Three claims of ours."""
+    return run_once(once, "light", [*LIGHT, "--seed", "3", "--jobs", "2", "--json", "out.json"])
+
+
+@pytest.fixture(scope="module")
+def ending(once):
+    """All planted claims that come to an end by themselves."""
+    outputs = ["--json", "out.json", "--html", "out.html", "--markdown", "out.md"]
+    return run_once(once, "ending", ["--registry", "planted:CLAIMS", "--jobs", "1", *ENDING, *outputs])
+
+
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -132,50 +182,39 @@ def alive(pid):
         return False
 
 
-def test_a_run_shows_and_stores_its_verdicts_and_leaves_nothing_else(tmp_path, capsys):
-    process = start([*LIGHT, "--seed", "3", "--json", "out.json"], cwd=tmp_path)
-    out, progress = process.communicate(timeout=120)
-    assert process.returncode == 0, progress
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+def test_a_run_shows_and_stores_its_verdicts_and_leaves_nothing_else(light, capsys):
+    status, out, progress, folder = light
+    assert status == 0, progress
+    assert [path.name for path in folder.iterdir()] == ["out.json"]
     assert "3 claims checked: 2 upheld, 1 refuted, all as expected." in out
     assert out.index(LIGHT[0]) < out.index(LIGHT[1]) < out.index(LIGHT[2])
     for label in LIGHT:
         assert len(re.findall(rf"^{label}: \w+, \w+, tightness \S+, \d+ instances, \S+ s$", progress, re.M)) == 1
     assert max(map(len, out.splitlines())) <= 80
-    assert main(["--replay", str(tmp_path / "out.json")]) == 0
+    assert main(["--replay", str(folder / "out.json")]) == 0
     again = capsys.readouterr().out
     assert again.count("both sides are the same") == 3
     assert again.count("exact arithmetic still refutes it") == 1
 
 
-def test_results_depend_on_the_seed_alone(tmp_path):
-    found = {}
-    for name, arguments in {
-        "one": ["--jobs", "1", *LIGHT],
-        "turned": ["--jobs", "2", *LIGHT[::-1]],
-        "seed": ["--seed", "1", "chi2-variance"],
-    }.items():
-        assert main([*arguments, "--json", str(tmp_path / name)]) == 0
-        found[name] = by_label(tmp_path / name)
-        for report in found[name].values():
-            assert report.pop("seconds") >= 0
-    assert found["one"] == found["turned"]
-    assert found["one"]["chi2-variance"]["worst"] != found["seed"]["chi2-variance"]["worst"]
+def test_results_do_not_depend_on_the_processes_or_the_order(light, tmp_path):
+    assert main(["--jobs", "1", *LIGHT[::-1], "--seed", "3", "--json", str(tmp_path / "turned.json")]) == 0
+    found, turned = by_label(light.folder / "out.json"), by_label(tmp_path / "turned.json")
+    for report in (*found.values(), *turned.values()):
+        assert report.pop("seconds") >= 0
+    assert found == turned
 
 
-def test_what_other_claims_import_changes_no_draw(planted):
-    """Hypothesis draws from the constants of the modules that are loaded."""
-    assert main([*planted, "--jobs", "1", "draws", "imports", "--json", "first.json"]) == 0
-    assert main([*planted, "--jobs", "1", "imports", "draws", "--json", "last.json"]) == 0
-    first, last = by_label("first.json")["draws"], by_label("last.json")["draws"]
+def test_what_other_claims_import_changes_no_draw(ending):
+    """Hypothesis draws from the constants of the modules that are loaded: each twin is in a process of its own."""
+    first, last = (by_label(ending.folder / "out.json")[label] for label in ("draws", "late"))
     assert len(first["points"]) > 50
     assert (first["worst"], first["points"]) == (last["worst"], last["points"])
 
 
-def test_verdicts_on_claims_that_cannot_be_checked(planted, capfd):
-    labels = ["nowhere", "nan", "raises", "rejects", "plain"]
-    assert main([*planted, *labels, "--json", "out.json"]) == 1
-    reports = by_label()
+def test_verdicts_on_claims_that_cannot_be_checked(ending):
+    assert ending.status == 1
+    reports = by_label(ending.folder / "out.json")
     nowhere = reports["nowhere"]
     assert nowhere["verdict"] == "vacuous"
     assert nowhere["rejected"] > 2
@@ -187,20 +226,20 @@ def test_verdicts_on_claims_that_cannot_be_checked(planted, capfd):
     assert reports["rejects"]["verdict"] == "inconclusive"
     assert "The check itself failed" in reports["rejects"]["reason"]
     assert reports["plain"]["verdict"] == "upheld"
-    out = one_line(capfd.readouterr().out)
+    out = one_line(ending.out)
     assert "nowhere: vacuous, expected upheld." in out
     assert "raises: inconclusive, expected upheld. The claim could not be evaluated on the instance" in out
-    assert "not as expected: nowhere, nan, raises, rejects." in out
+    assert "not as expected: nowhere, nan, raises, rejects, leaves." in out
 
 
-def test_what_a_side_prints_stays_in_its_process(planted, capfd):
-    assert main([*planted, "loud"]) == 0
-    captured = capfd.readouterr()
-    assert "NOISE" not in captured.out + captured.err
+def test_what_a_side_prints_stays_in_its_process(ending):
+    assert by_label(ending.folder / "out.json")["loud"]["verdict"] == "upheld"
+    assert "NOISE" not in ending.out + ending.err
 
 
-def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path):
-    process = start([*planted, "--jobs", "2", "alone", "plain", "other", "false", "--json", "out.json"], cwd=tmp_path)
+def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path, ending):
+    options = ["--jobs", "2", "--seed", "1", "--json", "out.json"]
+    process = start([*planted, "alone", "plain", "other", "false", *options], cwd=tmp_path)
     wait_for((tmp_path / "pid").exists)
     first = int((tmp_path / "pid").read_text())
     os.kill(first, signal.SIGKILL)
@@ -211,17 +250,24 @@ def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path):
     assert int((tmp_path / "pid").read_text()) != first
     assert [report["verdict"] for report in stored()["reports"]] == ["upheld", "upheld", "upheld", "refuted"]
     assert [report["label"] for report in stored()["reports"]] == ["alone", "plain", "other", "false"]
+    assert by_label()["plain"]["points"] != by_label(ending.folder / "out.json")["plain"]["points"]  # of another seed
 
 
-def test_a_claim_that_kills_its_process_twice_is_inconclusive(planted, capfd):
-    assert main([*planted, "--jobs", "1", "leaves", "plain", "--json", "out.json"]) == 1
-    assert by_label()["plain"]["verdict"] == "upheld"
-    assert by_label()["leaves"]["verdict"] == "inconclusive"
-    assert by_label()["leaves"]["reason"] == "The process that checked it died 2 times: exit status 3."
-    assert capfd.readouterr().err.count("leaves: its process died (exit status 3); checking it again") == 1
+def test_a_claim_that_kills_its_process_twice_is_inconclusive(ending):
+    reports = by_label(ending.folder / "out.json")
+    assert [reports[label]["verdict"] for label in ("plain", "loud", "false")] == ["upheld", "upheld", "refuted"]
+    assert reports["leaves"]["verdict"] == "inconclusive"
+    assert reports["leaves"]["reason"] == "The process that checked it died 2 times: exit status 3."
+    assert ending.err.count("leaves: its process died (exit status 3); checking it again") == 1
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["the process", "the whole group, as a terminal does"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(True, id="the whole group, as a terminal does"),
+        pytest.param(False, id="the process", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_an_interrupt_keeps_what_is_finished(planted, tmp_path, group):
     outputs = ["--json", "out.json", "--html", "out.html", "--markdown", "out.md"]
     arguments = [*planted, "--jobs", "1", "plain", "alone", "other", *outputs]
@@ -258,14 +304,11 @@ def test_one_claim_is_shown_in_full(planted, capsys):
     assert main([*planted, "--show", "false"]) == 0
     out = one_line(capsys.readouterr().out)
     for text in (
-        "x <= 2x | x_1 > 0", "by hand", "x > 0", "refuted (certified)", "in exact arithmetic", "Take <x> = 1.",
+        "x <= 2x | x_1 > 0", "Three times as much is not at most twice as much.", "by hand", "x > 0",
+        "refuted (certified)", "in exact arithmetic", "Take <x> = 1.",
         "value = 1.0", "left side 3.0", "right side 2.0", "margin 1 of the scale", "false/half: refuted",
     ):  # fmt: skip
         assert text in out
-    assert main(["tv-gap", "--show", "tv-gap"]) == 0
-    out = capsys.readouterr().out
-    assert "How much worse than the mean a total-variation ball can be." in out
-    assert "radius = " in out
 
 
 @pytest.mark.parametrize(
@@ -308,28 +351,23 @@ def test_help_and_list(capsys):
     assert [line.split()[0] for line in listed] == [claim.label for claim in CLAIMS]
 
 
-@pytest.fixture(scope="module")
-def text_of_a_run(tmp_path_factory):
-    """What a run with a refuted claim, an upheld one and two broken ones stores."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        arguments = plant(tmp_path_factory.mktemp("once"), monkeypatch)
-        assert main([*arguments, "plain", "false", "raises", "nan", "--json", "out.json"]) == 1
-        with open("out.json") as file:
-            return file.read()
-
-
 @pytest.fixture
-def run(planted, text_of_a_run):
-    with open("out.json", "w") as file:
-        file.write(text_of_a_run)
+def run(planted, ending):
+    """What a run with an upheld claim, a refuted one and two broken ones stores."""
+    reports = by_label(ending.folder / "out.json")
+    store(stored(ending.folder / "out.json") | {"reports": [reports[k] for k in ("plain", "false", "raises", "nan")]})
     return planted
+
+
+def store(data, path="out.json"):
+    with open(path, "w") as file:
+        json.dump(data, file)
 
 
 def rewritten(change):
     data = stored()
     change(data)
-    with open("out.json", "w") as file:
-        json.dump(data, file)
+    store(data)
 
 
 def test_stored_instances_are_confirmed(run, capsys):
@@ -338,8 +376,7 @@ def test_stored_instances_are_confirmed(run, capsys):
     assert "false (refuted): both sides are the same: 3.0 and 2.0; exact arithmetic still refutes it." in out
     assert "raises (inconclusive): a side raised 'ZeroDivisionError: no side to see'" in out
     assert "nan (inconclusive): both sides are the same: nan and 2.0." in out
-    with open("one.json", "w") as file:
-        json.dump(by_label()["false"], file)
+    store(by_label()["false"], "one.json")
     assert main([*run, "--replay", "one.json"]) == 0
     assert main([*run, "--replay", "out.json", "plain"]) == 0
     assert main([*run, "--replay", "one.json", "plain"]) == 2
@@ -356,13 +393,12 @@ def test_stored_instances_that_no_longer_say_the_same_are_told(run, capsys):
     assert "up to rounding" in capsys.readouterr().out
 
 
-def test_a_refutation_that_exact_arithmetic_takes_back_is_told(run, capsys, tmp_path):
-    module = tmp_path / f"{run[1].split(':')[0]}.py"
-    module.write_text(module.read_text().replace("3 * x.value > 2 * x.value", "False"))
-    process = start([*run, "--replay", "out.json", "false"], cwd=tmp_path)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "exact arithmetic no longer refutes it" in out
+@pytest.mark.usefixtures("run")
+def test_a_refutation_that_exact_arithmetic_takes_back_is_told(capsys, tmp_path, monkeypatch):
+    (tmp_path / "changed").mkdir()
+    changed = plant(tmp_path / "changed", monkeypatch, PLANTED.replace("3 * x.value > 2 * x.value", "False"))
+    assert main([*changed, "--replay", str(tmp_path / "out.json"), "false"]) == 1
+    assert "exact arithmetic no longer refutes it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -431,37 +467,27 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def written(planted):
-    """The page and the table of an upheld claim, one with a curve, a broken and a refuted one, and another table."""
-    labels = ["plain", "other", "raises", "false"]
-    assert main([*planted, *labels, "--html", "out.html", "--markdown", "out.md"]) == 1
-    assert main([*planted, *labels, "--markdown", "again.md"]) == 1
-    with open("out.html") as html, open("out.md") as one, open("again.md") as other:
-        return html.read(), one.read(), other.read()
-
-
-def test_the_page_and_the_table_of_verdicts(written):
-    html, table, again = written
+def test_the_page_and_the_table_of_verdicts(ending):
+    """Of upheld claims, one of them with a curve, of broken ones and a refuted one."""
+    html, table = ((ending.folder / name).read_text() for name in ("out.html", "out.md"))
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     anchors = [link[1:] for link in page.links if link.startswith("#")]
     assert set(anchors) <= set(page.ids)
-    assert {"plain", "other", "raises", "false"} <= set(anchors)
+    assert set(ENDING) <= set(anchors)
     assert not [link for link in page.links if not link.startswith(("#", "data:"))]
     tags = [tag for tag, _ in page.tags]
     assert "script" not in tags
     assert not re.search(r"https?://", html)
-    assert (tags.count("h1"), tags.count("h2"), tags.count("section")) == (1, 4, 4)
+    assert (tags.count("h1"), tags.count("h2"), tags.count("section")) == (1, len(ENDING), len(ENDING))
     figures = [found for tag, found in page.tags if tag == "svg"]
-    assert [found["role"] for found in figures] == ["img"] * 3  # nothing can be drawn of a claim that raises
-    assert figures[1]["aria-label"].startswith("other: left side 1 to 128, right side 2 to 256, value from 1 to 128")
+    assert [found["role"] for found in figures] == ["img"] * 7  # nothing can be drawn of a claim that is broken
+    assert figures[2]["aria-label"].startswith("other: left side 1 to 128, right side 2 to 256, value from 1 to 128")
     for text in ("✓ upheld", "✗ refuted", "? inconclusive (expected: upheld)", "Take <x> = 1.", "false/half: refuted"):
         assert text in one_line(page.text)
     assert "unparsed" not in html
     assert "mathdefault" not in html
-    assert table == again
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert [row.count(" | ") for row in rows] == [7] * 4
-    assert r"| x <= 2x \| x\_1 > 0 | refuted | certified |" in rows[3]
-    assert re.search(r"\| 1 of 1 \| by hand \|$", rows[3])
+    assert [row.count(" | ") for row in rows] == [7] * len(ENDING)
+    assert r"| x <= 2x \| x\_1 > 0 | refuted | certified |" in rows[-1]
+    assert re.search(r"\| 1 of 1 \| by hand \|$", rows[-1])

@@ -1,0 +1,40 @@
+"""What the files on the theory share: the searches that several of them judge, each made once for all."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import NamedTuple
+
+import pytest
+
+from proofs_check import QUICK, Budget, Report, check
+
+SHORT = Budget(examples=30, restarts=1, evaluations=20)
+
+
+class Searched(NamedTuple):
+    """The report on a claim, and the seconds of processor time that it took."""
+
+    report: Report
+    seconds: float
+
+
+@pytest.fixture(
+    params=[(SHORT, 1), *(pytest.param((QUICK, seed), marks=pytest.mark.exhaustive) for seed in (0, 1))],
+    ids=["short", "quick-0", "quick-1"],
+)
+def searched(request, once):
+    """``searched(claim)``, for one of the registry: by a short search, and in the exhaustive tests by quick ones."""
+    budget, seed = request.param
+
+    def search(claim, *, curves=False):
+        def build(folder):
+            start = time.process_time()
+            report = check(claim, budget=budget, seed=seed, curves=curves)
+            (folder / "searched").write_bytes(pickle.dumps((report, time.process_time() - start)))
+
+        folder = once(f"{claim.label}-{budget.examples}-{seed}-{curves:d}", build)
+        return Searched(*pickle.loads((folder / "searched").read_bytes()))
+
+    return search
