@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
-	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room (two minutes)"
+	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
@@ -37,12 +37,17 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
-# ROOM: one package or a folder of it. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
+# ROOM: one package. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
+TESTS_dro_core := dro_core tests/core
+TESTS_synthetic := synthetic tests/theory
+TESTS_proofs_check := proofs_check tests/theory
+TESTS_llm := llm tests/llm
+PATHS = $(if $(ROOM),$(or $(TESTS_$(ROOM)),$(error ROOM is dro_core, synthetic, proofs_check or llm, not $(ROOM))))
 test: $(STAMP)
-	$(PYTEST) $(if $(SHARE),--share $(SHARE),-m "not exhaustive") $(ROOM:%=--room %)
+	$(PYTEST) $(if $(SHARE),--share $(SHARE),-m "not exhaustive") $(PATHS)
 
 test-all: $(STAMP)
-	$(PYTEST) $(ROOM:%=--room %)
+	$(PYTEST) $(PATHS)
 
 bench: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from collections import Counter
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if mine or "exhaustive" not in item.keywords else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection the libraries: statsmodels asks for a full one at each correction of p-values."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ A fresh interpreter spends 4 to 13 seconds on imports. Use one only where the im
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -105,6 +106,7 @@ def script(path: Path, *arguments: object) -> None:
 def _run(
     places: list[Path], surroundings: tuple[dict[str, str], str, bool], call: Callable[..., Any], arguments: Any
 ) -> None:
+    gc.freeze()  # every training collects garbage, and would look through all of torch and transformers
     environment, cwd, new_session = surroundings
     for place, stream in zip(places, (1, 2), strict=True):
         file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,4 +1,4 @@
-"""Run by test_policy_runs.py on two processes: a whole run, then the same in another folder, where one process dies."""
+"""Called by test_policy_runs.py on two processes: a whole run, then the same elsewhere, where one process dies."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def both(argv):
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(one_sentence_errors(both)(sys.argv[1:]))
+def main(argv: list[str]) -> int:
+    return one_sentence_errors(both)(argv)

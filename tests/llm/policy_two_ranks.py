@@ -1,9 +1,8 @@
-"""Run by test_policy_runs.py on one and on two processes: the same rollout must move the policy the same way."""
+"""Called by test_policy_runs.py on one and on two processes: the same rollout must move the policy the same way."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +68,7 @@ def parameters_after(case: dict, arguments: TrainingArguments, world: int) -> li
     return torch.cat([part.detach().flatten() for part in trained]).tolist()
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    world = int(sys.argv[2])
+def main(target: Path, world: int) -> None:
     arguments = arguments_of(target / "run")
     found = [parameters_after(case, arguments, world) for case in CASES]
     state = PartialState()

@@ -72,7 +72,6 @@ class Interrupting(DPOTask):
         return trainer
 
 
-@pytest.mark.slow
 def test_interrupted_adapter_run_ends_as_uninterrupted(files, finished, tmp_path):
     output = tmp_path / "run"
     flags = ["--lora_rank", "4"]

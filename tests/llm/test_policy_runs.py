@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import policy_killed_rank
+import policy_two_ranks
 import pytest
 import torch
+from forked import Forked, finished, start_ranks
 from policy_two_ranks import CASES
-from rank_processes import ENVIRONMENT, TORCHRUN, start_ranks
 from safetensors.torch import load_file
 
 from llm.actor_critic import Reference
@@ -26,9 +25,6 @@ from llm.policy_trainer import PolicyTrainer
 from llm.rollouts import batch_of
 from llm.settings import parse_train
 from robust_rlhf import main
-
-SCRIPT = Path(__file__).with_name("policy_two_ranks.py")
-KILLED = Path(__file__).with_name("policy_killed_rank.py")
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +180,11 @@ def test_one_trunk_serves_policy_reference_and_values(place, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def both_worlds(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("worlds")
-    for launcher, world in (([sys.executable], "1"), (TORCHRUN, "2")):
-        done = subprocess.run([*launcher, str(SCRIPT), str(folder), world], env=ENVIRONMENT, capture_output=True,
-                              text=True, check=False, timeout=300)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+def both_worlds(once):
+    def build(folder):
+        finished([Forked(policy_two_ranks.main, folder, 1), *start_ranks(policy_two_ranks.main, folder, 2)])
+
+    folder = once("policy-worlds", build)
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")}
 
 
@@ -201,12 +196,11 @@ def test_two_processes_move_the_policy_as_one_does(case, both_worlds):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.slow
 def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, tmp_path):
     """It dies with its answers scored and its first gradients on the way; resumed, it is the run that was never hit."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     argv = flags(place, broken, ambiguity="tv:0.3,by=source", epochs=2, optim="adamw_torch", ddp_timeout=40)
-    survivor, victim = start_ranks(str(KILLED), str(whole), *argv)
+    survivor, victim = start_ranks(policy_killed_rank.main, [str(whole), *argv])
     assert "dying within step 3" in victim.communicate(timeout=200)[0]
     assert victim.returncode == -signal.SIGKILL
     said = survivor.communicate(timeout=60)[0]
@@ -215,9 +209,7 @@ def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, t
     assert "another process ended or did not answer within ddp_timeout (40 s)" in said
     assert latest_checkpoint(broken).name == "checkpoint-2"
     assert not (broken / "model").exists()
-    for process in start_ranks("-m", "robust_rlhf", "train", "policy", *argv, "--resume", "True"):
-        said = process.communicate(timeout=150)[0]
-        assert process.returncode == 0, said
+    finished(start_ranks(main, ["train", "policy", *argv, "--resume", "True"]))
     first, second = weights(whole), weights(broken)
     assert all(torch.equal(first[name], second[name]) for name in first)
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]

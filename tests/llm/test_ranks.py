@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from rank_processes import ENVIRONMENT, TORCHRUN, start_ranks
+from forked import finished, start_ranks
 
 from llm.builtin import generate
 from llm.checkpoints import is_complete
@@ -22,25 +23,29 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 pytest.importorskip("peft")
 
+import ranks
+import two_ranks
 from ranks import Adapter, Cell, Launcher, Precision, Rows
 
-SCRIPT = Path(__file__).with_name("two_ranks.py")
-COMMAND = ["-m", "robust_rlhf"]
-SETS = ["tv:0.2", "cvar:0.3", "chi2:0.5", "tv:0.3,by=category", "kl:0.3,trim=0.2", "erm"]
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ranks.__file__]
 DDP, FSDP2 = Launcher.DDP, Launcher.FSDP2
 CELLS = [
-    *(Cell(DDP, ambiguity=spec) for spec in SETS),
+    *(Cell(DDP, ambiguity=spec) for spec in ("tv:0.2", "tv:0.3,by=category", "erm")),
     Cell(DDP, Precision.AUTOCAST),
-    Cell(DDP, adapter=Adapter.LORA, checkpointing=True),
     Cell(DDP, rows=Rows.UNEQUAL),
     Cell(DDP, rows=Rows.RAGGED),
     Cell(DDP, steps=3),
     Cell(FSDP2),
-    Cell(FSDP2, Precision.WEIGHTS),
     Cell(FSDP2, adapter=Adapter.LORA, checkpointing=True),
     Cell(FSDP2, rows=Rows.UNEQUAL),
+]
+MORE_CELLS = [
+    *(Cell(DDP, ambiguity=spec) for spec in ("cvar:0.3", "chi2:0.5", "kl:0.3,trim=0.2")),
+    Cell(DDP, adapter=Adapter.LORA, checkpointing=True),
+    Cell(FSDP2, Precision.WEIGHTS),
     Cell(FSDP2, rows=Rows.RAGGED),
 ]
+TOGETHER = pytest.mark.slow("whichever test comes first has two processes train fifteen times for all of them")
 
 
 def expected_bytes(cell: Cell, examples: list[int]) -> int:
@@ -51,21 +56,50 @@ def expected_bytes(cell: Cell, examples: list[int]) -> int:
     return sum(2 * 8 + 3 * 8 * 2 * n for n in longest)
 
 
+def name_of(cell: Cell) -> str:
+    return " ".join(map(str, asdict(cell).values()))
+
+
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
+def found(once):
     """What both processes found, one launch for everything."""
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "cells.json").write_text(json.dumps([asdict(cell) for cell in CELLS]))
-    command = [*TORCHRUN, str(SCRIPT), str(folder)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def build(folder):
+        (folder / "cells.json").write_text(json.dumps([asdict(cell) for cell in CELLS]))
+        finished(start_ranks(two_ranks.main, folder))
+
+    folder = once("two-ranks", build)
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", range(len(CELLS)), ids=[" ".join(map(str, asdict(cell).values())) for cell in CELLS])
-def test_gradient_on_two_processes_is_that_of_the_full_batch(two_ranks, place):
-    cell, found = CELLS[place], two_ranks[0]["cells"][place]
+@pytest.fixture(scope="module")
+def launched(once):
+    """What two processes found that torch itself started, as it starts those of users."""
+
+    def build(folder):
+        (folder / "cells.json").write_text(json.dumps([asdict(cell) for cell in MORE_CELLS]))
+        command = [*LAUNCHER, str(folder / "cells.json"), str(folder / "found.json")]
+        surroundings = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, timeout=500)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return json.loads((once("launched-ranks", build) / "found.json").read_text())
+
+
+@TOGETHER
+@pytest.mark.parametrize("cell", CELLS, ids=name_of)
+def test_gradient_on_two_processes_is_that_of_the_full_batch(found, cell):
+    assert_exact(cell, found[0]["cells"][CELLS.index(cell)])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow("torch's launcher and the imports of three processes")
+@pytest.mark.parametrize("cell", MORE_CELLS, ids=name_of)
+def test_gradient_on_two_launched_processes_is_that_of_the_full_batch(launched, cell):
+    assert_exact(cell, launched[MORE_CELLS.index(cell)])
+
+
+def assert_exact(cell, found):
     assert Cell.from_record(found["cell"]) == cell
     assert found["ranks"] == 2
     total = 12 if cell.rows is Rows.UNEQUAL else 16  # both ranks' examples stand in the ledger
@@ -75,31 +109,31 @@ def test_gradient_on_two_processes_is_that_of_the_full_batch(two_ranks, place):
     assert found["gathered"] == expected_bytes(cell, found["examples"])
 
 
-@pytest.mark.slow
+@TOGETHER
 @pytest.mark.parametrize(("reference", "limit"), [("model", 1e-6), ("precomputed", 4e-6)])
-def test_dpo_on_two_processes_has_the_gradient_of_the_full_batch(two_ranks, reference, limit):
+def test_dpo_on_two_processes_has_the_gradient_of_the_full_batch(found, reference, limit):
     """Computed before, the reference is kept in float32, which sums of a hundred nats feel."""
-    assert two_ranks[0]["dpo"][reference] <= limit
+    assert found[0]["dpo"][reference] <= limit
 
 
-@pytest.mark.slow
-def test_fine_tuning_on_two_processes_has_the_gradient_of_the_full_batch(two_ranks):
-    assert two_ranks[0]["sft"] <= 1e-6
+@TOGETHER
+def test_fine_tuning_on_two_processes_has_the_gradient_of_the_full_batch(found):
+    assert found[0]["sft"] <= 1e-6
 
 
-@pytest.mark.slow
-def test_losses_carried_over_two_processes_are_exact_where_they_repeat(two_ranks):
-    assert max(found["carried"] for found in two_ranks) <= 1e-6
+@TOGETHER
+def test_losses_carried_over_two_processes_are_exact_where_they_repeat(found):
+    assert max(rank["carried"] for rank in found) <= 1e-6
 
 
-@pytest.mark.slow
-def test_the_main_process_exports_a_whole_model(two_ranks):
-    assert [found["whole"] for found in two_ranks] == [True, None]
+@TOGETHER
+def test_the_main_process_exports_a_whole_model(found):
+    assert [rank["whole"] for rank in found] == [True, None]
 
 
-@pytest.mark.slow
-def test_processes_refuse_together_and_nobody_waits_forever(two_ranks):
-    main_process, other = two_ranks
+@TOGETHER
+def test_processes_refuse_together_and_nobody_waits_forever(found):
+    main_process, other = found
     assert main_process["refused"] == other["refused"] == "only process 0 looked"
     assert (main_process["looked"], other["looked"]) == ([0], [])
     assert (main_process["diverged"], "weight is not finite after step 7" in other["diverged"]) == ("", True)
@@ -126,11 +160,10 @@ def command(pairs, output, *extra):
     return ["train", "reward", *flags, *extra]
 
 
-@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     pairs, output = tmp_path / "train.jsonl", tmp_path / "run"
     write_pairs(generate(64, seed=3), pairs)
-    survivor, victim = start_ranks(*COMMAND, *command(pairs, output))
+    survivor, victim = start_ranks(main, command(pairs, output))
     deadline = time.monotonic() + 240
     while not is_complete(output / "checkpoint-4"):
         assert survivor.poll() is None, survivor.communicate()[0]
@@ -148,9 +181,6 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     assert "was started with another world_size" in capsys.readouterr().err
 
     latest = max(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*") if is_complete(path))
-    resumed = start_ranks(*COMMAND, *command(pairs, output, "--resume", "--force", "--max_steps", str(latest + 2)))
-    for process in resumed:
-        said = process.communicate(timeout=240)[0]
-        assert process.returncode == 0, said
+    finished(start_ranks(main, command(pairs, output, "--resume", "--force", "--max_steps", str(latest + 2))))
     run = json.loads((output / "run.json").read_text())
     assert (run["steps"], run["effective_batch"]) == (latest + 2, 8)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -44,6 +45,22 @@ def report(folder):
 def written(report, tmp_path_factory):
     page, files = write_report(report, tmp_path_factory.mktemp("page") / "report.html")
     return page.read_text(encoding="utf-8"), files
+
+
+@pytest.fixture(scope="module")
+def clean():
+    """The report of an undamaged folder, without details: what the same folder is compared with once it is damaged."""
+    with TemporaryDirectory() as place:
+        write_sample(Path(place))
+        return build_content(place, families=0)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A report of two arms with few figures, for what does not depend on how much there is to draw."""
+    with TemporaryDirectory() as place:
+        write_sample(Path(place), suites={"id_test": (60, ("",))}, ambiguities=("erm", "tv:0.2"), seeds=1, train=50)
+        return build_content(place, families=0)
 
 
 def arm_of(report, ambiguity, **settings):
@@ -137,7 +154,7 @@ def test_a_lone_baseline_of_another_batch_size_is_borrowed_and_said(tmp_path):
         row["batch_size"] = 512 if row["ambiguity"] != "erm" else 64
 
     write_sample(tmp_path / "r", ambiguities=("erm", "tv:0.2"), change=bigger)
-    report = build_content(tmp_path / "r")
+    report = build_content(tmp_path / "r", families=0)
     assert arm_of(report, "tv:0.2")["average"]["difference"]["difference"] > 0
     assert any("another batch size or learning rate" in note for note in report["notes"])
 
@@ -308,7 +325,7 @@ def test_without_texts_the_report_has_none_of_the_data(folder, tmp_path):
 
 def test_a_report_of_some_arms_corrects_within_them(tmp_path):
     write_sample(tmp_path / "r", regimes=("plain", "other"), ambiguities=("erm", "tv:0.2"), seeds=2)
-    whole, part = build_content(tmp_path / "r"), build_content(tmp_path / "r", where={"regime": "other"})
+    whole, part = build_content(tmp_path / "r", families=0), build_content(tmp_path / "r", where={"regime": "other"})
     assert {arm["settings"]["regime"] for arm in part["arms"]} == {"other"}
     assert 2 * part["tests"]["average"] == whole["tests"]["average"] > 0
     kept = [arm for arm in whole["arms"] if arm["settings"]["regime"] == "other"]
@@ -371,7 +388,7 @@ def test_missing_cells_and_failed_runs_are_counted(tmp_path):
 
 def test_differences_use_the_seeds_that_both_arms_have(tmp_path):
     write_sample(tmp_path / "r", change=lambda row: row["ambiguity"] != "tv:0.1" or row["seed"] != 0)
-    entry = arm_of(build_content(tmp_path / "r"), "tv:0.1")
+    entry = arm_of(build_content(tmp_path / "r", families=0), "tv:0.1")
     expected = (correct("ood_maths", "tv:0.1", (1, 2)) * 1.0 - correct("ood_maths", "erm", (1, 2))).mean()
     assert entry["suites"]["ood_maths"]["difference"]["difference"] == pytest.approx(expected)
     means = [
@@ -406,24 +423,23 @@ def test_mixed_versions_are_flagged_at_the_arms(tmp_path):
         row["revision"] = "def" if row["ambiguity"] == "tv:0.2" and row["seed"] == 1 else "abc"
 
     write_sample(tmp_path / "r", change=newer)
-    report = build_content(tmp_path / "r")
+    report = build_content(tmp_path / "r", families=0)
     assert said(report, "2 versions of the code", "0.1.0 def (1 runs)")
     assert said(report, "Seeds of one arm were made by different versions", "tv:0.2")
     assert "code 0.1.0 abc, 0.1.0 def" in text_of(report, tmp_path)
 
 
-def test_duplicates_count_once(tmp_path):
+def test_duplicates_count_once(clean, tmp_path):
     rows = write_sample(tmp_path / "r")
-    once = build_content(tmp_path / "r")
     again = [row for row in rows if row["run"] == "r00003-last"]
     write_results(tmp_path / "r", [*again, *rows, *({**row, "run": "zzz-last"} for row in again)])
     margins = tmp_path / "r" / "margins"
     (margins / "zzz-last.npz").write_bytes((margins / "r00003-last.npz").read_bytes())
-    twice = build_content(tmp_path / "r")
+    twice = build_content(tmp_path / "r", families=0)
     assert said(twice, "stand there twice")
     assert said(twice, "runs have the settings of a later one")
-    assert twice["runs"] == once["runs"]
-    assert arm_of(twice, "tv:0.1")["average"] == arm_of(once, "tv:0.1")["average"]
+    assert twice["runs"] == clean["runs"]
+    assert arm_of(twice, "tv:0.1")["average"] == arm_of(clean, "tv:0.1")["average"]
 
 
 def cut(path: Path):
@@ -440,14 +456,13 @@ def test_a_half_written_table_is_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "x.html").exists()
 
 
-def test_a_half_written_table_is_restored_from_the_runs(tmp_path):
+def test_a_half_written_table_is_restored_from_the_runs(clean, tmp_path):
     rows = write_sample(tmp_path / "r")
-    before = build_content(tmp_path / "r")
     for run in {row["run"] for row in rows}:
         write_training(tmp_path / "r", run.removesuffix("-last"), [row for row in rows if row["run"] == run])
     cut(tmp_path / "r" / "results.parquet")
-    after = build_content(tmp_path / "r")
-    assert after["arms"] == before["arms"]
+    after = build_content(tmp_path / "r", families=0)
+    assert after["arms"] == clean["arms"]
     assert said(after, "results.parquet cannot be read (half-written?)")
 
 
@@ -481,7 +496,7 @@ def test_margins_of_another_model_are_noticed(tmp_path):
     write_sample(tmp_path / "r")
     path = tmp_path / "r" / "margins"
     (path / "r00006-last.npz").write_bytes((path / "r00000-last.npz").read_bytes())
-    assert said(build_content(tmp_path / "r"), "1 runs give another accuracy than the table: r00006-last")
+    assert said(build_content(tmp_path / "r", families=0), "1 runs give another accuracy than the table: r00006-last")
 
 
 def test_without_plain_training_or_a_known_suite_there_is_no_comparison(tmp_path):
@@ -594,23 +609,22 @@ def test_stored_numbers_draw_the_same_page(written, tmp_path):
     assert page.read_text(encoding="utf-8") == html
 
 
-def test_an_earlier_report_is_replaced_whole_and_nothing_else_is_touched(folder, tmp_path):
-    report = build_content(folder, families=0)
-    write_report(report, tmp_path / "a.html")
+def test_an_earlier_report_is_replaced_whole_and_nothing_else_is_touched(small, tmp_path):
+    write_report(small, tmp_path / "a.html")
     (tmp_path / "a_files" / "trade-off-99.svg").write_text("old")
-    write_report(report, tmp_path / "a.html")
+    write_report(small, tmp_path / "a.html")
     assert not (tmp_path / "a_files" / "trade-off-99.svg").exists()
     before = (tmp_path / "a.html").read_text()
     with pytest.raises(Exception, match="suites"):
-        write_report({k: v for k, v in report.items() if k != "suites"}, tmp_path / "a.html")
+        write_report({k: v for k, v in small.items() if k != "suites"}, tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text() == before
     (tmp_path / "mine_files").mkdir()
     (tmp_path / "mine_files" / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="is in the way"):
-        write_report(report, tmp_path / "mine.html")
+        write_report(small, tmp_path / "mine.html")
     assert (tmp_path / "mine_files" / "thesis.tex").exists()
     with pytest.raises(ValueError, match=r"end in \.html"):
-        write_report(report, tmp_path / "report.pdf")
+        write_report(small, tmp_path / "report.pdf")
 
 
 def test_the_command_says_what_it_found_without_loading_torch(folder, tmp_path):

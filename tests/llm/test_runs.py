@@ -75,7 +75,6 @@ def same_run(one, other):
     assert all(np.array_equal(ledgers[0][name], ledgers[1][name]) for name in ledgers[0].files)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_and_resumed_ends_as_uninterrupted(pairs_file, uninterrupted, tmp_path, number, status):
     output = tmp_path / "run"
@@ -92,7 +91,6 @@ def test_stopped_and_resumed_ends_as_uninterrupted(pairs_file, uninterrupted, tm
     same_run(output, uninterrupted)
 
 
-@pytest.mark.slow
 def test_full_disk_keeps_the_previous_checkpoint(pairs_file, uninterrupted, tmp_path):
     """No file may grow beyond the limit once the first checkpoint stands: the next save must fail."""
     output = tmp_path / "run"

@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import forked  # noqa: F401  it says what the server imports
 import numpy as np
 import pytest
 import yaml
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend.context import set_start_method
 
 from llm.data import read_pairs
 from llm.features import FeatureCache
@@ -197,7 +200,17 @@ def test_other_settings_are_other_trainings(finished, cache):
         assert planned(parse_sweep({**base, **change}), folder, cache=FeatureCache(cache))[0]["done"] == 0, change
 
 
-def test_parallel_runs_equal_serial_ones_bit_for_bit(finished, cache, tmp_path):
+@pytest.fixture(params=["forkserver", pytest.param(None, marks=pytest.mark.exhaustive)], ids=["forked", "fresh"])
+def workers(request):
+    """How joblib starts its processes: forked with all imports done, or as fresh interpreters, which is its own way."""
+    get_reusable_executor().shutdown()
+    set_start_method(request.param, force=True)
+    yield
+    get_reusable_executor().shutdown()
+    set_start_method(None, force=True)
+
+
+def test_parallel_runs_equal_serial_ones_bit_for_bit(workers, cache, tmp_path):
     grid = {"ambiguity": ["erm", "tv:0.2", "mmd:0.1", "chi2:?@tv:0.2"], "regime": ["all", "noisy"]}
     tables = []
     for jobs in (1, 2):
@@ -298,7 +311,6 @@ def test_a_sweep_that_is_not_there_lists_the_shipped_ones():
         read_sweep("nothing")
 
 
-@pytest.mark.slow
 def test_whole_models_run_in_a_sweep_and_leave_the_same(tmp_path, cache):
     recipe = {
         "kind": "full", "recipe": "reward-tiny", "max_length": 32, "use_cpu": True, "final": ["last", "average"],

@@ -1,10 +1,9 @@
-"""Run by test_trl.py on two processes: one step of each kind against the gradient of all ranks' examples."""
+"""Called by test_trl.py on two processes: one step of each kind against the gradient of all ranks' examples."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from accelerate.utils import gather_object
@@ -43,7 +42,3 @@ def main(folder: Path) -> None:
     errors += [(f"{name} {spec}", *online_error(tiny, folder, name, spec)) for name, spec in ONLINE]
     if rank == 0:
         (folder / "errors.json").write_text(json.dumps({"ranks": ranks, "errors": errors}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Run by test_ranks.py on two processes: cells of the exactness matrix, then what processes owe each other."""
+"""Called by test_ranks.py on two processes: cells of the exactness matrix, then what processes owe each other."""
 
 from __future__ import annotations
 
@@ -107,10 +107,12 @@ def a_shard_that_diverged() -> str:
     return message_of(lambda: check_weights(model, 7), NonFiniteLoss)
 
 
-def a_silent_process() -> str:
-    """The second process sleeps through a collective; comes last, for the group is broken afterwards."""
+def a_silent_process(heard: Path) -> str:
+    """The second process is deaf until the first has given up; comes last, for the group is broken afterwards."""
     if torch.distributed.get_rank() == 1:
-        time.sleep(6)
+        end = time.monotonic() + 60
+        while not heard.exists() and time.monotonic() < end:
+            time.sleep(0.05)
         return ""
 
     def wait() -> None:
@@ -131,11 +133,7 @@ def main(folder: Path) -> None:
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "looked": looked,
         "diverged": a_shard_that_diverged(),
-        "silent": a_silent_process(),
+        "silent": a_silent_process(folder / "found-0.json"),
     }
     (folder / f"found-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
     os._exit(0)  # the group is broken, and its destructor may abort
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
