@@ -50,6 +50,13 @@ class PolicyConfig(RunConfig):
     kl_in: KLPlace = field(default="reward", metadata={"help": "charge KL to the reward of every token or to the loss"})
     kl_estimator: KLEstimatorName = field(default="k2", metadata={"help": "kl_in=loss: k1, k2 or k3"})
     max_kl: float = field(default=100.0, metadata={"help": "stop when the mean KL of an answer exceeds this many nats"})
+    max_sampler_gap: float | None = field(
+        default=None,
+        metadata={
+            "help": "stop if the first answers were drawn with log-probabilities that differ from those trained on by "
+            "more nats per token (default: 1e-3, or 0.1 in half precision)"
+        },
+    )
     entropy_coefficient: float = field(default=0.0, metadata={"help": "bonus on the entropy of every token"})
     missing_end_penalty: float = field(default=0.0, metadata={"help": "taken off the score of an answer without end"})
     whiten: Whitening = field(
@@ -92,7 +99,7 @@ class PolicyConfig(RunConfig):
         self.check_least(
             prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,
             max_new_tokens=1, npg_steps=1, clip=0, value_clip=0, kl_coefficient=0, entropy_coefficient=0, npg_damping=0,
-            value_coefficient=0, missing_end_penalty=0,
+            value_coefficient=0, missing_end_penalty=0, max_sampler_gap=0,
         )  # fmt: skip
         for name in ("discount", "lambda_"):
             if not 0.0 <= getattr(self, name) <= 1.0:
