@@ -212,7 +212,7 @@ class PolicyTrainer:
         weighed = self.objective.weighed(known, None if rule is None else rule.with_strength(strength), rows)
         shape = (len(rows), self.config.samples)
         values = weighed.returns.reshape(shape).mean(dim=1)
-        multipliers = weighed.multipliers.reshape(shape)[:, 0]
+        multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
         self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy())
         return weighed
 
