@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,3 +51,43 @@ def observed(core: ActorCritic, reference: Reference, answers: Sequence[Answer],
             kept[name][places] = aligned(entries, outputs.mask, width)
         entropy += float((outputs.entropies * outputs.mask).sum())
     return Observed(**kept, entropy=entropy / float(lengths.sum()), lengths=lengths)
+
+
+class SamplerMismatch(ArithmeticError):
+    """Answers are drawn from another distribution than the one that is trained."""
+
+
+def sampler_gap(answers: Sequence[Answer], logps: Tensor) -> float:
+    """Mean difference per token, in nats, between what answers were drawn with and what training sees of them.
+
+    Equal up to rounding where sampler and trainer are one distribution; every importance ratio and KL estimate rests
+    on that. Neither can show it: they compare the trainer with itself, and start at 1 and 0.
+
+    Args:
+        answers: Those whose sampler told log-probabilities count.
+        logps: What the trainer says of all of them, ``(n, length)``.
+
+    Returns:
+        The gap; nan if no answer has log-probabilities.
+    """
+    seen = logps.double().cpu()
+    gaps = [
+        (seen[row, : len(answer.ids)] - torch.tensor(answer.logps, dtype=torch.float64)).abs()
+        for row, answer in enumerate(answers)
+        if answer.logps is not None
+    ]
+    return float(torch.cat(gaps).mean()) if gaps else math.nan
+
+
+def check_sampler(gap: float, bound: float) -> None:
+    """Refuse a gap that is more than rounding; nan, where no sampler told, is none.
+
+    Raises:
+        SamplerMismatch: The gap is above the bound.
+    """
+    if gap > bound:
+        raise SamplerMismatch(
+            f"answers are drawn from another distribution than the one that is trained: log-probabilities of their "
+            f"tokens differ by {gap:.2g} nats on average, more than max_sampler_gap ({bound:g}), and the policy was "
+            "not updated: raise max_sampler_gap if this is the rounding of a low precision"
+        )

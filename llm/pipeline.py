@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from transformers import TrainingArguments
 
 from .config import ConfigError, RunConfig
+from .policy_config import samples_by_default
 from .settings import KINDS, check_known, parse_settings, read_recipe
 
 STANDARD, ROBUST = "standard", "robust"
@@ -184,8 +185,15 @@ class Pipeline:
             wired = {"ambiguity": self._set(self.policy, arm.policy), "suites": judged.prompts or None}
             wired |= {"reward_model": str(rewards[arm.reward].model), "gold": judged.gold}
             wired |= {"model": str(start[0])} if start else {}
+            wired |= self._equal_answers()
             folder = base / "policy" / f"{arm.reward}-{arm.policy}"
             yield self._stage("policy", folder, f"policy {arm}, seed {seed}", wired, seed=seed, arm=arm)
+
+    def _equal_answers(self) -> dict[str, Any]:
+        """As many answers for the plain arms as the robust ones take by default: arms differ in the set alone."""
+        if "samples" in _settings(self.policy):
+            return {}
+        return {"samples": samples_by_default(self.policy.get("robust", "erm"))}
 
     def _set(self, section: Mapping[str, Any], how: str) -> str:
         return section["robust"] if how == ROBUST else "erm"

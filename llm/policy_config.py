@@ -12,10 +12,16 @@ KLPlace = Literal["reward", "loss"]
 KLEstimatorName = Literal["k1", "k2", "k3"]
 Whitening = Literal["none", "rewards", "advantages"]
 AdversaryValues = Literal["return", "score"]
+AdversaryEstimate = Literal["same", "split"]
 VersionName = Literal["A", "B"]
 Critic = Literal["separate", "shared"]
 PolicyReference = Literal["auto", "model", "adapter"]
 Optimizer = Literal["optim", "npg"]
+
+
+def samples_by_default(ambiguity: str) -> int:
+    """Answers per prompt: with few, the weights of a set are biased by the answers that they weigh."""
+    return 4 if ambiguity == "erm" else 16
 
 
 @dataclass
@@ -42,19 +48,39 @@ class PolicyConfig(RunConfig):
         default="rloo", metadata={"help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function"}
     )
     prompts_per_step: int = field(default=16, metadata={"help": "prompts of a step, on each process"})
-    samples: int = field(default=4, metadata={"help": "answers per prompt"})
+    samples: int | None = field(
+        default=None,
+        metadata={"help": "answers per prompt (default: 4, or 16 with a set, whose weights are biased by few)"},
+    )
     epochs: int = field(default=1, metadata={"help": "passes over the answers of a step"})
-    minibatches: int = field(default=1, metadata={"help": "optimizer updates in each of these passes"})
+    minibatches: int = field(
+        default=1, metadata={"help": "optimizer updates in each of these passes; must divide the answers of a step"}
+    )
     clip: float = field(default=0.2, metadata={"help": "half width of the interval of unclipped ratios"})
     kl_coefficient: float = field(default=0.05, metadata={"help": "strength of the KL charge, in score per nat"})
     kl_in: KLPlace = field(default="reward", metadata={"help": "charge KL to the reward of every token or to the loss"})
-    kl_estimator: KLEstimatorName = field(default="k2", metadata={"help": "kl_in=loss: k1, k2 or k3"})
+    kl_estimator: KLEstimatorName = field(
+        default="k1",
+        metadata={
+            "help": "kl_in=loss: k1 has the gradient of KL over whole answers; k2 and k3 that of the next token alone"
+        },
+    )
     max_kl: float = field(default=100.0, metadata={"help": "stop when the mean KL of an answer exceeds this many nats"})
+    max_sampler_gap: float | None = field(
+        default=None,
+        metadata={
+            "help": "stop if the first answers were drawn with log-probabilities that differ from those trained on by "
+            "more nats per token (default: 1e-3, or 0.1 in half precision)"
+        },
+    )
     entropy_coefficient: float = field(default=0.0, metadata={"help": "bonus on the entropy of every token"})
     missing_end_penalty: float = field(default=0.0, metadata={"help": "taken off the score of an answer without end"})
     whiten: Whitening = field(
         default="none",
-        metadata={"help": "rewards: divide by their deviation; advantages: mean 0, variance 1; over all prompts"},
+        metadata={
+            "help": "rewards: divide by their deviation; advantages: mean 0, variance 1; over all prompts. Either "
+            "biases the gradient"
+        },
     )
     discount: float = field(default=1.0, metadata={"help": "estimator=ppo: per token, in [0, 1]"})
     lambda_: float = field(default=0.95, metadata={"help": "estimator=ppo: of the advantage estimates, in [0, 1]"})
@@ -68,6 +94,13 @@ class PolicyConfig(RunConfig):
     )
     adversary_sees: AdversaryValues = field(
         default="return", metadata={"help": "value of a prompt: mean score less the KL charge (return), or mean score"}
+    )
+    adversary_estimate: AdversaryEstimate = field(
+        default="same",
+        metadata={
+            "help": "same: prompts are weighed by the answers that are trained on, which biases the worst case; split: "
+            "each half of the answers by the other half"
+        },
     )
     reference: PolicyReference = field(
         default="auto",
@@ -85,14 +118,17 @@ class PolicyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.samples is None:
+            self.samples = samples_by_default(self.ambiguity)
         self.check_choices(
             estimator=Estimator, kl_in=KLPlace, kl_estimator=KLEstimatorName, whiten=Whitening, version=VersionName,
-            adversary_sees=AdversaryValues, value_model=Critic, reference=PolicyReference, optimizer=Optimizer,
+            adversary_sees=AdversaryValues, adversary_estimate=AdversaryEstimate, value_model=Critic,
+            reference=PolicyReference, optimizer=Optimizer,
         )  # fmt: skip
         self.check_least(
             prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,
             max_new_tokens=1, npg_steps=1, clip=0, value_clip=0, kl_coefficient=0, entropy_coefficient=0, npg_damping=0,
-            value_coefficient=0, missing_end_penalty=0,
+            value_coefficient=0, missing_end_penalty=0, max_sampler_gap=0,
         )  # fmt: skip
         for name in ("discount", "lambda_"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -107,6 +143,13 @@ class PolicyConfig(RunConfig):
             raise ConfigError("a policy from scratch writes noise: train one first (robust-rlhf train sft) and name it")
         if self.estimator == "rloo" and self.samples < 2:
             raise ConfigError("estimator=rloo compares the answers to a prompt: set samples to 2 or more")
+        answers = self.prompts_per_step * self.samples
+        if answers % self.minibatches:
+            raise ConfigError(
+                f"minibatches ({self.minibatches}) does not divide the {answers} answers of a step (prompts_per_step "
+                f"{self.prompts_per_step} x samples {self.samples}): parts of unequal size would weigh them unequally"
+            )
+        self._check_split()
         if self.max_new_tokens >= self.max_length:
             raise ConfigError(
                 f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_length ({self.max_length})"
@@ -126,6 +169,17 @@ class PolicyConfig(RunConfig):
             raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
         if self.reference_kind() == "adapter" and self.reference_model:
             raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
+
+    def _check_split(self) -> None:
+        if self.adversary_estimate != "split":
+            return
+        if self.samples < 2:
+            raise ConfigError("adversary_estimate=split halves the answers to a prompt: set samples to 2 or more")
+        if self.version == "A" or self.optimizer == "npg":
+            raise ConfigError(
+                "adversary_estimate=split gives the answers of a prompt two weights, which version A would carry into "
+                "their baseline and npg cannot use: take version B and optimizer=optim"
+            )
 
     @property
     def prompt_tokens(self) -> int:

@@ -34,13 +34,13 @@ from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
 from .ledger import AdversaryLedger
-from .observation import observed
+from .observation import Observed, check_sampler, observed, sampler_gap
 from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, start_trackers
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .prompts import Prompt
 from .reweighting import GroupAscent, parse_reweighting
-from .rollouts import Answers, Sampling
+from .rollouts import Answer, Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
 
@@ -156,13 +156,20 @@ class PolicyTrainer:
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
         everywhere = self.rows(self.step)
         mine = np.split(everywhere, self.world)[self.rank]
-        answers = self.pen(self.core.policy, [self.encoded[i] for i in mine], samples=self.config.samples)
+        with self.accelerator.autocast():
+            answers = self.pen(
+                self.core.policy,
+                [self.encoded[i] for i in mine],
+                samples=self.config.samples,
+                telling=self.step == 0,
+            )
         asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
         texts = [self.pen.text(answer) for answer in answers]
         scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)
         size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
+        gap = self._sampler_gap(answers, seen) if self.step == 0 else None
         ended = torch.tensor([answer.ended for answer in answers], device=device)
         worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
         experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
@@ -178,6 +185,8 @@ class PolicyTrainer:
         self.schedule.step()
         if self.gold is not None:
             said["gold"] = float(np.mean(self.gold(asked, texts)))
+        if gap is not None:
+            said["sampler_gap"] = gap
         kl = experience.kl.tolist()
         samples = [
             {"prompt": asked[i].messages[-1]["content"], "answer": texts[i], "score": float(scores[i]), "kl": kl[i]}
@@ -203,9 +212,20 @@ class PolicyTrainer:
         weighed = self.objective.weighed(known, None if rule is None else rule.with_strength(strength), rows)
         shape = (len(rows), self.config.samples)
         values = weighed.returns.reshape(shape).mean(dim=1)
-        multipliers = weighed.multipliers.reshape(shape)[:, 0]
+        multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
         self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy())
         return weighed
+
+    def _sampler_gap(self, answers: Sequence[Answer], seen: Observed) -> float:
+        """How far the sampler is from the trainer on the first rollout, on the worst rank; refused on all, or none."""
+        half = (
+            self.accelerator.mixed_precision != "no" or seen.logps.dtype.itemsize < 4 or self.config.dtype != "float32"
+        )
+        bound = self.config.max_sampler_gap
+        gaps = torch.tensor([sampler_gap(answers, seen.logps)], device=self.accelerator.device)
+        gap = float(self.accelerator.gather(gaps).max())
+        check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
+        return gap
 
     def _strength(self) -> float:
         return self.config.schedule()(self.step, max(self.steps, 1))
@@ -241,8 +261,8 @@ class PolicyTrainer:
     def _log(self, bar: tqdm) -> None:
         """Means over the steps since the last log, and samples of the latest."""
         waiting, self.waiting = self.waiting, []
-        names = [name for name in waiting[-1] if name != "samples"]
-        row = {name: _mean(step[name] for step in waiting) for name in names}
+        names = [name for name in waiting[0] if name != "samples"]  # the first step alone knows the sampler's gap
+        row = {name: _mean(step[name] for step in waiting if name in step) for name in names}
         row |= {"step": self.step, "learning_rate": self.schedule.get_last_lr()[0]}
         self.accelerator.log(row, step=self.step)
         self.history.append(json_ready(row | {"samples": waiting[-1]["samples"]}))

@@ -109,6 +109,51 @@ def prompt_multipliers(
     return (masses / equal).to(returns.dtype)[:, None].expand_as(returns)
 
 
+def split_multipliers(returns: Tensor, rule: Reweighting | None, *, rows: np.ndarray | None = None) -> Tensor:
+    """Multipliers n q_i that do not depend on the answers they multiply: each half is weighed by the other's values.
+
+    The weights of ``prompt_multipliers`` are a function of the returns beside them: a prompt whose answers came out
+    badly is weighed up *and* its answers are the bad ones, so the mean of n q_i grad is not that of the worst case.
+    Here the gradient of a prompt is unbiased given the weights; these are noisier, from half as many answers.
+
+    Args:
+        returns: Shape ``(prompts, samples)``, at least two samples; the halves alternate.
+        rule: As for ``prompt_multipliers``.
+        rows: As for ``prompt_multipliers``.
+
+    Returns:
+        Shape ``(prompts, samples)``: one number for the even samples of a prompt and one for the odd.
+
+    >>> from dro_core import TotalVariation
+    >>> split_multipliers(torch.tensor([[1.0, 0.0], [0.0, 3.0]]), TotalVariation(0.25))
+    tensor([[1.5000, 0.5000],
+            [0.5000, 1.5000]])
+    """
+    found = torch.empty_like(returns)
+    for mine, other in ((0, 1), (1, 0)):
+        half = prompt_multipliers(returns[:, other::2], rule, rows=rows)
+        found[:, mine::2] = half[:, :1]
+    return found
+
+
+def held_out_value(returns: Tensor, rule: Reweighting | None, *, rows: np.ndarray | None = None) -> Tensor:
+    """The worst-case value with weights from one half of the answers and values from the other, a scalar.
+
+    The weighted mean of the returns that chose the weights lies below the worst case of the true values, by an order of
+    1/samples. This is an unbiased estimate of what weights from half the answers do, which is no lower than it.
+
+    Args:
+        returns: Shape ``(prompts, samples)``; with one sample there is nothing to hold out, and it is nan.
+        rule: As for ``prompt_multipliers``.
+        rows: As for ``prompt_multipliers``.
+    """
+    if returns.shape[1] < 2:
+        return returns.new_tensor(float("nan"))
+    return torch.stack(
+        [(split_multipliers(returns, rule, rows=rows)[:, half::2] * returns[:, half::2]).mean() for half in (0, 1)]
+    ).mean()
+
+
 def scale_rewards(rewards: Tensor, multipliers: Tensor, advantages: RewardMap) -> Weighted:
     """Version A of 2503.00539: the rewards are multiplied by n q before baseline and whitening.
 

@@ -7,7 +7,9 @@ its longest sequence needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,20 @@ from transformers import GenerationConfig
 
 from .scoring import evaluation_mode
 
+_log = logging.getLogger(__name__)
+
 Batch = dict[str, Tensor]
+
+# What a model's generation settings may say: which tokens are special, and how fast, but not what is drawn.
+_HEEDED = {
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "transformers_version",
+    "use_cache",
+}
+_TOLD = 2**26  # log-probabilities kept to be told, numbers: 256 MB
 
 
 @dataclass(frozen=True)
@@ -38,15 +53,26 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: the prompt's ids, its own ids with the token that ended it, and whether one did."""
+    """One answer.
+
+    Attributes:
+        prompt: Ids of the prompt.
+        ids: Its own, with the token that ended it.
+        ended: Whether one did.
+        logps: Log-probabilities its tokens were drawn with, in nats, where the sampler told them.
+    """
 
     prompt: list[int]
     ids: list[int]
     ended: bool
+    logps: list[float] | None = None
 
 
 class Answers:
-    """A policy's pen: samples answers to encoded prompts.
+    """A policy's pen: samples answers to encoded prompts, by ``sampling`` alone.
+
+    The generation settings that come with a model (penalties, bans, beams, forced tokens, lengths) would draw from
+    another distribution than the one that is trained: they are not heeded, and named once in the log.
 
     Args:
         tokenizer: Pads and decodes; its end token, and those of the model's generation settings, end an answer.
@@ -56,30 +82,44 @@ class Answers:
 
     def __init__(self, tokenizer: Any, sampling: Sampling, *, batch_size: int) -> None:
         self.tokenizer, self.sampling, self.batch_size = tokenizer, sampling, batch_size
+        self._named = False
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, prompts: Sequence[list[int]], *, samples: int = 1) -> list[Answer]:
-        """``samples`` answers to every prompt, those of a prompt together; uses torch's global generator."""
+    def __call__(
+        self, model: nn.Module, prompts: Sequence[list[int]], *, samples: int = 1, telling: bool = False
+    ) -> list[Answer]:
+        """``samples`` answers to every prompt, those of a prompt together; uses torch's global generator.
+
+        Args:
+            model: A causal model of transformers.
+            prompts: Their ids.
+            samples: Answers per prompt.
+            telling: Keep the log-probabilities that the first batch is drawn with, of as many answers as fit.
+        """
+        self._name_what_is_not_heeded(model)
         longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         places = [i for i in longest_first for _ in range(samples)]
         drawn: list[list[Answer]] = [[] for _ in prompts]
+        told = self._most_told(model) if telling else 0
         with evaluation_mode(model):
-            for start in range(0, len(places), self.batch_size):
-                batch = places[start : start + self.batch_size]
-                for place, answer in zip(batch, self._drawn(model, [prompts[i] for i in batch]), strict=True):
+            while places:
+                batch, places = places[: told or self.batch_size], places[told or self.batch_size :]
+                answers = self._drawn(model, [prompts[i] for i in batch], telling=told > 0)
+                for place, answer in zip(batch, answers, strict=True):
                     drawn[place].append(answer)
+                told = 0
         return [answer for answers in drawn for answer in answers]
 
     def text(self, answer: Answer) -> str:
         """The answer without special tokens and the white space around it."""
         return self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
 
-    def _drawn(self, model: Any, prompts: list[list[int]]) -> list[Answer]:
+    def _drawn(self, model: Any, prompts: list[list[int]], *, telling: bool) -> list[Answer]:
         pad, longest = self.tokenizer.pad_token_id, max(map(len, prompts))
         device = next(model.parameters()).device
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
         attention = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
-        ends = self._ends(model)
+        ends, cut = self._ends(model), self.sampling.top_p < 1
         settings = GenerationConfig(
             max_new_tokens=self.sampling.max_new_tokens,
             do_sample=True,
@@ -89,10 +129,31 @@ class Answers:
             use_cache=True,
             pad_token_id=pad,
             eos_token_id=ends,
+            return_dict_in_generate=True,
+            output_scores=telling and not cut,
+            output_logits=telling and cut,  # what is cut off is no part of the log-probabilities that are trained on
         )
-        written = model.generate(input_ids=ids, attention_mask=attention, generation_config=settings)
-        rows = written[:, longest:].tolist()
-        return [_cut(prompt, row, ends) for prompt, row in zip(prompts, rows, strict=True)]
+        with _own_settings(model, settings):
+            written = model.generate(input_ids=ids, attention_mask=attention, generation_config=settings)
+        rows = written.sequences[:, longest:]
+        logps = _drawn_logps(written.scores or written.logits, rows, self.sampling if cut else None)
+        return [_cut(prompt, row, told, ends) for prompt, row, told in zip(prompts, rows.tolist(), logps, strict=True)]
+
+    def _most_told(self, model: Any) -> int:
+        """How many answers the log-probabilities of all tokens of the vocabulary may be kept of; one at least."""
+        vocabulary = model.config.get_text_config().vocab_size
+        return max(1, min(self.batch_size, _TOLD // (vocabulary * self.sampling.max_new_tokens)))
+
+    def _name_what_is_not_heeded(self, model: Any) -> None:
+        asked = model.generation_config.to_diff_dict()
+        ignored = {name: value for name, value in asked.items() if value and name not in _HEEDED and name[0] != "_"}
+        if ignored and not self._named:
+            said = ", ".join(f"{name}={value}" for name, value in ignored.items())
+            _log.warning(
+                "the model's generation settings ask for %s: answers are drawn without them, at temperature %g",
+                said, self.sampling.temperature,
+            )  # fmt: skip
+        self._named = True
 
     def _ends(self, model: Any) -> list[int]:
         """Tokens that end an answer: a chat model often has one for the turn beside the one for the text."""
@@ -101,10 +162,34 @@ class Answers:
         return sorted(ends)  # pyright: ignore[reportReturnType]
 
 
-def _cut(prompt: list[int], row: list[int], ends: list[int]) -> Answer:
+@contextmanager
+def _own_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Let the model generate by these settings alone: its own fill in whatever ours leave at their defaults."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept, base.generation_config = base.generation_config, settings
+    try:
+        yield
+    finally:
+        base.generation_config = kept
+
+
+def _drawn_logps(scores: Sequence[Tensor] | None, rows: Tensor, heated: Sampling | None) -> list[list[float] | None]:
+    """Log-probabilities of the drawn tokens from one tensor ``(n, vocabulary)`` per token; None where none are told."""
+    if not scores:
+        return [None] * len(rows)
+    heat = 1.0 if heated is None else heated.temperature
+    columns = [
+        (step / heat).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        for step, tokens in zip(scores, rows.T, strict=True)
+    ]
+    return torch.stack(columns, dim=1).tolist()
+
+
+def _cut(prompt: list[int], row: list[int], logps: list[float] | None, ends: list[int]) -> Answer:
     """Up to the first end, which belongs to the answer; what follows is padding."""
     last = next((place for place, token in enumerate(row) if token in ends), None)
-    return Answer(prompt, row if last is None else row[: last + 1], last is not None)
+    length = len(row) if last is None else last + 1
+    return Answer(prompt, row[:length], last is not None, None if logps is None else logps[:length])
 
 
 def batch_of(answers: Sequence[Answer], pad: int, device: torch.device | None = None) -> Batch:

@@ -114,19 +114,26 @@ def entropy(logits: Tensor, mask: Tensor, *, divisor: Tensor | float = 1.0) -> T
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """k1 = log(pi / ref): mean KL(pi || ref) under pi, may be negative; as a loss its gradient has mean 0 [S20]."""
+    """k1 = log(pi / ref): mean KL(pi || ref) under pi, may be negative; its own gradient has mean 0 [S20].
+
+    As a loss it therefore teaches nothing: ``kl_loss`` gives it the gradient of the divergence of whole answers.
+    """
     return logps - ref_logps
 
 
 def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """k2 = log(pi / ref)^2 / 2: biased as a value; as a loss its gradient has the mean of grad KL(pi || ref) [S20]."""
+    """k2 = log(pi / ref)^2 / 2: biased as a value; as a loss its gradient has the mean of grad KL(pi || ref) [S20].
+
+    Of the KL of the *next token* at the places that were visited: what a token does to the places after it is left out.
+    """
     return (logps - ref_logps).square() / 2
 
 
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """k3 = ref / pi - 1 - log(ref / pi): mean KL(pi || ref) under pi, never negative [S20].
 
-    As a loss, which is how GRPO uses it, its gradient has the mean of grad KL(ref || pi), the other direction.
+    As a loss, which is how GRPO uses it, its gradient has the mean of grad KL(ref || pi), the other direction, and as
+    with k2 that of the next token alone.
     """
     return torch.expm1(ref_logps - logps) - (ref_logps - logps)
 
@@ -158,6 +165,41 @@ def kl_estimate(
     """
     logps, ref_logps = (x.masked_fill(~mask, 0.0) for x in (logps, ref_logps.detach()))
     return _over_tokens(estimator(logps, ref_logps), mask, divisor)
+
+
+def kl_to_go(
+    logps: Tensor, old_logps: Tensor, ref_logps: Tensor, mask: Tensor, *, divisor: Tensor | float = 1.0
+) -> Tensor:
+    """Estimate of KL(pi || ref) over whole answers, with a gradient whose mean is that of this divergence.
+
+        value: sum_t c_t,   c_t = log pi_t - log ref_t
+        gradient: sum_t grad rho_t sum_{s >= t} c_s,   rho_t = pi_t / old_t
+
+    grad KL = E [(sum_t grad log pi_t) (sum_s c_s)], and the terms with s < t have mean 0 [derived]. So a token answers
+    for all that follows it, as in a policy gradient; ``k2`` as a loss keeps the terms with s = t alone. Exact at
+    rho = 1; later the ratios of single tokens stand in for those of what came before, as in PPO.
+
+    Args:
+        logps: Shape ``(*batch, length)``, in nats; carry the gradient.
+        old_logps: The same under the policy that wrote the tokens.
+        ref_logps: The same under the reference policy; a constant.
+        mask: Boolean, the same shape.
+        divisor: Of the sum over tokens, a number or shape ``(*batch,)``.
+
+    Returns:
+        Shape ``(*batch,)``.
+
+    >>> logps = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    >>> ref, mask = torch.tensor([[-1.5, -1.5]]), torch.ones(1, 2).bool()
+    >>> loss = kl_to_go(logps, logps.detach(), ref, mask)
+    >>> loss.sum().backward()
+    >>> loss.tolist(), logps.grad.tolist()
+    ([0.0], [[0.0, -0.5]])
+    """
+    charges = (logps.detach() - ref_logps.detach()).masked_fill(~mask, 0.0)
+    to_go = charges.flip(-1).cumsum(-1).flip(-1)
+    moving = _log_ratio(logps, old_logps, mask).exp() * to_go
+    return _over_tokens(moving - moving.detach() + charges, mask, divisor)
 
 
 def clip_fraction(logps: Tensor, old_logps: Tensor, mask: Tensor, *, clip: float = 0.2) -> Tensor:

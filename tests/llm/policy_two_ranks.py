@@ -30,7 +30,7 @@ class Fixed:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
-    def __call__(self, model, encoded, *, samples):
+    def __call__(self, model, encoded, *, samples, telling=False):
         return [self._answer(ids, np.random.default_rng([ids[0], k])) for ids in encoded for k in range(samples)]
 
     def _answer(self, ids, rng):
