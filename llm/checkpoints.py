@@ -49,6 +49,13 @@ def discard(output_dir: str | Path, step: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def keep_newest(output_dir: Path, limit: int) -> None:
+    """Delete all but the ``limit`` newest checkpoints, at least 1."""
+    found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for old in found[:-limit]:
+        shutil.rmtree(old)
+
+
 def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     """Refuse to touch an existing run folder without being told how; changes nothing.
 

@@ -48,9 +48,9 @@ class PolicyConfig(RunConfig):
         default="rloo", metadata={"help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function"}
     )
     prompts_per_step: int = field(default=16, metadata={"help": "prompts of a step, on each process"})
-    samples: int | None = field(
-        default=None,
-        metadata={"help": "answers per prompt (default: 4, or 16 with a set, whose weights are biased by few)"},
+    samples: int = field(
+        default=0,
+        metadata={"help": "answers per prompt; 0: 4, or 16 with a set, whose weights are biased by few"},
     )
     epochs: int = field(default=1, metadata={"help": "passes over the answers of a step"})
     minibatches: int = field(
@@ -118,7 +118,7 @@ class PolicyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples is None:
+        if self.samples == 0:
             self.samples = samples_by_default(self.ambiguity)
         self.check_choices(
             estimator=Estimator, kl_in=KLPlace, kl_estimator=KLEstimatorName, whiten=Whitening, version=VersionName,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
 from .config import ConfigError
+from .observation import Observed, check_sampler, sampler_gap
 from .policy_config import PolicyConfig
+from .rollouts import Answer
 
 _UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
@@ -68,3 +72,17 @@ def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerat
         )
     if config.optimizer == "npg" and world > 1:
         raise ConfigError("optimizer=npg solves its linear system on one process: start without a launcher")
+
+
+def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[Answer], seen: Observed) -> float:
+    """How far the sampler is from the trainer, in nats per token, on the worst rank; refused on all ranks or on none.
+
+    Raises:
+        SamplerMismatch: The gap is above ``max_sampler_gap``.
+    """
+    half = accelerator.mixed_precision != "no" or config.dtype != "float32"
+    bound = config.max_sampler_gap
+    gaps = torch.tensor([sampler_gap(answers, seen.logps)], device=accelerator.device)
+    gap = float(accelerator.gather(gaps).max())
+    check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
+    return gap

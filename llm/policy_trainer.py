@@ -16,7 +16,6 @@ the same answers again.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,18 +28,18 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
-from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, write_json
+from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, keep_newest, write_json
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
 from .ledger import AdversaryLedger
-from .observation import Observed, check_sampler, observed, sampler_gap
+from .observation import observed
 from .policy_config import PolicyConfig
-from .policy_setup import accelerator_for, check_rollouts, start_trackers
+from .policy_setup import accelerator_for, check_rollouts, checked_sampler, start_trackers
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .prompts import Prompt
 from .reweighting import GroupAscent, parse_reweighting
-from .rollouts import Answer, Answers, Sampling
+from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
 
@@ -169,7 +168,7 @@ class PolicyTrainer:
         size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
-        gap = self._sampler_gap(answers, seen) if self.step == 0 else None
+        gap = checked_sampler(self.accelerator, self.config, answers, seen) if self.step == 0 else None
         ended = torch.tensor([answer.ended for answer in answers], device=device)
         worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
         experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
@@ -215,17 +214,6 @@ class PolicyTrainer:
         multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
         self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy())
         return weighed
-
-    def _sampler_gap(self, answers: Sequence[Answer], seen: Observed) -> float:
-        """How far the sampler is from the trainer on the first rollout, on the worst rank; refused on all, or none."""
-        half = (
-            self.accelerator.mixed_precision != "no" or seen.logps.dtype.itemsize < 4 or self.config.dtype != "float32"
-        )
-        bound = self.config.max_sampler_gap
-        gaps = torch.tensor([sampler_gap(answers, seen.logps)], device=self.accelerator.device)
-        gap = float(self.accelerator.gather(gaps).max())
-        check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
-        return gap
 
     def _strength(self) -> float:
         return self.config.schedule()(self.step, max(self.steps, 1))
@@ -297,11 +285,8 @@ class PolicyTrainer:
                 f"could not save the checkpoint of step {self.step} ({error}); earlier checkpoints in {output} are "
                 "intact: make room and continue with --resume"
             ) from error
-        limit = self.arguments.save_total_limit
-        if self.accelerator.is_main_process and limit:
-            found = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-            for old in found[:-limit]:
-                shutil.rmtree(old)
+        if self.accelerator.is_main_process and self.arguments.save_total_limit:
+            keep_newest(output, self.arguments.save_total_limit)
 
     def _progress(self) -> dict[str, Any]:
         return {"global_step": self.step, "log_history": self.history, "waiting": json_ready(self.waiting)}
