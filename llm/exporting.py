@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from .adapters import split_adapter
+from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
+from .architectures import reading_length
 from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
@@ -68,8 +69,7 @@ class _Model:
 
     @property
     def max_length(self) -> int:
-        positions = getattr(self.model.config, "max_position_embeddings", None) or 512
-        return min(self.tokenizer.model_max_length, positions)
+        return reading_length(self.model, self.tokenizer)
 
 
 def export_model(
@@ -150,7 +150,7 @@ def _start_of(model: str) -> str | None:
 
 def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:
     """A model in the precision it is stored in, adapters merged; a reward model must have a trained head."""
-    stored = AutoConfig.from_pretrained(locate(split_adapter(name)[0]), trust_remote_code=remote).dtype
+    stored = AutoConfig.from_pretrained(locate(adapter_chain(name)[0]), trust_remote_code=remote).dtype
     loading: Any = {"dtype": str(stored or torch.float32).removeprefix("torch."), "trust_remote_code": remote}
     load = load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
     return _Model(*load, policy=policy)

@@ -21,13 +21,14 @@ from transformers.utils.logging import disable_progress_bar
 from .actor_critic import ActorCritic, Reference
 from .adapters import merged, with_adapter
 from .answers import encode_prompts
+from .architectures import check_length
 from .card import environment, policy_card
 from .checkpoints import check_output, latest_checkpoint, start_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
 from .identity import identity
-from .models import check_length, check_vocabulary, load_policy
+from .models import check_vocabulary, load_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer

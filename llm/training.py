@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from .adapters import merged, with_adapter
+from .architectures import check_length
 from .averaging import IterateAverage
 from .card import environment, model_card
 from .checkpoints import (
@@ -38,7 +39,6 @@ from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
-from .models import check_length
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .reweighting import parse_reweighting
@@ -188,7 +188,7 @@ def build_trainer(
         train_dataset=encoded,
         eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer),
+        data_collator=PairCollator(tokenizer, max_length=config.max_length),
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
         passes=config.passes,
