@@ -30,12 +30,13 @@ def switch_dropout_off(config: PretrainedConfig) -> None:
                 setattr(part, field, 0.0)
 
 
-def tell_padding(model: PreTrainedModel, token: int) -> None:
+def tell_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let every part of the model know the padding token: a causal classifier reads the last token that is none."""
-    for config in (model.config, model.config.get_text_config()):
-        config.pad_token_id = token
+    told: list[Any] = [model.config, model.config.get_text_config()]
     if model.can_generate() and model.generation_config is not None:
-        model.generation_config.pad_token_id = token
+        told.append(model.generation_config)
+    for config in told:
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def position_limit(model: PreTrainedModel) -> int | None:

@@ -250,5 +250,5 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         if tokenizer.eos_token is None:
             raise ModelError("the tokenizer has neither a padding nor an end token: set one and save it again")
         tokenizer.pad_token = tokenizer.eos_token
-    tell_padding(model, int(tokenizer.pad_token_id))
+    tell_padding(model, tokenizer)
     tokenizer.padding_side = "right"  # positions then start at the first token, with any model

@@ -35,6 +35,7 @@ from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .rollouts import Sampling
+from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
 from .training import publish
@@ -284,9 +285,7 @@ def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json``."""
 
     def fill(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.padding_side = "left"  # whoever generates in batches needs it; our loading sets its own
-        tokenizer.save_pretrained(folder)
+        save_model(folder, model, tokenizer)
         write_text(folder / "README.md", policy_card(record))
 
     write_folder(output / "model", fill)

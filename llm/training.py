@@ -42,6 +42,7 @@ from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .reweighting import parse_reweighting
+from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .selection import load_training_pairs
@@ -240,8 +241,7 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
     }
 
     def fill(folder: Path) -> None:
-        result.model.save_pretrained(folder)
-        result.tokenizer.save_pretrained(folder)
+        save_model(folder, result.model, result.tokenizer)
         write_text(folder / "README.md", model_card(record))
 
     write_folder(output / "model", fill)
