@@ -45,8 +45,8 @@ def bare_template(tokenizer: Any) -> str:
 def exported_template(tokenizer: Any, *, generates: bool) -> str:
     """The chat template of an exported folder: with it ``apply_chat_template`` alone gives the tokens of the training.
 
-    A policy keeps the one it started with, which is asked for prompts; a reward model keeps it only if it ends an answer
-    as the training did, because a causal classifier reads its score off the last token.
+    A policy keeps the one it started with, which is asked for prompts. A reward model keeps it only if it ends answers
+    as the training did: a causal classifier reads its score off the last token.
     """
     own, whole = tokenizer.chat_template, holds_frame(tokenizer)
     if own and (generates or _writes_what_is_read(tokenizer, whole=whole)):

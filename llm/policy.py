@@ -39,6 +39,7 @@ from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
 from .training import publish
+from .usage import licence_of
 
 _log = logging.getLogger(__name__)
 
@@ -267,6 +268,7 @@ def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], 
         "history": trainer.history,
         "adversary": {name: _multipliers(trainer, column) for name, column in trainer.columns.items()},
         "forced": forced,
+        "licence": licence_of(config.model),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from .chat_templates import exported_template
 def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, template: str | None = None) -> None:
     """Write a model, or an adapter alone, and its tokenizer with a chat template; neither is changed.
 
-    The tokenizer names only such inputs as the model takes. It pads left with a policy, which whoever generates in
-    batches needs, and right with a reward model, where padding then moves no token; our own loading sets its own side.
+    The tokenizer gives the two inputs that were trained on: token types, even if all are 0, shift a GPT-2. It pads left
+    with a policy, which whoever generates in batches needs, and right with a reward model, where padding then moves no
+    token; our own loading sets its own side.
 
     Args:
         folder: Where.
@@ -26,10 +26,9 @@ def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, 
     """
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     written, generates = copy.deepcopy(tokenizer), inner.can_generate()
-    taken = inspect.signature(inner.forward).parameters
-    settings = {
+    settings: dict[str, Any] = {
         "padding_side": "left" if generates else "right",
-        "model_input_names": [name for name in tokenizer.model_input_names if name in taken],
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     for name, value in settings.items():
         setattr(written, name, value)

@@ -23,6 +23,7 @@ from .adapters import merged, with_adapter
 from .architectures import check_length
 from .averaging import IterateAverage
 from .card import environment, model_card
+from .chat_templates import holds_frame
 from .checkpoints import (
     CheckpointError,
     TrainingClock,
@@ -48,6 +49,7 @@ from .scoring import MarginOf
 from .selection import load_training_pairs
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
+from .usage import licence_of
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -238,6 +240,8 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         "history": result.history,
         "adversary": result.adversary,
         "forced": result.forced,
+        "licence": licence_of(task.config.model),
+        "adds_special_tokens": not holds_frame(result.tokenizer),
     }
 
     def fill(folder: Path) -> None:
