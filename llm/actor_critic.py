@@ -80,7 +80,7 @@ class ActorCritic(nn.Module):
             trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
             if trunk is not None:  # a copy is trained whole, also of a trunk that is frozen under an adapter
                 trunk.requires_grad_(requires_grad=True)
-            self.critic = ValueFunction(trunk, model.config.hidden_size)
+            self.critic = ValueFunction(trunk, model.config.get_text_config().hidden_size)
 
     def forward(self, inputs: Batch) -> TokenOutputs:
         """Everything a loss needs, for a batch with ``input_ids``, ``attention_mask`` and ``answer_mask``."""

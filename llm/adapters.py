@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from .architectures import head_modules
 from .config import ConfigError, RunConfig
 from .fetching import ModelError
 
 _SETTINGS = "adapter_config.json"
+_DRAWN = "weights_drawn_at_random"  # an attribute of a loaded model
+
+
+def remember_drawn(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedModel:
+    """The model, which from now on knows which of its weights were in no file: an adapter must carry them."""
+    setattr(model, _DRAWN, list(names))
+    return model
 
 
 def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.Module:
@@ -28,23 +37,27 @@ def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.
         task: What peft calls the kind of model; with ``SEQ_CLS`` the head is trained whole beside the adapter.
 
     Raises:
-        ConfigError: peft is missing, or no module has the name of a target.
+        ConfigError: peft is missing, no module has the name of a target, or the adapter could not stand alone.
     """
     if not config.lora_rank:
         return model
-    peft = _peft()
-    targets = config.lora_targets
+    peft, targets = _peft(), config.lora_targets
+    if not config.merge_adapter and len(adapter_chain(config.model)) > 1:
+        raise ConfigError(f"an adapter on top of the one in {config.model} cannot stand alone: keep merge_adapter")
     settings = peft.LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         task_type=task,
+        modules_to_save=head_modules(model, getattr(model, _DRAWN, ())) if task == "SEQ_CLS" else None,
     )
     try:
         with _quiet():
-            return _lifted(peft.get_peft_model(model, settings))
-    except ValueError as error:
+            adapted = peft.get_peft_model(model, settings)
+        settings.base_model_name_or_path = _lasting(model.name_or_path)
+        return _lifted(adapted)
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
 
 
@@ -69,31 +82,89 @@ def merged(model: Any, *, merge: bool) -> PreTrainedModel:
     return model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") else model
 
 
-def split_adapter(name: str) -> tuple[str, str | None]:
-    """The base model and the adapter of a folder that holds an adapter; any other name is a model by itself.
+def adapter_chain(name: str) -> list[str]:
+    """The base model of a folder that holds an adapter, and the adapters on it; any other name is a model by itself.
 
     Raises:
-        ModelError: The adapter does not say what it belongs to.
+        ModelError: An adapter does not say what it belongs to.
     """
-    settings = Path(name) / _SETTINGS
-    if not settings.exists():
-        return name, None
-    base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise ModelError(f"{name} holds an adapter without the name of its base model: add it to {_SETTINGS}")
-    return base, name
+    chain = [name]
+    while (settings := Path(chain[0]) / _SETTINGS).exists():
+        base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ModelError(f"{chain[0]} holds an adapter without the name of its base model: add it to {_SETTINGS}")
+        base = _place(base, settings.parent)
+        if base in chain:
+            raise ModelError(f"{chain[0]} holds an adapter for itself: name its base model in {_SETTINGS}")
+        chain.insert(0, base)
+    return chain
+
+
+def _lasting(name: str) -> str:
+    """A folder by its whole path, for readers that start elsewhere; a hub name, or none, as it is."""
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+
+def _place(base: str, folder: Path) -> str:
+    """Where the base model of the adapter in ``folder`` is.
+
+    Older adapters name it from where their run was started: one of the folders around them, as a rule.
+    """
+    if not Path(base).is_absolute():
+        for around in folder.resolve().parents:
+            if any((around / base / settings).exists() for settings in ("config.json", _SETTINGS)):
+                return str(around / base)
+    return base
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a tokenizer lies beside an adapter; those made elsewhere often come without."""
+    return (Path(folder) / "tokenizer_config.json").exists()
 
 
 def adapter_task(name: str) -> str | None:
-    """What peft calls the kind of model an adapter is for; None where the folder holds no adapter."""
+    """What peft calls the kind of model an adapter is for; None where there is no adapter, or it does not say."""
     settings = Path(name) / _SETTINGS
-    return str(json.loads(settings.read_text(encoding="utf-8")).get("task_type")) if settings.exists() else None
+    return json.loads(settings.read_text(encoding="utf-8")).get("task_type") if settings.exists() else None
 
 
-def merge_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
-    """The base model with the adapter of ``folder`` folded into its weights."""
-    with _quiet():
-        return _peft().PeftModel.from_pretrained(model, folder).merge_and_unload()
+def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel, set[str]]:
+    """The model with the adapter of ``folder`` folded into its weights, and the names of weights it brings whole.
+
+    All that could be trained before can be trained again.
+
+    Raises:
+        ModelError: The adapter does not fit this model, or is of a kind that cannot be merged.
+    """
+    peft = _peft()
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    try:
+        brought = {_plain(key): value.shape for key, value in peft.utils.load_peft_weights(folder, "cpu").items()}
+        _make_room(model, brought)
+        with _quiet():
+            adapted: Any = peft.PeftModel.from_pretrained(model, folder)
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
+    if not hasattr(adapted, "merge_and_unload"):
+        raise ModelError(f"the adapter in {folder} cannot be merged into weights: only LoRA and its relatives can")
+    whole = adapted.merge_and_unload()
+    for name, weight in whole.named_parameters():
+        weight.requires_grad_(name in trained)
+    return whole, set(brought)
+
+
+def _plain(key: str) -> str:
+    """The name of a weight inside the model that peft wraps."""
+    return key.removeprefix("base_model.model.").replace(".modules_to_save", "")
+
+
+def _make_room(model: PreTrainedModel, brought: dict[str, torch.Size]) -> None:
+    """Enlarge the embedding where the adapter was trained with added tokens and brings one with more rows."""
+    embedding: Any = model.get_input_embeddings()
+    name = next((name for name, weight in model.named_parameters() if weight is embedding.weight), "")
+    if name in brought and brought[name][0] > embedding.num_embeddings:
+        model.resize_token_embeddings(brought[name][0], mean_resizing=False)
 
 
 @contextmanager

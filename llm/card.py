@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from .usage import base_name, header, use
 
 _LIBRARIES = (
     "robust-rlhf",
@@ -67,11 +68,7 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
     train = data["train"]
     cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
     lines = [
-        "---",
-        "library_name: transformers",
-        f"pipeline_tag: {kind.pipeline}",
-        f"tags: [{kind.tag}, distributionally-robust-optimization, robust-rlhf]",
-        "---",
+        *header(record, pipeline=kind.pipeline, tag=kind.tag),
         f"# {record['kind']}",
         "",
         kind.text,
@@ -81,7 +78,7 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         "|---|---|",
         f"| ambiguity set | `{config['ambiguity']}` (plain for {config['plain_share']:g} of the steps, "
         f"ramp over {config['ramp_share']:g}) |",
-        f"| starting model | {_model_name(config['model'])} |",
+        f"| starting model | {base_name(config['model'])} |",
         f"| training data | {train['file']}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
         f"{train['pairs']} pairs |",
         f"| held-out data | {_held_out(data, config)} |",
@@ -89,12 +86,14 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         f"| truncated | {_counts(cut)} at max_length {config['max_length']} |",
         f"| steps | {record['steps']}, effective batch {record['effective_batch']}, "
         f"learning rate {record['learning_rate']:g} |",
+        f"| licence | {record.get('licence', 'unknown')} (of the starting model; see to that of the data) |",
         f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
         f"| exported iterate | {config['final']} |",
         *_special(record),
         f"| training time | {record['seconds']:.0f} s on {record['environment']['device']} |",
         "",
         *(_results(metrics) if metrics else ["Not evaluated.", ""]),
+        *use(record, reward=kind.tag == "reward-model"),
         "## Versions",
         "",
         ", ".join(f"{name} {version}" for name, version in record["environment"].items()),
@@ -114,8 +113,8 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
     robust = "no adversary" if config["ambiguity"] == "erm" else f"`{config['ambiguity']}`, version {config['version']}"
     rows = {
         "adversary over prompts": robust,
-        "starting model": _model_name(config["model"]),
-        "reward": _model_name(config["reward_model"]),
+        "starting model": base_name(config["model"]),
+        "reward": base_name(config["reward_model"]),
         "prompts": f"{train['file']}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
         f"{train['prompts']} ({record['data']['too_long']} too long, dropped: {_counts(train['dropped'])})",
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
@@ -124,16 +123,17 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         f"{record['learning_rate']:g}",
         "sampling": f"at most {config['max_new_tokens']} tokens, temperature {config['temperature']:g}, "
         f"top-p {config['top_p']:g}",
+        "licence": f"{record.get('licence', 'unknown')} (of the starting model; see to that of the prompts)",
         "seed": str(record["seed"]),
         "training time": f"{record['seconds']:.0f} s on {record['environment']['device']}",
         **({"**changed on the way (--force)**": "; ".join(record["forced"])} if record["forced"] else {}),
     }
     lines = [
-        "---", "library_name: transformers", "pipeline_tag: text-generation",
-        "tags: [rlhf, distributionally-robust-optimization, robust-rlhf]", "---", "# Policy", "",
+        *header(record, pipeline="text-generation", tag="rlhf"), "# Policy", "",
         "A language model trained on the scores of its own answers with robust-rlhf.", "",
         "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
         *(_policy_results(summaries) if summaries else ["Not evaluated.", ""]),
+        *use(record, reward=False),
         "## Versions", "", ", ".join(f"{name} {version}" for name, version in record["environment"].items()), "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -161,7 +161,7 @@ def _special(record: dict[str, Any]) -> list[str]:
     """Rows that only some runs have."""
     config, rows = record["config"], []
     if "beta" in config:
-        reference = _model_name(config["reference_model"] or config["model"])
+        reference = base_name(config["reference_model"] or config["model"])
         rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
     if config.get("passes") == "carried" and config["ambiguity"] != "erm":
         rows.append("| weights | **approximate**: each micro-batch weighed among the latest losses (passes=carried) |")
@@ -178,14 +178,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _model_name(name: str) -> str:
-    """A hub name as it is, a folder by its last part, or the run that made it: where it lies is nobody's business."""
-    path = Path(name)
-    if not path.exists():
-        return name
-    return "/".join(path.parts[-2:]) if path.name == "model" else path.name
 
 
 def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:

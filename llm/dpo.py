@@ -24,6 +24,7 @@ from .models import check_vocabulary, load_policy, tiny_policy
 from .pairs import PairTrainer, texts_of
 from .processes import on_main_process
 from .reference import put_reference
+from .saving import save_model
 from .scoring import MarginOf, evaluation_mode, policy_margins
 from .training import Task, Trained, train_run
 
@@ -163,7 +164,7 @@ class DPOTask(Task[DPOConfig]):
     def _keep_start(self, folder: Path, tokenizer: Any) -> None:
         start = self.start
         if start is not None and not folder.exists():
-            write_folder(folder, lambda partial: (start.save_pretrained(partial), tokenizer.save_pretrained(partial)))
+            write_folder(folder, lambda partial: save_model(partial, start, tokenizer))
 
     def _second(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The reference policy as a model of its own, frozen."""

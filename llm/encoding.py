@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["SIDES", "EncodedPairs", "PairCollator", "Side", "Truncation", "encode_pairs"]
+__all__ = ["SIDES", "EncodedPairs", "PairCollator", "Side", "Truncation", "encode_pairs", "padded"]
 
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
@@ -132,29 +132,51 @@ def _count(truncation: Truncation, texts: list[Ids], room: int) -> None:
     truncation.tokens_cut += sum(max(0, len(prompt) + len(answer) - room) for prompt, answer in texts)
 
 
+def padded(rows: Sequence[Sequence[int]], pad: int, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask ``(rows, length)``, padded on the right to ``length``, or to the longest row.
+
+    On the right whatever the tokenizer says: padding on the left moves the text to other positions, and a model with a
+    table of positions then reads a row otherwise in every batch. Tokenizers are told to pad left for generation.
+    """
+    import torch
+
+    length = max(map(len, rows)) if length is None else length
+    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids, mask
+
+
 class PairCollator:
     """Pad a list of encoded pairs into one batch.
 
     The batch has ``input_ids``, ``attention_mask`` and ``answer_mask`` of shape ``(2 b, length)``, first the b chosen
     sequences, then the b rejected ones (of shape ``(b, length)`` with one of the sides alone), and ``index`` of shape
     ``(b,)``; where the pairs have reference log-probabilities, ``reference`` of shape ``(2 b,)`` in the same order.
-    Padding is on the padding side.
+    Padding is on the right, where it moves no token.
 
     Args:
         tokenizer: Has a padding token.
-        pad_to_multiple_of: Lengths are rounded up to a multiple of this.
+        pad_to_multiple_of: Lengths are rounded up to a multiple of this,
+        max_length: but not beyond this: a model may have no positions there.
         sides: Which answers are in the batch.
     """
 
-    def __init__(self, tokenizer: Any, pad_to_multiple_of: int = 8, *, sides: Sequence[Side] = SIDES):
+    def __init__(
+        self,
+        tokenizer: Any,
+        pad_to_multiple_of: int = 8,
+        *,
+        max_length: int | None = None,
+        sides: Sequence[Side] = SIDES,
+    ):
         if tokenizer.pad_token_id is None:
             raise ValueError(
                 "The tokenizer has no padding token, and batches need one; "
                 "set tokenizer.pad_token (and model.config.pad_token_id) first."
             )
         self.pad_id: int = tokenizer.pad_token_id
-        self.left: bool = tokenizer.padding_side == "left"
         self.multiple = pad_to_multiple_of
+        self.max_length = max_length
         self.sides = sides
 
     def of(self, *sides: Side) -> PairCollator:
@@ -173,11 +195,12 @@ class PairCollator:
             [0] * first + [1] * (end - first) + [0] * (len(row) - end)
             for row, (first, end) in zip(rows, spans, strict=True)
         ]
-        length = -(-max(map(len, rows)) // self.multiple) * self.multiple
+        length = self._length(rows)
+        ids, mask = padded(rows, self.pad_id, length)
         batch = {
-            "input_ids": torch.tensor([self._padded(row, self.pad_id, length) for row in rows]),
-            "attention_mask": torch.tensor([self._padded([1] * len(row), 0, length) for row in rows]),
-            "answer_mask": torch.tensor([self._padded(answer, 0, length) for answer in answers]),
+            "input_ids": ids,
+            "attention_mask": mask,
+            "answer_mask": padded(answers, 0, length)[0],
             "index": torch.tensor([item["index"] for item in items]),
         }
         if "reference" in items[0]:
@@ -185,6 +208,7 @@ class PairCollator:
             batch["reference"] = torch.tensor([r[side] for side in self.sides for r in both], dtype=torch.float32)
         return batch
 
-    def _padded(self, row: list[int], fill: int, length: int) -> list[int]:
-        padding = [fill] * (length - len(row))
-        return padding + row if self.left else row + padding
+    def _length(self, rows: Sequence[Sequence[int]]) -> int:
+        longest = max(map(len, rows))
+        rounded = -(-longest // self.multiple) * self.multiple
+        return rounded if self.max_length is None else max(longest, min(rounded, self.max_length))

@@ -6,7 +6,6 @@ folder (chat template, special tokens as text, names of settings); what cannot b
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from .adapters import split_adapter
+from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
+from .architectures import reading_length
 from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
@@ -27,6 +27,7 @@ from .fetching import locate
 from .lm_eval_tasks import TAG, write_tasks
 from .models import ModelError, is_policy, load_policy, load_reward_model
 from .older_configs import write_for_version_4
+from .saving import save_model
 from .tables import write_text
 
 _SAMPLE = 64  # pairs of every suite on which an export is compared with our own way
@@ -68,8 +69,7 @@ class _Model:
 
     @property
     def max_length(self) -> int:
-        positions = getattr(self.model.config, "max_position_embeddings", None) or 512
-        return min(self.tokenizer.model_max_length, positions)
+        return reading_length(self.model, self.tokenizer)
 
 
 def export_model(
@@ -150,7 +150,7 @@ def _start_of(model: str) -> str | None:
 
 def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:
     """A model in the precision it is stored in, adapters merged; a reward model must have a trained head."""
-    stored = AutoConfig.from_pretrained(locate(split_adapter(name)[0]), trust_remote_code=remote).dtype
+    stored = AutoConfig.from_pretrained(locate(adapter_chain(name)[0]), trust_remote_code=remote).dtype
     loading: Any = {"dtype": str(stored or torch.float32).removeprefix("torch."), "trust_remote_code": remote}
     load = load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
     return _Model(*load, policy=policy)
@@ -160,7 +160,7 @@ def _for_lm_eval(folder: Path, loaded: _Model, suites: Mapping[str, Sequence[Pai
     tokenizer = loaded.tokenizer
     write_tasks(folder / "tasks", suites, tokenizer)
     agreed = agreement(_sample(suites), tokenizer, loaded.max_length, lm_eval_reading(tokenizer))
-    _save(loaded, folder / "model", template=tokenizer.chat_template or PLAIN)
+    save_model(folder / "model", loaded.model, tokenizer, template=tokenizer.chat_template or PLAIN)
     command = f"lm_eval --model hf --model_args pretrained=model --include_path tasks --tasks {TAG} --batch_size 16"
     return Exported(folder, command, agreed)
 
@@ -177,7 +177,7 @@ def _for_rewardbench(
     left_out = sum(_write_suite(folder / "suites" / f"{name}.jsonl", pairs) for name, pairs in suites.items())
     for model, place in ((loaded, "model"), (reference, "reference")):
         if model is not None:
-            _save(model, folder / place, template=template)
+            save_model(folder / place, model.model, model.tokenizer, template=template)
             write_for_version_4(folder / place)
     data = f"--dataset suites/{next(iter(suites))}.jsonl --load_json " if suites else ""
     settings = (
@@ -191,17 +191,6 @@ def _for_rewardbench(
 
 def _sample(suites: Mapping[str, Sequence[Pair]]) -> list[Pair]:
     return [pair for pairs in suites.values() for pair in pairs[:_SAMPLE]] or list(generate(_SAMPLE, seed=0))
-
-
-def _save(loaded: _Model, folder: Path, *, template: str) -> None:
-    """The model and its tokenizer, which names only such inputs as the model takes."""
-    model, tokenizer = loaded.model, loaded.tokenizer
-    taken = inspect.signature(model.forward).parameters
-    tokenizer.chat_template = template
-    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in taken]
-    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # written down only if it stands here
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _write_suite(path: Path, pairs: Sequence[Pair]) -> int:

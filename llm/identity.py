@@ -36,6 +36,7 @@ _DECISIVE = (
     "data_seed",
     "dataloader_drop_last",
 )
+_OF_A_MODEL = (".safetensors", ".json", ".jinja")  # chat templates are files of their own
 _DECISIVE_IF_JUDGED = ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "metric_for_best_model")
 
 
@@ -56,7 +57,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
 def digest(path: Path) -> str:
     """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
     hashed = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _OF_A_MODEL)
     for file in files:
         with file.open("rb") as stream:
             hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())

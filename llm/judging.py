@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .architectures import check_length, reading_length
 from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
-from .models import ModelError, check_length, check_vocabulary, is_policy, load_policy, load_reward_model
+from .models import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
 from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
 from .selection import load_suites
 
@@ -26,7 +27,7 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
     judged: list[dict[str, Any]] = []
     for name in names:
         model, tokenizer, margin_of = _loaded(name, options)
-        max_length = options.max_length or _limit(model, tokenizer)
+        max_length = options.max_length or reading_length(model, tokenizer)
         check_length(model, max_length)
         judged.append(
             evaluate_model(
@@ -66,8 +67,3 @@ def _loaded(name: str, options: Namespace) -> tuple[PreTrainedModel, PreTrainedT
     reference, its_tokenizer = load_policy(options.reference, **loading)
     check_vocabulary(tokenizer, its_tokenizer)
     return cast(Any, model).to(device), tokenizer, policy_margins(reference, beta=options.beta)
-
-
-def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens per answer as in training, where the tokenizer knows; at most what the model reads."""
-    return min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)

@@ -22,7 +22,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .adapters import adapter_task, merge_adapter, split_adapter
+from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
+from .architectures import check_tokens, switch_dropout_off, tell_padding
 from .fetching import FETCHABLE, ModelError, locate
 
 TINY_VOCABULARY = 2048
@@ -50,18 +51,19 @@ def load_reward_model(
     Raises:
         ModelError: Nothing loadable under that name.
     """
-    base, adapter = split_adapter(name)
-    model, tokenizer, missing = _load(
+    model, tokenizer, lacking = _load(
         AutoModelForSequenceClassification,
-        base,
+        name,
         trust_remote_code=trust_remote_code,
         disable_dropout=disable_dropout,
         dtype=dtype,
         num_labels=1,
+        ignore_mismatched_sizes=True,  # a classifier of other labels: its trunk is as good a start as any
     )
-    if missing and not new_head and not adapter:
-        raise ModelError(f"{name!r} has no reward head ({', '.join(missing)}): train it first")
-    return (merge_adapter(model, adapter) if adapter else model), tokenizer
+    if lacking and not new_head:
+        where = "neither the adapter nor its base model holds" if adapter_task(name) else "it lacks"
+        raise ModelError(f"{name!r} has no whole reward head, {where} {', '.join(lacking[:3])}: train it first")
+    return remember_drawn(model, lacking), tokenizer
 
 
 def load_policy(
@@ -72,14 +74,12 @@ def load_policy(
     Raises:
         ModelError: Nothing loadable under that name, or no causal model.
     """
-    base, adapter = split_adapter(name)
-    model, tokenizer, missing = _load(
-        AutoModelForCausalLM, base, trust_remote_code=trust_remote_code, disable_dropout=disable_dropout, dtype=dtype
+    model, tokenizer, lacking = _load(
+        AutoModelForCausalLM, name, trust_remote_code=trust_remote_code, disable_dropout=disable_dropout, dtype=dtype
     )
-    if missing:
-        raise ModelError(f"{name!r} is no causal language model: it lacks {', '.join(missing[:3])}")
-    tokenizer.padding_side = "right"  # positions then start at the first token, with any model
-    return (merge_adapter(model, adapter) if adapter else model), tokenizer
+    if lacking:
+        raise ModelError(f"{name!r} is no causal language model: it lacks {', '.join(lacking[:3])}")
+    return model, tokenizer
 
 
 def check_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
@@ -102,41 +102,72 @@ def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
     Raises:
         ModelError: There is no configuration under that name.
     """
-    if (task := adapter_task(name)) is not None:
+    if task := adapter_task(name):
         return task == "CAUSAL_LM"
     try:
-        config = AutoConfig.from_pretrained(locate(name), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(locate(adapter_chain(name)[0]), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error
     return not set(config.architectures or []).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 def _load(
-    kind: Any, name: str, *, trust_remote_code: bool, disable_dropout: bool, dtype: str, **settings: Any
+    kind: Any, name: str, *, trust_remote_code: bool, **settings: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
-    """Model, tokenizer, and the names of weights that the files lack."""
-    if name == "tiny":
+    """Model with its adapters merged in, tokenizer, and the names of weights that no file has.
+
+    The tokenizer is the one in the folder of the last adapter that has one: it knows how the adapter was trained.
+    """
+    base, *adapters = adapter_chain(name)
+    if base == "tiny":
         raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
-    place = locate(name)
+    place = locate(base)
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
-        if disable_dropout:
-            for field, value in config.to_dict().items():
-                if "drop" in field and isinstance(value, float):
-                    setattr(config, field, 0.0)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-        model, loading = kind.from_pretrained(
-            place,
-            config=config,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
+        source = next(filter(has_tokenizer, reversed(adapters)), place)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _unloadable(name, error) from error
+        raise _unloadable(base, error) from error
+    for adapter in adapters:
+        model, given = merge_adapter(model, adapter)
+        lacking -= given
     _ensure_padding(model, tokenizer)
-    return model, tokenizer, sorted(loading["missing_keys"])
+    check_tokens(model, tokenizer)
+    return model, tokenizer, sorted(lacking)
+
+
+def _base(
+    kind: Any,
+    place: str,
+    *,
+    trust_remote_code: bool,
+    disable_dropout: bool,
+    dtype: str,
+    ignore_mismatched_sizes: bool = False,
+    **settings: Any,
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model without its adapters, and the names of the weights that its files lack, or have in another shape.
+
+    Raises:
+        ValueError: A weight below the head has another shape: the files are of another model.
+    """
+    config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
+    if disable_dropout:
+        switch_dropout_off(config)
+    model, loading = kind.from_pretrained(
+        place,
+        config=config,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=ignore_mismatched_sizes,
+    )
+    other_shapes = {name for name, *_ in loading["mismatched_keys"]}
+    trunk = f"{model.base_model_prefix}."
+    if wrong := sorted(name for name in other_shapes if name.startswith(trunk)):
+        raise ValueError(f"{wrong[0]} has another shape in its files than in its configuration")
+    return model, set(loading["missing_keys"]) | other_shapes
 
 
 def _unloadable(name: str, error: Exception) -> ModelError:
@@ -144,13 +175,6 @@ def _unloadable(name: str, error: Exception) -> ModelError:
         f"cannot load a model from {name!r}: give a folder with config.json and model.safetensors, a hub name, "
         f"or one of {', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
     )
-
-
-def check_length(model: PreTrainedModel, max_length: int) -> None:
-    """Refuse sequences longer than the model has positions for."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and max_length > positions:
-        raise ModelError(f"max_length is {max_length}, but this model reads at most {positions} tokens: lower it")
 
 
 def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -226,4 +250,5 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         if tokenizer.eos_token is None:
             raise ModelError("the tokenizer has neither a padding nor an end token: set one and save it again")
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    tell_padding(model, tokenizer)
+    tokenizer.padding_side = "right"  # positions then start at the first token, with any model

@@ -21,22 +21,25 @@ from transformers.utils.logging import disable_progress_bar
 from .actor_critic import ActorCritic, Reference
 from .adapters import merged, with_adapter
 from .answers import encode_prompts
+from .architectures import check_length
 from .card import environment, policy_card
 from .checkpoints import check_output, latest_checkpoint, start_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
 from .identity import identity
-from .models import check_length, check_vocabulary, load_policy
+from .models import check_vocabulary, load_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .rollouts import Sampling
+from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
 from .training import publish
+from .usage import licence_of
 
 _log = logging.getLogger(__name__)
 
@@ -265,6 +268,7 @@ def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], 
         "history": trainer.history,
         "adversary": {name: _multipliers(trainer, column) for name, column in trainer.columns.items()},
         "forced": forced,
+        "licence": licence_of(config.model),
     }
 
 
@@ -283,9 +287,7 @@ def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json``."""
 
     def fill(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.padding_side = "left"  # whoever generates in batches needs it; our loading sets its own
-        tokenizer.save_pretrained(folder)
+        save_model(folder, model, tokenizer)
         write_text(folder / "README.md", policy_card(record))
 
     write_folder(output / "model", fill)

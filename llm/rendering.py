@@ -19,6 +19,11 @@ class Texts(NamedTuple):
     answer: str
 
 
+def edges(tokenizer: Any) -> tuple[str | None, str | None]:
+    """The first and the last special token of a sequence, by the names that decoders or encoders have for them."""
+    return tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+
+
 def rendered(pair: Pair, tokenizer: Any) -> tuple[Texts, Texts]:
     """The two conversations of a pair, the chosen one first, without the tokenizer's own first and last token.
 
@@ -43,7 +48,7 @@ def rendered_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
         text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
     except TemplateError as error:
         raise DataError(f"The chat template refuses the prompt {str(messages)[:80]}: {error}.") from error
-    return text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text
+    return text.removeprefix(edges(tokenizer)[0] or "")
 
 
 def _plain(pair: Pair, answer: str, tokenizer: Any) -> Texts:
@@ -77,8 +82,9 @@ def _templated(pair: Pair, answer: str, tokenizer: Any) -> Texts:
 def _unframed(texts: Texts, tokenizer: Any) -> Texts:
     """Take the template's own first and last special token off; the frame puts them back."""
     prompt, answer = texts
-    if tokenizer.bos_token:
-        prompt = prompt.removeprefix(tokenizer.bos_token)
-    if tokenizer.eos_token and answer.rstrip().endswith(tokenizer.eos_token):
-        answer = answer.rstrip().removesuffix(tokenizer.eos_token)
+    first, last = edges(tokenizer)
+    if first:
+        prompt = prompt.removeprefix(first)
+    if last and answer.rstrip().endswith(last):
+        answer = answer.rstrip().removesuffix(last)
     return Texts(prompt, answer)

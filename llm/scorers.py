@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .answers import encode_answers
+from .architectures import reading_length
 from .builtin import check
 from .config import ConfigError
-from .models import check_length, load_reward_model
+from .encoding import padded
+from .models import load_reward_model
 from .prompts import Prompt
 from .scoring import evaluation_mode
 
@@ -78,8 +80,8 @@ class RewardScorer:
         with evaluation_mode(self.model):
             for start in range(0, len(rows), self.batch_size):
                 places = order[start : start + self.batch_size]
-                batch = self.tokenizer.pad({"input_ids": [rows[i] for i in places]}, return_tensors="pt").to(device)
-                logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+                ids, mask = padded([rows[i] for i in places], self.tokenizer.pad_token_id)
+                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
                 scores[places] = logits[:, 0].double().cpu().numpy()
         return scores
 
@@ -93,8 +95,7 @@ def load_scorer(name: str, *, batch_size: int, device: Any, **loading: Any) -> S
     if name == CHECKER:
         return ExactChecker()
     model, tokenizer = load_reward_model(name, new_head=False, **loading)
-    max_length = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
-    check_length(model, max_length)
+    max_length = reading_length(model, tokenizer)
     placed: Any = model
     return RewardScorer(placed.to(device), tokenizer, max_length=max_length, batch_size=batch_size)
 

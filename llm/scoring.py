@@ -91,7 +91,7 @@ def score_pairs(
     if not len(pairs):
         return margins
     encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
-    collate = PairCollator(tokenizer)
+    collate = PairCollator(tokenizer, max_length=max_length)
     rows = [encoded[row] for row in range(len(pairs))]
     lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
     order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once

@@ -20,8 +20,10 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from .adapters import merged, with_adapter
+from .architectures import check_length
 from .averaging import IterateAverage
 from .card import environment, model_card
+from .chat_templates import holds_frame
 from .checkpoints import (
     CheckpointError,
     TrainingClock,
@@ -38,15 +40,16 @@ from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
-from .models import check_length
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .reweighting import parse_reweighting
+from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .selection import load_training_pairs
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
+from .usage import licence_of
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -188,7 +191,7 @@ def build_trainer(
         train_dataset=encoded,
         eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer),
+        data_collator=PairCollator(tokenizer, max_length=config.max_length),
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
         passes=config.passes,
@@ -237,11 +240,12 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         "history": result.history,
         "adversary": result.adversary,
         "forced": result.forced,
+        "licence": licence_of(task.config.model),
+        "adds_special_tokens": not holds_frame(result.tokenizer),
     }
 
     def fill(folder: Path) -> None:
-        result.model.save_pretrained(folder)
-        result.tokenizer.save_pretrained(folder)
+        save_model(folder, result.model, result.tokenizer)
         write_text(folder / "README.md", model_card(record))
 
     write_folder(output / "model", fill)

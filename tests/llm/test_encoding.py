@@ -163,17 +163,27 @@ def test_max_length_needs_room():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_collator_agrees_with_the_tokenizers_padding(side, multiple):
+def test_collator_pads_as_the_tokenizer_does_on_the_right(side, multiple):
+    """Also where the tokenizer is told to pad left, for generation."""
     tokenizer = byte_level(eos_token="<eos>")
-    tokenizer.padding_side = side
     data = encode_pairs(generate(5, seed=5), tokenizer, max_length=90)
     items = [data[i] for i in (3, 1)]
-    batch = PairCollator(tokenizer, pad_to_multiple_of=multiple)(items)
     rows = [item[name] for name in ("chosen", "rejected") for item in items]
-    expected = tokenizer.pad({"input_ids": rows}, pad_to_multiple_of=multiple, return_tensors="pt")
+    expected = tokenizer.pad(
+        {"input_ids": rows}, pad_to_multiple_of=multiple, return_tensors="pt", padding_side="right"
+    )
+    tokenizer.padding_side = side
+    batch = PairCollator(tokenizer, pad_to_multiple_of=multiple)(items)
     for name in ("input_ids", "attention_mask"):
         torch.testing.assert_close(batch[name], expected[name])
     assert batch["index"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(("most", "length"), [(None, 72), (80, 72), (70, 70), (60, 66)])
+def test_padding_ends_where_the_model_may(most, length):
+    """A row of 66 tokens; no row is ever cut here."""
+    row = {"index": 0, "chosen": [1] * 66, "rejected": [1] * 40, "chosen_span": (0, 1), "rejected_span": (0, 1)}
+    assert PairCollator(byte_level(), max_length=most)([row])["input_ids"].shape == (2, length)
 
 
 def test_collator_without_padding_token():
