@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .counting import credit
 from .data import Pair
 from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
@@ -72,7 +73,7 @@ def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
     categories = np.array([pair.category for pair in pairs])
 
     def metrics(prediction: Any) -> dict[str, float]:
-        correct = prediction.predictions > 0
+        correct = credit(prediction.predictions)
         losses = loss(torch.as_tensor(prediction.predictions)).numpy()
         group = categories[prediction.label_ids]
         return {
