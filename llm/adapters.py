@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .config import ConfigError, RunConfig
-from .fetching import ModelError
+from .fetching import ModelError, model_of
 
 _SETTINGS = "adapter_config.json"
 
@@ -75,6 +75,7 @@ def split_adapter(name: str) -> tuple[str, str | None]:
     Raises:
         ModelError: The adapter does not say what it belongs to.
     """
+    name = model_of(name)
     settings = Path(name) / _SETTINGS
     if not settings.exists():
         return name, None
@@ -86,7 +87,7 @@ def split_adapter(name: str) -> tuple[str, str | None]:
 
 def adapter_task(name: str) -> str | None:
     """What peft calls the kind of model an adapter is for; None where the folder holds no adapter."""
-    settings = Path(name) / _SETTINGS
+    settings = Path(model_of(name)) / _SETTINGS
     return str(json.loads(settings.read_text(encoding="utf-8")).get("task_type")) if settings.exists() else None
 
 

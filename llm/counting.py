@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .data import Pair
 
-EARLIER_RULE = "a tie counts as an error, as in versions before the column ties"
+RULE = "a tie counts one half"
+EARLIER_RULE = "a tie counts as an error, as in versions before ties counted one half"
 
 
 def credit(margins: ArrayLike) -> NDArray[np.float64]:

@@ -41,6 +41,7 @@ from .ledger import describe_adversary
 from .models import check_length
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
+from .requests import check_requests
 from .reweighting import parse_reweighting
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
@@ -113,6 +114,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
     """
     config, folder = task.config, str(arguments.output_dir)
+    check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     train, held_out, files = load_training_pairs(config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
