@@ -24,7 +24,10 @@ from llm.reward import RewardTrainer, train_reward
 from llm.sft import train_sft
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
-FLAGS = ["--use_cpu", "true", "--max_length", "48", "--per_device_train_batch_size", "8", "--max_steps", "2", "--logging_steps", "1"]
+FLAGS = [
+    "--use_cpu", "true", "--max_length", "48", "--per_device_train_batch_size", "8", "--max_steps", "2",
+    "--logging_steps", "1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
