@@ -1,9 +1,11 @@
 """What earns credit and what counts as one unit, wherever margins become accuracies."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from record_runs import unpack
 from results_samples import SUITES, pairs_of, write_sample
 from rich.console import Console
 from scipy import stats
@@ -11,8 +13,9 @@ from scipy import stats
 from llm.arm_records import accuracy_record, difference_record
 from llm.arms import Run
 from llm.card import _results
-from llm.counting import credit, questions
+from llm.counting import RULE, credit, questions
 from llm.data import Pair
+from llm.doctor import diagnose
 from llm.evaluate import compare, render_table, summarise
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.intervals import accuracy_interval, mcnemar_p
@@ -25,6 +28,7 @@ from llm.report import build_report, render_summary
 from llm.results import COLUMNS, read_results, write_results, write_table
 from llm.results_report.content import build_content
 from llm.results_report.curves import reliability, shift_bounds
+from llm.run_record import read_run
 from llm.sft import imitation_metrics
 from llm.sweep_data import suite_rows
 from llm.sweep_runs import _record
@@ -242,6 +246,17 @@ def test_stores_of_an_earlier_version_are_read_with_their_rule_named(tmp_path):
     assert any("a tie counts as an error" in note for note in old["notes"])
     assert not any("another accuracy than the table" in note for note in [*old["notes"], *new["notes"]])
     assert new["arms"][0]["suites"]["id_test"]["ties"] == 2 * 30
+
+
+@pytest.mark.parametrize("rule", [None, RULE])
+def test_the_doctor_names_the_rule_of_an_earlier_run(rule, tmp_path):
+    metrics = unpack("length", tmp_path) / "metrics.json"
+    content = json.loads(metrics.read_text())
+    for suite in content["suites"].values():
+        suite["overall"]["ties"] = 3
+    metrics.write_text(json.dumps(content | ({"rule": rule} if rule else {})))
+    (said,) = (one.evidence for one in diagnose(read_run(tmp_path)).findings if "length" in one.title)
+    assert ("a tie counts as an error" in said) == (rule is None)
 
 
 def test_a_sweep_page_says_where_plain_training_learned_nothing(tmp_path):

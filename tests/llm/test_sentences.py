@@ -8,6 +8,7 @@ import os
 import sys
 
 import pytest
+from datasets import Dataset
 from rich.console import Console
 from transformers import TrainingArguments
 
@@ -18,6 +19,7 @@ from llm.data import write_pairs
 from llm.encoding import PairCollator, encode_pairs
 from llm.evaluate import render_table, summarise
 from llm.models import tiny_reward_model
+from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.progress import LINES, Steps, closing_lines
 from llm.reward import RewardTrainer, train_reward
@@ -76,6 +78,9 @@ def test_trainers_take_the_text_of_a_set(tmp_path):
     assert RewardTrainer(ambiguity="erm", **common).ambiguity is None
     by_source = RewardTrainer(ambiguity="tv:0.2,by=source", columns=columns, **common)
     assert by_source.ambiguity.take(range(8)) is not None
+    common["train_dataset"] = Dataset.from_list([common["train_dataset"][row] for row in range(8)])
+    batch = next(iter(RewardTrainer(ambiguity="erm", **common).get_train_dataloader()))
+    assert "index" in batch  # a data set of the library keeps its columns too
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         RewardTrainer(ambiguity="tv:2", **common)
 
@@ -103,6 +108,8 @@ def test_a_tracker_is_looked_for_by_demos_and_from_python_too(tmp_path, monkeypa
     arguments = TrainingArguments(str(tmp_path / "run"), report_to="wandb", use_cpu=True)
     with pytest.raises(ValueError, match="pip install wandb"):
         train_reward(RewardConfig(model="tiny", train_file="nowhere"), arguments)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        train_policy(PolicyConfig(train_file="nowhere", reward_model="nowhere"), arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
