@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import importlib.util
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +26,31 @@ COMMANDS = {
     "simulate": ("synthetic.simulate:main", "bias, reward, dpo, npg, shift: curves on problems with known answers"),
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }
+PIPE_CLOSED = 141  # as of a program that the signal SIGPIPE ends
+_PLAIN = {
+    "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "*", "\N{PLUS-MINUS SIGN}": "+-", "\N{BULLET}": "*",
+    "\N{LEFT DOUBLE QUOTATION MARK}": '"', "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+    "\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{NO-BREAK SPACE}": " ",
+    "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{RIGHTWARDS ARROW}": "->",
+}  # fmt: skip
 _EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``robust-rlhf COMMAND ...``; returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    _write_plainly()
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read along has left (`| head`): no error, and nothing more to say to anyone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_help())
         return 0
@@ -49,6 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
         return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
+
+
+def _write_plainly() -> None:
+    """Where the terminal's encoding lacks a sign, write the nearest one it has instead of ending with a traceback."""
+    codecs.register_error("plainly", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors="plainly")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in signs), error.end
 
 
 def _help() -> str:

@@ -221,13 +221,13 @@ def _log_exp() -> float:
     return float(np.log(np.float32(1) + np.exp(np.float32(89))))
 
 
-def _bradley_terry() -> float:
-    """Our loss there."""
+def _trained_on() -> float:
+    """The loss that reward models are trained on here, at that difference."""
     import torch
 
-    from llm.losses import bradley_terry_loss
+    from llm.reward import RewardTrainer
 
-    return float(bradley_terry_loss(torch.tensor(0.0), torch.tensor(89.0)))
+    return float(RewardTrainer.pair_loss(torch.tensor(-89.0)))
 
 
 def _formula_rows() -> list[Failure]:
@@ -278,9 +278,9 @@ def _formula_rows() -> list[Failure]:
         Failure(
             "OpenRLHF LogExpLoss",
             None,
-            "log(1 + exp(rejected - chosen)), float32, difference 89 (ours: llm.losses)",
+            "log(1 + exp(rejected - chosen)), float32, difference 89 (ours: llm.reward)",
             _log_exp,
-            _bradley_terry,
+            _trained_on,
             89.0,
         ),
     ]

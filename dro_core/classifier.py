@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,9 @@ ClassifierMixin: Any = _base.ClassifierMixin
 BaseEstimator: Any = _base.BaseEstimator
 validation: Any = _validation
 multiclass: Any = _multiclass
+
+
+_CONSTANT = 1e-6  # log odds that differ by less rank nothing
 
 
 class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
@@ -86,7 +90,7 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
             sample_weight: Shape ``(n,)``, nonnegative; its shares are the reference distribution of the set.
 
         Returns:
-            The estimator itself.
+            The estimator itself. A fit that gives all examples the same odds also gives a UserWarning.
 
         Raises:
             ValueError: Not two classes, or what ``fit_linear`` and ``parse_ambiguity`` refuse.
@@ -121,6 +125,12 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = found.coefficients[None], np.array([found.intercept])
         self.value_, self.gap_, self.weights_ = found.value, found.gap, found.weights
         self.n_iter_ = np.array([found.iterations])
+        if np.ptp(features @ found.coefficients) <= _CONSTANT < np.ptp(features, axis=0).max():
+            warnings.warn(
+                f"the fit is the constant: some reweighting in {given} makes these labels unpredictable, and nothing "
+                "does better against it; take a smaller set",
+                stacklevel=2,
+            )
         return self
 
     def decision_function(self, X: Array) -> Array:

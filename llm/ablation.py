@@ -24,6 +24,7 @@ from .intervals import Interval, mean_interval
 from .overoptimisation import Curve, fit, training_curve
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
+from .policy_evaluation import score_interval, with_limits
 from .tables import json_ready
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
@@ -200,12 +201,13 @@ def _suite_rows(suite: str, scores: dict[str, list[dict[str, NDArray[np.float64]
     if len({len(values) for runs in means.values() for values in runs}) > 1:
         raise ValueError(f"{suite}: the arms answered different prompts, so they cannot be compared: judge them again")
     gold = {arm: np.mean(runs, axis=0) for arm, runs in means.items()}
+    answers = {arm: np.concatenate([run[f"{suite}/gold"] for run in runs], axis=1) for arm, runs in scores.items()}
     base, asked = next(iter(gold.values())), next(iter(scores.values()))[0].get(f"{suite}/question")
     return [
         Row(
             suite,
             arm,
-            _interval(values, asked),
+            score_interval(answers[arm], asked),
             None if values is base else _interval(values - base, asked),
             float(np.mean([run[f"{suite}/kl"].mean() for run in scores[arm]])),
             len(values),
@@ -237,9 +239,8 @@ def _record(row: Row | BestOfRow) -> dict[str, Any]:
 
 
 def _interval(values: NDArray[np.float64], asked: NDArray[np.float64] | None) -> Interval:
-    """Clustered by prompt. No limits where all agree: that they would for every other prompt too is not shown."""
-    found = mean_interval(values, asked)
-    return found if found.low < found.high else Interval(found.mean, np.nan, np.nan)
+    """Clustered by prompt; no limits where all agree."""
+    return with_limits(mean_interval(values, asked))
 
 
 def _limits(interval: Interval, *, signed: bool = False) -> str:

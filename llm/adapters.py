@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from .architectures import head_modules
 from .config import ConfigError, RunConfig
-from .fetching import ModelError
+from .fetching import ModelError, model_of
 
 _SETTINGS = "adapter_config.json"
 _DRAWN = "weights_drawn_at_random"  # an attribute of a loaded model
@@ -88,12 +88,12 @@ def adapter_chain(name: str) -> list[str]:
     Raises:
         ModelError: An adapter does not say what it belongs to.
     """
-    chain = [name]
+    chain = [model_of(name)]
     while (settings := Path(chain[0]) / _SETTINGS).exists():
         base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
         if not base:
             raise ModelError(f"{chain[0]} holds an adapter without the name of its base model: add it to {_SETTINGS}")
-        base = _place(base, settings.parent)
+        base = model_of(_place(base, settings.parent))
         if base in chain:
             raise ModelError(f"{chain[0]} holds an adapter for itself: name its base model in {_SETTINGS}")
         chain.insert(0, base)
@@ -124,7 +124,7 @@ def has_tokenizer(folder: str) -> bool:
 
 def adapter_task(name: str) -> str | None:
     """What peft calls the kind of model an adapter is for; None where there is no adapter, or it does not say."""
-    settings = Path(name) / _SETTINGS
+    settings = Path(model_of(name)) / _SETTINGS
     return json.loads(settings.read_text(encoding="utf-8")).get("task_type") if settings.exists() else None
 
 

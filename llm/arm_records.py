@@ -1,7 +1,8 @@
 """One arm on some pairs, alone and against another arm, as the records that reports are made of.
 
 An arm is a set of seeds with a margin per pair. Its accuracy on a pair is the share of the seeds that rank the pair
-right, so every interval is over test pairs *given these seeds*; the seeds stand beside it, one accuracy each.
+right (a tie counts one half), so every interval is over test pairs *given these seeds*; the seeds stand beside it, one
+accuracy each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .counting import credit, ties
 from .intervals import Clusters, Interval, accuracy_interval, holm, paired_difference, paired_p
 
 Array = NDArray[np.float64]
@@ -27,8 +29,8 @@ def accuracy_record(seeds: Mapping[int, Array], questions: Clusters) -> dict[str
     """
     return {
         **limits("accuracy", accuracy_interval(share_right(seeds), questions, level=LEVEL)),
-        "by_seed": {seed: float(np.mean(values > 0)) if len(values) else None for seed, values in seeds.items()},
-        "ties": sum(int(np.sum(values == 0)) for values in seeds.values()),
+        "by_seed": {seed: float(np.mean(credit(values))) if len(values) else None for seed, values in seeds.items()},
+        "ties": sum(ties(values) for values in seeds.values()),
     }
 
 
@@ -42,7 +44,7 @@ def difference_record(arm: Mapping[int, Array], baseline: Mapping[int, Array], q
         **limits("difference", interval),
         "p": paired_p(a, b, questions),
         "by_seed": {
-            seed: float(np.mean((arm[seed] > 0) * 1.0 - (baseline[seed] > 0))) if len(a) else None for seed in shared
+            seed: float(np.mean(credit(arm[seed]) - credit(baseline[seed]))) if len(a) else None for seed in shared
         },
         "outcome": outcome_of(interval),
     }
@@ -56,8 +58,8 @@ def outcome_of(interval: Interval) -> str:
 
 
 def share_right(seeds: Mapping[int, Array]) -> Array:
-    """Per pair, the share of the seeds that rank it right; a tie is wrong."""
-    return np.mean([values > 0 for values in seeds.values()], axis=0)
+    """Per pair, the share of the seeds that rank it right; a tie counts one half."""
+    return np.mean([credit(values) for values in seeds.values()], axis=0)
 
 
 def limits(name: str, interval: Interval) -> dict[str, float]:

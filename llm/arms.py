@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arm_records import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
+from .counting import credit, questions
 from .data import Pair, length_baseline
 from .evaluate import rows_by, summarise_rows, worst_category
 from .intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
@@ -144,15 +145,15 @@ def _group(
     pairs: Sequence[Pair], rows: NDArray[np.intp], margins: Mapping[str, Mapping[int, Array]], baseline: str
 ) -> dict[str, Any]:
     members = [pairs[row] for row in rows]
-    questions = [pair.question_id for pair in members]
+    shared = questions(members)
     chosen = {arm: {seed: values[rows] for seed, values in seeds.items()} for arm, seeds in margins.items()}
     return {
         "pairs": len(members),
-        "clusters": cluster_count(questions, len(members)),
+        "clusters": cluster_count(shared, len(members)),
         "longer_wins": float(np.mean([length_baseline(pair) for pair in members])) if members else None,
-        "arms": {arm: accuracy_record(seeds, questions) for arm, seeds in chosen.items()},
+        "arms": {arm: accuracy_record(seeds, shared) for arm, seeds in chosen.items()},
         "differences": {
-            arm: difference_record(seeds, chosen[baseline], questions)
+            arm: difference_record(seeds, chosen[baseline], shared)
             for arm, seeds in chosen.items()
             if arm != baseline and baseline in chosen
         },
@@ -163,13 +164,15 @@ def _mcnemar(margins: Mapping[str, Mapping[int, Array]], arm: str, baseline: str
     """One p-value per seed pair: McNemar's test is about two single models, never about averages."""
     reference = margins.get(baseline, {})
     return {
-        seed: mcnemar_p(values > 0, reference[seed] > 0) for seed, values in margins[arm].items() if seed in reference
+        seed: mcnemar_p(credit(values), credit(reference[seed]))
+        for seed, values in margins[arm].items()
+        if seed in reference
     }
 
 
 def _against_longer(pairs: Sequence[Pair], seeds: Mapping[int, Array]) -> dict[str, Any]:
     longer = [length_baseline(pair) for pair in pairs]
-    interval = paired_difference(share_right(seeds), longer, [pair.question_id for pair in pairs], level=LEVEL)
+    interval = paired_difference(share_right(seeds), longer, questions(pairs), level=LEVEL)
     return {**limits("difference", interval), "outcome": outcome_of(interval)}
 
 

@@ -193,14 +193,16 @@ def _counts(counts: dict[str, int]) -> str:
 def _results(metrics: dict[str, Any]) -> list[str]:
     rows = [
         f"| {name} | {suite['pairs']} | {suite['accuracy']:.3f} [{_number(suite['low'])}, {_number(suite['high'])}] "
-        f"| {suite['longer_wins']:.3f} |"
+        f"| {suite['ties']} | {suite['longer_wins']:.3f} |"
         for name, suite in ((name, record["overall"]) for name, record in metrics.items())
     ]
     header = [
         "## Results",
         "",
-        "| suite | pairs | accuracy (95 % interval) | longer wins |",
-        "|---|---|---|---|",
+        "A tie counts one half; intervals are over prompts.",
+        "",
+        "| suite | pairs | accuracy (95 % interval) | ties | longer wins |",
+        "|---|---|---|---|---|",
     ]
     return [*header, *rows, ""]
 

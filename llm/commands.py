@@ -23,6 +23,8 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
                 "robust-rlhf: interrupted; train and demo go on with --resume, pipeline and sweep when started again\n"
             )
             return 130
+        except BrokenPipeError:
+            raise  # the front door ends quietly
         except Exception as error:
             if not _is_ours(error):
                 raise

@@ -76,11 +76,11 @@ def run_demo(
         The report, as in report.json.
     """
     output = check_output(output, resume=resume, overwrite=overwrite)
-    # Everything that can be wrong is looked at before an old demo is deleted.
+    # Everything that can be wrong is looked at before an old demo is deleted, settings before data.
+    _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
     data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
     if demo.model != "tiny":
         (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
-    _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)
     start_output(output, asdict(demo) | {"files": _hashes(data)}, overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]

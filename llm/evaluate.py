@@ -1,7 +1,7 @@
 """Judging a reward model on preference pairs: margins, accuracies with intervals, and the tables of them.
 
-A pair counts as right when r(chosen) - r(rejected) > 0. A tie, a margin of exactly 0, counts as wrong
-and is reported beside the accuracy. Every accuracy comes with that of the rule "the longer answer wins"
+A pair counts as right when r(chosen) - r(rejected) > 0; a tie, a margin of exactly 0, counts one half and
+is reported beside the accuracy (``llm.counting``). Every accuracy comes with that of the rule "the longer answer wins"
 (equal lengths: one half), because preference data often rewards length and a model that has learned
 nothing else should not impress.
 """
@@ -19,6 +19,7 @@ from torch import nn
 
 from dro_core import CVaR, robust_loss
 
+from .counting import credit, questions, ties
 from .data import Pair, length_baseline
 from .intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .scoring import MarginOf, Margins, checked_margins, reward_margins, score_pairs
@@ -48,8 +49,8 @@ def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95)
     Returns:
         ``overall``, ``by_category`` and ``by_source`` (name -> record), ``worst_category`` (a record
         with its ``name``) and ``macro_accuracy``, the plain average over categories. A record holds
-        ``pairs``, ``clusters`` (questions), ``accuracy``, ``low``, ``high``, ``ties``, ``mean_loss`` and
-        ``cvar_loss`` (Bradley-Terry, in nats; CVaR over the worst tenth), ``longer_wins`` and
+        ``pairs``, ``clusters`` (``llm.counting.questions``), ``accuracy``, ``low``, ``high``, ``ties``,
+        ``mean_loss`` and ``cvar_loss`` (Bradley-Terry, in nats; CVaR over the worst tenth), ``longer_wins`` and
         ``length_correlation``: Spearman's rank correlation between the margin and the length of chosen
         minus rejected in characters.
     """
@@ -77,11 +78,12 @@ def compare(
 ) -> dict[str, Any]:
     """Accuracy of model a minus that of model b on the same pairs: ``overall`` and ``by_category``.
 
-    A record holds ``pairs``, ``difference``, ``low``, ``high``, ``p`` (clustered by question where known),
-    ``mcnemar_p`` (which ignores shared questions), and ``only_a`` and ``only_b``: pairs that one model
-    alone ranks right. The p-values of the categories are not adjusted for their number.
+    A record holds ``pairs``, ``difference``, ``low``, ``high``, ``p`` (clustered by question),
+    ``mcnemar_p`` (which ignores shared questions), and ``only_a`` and ``only_b``: pairs on which one model
+    does better than the other, right against tied included. The p-values of the categories are not adjusted
+    for their number.
     """
-    a, b = checked_margins(pairs, margins_a) > 0, checked_margins(pairs, margins_b) > 0
+    a, b = credit(checked_margins(pairs, margins_a)), credit(checked_margins(pairs, margins_b))
     return {
         "overall": _comparison(pairs, a, b, np.arange(len(pairs)), level),
         "by_category": {
@@ -131,17 +133,17 @@ def rows_by(pairs: Sequence[Pair], field: str) -> dict[str, NDArray[np.intp]]:
 
 def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.95) -> dict[str, Any]:
     """The record of one group of pairs; its entries are listed at :func:`summarise`."""
-    questions = [pair.question_id for pair in pairs]
-    accuracy = accuracy_interval(margins > 0, questions, level=level)
+    shared = questions(pairs)
+    accuracy = accuracy_interval(credit(margins), shared, level=level)
     losses = np.logaddexp(0.0, -margins)  # -log sigmoid(margin)
     return json_ready(
         {
             "pairs": len(pairs),
-            "clusters": cluster_count(questions, len(pairs)),
+            "clusters": cluster_count(shared, len(pairs)),
             "accuracy": accuracy.mean,
             "low": accuracy.low,
             "high": accuracy.high,
-            "ties": int(np.sum(margins == 0)),
+            "ties": ties(margins),
             "mean_loss": losses.mean() if len(pairs) else None,
             "cvar_loss": robust_loss(losses, CVaR(alpha=TAIL)) if len(pairs) else None,
             "longer_wins": np.mean([length_baseline(pair) for pair in pairs]) if len(pairs) else None,
@@ -158,21 +160,19 @@ def _length_correlation(pairs: Sequence[Pair], margins: Margins) -> float | None
     return float(rank_correlation.statistic)
 
 
-def _comparison(
-    pairs: Sequence[Pair], a: NDArray[np.bool_], b: NDArray[np.bool_], rows: NDArray[np.intp], level: float
-) -> dict[str, Any]:
-    questions = [pairs[row].question_id for row in rows]
-    difference = paired_difference(a[rows], b[rows], questions, level=level)
+def _comparison(pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float) -> dict[str, Any]:
+    shared = questions([pairs[row] for row in rows])
+    difference = paired_difference(a[rows], b[rows], shared, level=level)
     return json_ready(
         {
             "pairs": len(rows),
-            "clusters": cluster_count(questions, len(rows)),
+            "clusters": cluster_count(shared, len(rows)),
             "difference": difference.mean,
             "low": difference.low,
             "high": difference.high,
-            "p": paired_p(a[rows], b[rows], questions),
+            "p": paired_p(a[rows], b[rows], shared),
             "mcnemar_p": mcnemar_p(a[rows], b[rows]),
-            "only_a": int(np.sum(a[rows] & ~b[rows])),
-            "only_b": int(np.sum(b[rows] & ~a[rows])),
+            "only_a": int(np.sum(a[rows] > b[rows])),
+            "only_b": int(np.sum(b[rows] > a[rows])),
         }
     )

@@ -23,7 +23,7 @@ from .architectures import reading_length
 from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
-from .fetching import locate
+from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
 from .models import ModelError, is_policy, load_policy, load_reward_model
 from .older_configs import write_for_version_4
@@ -119,20 +119,6 @@ def export_model(
         shutil.rmtree(folder, ignore_errors=True)  # half an export would look like a whole one
         raise
     return done
-
-
-def model_of(name: str) -> str:
-    """The model in a run folder; any other name is a model by itself.
-
-    Raises:
-        ModelError: The run is not finished.
-    """
-    run = Path(name)
-    if any((run / "model" / settings).exists() for settings in ("config.json", "adapter_config.json")):
-        return str(run / "model")
-    if (run / "settings.json").exists():
-        raise ModelError(f"the run in {name} has no finished model: continue it with --resume")
-    return name
 
 
 def _start_of(model: str) -> str | None:

@@ -89,14 +89,30 @@ def _converted(weights: Path) -> Path:
     return folder
 
 
-def locate(name: str) -> str:
-    """Turn an alias into a folder; hub names and folders pass unchanged.
+def model_of(name: str) -> str:
+    """The ``model`` folder of a run folder, which is what the run exported; any other name as it is.
 
     Raises:
-        ModelError: A known alias that has not been fetched.
+        ModelError: The run is not finished.
+    """
+    run, settings = Path(name), ("config.json", "adapter_config.json")
+    if any((run / file).exists() for file in settings):
+        return name
+    if any((run / "model" / file).exists() for file in settings):
+        return str(run / "model")
+    if (run / "settings.json").exists():
+        raise ModelError(f"the run in {name} has no finished model: continue it with --resume")
+    return name
+
+
+def locate(name: str) -> str:
+    """Turn an alias into a folder, and a run folder into that of its model; hub names and other folders stay.
+
+    Raises:
+        ModelError: A known alias that has not been fetched, or a run that is not finished.
     """
     if name not in FETCHABLE:
-        return name
+        return model_of(name)
     if (cache_folder() / name / "config.json").exists():
         return str(cache_folder() / name)
     spec = importlib.util.find_spec(FETCHABLE[name].name.replace("-", "_"))

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .counting import EARLIER_RULE
+
 KEY = ["run", "suite", "category"]
 # All settings but the seed (and the size of the training set, which may follow from it).
 CELL = ["model", "ambiguity", "regime", "batch_size", "learning_rate", "label_noise", "final"]
 
 FindingKind = Literal[
     "unreadable table", "unfinished write", "missing columns", "duplicate rows", "duplicate runs", "missing suites",
-    "missing seeds", "mixed versions", "failed runs",
+    "missing seeds", "mixed versions", "failed runs", "earlier rule",
 ]  # fmt: skip
 
 
@@ -80,6 +82,18 @@ def mixed_versions(table: Any) -> list[Finding]:
         return []
     named = ", ".join(f"{version} {revision}".strip() + f" ({n} runs)" for (version, revision), n in counts.items())
     return [Finding("mixed versions", f"The runs were made by {len(counts)} versions of the code: {named}.")]
+
+
+def earlier_rule(table: Any) -> list[Finding]:
+    """Runs of which the table does not count ties: their accuracy was made by the rule of an earlier version."""
+    runs = tuple(sorted(set(table.loc[(table["status"] == "done") & table["ties"].isna(), "run"])))
+    if not runs:
+        return []
+    text = (
+        f"In the accuracy that the table holds of {len(runs)} runs {EARLIER_RULE}; what is worked out from margins "
+        "here counts it one half."
+    )
+    return [Finding("earlier rule", text, runs)]
 
 
 def failures(table: Any) -> list[Finding]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dro_core import AmbiguitySet, worst_case
 
 from .config import ConfigError
+from .counting import credit
 from .ledger import AdversaryLedger
 from .reweighting import Reweighting, reweighted
 from .schedule import AdaptiveStrength, RadiusSchedule
@@ -211,7 +212,7 @@ class _Watch:
         if step not in self._looks:
             return
         margins = self._data.validation @ weights
-        accuracy = float(np.mean(margins > 0))
+        accuracy = float(np.mean(credit(margins)))
         if accuracy > self._accuracy:
             self._best, self._accuracy = weights.copy(), accuracy
         if strength is not None:

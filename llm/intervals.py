@@ -1,16 +1,16 @@
 """Confidence intervals and paired tests for preference accuracy.
 
 Every number of a report that carries an uncertainty gets it here. ``correct`` is one entry per test
-pair: 1 where the model ranks the chosen answer first, 0 where it does not, or the average of that over
-training seeds. The intervals describe the sampling of *test pairs*; they say nothing about seeds that
-were never run.
+pair: 1 where the model ranks the chosen answer first, 0 where it does not, 1/2 on a tie
+(``llm.counting.credit``), or the average of that over training seeds. The intervals describe the sampling of
+*test pairs*; they say nothing about seeds that were never run.
 
-Pairs that share a question are not independent. Where ``clusters`` names the question of each pair
-(None: a pair of its own), the variance is the cluster-robust one of a regression on a constant, with G -
-1 degrees of freedom for G questions. In simulations with 2 to 9 pairs a question, the 95 % interval
-covers 93 - 94 % of the time from 10 to 80 questions at an accuracy of 0.7, but only 87 % with 10
-questions at 0.9; ignoring the clusters covers 81 - 84 % there. Read clustered intervals from few
-questions, near 0 or 1, as too short.
+Pairs that share a question or a prompt are not independent. Where ``clusters`` names the question of each
+pair (``llm.counting.questions``; None: a pair of its own), the variance is the cluster-robust one of a
+regression on a constant, with G - 1 degrees of freedom for G questions. In simulations with 2 to 9 pairs
+a question, the 95 % interval covers 93 - 94 % of the time from 10 to 80 questions at an accuracy of 0.7, but
+only 87 % with 10 questions at 0.9; ignoring the clusters covers 81 - 84 % there. Read clustered intervals
+from few questions, near 0 or 1, as too short.
 """
 
 from __future__ import annotations
@@ -140,9 +140,10 @@ def paired_p(correct_a: ArrayLike, correct_b: ArrayLike, clusters: Clusters = No
 def mcnemar_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """McNemar's p-value for two single models on the same, independent pairs.
 
-    Exact below 25 discordant pairs, else chi-square with continuity correction. Averages over seeds are
-    refused: the test counts discordant pairs, and half a pair is not a count. It takes no notice of
-    shared questions; :func:`paired_p` does.
+    Discordant is a pair on which one model earns more credit than the other, a tie's half included. Exact
+    below 25 discordant pairs, else chi-square with continuity correction. Averages over seeds are no
+    credits of a single model and are refused where they can be told. It takes no notice of shared
+    questions; :func:`paired_p` does.
 
     >>> mcnemar_p([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0])
     0.0625
@@ -150,8 +151,8 @@ def mcnemar_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     a, b = _paired_values(correct_a, correct_b)
     if not len(a):
         return float("nan")
-    if not np.all(np.isin(np.concatenate([a, b]), (0.0, 1.0))):
-        raise ValueError("mcnemar_p counts discordant pairs, so entries must be 0 or 1. Use paired_p for averages.")
+    if not np.all(np.isin(np.concatenate([a, b]), (0.0, 0.5, 1.0))):
+        raise ValueError("mcnemar_p counts discordant pairs: entries must be 0, 1/2 or 1. Use paired_p for averages.")
     only_a, only_b = int(np.sum(a > b)), int(np.sum(b > a))
     agree = len(a) - only_a - only_b
     result: Any = mcnemar([[agree, only_a], [only_b, 0]], exact=only_a + only_b < EXACT_BELOW, correction=True)

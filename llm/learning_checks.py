@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from .counting import EARLIER_RULE
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .run_record import RunRecord, Values
 
@@ -163,6 +164,7 @@ def only_length(run: RunRecord) -> Verdict:
     said = "; ".join(
         f"{name}: accuracy {record['accuracy']:.3f}, longer wins {record['longer_wins']:.3f}, "
         f"rank correlation of margin and length {record['length_correlation'] or 0:.2f}"
+        + (f" ({run.rule})" if record.get("ties") and run.rule == EARLIER_RULE else "")
         for name, record in followed.items()
     )
     return Finding(

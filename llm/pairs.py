@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .counting import credit
 from .data import Pair
 from .losses import PairLoss, Sigmoid
+from .progress import Steps
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]
@@ -72,7 +73,7 @@ def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
     categories = np.array([pair.category for pair in pairs])
 
     def metrics(prediction: Any) -> dict[str, float]:
-        correct = prediction.predictions > 0
+        correct = credit(prediction.predictions)
         losses = loss(torch.as_tensor(prediction.predictions)).numpy()
         group = categories[prediction.label_ids]
         return {
@@ -85,14 +86,14 @@ def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
 
 
 class StepBar(TrainerCallback):
-    """One bar for the optimizer steps, with the latest losses behind it instead of a line for every log."""
+    """The optimizer steps, with the latest losses behind them instead of a line for every log."""
 
-    bar: tqdm | None = None
+    bar: Steps | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the bar, where a resumed run left off."""
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
+            self.bar = Steps(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         """One step further."""

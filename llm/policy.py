@@ -33,7 +33,9 @@ from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, on_main_process
+from .progress import closing_lines
 from .prompts import Prompt, PromptSet, read_prompts, subset
+from .requests import check_requests
 from .rollouts import Sampling
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
@@ -72,6 +74,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
         llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
     """
     folder = str(arguments.output_dir)
+    check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
     settings = identity(config, arguments, {"train": data["train"]})
@@ -102,6 +105,8 @@ def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Cons
         console.print(render_policy_table(summaries))
     if config.publish and arguments.process_index == 0:
         publish(output / "model", config.publish)
+    if arguments.process_index == 0:
+        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_run(

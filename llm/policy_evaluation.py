@@ -18,7 +18,7 @@ from torch import nn
 from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
 from .checkpoints import write_json
-from .intervals import mean_interval
+from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
 from .prompts import Prompt, questions
 from .rollouts import Answers, Sampling
@@ -86,7 +86,7 @@ def summarise_policy(prompts: Sequence[Prompt], judged: Judged) -> dict[str, Any
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
-    over prompts of the mean over their samples, with Student's interval over prompts, clustered where one is repeated.
+    over prompts of the mean over their samples, with its interval over prompts (``score_interval``).
     """
     groups: dict[str, dict[str, list[int]]] = {"source": defaultdict(list), "category": defaultdict(list)}
     for row, prompt in enumerate(prompts):
@@ -98,10 +98,30 @@ def summarise_policy(prompts: Sequence[Prompt], judged: Judged) -> dict[str, Any
     return json_ready({"overall": _record(judged, list(range(len(prompts))), asked), **summary})
 
 
+def score_interval(scores: Scores, asked: NDArray[Any] | None = None) -> Interval:
+    """95 % interval for the mean of ``scores`` ``(prompts, samples)``, over prompts; equal ``asked`` are one prompt.
+
+    A judge that says right or wrong, 1 or 0 for every answer, gives an accuracy, whose answers to one prompt share a
+    question: 0 of 29 prompts has an upper limit. Other scores get Student's interval for the means of the prompts, and
+    no limits where these agree: that those of other prompts would too is not shown.
+
+    >>> [round(limit, 3) for limit in score_interval(np.zeros((29, 1)))]
+    [0.0, 0.0, 0.117]
+    """
+    prompts, samples = scores.shape
+    questions = np.arange(prompts) if asked is None else asked
+    if scores.size and np.all(np.isin(scores, (0.0, 1.0))):
+        return accuracy_interval(scores.reshape(-1), np.repeat(questions, samples))
+    return with_limits(mean_interval(scores.mean(axis=1), questions))
+
+
+def with_limits(interval: Interval) -> Interval:
+    """The interval, without limits where they are the mean itself, which the data cannot show."""
+    return interval if interval.low < interval.high else Interval(interval.mean, np.nan, np.nan)
+
+
 def _record(judged: Judged, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
-    judges = {
-        name: mean_interval(scores[rows].mean(axis=1), asked[rows])._asdict() for name, scores in judged.scores.items()
-    }
+    judges = {name: score_interval(scores[rows], asked[rows])._asdict() for name, scores in judged.scores.items()}
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
     return {"prompts": len(rows), **means, **judges}
 

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
@@ -37,6 +36,7 @@ from .observation import observed
 from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, checked_sampler, start_trackers
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
+from .progress import Steps
 from .prompts import Prompt
 from .reweighting import GroupAscent, parse_reweighting
 from .rollouts import Answers, Sampling
@@ -230,7 +230,7 @@ class PolicyTrainer:
             self.load(checkpoint)
         start_trackers(self.accelerator, self.arguments)
         quiet = bool(self.arguments.disable_tqdm) or not self.accelerator.is_main_process
-        with listening() as stop, tqdm(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
+        with listening() as stop, Steps(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
             while self.step < self.steps:
                 self.waiting.append(self.take_step())
                 self.step += 1
@@ -246,7 +246,7 @@ class PolicyTrainer:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
 
-    def _log(self, bar: tqdm) -> None:
+    def _log(self, bar: Steps) -> None:
         """Means over the steps since the last log, and samples of the latest."""
         waiting, self.waiting = self.waiting, []
         names = [name for name in waiting[0] if name != "samples"]  # the first step alone knows the sampler's gap

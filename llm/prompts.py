@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from llm._hub import address_of, hub_records
 from llm._layouts import Dropped, Message, layout_of
 from llm._records import Record, read_records
+from llm.counting import asked
 from llm.data import DataError, Pair, read_pairs
 
 
@@ -111,7 +112,7 @@ def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> li
 def questions(prompts: Sequence[Prompt]) -> NDArray[np.intp]:
     """One integer per prompt, equal where the chats are: a chat that is asked twice is one question, for intervals."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(json.dumps(p.messages), len(numbers)) for p in prompts], dtype=np.intp)
+    return np.array([numbers.setdefault(asked(p.messages), len(numbers)) for p in prompts], dtype=np.intp)
 
 
 def _is_of_pairs(first: Record | None) -> bool:

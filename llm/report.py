@@ -97,34 +97,37 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
 
 def render_summary(report: Mapping[str, Any]) -> Table:
     """The headline table for the screen: accuracy per suite and arm, difference to the baseline below it."""
-    names = [arm["ambiguity"] for arm in report["arms"]]
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title="Accuracy, %",
-        caption=f"brackets: 95 % interval over test pairs; differences: points against {report['baseline']}",
+        caption=f"brackets: 95 % interval over prompts; points: against {report['baseline']}; ties count one half",
     )
-    table.add_column("suite", overflow="fold", min_width=20)
-    table.add_column("pairs", justify="right")
-    for name in names:
-        table.add_column(escape(name), justify="right")
-    table.add_column("longer wins", justify="right")
+    table.add_column("suite / arm", overflow="fold", min_width=20)  # a row each: as columns arms do not fit
+    for heading in ("pairs", "accuracy", "interval", "points", "ties"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, suite in report["suites"].items():
-        cells = [_summary_cell(suite, arm) for arm in names]
-        table.add_row(escape(name), str(suite["pairs"]), *cells, percent(suite["longer_wins"]))
+        _add_rows(table, report, name, suite)
     if report["macro"] and len(report["macro"]["suites"]) > 1:
-        cells = [_summary_cell(report["macro"], arm) for arm in names]
-        table.add_section()
-        table.add_row("average", "", *cells, percent(report["macro"]["longer_wins"]))
+        _add_rows(table, report, "average", report["macro"])
     return table
 
 
-def _summary_cell(record: Mapping[str, Any], arm: str) -> str:
+def _add_rows(table: Table, report: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> None:
+    """The arms on one suite, and the rule that they have to beat."""
+    table.add_row(escape(name), str(record.get("pairs", "")), style="bold")
+    for arm in (arm["ambiguity"] for arm in report["arms"]):
+        table.add_row(f"  {escape(arm)}", "", *_summary_cells(record, arm))
+    table.add_row("  longer wins", "", percent(record["longer_wins"]), style="italic")
+    table.add_section()
+
+
+def _summary_cells(record: Mapping[str, Any], arm: str) -> list[str]:
     if arm not in record["arms"]:
-        return MISSING
+        return [MISSING]
     entry, difference = record["arms"][arm], record["differences"].get(arm)
-    lines = [percent(entry["accuracy"]), bracket(entry["low"], entry["high"])]
-    return "\n".join([*lines, percent(difference["difference"], sign="+")] if difference else lines)
+    points = percent(difference["difference"], sign="+") if difference else ""
+    return [percent(entry["accuracy"]), bracket(entry["low"], entry["high"]), points, str(entry.get("ties", ""))]
 
 
 def _arm(name: str, runs: Sequence[Run]) -> dict[str, Any]:

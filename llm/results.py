@@ -14,9 +14,7 @@ something to read.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from .counting import questions
 from .data import Pair
-from .findings import KEY, Finding, failures, gaps, mixed_versions, without_duplicates
+from .findings import KEY, Finding, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .tables import write_text
 
 TABLE = "results.parquet"
@@ -49,7 +48,8 @@ SETTINGS: dict[str, Any] = {
 METRICS: dict[str, Any] = {
     "pairs": pa.int64(),
     "clusters": pa.int64(),
-    "accuracy": pa.float64(),
+    "accuracy": pa.float64(),  # a tie is half right; where ``ties`` is null, of an earlier version, it is wrong
+    "ties": pa.int64(),
     "mean_loss": pa.float64(),  # Bradley-Terry, in nats
     "cvar_loss": pa.float64(),  # its mean over the worst tenth of the pairs
     "longer_wins": pa.float64(),  # accuracy of the rule "the longer answer wins"
@@ -156,20 +156,9 @@ def write_training(folder: Path, training: str, rows: Sequence[Mapping[str, Any]
 
 def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs as PAIR_COLUMNS, texts cut at LONGEST_TEXT characters."""
-    rows = (
-        {**_pair_row(pair), "question_id": question} for pair, question in zip(pairs, questions(pairs), strict=True)
-    )
+    shared = zip(pairs, questions(pairs), strict=True)
+    rows = ({**_pair_row(pair), "question_id": question or ""} for pair, question in shared)
     write_table(path, rows, PAIR_COLUMNS)
-
-
-def questions(pairs: Sequence[Pair]) -> list[str]:
-    """What makes pairs depend on each other: a shared question, or else a shared prompt; "" where nothing is shared."""
-    prompts = [json.dumps(pair.prompt) for pair in pairs]
-    shared = {prompt for prompt, count in Counter(prompts).items() if count > 1}
-    return [
-        pair.question_id or (hashlib.sha256(prompt.encode()).hexdigest()[:16] if prompt in shared else "")
-        for pair, prompt in zip(pairs, prompts, strict=True)
-    ]
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
@@ -210,7 +199,7 @@ def read_results(folder: str | Path) -> Results:
     findings: list[Finding] = []
     table = _completed(_read_table(folder, findings), folder, findings)
     table = without_duplicates(table, findings)
-    findings += [*gaps(table), *mixed_versions(table), *failures(table)]
+    findings += [*gaps(table), *mixed_versions(table), *failures(table), *earlier_rule(table)]
     return Results(folder, table.reset_index(drop=True), tuple(findings))
 
 
@@ -278,7 +267,7 @@ def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
 
 def _completed(table: pd.DataFrame, folder: Path, findings: list[Finding]) -> pd.DataFrame:
     """The table with all COLUMNS, in order and of their types."""
-    missing = [name for name in COLUMNS if name not in table]
+    missing = [name for name in COLUMNS if name not in table and name != "ties"]  # see earlier_rule
     if set(missing) & {*KEY, "ambiguity", "seed", "accuracy", "status"}:
         raise ResultsError(f"{folder / TABLE} is no results table: it lacks the columns {', '.join(missing)}")
     if missing:

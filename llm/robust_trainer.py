@@ -28,7 +28,7 @@ from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .guards import check_dataset, check_finite, check_setup, check_weights
 from .passes import Pass, Passes
-from .reweighting import GroupAscent, Reweighting
+from .reweighting import GroupAscent, Reweighting, parse_reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
 
 Batch = dict[str, Tensor]
@@ -54,8 +54,8 @@ class RobustTrainer(Trainer):
     position of each example in the training set.
 
     Args:
-        ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``); ``None`` trains
-            on the mean, exactly as ``Trainer``.
+        ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``), or its text
+            (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, exactly as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples; ``carried`` is approximate (``llm.passes``).
         example_ids: Name of every training example, used in error messages.
@@ -72,7 +72,7 @@ class RobustTrainer(Trainer):
     def __init__(
         self,
         *,
-        ambiguity: Reweighting | None,
+        ambiguity: Reweighting | str | None,
         schedule: RadiusSchedule | None = None,
         passes: Passes = "auto",
         example_ids: Sequence[str] | None = None,
@@ -80,6 +80,7 @@ class RobustTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         self.ambiguity = None if ambiguity is None else ambiguity.bind(columns or {})
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
@@ -117,6 +118,13 @@ class RobustTrainer(Trainer):
         self.adaptive = adaptive
         self.add_callback(adaptive)
         self.resumable.append(adaptive)
+
+    def _remove_unused_columns(self, dataset, description=None):
+        """Keep all: what a batch must hold is said by the losses, not by the signature of the model's forward pass."""
+        return dataset
+
+    def _get_collator_with_removed_columns(self, data_collator, description=None):
+        return data_collator
 
     # -- the effective batch ---------------------------------------------------------------------
 

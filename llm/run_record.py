@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoints import MARKER, SETTINGS, is_complete
+from .counting import EARLIER_RULE, RULE
 from .ledger import AdversaryLedger
 
 Values = NDArray[np.float64]
@@ -46,6 +47,7 @@ class RunRecord:
         adversary: As from ``llm.ledger.describe_adversary``; empty for an unfinished run.
         truncation: What did not fit into ``max_length``; empty for an unfinished run.
         suites: Suite records of ``metrics.json``; empty where the run was not judged.
+        rule: How a tie counts in their accuracies.
         ledger: Weights and last losses of every training example, at the last checkpoint.
     """
 
@@ -61,6 +63,7 @@ class RunRecord:
     adversary: Mapping[str, Any] = field(default_factory=dict)
     truncation: Mapping[str, Any] = field(default_factory=dict)
     suites: Mapping[str, Any] = field(default_factory=dict)
+    rule: str = RULE
     ledger: AdversaryLedger | None = None
 
     def column(self, name: str, *, full_strength: bool = False) -> Values:
@@ -94,7 +97,7 @@ def read_run(folder: str | Path) -> RunRecord:
     Raises:
         RunError: There is no run, nothing of it was logged, or it is none of pairs with an adversary.
     """
-    folder = Path(folder)
+    folder = _run_of(Path(folder))
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder: name the output_dir of a training run")
     finished = folder / "run.json"
@@ -109,8 +112,14 @@ def read_run(folder: str | Path) -> RunRecord:
     return record
 
 
+def _run_of(folder: Path) -> Path:
+    """The run folder of a ``model`` folder that a run exported; any other folder as it is."""
+    is_model = folder.resolve().name == "model" and not (folder / "run.json").exists()
+    return folder.resolve().parent if is_model and (folder.resolve().parent / "run.json").exists() else folder
+
+
 def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
-    metrics = folder / "metrics.json"
+    metrics = _json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     training, evaluations = _rows(run.get("history", []))
     config, batch = run.get("config", {}), run.get("effective_batch")
     if batch and run.get("kind") == "Policy by reinforcement":
@@ -127,7 +136,8 @@ def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
         evaluations=evaluations,
         adversary=run.get("adversary", {}),
         truncation=run.get("data", {}).get("truncation", {}),
-        suites=_json(metrics).get("suites", {}) if metrics.exists() else {},
+        suites=metrics.get("suites", {}),
+        rule=metrics.get("rule", EARLIER_RULE),
         ledger=_ledger(_newest(folder)),
     )
 

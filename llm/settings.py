@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
 from .policy_config import PolicyConfig
+from .requests import check_requests
 
 KINDS: dict[str, Any] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
 Config = TypeVar("Config", bound=RunConfig)
@@ -89,6 +90,7 @@ def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> Train
     ):
         if getattr(arguments, name):
             raise ConfigError(f"{name} is not supported: {instead}")
+    check_requests(config, arguments)
     if not isinstance(config, TrainConfig):
         return arguments
     if config.final != "best":

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from .config import SFTConfig
+from .counting import credit
 from .data import Pair
 from .logprobs import answer_logps
 from .models import load_policy, tiny_policy
@@ -81,15 +82,15 @@ def answer_tokens(inputs: dict[str, Tensor]) -> Tensor:
 def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:
     """``compute_metrics`` of held-out pairs.
 
-    ``accuracy``: share of pairs with log pi(chosen) > log pi(rejected), summed over tokens. ``token_loss``: mean
-    -log pi over all tokens of all chosen answers, whose exponential is the perplexity (the ``loss`` beside it is the
-    mean over examples). Both accuracy and ``loss`` also of the worst category.
+    ``accuracy``: share of pairs with log pi(chosen) > log pi(rejected), summed over tokens; a tie is half.
+    ``token_loss``: mean -log pi over all tokens of all chosen answers, whose exponential is the perplexity (the
+    ``loss`` beside it is the mean over examples). Both accuracy and ``loss`` also of the worst category.
     """
     categories = np.array([pair.category for pair in pairs])
 
     def metrics(prediction: Any) -> dict[str, float]:
         margins, costs, tokens = np.asarray(prediction.predictions, dtype=np.float64).T
-        correct, losses = margins > 0, costs / tokens
+        correct, losses = credit(margins), costs / tokens
         groups = [categories[prediction.label_ids] == name for name in set(categories)]
         return {
             "accuracy": float(correct.mean()),

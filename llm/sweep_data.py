@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .builtin import write_corpus
 from .checkpoints import write_folder
 from .config import ConfigError
+from .counting import questions
 from .data import Pair, find_files, length_baseline, read_pairs
 from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
@@ -22,7 +23,7 @@ from .geometry import GEOMETRIES
 from .intervals import cluster_count
 from .ledger import AdversaryLedger
 from .regimes import Groups, Selection
-from .results import questions, write_pairs_table
+from .results import write_pairs_table
 from .selection import load_suites, split_by_prompt
 from .sweep_plan import HeadModel, SweepConfig
 
@@ -151,7 +152,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
 def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> SuiteRows:
     """A suite of the ``pairs`` that stand at ``rows`` of ``origin``."""
     groups = {"": np.arange(len(pairs)), **rows_by(pairs, "category")}
-    shared = np.array([question or None for question in questions(pairs)], dtype=object)
+    shared = np.array(questions(pairs), dtype=object)
     longer = np.array([length_baseline(pair) for pair in pairs])
     return SuiteRows(
         origin,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dro_core import CVaR, robust_loss
 
+from .counting import credit, ties
 from .evaluate import TAIL
 from .full_runs import train_full
 from .geometry import COLUMN
@@ -176,7 +177,8 @@ def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> di
     return {
         "pairs": len(margins),
         "clusters": suite.clusters[category],
-        "accuracy": float(np.mean(margins > 0)),
+        "accuracy": float(np.mean(credit(margins))),
+        "ties": ties(margins),
         "mean_loss": float(losses.mean()),
         "cvar_loss": float(robust_loss(losses, CVaR(alpha=TAIL))),
         "longer_wins": suite.longer[category],

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .checkpoints import write_json
+from .counting import RULE
 from .data import Pair
 
 MISSING = "\N{EN DASH}"  # where a number does not exist
@@ -38,7 +39,7 @@ def write_metrics(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
+    content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
     write_json(folder / "metrics.json", json_ready(content))
     write_text(folder / "metrics.csv", _tidy_csv(result["suites"]))
     lines = (
@@ -51,10 +52,12 @@ def write_metrics(
 
 def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accuracy, %") -> Table:
     """The screen table of ``evaluate_model(...)["suites"]``; "longer wins" stands beside every accuracy."""
-    caption = 'brackets: 95 % interval over test pairs; longer: the rule "longer wins"; tail: worst tenth'
+    caption = (
+        'brackets: 95 % interval over prompts; a tie counts one half\nlonger: the rule "longer wins"; tail: worst tenth'
+    )
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("suite / category", overflow="fold", min_width=17)
-    for heading in ("pairs", "accuracy", "interval", "longer", "loss", "tail loss"):
+    for heading in ("pairs", "accuracy", "interval", "ties", "longer", "loss", "tail"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")
     for name, suite in suites.items():
         table.add_row(*_table_row(name, suite["overall"]), style="bold")
@@ -177,6 +180,7 @@ def _table_row(name: str, record: Mapping[str, Any]) -> list[str]:
         str(record["pairs"]),
         percent(record["accuracy"]),
         bracket(record["low"], record["high"]),
+        str(record["ties"]),
         percent(record["longer_wins"]),
         decimals(record["mean_loss"]),
         decimals(record["cvar_loss"]),

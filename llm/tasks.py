@@ -16,6 +16,7 @@ from .evaluate import evaluate_model, render_table
 from .plan import render_plan
 from .policy import run_policy
 from .policy_config import PolicyConfig
+from .progress import closing_lines
 from .reward import RewardTask
 from .selection import load_suites, suite_files
 from .settings import KINDS
@@ -45,8 +46,11 @@ def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
     if suites and arguments.process_index == 0:
         judged = judge_trained(task, trained, arguments, suites)
         console.print(render_table(judged["suites"]))
+    output = Path(str(arguments.output_dir))
     if config.publish and arguments.process_index == 0:
-        publish(Path(str(arguments.output_dir)) / "model", config.publish)
+        publish(output / "model", config.publish)
+    if arguments.process_index == 0:
+        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_trained(

@@ -42,6 +42,7 @@ from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
+from .requests import check_requests
 from .reweighting import parse_reweighting
 from .saving import save_model
 from .schedule import AdaptiveStrength
@@ -116,6 +117,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
     """
     config, folder = task.config, str(arguments.output_dir)
+    check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     train, held_out, files = load_training_pairs(config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)

@@ -119,10 +119,23 @@ def answer(columns: Columns, name: str) -> str:
     Raises:
         Malformed: It is something else.
     """
-    value = field(columns, name)
+    value = _present(columns, name)
     if value is not None and not isinstance(value, str):
-        raise Malformed(f"{name!r} should be text, found {type(value).__name__}")
+        raise Malformed(f"{name!r} should be text, found {_said(value)}")
     return value or ""
+
+
+def _present(columns: Columns, name: str) -> Any:
+    """Return a column; NaN, which is how tables write that a text is missing, is null."""
+    value = field(columns, name)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _said(value: Any) -> str:
+    """What stands where a text should: of a number, what to do about it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"the number {value}: put it in quotes"
+    return type(value).__name__
 
 
 def number(columns: Columns, name: str) -> float | None:
@@ -167,13 +180,14 @@ def messages(columns: Columns, name: str, *, role: str | None = None) -> Chat:
     Raises:
         Malformed: It is neither.
     """
-    value = field(columns, name)
+    value = _present(columns, name)
     if value is None:
         return ()
     if isinstance(value, str) and role is not None:
         return ({"role": role, "content": value},)
     if not isinstance(value, list):
-        raise Malformed(f"{name!r} should be a list of messages, found {type(value).__name__}")
+        wanted = "a list of messages" if isinstance(value, str) else "text or a list of messages"
+        raise Malformed(f"{name!r} should be {wanted}, found {_said(value)}")
     return tuple(_message(name, item) for item in value)
 
 

@@ -23,6 +23,7 @@ def claims(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not arms:
         return [{"text": "No arm can be compared: there is no plain training (erm) beside another arm.", "items": []}]
     return [
+        *_nowhere_above_chance(report),
         _worst(report, arms),
         *[_column(report, arms, name) for name in report["suites"]],
         _average(report, arms),
@@ -35,6 +36,7 @@ def notes(report: Mapping[str, Any], collection: Collection) -> list[str]:
         *_unread(collection),
         *_seeds(report),
         *_baselines(report),
+        *_at_chance(report),
         *_suites(report),
         *_versions(report),
         *_disagreements(collection),
@@ -150,6 +152,34 @@ def _baselines(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _nowhere_above_chance(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plain arms that no suite shows to have learned anything."""
+    names = [name_of(arm) for arm in report["arms"] if arm["plain"] and not any(_above_chance(arm).values())]
+    if not names:
+        return []
+    text = "Plain training has not been shown to beat chance (50 %) anywhere: differences to it mean little."
+    return [{"text": text, "items": names}]
+
+
+def _at_chance(report: Mapping[str, Any]) -> list[str]:
+    """Where plain arms that learned something elsewhere are not shown to be above 50 %."""
+    found = [
+        f"{name_of(arm)} on {name}"
+        for arm in report["arms"]
+        if arm["plain"] and any(_above_chance(arm).values())
+        for name, above in _above_chance(arm).items()
+        if not above
+    ]
+    if not found:
+        return []
+    return [f"Plain training is not shown to beat chance (50 %), so differences to it mean little: {_listed(found)}."]
+
+
+def _above_chance(arm: Mapping[str, Any]) -> dict[str, bool]:
+    """By suite with an interval, whether it lies above 50 %."""
+    return {name: entry["low"] > 0.5 for name, entry in arm["suites"].items() if entry and entry["low"] is not None}
+
+
 def _suites(report: Mapping[str, Any]) -> list[str]:
     facts, found = report["suites"], []
     if unreadable := [name for name, fact in facts.items() if not fact["readable"]]:
@@ -185,8 +215,9 @@ def _disagreements(collection: Collection) -> list[str]:
         for suite in collection.suites:
             stated = collection.accuracies(arm, suite)
             for seed, margins in collection.margins(arm, suite).items():
-                if seed in stated and abs(float((margins > 0).mean()) - stated[seed]) > 1e-6:
-                    odd.append(arm.runs[seed])
+                run = arm.runs[seed]
+                if seed in stated and abs(collection.earned(run, suite, margins) - stated[seed]) > 1e-6:
+                    odd.append(run)
     odd = list(dict.fromkeys(odd))
     return [f"The margins of {len(odd)} runs give another accuracy than the table: {_listed(odd)}."] if odd else []
 

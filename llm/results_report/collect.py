@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..arm_records import Array
+from ..counting import credit
 from ..findings import CELL
 from ..results import Results, ResultsError, read_margins, read_results, read_suite
 
@@ -165,6 +166,11 @@ class Collection:
         keys = {seed: (run, suite) for seed, run in arm.runs.items() if (run, suite) in self._measured}
         found = {seed: float(self.whole.at[key, "accuracy"]) for seed, key in keys.items()}  # pyright: ignore
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+    def earned(self, run: str, suite: str, margins: Array) -> float:
+        """The accuracy of these margins by the rule that made the table's: of an earlier version, ties earn 0."""
+        earlier = bool(pd.isna(self.whole.at[(run, suite), "ties"]))
+        return float(np.mean(margins > 0 if earlier else credit(margins)))
 
     def _of_run(self, run: str) -> dict[str, Array]:
         if run not in self._margins:

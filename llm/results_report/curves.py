@@ -12,6 +12,7 @@ from scipy.special import expit
 from dro_core import CVaR, robust_loss
 
 from ..arm_records import LEVEL, Array, share_right
+from ..counting import credit
 from ..intervals import Clusters
 from ..robustness import SHIFTS, error_limit
 
@@ -26,7 +27,7 @@ def reliability(margins: ArrayLike) -> Rows:
     """Confidence against accuracy in ten equal bins of confidence from 1/2 to 1; empty bins are left out.
 
     The model prefers one answer with probability sigmoid(|margin|), its confidence; it is right where the margin is
-    positive. A calibrated model is right as often as it is confident.
+    positive, half right where it is 0. A calibrated model is right as often as it is confident.
 
     Args:
         margins: Shape (n,).
@@ -44,7 +45,7 @@ def reliability(margins: ArrayLike) -> Rows:
     return [
         {
             "confidence": float(confidence[rows].mean()),
-            "accuracy": float(np.mean(values[rows] > 0)),
+            "accuracy": float(np.mean(credit(values[rows]))),
             "pairs": int(rows.sum()),
         }
         for rows in members

@@ -118,6 +118,7 @@ def tidy(report: Record) -> list[dict[str, Any]]:
                     "column": column,
                     "group": entry.get("name", ""),
                     **{name: entry[name] for name in ("accuracy", "low", "high")},
+                    "ties": entry.get("ties"),
                     "seeds": len(entry["by_seed"]),
                     "seed_deviation": seed_spread(entry),
                     **{name: difference.get(name) for name in ("difference", "p", "p_holm", "outcome")},

@@ -408,6 +408,7 @@ def test_text_is_no_set_and_text_no_feature() -> None:
         fit_linear(X.astype(str), Y)
 
 
+@pytest.mark.filterwarnings("ignore:the fit is the constant")  # scikit-learn's labels are random
 @parametrize_with_checks([RobustPreferenceClassifier(), RobustPreferenceClassifier("erm", penalty=0.1)])
 def test_is_a_scikit_learn_classifier(estimator, check) -> None:
     check(estimator)
@@ -449,3 +450,15 @@ def test_scikit_learn_is_optional() -> None:
         [sys.executable, "-c", WITHOUT_SCIKIT_LEARN], capture_output=True, text=True, check=False, cwd=root
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_collapsed_classifier_warns_whatever_the_set_and_no_other_does():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(120, 3))
+    labels = features[:, 0] + 0.5 * rng.normal(size=120) > 0
+    for spec in ("cvar:0.1", "tv:0.9", "chi2:5", "kl:3"):
+        with pytest.warns(UserWarning, match=rf"the fit is the constant.*{spec}.*smaller set"):
+            assert not RobustPreferenceClassifier(spec).fit(features, labels).coef_.round(6).any()
+    for spec in ("erm", "tv:0.1", "cvar:0.6"):  # warnings are errors here
+        assert RobustPreferenceClassifier(spec, penalty=10.0).fit(features, labels).score(features, labels) > 0.7
+    RobustPreferenceClassifier("erm").fit(np.ones((4, 1)), [0, 1, 0, 1])  # nothing to collapse from

@@ -123,7 +123,8 @@ def _metrics(pairs, margins, category):
     return {
         "pairs": len(rows),
         "clusters": len({pairs[n].question_id or n for n in rows}),
-        "accuracy": float(np.mean(margins[rows] > 0)),
+        "accuracy": float(np.mean(margins[rows] > 0)),  # drawn margins never tie
+        "ties": 0,
         "mean_loss": float(losses.mean()),
         "cvar_loss": float(losses[: max(1, len(rows) // 10)].mean()),
         "longer_wins": float(np.mean([length_baseline(pairs[n]) for n in rows])),

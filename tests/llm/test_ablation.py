@@ -79,14 +79,20 @@ def test_what_is_written_can_be_read_and_drawn(tmp_path):
     assert "[+" in printed or "[-" in printed
 
 
-def test_prompts_that_all_agree_show_no_interval(tmp_path):
+@pytest.mark.parametrize(
+    ("score", "limits"),
+    [(0.0, {"low": 0.0, "high": pytest.approx(0.434, abs=1e-3)}), (0.3, {"low": None, "high": None})],
+)
+def test_prompts_that_all_agree_get_wilsons_limits_or_none(tmp_path, score, limits):
     pipeline = finished(tmp_path)
     for stage in pipeline.stages():
         if stage.arm is not None:
-            np.savez(stage.folder / "scores.npz", **{"suite/gold": np.zeros((5, 2)), "suite/kl": np.zeros((5, 2))})
+            gold = {"suite/gold": np.full((5, 2), score), "suite/kl": np.zeros((5, 2))}
+            np.savez(stage.folder / "scores.npz", **gold)
     write_ablation(pipeline, ablation(pipeline))
     record = json.loads((tmp_path / "ablation.json").read_text())
-    assert record["arms"][1]["gold"] == {"mean": 0.0, "low": None, "high": None}
+    assert record["arms"][1]["gold"] == {"mean": score, **limits}
+    assert record["arms"][1]["difference"]["low"] is None
 
 
 def test_without_gold_nothing_is_compared_and_different_prompts_are_refused(tmp_path):

@@ -198,7 +198,7 @@ BAD_FILES = [
     ("a.jsonl", LINE + b'{"prompt": "p", "chosen": "a"}\n',
      "a.jsonl, line 2: no 'rejected' here, found prompt, chosen"),
     ("a.jsonl", LINE + b'{"prompt": 3, "chosen": "a", "rejected": "b"}',
-     "line 2: 'prompt' should be a list of messages, found int"),
+     "line 2: 'prompt' should be text or a list of messages, found the number 3"),
     ("a.jsonl", LINE.replace(b"{", b'{"margin": "wide", '), "line 1: 'margin' should be a number, found 'wide'"),
     ("a.jsonl", LINE.replace(b'"p"', b'[{"from": "me", "value": 1}]'),
      "line 1: a message of 'prompt' .* found from: str, value: int"),

@@ -22,11 +22,11 @@ from llm.evaluate import (
 from llm.intervals import accuracy_interval, mcnemar_p
 from llm.models import tiny_reward_model
 
-PROMPT = ({"role": "user", "content": "Add two and two."},)
 
-
-def pair(number, chosen="four", rejected="it is five", **fields):
-    return Pair(f"p{number}", PROMPT, chosen, rejected, **fields)
+def pair(number, chosen="four", rejected="it is five", *, asked=None, **fields):
+    """A pair with a prompt of its own, or with prompt number ``asked``."""
+    prompt = {"role": "user", "content": f"Add two and {number if asked is None else asked}."}
+    return Pair(f"p{number}", (prompt,), chosen, rejected, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +118,16 @@ def test_summary_by_hand():
     summary = summarise(data, margins)
     overall = summary["overall"]
     losses = np.log1p(np.exp(-margins))
-    assert (overall["pairs"], overall["ties"], overall["accuracy"]) == (4, 1, 0.5)
-    assert (overall["low"], overall["high"]) == accuracy_interval([1, 0, 0, 1])[1:]
+    assert (overall["pairs"], overall["ties"], overall["accuracy"]) == (4, 1, 2.5 / 4)
+    assert (overall["low"], overall["high"]) == accuracy_interval([1, 0, 0.5, 1])[1:]
     assert overall["mean_loss"] == pytest.approx(losses.mean())
     assert overall["cvar_loss"] == pytest.approx(losses.max())  # the worst tenth of four pairs is the worst one
     assert overall["longer_wins"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
     # Ranks of the margins 4 1 2 3, of the length differences 3 -2 0 2: 4 1 2 3.
     assert overall["length_correlation"] == pytest.approx(1.0)
-    assert summary["by_category"]["x"]["accuracy"] == pytest.approx(1 / 3)
+    assert summary["by_category"]["x"]["accuracy"] == pytest.approx(1.5 / 3)
     assert summary["worst_category"]["name"] == "x"
-    assert summary["macro_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+    assert summary["macro_accuracy"] == pytest.approx((1.5 / 3 + 1) / 2)
     assert set(summary["by_source"]) == {"s", "t"}
     assert summary["by_category"]["y"]["low"] is None
 

@@ -170,7 +170,7 @@ def test_mcnemar_is_corrected_chi_square_where_many_differ(only_a, only_b):
 
 def test_mcnemar_refuses_averages_over_seeds():
     with pytest.raises(ValueError, match="Use paired_p"):
-        mcnemar_p([0.5, 1.0], [0.0, 1.0])
+        mcnemar_p([1 / 3, 1.0], [0.0, 1.0])
 
 
 def test_mean_of_independent_intervals_covers():

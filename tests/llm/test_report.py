@@ -14,7 +14,6 @@ from llm.data import Pair, length_baseline
 from llm.intervals import accuracy_interval, holm, independent_mean, mcnemar_p, paired_difference
 from llm.report import Run, build_report, render_summary, write_report
 
-PROMPT = ({"role": "user", "content": "Which?"},)
 EVIL = "</p><script src='https://evil.example/x.js'></script><img src=x onerror=alert(1)>"
 
 
@@ -22,7 +21,7 @@ def suite(pairs, *, categories=("a", "b"), questions=None, prefix="p"):
     return [
         Pair(
             f"{prefix}{n}",
-            PROMPT,
+            ({"role": "user", "content": f"Which, in case {n}?"},),
             "yes" * (1 + n % 3),
             "no no",
             category=categories[n % len(categories)],
@@ -186,7 +185,7 @@ def test_seeds_that_only_one_arm_has_are_left_out_of_the_difference():
 
 
 def test_what_may_be_missing_may_be_missing(tmp_path):
-    unknown = [Pair(f"u{n}", PROMPT, "a", "bb") for n in range(5)]
+    unknown = [Pair(f"u{n}", one.prompt, "a", "bb") for n, one in enumerate(suite(5))]
     suites = {"none": [], "single": suite(1), "unknown": unknown, "partly": suite(30), "nowhere": suite(4)}
     history = [
         {"step": 1, "loss": float("nan")},

@@ -26,8 +26,8 @@ from llm.results import (
 RUN = {
     "model": "m", "regime": "all", "batch_size": 32, "learning_rate": 0.1, "train_pairs": 10, "label_noise": 0.0,
     "final": "last", "steps": 5, "seconds": 1.0, "version": "0.1", "revision": "a", "status": "done", "error": "",
-    "category": "", "pairs": 3, "clusters": 3, "accuracy": 0.5, "mean_loss": 0.6, "cvar_loss": 0.7, "longer_wins": 0.5,
-    "effective_sample_size": 3.0,
+    "category": "", "pairs": 3, "clusters": 3, "accuracy": 0.5, "ties": 0, "mean_loss": 0.6, "cvar_loss": 0.7,
+    "longer_wins": 0.5, "effective_sample_size": 3.0,
 }  # fmt: skip
 
 

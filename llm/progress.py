@@ -1,0 +1,44 @@
+"""How a run says where it stands: a bar on a terminal, lines in a log file, and what it leaves at its end."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .config import RewardConfig, RunConfig
+
+LINES = 20  # of a whole run, in a log file
+
+
+class Steps(tqdm):
+    """The steps of a run: a bar where a terminal redraws it, elsewhere a line after every twentieth of them."""
+
+    _told = -1
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
+        """Redraw the bar, or write the next line if it is due."""
+        if self.fp.isatty():
+            return super().display(msg, pos)
+        part = LINES if self.n == self.total else self.n * LINES // max(self.total or 1, 1)
+        if msg is None and part != self._told:
+            self._told = part
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+        return False
+
+    def close(self) -> None:
+        """End the bar; lines have ended already."""
+        if not self.disable and not self.fp.isatty():
+            self.display()
+            self.leave = False
+        super().close()
+
+
+def closing_lines(config: RunConfig, output: Path) -> str:
+    """Where the model of a finished run is, and what to do next."""
+    run, model = (shlex.quote(str(folder)) for folder in (output, output / "model"))
+    start = "none" if config.model == "tiny" else shlex.quote(config.model)
+    reference = "" if isinstance(config, RewardConfig) else f" --reference {start}"
+    return f"model: {model}\nnext: robust-rlhf evaluate {model} --suite FILE{reference}; robust-rlhf doctor {run}"
