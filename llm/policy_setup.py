@@ -21,7 +21,7 @@ _UNHEEDED = {
 def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     """Precision and trackers as the flags say; the trackers are not started."""
     trackers: Any = [name for name in arguments.report_to or [] if name != "none"]
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         cpu=arguments.use_cpu,
         log_with=trackers or None,
@@ -29,6 +29,9 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
         # Ranks may need different numbers of forward passes, and a broadcast in one of them would wait for the others.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    # Shared by a process, and off since a run that was interrupted within an accumulation: no update would be taken.
+    accelerator.gradient_state._set_sync_gradients(True)  # noqa: FBT003
+    return accelerator
 
 
 def start_trackers(accelerator: Accelerator, arguments: TrainingArguments) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 
 import pytest
+from accelerate.state import GradientState
 from datasets import Dataset
 from rich.console import Console
 from transformers import TrainingArguments
@@ -21,6 +22,7 @@ from llm.evaluate import render_table, summarise
 from llm.models import tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
+from llm.policy_setup import accelerator_for
 from llm.progress import LINES, Steps, closing_lines
 from llm.reward import RewardTrainer, train_reward
 from llm.sft import train_sft
@@ -154,6 +156,11 @@ def test_an_unfinished_run_is_no_model(tmp_path, data, capsys):
     said = sentence(capsys, main(["evaluate", str(tmp_path), "--suite", str(data / "train.jsonl")]))
     assert "no finished model" in said
     assert "--resume" in said
+
+
+def test_a_policy_is_updated_after_a_run_that_stopped_within_an_accumulation(tmp_path):
+    GradientState()._set_sync_gradients(False)  # noqa: FBT003
+    assert accelerator_for(TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")).sync_gradients
 
 
 # Answers that are no texts.
