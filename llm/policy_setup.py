@@ -34,7 +34,7 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     # Shared by a process, and off since a run that was interrupted within an accumulation: no update would be taken.
-    accelerator.gradient_state._set_sync_gradients(True)
+    accelerator.gradient_state._set_sync_gradients(True)  # noqa: FBT003
     return accelerator
 
 

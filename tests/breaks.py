@@ -218,10 +218,10 @@ BREAKS = [
         "llm/test_runs.py",
     ),
     Break(
-        "left-padding",
+        "padding-beyond-positions",
         "llm/encoding.py",
-        "return padding + row if self.left else row + padding",
-        "return row + padding",
+        "max(longest, min(rounded, self.max_length))",
+        "max(longest, rounded)",
         "llm/test_encoding.py llm/test_dpo.py",
     ),
     Break(

@@ -165,7 +165,7 @@ def test_headless_model_is_not_judged(folder, finished, tmp_path, capsys):
     model.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     status = main(["evaluate", str(tmp_path), "--suite", str(folder / "id_test.jsonl")])
-    assert "no reward head" in sentence(capsys, status)
+    assert "no whole reward head" in sentence(capsys, status)
 
 
 def test_data_commands(folder, tmp_path, capsys):

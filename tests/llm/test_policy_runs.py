@@ -145,7 +145,7 @@ def test_long_prompts_are_left_out_and_counted(place, tmp_path, capsys):
     ("wrong", "said"),
     [
         ({"reward_model": "nowhere"}, "cannot load a model from 'nowhere'"),
-        ({"reward_model": "start"}, "has no reward head"),
+        ({"reward_model": "start"}, "has no whole reward head"),
         ({"model": "rm"}, "cannot load a model"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps does nothing here"),
         ({"prompts_per_step": 400}, "a step needs 400 prompts"),

@@ -234,7 +234,7 @@ def test_a_run_learns_and_exports_its_iterate_of_least_loss(finished):
     assert all(example["margin"] is None for example in record["adversary"]["top"])
     card = (finished / "model" / "README.md").read_text()
     for said in (
-        "tags: [sft,",
+        "- sft\n",
         "# Imitating policy",
         "LoRA of rank 4, merged",
         "summed over tokens",
