@@ -100,7 +100,7 @@ def adapter_chain(name: str) -> list[str]:
     return chain
 
 
-def _lasting(name: str) -> str:
+def _lasting(name: str | None) -> str | None:
     """A folder by its whole path, for readers that start elsewhere; a hub name, or none, as it is."""
     return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
@@ -169,8 +169,9 @@ def _make_room(model: PreTrainedModel, brought: dict[str, torch.Size]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide that peft asks for an attribute which transformers has renamed."""
+    """Hide that peft asks for an attribute which transformers has renamed, and that it turns GPT-2's matrices itself."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 

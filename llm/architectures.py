@@ -65,7 +65,7 @@ def check_length(model: PreTrainedModel, max_length: int) -> None:
         raise ModelError(f"max_length is {max_length}, but this model reads at most {limit} tokens: lower it")
 
 
-def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokens(model: PreTrainedModel, tokenizer: Any) -> None:
     """Refuse a tokenizer whose special tokens, or those its chat template writes, lie beyond the model's embedding.
 
     Raises:
