@@ -63,7 +63,7 @@ PRODUCT = [Cell(name, form, kind, side) for name, kind in TRAININGS for form in 
 
 def draw(count, seed):
     """Pairs of one question each, with answers of very different lengths."""
-    chance, words = random.Random(seed), "red blue green amber dog cat bird".split()
+    chance, words = random.Random(seed), ["red", "blue", "green", "amber", "dog", "cat", "bird"]
     pairs = []
     for i in range(count):
         good, bad = (" ".join(chance.choices(words, k=chance.choice([1, 2, 3, 6]))) for _ in range(2))
@@ -137,7 +137,14 @@ def margins_in(folder):
 
 
 def evaluated(cell, folder, start, output, size):
-    judged = ["evaluate", str(folder / "run" / "model"), "--suite", str(folder / "suite.jsonl"), "--output", str(output)]
+    judged = [
+        "evaluate",
+        str(folder / "run" / "model"),
+        "--suite",
+        str(folder / "suite.jsonl"),
+        "--output",
+        str(output),
+    ]
     against = {"reward": [], "dpo": ["--reference", str(start), "--beta", str(BETA)]}.get(
         cell.kind, ["--reference", "none"]
     )
