@@ -142,8 +142,9 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
         brought = {_plain(key): value.shape for key, value in peft.utils.load_peft_weights(folder, "cpu").items()}
         _make_room(model, brought)
         with _quiet():
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)  # it would go on without them
             adapted: Any = peft.PeftModel.from_pretrained(model, folder)
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
     if not hasattr(adapted, "merge_and_unload"):
@@ -169,7 +170,7 @@ def _make_room(model: PreTrainedModel, brought: dict[str, torch.Size]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide that peft asks for an attribute which transformers has renamed, and that it turns GPT-2's matrices itself."""
+    """Hide that peft asks for an attribute which transformers has renamed, and what it does about GPT-2's layers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -89,7 +89,12 @@ ROBERTA = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "cls_t
 GEMMA = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
 _BERTS = (BERT, ("[CLS]", "[SEP]"), "[CLS] $A [SEP]")
 _DEBERTA = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
-_MODERN = {"global_attn_every_n_layers": 1, "bos_token_id": None, "eos_token_id": None, "initializer_cutoff_factor": 9.0}
+_MODERN = {
+    "global_attn_every_n_layers": 1,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "initializer_cutoff_factor": 9.0,
+}
 ENCODERS = {
     "bert": Shape(*_BERTS, _encoder(tf.BertConfig)),
     "roberta": Shape(ROBERTA, ("<s>", "</s>"), "<s> $A </s>", _encoder(tf.RobertaConfig, "bos", "eos")),
