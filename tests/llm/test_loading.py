@@ -24,7 +24,11 @@ from llm.scoring import likelihood_margins, score_pairs
 from llm.usage import licence_of
 from robust_rlhf import main
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Model .* `tie_word_embeddings=True`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +226,18 @@ def test_an_adapter_for_itself_is_no_endless_search(adapters, tmp_path):
     itself = tmp_path / "itself"
     with pytest.raises(ModelError, match="for itself"):
         load_policy(str(copied(adapters["sft"], itself, base_model_name_or_path=str(itself))))
+
+
+@pytest.mark.parametrize(("name", "target"), [("llama", "embed_tokens"), ("llama", "lm_head"), ("gpt2", "wte")])
+def test_half_of_a_tied_weight_gets_no_adapter(start, tmp_path, capsys, name, target):
+    assert train("sft", tmp_path / "run", start(name), "--lora_rank", "2", "--lora_targets", target) == 2
+    assert f"lora_targets {target} does not fit this model" in capsys.readouterr().err
+    model = tf.AutoModelForCausalLM.from_pretrained(start(name))
+    peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=[target])).save_pretrained(
+        tmp_path / "adapter"
+    )
+    with pytest.raises(ModelError, match="share one weight"):
+        load_policy(str(tmp_path / "adapter"))
 
 
 # Configurations, positions, heads

@@ -78,7 +78,8 @@ TRAIN, SUITE = draw(8, 0), draw(24, 1)
 def flags(cell, folder, start, judge):
     told = {
         "config": f"{cell.kind}-tiny", "model": start, "train_file": folder / "train.jsonl",
-        "output_dir": folder / "run", "max_length": LENGTH, "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 0.02,
+        "output_dir": folder / "run", "max_length": LENGTH, "max_steps": 2,
+        "per_device_train_batch_size": 8, "learning_rate": 0.02,
         "per_device_eval_batch_size": 5, "plain_share": 0, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True,
     }  # fmt: skip
     if cell.form != "full":
