@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
-from .architectures import head_modules
+from .architectures import head_modules, tied_embeddings
 from .config import ConfigError, RunConfig
 from .fetching import ModelError, model_of
 
@@ -53,7 +53,7 @@ def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.
         modules_to_save=head_modules(model, getattr(model, _DRAWN, ())) if task == "SEQ_CLS" else None,
     )
     try:
-        with _quiet():
+        with _quiet(), _untouched_ties(model):
             adapted = peft.get_peft_model(model, settings)
         settings.base_model_name_or_path = _lasting(model.name_or_path)
         return _lifted(adapted)
@@ -141,9 +141,10 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
     try:
         brought = {_plain(key): value.shape for key, value in peft.utils.load_peft_weights(folder, "cpu").items()}
         _make_room(model, brought)
-        with _quiet():
+        with _quiet(), _untouched_ties(model):
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)  # it would go on without them
             adapted: Any = peft.PeftModel.from_pretrained(model, folder)
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
     if not hasattr(adapted, "merge_and_unload"):
@@ -169,11 +170,28 @@ def _make_room(model: PreTrainedModel, brought: dict[str, torch.Size]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide that peft asks for an attribute which transformers has renamed, and that it turns GPT-2's matrices itself."""
+    """Hide that peft asks for an attribute which transformers has renamed, and what it does about GPT-2's layers."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
+        for said in ("fan_in_fan_out is set to False", "Model (has|with) `tie_word_embeddings=True`"):
+            warnings.filterwarnings("ignore", said, UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
+
+
+@contextmanager
+def _untouched_ties(model: PreTrainedModel) -> Iterator[None]:
+    """Refuse an adapter on one of two layers that share a weight: merged into it, it would change the other as well.
+
+    Raises:
+        ValueError: When the adapter is on.
+    """
+    shared = tied_embeddings(model)
+    yield
+    now = (model.get_input_embeddings(), model.get_output_embeddings())
+    if shared and any(hasattr(part, "base_layer") for part in now):
+        raise ValueError(
+            "input and output embedding share one weight, so that no adapter of either can be merged: leave both out"
+        )
 
 
 def _peft() -> Any:

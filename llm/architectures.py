@@ -86,6 +86,12 @@ def check_tokens(model: PreTrainedModel, tokenizer: Any) -> None:
             )
 
 
+def tied_embeddings(model: PreTrainedModel) -> bool:
+    """Whether a policy reads and writes tokens by the same weight."""
+    reads, writes = model.get_input_embeddings(), model.get_output_embeddings()
+    return writes is not None and reads.weight is writes.weight
+
+
 def head_modules(model: PreTrainedModel, drawn: Iterable[str] = ()) -> list[str]:
     """Names of the modules that are trained whole beside an adapter, and stored with it.
 

@@ -77,8 +77,9 @@ TRAIN, SUITE = draw(8, 0), draw(24, 1)
 
 def flags(cell, folder, start, judge):
     told = {
-        "config": f"{cell.kind}-tiny", "model": start, "train_file": folder / "train.jsonl", "output_dir": folder / "run",
-        "max_length": LENGTH, "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 0.02,
+        "config": f"{cell.kind}-tiny", "model": start, "train_file": folder / "train.jsonl",
+        "output_dir": folder / "run", "max_length": LENGTH, "max_steps": 2,
+        "per_device_train_batch_size": 8, "learning_rate": 0.02,
         "per_device_eval_batch_size": 5, "plain_share": 0, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True,
     }  # fmt: skip
     if cell.form != "full":
@@ -157,26 +158,31 @@ def plainly(cell, folder, start):
     place, judging = folder / "run" / "model", cell.kind == "reward"
     kind = tf.AutoModelForSequenceClassification if judging else tf.AutoModelForCausalLM
     more = {"num_labels": 1} if judging else {}
-    tokenizer, reference = tf.AutoTokenizer.from_pretrained(place), kind.from_pretrained(start, **more).eval()
+    tokenizer, begun = tf.AutoTokenizer.from_pretrained(place), kind.from_pretrained(start, **more).eval()
     if cell.form == "alone":
         model = peft.PeftModel.from_pretrained(kind.from_pretrained(start, **more), place).eval()
     else:
         model = kind.from_pretrained(place).eval()
         assert not (place / "adapter_config.json").exists()
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id  # a base alone may know of none
-    sides = []
-    for answers in ((pair.chosen for pair in SUITE), (pair.rejected for pair in SUITE)):
-        values = []
-        for pair, answer in zip(SUITE, answers, strict=True):
-            question = pair.prompt[-1]["content"]
-            ids = shapes.own_tokens(tokenizer, shapes.whole_text(cell.shape, question, answer))
-            first = len(shapes.own_tokens(tokenizer, shapes.prompt_text(cell.shape, question)))
-            value = shapes.reward(model, ids) if judging else shapes.answer_logp(model, ids, first)
-            if cell.kind == "dpo":
-                value = BETA * (value - shapes.answer_logp(reference, ids, first))
-            values.append(value if len(ids) <= LENGTH else np.nan)
-        sides.append(np.array(values))
-    return sides[0] - sides[1]
+    margins = values(cell, model, tokenizer, "chosen") - values(cell, model, tokenizer, "rejected")
+    if judging:
+        return margins
+    before = values(cell, begun, tokenizer, "chosen") - values(cell, begun, tokenizer, "rejected")
+    assert np.nanmax(np.abs(margins - before)) > 0.1  # there was something to save
+    return BETA * (margins - before) if cell.kind == "dpo" else margins
+
+
+def values(cell, model, tokenizer, side):
+    """Rewards or log-probabilities of one answer to every question."""
+    found = []
+    for pair in SUITE:
+        question = pair.prompt[-1]["content"]
+        ids = shapes.own_tokens(tokenizer, shapes.whole_text(cell.shape, question, getattr(pair, side)))
+        first = len(shapes.own_tokens(tokenizer, shapes.prompt_text(cell.shape, question)))
+        value = shapes.reward(model, ids) if cell.kind == "reward" else shapes.answer_logp(model, ids, first)
+        found.append(value if len(ids) <= LENGTH else np.nan)
+    return np.array(found)
 
 
 def check(cell, size, finished, tmp_path):
