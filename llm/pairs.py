@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from .data import Pair
+from .equal_losses import Accuracy
 from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
 
@@ -34,6 +36,11 @@ class PairTrainer(RobustTrainer):
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
         return type(self.pair_loss) is Sigmoid
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """How far apart the losses of two equal pairs may be computed."""
+        return replace(super().accuracy, logistic=self.logistic)
 
     def held_out_metrics(self, pairs: Sequence[Pair]) -> Metrics:
         """The ``compute_metrics`` of an evaluation on these pairs."""

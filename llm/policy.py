@@ -18,6 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from .acting import verdict_of
 from .actor_critic import ActorCritic, Reference
 from .adapters import merged, with_adapter
 from .answers import encode_prompts
@@ -81,6 +82,8 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     check_weights(trainer.core.policy, trainer.step)
     policy: Any = trainer.core.policy
     record = json_ready(_record(config, trainer, data, forced))
+    if record["inaction"] and arguments.process_index == 0:
+        _log.warning("%s", record["inaction"])
     model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
     on_main_process(lambda: _export(output, model, tokenizer, record))
     return TrainedPolicy(model, tokenizer, trainer.history, record)
@@ -265,6 +268,7 @@ def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], 
         "history": trainer.history,
         "adversary": {name: _multipliers(trainer, column) for name, column in trainer.columns.items()},
         "forced": forced,
+        **verdict_of(config.ambiguity, trainer.ledger),
     }
 
 

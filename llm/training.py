@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -19,6 +21,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from .acting import check_reached, verdict_of
 from .adapters import merged, with_adapter
 from .averaging import IterateAverage
 from .card import environment, model_card
@@ -49,6 +52,7 @@ from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 
 Config = TypeVar("Config", bound=TrainConfig)
+_log = logging.getLogger(__name__)
 
 
 class PublishError(RuntimeError):
@@ -100,6 +104,7 @@ class Trained:
     steps: int
     seconds: float
     forced: list[str]
+    verdict: dict[str, Any]
 
 
 def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
@@ -146,6 +151,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         steps=trainer.state.global_step,
         seconds=clock.seconds(),
         forced=forced,
+        verdict=verdict_of(config.ambiguity, trainer.ledger),
     )
     on_main_process(lambda: save_run(output, task, arguments, result))
     if whole is not None:
@@ -192,9 +198,11 @@ def build_trainer(
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
         passes=config.passes,
+        last_window=config.last_window,
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
+    check_reached(trainer.ambiguity, trainer.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
@@ -204,6 +212,15 @@ def build_trainer(
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
     return trainer, encoded
+
+
+def steps_of(trainer: PairTrainer) -> tuple[int, int]:
+    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
+    arguments, examples = trainer.args, trainer.epoch_examples
+    together = arguments.per_device_train_batch_size * arguments.world_size
+    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
+    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
+    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
 
 
 def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
@@ -237,7 +254,10 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         "history": result.history,
         "adversary": result.adversary,
         "forced": result.forced,
+        **result.verdict,
     }
+    if result.verdict["inaction"]:
+        _log.warning("%s", result.verdict["inaction"])
 
     def fill(folder: Path) -> None:
         result.model.save_pretrained(folder)
