@@ -47,6 +47,7 @@ class RunRecord:
         truncation: What did not fit into ``max_length``; empty for an unfinished run.
         suites: Suite records of ``metrics.json``; empty where the run was not judged.
         ledger: Weights and last losses of every training example, at the last checkpoint.
+        inaction: The verdict of a finished run whose adversary did not act; None where it did, or nothing is known.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class RunRecord:
     truncation: Mapping[str, Any] = field(default_factory=dict)
     suites: Mapping[str, Any] = field(default_factory=dict)
     ledger: AdversaryLedger | None = None
+    inaction: str | None = None
 
     def column(self, name: str, *, full_strength: bool = False) -> Values:
         """One entry of every training row, nan where it is missing; with ``full_strength`` of the full set only."""
@@ -129,6 +131,7 @@ def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
         truncation=run.get("data", {}).get("truncation", {}),
         suites=_json(metrics).get("suites", {}) if metrics.exists() else {},
         ledger=_ledger(_newest(folder)),
+        inaction=run.get("inaction"),
     )
 
 
