@@ -175,7 +175,7 @@ def render(record: dict[str, Any]) -> str:
         "Relative error of the gradient of one step; limits: fp32 1e-6, bf16 autocast 5e-3, a miss in bold.",
         "",
         *_table(["precision", "trained", "checkpointing", *launchers], _matrix(errors)),
-        "Beyond one step of equal ranks, fp32:",
+        "Beyond one step of equal ranks, fp32, with `last_window keep`:",
         "",
         *_table(["what", *launchers], _beyond(errors)),
         "FSDP2 with `bf16=True` computes with weights and activations in bfloat16; relative error of the gradient:",

@@ -355,6 +355,7 @@ def trained(cell: Cell, begin: Start, folder: str, ranks: int) -> Recorder:
         ambiguity=parse_ambiguity(cell.ambiguity),
         columns={"category": CATEGORIES},
         callbacks=[recorder],
+        last_window="keep",  # a ragged one is what some cells are about
     )
     recorder.trainer = trainer
     trainer.train()

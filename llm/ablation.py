@@ -21,6 +21,7 @@ from rich.table import Table
 from .best_of_run import Drawn
 from .checkpoints import write_json
 from .intervals import Interval, mean_interval
+from .likeness import record_of
 from .overoptimisation import Curve, fit, training_curve
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
@@ -125,7 +126,7 @@ def gold_curves(pipeline: Pipeline) -> tuple[list[Curve], list[str]]:
 def write_ablation(
     pipeline: Pipeline, rows: Sequence[Row], *, sampled: Sequence[BestOfRow] = (), curves: Sequence[Curve] = ()
 ) -> list[str]:
-    """Write ``ablation.json`` and, where there is a curve, ``overoptimisation.png``; returns lines about the curves.
+    """Write ``ablation.json`` and, where there is a curve, ``overoptimisation.png``; returns lines on runs and curves.
 
     Args:
         pipeline: Where to, and the histories of its policies.
@@ -135,8 +136,10 @@ def write_ablation(
     """
     folder, (trained, missing) = Path(pipeline.output_dir), gold_curves(pipeline)
     fits, best_fits = ({curve.name: str(fit(curve)) for curve in group} for group in (trained, curves))
+    idle = _inactions(pipeline)
     record = {
         "arms": [_record(row) for row in rows],
+        "did_not_act": idle,
         "best_of": [_record(row) for row in sampled],
         "gold_while_training": fits,
         "gold_of_best_of": best_fits,
@@ -146,7 +149,14 @@ def write_ablation(
     if trained or curves:
         write_overoptimisation([*trained, *curves], folder / "overoptimisation.png")
     told = [*(f"{name}: {said}" for name, said in fits.items()), *missing]
-    return [f"gold while training, {line}" for line in told] + [f"gold of {n}: {said}" for n, said in best_fits.items()]
+    curves_told = [f"gold of {name}: {said}" for name, said in best_fits.items()]
+    return [*idle, *(f"gold while training, {line}" for line in told), *curves_told]
+
+
+def _inactions(pipeline: Pipeline) -> list[str]:
+    """The stages whose adversary did not act: robust in name, plain in what they trained on."""
+    records = {stage.name: record_of(stage.folder) for stage in pipeline.stages()}
+    return [f"{name}: {record['inaction']}" for name, record in records.items() if record and record.get("inaction")]
 
 
 def render_ablation(rows: Sequence[Row], sampled: Sequence[BestOfRow] = ()) -> Table:

@@ -8,7 +8,7 @@ accuracy per seed; a handful of seeds allows no honest interval for that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .counting import credit, questions
 from .data import Pair, length_baseline
 from .evaluate import rows_by, summarise_rows, worst_category
 from .intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
+from .likeness import differences
 from .scoring import checked_margins
 
 Array = NDArray[np.float64]
@@ -36,6 +37,7 @@ class Run:
         margins: Suite name -> margins, shape (pairs of the suite,).
         seconds: Training time.
         steps: Optimiser steps.
+        record: What ``run.json`` holds; {} where it is not at hand.
     """
 
     ambiguity: str
@@ -45,6 +47,7 @@ class Run:
     margins: dict[str, np.ndarray]
     seconds: float
     steps: int
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 class Arms:
@@ -61,6 +64,18 @@ class Arms:
             seeds[run.seed] = run
         self.names = list(self.runs)
         self.baseline = "erm" if "erm" in self.runs else self.names[0]
+
+    def unlike(self) -> list[str]:
+        """Whose adversary did not act, and what arms differ in from the baseline beside the set, seed by seed."""
+        said: dict[str, None] = {}
+        for name, seeds in self.runs.items():
+            for seed, run in seeds.items():
+                if found := run.record.get("inaction"):
+                    said[f"{name}, seed {seed}: {found}."] = None
+                like = self.runs[self.baseline].get(seed)
+                if like and like.record and run.record and (apart := differences(run.record, like.record)):
+                    said[f"{name} and {self.baseline} also differ in: {', '.join(apart)}."] = None
+        return list(said)
 
     def compared(self) -> list[str]:
         """The arms that are compared with the baseline."""

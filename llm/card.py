@@ -72,12 +72,12 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         f"# {record['kind']}",
         "",
         kind.text,
-        "against the worst reweighting of each effective batch.",
+        _objective(record),
         "",
         "| | |",
         "|---|---|",
-        f"| ambiguity set | `{config['ambiguity']}` (plain for {config['plain_share']:g} of the steps, "
-        f"ramp over {config['ramp_share']:g}) |",
+        f"| ambiguity set | {_set(config)} |",
+        *([f"| **weights** | {record['inaction']} |"] if record.get("inaction") else []),
         f"| starting model | {base_name(config['model'])} |",
         f"| training data | {train['file']}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
         f"{train['pairs']} pairs |",
@@ -102,6 +102,21 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
     return "\n".join(lines)
 
 
+def _objective(record: dict[str, Any]) -> str:
+    if record["config"]["ambiguity"] == "erm":
+        return "by plain training: every example counts alike."
+    if record.get("inaction"):
+        return f"by what came out as plain training: **{record['inaction']}**."
+    return "against the worst reweighting of each effective batch."
+
+
+def _set(config: dict[str, Any]) -> str:
+    if config["ambiguity"] == "erm":
+        return "`erm` (none)"
+    plain, ramp = config["plain_share"], config["ramp_share"]
+    return f"`{config['ambiguity']}` (plain for {plain:g} of the steps, ramp over {ramp:g})"
+
+
 def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None) -> str:
     """Markdown for ``README.md`` beside a policy trained on its own answers.
 
@@ -113,6 +128,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
     robust = "no adversary" if config["ambiguity"] == "erm" else f"`{config['ambiguity']}`, version {config['version']}"
     rows = {
         "adversary over prompts": robust,
+        **({"**weights**": record["inaction"]} if record.get("inaction") else {}),
         "starting model": base_name(config["model"]),
         "reward": base_name(config["reward_model"]),
         "prompts": f"{train['file']}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
@@ -163,6 +179,8 @@ def _special(record: dict[str, Any]) -> list[str]:
     if "beta" in config:
         reference = base_name(config["reference_model"] or config["model"])
         rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
+    if config.get("last_window") == "keep" and config["ambiguity"] != "erm":
+        rows.append("| last window of an epoch | kept: smaller than the effective batch, as large a step |")
     if config.get("passes") == "carried" and config["ambiguity"] != "erm":
         rows.append("| weights | **approximate**: each micro-batch weighed among the latest losses (passes=carried) |")
     if config["lora_rank"]:

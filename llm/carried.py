@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .equal_losses import Accuracy
 from .reweighting import Reweighting, reweighted
 
 
@@ -41,17 +42,20 @@ class CarriedLosses:
         self.size = size
         self.losses, self.index, self.weights = torch.zeros(0), torch.zeros(0, dtype=torch.long), torch.zeros(0)
 
-    def multipliers(self, rule: Reweighting, losses: Tensor, index: Tensor) -> Tensor:
+    def multipliers(
+        self, rule: Reweighting, losses: Tensor, index: Tensor, *, accuracy: Accuracy | None = None
+    ) -> Tensor:
         """Take in the losses of a micro-batch; what its examples weigh against plain training, shape ``(k,)``.
 
         Args:
             rule: A set or a stateless rule over the whole training set, at the strength of the moment.
             losses: Of all ranks, without gradient, shape ``(k,)``.
             index: Positions of their examples, shape ``(k,)``.
+            accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
         self.losses = torch.cat([self.losses.to(losses), losses])[-self.size :]
         self.index = torch.cat([self.index.to(index), index])[-self.size :]
-        self.weights = reweighted(rule.take(self.index.cpu().numpy()), self.losses)
+        self.weights = reweighted(rule.take(self.index.cpu().numpy()), self.losses, accuracy=accuracy)
         return len(self.losses) * self.weights[-len(losses) :]
 
     def save(self, folder: Path) -> None:

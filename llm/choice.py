@@ -54,7 +54,7 @@ class PassChoice:
         sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self.alone = trainer.accelerator.num_processes == 1 and not sharded
         check_passes(passes, trainer.ambiguity, micro_batches=self.micro_batches, alone=self.alone)
-        self.effective_batch = arguments.train_batch_size * self.micro_batches * trainer.accelerator.num_processes
+        self.effective_batch = trainer.effective_batch
         self.carried = CarriedLosses(self.effective_batch)
         if passes == "carried":
             trainer.resumable.append(self.carried)

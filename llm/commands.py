@@ -51,7 +51,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    logging.getLogger("llm.choice").setLevel(logging.INFO)  # how the weights are had is for everyone to see
+    for told in ("llm.choice", "llm.windows"):  # how the weights are had, and of what: for everyone to see
+        logging.getLogger(told).setLevel(logging.INFO)
 
 
 def parser_of(name: str, description: str) -> argparse.ArgumentParser:

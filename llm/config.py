@@ -9,6 +9,7 @@ from .losses import parse_pair_loss
 from .passes import Passes
 from .reweighting import parse_reweighting
 from .schedule import RadiusSchedule
+from .windows import LastWindow
 
 
 class ConfigError(ValueError):
@@ -129,6 +130,13 @@ class TrainConfig(RunConfig):
             "memory allows; carried: one pass with approximate weights"
         },
     )
+    last_window: LastWindow = field(
+        default="drop",
+        metadata={
+            "help": "under a set: what is left over at the end of an epoch and fills no effective batch; keep takes a "
+            "full-size step of the worst case of these alone"
+        },
+    )
     adapt_radius: bool = field(
         default=False,
         metadata={"help": "raise the radius while the loss of the worst held-out category falls, back off otherwise"},
@@ -145,7 +153,7 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         self.check_shares("validation_share", "average_after")
         self.check_least(max_pairs=1, eval_pairs=1, patience=1)
-        self.check_choices(passes=Passes, final=Iterate)
+        self.check_choices(passes=Passes, final=Iterate, last_window=LastWindow)
         self._check_held_out()
 
     def _check_held_out(self) -> None:

@@ -159,6 +159,7 @@ def _read_run(folder: Path) -> Run:
         margins=margins,
         seconds=record["seconds"],
         steps=record["steps"],
+        record=record,
     )
 
 

@@ -13,6 +13,7 @@ from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_
 from .policy_checks import over_optimised
 from .run_record import KINDS, RunRecord
 from .weight_checks import (
+    did_not_act,
     likely_mislabelled,
     mostly_ignored,
     never_at_full_strength,
@@ -30,6 +31,7 @@ CHECKS = (
     Check("share of ignored examples", mostly_ignored),
     Check("weight by source", one_source),
     Check("weight on likely mislabelled pairs", likely_mislabelled),
+    Check("whether the adversary acted", did_not_act),
     Check("schedule of the radius", never_at_full_strength),
     Check("worst held-out category", held_out_rises),
     Check("cut answers", answers_cut),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .checkpoints import write_folder
 from .config import DPOConfig
 from .data import Pair
 from .encoding import EncodedPairs
+from .equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .logprobs import answer_logps
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
 from .models import check_vocabulary, load_policy, tiny_policy
@@ -60,6 +62,19 @@ class DPOTrainer(PairTrainer):
             raise ValueError("a second reference model is not sharded here: use reference=precomputed or adapter")
         if reference is not None:
             self.reference = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """Losses are known as well as the log-ratios of the longest answers, which are differences of long sums."""
+        data: Any = self.train_dataset
+        tokens = max(end - first for item in data for first, end in (item["chosen_span"], item["rejected_span"]))
+        return dpo_accuracy(
+            super().accuracy,
+            self.pair_loss,
+            beta=self.beta,
+            precision=precision_of(self.args, self.model),
+            tokens=tokens,
+        )
 
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the implicit rewards, shape ``(n,)``."""
@@ -108,6 +123,24 @@ class DPOTrainer(PairTrainer):
             chosen, rejected = squares.chunk(2)
             losses = losses + penalty * (chosen + rejected + 1e-20).sqrt()
         return losses if training else losses.detach()
+
+
+def dpo_accuracy(
+    single: Accuracy, pair_loss: Callable[[Tensor], Tensor], *, beta: float, precision: torch.dtype, tokens: int
+) -> Accuracy:
+    """How far apart two computations of the same DPO loss may end, by the slope of the loss at a margin of 0.
+
+    Args:
+        single: Of a loss that is no difference of sums.
+        pair_loss: From margins to losses.
+        beta: Strength of the KL regularisation.
+        precision: Of the forward passes.
+        tokens: Of the longest answer.
+    """
+    margin = torch.zeros(1, requires_grad=True)
+    (slope,) = torch.autograd.grad(pair_loss(margin).sum(), margin)
+    spread = beta * log_ratio_rounding(precision, tokens=tokens) * (1.0 if single.logistic else float(slope.abs()))
+    return replace(single, absolute=max(single.absolute, spread))
 
 
 class DPOTask(Task[DPOConfig]):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dro_core import effective_sample_size, largest_multiplier
 
+from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
 from .reweighting import Reweighting, reweighted
 
@@ -38,18 +39,19 @@ class EffectiveBatch:
     mine: slice
     padded: bool
 
-    def weights(self, ambiguity: Reweighting | None, strength: float) -> Tensor:
+    def weights(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> Tensor:
         """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; equal ones at strength 0 or without a set.
 
         Args:
             ambiguity: A set or rule over the whole training set; the places of these examples are taken from it.
             strength: Share of the set's strength, in [0, 1].
+            accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
         equal = self.present / self.present.sum()
         if ambiguity is None or strength == 0.0:
             return equal
         chosen = ambiguity.with_strength(strength).take(self.index.cpu().numpy())
-        return reweighted(chosen, self.losses, reference=equal if self.padded else None)
+        return reweighted(chosen, self.losses, reference=equal if self.padded else None, accuracy=accuracy)
 
     def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
         """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
@@ -101,7 +103,7 @@ class AdversaryAccount:
         """Book one effective batch and its ``weights`` of shape ``(n,)``."""
         losses, index, weights = batch.without_padding(weights)
         multipliers = weights * len(weights)
-        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), losses.float().cpu().numpy())
+        self._record(index, multipliers, losses, strength=strength)
         self._look(losses, weights, step=step, strength=strength)
 
     def book_carried(
@@ -109,8 +111,13 @@ class AdversaryAccount:
     ) -> None:
         """Book a micro-batch of all ranks with its ``multipliers``, and the ``losses`` and ``weights`` carried then."""
         seen, index = batch.without_padding()
-        self.ledger.record(index.cpu().numpy(), multipliers.cpu().numpy(), seen.float().cpu().numpy())
+        self._record(index, multipliers, seen, strength=strength)
         self._look(losses, weights, step=step, strength=strength)
+
+    def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
+        given = multipliers.cpu().numpy()
+        answered = given if strength > 0 else None
+        self.ledger.record(index.cpu().numpy(), given, losses.float().cpu().numpy(), answered=answered)
 
     def _look(self, losses: Tensor, weights: Tensor, *, step: int, strength: float) -> None:
         self._looks[step].append(

@@ -26,6 +26,7 @@ from torch import Tensor
 from dro_core import effective_sample_size
 
 from .advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from .equal_losses import Accuracy
 from .policy_config import PolicyConfig
 from .prompt_weights import Version, held_out_value, prompt_multipliers, scale_losses, scale_rewards, split_multipliers
 from .reweighting import Reweighting
@@ -133,10 +134,11 @@ class Objective:
 
     Args:
         config: Estimator, KL, version and the rest.
+        accuracy: Of the values of the prompts: what is closer is equal; None takes them as exact.
     """
 
-    def __init__(self, config: PolicyConfig) -> None:
-        self.config = config
+    def __init__(self, config: PolicyConfig, *, accuracy: Accuracy | None = None) -> None:
+        self.config, self.accuracy = config, accuracy
         self.divisor = float(config.max_new_tokens)  # the same for all answers, whatever was drawn
         self.kl_in_loss = config.kl_in == "loss" and config.kl_coefficient > 0
         self.kl_inside = config.adversary_sees == "return"
@@ -156,7 +158,7 @@ class Objective:
         scores = experience.scores - config.missing_end_penalty * (~experience.ended)
         returns = scores - config.kl_coefficient * experience.kl if self.kl_inside else scores
         weigh = split_multipliers if config.adversary_estimate == "split" else prompt_multipliers
-        multipliers = weigh(returns.reshape(shape), rule, rows=rows)
+        multipliers = weigh(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy)
         in_reward = config.kl_coefficient if config.kl_in == "reward" else 0.0
         inside, later = (in_reward, 0.0) if self.kl_inside else (0.0, in_reward)
         tokens = (experience.logps, experience.reference, mask)
@@ -180,7 +182,7 @@ class Objective:
             weighted.factors.flatten(),
             multipliers.flatten(),
             returns,
-            held_out_value(returns.reshape(shape), rule, rows=rows),
+            held_out_value(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy),
         )
 
     def losses(

@@ -17,7 +17,7 @@ class NonFiniteLoss(FloatingPointError):
 
 
 def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, two_passes: bool) -> None:
-    """Refuse setups whose gradients would silently be others, and dropout that two passes would disagree on.
+    """Refuse setups whose gradients would silently be others, and noise that two passes would disagree on.
 
     Raises:
         ValueError: One sentence with the remedy.
@@ -32,6 +32,12 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
             f"dropout is active ({live[0]}, {len(live)} places) and the weights would be solved for another "
             "dropout mask than the one trained on; set disable_dropout, gradient_accumulation_steps to 1, or (in one "
             "process) passes to held"
+        )
+    if two_passes and arguments.neftune_noise_alpha:
+        raise ValueError(
+            f"neftune_noise_alpha {arguments.neftune_noise_alpha:g} adds noise to the embeddings at every look, and "
+            "the weights would be solved for another noise than the one trained on; leave it out, or set "
+            "gradient_accumulation_steps to 1 or (in one process) passes to held"
         )
     if accelerator.num_processes > 1 and not arguments.dataloader_drop_last:
         raise ValueError(

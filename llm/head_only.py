@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from dro_core import AmbiguitySet, worst_case
 
+from .acting import bound, check_reached
 from .config import ConfigError
 from .counting import credit
+from .equal_losses import Accuracy, rounding_of, sharing_equals
 from .ledger import AdversaryLedger
 from .reweighting import Reweighting, reweighted
 from .schedule import AdaptiveStrength, RadiusSchedule
@@ -27,6 +29,7 @@ from .schedule import AdaptiveStrength, RadiusSchedule
 Array = NDArray[np.float64]
 Optimizer = Literal["adam", "sgd"]
 RateSchedule = Literal["constant", "linear", "cosine"]
+_ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,17 @@ def train_head(
         adaptive: Let the loss of the worst validation category move the strength, as ``--adapt_radius`` does.
 
     Raises:
-        ValueError: Fewer pairs than the batch size, or a rule that does not fit the data.
+        ValueError: Fewer pairs than the batch size, a rule that does not fit the data, or an adversary that cannot act.
         ArithmeticError: The weights ceased to be finite.
     """
     start = time.perf_counter()
     n, width = data.differences.shape
     if batch_size > n:
         raise ValueError(f"batch_size {batch_size} is more than the {n} training pairs of this run: lower it")
-    rule = None if rule is None else rule.bind(data.columns)
+    rule = bound(rule, data.columns, batch=batch_size, remedy="raise batch_size")
     total = max(round(epochs * (n // batch_size)), 1)
     schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
+    check_reached(rule, schedule, total)
     strength = AdaptiveStrength() if adaptive else None
     weights = training.init_scale * np.random.default_rng([seed, 4]).standard_normal(width)
     optimizer = _Adam(width) if training.optimizer == "adam" else _SGD()
@@ -142,7 +146,8 @@ def train_head(
         weights *= 1 - rate * training.weight_decay
         # sigmoid(-margin) = 1 - exp(-loss) is minus the derivative of the loss in the margin.
         optimizer.step(weights, (q * np.expm1(-losses)) @ differences, rate)
-        ledger.record(batch, batch_size * q, losses)
+        asked = rule is not None and level > 0
+        ledger.record(batch, batch_size * q, losses, answered=batch_size * q if asked else None)
         sizes[step] = 1 / (q @ q)
         watch.look(step, weights, strength)
     if not np.isfinite(weights).all():
@@ -164,8 +169,9 @@ def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int
         return np.full(len(losses), 1 / len(losses))
     chosen = (rule if strength == 1.0 else rule.with_strength(strength)).take(batch)
     if isinstance(chosen, AmbiguitySet):
-        return worst_case(losses, chosen).weights
-    return reweighted(chosen, torch.from_numpy(losses)).numpy()
+        shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
+        return worst_case(shared, chosen).weights
+    return reweighted(chosen, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()
 
 
 class _Optimizer(Protocol):

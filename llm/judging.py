@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import check_length, reading_length
 from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
+from .likeness import record_of, remarks
 from .models import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
 from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
 from .selection import load_suites
@@ -46,6 +47,8 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
         both = judged[0]["margins"], judged[1]["margins"]
         comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
         console.print(render_comparison(comparisons, names=(options.model, options.against)))
+    for line in remarks(names, [record_of(name) for name in names]):
+        console.print(line, markup=False, soft_wrap=True)
     if options.output:
         write_metrics(judged[0], suites, options.output, comparisons=comparisons)
 

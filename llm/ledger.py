@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .data import Pair, length_baseline
+
+VERDICT = "the adversary did not act"
+_ROUNDING = 1e-5  # of a multiplier in float32
 
 
 class AdversaryLedger:
@@ -18,18 +22,40 @@ class AdversaryLedger:
 
     Args:
         size: Number of training examples.
+
+    Attributes:
+        looks: How often the adversary was asked for weights.
+        largest_change: The largest |n q - 1| it ever answered with.
     """
 
     def __init__(self, size: int) -> None:
+        self.looks, self.largest_change = 0, 0.0
         self.multiplier_sum = np.zeros(size)
         self.visits = np.zeros(size, dtype=np.int64)
         self.last_loss = np.full(size, np.nan)
 
-    def record(self, index: np.ndarray, multipliers: np.ndarray, losses: np.ndarray) -> None:
-        """Book one effective batch; ``index``, ``multipliers`` and ``losses`` have shape ``(n,)``."""
+    def record(
+        self, index: np.ndarray, multipliers: np.ndarray, losses: np.ndarray, *, answered: np.ndarray | None = None
+    ) -> None:
+        """Book one effective batch.
+
+        Args:
+            index: Positions in the training set, shape ``(n,)``.
+            multipliers: n q of these examples, shape ``(n,)``.
+            losses: Theirs, shape ``(n,)``.
+            answered: All n q that the adversary answered with; None where it was not asked, as in the plain phase.
+        """
+        if answered is not None:
+            self.looks += 1
+            self.largest_change = max(self.largest_change, float(np.abs(answered - 1).max(initial=0.0)))
         np.add.at(self.multiplier_sum, index, multipliers)
         np.add.at(self.visits, index, 1)
         self.last_loss[index] = losses
+
+    @property
+    def acted(self) -> bool:
+        """Whether any example ever had another weight than in plain training."""
+        return self.largest_change > _ROUNDING
 
     def mean_multiplier(self) -> np.ndarray:
         """Mean n q_i over the visits, shape ``(size,)``; nan for examples never visited."""
@@ -42,6 +68,8 @@ class AdversaryLedger:
             multiplier_sum=self.multiplier_sum,
             visits=self.visits,
             last_loss=self.last_loss,
+            looks=self.looks,
+            largest_change=self.largest_change,
         )
 
     def load(self, folder: Path) -> None:
@@ -49,6 +77,23 @@ class AdversaryLedger:
         with np.load(folder / "ledger.npz") as stored:
             self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
             self.last_loss = stored["last_loss"]
+            if "looks" in stored:
+                self.looks, self.largest_change = int(stored["looks"]), float(stored["largest_change"])
+                return
+        # Of an older version: what the means of the multipliers show.
+        self.looks, means = int(self.visits.any()), self.mean_multiplier()
+        self.largest_change = float(np.abs(means[self.visits > 0] - 1).max(initial=0.0))
+
+
+def multipliers_by(ledger: AdversaryLedger, column: Sequence[str]) -> dict[str, Any]:
+    """Mean multiplier n q of the prompts of every group, over their visits; ``column`` has one entry per prompt."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(ledger.visits).tolist():
+        members[column[row]].append(row)
+    mean = ledger.mean_multiplier()
+    return {
+        name: {"prompts": len(rows), "multiplier": float(mean[rows].mean())} for name, rows in sorted(members.items())
+    }
 
 
 def describe_adversary(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from transformers import TrainerCallback
 
 from .counting import credit
 from .data import Pair
+from .equal_losses import Accuracy
 from .losses import PairLoss, Sigmoid
 from .progress import Steps
 from .robust_trainer import RobustTrainer
@@ -35,6 +38,11 @@ class PairTrainer(RobustTrainer):
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
         return type(self.pair_loss) is Sigmoid
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """How far apart the losses of two equal pairs may be computed."""
+        return replace(super().accuracy, logistic=self.logistic)
 
     def held_out_metrics(self, pairs: Sequence[Pair]) -> Metrics:
         """The ``compute_metrics`` of an evaluation on these pairs."""

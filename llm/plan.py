@@ -18,7 +18,7 @@ from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
 from .selection import load_training_pairs
-from .training import Task, build_trainer
+from .training import Task, build_trainer, steps_of
 
 _GIB = 2.0**30
 
@@ -35,7 +35,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
         title=f"Plan: {task.card.lower()} against {task.config.ambiguity}", box=SIMPLE_HEAD, show_header=False
     )
     rows = {
-        **_batches(arguments, len(train), ragged=not arguments.dataloader_drop_last),
+        **_batches(trainer, arguments, len(train)),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(held_out):,}",
         **_tokens(encoded, task.sides),
@@ -46,21 +46,16 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     return table
 
 
-def _batches(arguments: TrainingArguments, pairs: int, *, ragged: bool) -> dict[str, str]:
-    micro, window, world = (
-        arguments.per_device_train_batch_size,
-        arguments.gradient_accumulation_steps,
-        arguments.world_size,
-    )
-    batches = pairs // (micro * world) if not ragged else -(-pairs // (micro * world))
-    per_epoch = max(-(-batches // window), 1)
-    steps = arguments.max_steps if arguments.max_steps > 0 else int(np.ceil(arguments.num_train_epochs * per_epoch))
-    effective = micro * window * world
+def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int) -> dict[str, str]:
+    micro, window = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    (steps, per_epoch), effective, seen = steps_of(trainer), trainer.effective_batch, trainer.epoch_examples
+    world = arguments.world_size
+    rest = f"; the last {pairs - seen:,} of an epoch fill no batch and are left out" if seen < pairs else ""
     return {
         "training pairs": f"{pairs:,}",
         "effective batch": f"{effective} = {micro} per device x {window} accumulated x {world} process(es)",
         "optimizer steps": f"{steps:,} ({per_epoch:,} per epoch)",
-        "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone",
+        "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone{rest}",
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from .acting import verdict_of
 from .actor_critic import ActorCritic, Reference
 from .adapters import merged, with_adapter
 from .answers import encode_prompts
@@ -28,6 +28,7 @@ from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
 from .identity import identity
+from .ledger import multipliers_by
 from .models import check_vocabulary, load_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
@@ -87,6 +88,8 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     check_weights(trainer.core.policy, trainer.step)
     policy: Any = trainer.core.policy
     record = json_ready(_record(config, trainer, data, forced))
+    if record["inaction"] and arguments.process_index == 0:
+        _log.warning("%s", record["inaction"])
     model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
     on_main_process(lambda: _export(output, model, tokenizer, record))
     return TrainedPolicy(model, tokenizer, trainer.history, record)
@@ -271,20 +274,10 @@ def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], 
         "data": data,
         "environment": environment(),
         "history": trainer.history,
-        "adversary": {name: _multipliers(trainer, column) for name, column in trainer.columns.items()},
+        "adversary": {name: multipliers_by(trainer.ledger, column) for name, column in trainer.columns.items()},
         "forced": forced,
         "licence": licence_of(config.model),
-    }
-
-
-def _multipliers(trainer: PolicyTrainer, column: list[str]) -> dict[str, Any]:
-    """Mean multiplier n q of the prompts of every group, over their visits."""
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(trainer.ledger.visits):
-        members[column[row]].append(int(row))
-    mean = trainer.ledger.mean_multiplier()
-    return {
-        name: {"prompts": len(rows), "multiplier": float(mean[rows].mean())} for name, rows in sorted(members.items())
+        **verdict_of(config.ambiguity, trainer.ledger),
     }
 
 

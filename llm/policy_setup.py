@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,19 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
+from .acting import bound, check_reached
 from .config import ConfigError
+from .equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
 from .observation import Observed, check_sampler, sampler_gap
 from .policy_config import PolicyConfig
+from .reweighting import Reweighting, parse_reweighting
 from .rollouts import Answer
 
 _UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
     "load_best_model_at_end": "the last policy is exported",
     "torch_compile": "generation and training run as the model is",
+    "neftune_noise_alpha": "answers are trained on as they were drawn, without noise",
 }
 
 
@@ -38,14 +42,36 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     return accelerator
 
 
+def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int) -> Reweighting | None:
+    """The set or rule that weighs the prompts of all ranks; refused where it could not act (``llm.acting``)."""
+    remedy = "raise prompts_per_step, for it is prompts that are weighed"
+    return bound(parse_reweighting(config.ambiguity), columns, batch=config.prompts_per_step * world, remedy=remedy)
+
+
+def value_accuracy(config: PolicyConfig, arguments: TrainingArguments, policy: Any) -> Accuracy:
+    """How well the value of a prompt is known: scores are computed in float32, the KL charge is a log-ratio."""
+    ratio = log_ratio_rounding(precision_of(arguments, policy), tokens=config.max_new_tokens)
+    charge = config.kl_coefficient * ratio if config.adversary_sees == "return" else 0.0
+    return Accuracy(max(rounding_of(torch.float32), charge))
+
+
 def start_trackers(accelerator: Accelerator, arguments: TrainingArguments) -> None:
     """Let the trackers write; the run folder must stand."""
     if accelerator.log_with:
         accelerator.init_trackers("robust-rlhf", config={"learning_rate": arguments.learning_rate})
 
 
-def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerator: Any, *, prompts: int) -> None:
+def check_rollouts(
+    config: PolicyConfig, arguments: TrainingArguments, accelerator: Any, *, prompts: int, steps: int
+) -> None:
     """Refuse what would train on something else than asked.
+
+    Args:
+        config: Ours.
+        arguments: Those of transformers.
+        accelerator: Knows the ranks.
+        prompts: Size of the training set.
+        steps: Rollouts to take.
 
     Raises:
         ConfigError: One sentence with the remedy.
@@ -75,6 +101,7 @@ def check_rollouts(config: PolicyConfig, arguments: TrainingArguments, accelerat
         )
     if config.optimizer == "npg" and world > 1:
         raise ConfigError("optimizer=npg solves its linear system on one process: start without a launcher")
+    check_reached(parse_reweighting(config.ambiguity), config.schedule(), steps)
 
 
 def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[Answer], seen: Observed) -> float:

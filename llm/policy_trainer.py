@@ -34,11 +34,11 @@ from .interrupts import listening
 from .ledger import AdversaryLedger
 from .observation import observed
 from .policy_config import PolicyConfig
-from .policy_setup import accelerator_for, check_rollouts, checked_sampler, start_trackers
+from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .progress import Steps
 from .prompts import Prompt
-from .reweighting import GroupAscent, parse_reweighting
+from .reweighting import GroupAscent
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
@@ -88,19 +88,18 @@ class PolicyTrainer:
         self.scorer, self.gold, self.reference = scorer, gold, reference
         self.accelerator = accelerator_for(arguments)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.core, self.objective = module, Objective(config)
+        self.core, self.objective = module, Objective(config, accuracy=value_accuracy(config, arguments, module.policy))
         self.pen = Answers(
             tokenizer,
             Sampling(config.max_new_tokens, config.temperature, config.top_p),
             batch_size=arguments.per_device_eval_batch_size,
         )
         self.columns = {name: [getattr(prompt, name) for prompt in prompts] for name in ("source", "category")}
-        rule = parse_reweighting(config.ambiguity)
-        self.rule = None if rule is None else rule.bind(self.columns)
+        self.rule = prompt_rule(config, self.columns, world=self.world)
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
-        check_rollouts(config, arguments, self.accelerator, prompts=len(prompts))
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
+        check_rollouts(config, arguments, self.accelerator, prompts=len(prompts), steps=self.steps)
         self.update = self._prepared_update()
         self.step, self.clock = 0, TrainingClock()
         self.history: list[dict[str, Any]] = []
@@ -212,7 +211,8 @@ class PolicyTrainer:
         shape = (len(rows), self.config.samples)
         values = weighed.returns.reshape(shape).mean(dim=1)
         multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
-        self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy())
+        answered = None if rule is None else weighed.multipliers.double().cpu().numpy()
+        self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy(), answered=answered)
         return weighed
 
     def _strength(self) -> float:

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .equal_losses import Accuracy
 from .reweighting import Reweighting, reweighted
 
 RewardMap = Callable[[Tensor], Tensor]
@@ -73,7 +74,12 @@ class Version(Protocol):
 
 
 def prompt_multipliers(
-    returns: Tensor, rule: Reweighting | None, *, rows: np.ndarray | None = None, reference: Tensor | None = None
+    returns: Tensor,
+    rule: Reweighting | None,
+    *,
+    rows: np.ndarray | None = None,
+    reference: Tensor | None = None,
+    accuracy: Accuracy | None = None,
 ) -> Tensor:
     """Worst-case multipliers n q_i of the prompts, one per sample.
 
@@ -90,6 +96,7 @@ def prompt_multipliers(
         rows: Positions of these prompts in the training set, for rules that have places (``by=source``); None takes
             the rule as it is.
         reference: Masses of the prompts, shape ``(prompts,)``, sum 1; None means 1/n each.
+        accuracy: Of the values: what is closer is equal; None takes them as exact.
 
     Returns:
         Shape ``(prompts, samples)``, in the dtype of the returns, without gradient: sum over prompts is n.
@@ -104,12 +111,18 @@ def prompt_multipliers(
     masses = equal if reference is None else reference.double()
     if rule is not None:
         here = rule if rows is None else rule.take(rows)
-        masses = reweighted(here, losses, reference=None if reference is None else masses)
+        masses = reweighted(here, losses, reference=None if reference is None else masses, accuracy=accuracy)
     # A quotient, since n (1/n) is not 1 for n = 49; its rounding in float64 is gone in the dtype of the returns.
     return (masses / equal).to(returns.dtype)[:, None].expand_as(returns)
 
 
-def split_multipliers(returns: Tensor, rule: Reweighting | None, *, rows: np.ndarray | None = None) -> Tensor:
+def split_multipliers(
+    returns: Tensor,
+    rule: Reweighting | None,
+    *,
+    rows: np.ndarray | None = None,
+    accuracy: Accuracy | None = None,
+) -> Tensor:
     """Multipliers n q_i that do not depend on the answers they multiply: each half is weighed by the other's values.
 
     The weights of ``prompt_multipliers`` are a function of the returns beside them: a prompt whose answers came out
@@ -120,6 +133,7 @@ def split_multipliers(returns: Tensor, rule: Reweighting | None, *, rows: np.nda
         returns: Shape ``(prompts, samples)``, at least two samples; the halves alternate.
         rule: As for ``prompt_multipliers``.
         rows: As for ``prompt_multipliers``.
+        accuracy: As for ``prompt_multipliers``.
 
     Returns:
         Shape ``(prompts, samples)``: one number for the even samples of a prompt and one for the odd.
@@ -131,12 +145,18 @@ def split_multipliers(returns: Tensor, rule: Reweighting | None, *, rows: np.nda
     """
     found = torch.empty_like(returns)
     for mine, other in ((0, 1), (1, 0)):
-        half = prompt_multipliers(returns[:, other::2], rule, rows=rows)
+        half = prompt_multipliers(returns[:, other::2], rule, rows=rows, accuracy=accuracy)
         found[:, mine::2] = half[:, :1]
     return found
 
 
-def held_out_value(returns: Tensor, rule: Reweighting | None, *, rows: np.ndarray | None = None) -> Tensor:
+def held_out_value(
+    returns: Tensor,
+    rule: Reweighting | None,
+    *,
+    rows: np.ndarray | None = None,
+    accuracy: Accuracy | None = None,
+) -> Tensor:
     """The worst-case value with weights from one half of the answers and values from the other, a scalar.
 
     The weighted mean of the returns that chose the weights lies below the worst case of the true values, by an order of
@@ -146,12 +166,12 @@ def held_out_value(returns: Tensor, rule: Reweighting | None, *, rows: np.ndarra
         returns: Shape ``(prompts, samples)``; with one sample there is nothing to hold out, and it is nan.
         rule: As for ``prompt_multipliers``.
         rows: As for ``prompt_multipliers``.
+        accuracy: As for ``prompt_multipliers``.
     """
     if returns.shape[1] < 2:
         return returns.new_tensor(float("nan"))
-    return torch.stack(
-        [(split_multipliers(returns, rule, rows=rows)[:, half::2] * returns[:, half::2]).mean() for half in (0, 1)]
-    ).mean()
+    multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)
+    return torch.stack([(multipliers[:, half::2] * returns[:, half::2]).mean() for half in (0, 1)]).mean()
 
 
 def scale_rewards(rewards: Tensor, multipliers: Tensor, advantages: RewardMap) -> Weighted:

@@ -83,7 +83,7 @@ def build_report(
         "settings": settings,
     }
     report = json_ready(report)
-    return {**report, "verdicts": verdicts(report), "cautions": cautions(report)}
+    return {**report, "verdicts": verdicts(report), "cautions": [*arms.unlike(), *cautions(report)]}
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:

@@ -67,7 +67,9 @@ COLUMNS: dict[str, Any] = {
     "category": pa.string(),
     **METRICS,
     "effective_sample_size": pa.float64(),  # mean over the last quarter of the steps
+    "acted": pa.bool_(),  # whether a weight ever differed from plain training; null without an adversary
 }
+_LATER = ("acted", "ties")  # columns that tables of earlier versions lack without being damaged; see earlier_rule
 PAIR_COLUMNS: dict[str, Any] = {
     "id": pa.string(),
     "question_id": pa.string(),  # the same for pairs with one question or prompt; "" for a pair alone with its
@@ -267,7 +269,7 @@ def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
 
 def _completed(table: pd.DataFrame, folder: Path, findings: list[Finding]) -> pd.DataFrame:
     """The table with all COLUMNS, in order and of their types."""
-    missing = [name for name in COLUMNS if name not in table and name != "ties"]  # see earlier_rule
+    missing = [name for name in COLUMNS if name not in table and name not in _LATER]
     if set(missing) & {*KEY, "ambiguity", "seed", "accuracy", "status"}:
         raise ResultsError(f"{folder / TABLE} is no results table: it lacks the columns {', '.join(missing)}")
     if missing:

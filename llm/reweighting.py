@@ -17,6 +17,8 @@ from torch import Tensor
 
 from dro_core import AmbiguitySet, KLPenalty, parse_ambiguity, worst_case
 
+from .equal_losses import Accuracy, sharing_equals
+
 
 class Rule(Protocol):
     """A reweighting that is no worst case; the methods are those a trainer also calls on an ambiguity set."""
@@ -41,14 +43,18 @@ class Rule(Protocol):
 Reweighting = AmbiguitySet | Rule
 
 
-def reweighted(rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None) -> Tensor:
+def reweighted(
+    rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None, accuracy: Accuracy | None = None
+) -> Tensor:
     """Weights ``(n,)`` of the losses ``(n,)`` under a set (its worst case) or a rule.
 
     Args:
         rule: An ambiguity set or a rule, already bound to the examples.
         losses: Larger is worse; no gradient flows into the weights.
         reference: Masses ``(n,)`` to start from; None means uniform.
+        accuracy: Of the losses: what is closer is equal (``sharing_equals``); None takes them as exact.
     """
+    losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
     if isinstance(rule, AmbiguitySet):
         return worst_case(losses, rule, reference=reference).weights
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference

@@ -1,20 +1,20 @@
 """Worst-case weights over the whole effective batch, on top of ``transformers.Trainer``.
 
-The effective batch is every accumulation micro-batch of every data-parallel rank. The weights couple
-all of it, so they cannot be found micro-batch by micro-batch (that gives a wrong gradient, not an
-approximation of the right one). One optimizer step therefore runs
+The effective batch is every accumulation micro-batch of every data-parallel rank. Weights couple all of it, so found
+micro-batch by micro-batch they give a wrong gradient, not an approximation. One optimizer step therefore runs
 
 1. a no-grad forward of every micro-batch, the losses gathered over ranks, one ``worst_case`` call;
 2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
 
-With one micro-batch per step both passes collapse into one: the weights come from the detached losses
-of the forward pass that is differentiated. ``llm.passes`` has the other ways.
+With one micro-batch per step both collapse into one: the weights come from the detached losses of the pass that is
+differentiated. ``llm.passes`` has the other ways.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Sized
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,13 +23,16 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
+from .acting import bound
 from .checkpoints import MARKER, CheckpointError, discard
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
+from .equal_losses import Accuracy, precision_of, rounding_of
 from .guards import check_dataset, check_finite, check_setup, check_weights
 from .passes import Pass, Passes
 from .reweighting import GroupAscent, Reweighting, parse_reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
+from .windows import LastWindow, first_of, whole_windows
 
 Batch = dict[str, Tensor]
 
@@ -55,16 +58,17 @@ class RobustTrainer(Trainer):
 
     Args:
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``), or its text
-            (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, exactly as ``Trainer``.
+            (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples; ``carried`` is approximate (``llm.passes``).
+        last_window: Whether an epoch under a set ends with its last full effective batch (``llm.windows``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Raises:
         ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column;
-            ``passes`` that cannot be had.
+            ``passes`` that cannot be had; an adversary that cannot act (``llm.acting``).
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """
@@ -75,16 +79,19 @@ class RobustTrainer(Trainer):
         ambiguity: Reweighting | str | None,
         schedule: RadiusSchedule | None = None,
         passes: Passes = "auto",
+        last_window: LastWindow = "drop",
         example_ids: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
-        self.ambiguity = None if ambiguity is None else ambiguity.bind(columns or {})
+        examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
+        self.ambiguity = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
+        self.last_window = last_window
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
-        self._account = AdversaryAccount(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0)
+        self._account = AdversaryAccount(examples)
         self.ledger = self._account.ledger
         self.resumable: list[Resumable] = [self.ledger]
         if isinstance(self.ambiguity, GroupAscent):
@@ -110,8 +117,24 @@ class RobustTrainer(Trainer):
 
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
         """Forward passes of other models that ``with_constants`` runs per example of a micro-batch."""
-        del inputs
         return 0.0
+
+    @property
+    def effective_batch(self) -> int:
+        """How many examples of all ranks an optimizer step weighs together."""
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+
+    @property
+    def epoch_examples(self) -> int:
+        """How many examples of all ranks an epoch sees."""
+        examples = len(self.ledger.visits)
+        whole = self.ambiguity is None or self.last_window == "keep"
+        return examples if whole else whole_windows(examples, self.effective_batch)
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """How far apart two equal losses may be computed."""
+        return Accuracy(rounding_of(precision_of(self.args, self.model)))
 
     def adapt(self, adaptive: AdaptiveStrength) -> None:
         """Let held-out metrics move the strength of the adversary."""
@@ -127,6 +150,10 @@ class RobustTrainer(Trainer):
         return data_collator
 
     # -- the effective batch ---------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        return first_of(sampler, len(self.ledger.visits), self.epoch_examples, tell=self.is_world_process_zero())
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights that are known before its backward passes."""
@@ -182,7 +209,7 @@ class RobustTrainer(Trainer):
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
         batch, strength = self._gathered(losses, index), self._strength()
-        weights = batch.weights(self.ambiguity, strength)
+        weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
         self._account.book(batch, weights, step=self.state.global_step, strength=strength)
         return weights[batch.mine]
 
@@ -190,7 +217,8 @@ class RobustTrainer(Trainer):
         """What this rank's examples of one micro-batch weigh among the latest losses, shape ``(n,)``; approximate."""
         batch, strength, carried = self._gathered(losses, index), self._strength(), self.choice.carried
         assert self.ambiguity is not None
-        multipliers = carried.multipliers(self.ambiguity.with_strength(strength), *batch.without_padding())
+        rule = self.ambiguity.with_strength(strength)
+        multipliers = carried.multipliers(rule, *batch.without_padding(), accuracy=self.accuracy)
         self._account.book_carried(
             batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
         )

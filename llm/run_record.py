@@ -49,6 +49,7 @@ class RunRecord:
         suites: Suite records of ``metrics.json``; empty where the run was not judged.
         rule: How a tie counts in their accuracies.
         ledger: Weights and last losses of every training example, at the last checkpoint.
+        inaction: The verdict of a finished run whose adversary did not act; None where it did, or nothing is known.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class RunRecord:
     suites: Mapping[str, Any] = field(default_factory=dict)
     rule: str = RULE
     ledger: AdversaryLedger | None = None
+    inaction: str | None = None
 
     def column(self, name: str, *, full_strength: bool = False) -> Values:
         """One entry of every training row, nan where it is missing; with ``full_strength`` of the full set only."""
@@ -139,6 +141,7 @@ def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
         suites=metrics.get("suites", {}),
         rule=metrics.get("rule", EARLIER_RULE),
         ledger=_ledger(_newest(folder)),
+        inaction=run.get("inaction"),
     )
 
 

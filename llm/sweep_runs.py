@@ -27,7 +27,7 @@ from .reweighting import parse_reweighting
 from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
 
-_ENGINE = 1  # part of every identity: raise it when the same settings give other results
+_ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def identity(cell: Cell, context: SweepContext) -> str:
     """Twelve hexadecimal digits for everything that decides the result of a training."""
     config, model = context.config, context.config.models[cell.model]
     decisive: dict[str, Any] = {
-        "engine": _ENGINE,
+        "engine": _ENGINES[type(model)],
         "cell": asdict(cell),
         "model": {type(model).__name__: asdict(model)},
         "regime": asdict(config.regimes[cell.regime]),
@@ -74,7 +74,7 @@ def run_training(cell: Cell, context_file: Path) -> Outcome:
     try:
         judged = _judge(cell, context, training)
         rows = [
-            {**_settings(cell, context, judged), **_ending(judged, "done"), "run": f"{training}-{final}", **record}
+            {**_settings(cell, context, judged), **_ending(cell, judged), "run": f"{training}-{final}", **record}
             for final, margins in judged.margins.items()
             for record in _records(margins, context.suites_of(cell.regime), final)
         ]
@@ -200,13 +200,14 @@ def _settings(cell: Cell, context: SweepContext, judged: Judged) -> dict[str, An
     }
 
 
-def _ending(judged: Judged, status: str) -> dict[str, Any]:
+def _ending(cell: Cell, judged: Judged) -> dict[str, Any]:
     return {
         "steps": judged.steps,
         "seconds": judged.seconds,
-        "status": status,
+        "status": "done",
         "error": "",
         "effective_sample_size": judged.effective_sample_size,
+        "acted": None if cell.ambiguity == "erm" else judged.ledger.acted,
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -19,6 +21,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from .acting import check_reached, verdict_of
 from .adapters import merged, with_adapter
 from .architectures import check_length
 from .averaging import IterateAverage
@@ -53,6 +56,7 @@ from .tables import json_ready, write_metrics, write_text
 from .usage import licence_of
 
 Config = TypeVar("Config", bound=TrainConfig)
+_log = logging.getLogger(__name__)
 
 
 class PublishError(RuntimeError):
@@ -104,6 +108,7 @@ class Trained:
     steps: int
     seconds: float
     forced: list[str]
+    verdict: dict[str, Any]
 
 
 def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
@@ -151,6 +156,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         steps=trainer.state.global_step,
         seconds=clock.seconds(),
         forced=forced,
+        verdict=verdict_of(config.ambiguity, trainer.ledger),
     )
     on_main_process(lambda: save_run(output, task, arguments, result))
     if whole is not None:
@@ -197,9 +203,11 @@ def build_trainer(
         ambiguity=parse_reweighting(config.ambiguity),
         schedule=config.schedule(),
         passes=config.passes,
+        last_window=config.last_window,
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
+    check_reached(trainer.ambiguity, trainer.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
@@ -209,6 +217,15 @@ def build_trainer(
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
     return trainer, encoded
+
+
+def steps_of(trainer: PairTrainer) -> tuple[int, int]:
+    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
+    arguments, examples = trainer.args, trainer.epoch_examples
+    together = arguments.per_device_train_batch_size * arguments.world_size
+    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
+    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
+    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
 
 
 def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
@@ -244,7 +261,10 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         "forced": result.forced,
         "licence": licence_of(task.config.model),
         "adds_special_tokens": not holds_frame(result.tokenizer),
+        **result.verdict,
     }
+    if result.verdict["inaction"]:
+        _log.warning("%s", result.verdict["inaction"])
 
     def fill(folder: Path) -> None:
         save_model(folder, result.model, result.tokenizer)

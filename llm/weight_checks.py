@@ -12,6 +12,7 @@ from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambi
 
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .learning_checks import no_better_than_a_coin
+from .ledger import VERDICT
 from .run_record import RunRecord, Values
 
 _FEW = 5.0  # effective examples: fewer, and a step follows single pairs
@@ -130,27 +131,51 @@ def likely_mislabelled(run: RunRecord) -> Verdict:
     )
 
 
+def did_not_act(run: RunRecord) -> Verdict:
+    """The weights were equal at every step, so that the run is plain training under another name."""
+    if not run.robust:
+        return _PLAIN
+    if not run.finished:
+        return Unchecked("the run has not come to its end")
+    strength, size = run.column("radius_fraction"), run.column("effective_sample_size", full_strength=True)
+    if run.inaction is None and strength.max() > 0:
+        return None
+    seen = f", effective sample size {np.nanmean(size):.1f} of {run.batch or '?'} at full strength" if len(size) else ""
+    return Finding(
+        Severity.PROBLEM,
+        VERDICT,
+        f"{run.inaction or 'the schedule of the radius left it no step'}; strength {strength.max():.2f} at most{seen}",
+        _schedule_remedy(run)
+        if strength.max() == 0
+        else "take a larger radius or larger batches; with by=, data of several groups in every batch; or call it erm",
+    )
+
+
 def never_at_full_strength(run: RunRecord) -> Verdict:
-    """The schedule left no steps, or hardly any, to the full ambiguity set."""
+    """The schedule left hardly any steps to the full ambiguity set."""
     if not run.robust:
         return _PLAIN
     if not run.finished:
         return Unchecked("the run has not come to its end")
     strength = run.column("radius_fraction")
     full = float(np.mean(strength >= 0.999))
-    if full >= 0.1:
+    if full >= 0.1 or strength.max() == 0:
         return None
     config = run.config
     return Finding(
-        Severity.PROBLEM if strength.max() == 0 else Severity.WARNING,
-        "the adversary never acted" if strength.max() == 0 else "the full ambiguity set was hardly ever reached",
+        Severity.WARNING,
+        "the full ambiguity set was hardly ever reached",
         f"strength {strength.max():.2f} at most, 1 in {full:.0%} of the logged steps (plain_share "
         f"{config.get('plain_share', 0):g}, ramp_share {config.get('ramp_share', 0):g}"
         f"{', adapt_radius' if config.get('adapt_radius') else ''})",
-        "the held-out worst category asked for no more (adapt_radius); a fixed schedule shows what the full set does"
-        if config.get("adapt_radius")
-        else "lower plain_share and ramp_share, or train longer",
+        _schedule_remedy(run),
     )
+
+
+def _schedule_remedy(run: RunRecord) -> str:
+    if run.config.get("adapt_radius"):
+        return "the held-out worst category asked for no more (adapt_radius); a fixed schedule shows the full set"
+    return "lower plain_share and ramp_share, or train longer"
 
 
 def _margins(losses: Values) -> Values:

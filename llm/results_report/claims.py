@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
+from ..ledger import VERDICT
 from ..tables import bracket, p_text, percent
 from .collect import Collection
 
 ALPHA = 0.05
+_ALIKE = {"steps": "steps", "batch_size": "effective batch", "learning_rate": "learning rate", "train_pairs": "pairs"}
 ROLES = {"inside": "in distribution", "outside": "out of distribution", "validation": "held out of training"}
 
 
@@ -35,8 +38,10 @@ def notes(report: Mapping[str, Any], collection: Collection) -> list[str]:
     found = [
         *_unread(collection),
         *_seeds(report),
+        *_inaction(report, collection),
         *_baselines(report),
         *_at_chance(report),
+        *_unlike(report, collection),
         *_suites(report),
         *_versions(report),
         *_disagreements(collection),
@@ -178,6 +183,36 @@ def _at_chance(report: Mapping[str, Any]) -> list[str]:
 def _above_chance(arm: Mapping[str, Any]) -> dict[str, bool]:
     """By suite with an interval, whether it lies above 50 %."""
     return {name: entry["low"] > 0.5 for name, entry in arm["suites"].items() if entry and entry["low"] is not None}
+
+
+def _inaction(report: Mapping[str, Any], collection: Collection) -> list[str]:
+    """Arms with runs that are plain training under another name."""
+    found = []
+    for record, arm in zip(report["arms"], collection.arms, strict=True):
+        acted = [collection.runs.at[run, "acted"] for run in arm.runs.values()]
+        if idle := acted.count(False):
+            runs = f"{idle} of {len(acted)} runs"
+            found.append(f"{name_of(record)}: {VERDICT} in {runs}, whose weights were equal at every step.")
+    return found
+
+
+def _unlike(report: Mapping[str, Any], collection: Collection) -> list[str]:
+    """What runs of compared arms differ in beside their set, seed by seed."""
+    said: dict[str, dict[str, None]] = {}
+    for arm, plain in collection.baselines.items():
+        for seed in arm.runs.keys() & plain.runs.keys():
+            here, there = (collection.runs.loc[one.runs[seed]] for one in (arm, plain))
+            if apart := ", ".join(_differences(here, there)):
+                said.setdefault(apart, {})[name_of(report["arms"][collection.arms.index(arm)])] = None
+    return [
+        f"Not trained like the plain runs that they are compared with ({apart}): {_listed(list(arms))}."
+        for apart, arms in said.items()
+    ]
+
+
+def _differences(here: Any, there: Any) -> list[str]:
+    pairs = [(noun, float(here[name]), float(there[name])) for name, noun in _ALIKE.items()]
+    return [f"{noun} {a:g} against {b:g}" for noun, a, b in pairs if a != b and not (isnan(a) or isnan(b))]
 
 
 def _suites(report: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -11,11 +14,15 @@ from transformers import Trainer
 
 from dro_core import AmbiguitySet, parse_ambiguity
 
+from ..acting import bound, inaction
 from ..effective_batch import AdversaryAccount, EffectiveBatch
+from ..equal_losses import Accuracy
 from ..guards import check_finite
 from ..schedule import RadiusSchedule
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
+
+_log = logging.getLogger(__name__)
 
 
 class Columns(Mapping[str, list[Any]]):
@@ -59,10 +66,12 @@ class Adversary(Trainer):
         self, *args: Any, ambiguity: AmbiguitySet | str | None, schedule: RadiusSchedule | None = None, **kwargs: Any
     ) -> None:
         chosen = parse_ambiguity(ambiguity) if isinstance(ambiguity, str) else ambiguity
+        self._spec = "erm" if chosen is None else str(chosen)
         super().__init__(*args, **kwargs)
         data = self.train_dataset
         self.schedule = schedule or RadiusSchedule()
-        self.ambiguity = None if chosen is None else chosen.bind(Columns(_map_style(data)))
+        # The mixins check the size of the batch, which counts examples in one and prompts in the other.
+        self.ambiguity = bound(chosen, {} if chosen is None else Columns(_map_style(data)), batch=2)
         self._account = AdversaryAccount(0 if chosen is None else len(_map_style(data)))
         self.ledger = self._account.ledger
         if chosen is not None:
@@ -73,6 +82,18 @@ class Adversary(Trainer):
         columns = self._signature_columns or []
         self._signature_columns = columns if INDEX in columns else [*columns, INDEX]
 
+    @cached_property
+    @abstractmethod
+    def accuracy(self) -> Accuracy:
+        """How far apart two equal losses may be computed."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does, and say so where the adversary did not act."""
+        done = super().train(*args, **kwargs)
+        if (said := inaction(self._spec, self.ledger)) and self.is_world_process_zero():
+            _log.warning("%s", said)
+        return done
+
     def _strength(self) -> float:
         return self.schedule(self.state.global_step, max(self.state.max_steps, 1))
 
@@ -80,7 +101,7 @@ class Adversary(Trainer):
         """Check, solve and book one effective batch; its worst-case weights, shape ``(n,)``."""
         step, strength = self.state.global_step, self._strength()
         check_finite(batch.losses, batch.index, None, step)
-        weights = batch.weights(self.ambiguity, strength)
+        weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
         self._account.book(batch, weights, step=step, strength=strength)
         return weights
 

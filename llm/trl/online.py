@@ -7,6 +7,7 @@ that is linear in the advantage of a completion, this weights its policy-gradien
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ..effective_batch import EffectiveBatch
+from ..equal_losses import Accuracy, rounding_of
 from ._adversary import INDEX, Adversary
 
 _PER_SEQUENCE = ("grpo", "dr_grpo")
@@ -34,6 +36,11 @@ class RobustOnline(Adversary):
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """Values are means of rewards, which their functions compute in float32."""
+        return Accuracy(rounding_of(torch.float32))
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         trainer: Any = super()

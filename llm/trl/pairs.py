@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,11 +21,16 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
+from ..dpo import dpo_accuracy
 from ..effective_batch import EffectiveBatch, equal_weights
+from ..equal_losses import Accuracy, precision_of, rounding_of
 from ..guards import check_setup
+from ..losses import Sigmoid
+from ..windows import LastWindow, first_of, whole_windows
 from ._adversary import INDEX, Adversary
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"
+_LONGEST = 1024  # tokens of an answer, where nothing tells
 _MIXING = {  # DPO losses of one pair that are another loss than theirs in a batch
     "aot": "sorts log-ratios across the batch",
     "aot_unpaired": "sorts log-ratios across the batch",
@@ -36,12 +42,14 @@ class RobustPairs(Adversary):
     """Stands before ``trl.RewardTrainer`` or ``trl.DPOTrainer`` and trains on ``max_q sum_i q_i l_i``.
 
     The effective batch is ``gradient_accumulation_steps`` examples on every rank;
-    ``per_device_train_batch_size`` must be 1. TRL's metrics are those of all examples, each counted once, before the
+    ``per_device_train_batch_size`` must be 1. What an epoch has left over and fills no effective batch is left out,
+    unless ``last_window`` is ``"keep"``. TRL's metrics are those of all examples, each counted once, before the
     update. Arguments and attributes: see ``Adversary``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, last_window: LastWindow = "drop", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.last_window = last_window
         if self.ambiguity is None:
             return
         _check_pairs(self)
@@ -49,6 +57,30 @@ class RobustPairs(Adversary):
         check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
         self.loss_is_scaled_for_ga = True
         self.data_collator = _Indexed(self.data_collator)
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """As of our trainers; losses of DPO other than the sigmoid are measured by its slope."""
+        arguments: Any = self.args
+        precision, kinds = precision_of(arguments, self.model), getattr(arguments, "loss_type", ["sigmoid"])
+        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"])
+        if not isinstance(self, DPOTrainer):
+            return single
+        return dpo_accuracy(single, Sigmoid(), beta=arguments.beta, precision=precision, tokens=self._longest_answer())
+
+    def _longest_answer(self) -> int:
+        """In tokens; as TRL calls the columns of its prepared data, else the longest it would take."""
+        data: Any = self.train_dataset
+        answers = [data[name] for name in ("chosen_ids", "rejected_ids") if name in data.column_names]
+        limit: int = getattr(self.args, "max_length", None) or _LONGEST
+        return max((len(ids) for column in answers for ids in column), default=limit)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        sampler, examples = super()._get_train_sampler(*args, **kwargs), len(self.ledger.visits)
+        if self.ambiguity is None or self.last_window == "keep":
+            return sampler
+        window = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return first_of(sampler, examples, whole_windows(examples, window), tell=self.is_world_process_zero())
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights where they need a pass of their own."""

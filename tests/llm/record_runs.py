@@ -92,7 +92,7 @@ RUNS = {
     "length": _run("--seed 1", LENGTH, corpus="length 0.95"),
     "cut answers": _run("--max_length 16 --max_pairs 1600", "answers were cut"),
     "plain to the end": _run(
-        "--ambiguity tv:0.2 --plain_share 1 --ramp_share 0 --max_pairs 1600", "the adversary never acted"
+        "--ambiguity tv:0.2 --plain_share 1 --ramp_share 0 --max_pairs 1600", "the adversary did not act"
     ),
     "ramp to the end": _run(
         "--ambiguity tv:0.2 --plain_share 0.5 --ramp_share 0.5 --max_pairs 1600",

@@ -61,6 +61,17 @@ def test_differences_are_paired_by_prompt_after_averaging_seeds_and_samples(tmp_
             assert row.difference == pytest.approx(((gold - base).mean(), low, high), rel=1e-9)
 
 
+def test_stages_that_did_not_act_are_named(tmp_path):
+    pipeline = finished(tmp_path)
+    idle = next(stage for stage in pipeline.stages() if stage.arm is not None)
+    record = json.loads((idle.folder / "run.json").read_text())
+    record |= {"config": {}, "inaction": "the adversary did not act: so it is"}
+    (idle.folder / "run.json").write_text(json.dumps(record))
+    said = write_ablation(pipeline, ablation(pipeline))
+    assert said[0] == f"{idle.name}: the adversary did not act: so it is"
+    assert json.loads((tmp_path / "ablation.json").read_text())["did_not_act"] == said[:1]
+
+
 def test_what_is_written_can_be_read_and_drawn(tmp_path):
     pipeline = finished(tmp_path)
     said = write_ablation(pipeline, ablation(pipeline))

@@ -203,7 +203,8 @@ def test_resuming_with_another_optimizer_is_refused(files, finished, capsys, cha
 def test_judging_against_another_vocabulary_is_refused(files, finished, tmp_path, capsys):
     other = tmp_path / "other.jsonl"
     write_pairs(generate(16, seed=9), other)
-    assert main(command(files, tmp_path / "run", "--train_file", str(other), "--max_steps", "1")) == 0
+    short = ["--train_file", str(other), "--max_steps", "1", "--plain_share", "0"]
+    assert main(command(files, tmp_path / "run", *short)) == 0
     flags = ["--suite", str(files / "suite.jsonl"), "--reference", str(tmp_path / "run" / "reference")]
     assert "different vocabularies" in wrong(capsys, "evaluate", str(finished / "model"), *flags)
 

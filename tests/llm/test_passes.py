@@ -160,7 +160,7 @@ def forwards(trainer):
 
 def test_what_is_cheaper_runs_and_is_said_once(start, tmp_path, caplog):  # noqa: F811
     caplog.set_level(logging.INFO, logger="llm.choice")
-    trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.2")
+    trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.2", last_window="keep")
     seen = forwards(trainer)
     trainer.train()
     assert trainer.choice.decision.way is Pass.HELD

@@ -66,6 +66,7 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
     assert "train" in capsys.readouterr().out
     record = json.loads((run / "run.json").read_text())
     assert [row["step"] for row in record["history"]] == [1, 2, 3]
+    assert (record["acted"], record["inaction"]) == (True, None)
     logged = {"reward", "gold", "kl", "clip_fraction", "entropy", "value_loss", "explained_variance", "answer_tokens",
               "ended_share", "effective_sample_size", "largest_multiplier",
               "robust_return", "learning_rate"}  # fmt: skip

@@ -149,6 +149,22 @@ def test_verdicts_follow_the_intervals():
     assert any("Seed-to-seed variation is not measured for erm, cvar:0.3" in text for text in report["cautions"])
 
 
+def test_arms_that_did_not_act_or_were_trained_otherwise_are_named():
+    pairs = {"id": suite(30)}
+    record = {"config": {"ambiguity": "erm"}, "steps": 8, "effective_batch": 128, "inaction": None}
+    idle = record | {"steps": 32, "effective_batch": 32, "inaction": "the adversary did not act: so it is"}
+    runs = [
+        run("erm", 0, {"id": margins(1, 30)}, record=record),
+        run("tv:0.2", 0, {"id": margins(2, 30)}, record=idle),
+        run("tv:0.3", 0, {"id": margins(3, 30)}, record=record),
+        run("tv:0.4", 0, {"id": margins(4, 30)}),
+    ]
+    assert report_of(runs, pairs)["cautions"][:2] == [
+        "tv:0.2, seed 0: the adversary did not act: so it is.",
+        "tv:0.2 and erm also differ in: steps 32 against 8, effective batch 32 against 128.",
+    ]
+
+
 def test_exchanging_the_arms_exchanges_better_and_worse():
     suites = {"s": suite(300)}
     good, poor = {"s": margins(0, 300, 1.5)}, {"s": margins(0, 300, 0.0)}

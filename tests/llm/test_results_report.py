@@ -157,6 +157,20 @@ def test_a_lone_baseline_of_another_batch_size_is_borrowed_and_said(tmp_path):
     report = build_content(tmp_path / "r", families=0)
     assert arm_of(report, "tv:0.2")["average"]["difference"]["difference"] > 0
     assert any("another batch size or learning rate" in note for note in report["notes"])
+    assert any("(effective batch 512 against 64): tv:0.2" in note for note in report["notes"])
+
+
+def test_runs_that_did_not_act_or_were_trained_otherwise_are_named(tmp_path):
+    def change(row):
+        row["acted"] = None if row["ambiguity"] == "erm" else row["ambiguity"] != "tv:0.1" or row["seed"] == 2
+        row["steps"] = 75 if row["ambiguity"] == "cvar:0.3" else 100
+
+    write_sample(tmp_path / "r", change=change)
+    notes = build_content(tmp_path / "r", families=0)["notes"]
+    said = [note for note in notes if "did not act" in note]
+    assert said == ["tv:0.1: the adversary did not act in 2 of 3 runs, whose weights were equal at every step."]
+    said = [note for note in notes if "Not trained like" in note]
+    assert said == ["Not trained like the plain runs that they are compared with (steps 75 against 100): cvar:0.3."]
 
 
 LARGE = {"id_test": (1400, ("",)), "ood": (1600, ("x", "y"))}

@@ -243,7 +243,8 @@ def test_ragged_last_window_has_the_gradient_of_its_own_examples(start, tmp_path
                     torch.cat([p.grad.flatten().clone() for p in kwargs["model"].parameters() if p.requires_grad])
                 )
 
-    trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.3", callbacks=[Last()])
+    kept_rest = {"callbacks": [Last()], "last_window": "keep"}
+    trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.3", **kept_rest)
     collate = trainer.data_collator
     trainer.data_collator = lambda items: batches.append([item["index"] for item in items]) or collate(items)
     trainer.train()

@@ -134,7 +134,12 @@ def test_seeds_change_subset_start_and_order(finished):
 
 
 def test_a_matched_set_has_the_effective_size_of_its_reference(finished):
-    sizes = read_results(finished.folder).done.groupby("ambiguity")["effective_sample_size"].mean()
+    done = read_results(finished.folder).done
+    assert {(spec == "erm", acted) for spec, acted in zip(done["ambiguity"], done["acted"], strict=True)} == {
+        (True, None),
+        (False, True),
+    }
+    sizes = done.groupby("ambiguity")["effective_sample_size"].mean()
     (matched,) = [name for name in sizes.index if name.startswith("chi2:")]
     assert sizes[matched] == pytest.approx(sizes["tv:0.2"], rel=0.03)
 

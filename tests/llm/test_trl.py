@@ -215,7 +215,8 @@ def test_examples_without_weight_are_not_differentiated(tiny, tmp_path):
 def test_last_window_of_one_example_trains_on_that_example(tiny, tmp_path):
     five = tiny._replace(data=tiny.data.select(range(5)))
     gradients, rows = Gradients(), []
-    trainer = trainer_for(five, "reward", tmp_path, "tv:0.3", callbacks=[gradients], max_steps=2, learning_rate=0.0)
+    settings = {"callbacks": [gradients], "max_steps": 2, "learning_rate": 0.0, "extra": {"last_window": "keep"}}
+    trainer = trainer_for(five, "reward", tmp_path, "tv:0.3", **settings)
     collate = trainer.data_collator
     trainer.data_collator = lambda items: rows.append(items[0]["robust_index"]) or collate(items)
     trainer.train()
@@ -383,6 +384,33 @@ def test_gradients_on_two_processes_are_those_of_the_full_batch(tmp_path):
 def test_what_would_give_wrong_weights_is_refused(tiny, tmp_path, name, spec, config, message):
     with pytest.raises(ValueError, match=message):
         trainer_for(tiny, name, tmp_path, spec, **config)
+
+
+def test_an_adversary_over_one_group_is_refused(tiny, tmp_path):
+    alike = tiny._replace(data=tiny.data.map(lambda row: row | {"source": "chat"}))
+    for name in ("reward", "grpo"):
+        with pytest.raises(ValueError, match=r"all training examples are of one \(chat\)"):
+            trainer_for(alike, name, tmp_path, "tv:0.2,by=source")
+
+
+@pytest.mark.parametrize("name", ["reward", "dpo"])
+def test_losses_equal_to_within_rounding_are_trained_on_alike(tiny, tmp_path, name, monkeypatch, caplog):
+    """All losses are log 2 up to what rounding leaves, and the log says that the adversary did nothing."""
+    kind, (noise, looks) = KINDS[name][0], (torch.Generator().manual_seed(0), [])
+
+    def flat(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
+        loss = 0 * super(ours.RobustPairs, self).compute_loss(
+            model, {k: v for k, v in inputs.items() if "robust" not in k}
+        )
+        looks.append(loss)
+        return loss + 0.6931472 + 4e-7 * torch.randn((), generator=noise)
+
+    monkeypatch.setattr(kind, "_theirs", flat)
+    trainer = trainer_for(tiny, name, tmp_path, "tv:0.4")
+    trainer.train()
+    assert looks
+    assert not trainer.ledger.acted
+    assert "the adversary did not act" in caplog.text
 
 
 def test_a_router_loss_is_refused(tiny, tmp_path):

@@ -166,6 +166,20 @@ def ending(once):
     return run_once(once, "ending", ["--registry", "planted:CLAIMS", "--jobs", "1", *ENDING, *outputs])
 
 
+def test_a_run_in_this_process_stores_what_the_command_stores(planted, ending, capfd):
+    outputs = ["--json", "out.json", "--html", "out.html", "--markdown", "out.md"]
+    labels = ["plain", "other", "false", "raises", "leaves", "nowhere"]
+    assert main([*planted, "--jobs", "1", *labels, *outputs]) == 1
+    here, there = by_label(), by_label(ending.folder / "out.json")
+    for label in labels:
+        for report in (here[label], there[label]):
+            report.pop("seconds", None)
+        assert here[label] == there[label]
+    assert "not as expected" in one_line(capfd.readouterr().out)
+    with open("out.html") as page:
+        assert "<svg" in page.read()
+
+
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():

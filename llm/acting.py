@@ -1,0 +1,125 @@
+"""Did the adversary act? Refused before the start where it cannot, and said afterwards where it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dro_core import AmbiguitySet, worst_case
+
+from .comparisons import PerMicroBatch
+from .ledger import VERDICT, AdversaryLedger
+from .reweighting import Reweighting, parse_reweighting
+from .schedule import RadiusSchedule
+
+_NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
+RAISE_BATCH = "raise per_device_train_batch_size or gradient_accumulation_steps"
+
+
+def bound(
+    rule: Reweighting | None, columns: Mapping[str, Sequence[Any]], *, batch: int, remedy: str = RAISE_BATCH
+) -> Reweighting | None:
+    """The rule with its columns filled in; None stays None.
+
+    Args:
+        rule: A set or a rule, its groups named or numbered.
+        columns: One entry per training example each.
+        batch: How many examples (of a policy: prompts) are weighed together.
+        remedy: What makes that number larger.
+
+    Raises:
+        ValueError: An unknown column, or the adversary could never move a weight: it sees one example at a time, or
+            weighs groups of which there is one.
+    """
+    if rule is None:
+        return None
+    for part in _layers(rule):
+        _check_groups(rule, part, columns)
+        batch = min(batch, part.size) if isinstance(part, PerMicroBatch) else batch
+    if batch < 2:
+        raise ValueError(
+            f"{rule} reweights the examples of an effective batch, and a batch of {batch} leaves the adversary nothing "
+            f"to choose: {remedy}, or train plainly (ambiguity erm)"
+        )
+    return rule.bind(columns)
+
+
+def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int) -> None:
+    """Refuse a schedule that leaves no step to the adversary.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if rule is not None and steps > 0 and schedule(steps - 1, steps) == 0.0:
+        raise ValueError(
+            f"plain_share {schedule.plain_share:g} leaves the adversary no step of {steps}: lower it, take more steps, "
+            "or train plainly (ambiguity erm)"
+        )
+
+
+def inaction(spec: str, ledger: AdversaryLedger) -> str | None:
+    """The verdict on a run whose weights were equal at every step, with the reason as far as it is known.
+
+    Args:
+        spec: Text of the set or rule; erm has no adversary.
+        ledger: The account of the finished run.
+
+    Returns:
+        One sentence, or None where the adversary acted or there is none.
+    """
+    if spec == "erm" or ledger.acted:
+        return None
+    if not ledger.looks:
+        reason = "the schedule of the radius left it no step"
+    elif _holds_only_equal_weights(spec):
+        reason = f"{spec} holds nothing but equal weights"
+    else:
+        reason = (
+            "the weights were equal whenever it was asked, because losses were equal to within rounding, a batch held "
+            "one group alone, or the radius is too small to move any"
+        )
+    return f"{VERDICT}: {reason}"
+
+
+def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
+    """The entries of ``run.json``: ``acted`` (None without an adversary) and ``inaction``, the verdict or None."""
+    return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
+
+
+def _layers(rule: Any) -> Iterator[Any]:
+    """The rule and what it is made of."""
+    while rule is not None:
+        yield rule
+        rule = getattr(rule, "inner", None)
+
+
+def _check_groups(rule: Reweighting, part: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+    groups = getattr(part, "groups", None)
+    named = isinstance(groups, str)
+    if groups is None or (named and groups not in columns):  # binding it says which columns there are
+        return
+    labels = np.unique(np.asarray(columns[groups] if named else groups, dtype=str if named else None))
+    if len(labels) > 1:
+        return
+    column, remedy = groups if named else "given", "or weigh single examples (no by=)"
+    if not set(labels.tolist()) - _NO_NAME:
+        raise ValueError(
+            f"{rule} weighs the groups of the column {column}, which the training data do not have: add a {column} to "
+            f"every record, {remedy}"
+        )
+    raise ValueError(
+        f"{rule} weighs the groups of the column {column}, and all training examples are of one ({labels[0]}): add "
+        f"data of another {column}, name another column, {remedy}"
+    )
+
+
+def _holds_only_equal_weights(spec: str) -> bool:
+    """Whether the set, asked without groups, leaves even far losses alone: ``tv:0``, ``cvar:1``."""
+    rule = parse_reweighting(spec)
+    while isinstance(rule, AmbiguitySet) and hasattr(rule, "groups"):
+        rule = getattr(rule, "inner", None)
+    if not isinstance(rule, AmbiguitySet):
+        return False
+    return bool(np.ptp(worst_case(np.arange(64.0), rule).weights) < 1e-9)

@@ -1,0 +1,103 @@
+"""What two runs differ in beside the ambiguity set, as far as their records tell: a comparison is of like with like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def record_of(model: str | Path) -> dict[str, Any] | None:
+    """The ``run.json`` of a run folder or of the model in one; None for any other model."""
+    folder = Path(model)
+    for place in (folder, folder.parent) if folder.name == "model" else (folder,):
+        try:
+            found = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, dict) and "config" in found else None
+    return None
+
+
+def differences(one: Record, other: Record) -> list[str]:
+    """What else than the ambiguity set the records of two runs differ in: ``steps 32 against 8``, ...
+
+    A setting that one of them lacks, because it is of another kind or an older version, is not compared.
+
+    >>> differences({"config": {"max_length": 64}, "steps": 32}, {"config": {"max_length": 64}, "steps": 8})
+    ['steps 32 against 8']
+    """
+    found = []
+    for name, value in _COMPARED.items():
+        here, there = value(one), value(other)
+        if here is not None and there is not None and here != there:
+            found.append(f"{name} {_text(here)} against {_text(there)}")
+    return found
+
+
+def remarks(names: Sequence[str], records: Sequence[Record | None]) -> list[str]:
+    """What to say under a comparison of models: whose adversary did not act, and what else two runs differ in."""
+    said = [
+        f"{name}: {record['inaction']}"
+        for name, record in zip(names, records, strict=True)
+        if record and record.get("inaction")
+    ]
+    known = [record for record in records if record]
+    if len(known) == 2 and (found := differences(*known)):
+        said.append(f"The two runs also differ in: {', '.join(found)}")
+    elif len(known) == 2:
+        said.append("The records of the two runs differ in the ambiguity set at most")
+    return said
+
+
+def _setting(name: str) -> Callable[[Record], Any]:
+    return lambda record: record["config"].get(name)
+
+
+def _entry(*path: str) -> Callable[[Record], Any]:
+    def value(record: Record) -> Any:
+        found: Any = record
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found
+
+    return value
+
+
+def _data(record: Record) -> str | None:
+    """The training file by name and the beginning of its hash: equal names may hold other pairs."""
+    train = record.get("data", {}).get("train", {})
+    return f"{train.get('file')} ({train['sha256'][:8]})" if "sha256" in train else None
+
+
+def _start(record: Record) -> str | None:
+    name = record["config"].get("model")
+    return "/".join(Path(name).parts[-3:]) if name else None
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_COMPARED: dict[str, Callable[[Record], Any]] = {
+    "kind": _entry("kind"),
+    "steps": _entry("steps"),
+    "effective batch": _entry("effective_batch"),
+    "learning rate": _entry("learning_rate"),
+    "training data": _data,
+    "examples trained on": _entry("data", "trained_on"),
+    "max_length": _setting("max_length"),
+    "start": _start,
+    "seed": _entry("seed"),
+    "exported iterate": _setting("final"),
+    "adapter rank": _setting("lora_rank"),
+    "loss": _setting("loss"),
+    "beta": _setting("beta"),
+    "reward model": _setting("reward_model"),
+    "answers per prompt": _setting("samples"),
+    "estimator": _setting("estimator"),
+    "KL coefficient": _setting("kl_coefficient"),
+}

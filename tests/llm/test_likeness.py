@@ -1,0 +1,58 @@
+"""What finished runs say of themselves and each other: an adversary that did not act, and what else two differ in."""
+
+from __future__ import annotations
+
+import json
+
+from llm.builtin import generate
+from llm.data import write_pairs
+from llm.likeness import differences, record_of, remarks
+from robust_rlhf import main
+
+
+def test_what_two_runs_differ_in_is_named():
+    data = {"train": {"file": "t.jsonl", "sha256": "a" * 64}, "trained_on": 1024}
+    config = {"ambiguity": "tv:0.2", "max_length": 64, "model": "/a/b/start"}
+    one = {"config": config, "steps": 32, "effective_batch": 32, "data": data, "learning_rate": 1e-4}
+    config = {"ambiguity": "erm", "max_length": 128, "model": "/a/b/other", "beta": 0.1}
+    data = data | {"train": {"file": "t.jsonl", "sha256": "b" * 64}}
+    other = {"config": config, "steps": 8, "effective_batch": 128, "data": data, "learning_rate": 1e-4}
+    assert differences(one, other) == [
+        "steps 32 against 8", "effective batch 32 against 128",
+        "training data t.jsonl (aaaaaaaa) against t.jsonl (bbbbbbbb)",
+        "max_length 64 against 128", "start a/b/start against a/b/other",
+    ]  # fmt: skip
+    assert remarks(["a", "b"], [one, None]) == []
+    assert remarks(["a", "b"], [one, one | {"inaction": "it did not act"}]) == [
+        "b: it did not act", "The records of the two runs differ in the ambiguity set at most",
+    ]  # fmt: skip
+
+
+def test_a_run_that_did_not_act_says_so_everywhere(tmp_path, capsys, caplog):
+    pairs, runs = tmp_path / "train.jsonl", {}
+    write_pairs(generate(40, seed=3), pairs)
+    for name, spec, size in (("plain", "erm", 8), ("robust", "tv:0.3", 8), ("idle", "tv:0", 16)):
+        runs[name], length = tmp_path / name, {"last_window": "keep"} if name == "idle" else {"max_steps": 2}
+        settings = {"config": "reward-tiny", "train_file": pairs, "output_dir": runs[name], "ambiguity": spec,
+                    "num_train_epochs": 1, **length, "plain_share": 0, "ramp_share": 0,
+                    "per_device_train_batch_size": size, "max_length": 48,
+                    "logging_steps": 1, "disable_tqdm": True, "use_cpu": True}  # fmt: skip
+        assert main(["train", "reward", *(text for k, v in settings.items() for text in (f"--{k}", str(v)))]) == 0
+    records = {name: json.loads((folder / "run.json").read_text()) for name, folder in runs.items()}
+    assert [records[name]["acted"] for name in runs] == [None, True, False]
+    verdict = "the adversary did not act: tv:0 holds nothing but equal weights"
+    assert [records[name]["inaction"] for name in runs] == [None, None, verdict]
+    assert caplog.text.count(verdict) == 1
+    cards = {name: " ".join((folder / "model" / "README.md").read_text().split()) for name, folder in runs.items()}
+    assert [verdict in cards[name] for name in runs] == [False, False, True]
+    assert ["against the worst reweighting" in cards[name] for name in runs] == [False, True, False]
+    capsys.readouterr()
+    assert main(["doctor", str(runs["idle"])]) == 1
+    assert verdict in capsys.readouterr().out
+    assert "the adversary did not act" not in (main(["doctor", str(runs["robust"])]), capsys.readouterr().out)[1]
+    assert record_of(runs["idle"] / "model") == record_of(runs["idle"]) == records["idle"]
+    told = ["evaluate", str(runs["plain"] / "model"), "--suite", str(pairs), "--eval-pairs", "20", "--against"]
+    assert main([*told, str(runs["idle"] / "model")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{runs['idle'] / 'model'}: {verdict}" in said
+    assert "differ in: steps 2 against 3, effective batch 8 against 16" in said
