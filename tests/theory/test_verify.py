@@ -166,6 +166,7 @@ def ending(once):
     return run_once(once, "ending", ["--registry", "planted:CLAIMS", "--jobs", "1", *ENDING, *outputs])
 
 
+@pytest.mark.slow("it waits for all planted claims, some of which kill their process")
 def test_a_run_in_this_process_stores_what_the_command_stores(planted, ending, capfd):
     outputs = ["--json", "out.json", "--html", "out.html", "--markdown", "out.md"]
     labels = ["plain", "other", "false", "raises", "leaves", "nowhere"]
