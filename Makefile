@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all check bench bench-training exactness study clean
+.PHONY: help demo test test-all check bench bench-training exactness study gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make study  the study of docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
+	@echo "make gpu    what only a GPU can tell, write docs/gpu.md (8 minutes); installs nothing; ARGS=--dry-run: on a CPU"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
 
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
@@ -57,6 +58,10 @@ exactness: $(STAMP)
 
 bench-training: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
+
+# No stamp: on a machine with a GPU it takes the Python that is there, with what it has.
+gpu:
+	$(PYTHON) benchmarks/gpu/run.py $(ARGS)
 
 study: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/results/study/study.py $(if $(DATA),--data $(DATA))

@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_results import hardware, measured, records
+from machine import cpu, revision
 from ranks import Adapter, Cell, Launcher, Precision, Rows, losses_of, start
-from session import cpu, revision
 
 from dro_core import parse_ambiguity, worst_case
 
@@ -183,8 +184,28 @@ def render(record: dict[str, Any]) -> str:
         *_table(["trained", "tv:0.4", "tv:0.4, given the weights it chose", "plain mean"], _reduced(errors)),
         f"`worst_case` on 1024 losses took {record['solver_share']:.1e} of the time of forward and backward of 1024 "
         "pairs through the tiny model (one thread; 32 times the time of 32 pairs).",
+        *_on_gpu(measured()),
     ]
     return "\n".join(lines)
+
+
+def _on_gpu(found: dict[str, Any] | None) -> list[str]:
+    """One GPU, by precision and way; the table says nothing where none was at hand."""
+    rows = [
+        [
+            row["precision"],
+            row["trained"],
+            f"{row['micro_batches']} micro-batch{'es' if row['micro_batches'] > 1 else ''}",
+            "yes" if row["checkpointing"] else "no",
+            f"{row['error']:.1e}",
+            f"{row['error_to_fp32']:.1e}",
+        ]
+        for row in records("gradients", found)
+    ]
+    if found is None or not rows:
+        return ["", "On a GPU: not measured yet (`make gpu`)."]
+    heading = ["precision", "trained", "window", "checkpointing", "error", "against fp32"]
+    return ["", f"On one GPU ({hardware(found)}):", "", *_table(heading, rows)[:-1]]
 
 
 def write_page(record: dict[str, Any], page: Path = PAGE) -> None:

@@ -12,6 +12,7 @@ import figures
 import targets
 from contestants import RACES
 from failures import WRONG
+from gpu_results import hardware, measured
 from targets import Finding
 
 Record = dict[str, Any]
@@ -168,14 +169,9 @@ def _failure_rows(found: dict[str, Any]) -> list[str]:
 
 
 def _gpu_section(found: dict[str, Any]) -> list[str]:
-    if not found["gpu_cells"]:
-        return ["Not measured yet: no run on a machine with a GPU. The same command measures it where there is one."]
-    rows = [
-        [one["set"], one["who"], one["dtype"], one["mode"], f"{one['n']:,}", _time_cell(one, found["limit"])]
-        for one in found["gpu_cells"]
-        if "who" in one
-    ]
-    return _table(["set", "who", "dtype", "direction", "n", "time · error"], rows)
+    if not found["on_gpu"]:
+        return ["Not measured yet: `make gpu` measures it where there is one ([gpu.md](gpu.md))."]
+    return [f"{hardware(found['on_gpu'])}: the tables are in [gpu.md](gpu.md), the targets above."]
 
 
 def _machine(found: dict[str, Any]) -> list[str]:
@@ -212,7 +208,7 @@ _METHOD = """\
 
 def write(results: Path, docs: Path) -> None:
     """Write ``benchmarks.md`` and its two plots into ``docs``."""
-    found = json.loads(results.read_text())
+    found = json.loads(results.read_text()) | {"on_gpu": measured()}
     names = [name for name in _TITLES if any(one["set"] == name for one in found["cells"])]
     figures.times(found, _TITLES, docs / "benchmarks-time.png")
     figures.accuracy(found, _PLOTTED_N, docs / "benchmarks-error.png")

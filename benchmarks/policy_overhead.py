@@ -25,11 +25,11 @@ from unittest import mock
 
 import numpy as np
 import torch
+from machine import cpu, revision
 from numpy.typing import ArrayLike
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from session import cpu, revision
 
 from llm import experience
 from llm.builtin import generate

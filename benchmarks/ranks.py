@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -35,6 +34,7 @@ from llm.config import TRAINING_DEFAULTS
 from llm.encoding import PairCollator, encode_pairs
 from llm.losses import bradley_terry_loss
 from llm.models import tiny_reward_model
+from llm.passes import Passes
 from llm.reward import RewardTrainer
 
 PAIRS = generate(24, seed=7)
@@ -88,6 +88,9 @@ class Cell:
     rows: Rows = Rows.EVEN
     steps: int = 1
     ambiguity: str = "tv:0.4"
+    device: str = "cpu"
+    micro_batches: int = MICRO_BATCHES
+    passes: Passes = "auto"
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Cell:
@@ -113,6 +116,8 @@ def start(adapter: Adapter) -> Start:
     with torch.no_grad():
         model.classifier.weight *= 20
     if adapter is Adapter.LORA:
+        from peft import LoraConfig, get_peft_model
+
         lora: Any = {"target_modules": "all-linear", "modules_to_save": ["classifier"], "init_lora_weights": False}
         model = get_peft_model(model, LoraConfig(r=4, lora_alpha=4, task_type="SEQ_CLS", **lora))
     return Start(model, tokenizer, encode_pairs(PAIRS, tokenizer, max_length=96))
@@ -122,9 +127,11 @@ def start(adapter: Adapter) -> Start:
 
 
 def losses_of(model: nn.Module, begin: Start, rows: np.ndarray, precision: Precision) -> Tensor:
-    """Losses of the pairs ``rows`` in one forward pass, shape ``(n,)``."""
+    """Losses of the pairs ``rows`` in one forward pass, shape ``(n,)``, where the model is."""
+    device = next(model.parameters()).device
     batch = PairCollator(begin.tokenizer)([begin.data[int(i)] for i in rows])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is Precision.AUTOCAST):
+    batch = {name: part.to(device) for name, part in batch.items()}
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.AUTOCAST):
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     return bradley_terry_loss(*output.logits[:, 0].float().chunk(2))
 
@@ -210,8 +217,8 @@ def arguments(cell: Cell, folder: str, ranks: int) -> TrainingArguments:
     one_step = {"max_grad_norm": 0.0, "learning_rate": 0.0}  # the gradient is looked at, parameters stay
     settings = {
         "output_dir": folder,
-        "per_device_train_batch_size": BATCH // MICRO_BATCHES // ranks,
-        "gradient_accumulation_steps": MICRO_BATCHES,
+        "per_device_train_batch_size": BATCH // cell.micro_batches // ranks,
+        "gradient_accumulation_steps": cell.micro_batches,
         "max_steps": 2 if cell.rows is Rows.RAGGED else cell.steps,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
@@ -219,7 +226,7 @@ def arguments(cell: Cell, folder: str, ranks: int) -> TrainingArguments:
         "disable_tqdm": True,
         "dataloader_drop_last": True,
         "bf16": cell.precision is not Precision.FP32,
-        "use_cpu": True,
+        "use_cpu": cell.device == "cpu",
         **({"max_grad_norm": CLIP, "learning_rate": RATE} if cell.steps > 1 else one_step),
         **_launcher_settings(cell),
     }
@@ -354,6 +361,7 @@ def trained(cell: Cell, begin: Start, folder: str, ranks: int) -> Recorder:
         data_collator=_collator(cell, begin, args.process_index),
         ambiguity=parse_ambiguity(cell.ambiguity),
         columns={"category": CATEGORIES},
+        passes=cell.passes,
         callbacks=[recorder],
         last_window="keep",  # a ragged one is what some cells are about
     )
@@ -390,6 +398,23 @@ def _errors(cell: Cell, begin: Start, recorder: Recorder) -> dict[str, float]:
         given = reference_gradient(copy.deepcopy(begin.model), begin, rows, cell, weights)
         errors["given_weights"] = relative_error(found, given)
     return errors
+
+
+def compared(cell: Cell, begin: Start, folder: str) -> dict[str, float]:
+    """The gradient of one step in one process, against autograd in the same precision and in plain float32.
+
+    Returns:
+        ``error`` and ``error_to_fp32``, relative.
+    """
+    recorder = trained(cell, begin, folder, ranks=1)
+    rows, found = recorder.rows[-1], recorder.gradients[-1]
+    alike = reference_gradient(copy.deepcopy(begin.model).to(cell.device), begin, rows, cell)
+    matmul: Any = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    exact = replace(cell, precision=Precision.FP32)
+    plain = reference_gradient(copy.deepcopy(begin.model).to(cell.device), begin, rows, exact)
+    matmul.allow_tf32 = before
+    return {"error": relative_error(found, alike), "error_to_fp32": relative_error(found, plain)}
 
 
 def main(cells_file: str, found_file: str) -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,33 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import failures
-import gpu
 import judge
 import known_failures
 import memory
 import race
 from contestants import RACES, Race
+from machine import cpu, revision
 
 log = logging.getLogger(__name__)
 
 BATCHES = ((4096, 64), (64, 4096))
 _PACKAGES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "cvxpylayers", "diffcp", "dro", "entmax")
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def revision() -> str:
-    """The commit the solver was at, with a + if the working tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
 
 
 def _versions() -> dict[str, str]:
@@ -115,7 +98,6 @@ def run(target: Path, *, quick: bool, sets: list[str] | None = None) -> None:
             found["memory"] += memory.measure(cell)
         save(found, target)
     found["failures"] = failures.reproduce(known_failures.rows())
-    found["gpu_cells"] = gpu.measure(_chosen(sets), effort)
     found["minutes"] = round((time.perf_counter() - start) / 60, 1)
     save(found, target)
     log.info("wrote %s", target)

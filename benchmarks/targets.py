@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_results import records
+
 Record = dict[str, Any]
 
 USABLE = 1e-2  # a peer that errs by more does not solve the problem and is not raced against
@@ -149,15 +151,14 @@ def _accuracy(cells: list[Record], dtype: str) -> Finding:
 
 def _on_gpu(cells: list[Record], what: str, limit: float, number: Callable[[list[Record]], float]) -> Finding:
     if not cells:
-        return Finding(what, limit, None, "not measured yet: this run had no GPU")
+        return Finding(what, limit, None, "not measured yet: `make gpu` measures it where there is one")
     return Finding(what, limit, number(cells))
 
 
 def _worst_sort_ratio(cells: list[Record]) -> float:
     large = [one for one in cells if one.get("n") == 2**20 and one.get("dtype") == "float32" and "seconds" in one]
-    floor = {one["set"]: one["seconds"] for one in large if one["kind"] == "floor"}
-    ours = [one for one in large if one["kind"] == "ours" and one["mode"] == "forward"]
-    return max(one["seconds"] / floor[one["set"]] for one in ours)
+    floor = next(one["seconds"] for one in large if one["who"] == "floor: torch.sort")
+    return max(one["seconds"] for one in large if one["kind"] == "ours" and one["mode"] == "forward") / floor
 
 
 def _worst_small_call(cells: list[Record]) -> float:
@@ -167,8 +168,8 @@ def _worst_small_call(cells: list[Record]) -> float:
 
 def general(found: dict[str, Any]) -> list[Finding]:
     """The targets that are not per set."""
-    cells, gpu = found["cells"], found["gpu_cells"]
-    waits = [one for one in gpu if "synchronisations" in one]
+    cells, gpu = found["cells"], records("solver", found.get("on_gpu"))
+    waits = [one for one in gpu if one.get("synchronisations") is not None]
     return [
         _accuracy(cells, "float64"),
         _accuracy(cells, "float32"),

@@ -42,7 +42,7 @@ def about(*, rounds: int) -> dict[str, Any]:
     from importlib import metadata
 
     import torch
-    from session import cpu, revision
+    from machine import cpu, revision
     from training_contestants import ANSWER, MICRO, PROMPT, SHAPE, WINDOW
 
     return {

@@ -16,11 +16,11 @@ from scipy.optimize import linprog
 
 from dro_core import CVaR, TotalVariation, Wasserstein
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "gpu"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import contestants
 import failures
-import gpu
 import judge
 import known_failures
 import memory
@@ -29,6 +29,7 @@ import race
 import references
 import session
 import solvers
+import stage_solver
 import targets
 import training
 import training_errors
@@ -231,7 +232,7 @@ def test_ours_meets_the_fastest_peer_that_solves_the_problem():
 
 
 def test_accuracy_counts_for_the_dtype():
-    found = {"cells": [record("ours", 1.0, 1e-8, dtype="float32"), record("ours", 1.0, 1e-8)], "gpu_cells": []}
+    found = {"cells": [record("ours", 1.0, 1e-8, dtype="float32"), record("ours", 1.0, 1e-8)]}
     double, single, *rest = targets.general(found)
     assert (double.met, single.met) == (False, True)
     assert all(finding.met is None for finding in rest)
@@ -239,10 +240,11 @@ def test_accuracy_counts_for_the_dtype():
 
 def test_gpu_targets_are_read_off_its_records():
     place = {"library": "torch", "dtype": "float32", "device": "cuda"}
-    sort = record("floor: torch.sort", 1.0, n=2**20, **place) | {"kind": "floor"}
+    sort = record("floor: torch.sort", 1.0, n=2**20, **place) | {"kind": "floor", "set": ""}
     cells = [record("ours", 2.0, n=2**20, **place), sort, record("ours", 3e-4, n=1024, **place)]
     waits = [{"set": "tv", "n": 1024, "mode": "forward", "synchronisations": 1}]
-    ratio, call, waiting = targets.general({"cells": cells, "gpu_cells": cells + waits})[-3:]
+    on_gpu = {"stages": {"solver": {"records": cells + waits}}}
+    ratio, call, waiting = targets.general({"cells": cells, "on_gpu": on_gpu})[-3:]
     assert (ratio.found, ratio.met) == (2.0, True)
     assert (call.found, call.met) == (pytest.approx(300), False)
     assert (waiting.found, waiting.met) == (1, False)
@@ -260,7 +262,7 @@ def test_synchronisations_are_counted(monkeypatch):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert gpu.synchronisations(waits_twice) == 2
+        assert stage_solver.synchronisations(waits_twice, "cuda") == 2
     assert modes == ["warn", "default"]
 
 

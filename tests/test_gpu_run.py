@@ -1,0 +1,340 @@
+"""`make gpu`: its stages at tiny size on this CPU, its patience with stages that fail, and what its page says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "gpu"))
+
+import clock
+import gpu_page
+import gpu_results
+import pack
+import run
+import stage_gradients
+import stage_options
+import stage_policy
+import stage_solver
+import stage_training
+import stage_truth
+import surroundings
+import targets
+
+ROOT = Path(__file__).parents[1]
+MODULES = (stage_solver, stage_gradients, stage_training, stage_policy, stage_truth, stage_options)
+DEVICE = {"name": "a GPU", "gib": 8.0, "count": 1, "multiprocessors": 1, "capability": "9.0", "cuda": "13.0"}
+
+
+@pytest.fixture(scope="module")
+def found():
+    """The JSON of a run, as if this CPU were a GPU: every stage at tiny size, in this process."""
+    setting, stages, threads = surroundings.Setting(tiny=True, carried="nowhere"), {}, torch.get_num_threads()
+    for stage, module in zip(run.STAGES, MODULES, strict=True):
+        records: list = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the libraries, in a stage's own process
+            module.measure(setting, lambda record, kept=records: kept.append(json.loads(json.dumps(record))))
+        stages[stage.name] = {"status": "done", "why": "", "seconds": 1.0, "records": records}
+    torch.set_num_threads(threads)
+    versions = {"python": "3.12", "torch": torch.__version__, "trl": None}
+    about = {"schema": run.SCHEMA, "dry": False, "date": "2026-01-01", "revision": "abc", "device": DEVICE}
+    return about | {"versions": versions, "stages": stages, "seconds": 6.0}
+
+
+def of(found, stage, **wanted):
+    return [row for row in found["stages"][stage]["records"] if wanted.items() <= row.items()]
+
+
+# the stages
+
+
+def test_the_solver_is_timed_in_every_cell_and_agrees_with_the_host(found):
+    cells = of(found, "solver", kind="ours", mode="forward")
+    sets = {race.name for race in stage_solver.RACES if race.batched}
+    assert {row["set"] for row in cells} == sets
+    assert {(row["batch"], row["n"]) for row in cells} == {(1, 64), (1, 256), (8, 64)}
+    assert all(row["error"] <= targets.EXACT[row["dtype"]] for row in cells)
+    assert all(row["quartiles"][0] <= row["seconds"] <= row["quartiles"][1] for row in cells)
+    assert {row["set"] for row in of(found, "solver", mode="backward", synchronisations=None)} == sets
+
+
+def test_a_wrong_answer_is_told_as_disagreement():
+    drawn, rule = stage_solver.draw_losses(2, 64, "float64"), stage_solver.RACES[0].ambiguity(64)
+    right = stage_solver.worst_case(torch.tensor(drawn), rule)
+    assert stage_solver.disagreement(right, drawn, rule) == 0
+    assert stage_solver.disagreement(right, 1.5 * drawn, rule) == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_sparsemax_by_sorting_is_the_projection_on_the_simplex():
+    losses = torch.tensor([[0.5, 2.0, 1.5, -1.0]], dtype=torch.float64)
+    (projected,) = [call() for name, call in stage_solver.contestants(losses) if name.startswith("sparsemax")]
+    assert projected.tolist() == [[0.0, 0.75, 0.25, 0.0]]
+
+
+def test_gradients_are_those_of_the_full_batch(found):
+    rows = found["stages"]["gradients"]["records"]
+    assert {(row["precision"], row["micro_batches"]) for row in rows} >= {
+        ("fp32", 4), ("fp32", 1), ("tf32", 4), ("bf16 autocast", 4),
+    }  # fmt: skip
+    assert all(row["error"] < 1e-6 for row in rows if row["precision"] != "bf16 autocast")
+    assert all(1e-4 < row["error_to_fp32"] < 2e-2 for row in rows if row["precision"] == "bf16 autocast")
+
+
+def test_every_trainer_takes_the_same_steps(found):
+    rows = of(found, "training", task="reward")
+    names = [way.name for way in stage_training.REWARD]
+    assert [row["name"] for row in rows] == names
+    tokens = 2 * 16 * stage_training.TINY.tokens
+    assert all(row["tokens_per_second"] == pytest.approx(tokens / row["seconds"], rel=0.01) for row in rows)
+    assert all(row["samples"] == stage_training.STEPS - 1 for row in rows)
+    assert {row["reference"] for row in of(found, "training", task="dpo")} == {"model", "precomputed"}
+
+
+def test_the_parts_of_a_policy_step_are_in_it(found):
+    for row in found["stages"]["policy"]["records"]:
+        assert 0 < row["rollout_seconds"] + row["update_seconds"] < 1.5 * row["seconds"]
+
+
+def test_what_is_not_there_is_told(found, tmp_path):
+    assert of(found, "options", option="flash attention 2")[0]["failed"]
+    told: list = []
+    stage_truth.measure(surroundings.Setting(tiny=False, carried=str(tmp_path)), told.append)
+    assert "docs/gpu.md" in told[0]["skipped"]
+
+
+def test_truth_trains_every_set_and_keeps_curves(found):
+    rows = found["stages"]["truth"]["records"]
+    assert [row["arm"] for row in rows] == list(stage_truth.ARMS)
+    assert all(len(row["curve"]) == row["steps"] for row in rows)
+    judged = rows[0]["suites"]["train"]
+    parts = [accuracy * pairs for accuracy, pairs in judged["categories"].values()]
+    assert sum(parts) / judged["pairs"] == pytest.approx(judged["accuracy"], abs=1e-3)
+
+
+def test_a_model_too_large_for_the_device_is_not_begun(monkeypatch):
+    told: list = []
+    monkeypatch.setattr(stage_training, "device_gib", lambda setting: 8.0)
+    setting = surroundings.Setting(tiny=True, carried="")
+    stage_training.task_on(stage_training.LARGE, "reward", stage_training.REWARD, setting, 1e12, told.append)
+    assert [row["failed"] for row in told] == ["needs about 49 GiB, the device has 8"]
+
+
+def test_out_of_memory_is_a_result():
+    told: list = []
+    for error, says in ((torch.cuda.OutOfMemoryError("x"), "out of memory"), (ValueError("no\nwhy"), "ValueError: no")):
+        with clock.kept_going(told.append, shape="7 B"):
+            raise error
+        assert told.pop() == {"shape": "7 B", "failed": says}
+
+
+# the run
+
+PATIENT = {
+    "good": "def measure(setting, say):\n    say({'a': 1})\n",
+    "hangs": "import time\ndef measure(setting, say):\n    say({'a': 1})\n    time.sleep(600)\n",
+    "stubborn": "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "def measure(setting, say):\n    say({'a': os.getpid()})\n    os.fork()\n    time.sleep(600)\n",
+    "fails": "def measure(setting, say):\n    say({'a': 1})\n    raise ValueError('the reason')\n",
+    "nan": "def measure(setting, say):\n    say({'a': float('nan')})\n",
+    "dies": "import os\ndef measure(setting, say):\n    say({'a': 1})\n    os.kill(os.getpid(), 9)\n",
+    "needy": "def measure(setting, say):\n    raise AssertionError('it was run')\n",
+}
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    """Small stages of every temper."""
+    for name, text in PATIENT.items():
+        (tmp_path / f"temper_{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    needs = {"needy": ("no_such_package", "numpy>=99")}
+    limits = {"hangs": 6.0, "stubborn": 6.0}
+    made = [run.Stage(n, f"temper_{n}", limits.get(n, 60.0), needs.get(n, ())) for n in PATIENT]
+    monkeypatch.setattr(run, "STAGES", tuple(made))
+    monkeypatch.setattr(run, "about", lambda env, carried: {"device": DEVICE, "versions": {}})
+    return tmp_path
+
+
+def started(folder, *more):
+    options = run.parsed(["--json", str(folder / "gpu.json"), "--carried", str(folder / "none"), *more])
+    return run.run(options)
+
+
+def test_a_stage_that_hangs_or_fails_costs_itself_alone(stages, capsys):
+    found = started(stages)["stages"]
+    assert {name: stage["status"] for name, stage in found.items()} == {
+        "good": "done", "hangs": "out of time", "stubborn": "out of time", "fails": "failed", "nan": "failed",
+        "dies": "failed", "needy": "skipped",
+    }  # fmt: skip
+    assert {name: len(stage["records"]) for name, stage in found.items()} == {
+        "good": 1, "hangs": 1, "stubborn": 1, "fails": 1, "nan": 0, "dies": 1, "needy": 0,
+    }  # fmt: skip
+    assert found["fails"]["why"] == "ValueError: the reason"
+    assert found["needy"]["why"] == f"needs no_such_package, numpy >= 99, found {np.__version__}"
+    assert found["hangs"]["seconds"] < 30
+    assert json.loads((stages / "gpu.json").read_text())["stages"] == found
+    assert "fails: failed, 1 results" in capsys.readouterr().err
+    assert not alive(found["stubborn"]["records"][0]["a"])
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group that run; one that is dead and waits for its parent's look does not."""
+    time.sleep(0.1)
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            found += [stat.parent.name] if int(its_group) == group and state != "Z" else []
+    return found
+
+
+def test_resuming_runs_what_is_missing(stages, monkeypatch):
+    first = started(stages, "--stages", "good", "needy")
+    (stages / "temper_fails.py").write_text(PATIENT["good"])
+    (stages / "temper_good.py").write_text(PATIENT["fails"])
+    again = started(stages, "--resume", "--stages", "good", "fails", "needy")["stages"]
+    assert again["good"] == first["stages"]["good"]
+    assert again["fails"]["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ('{"schema": 0}', "another version"),
+     ('{"schema": 1, "dry": true, "stages": {}}', "a dry run")],
+)  # fmt: skip
+def test_resuming_another_kind_of_file_is_refused(stages, text, says):
+    if text is not None:
+        (stages / "gpu.json").write_text(text)
+    with pytest.raises(run.NoRun, match=says):
+        started(stages, "--resume")
+
+
+def test_time_for_all_stages_is_kept(stages):
+    found = started(stages, "--limit", "4", "--stages", "good")["stages"]
+    assert (found["good"]["status"], found["good"]["records"]) == ("out of time", [])
+
+
+def test_on_a_full_disk_the_results_are_printed(stages, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    started(stages, "--stages", "good")
+    told = capsys.readouterr()
+    assert json.loads(told.out)["stages"]["good"]["records"] == [{"a": 1}]
+    assert told.err.count("No space left on device") == 1
+
+
+def test_without_a_gpu_a_real_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "about", lambda env, carried: {"device": None, "versions": {}})
+    with pytest.raises(run.NoRun, match="no CUDA device here: --dry-run"):
+        started(tmp_path)
+    assert not (tmp_path / "gpu.json").exists()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow("six processes, each of which loads torch")
+def test_the_dry_run_runs_every_stage(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks/gpu/run.py"), "--dry-run", "--json", str(tmp_path / "dry.json")]
+    subprocess.run(command, check=True)
+    found = json.loads((tmp_path / "dry.json").read_text())
+    assert {name: stage["status"] for name, stage in found["stages"].items()} == dict.fromkeys(
+        [stage.name for stage in run.STAGES], "done"
+    )
+
+
+def test_the_limits_of_the_stages_fit_into_eight_minutes():
+    assert sum(stage.limit for stage in run.STAGES) <= run.LIMIT == 480
+
+
+# what travels
+
+
+def test_packed_weights_come_back_to_half_a_step(tmp_path):
+    rng, model = np.random.default_rng(0), tmp_path / "model"
+    model.mkdir()
+    weights = {"a.weight": rng.normal(size=(7, 5)).astype(np.float32), "a.bias": rng.normal(size=7).astype(np.float32)}
+    weights["zero.weight"] = np.zeros((2, 3), dtype=np.float32)
+    save_file(weights, model / "model.safetensors")
+    (model / "config.json").write_text("{}")
+    pack.rounded(model, tmp_path / "packed")
+    from safetensors.numpy import load_file
+
+    back = load_file(pack.restored(tmp_path / "packed", tmp_path / "back") / "model.safetensors")
+    step = np.abs(weights["a.weight"]).max(axis=1, keepdims=True) / 127
+    assert back.keys() == weights.keys()
+    assert np.all(np.abs(back["a.weight"] - weights["a.weight"]) <= 0.501 * step)
+    assert np.array_equal(back["a.bias"], weights["a.bias"])
+    assert (tmp_path / "back" / "config.json").exists()
+
+
+def test_carried_wheels_come_first_and_are_seen(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "numpy-99.5.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("numpy-99.5.0.dist-info/METADATA", "Name: numpy\nVersion: 99.5.0\n")
+    env = run.environment(surroundings.unpacked(tmp_path, tmp_path / "site"))
+    assert surroundings.missing(("numpy>=99.5", "scipy"), env) == []
+    assert surroundings.missing(("numpy>=99.6",), env) == ["numpy >= 99.6, found 99.5.0"]
+
+
+# the pages
+
+
+def test_the_page_in_the_repository_is_that_of_the_results():
+    text = gpu_page.PAGE.read_text()
+    assert gpu_page.rendered(gpu_results.measured()) in text
+
+
+def test_the_page_shows_every_stage(found, tmp_path):
+    page = tmp_path / "gpu.md"
+    page.write_text(f"before\n{gpu_page.BEGIN}\nold\n{gpu_page.END}\nafter\n")
+    gpu_page.write(found, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    for stage in run.STAGES:
+        assert f"### {stage.name.capitalize()}" in text
+    widths = [line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
+    assert min(widths) > 2
+    assert "the package flash_attn is not there" in text
+
+
+def test_a_stage_without_results_says_so(found):
+    bare = found | {"stages": {"solver": {"status": "failed", "why": "x|y", "seconds": 1.0, "records": []}}}
+    text = gpu_page.rendered(bare)
+    assert "failed: x\\|y" in text
+    assert text.count("Not measured.") == len(run.STAGES)
+
+
+def test_the_other_pages_read_the_same_results(found, tmp_path):
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(found))
+    import exactness
+    import training_page
+
+    assert gpu_results.measured(path) == found
+    assert "a GPU" in "\n".join(exactness._on_gpu(found))
+    for row in found["stages"]["training"]["records"]:
+        row["peak_gib"] = 2.0
+    rows = training_page._on_gpu(gpu_results.records("training", found))
+    plain, robust = (of(found, "training", task="reward", name=n)[0] for n in ("transformers.Trainer", "two passes"))
+    assert rows[0][2] == f"{robust['seconds'] / plain['seconds']:.2f}"
+    path.write_text(json.dumps(found | {"dry": True}))
+    assert gpu_results.measured(path) is None
+    path.write_text(json.dumps(found | {"schema": 0}))
+    with pytest.raises(ValueError, match="another version"):
+        gpu_results.measured(path)
+    shutil.rmtree(tmp_path)
+    assert gpu_results.measured(path) is None
