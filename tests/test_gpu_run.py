@@ -67,6 +67,7 @@ def test_the_solver_is_timed_in_every_cell_and_agrees_with_the_host(found):
     assert {row["set"] for row in cells} == sets
     assert {(row["batch"], row["n"]) for row in cells} == {(1, 64), (1, 256), (8, 64)}
     assert all(row["error"] <= targets.EXACT[row["dtype"]] for row in cells)
+    assert max(row["error"] for row in cells if row["dtype"] == "float32") > 1e-9  # the host solves in float64
     assert all(row["quartiles"][0] <= row["seconds"] <= row["quartiles"][1] for row in cells)
     assert {row["set"] for row in of(found, "solver", mode="backward", synchronisations=None)} == sets
 
@@ -91,6 +92,17 @@ def test_gradients_are_those_of_the_full_batch(found):
     }  # fmt: skip
     assert all(row["error"] < 1e-6 for row in rows if row["precision"] != "bf16 autocast")
     assert all(1e-4 < row["error_to_fp32"] < 2e-2 for row in rows if row["precision"] == "bf16 autocast")
+
+
+def test_the_comparison_in_float32_leaves_tf32_as_it_was(tmp_path):
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, True
+    try:
+        cell = stage_gradients.Cell(stage_gradients.Launcher.SINGLE, micro_batches=1)
+        stage_gradients.compared(cell, stage_gradients.start(cell.adapter), str(tmp_path))
+        assert matmul.allow_tf32
+    finally:
+        matmul.allow_tf32 = before
 
 
 def test_every_trainer_takes_the_same_steps(found):
@@ -202,7 +214,8 @@ def alive(group: int) -> list[str]:
 
 
 def test_resuming_runs_what_is_missing(stages, monkeypatch):
-    first = started(stages, "--stages", "good", "needy")
+    first = started(stages, "--stages", "good", "fails", "needy")
+    assert first["stages"]["fails"]["status"] == "failed"
     (stages / "temper_fails.py").write_text(PATIENT["good"])
     (stages / "temper_good.py").write_text(PATIENT["fails"])
     again = started(stages, "--resume", "--stages", "good", "fails", "needy")["stages"]
