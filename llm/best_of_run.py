@@ -18,13 +18,13 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
 from .best_of import BestOfN, best_of
 from .checkpoints import write_json
 from .data import DataError
+from .drawing import Lots, Purpose
 from .identity import digest
 from .models import load_policy
 from .overoptimisation import Curve, best_of_curve
@@ -128,10 +128,10 @@ def _sampled(
     model, tokenizer = load_policy(config.model, **config.loading())
     prompts, encoded, _ = fitting(subset(source.prompts, config.eval_prompts), tokenizer, most=config.prompt_tokens)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
-    pen, placed = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size), model
-    with torch.random.fork_rng():
-        torch.manual_seed(arguments.seed)
-        texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, samples=samples)]  # pyright: ignore
+    placed: Any = model
+    pen = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size)
+    lots = Lots(arguments.seed, Purpose.BEST_OF_N)
+    texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, lots, samples=samples)]
     return [
         {"id": prompt.id, "answers": texts[row * samples : (row + 1) * samples]} for row, prompt in enumerate(prompts)
     ]
