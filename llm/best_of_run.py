@@ -23,9 +23,9 @@ from transformers import TrainingArguments
 
 from .best_of import BestOfN, best_of
 from .checkpoints import write_json
+from .contents import content_of
 from .data import DataError
 from .drawing import Lots, Purpose
-from .identity import digest
 from .models import load_policy
 from .overoptimisation import Curve, best_of_curve
 from .pipeline import Pipeline
@@ -100,13 +100,13 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
         raise DataError(f"{source.name}: two prompts have the same id, by which answers are kept: give each its own")
     folder = Path(pipeline.output_dir) / "best_of" / quote(suite, safe="")
     told = {name: getattr(config, name) for name in _DRAWN_WITH} | {"seed": arguments.seed, "answers": judged.best_of}
-    made_from = told | {"model": _content(config.model), "prompts": source.sha256}
+    made_from = told | {"model": content_of(config.model), "prompts": source.sha256}
     answers = _kept(
         folder / "answers.json", made_from, lambda: _sampled(source, config, arguments, samples=judged.best_of)
     )
 
     def scores(name: str, judge: str) -> Floats:
-        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": _content(judge)}
+        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": content_of(judge)}
         return np.array(
             _kept(folder / f"{name}.json", made_from, lambda: _scored(source, answers, judge, config, arguments))
         )
@@ -159,8 +159,3 @@ def _kept(path: Path, made_from: Mapping[str, Any], make: Callable[[], Any]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"made_from": made_from, "made": made})
     return made
-
-
-def _content(name: str) -> str:
-    """A hash of a model's folder; the name of one that is elsewhere."""
-    return digest(Path(name)) if Path(name).exists() else name
