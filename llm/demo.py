@@ -22,7 +22,7 @@ from .contents import contents
 from .data import Pair, find_files
 from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
-from .resumption import DEFAULTS, ENVIRONMENT
+from .resumption import ENVIRONMENT, OPTIONAL
 from .reweighting import parse_reweighting
 from .selection import load_suites
 from .settings import KINDS, check_known, parse_settings, read_recipe
@@ -84,7 +84,7 @@ def run_demo(
     if demo.model != "tiny":
         (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
     read = {f"content of {role}": content for role, content in contents({"model": demo.model}).items()}
-    notes = asdict(demo) | {"files": _hashes(data)} | read | {DEFAULTS: [], ENVIRONMENT: environment()}
+    notes = asdict(demo) | {"files": _hashes(data)} | read | {OPTIONAL: [], ENVIRONMENT: environment()}
     start_output(output, notes, overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]

@@ -19,13 +19,13 @@ from .card import environment
 from .config import RunConfig
 from .contents import contents
 from .policy_config import PolicyConfig
-from .resumption import DEFAULTS, ENVIRONMENT, OF_FILES
+from .resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .scorers import CHECKER
 
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
 
-# Flags that cannot change the weights, by what they are about: tests/llm/test_resuming.py trains with and without each.
+# Flags that cannot change the weights, by what they are about: tests/llm/test_flags.py trains with and without.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "where the run is written, and how much of it is kept": ("output_dir", "save_total_limit"),
     "what is logged, when and where": (
@@ -34,8 +34,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
         "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics",
     ),
     "how batches reach the trainer": (
-        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
-        "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+        "dataloader_multiprocessing_context",
     ),
     "what nothing here reads": (
         "do_train", "do_eval", "do_predict", "remove_unused_columns", "length_column_name", "local_rank", "hub_token",
@@ -76,7 +76,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
         **theirs,
         **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
         **{f"content of {role}": content for role, content in read.items()},
-        DEFAULTS: sorted([*at_default, *usual]),
+        OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
         ENVIRONMENT: environment(),
     }
 
@@ -120,7 +120,8 @@ def _named(config: RunConfig, role: str) -> str | None:
 
 def _files_of(flags: Mapping[str, Any]) -> dict[str, str]:
     """The flags that name a file, as that of an engine's configuration."""
-    return {name: value for name, value in flags.items() if isinstance(value, str) and Path(value).is_file()}
+    named = {name: value for name, value in flags.items() if isinstance(value, str) and Path(value).suffix}
+    return {name: value for name, value in named.items() if Path(value).is_file()}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -1,7 +1,7 @@
 """What a run notes of itself when it starts, and whether one that is resumed is still that run.
 
-Notes are names with values. Beside them stands which of the names are at their defaults, so that a setting that only
-an older or a newer version knows can still be told from one that was changed.
+Notes are names with values. Beside them stands which of the names may be missing on the other side: those at their
+defaults, which an older or a newer version need not know, and those that other settings alone make worth a note.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
 
-DEFAULTS = "at their defaults"
+OPTIONAL = "may be missing elsewhere"
 ENVIRONMENT = "environment"
 SESSIONS = "other versions"  # of which resumed sessions were
 FORCED = "changed on the way"  # what --force let through
 OF_FILES = "sha256 of the {} file"  # which all versions noted
-_NO_SETTINGS = {DEFAULTS, ENVIRONMENT, SESSIONS, FORCED}
+_NO_SETTINGS = {OPTIONAL, ENVIRONMENT, SESSIONS, FORCED}
 _ABSENT = object()
 
 
@@ -38,7 +38,7 @@ class Differences(NamedTuple):
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differences:
     """Compare the notes of a folder with those of the run that wants to go on there, both ways."""
     names = [name for name in [*wanted, *(found.keys() - wanted.keys())] if name not in _NO_SETTINGS]
-    if DEFAULTS not in found:  # it noted a part of what is noted now
+    if OPTIONAL not in found:  # it noted a part of what is noted now
         of_files = OF_FILES.partition("{}")[0]
         both = [name for name in names if name in wanted and (name in found or name.startswith(of_files))]
         unknown = [name for name in names if name not in found and name not in both]
@@ -47,8 +47,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differen
         name
         for name in names
         if not _same(found.get(name, _ABSENT), wanted.get(name, _ABSENT))
-        and not (name not in found and name in wanted[DEFAULTS])
-        and not (name not in wanted and name in found[DEFAULTS])
+        and not (name not in found and name in wanted[OPTIONAL])
+        and not (name not in wanted and name in found[OPTIONAL])
     ]
     return Differences(sorted(changed, key=names.index), [])
 
