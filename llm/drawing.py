@@ -85,8 +85,8 @@ class Drawing(LogitsProcessor):
 def _reached(masses: Tensor, numbers: Tensor) -> Tensor:
     """The first token of each row at which the sum of ``masses`` exceeds that share of the whole, ``(n,)``.
 
-    Rounding can put the share at the very end of the sum, or make a sum over many processors step where a mass is zero:
-    then the likeliest token stands in for one that has no mass.
+    Single precision can round a number to one, and a sum over many processors can step where a mass is zero: then the
+    likeliest token stands in for one that has no mass.
     """
     sums = masses.cumsum(dim=-1)
     aims = numbers[:, None] * sums[:, -1:]

@@ -108,19 +108,28 @@ def test_numbers_are_uniform_and_no_two_answers_share_any():
 
 @pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2**-53])
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
-def test_no_token_without_probability_is_ever_drawn(number, top_p):
-    """Not at either end of the numbers, nor where the sum of the probabilities rounds below or above one."""
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])  # the latter where a device has no other
+def test_no_token_without_probability_is_ever_drawn(number, top_p, precision):
+    """Not at either end of the numbers, of which single precision rounds the last to one."""
     generator = torch.Generator().manual_seed(8)
     logits = torch.randn(400, 333, generator=generator) * 8
     banned = torch.rand(400, 333, generator=generator) < 0.6
     banned[:, [0, 1, -1]], banned[:, 5] = True, False
     logits[banned] = -torch.inf
-    drawing = Drawing(torch.full((400, 1), number, dtype=torch.float64), start=4, temperature=1.0, top_p=top_p)
+    drawing = Drawing(torch.full((400, 1), number, dtype=precision), start=4, temperature=1.0, top_p=top_p)
     forced = drawing(torch.zeros(400, 4, dtype=torch.long), logits)
     assert not banned.gather(1, drawing.tokens[0][:, None]).any()
     assert drawing.logps[0].isfinite().all()
     assert torch.equal(forced.argmax(dim=1), drawing.tokens[0])
     assert (forced == 0).sum() == 400
+
+
+def test_each_token_has_the_numbers_from_the_sum_before_it_to_its_own():
+    numbers = torch.tensor([0.0, 0.2, 0.25, 0.9, 0.5], dtype=torch.float64)[:, None]
+    masses = torch.tensor([[0.0, 0.25, 0.0, 0.25, 0.5, 0.0]]).repeat(5, 1)
+    drawing = Drawing(numbers, start=1, temperature=1.0, top_p=1.0)
+    drawing(torch.zeros(5, 1, dtype=torch.long), masses.log())
+    assert drawing.tokens[0].tolist() == [1, 1, 3, 4, 4]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -20,9 +20,11 @@ from llm.builtin import generate
 from llm.config import DPOConfig, RewardConfig, SFTConfig
 from llm.contents import content_of, contents, digest
 from llm.data import write_pairs
+from llm.identity import identity
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy_config import PolicyConfig
 from llm.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
+from llm.settings import parse_train
 from robust_rlhf import main
 
 peft = pytest.importorskip("peft")
@@ -141,6 +143,25 @@ def test_other_content_at_the_same_path_stops_a_resumed_run(kind, touched, named
     assert f"changed on the way (--force)** | {named}: " in card
     assert main([*argv, "--resume"]) == 0  # it is the run with these from now on
     assert named in (run / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("sft", {"model"}),
+        ("reward", {"model", "base of model"}),
+        ("dpo", {"model", "reference_model"}),
+        ("policy", {"model", "reward_model", "gold", "reference_model", "base of reference_model"}),
+    ],
+)
+def test_the_content_of_every_model_that_a_run_names_is_noted(kind, read, place):
+    config, arguments = parse_train(KINDS[kind], command(kind, place, place / "run", **read_by(kind, place))[2:])
+    found = identity(config, arguments, {"train": {"sha256": "x"}})
+    told = {name.removeprefix("content of "): value for name, value in found.items() if name.startswith("content of ")}
+    assert told.keys() == read
+    for role in read:
+        folder = READ[kind][role.removeprefix("base of ")]
+        assert told[role] == digest(place / (folder.replace("adapter", "base") if role.startswith("base") else folder))
 
 
 def test_the_card_of_a_model_is_no_part_of_it_and_its_words_and_code_are(place):
