@@ -157,7 +157,7 @@ class PolicyTrainer:
         mine = np.split(everywhere, self.world)[self.rank]
         lots, ids = Lots(self.arguments.seed, Purpose.TRAINING, self.step), [self.encoded[i] for i in mine]
         with self.accelerator.autocast():
-            answers = self.pen(self.core.policy, ids, lots, samples=self.config.samples, positions=mine)
+            answers = self.pen(self.core.policy, ids, lots, samples=self.config.samples, positions=mine.tolist())
         asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
         texts = [self.pen.text(answer) for answer in answers]
         scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)

@@ -121,7 +121,7 @@ class Answers:
         with evaluation_mode(model):
             for start in range(0, len(places), self.batch_size):
                 batch = places[start : start + self.batch_size]
-                numbers = [lots.of(int(positions[i]), sample, self.sampling.max_new_tokens) for i, sample in batch]
+                numbers = [lots.of(positions[i], sample, self.sampling.max_new_tokens) for i, sample in batch]
                 answers = self._drawn(model, [prompts[i] for i, _ in batch], np.stack(numbers))
                 for (place, _), answer in zip(batch, answers, strict=True):
                     drawn[place].append(answer)
