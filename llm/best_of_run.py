@@ -18,14 +18,14 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
 from .best_of import BestOfN, best_of
 from .checkpoints import write_json
+from .contents import content_of
 from .data import DataError
-from .identity import digest
+from .drawing import Lots, Purpose
 from .models import load_policy
 from .overoptimisation import Curve, best_of_curve
 from .pipeline import Pipeline
@@ -100,13 +100,13 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
         raise DataError(f"{source.name}: two prompts have the same id, by which answers are kept: give each its own")
     folder = Path(pipeline.output_dir) / "best_of" / quote(suite, safe="")
     told = {name: getattr(config, name) for name in _DRAWN_WITH} | {"seed": arguments.seed, "answers": judged.best_of}
-    made_from = told | {"model": _content(config.model), "prompts": source.sha256}
+    made_from = told | {"model": content_of(config.model), "prompts": source.sha256}
     answers = _kept(
         folder / "answers.json", made_from, lambda: _sampled(source, config, arguments, samples=judged.best_of)
     )
 
     def scores(name: str, judge: str) -> Floats:
-        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": _content(judge)}
+        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": content_of(judge)}
         return np.array(
             _kept(folder / f"{name}.json", made_from, lambda: _scored(source, answers, judge, config, arguments))
         )
@@ -128,10 +128,10 @@ def _sampled(
     model, tokenizer = load_policy(config.model, **config.loading())
     prompts, encoded, _ = fitting(subset(source.prompts, config.eval_prompts), tokenizer, most=config.prompt_tokens)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
-    pen, placed = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size), model
-    with torch.random.fork_rng():
-        torch.manual_seed(arguments.seed)
-        texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, samples=samples)]  # pyright: ignore
+    placed: Any = model
+    pen = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size)
+    lots = Lots(arguments.seed, Purpose.BEST_OF_N)
+    texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, lots, samples=samples)]
     return [
         {"id": prompt.id, "answers": texts[row * samples : (row + 1) * samples]} for row, prompt in enumerate(prompts)
     ]
@@ -159,8 +159,3 @@ def _kept(path: Path, made_from: Mapping[str, Any], make: Callable[[], Any]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"made_from": made_from, "made": made})
     return made
-
-
-def _content(name: str) -> str:
-    """A hash of a model's folder; the name of one that is elsewhere."""
-    return digest(Path(name)) if Path(name).exists() else name

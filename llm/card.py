@@ -143,6 +143,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         "seed": str(record["seed"]),
         "training time": f"{record['seconds']:.0f} s on {record['environment']['device']}",
         **({"**changed on the way (--force)**": "; ".join(record["forced"])} if record["forced"] else {}),
+        **({"other versions": "; ".join(record["other_versions"])} if record.get("other_versions") else {}),
     }
     lines = [
         *header(record, pipeline="text-generation", tag="rlhf"), "# Policy", "",
@@ -188,6 +189,8 @@ def _special(record: dict[str, Any]) -> list[str]:
         rows.append(f"| adapter | LoRA of rank {config['lora_rank']}, {export} |")
     if record["forced"]:
         rows.append(f"| **changed on the way (--force)** | {'; '.join(record['forced'])} |")
+    if record.get("other_versions"):
+        rows.append(f"| other versions | {'; '.join(record['other_versions'])} |")
     return rows
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .resumption import FORCED, continued
+
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
-FORCED = "changed on the way"  # the entry of it that lists what --force let through
 
 
 class CheckpointError(RuntimeError):
@@ -94,19 +95,11 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    record, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
-    forced: list[str] = []
+    record, notes = folder / SETTINGS, json.loads(json.dumps(settings))
     if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
-        if changed and not force:
-            raise ValueError(
-                f"{folder} was started with another {', '.join(changed)}: resume with the same, use --overwrite, "
-                "or choose another output folder (--force resumes all the same)"
-            )
-        forced = found.get(FORCED, []) + [f"{name}: {found.get(name)} -> {wanted[name]}" for name in changed]
-    write_json(record, wanted | {FORCED: forced})
-    return forced
+        notes = continued(folder, json.loads(record.read_text(encoding="utf-8")), notes, force=force)
+    write_json(record, {FORCED: []} | notes)
+    return notes.get(FORCED, [])
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -51,7 +51,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    for told in ("llm.choice", "llm.windows"):  # how the weights are had, and of what: for everyone to see
+    for told in ("llm.choice", "llm.contents", "llm.windows"):  # what takes time, how weights are had, and of what
         logging.getLogger(told).setLevel(logging.INFO)
 
 

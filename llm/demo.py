@@ -18,9 +18,11 @@ from .builtin import write_corpus
 from .card import environment
 from .checkpoints import check_output, start_output, write_folder
 from .config import ConfigError, TrainConfig
+from .contents import contents
 from .data import Pair, find_files
 from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
+from .resumption import ENVIRONMENT, OPTIONAL
 from .reweighting import parse_reweighting
 from .selection import load_suites
 from .settings import KINDS, check_known, parse_settings, read_recipe
@@ -81,7 +83,9 @@ def run_demo(
     data = _read_data(Path(demo.data), demo.eval_pairs) if demo.data else None
     if demo.model != "tiny":
         (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
-    start_output(output, asdict(demo) | {"files": _hashes(data)}, overwrite=overwrite)
+    read = {f"content of {role}": content for role, content in contents({"model": demo.model}).items()}
+    notes = asdict(demo) | {"files": _hashes(data)} | read | {OPTIONAL: [], ENVIRONMENT: environment()}
+    start_output(output, notes, overwrite=overwrite)
     train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
     folders = []

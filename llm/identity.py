@@ -1,64 +1,147 @@
-"""What a resumed run must have in common with the one it continues."""
+"""What makes a run the run it is: settings, every flag that may change the result, and the content of what it reads.
+
+Flags of ``TrainingArguments`` are noted unless a test shows that they cannot change the result. A flag that a later
+version of transformers brings is noted, too.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
+from .card import environment
 from .config import RunConfig
+from .contents import contents
+from .policy_config import PolicyConfig
+from .resumption import ENVIRONMENT, OF_FILES, OPTIONAL
+from .scorers import CHECKER
 
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
-_DECISIVE = (
-    *("seed", "learning_rate"),
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "lr_scheduler_type",
-    "weight_decay",
-    "max_grad_norm",
-    "bf16",
-    "fp16",
-    "warmup_steps",
-    "lr_scheduler_kwargs",
-    "optim",
-    "optim_args",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "data_seed",
-    "dataloader_drop_last",
-)
-_OF_A_MODEL = (".safetensors", ".json", ".jinja")  # chat templates are files of their own
-_DECISIVE_IF_JUDGED = ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "metric_for_best_model")
+
+# Flags that cannot change the weights, by what they are about: tests/llm/test_flags.py trains with and without.
+HARMLESS: dict[str, tuple[str, ...]] = {
+    "where the run is written, and how much of it is kept": ("output_dir", "save_total_limit"),
+    "what is logged, when and where": (
+        "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node",
+        "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
+        "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics",
+    ),
+    "how batches reach the trainer": (
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+        "dataloader_multiprocessing_context",
+    ),
+    "what nothing here reads": (
+        "do_train", "do_eval", "do_predict", "remove_unused_columns", "length_column_name", "local_rank", "hub_token",
+        "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision",
+    ),
+    "how long processes wait for each other": ("ddp_timeout",),
+}  # fmt: skip
+
+# Flags about evaluation while training and about checkpoints. Where held-out pairs are judged they decide which weights
+# are exported, and evaluations move torch's generator, which dropout and noise draw from; else they change nothing.
+EVALUATING = (
+    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps", "prediction_loss_only",
+    "per_device_eval_batch_size", "save_strategy", "save_steps", "metric_for_best_model", "greater_is_better",
+)  # fmt: skip
+
+# Policies: held-out pairs are never judged, but answers are written and scored in batches of this size.
+DECIDES_ROUNDING = "per_device_eval_batch_size"
+
+_READ = ("model", "reference_model", "reward_model", "gold")
 
 
 def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that decide the result, and the content of the files.
+    """The settings that decide the result, the content of all that is read, and the versions it is read with.
+
+    Reads every model that the run names: ask one process, once, and not for a plan.
 
     Args:
         config: Ours.
         arguments: Those of transformers.
-        files: Their records by role, each with its ``sha256``.
+        files: Records of the data by role, each with its ``sha256``.
     """
     ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
-    judged = ours.get("final") == "best" or ours.get("adapt_radius")
-    theirs = {name: getattr(arguments, name) for name in _DECISIVE + (_DECISIVE_IF_JUDGED if judged else ())}
-    return ours | theirs | {f"sha256 of the {name} file": record["sha256"] for name, record in files.items()}
+    theirs, usual = _flags(config, arguments)
+    at_default = [f.name for f in fields(config) if f.name in ours and _same(ours[f.name], _default(f))]
+    read = contents({role: _named(config, role) for role in _READ} | _files_of(theirs))
+    return {
+        **ours,
+        **theirs,
+        **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
+        **{f"content of {role}": content for role, content in read.items()},
+        OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
+        ENVIRONMENT: environment(),
+    }
 
 
-def digest(path: Path) -> str:
-    """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
-    hashed = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _OF_A_MODEL)
-    for file in files:
-        with file.open("rb") as stream:
-            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-    return hashed.hexdigest()
+def noted(config: RunConfig, arguments: TrainingArguments) -> set[str]:
+    """The flags of ``TrainingArguments`` that a resumed run must have as they were."""
+    harmless = {name for group in HARMLESS.values() for name in group}
+    if isinstance(config, PolicyConfig):
+        harmless |= set(EVALUATING) - {DECIDES_ROUNDING}
+    elif not _judges(config) and not _draws(config, arguments):
+        harmless |= set(EVALUATING)
+    return {f.name for f in fields(TrainingArguments)} - harmless
+
+
+def _judges(config: RunConfig) -> bool:
+    """Whether held-out pairs decide about the training."""
+    return getattr(config, "final", None) == "best" or bool(getattr(config, "adapt_radius", False))
+
+
+def _draws(config: RunConfig, arguments: TrainingArguments) -> bool:
+    """Whether training draws from torch's generator, which every evaluation moves on."""
+    return not config.disable_dropout or config.lora_dropout > 0 or bool(arguments.neftune_noise_alpha)
+
+
+def _flags(config: RunConfig, arguments: TrainingArguments) -> tuple[dict[str, Any], list[str]]:
+    """Values of the noted flags, ready for JSON, and the names of those at their defaults."""
+    kept = noted(config, arguments)
+    known = {f.name: _default(f) for f in fields(TrainingArguments) if f.name in kept}
+    values = {name: _plain(getattr(arguments, name)) for name in known}
+    # What a launcher or accelerate's own configuration decides is no flag, and counts as one.
+    values |= {"world_size": arguments.world_size, "mixed_precision": arguments.mixed_precision}
+    known |= {"mixed_precision": "no"}
+    return values, [name for name, default in known.items() if _same(values[name], default)]
+
+
+def _named(config: RunConfig, role: str) -> str | None:
+    """What the run names in a role; the exact checker of the corpus is no file."""
+    name = getattr(config, role, None)
+    return None if role in ("reward_model", "gold") and name == CHECKER else name
+
+
+def _files_of(flags: Mapping[str, Any]) -> dict[str, str]:
+    """The flags that name a file, as that of an engine's configuration."""
+    named = {name: value for name, value in flags.items() if isinstance(value, str) and Path(value).suffix}
+    return {name: value for name, value in named.items() if Path(value).is_file()}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Equal, or both unset: ``TrainingArguments`` turns None into False or into nothing."""
+    return _plain(value) == _plain(default) or (not _plain(value) and not _plain(default))
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; of settings with defaults of their own, what is not at them."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: (getattr(value, f.name), _default(f)) for f in fields(value)}
+        return {name: _plain(entry) for name, (entry, default) in own.items() if entry != default}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

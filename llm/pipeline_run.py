@@ -8,7 +8,7 @@ and one made from anything else is refused rather than mixed with the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of_run import Drawn, best_of_curves, draw_best_of
 from .checkpoints import write_json
 from .config import ConfigError
-from .identity import digest
+from .contents import contents, digest
 from .pipeline import Pipeline, Stage
 from .processes import on_main_process
+from .scorers import CHECKER
 from .tasks import run
 
 NOTE = "stage.json"
+_FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")
 _JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
 
 
@@ -107,10 +109,10 @@ def state_of(stage: Stage) -> State:
     found = json.loads((stage.folder / NOTE).read_text(encoding="utf-8"))
     wanted = _made_from(stage)
     for what, made_from in wanted.items():
+        # Who names what is a setting; older notes have no bases of adapters and no commits of the hub.
+        names = made_from.keys() | found[what].keys() if what == "settings" else made_from.keys() & found[what].keys()
         changed = sorted(
-            name
-            for name in made_from.keys() | found[what].keys()
-            if made_from.get(name) != found[what].get(name) and name not in _JUDGING
+            name for name in names if made_from.get(name) != found[what].get(name) and name not in _JUDGING
         )
         if changed:
             raise ConfigError(
@@ -129,7 +131,9 @@ def note(stage: Stage, *, judged: bool) -> None:
 
 
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
-    inputs = {name: digest(Path(str(stage.settings[name]))) for name in _inputs(stage.settings)}
+    named = {name: str(stage.settings[name]) for name in _FILES + _MODELS if stage.settings.get(name)}
+    inputs = {name: digest(Path(named[name])) for name in _FILES if name in named and Path(named[name]).exists()}
+    inputs |= contents({name: named[name] for name in _MODELS if name in named and named[name] != CHECKER})
     return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
 
 
@@ -137,8 +141,3 @@ def _suites(stage: Stage) -> dict[str, str]:
     """Hashes of the files that the stage's model is judged on."""
     files = [Path(name) for name in stage.settings.get("suites", ())]
     return {str(file): digest(file) for file in files if file.is_file()}
-
-
-def _inputs(settings: Mapping[str, Any]) -> Sequence[str]:
-    named = ("train_file", "eval_file", "model", "reference_model", "reward_model", "gold")
-    return [name for name in named if name in settings and Path(str(settings[name])).exists()]

@@ -23,7 +23,7 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import check_output, latest_checkpoint, start_output, write_folder, write_json
+from .checkpoints import SETTINGS, check_output, latest_checkpoint, start_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
@@ -37,6 +37,7 @@ from .processes import bounded_waiting, on_main_process
 from .progress import closing_lines
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
+from .resumption import other_versions
 from .rollouts import Sampling
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
@@ -78,9 +79,9 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
-    settings = identity(config, arguments, {"train": data["train"]})
+    read, force = {"train": data["train"]}, config.force and config.resume
     forced = on_main_process(
-        lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
+        lambda: start_output(output, identity(config, arguments, read), overwrite=config.overwrite, force=force)
     )
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
     with bounded_waiting(arguments.ddp_timeout):
@@ -276,6 +277,7 @@ def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], 
         "history": trainer.history,
         "adversary": {name: multipliers_by(trainer.ledger, column) for name, column in trainer.columns.items()},
         "forced": forced,
+        "other_versions": other_versions(Path(str(arguments.output_dir)) / SETTINGS),
         "licence": licence_of(config.model),
         **verdict_of(config.ambiguity, trainer.ledger),
     }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -18,6 +17,7 @@ from torch import nn
 from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
 from .checkpoints import write_json
+from .drawing import Lots, Purpose
 from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
 from .prompts import Prompt, questions
@@ -59,16 +59,14 @@ def judge_policy(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Judged:
-    """Draw ``samples`` answers to every prompt and let every scorer judge them; the same seed draws the same answers.
+    """Draw ``samples`` answers to every prompt, by ``seed`` whatever the batch size, and let every scorer judge them.
 
     Raises:
         BadScores: A scorer gave nan or infinity.
     """
     pen, core = Answers(tokenizer, sampling, batch_size=batch_size), ActorCritic(policy, critic=None)
     core.temperature = sampling.temperature
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        answers = pen(policy, encode_prompts(prompts, tokenizer), samples=samples)
+    answers = pen(policy, encode_prompts(prompts, tokenizer), Lots(seed, Purpose.EVALUATION), samples=samples)
     seen = observed(core, reference, answers, pad=tokenizer.pad_token_id, size=batch_size)
     asked = [prompt for prompt in prompts for _ in range(samples)]
     texts = [pen.text(answer) for answer in answers]

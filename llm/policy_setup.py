@@ -18,7 +18,7 @@ from .policy_config import PolicyConfig
 from .reweighting import Reweighting, parse_reweighting
 from .rollouts import Answer
 
-_UNHEEDED = {
+UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
     "load_best_model_at_end": "the last policy is exported",
     "torch_compile": "generation and training run as the model is",
@@ -87,7 +87,7 @@ def check_rollouts(
             "gradient_accumulation_steps does nothing here: answers of a minibatch are accumulated as "
             "per_device_train_batch_size says; set prompts_per_step, samples and minibatches"
         )
-    for name, instead in _UNHEEDED.items():
+    for name, instead in UNHEEDED.items():
         if getattr(arguments, name) not in (False, None, "no"):
             raise ConfigError(f"{name} does nothing in a policy run: {instead}")
     if arguments.n_gpu > 1:

@@ -9,8 +9,8 @@ One *step* is one rollout with its updates:
 4. ``epochs`` x ``minibatches`` optimizer updates follow (``llm.policy_update``), with gradients averaged over ranks.
 
 Deviations from the textbook stand in ``llm.experience``; here: the learning rate moves once per step, not per update,
-and the randomness of a step depends on (seed, step, rank) alone, so that a run that was killed in mid-rollout writes
-the same answers again.
+which answers are drawn depends on (seed, step, prompt, sample) alone, and the order of minibatches on (seed, step,
+rank), so that a run that was killed in mid-rollout writes the same answers again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, keep_newest, write_json
+from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
@@ -150,17 +151,13 @@ class PolicyTrainer:
     def take_step(self) -> dict[str, Any]:
         """One rollout and its updates; returns what the log says of it."""
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
-        torch.manual_seed(int(seed))
+        torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
         everywhere = self.rows(self.step)
         mine = np.split(everywhere, self.world)[self.rank]
+        lots, ids = Lots(self.arguments.seed, Purpose.TRAINING, self.step), [self.encoded[i] for i in mine]
         with self.accelerator.autocast():
-            answers = self.pen(
-                self.core.policy,
-                [self.encoded[i] for i in mine],
-                samples=self.config.samples,
-                telling=self.step == 0,
-            )
+            answers = self.pen(self.core.policy, ids, lots, samples=self.config.samples, positions=mine.tolist())
         asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
         texts = [self.pen.text(answer) for answer in answers]
         scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)

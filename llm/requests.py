@@ -6,19 +6,32 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from .config import ConfigError, RunConfig
+from .config import ConfigError, RunConfig, TrainConfig
 from .policy_config import PolicyConfig
 
+# Flags that no run heeds, and what to do instead.
+REFUSED = {
+    "resume_from_checkpoint": "use --resume, which takes the newest complete checkpoint of output_dir",
+    "push_to_hub": "use --publish OWNER/NAME, which uploads the exported model once, with its card",
+    "save_only_model": "a run could not be resumed from such checkpoints",
+    "auto_find_batch_size": "retried steps would be counted twice; lower per_device_train_batch_size instead",
+    "ignore_data_skip": "a resumed run would see the beginning of its epoch twice and the rest never",
+}
 _ALWAYS = {"kubeflow"}  # a service, not a package
 _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}
 
 
 def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
-    """Refuse trackers that are unknown, not installed or not heeded, and batches of equal lengths.
+    """Refuse flags that cannot be honoured, and trackers that are unknown, not installed or not heeded.
 
     Raises:
         ConfigError: One sentence with the remedy.
     """
+    for name, instead in REFUSED.items():
+        if getattr(arguments, name):
+            raise ConfigError(f"{name} is not supported: {instead}")
+    if isinstance(config, TrainConfig) and config.final != "best" and arguments.load_best_model_at_end:
+        raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
     for name in arguments.report_to or []:
         _check_tracker(str(name), policy=isinstance(config, PolicyConfig))
     if str(arguments.train_sampling_strategy) == "group_by_length":

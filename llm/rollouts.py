@@ -1,4 +1,4 @@
-"""Answers that a policy writes: sampling with its own ``generate``, and the batches that its losses read.
+"""Answers that a policy writes: with its own ``generate``, drawn by ``llm.drawing``, and the batches its losses read.
 
 Generation pads prompts on the left, so that all of a batch go on at the same place. Losses read prompt and answer as
 one sequence padded on the right, whose positions start at the first token, with any model. No batch is longer than
@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
+from .drawing import Drawing, Lots
+from .guards import NonFiniteLoss
 from .scoring import evaluation_mode
 
 _log = logging.getLogger(__name__)
@@ -32,7 +35,10 @@ _HEEDED = {
     "transformers_version",
     "use_cache",
 }
-_TOLD = 2**26  # log-probabilities kept to be told, numbers: 256 MB
+
+
+class ForeignSampler(RuntimeError):
+    """A model's ``generate`` writes other tokens than those that were drawn."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Answer:
         prompt: Ids of the prompt.
         ids: Its own, with the token that ended it.
         ended: Whether one did.
-        logps: Log-probabilities its tokens were drawn with, in nats, where the sampler told them.
+        logps: Log-probabilities its tokens were drawn with, in nats; None where no sampler wrote it.
     """
 
     prompt: list[int]
@@ -86,63 +92,77 @@ class Answers:
 
     @torch.no_grad()
     def __call__(
-        self, model: nn.Module, prompts: Sequence[list[int]], *, samples: int = 1, telling: bool = False
+        self,
+        model: nn.Module,
+        prompts: Sequence[list[int]],
+        lots: Lots,
+        *,
+        samples: int = 1,
+        positions: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """``samples`` answers to every prompt, those of a prompt together; uses torch's global generator.
+        """``samples`` answers to every prompt, those of a prompt together; which ones, ``lots`` alone decide.
 
         Args:
             model: A causal model of transformers.
             prompts: Their ids.
+            lots: The numbers that answers are drawn with.
             samples: Answers per prompt.
-            telling: Keep the log-probabilities that the first batch is drawn with, of as many answers as fit.
+            positions: Of the prompts among all there are, on whichever process; None where these are all.
+
+        Raises:
+            NonFiniteLoss: The model's logits are nan or infinite.
+            ForeignSampler: The model writes other tokens than those that were drawn.
         """
         self._name_what_is_not_heeded(model)
+        positions = range(len(prompts)) if positions is None else positions
         longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        places = [i for i in longest_first for _ in range(samples)]
+        places = [(i, sample) for i in longest_first for sample in range(samples)]
         drawn: list[list[Answer]] = [[] for _ in prompts]
-        told = self._most_told(model) if telling else 0
         with evaluation_mode(model):
-            while places:
-                batch, places = places[: told or self.batch_size], places[told or self.batch_size :]
-                answers = self._drawn(model, [prompts[i] for i in batch], telling=told > 0)
-                for place, answer in zip(batch, answers, strict=True):
+            for start in range(0, len(places), self.batch_size):
+                batch = places[start : start + self.batch_size]
+                numbers = [lots.of(positions[i], sample, self.sampling.max_new_tokens) for i, sample in batch]
+                answers = self._drawn(model, [prompts[i] for i, _ in batch], np.stack(numbers))
+                for (place, _), answer in zip(batch, answers, strict=True):
                     drawn[place].append(answer)
-                told = 0
         return [answer for answers in drawn for answer in answers]
 
     def text(self, answer: Answer) -> str:
         """The answer without special tokens and the white space around it."""
         return self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
 
-    def _drawn(self, model: Any, prompts: list[list[int]], *, telling: bool) -> list[Answer]:
+    def _drawn(self, model: Any, prompts: list[list[int]], numbers: Any) -> list[Answer]:
         pad, longest = self.tokenizer.pad_token_id, max(map(len, prompts))
         device = next(model.parameters()).device
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
         attention = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
-        ends, cut = self._ends(model), self.sampling.top_p < 1
+        ends, precise = self._ends(model), torch.float32 if device.type == "mps" else torch.float64
         settings = GenerationConfig(
             max_new_tokens=self.sampling.max_new_tokens,
-            do_sample=True,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            top_k=0,
+            do_sample=False,  # the drawing leaves one token, which is then the likeliest
             use_cache=True,
             pad_token_id=pad,
             eos_token_id=ends,
-            return_dict_in_generate=True,
-            output_scores=telling and not cut,
-            output_logits=telling and cut,  # what is cut off is no part of the log-probabilities that are trained on
+        )
+        drawing = Drawing(
+            torch.as_tensor(numbers, dtype=precise, device=device),
+            start=longest,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
         )
         with _own_settings(model, settings):
-            written = model.generate(input_ids=ids, attention_mask=attention, generation_config=settings)
-        rows = written.sequences[:, longest:]
-        logps = _drawn_logps(written.scores or written.logits, rows, self.sampling if cut else None)
-        return [_cut(prompt, row, told, ends) for prompt, row, told in zip(prompts, rows.tolist(), logps, strict=True)]
-
-    def _most_told(self, model: Any) -> int:
-        """How many answers the log-probabilities of all tokens of the vocabulary may be kept of; one at least."""
-        vocabulary = model.config.get_text_config().vocab_size
-        return max(1, min(self.batch_size, _TOLD // (vocabulary * self.sampling.max_new_tokens)))
+            written = model.generate(
+                input_ids=ids,
+                attention_mask=attention,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([drawing]),
+            )
+        rows = written[:, longest:].tolist()
+        tokens, logps = (torch.stack(columns, dim=1).tolist() for columns in (drawing.tokens, drawing.logps))
+        answers = [_cut(prompt, row, told, ends) for prompt, row, told in zip(prompts, rows, logps, strict=True)]
+        for answer, row in zip(answers, tokens, strict=True):
+            _check_drawn(answer, row)
+        return answers
 
     def _name_what_is_not_heeded(self, model: Any) -> None:
         asked = model.generation_config.to_diff_dict()
@@ -173,23 +193,25 @@ def _own_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
         base.generation_config = kept
 
 
-def _drawn_logps(scores: Sequence[Tensor] | None, rows: Tensor, heated: Sampling | None) -> list[list[float] | None]:
-    """Log-probabilities of the drawn tokens from one tensor ``(n, vocabulary)`` per token; None where none are told."""
-    if not scores:
-        return [None] * len(rows)
-    heat = 1.0 if heated is None else heated.temperature
-    columns = [
-        (step / heat).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
-        for step, tokens in zip(scores, rows.T, strict=True)
-    ]
-    return torch.stack(columns, dim=1).tolist()
+def _check_drawn(answer: Answer, tokens: list[int]) -> None:
+    """Refuse what was not drawn, or drawn from nothing."""
+    if not np.isfinite(answer.logps).all():  # pyright: ignore[reportArgumentType, reportCallIssue]
+        raise NonFiniteLoss(
+            "the policy's logits are not finite, so that no answer can be drawn: look at its weights, or load it in "
+            "another dtype"
+        )
+    if answer.ids != tokens[: len(answer.ids)]:
+        raise ForeignSampler(
+            "this model's generate writes other tokens than those that were drawn (code of its own that does not heed "
+            "a logits processor, as a rule): its answers cannot be trained on or judged"
+        )
 
 
-def _cut(prompt: list[int], row: list[int], logps: list[float] | None, ends: list[int]) -> Answer:
+def _cut(prompt: list[int], row: list[int], logps: list[float], ends: list[int]) -> Answer:
     """Up to the first end, which belongs to the answer; what follows is padding."""
     last = next((place for place, token in enumerate(row) if token in ends), None)
     length = len(row) if last is None else last + 1
-    return Answer(prompt, row[:length], last is not None, None if logps is None else logps[:length])
+    return Answer(prompt, row[:length], last is not None, logps[:length])
 
 
 def batch_of(answers: Sequence[Answer], pad: int, device: torch.device | None = None) -> Batch:

@@ -79,23 +79,10 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
 
 def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> TrainingArguments:
     """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
-    for name, instead in (
-        ("resume_from_checkpoint", "use --resume, which takes the newest complete checkpoint of output_dir"),
-        (
-            "push_to_hub",
-            "use --publish OWNER/NAME, which uploads the exported model once, with its card",
-        ),
-        ("save_only_model", "a run could not be resumed from such checkpoints"),
-        ("auto_find_batch_size", "retried steps would be counted twice; lower per_device_train_batch_size instead"),
-    ):
-        if getattr(arguments, name):
-            raise ConfigError(f"{name} is not supported: {instead}")
     check_requests(config, arguments)
     if not isinstance(config, TrainConfig):
         return arguments
     if config.final != "best":
-        if arguments.load_best_model_at_end:
-            raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
         if not config.adapt_radius or arguments.eval_strategy != "no":
             return arguments
         if arguments.save_strategy == "no":

@@ -28,6 +28,7 @@ from .averaging import IterateAverage
 from .card import environment, model_card
 from .chat_templates import holds_frame
 from .checkpoints import (
+    SETTINGS,
     CheckpointError,
     TrainingClock,
     check_output,
@@ -46,6 +47,7 @@ from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .requests import check_requests
+from .resumption import other_versions
 from .reweighting import parse_reweighting
 from .saving import save_model
 from .schedule import AdaptiveStrength
@@ -129,9 +131,9 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     average = _average(trainer, config)
     clock = TrainingClock()
     trainer.resumable.append(clock)
-    settings = identity(config, arguments, files)
+    force = config.force and config.resume
     forced = on_main_process(
-        lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
+        lambda: start_output(output, identity(config, arguments, files), overwrite=config.overwrite, force=force)
     )
     task.prepare(trainer, arguments, output)
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
@@ -259,6 +261,7 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         "history": result.history,
         "adversary": result.adversary,
         "forced": result.forced,
+        "other_versions": other_versions(output / SETTINGS),
         "licence": licence_of(task.config.model),
         "adds_special_tokens": not holds_frame(result.tokenizer),
         **result.verdict,

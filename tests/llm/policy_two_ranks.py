@@ -1,4 +1,7 @@
-"""Called by test_policy_runs.py on one and on two processes: the same rollout must move the policy the same way."""
+"""Called by test_policy_runs.py on one and on two processes: the same rollout must move the policy the same way.
+
+And it is the same rollout: each prompt gets the same answers on either.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Fixed:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
-    def __call__(self, model, encoded, *, samples, telling=False):
+    def __call__(self, model, encoded, lots, *, samples, positions):
         return [self._answer(ids, np.random.default_rng([ids[0], k])) for ids in encoded for k in range(samples)]
 
     def _answer(self, ids, rng):
@@ -68,9 +71,32 @@ def parameters_after(case: dict, arguments: TrainingArguments, world: int) -> li
     return torch.cat([part.detach().flatten() for part in trained]).tolist()
 
 
+def answers_of(arguments: TrainingArguments, world: int) -> list[list[list[int]]]:
+    """What this process draws over two steps of training: prompt and answer."""
+    model = bigram(8, 3)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.randn(13, 13, generator=torch.Generator().manual_seed(4)))
+    subject = trainer(
+        model, np.arange(3.0), arguments.output_dir, actions=3, prompts=8, samples=4, max_new_tokens=5,
+        prompts_per_step=4 // world, arguments=arguments,
+    )  # fmt: skip
+    seen, pen = [], subject.pen.__call__
+
+    def listening(*args, **kwargs):
+        answers = pen(*args, **kwargs)
+        seen.extend([answer.prompt, answer.ids] for answer in answers)
+        return answers
+
+    listening.tokenizer, listening.text = subject.pen.tokenizer, subject.pen.text
+    subject.pen = listening
+    subject.train()
+    return seen
+
+
 def main(target: Path, world: int) -> None:
     arguments = arguments_of(target / "run")
     found = [parameters_after(case, arguments, world) for case in CASES]
+    found.append(answers_of(arguments, world))
     state = PartialState()
     (target / f"{world}-{state.process_index}.json").write_text(json.dumps(found))
     if state.num_processes > 1:

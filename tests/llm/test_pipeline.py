@@ -10,8 +10,8 @@ from test_runs import wrong
 
 from llm.builtin import generate
 from llm.config import ConfigError
+from llm.contents import digest
 from llm.data import write_pairs
-from llm.identity import digest
 from llm.pipeline import Arm, Pipeline, read_pipeline
 from llm.pipeline_run import NOTE, State, begin, note, state_of
 from robust_rlhf import main
@@ -140,6 +140,29 @@ def test_other_suites_judge_a_finished_stage_anew(tmp_path):
     begin(stage)
     note(stage, judged=True)
     stage = read_pipeline(write(tmp_path, evaluation={"pairs": []})).stages()[1]
+    assert state_of(stage) is State.BEGUN
+
+
+def test_what_a_stage_starts_from_counts_down_to_the_base_of_an_adapter(tmp_path):
+    """Named by the folder of a run, whose own records may change; a note of an older version lacks the base."""
+    base, adapter = tmp_path / "base", tmp_path / "start" / "model"
+    for folder in (base, adapter):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"one")
+    (base / "config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    path = write(tmp_path)
+    path = write(tmp_path, sft=section(path, "sft", model=str(tmp_path / "start")))
+    stage = read_pipeline(path).stages()[0]
+    begin(stage)
+    (tmp_path / "start" / "run.json").write_text("{}")
+    assert state_of(stage) is State.BEGUN
+    (base / "model.safetensors").write_bytes(b"two")
+    with pytest.raises(ConfigError, match=r"another base of model \(its content changed\)"):
+        state_of(stage)
+    found = json.loads((stage.folder / NOTE).read_text())
+    del found["inputs"]["base of model"]
+    (stage.folder / NOTE).write_text(json.dumps(found))
     assert state_of(stage) is State.BEGUN
 
 

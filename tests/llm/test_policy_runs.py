@@ -18,6 +18,7 @@ from llm.actor_critic import Reference
 from llm.builtin import generate
 from llm.checkpoints import latest_checkpoint
 from llm.data import write_pairs
+from llm.drawing import Lots, Purpose
 from llm.models import load_policy, tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
@@ -172,7 +173,7 @@ def test_one_trunk_serves_policy_reference_and_values(place, tmp_path):
     adapter = sum(p.numel() for name, p in subject.core.named_parameters() if "lora_" in name)
     assert extra == adapter + 129  # the head of a trunk 128 wide
     subject.take_step()
-    answers = subject.pen(subject.core.policy, subject.encoded[:3])
+    answers = subject.pen(subject.core.policy, subject.encoded[:3], Lots(1, Purpose.TRAINING))
     batch = batch_of(answers, subject.update.pad)
     by_adapter = subject.reference.logps(subject.core.policy, batch, temperature=1.0)
     alone = Reference(start).logps(start, batch, temperature=1.0)
@@ -195,6 +196,15 @@ def test_two_processes_move_the_policy_as_one_does(case, both_worlds):
     assert np.abs(one).max() > 0.005
     np.testing.assert_allclose(first, one, atol=1e-12)
     np.testing.assert_array_equal(first, second)
+
+
+def test_two_processes_draw_what_one_draws(both_worlds):
+    """Over two steps: the second draws from weights that the first has moved."""
+    one, first, second = (both_worlds[name][-1] for name in ("1-0", "2-0", "2-1"))
+    assert len(one) == 2 * 4 * 4
+    assert len({str(answer) for answer in one}) > 20
+    assert sorted(first + second) == sorted(one)
+    assert len(first) == len(second)
 
 
 def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, tmp_path):

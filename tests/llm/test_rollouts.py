@@ -14,6 +14,7 @@ from llm.answers import encode_answers, encode_prompts
 from llm.builtin import generate
 from llm.config import ConfigError
 from llm.data import DataError, write_pairs
+from llm.drawing import Lots, Purpose
 from llm.encoding import encode_pairs
 from llm.guards import NonFiniteLoss
 from llm.logprobs import answer_logps
@@ -23,6 +24,8 @@ from llm.policy_trainer import KLExplosion
 from llm.prompts import Prompt, questions, read_prompts, subset
 from llm.rollouts import Answers, Sampling, aligned, batch_of
 from llm.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
+
+LOTS = Lots(1, Purpose.TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +49,8 @@ def test_answers_written_in_a_batch_are_those_written_alone(policy, asked):
     model, tokenizer = policy
     encoded = encode_prompts(asked[:7], tokenizer)
     cold = Sampling(max_new_tokens=9, temperature=1e-4)
-    together = Answers(tokenizer, cold, batch_size=4)(model, encoded, samples=2)
-    alone = [Answers(tokenizer, cold, batch_size=1)(model, [ids])[0] for ids in encoded]
+    together = Answers(tokenizer, cold, batch_size=4)(model, encoded, LOTS, samples=2)
+    alone = [Answers(tokenizer, cold, batch_size=1)(model, [ids], LOTS)[0] for ids in encoded]
     assert [answer.ids for answer in together[::2]] == [answer.ids for answer in alone]
     assert [answer.prompt for answer in together] == [ids for ids in encoded for _ in range(2)]
     assert len({len(ids) for ids in encoded}) > 1
@@ -58,7 +61,9 @@ def test_an_answer_stops_at_its_end_and_no_batch_is_longer_than_needed(policy, a
     end = tokenizer.eos_token_id
     model.generation_config.eos_token_id = [end, 7, 8, 9, *range(20, 400)]  # several ends, so that lengths differ
     try:
-        found = Answers(tokenizer, Sampling(12), batch_size=8)(model, encode_prompts(asked[:8], tokenizer), samples=4)
+        found = Answers(tokenizer, Sampling(12), batch_size=8)(
+            model, encode_prompts(asked[:8], tokenizer), LOTS, samples=4
+        )
     finally:
         model.generation_config.eos_token_id = end
     ends = {end, 7, 8, 9, *range(20, 400)}
@@ -80,18 +85,17 @@ def test_samples_follow_the_policy(tmp_path):
     probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
     model = bigram(2, 3, np.log(probabilities))
     subject = trainer(model, np.zeros((2, 3)), tmp_path, actions=3)
-    torch.manual_seed(1)
-    found = subject.pen(model, subject.encoded, samples=4000)
+    found = subject.pen(model, subject.encoded, LOTS, samples=4000)
     counts = np.array(
         [[sum(a.ids[0] == 2 + k for a in found[4000 * i : 4000 * i + 4000]) for k in range(3)] for i in range(2)]
     )
     assert np.abs(counts / 4000 - probabilities).max() < 0.04  # five standard errors
     hot = Answers(subject.pen.tokenizer, Sampling(1, temperature=2.0, top_p=1.0), batch_size=4000)
     heated = np.sqrt(probabilities[0]) / np.sqrt(probabilities[0]).sum()
-    drawn = np.bincount([a.ids[0] - 2 for a in hot(model, subject.encoded[:1], samples=4000)], minlength=3)
+    drawn = np.bincount([a.ids[0] - 2 for a in hot(model, subject.encoded[:1], LOTS, samples=4000)], minlength=3)
     assert np.abs(drawn / 4000 - heated).max() < 0.04
     cut = Answers(subject.pen.tokenizer, Sampling(1, top_p=0.6), batch_size=500)
-    assert {a.ids[0] for a in cut(model, subject.encoded[:1], samples=500)} == {2, 3}
+    assert {a.ids[0] for a in cut(model, subject.encoded[:1], LOTS, samples=500)} == {2, 3}
 
 
 def test_tokens_are_aligned_to_the_first_of_each_answer():
@@ -196,7 +200,7 @@ def test_training_stops_before_an_update_that_makes_no_sense(tmp_path):
 
 def test_log_probabilities_of_the_loss_are_those_of_the_answer(policy, asked):
     model, tokenizer = policy
-    found = Answers(tokenizer, Sampling(6), batch_size=8)(model, encode_prompts(asked[:4], tokenizer))
+    found = Answers(tokenizer, Sampling(6), batch_size=8)(model, encode_prompts(asked[:4], tokenizer), LOTS)
     batch = batch_of(found, tokenizer.pad_token_id)
     with torch.no_grad():
         together = answer_logps(model, batch)

@@ -1,0 +1,82 @@
+"""The content of what a run reads: files, models with the bases of their adapters, snapshots of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from .adapters import adapter_chain
+from .fetching import locate
+
+_log = logging.getLogger(__name__)
+
+# Weights, configuration, tokenizer, chat templates, a model's own code; not the card.
+_OF_A_MODEL = (".safetensors", ".json", ".jinja", ".model", ".py")
+_WORDS = {"vocab.txt", "merges.txt"}
+_LARGE = 2**28  # bytes that are hashed without a word: less than a second
+FROM_SCRATCH, UNKNOWN = "tiny", "unknown"
+
+
+def digest(path: Path) -> str:
+    """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
+    hashed = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as stream:
+            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return hashed.hexdigest()
+
+
+def contents(names: Mapping[str, str | None]) -> dict[str, str]:
+    """The content of everything these names lead to; each place is read once.
+
+    Args:
+        names: Role (``reward_model``) -> an alias, a folder of a model, an adapter or a run, a hub name, a file, or
+            ``FILE.py:FUNCTION``. None, nothing, and models made from scratch have no content.
+
+    Returns:
+        Role -> content; an adapter's base stands as ``base of ROLE``. The content of a file or folder is its hash, that
+        of a hub name the commit that is in the cache, or ``unknown``.
+    """
+    places = {
+        f"{'base of ' * depth}{role}": place
+        for role, name in names.items()
+        if name and name != FROM_SCRATCH
+        for depth, place in enumerate(_places(name))
+    }
+    folders = {Path(place).resolve() for place in places.values() if Path(place).exists()}
+    size = sum(file.stat().st_size for folder in folders for file in _files(folder))
+    if size > _LARGE:
+        _log.info("reading %.1f GB once for the hashes of %s", size / 1e9, ", ".join(places))
+    known = {folder: digest(folder) for folder in folders}
+    return {role: known.get(Path(place).resolve()) or _commit(place) for role, place in places.items()}
+
+
+def content_of(name: str) -> str:
+    """The content of one name, with the bases of an adapter; of what is not known, the name."""
+    return " on ".join(name if found == UNKNOWN else found for found in contents({"model": name}).values())
+
+
+def _places(name: str) -> list[str]:
+    """Where a name leads: the last adapter first, then what it stands on."""
+    file = name if Path(name).is_file() else name.rpartition(":")[0]
+    return [file] if file and Path(file).is_file() else [locate(place) for place in reversed(adapter_chain(name))]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in _OF_A_MODEL or file.name in _WORDS)
+
+
+def _commit(name: str) -> str:
+    """The commit that a hub name stands for in the cache, which is where a model that was just loaded came from."""
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        found = None
+    return f"commit {Path(found).parent.name}" if isinstance(found, str) else UNKNOWN

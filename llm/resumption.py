@@ -1,0 +1,120 @@
+"""What a run notes of itself when it starts, and whether one that is resumed is still that run.
+
+Notes are names with values. Beside them stands which of the names may be missing on the other side: those at their
+defaults, which an older or a newer version need not know, and those that other settings alone make worth a note.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_log = logging.getLogger(__name__)
+
+OPTIONAL = "may be missing elsewhere"
+ENVIRONMENT = "environment"
+SESSIONS = "other versions"  # of which resumed sessions were
+FORCED = "changed on the way"  # what --force let through
+OF_FILES = "sha256 of the {} file"  # which all versions noted
+_NO_SETTINGS = {OPTIONAL, ENVIRONMENT, SESSIONS, FORCED}
+_ABSENT = object()
+
+
+class Differences(NamedTuple):
+    """How two sets of notes compare.
+
+    Attributes:
+        changed: Names whose values differ, or which one side has and the other has not.
+        unknown: Names that an older version did not note.
+    """
+
+    changed: list[str]
+    unknown: list[str]
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differences:
+    """Compare the notes of a folder with those of the run that wants to go on there, both ways."""
+    names = [name for name in [*wanted, *(found.keys() - wanted.keys())] if name not in _NO_SETTINGS]
+    if OPTIONAL not in found:  # it noted a part of what is noted now
+        of_files = OF_FILES.partition("{}")[0]
+        both = [name for name in names if name in wanted and (name in found or name.startswith(of_files))]
+        unknown = [name for name in names if name not in found and name not in both]
+        return Differences([name for name in both if not _same(found.get(name), wanted[name])], unknown)
+    changed = [
+        name
+        for name in names
+        if not _same(found.get(name, _ABSENT), wanted.get(name, _ABSENT))
+        and not (name not in found and name in wanted[OPTIONAL])
+        and not (name not in wanted and name in found[OPTIONAL])
+    ]
+    return Differences(sorted(changed, key=names.index), [])
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, or both unset: libraries turn None into False or into nothing as their versions please."""
+    return one == other or (_is_unset(one) and _is_unset(other))
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def continued(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+    """The notes of ``folder`` from now on, if the run may go on there.
+
+    Args:
+        folder: For the messages.
+        found: Its notes.
+        wanted: Those of the run that is resumed, as they come from a file.
+        force: Go on whatever has changed; it is added to what was changed on the way.
+
+    Raises:
+        ValueError: Something has changed, and ``force`` is off.
+    """
+    changed, unknown = differences(found, wanted)
+    if changed and not force:
+        raise ValueError(
+            f"{folder} was started with another {', '.join(changed)}: resume with the same, use --overwrite, "
+            "or choose another output folder (--force resumes all the same)"
+        )
+    if unknown:
+        _log.warning(
+            "%s was started by an older version, which did not note %s: whether they are the same is not known",
+            folder, _listed(unknown),
+        )  # fmt: skip
+    then, now = found.get(ENVIRONMENT, {}), wanted.get(ENVIRONMENT, {})
+    other = [f"started with {name} {then[name]}, resumed with {now[name]}" for name in then.keys() & now.keys()
+             if then[name] != now[name]]  # fmt: skip
+    if other:
+        _log.warning("%s was %s: results may differ in their last digits or more", folder, "; ".join(sorted(other)))
+    return {
+        **wanted,
+        **({ENVIRONMENT: then or now} if then or now else {}),
+        SESSIONS: sorted({*found.get(SESSIONS, []), *other}),
+        FORCED: found.get(FORCED, []) + [_change(name, found, wanted) for name in changed],
+    }
+
+
+def _listed(names: list[str]) -> str:
+    shown = [name for name in names if " " in name]  # contents; the others are flags
+    flags = len(names) - len(shown)
+    return " and ".join([*([", ".join(shown)] if shown else []), *([f"{flags} flags"] if flags else [])])
+
+
+def _change(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    then, now = (_short(notes.get(name)) for notes in (found, wanted))
+    return f"{name}: {then} -> {now}"
+
+
+def _short(value: Any) -> Any:
+    """Of a hash, enough to tell it from another."""
+    is_hash = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    return f"{value[:16]}…" if is_hash else value
+
+
+def other_versions(notes: Path) -> list[str]:
+    """Which libraries or devices had changed when the run whose notes these are was resumed."""
+    return json.loads(notes.read_text(encoding="utf-8")).get(SESSIONS, []) if notes.exists() else []
