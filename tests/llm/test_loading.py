@@ -214,6 +214,10 @@ def test_an_adapter_that_lost_weights_is_refused(adapters, tmp_path):
         ({"r": 3}, "does not fit"),
         ({"base_model_name_or_path": ""}, "without the name of its base"),
         ({"base_model_name_or_path": "gone"}, "gone"),
+        (
+            {"base_model_name_or_path": "/gone/base"},
+            "for /gone/base, which is not there: write where",
+        ),
         ({"base_model_name_or_path": None}, "without the name of its base"),
     ],
 )
