@@ -245,6 +245,20 @@ BREAKS = [
         "min(1.0, after_plain / ramp)",
         "llm/test_robust_trainer.py ../llm/schedule.py",
     ),
+    Break(
+        "padding-not-asked",
+        "llm/models.py",
+        "    check_padding(model, tokenizer)\n",
+        "",
+        "llm/test_loading.py",
+    ),
+    Break(
+        "groups-step-when-logged",
+        "llm/prompt_weights.py",
+        "multipliers = split_multipliers(returns, _unmoved(rule), rows=rows, accuracy=accuracy)",
+        "multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)",
+        "llm/test_policy_sequences.py",
+    ),
 ]
 
 
