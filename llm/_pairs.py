@@ -20,6 +20,7 @@ from llm._layouts import (
     check,
     layout_of,
     number,
+    unless_nan,
 )
 from llm._records import DataError, Record
 
@@ -142,7 +143,7 @@ def _pair(comparison: Comparison, columns: Columns, default_id: str, copy: int) 
 
     def text(name: str, default: str) -> str:
         value = getattr(comparison, name)
-        value = columns.get(name) if value is None else value
+        value = unless_nan(columns.get(name)) if value is None else value
         return default if value is None or value == "" else str(value)
 
     margin = comparison.margin

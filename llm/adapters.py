@@ -86,7 +86,7 @@ def adapter_chain(name: str) -> list[str]:
     """The base model of a folder that holds an adapter, and the adapters on it; any other name is a model by itself.
 
     Raises:
-        ModelError: An adapter does not say what it belongs to.
+        ModelError: An adapter does not say what it belongs to, or the folder that it names is gone.
     """
     chain = [model_of(name)]
     while (settings := Path(chain[0]) / _SETTINGS).exists():
@@ -94,6 +94,11 @@ def adapter_chain(name: str) -> list[str]:
         if not base:
             raise ModelError(f"{chain[0]} holds an adapter without the name of its base model: add it to {_SETTINGS}")
         base = model_of(_place(base, settings.parent))
+        if Path(base).is_absolute() and not Path(base).exists():
+            raise ModelError(
+                f"{chain[0]} holds an adapter for {base}, which is not there: write where its base model is now into "
+                f"base_model_name_or_path of its {_SETTINGS}"
+            )
         if base in chain:
             raise ModelError(f"{chain[0]} holds an adapter for itself: name its base model in {_SETTINGS}")
         chain.insert(0, base)

@@ -158,6 +158,7 @@ class Objective:
         scores = experience.scores - config.missing_end_penalty * (~experience.ended)
         returns = scores - config.kl_coefficient * experience.kl if self.kl_inside else scores
         weigh = split_multipliers if config.adversary_estimate == "split" else prompt_multipliers
+        held_out = held_out_value(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy)
         multipliers = weigh(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy)
         in_reward = config.kl_coefficient if config.kl_in == "reward" else 0.0
         inside, later = (in_reward, 0.0) if self.kl_inside else (0.0, in_reward)
@@ -182,7 +183,7 @@ class Objective:
             weighted.factors.flatten(),
             multipliers.flatten(),
             returns,
-            held_out_value(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy),
+            held_out,
         )
 
     def losses(

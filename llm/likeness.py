@@ -7,19 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import FORCED, SETTINGS
+
 Record = Mapping[str, Any]
 
 
 def record_of(model: str | Path) -> dict[str, Any] | None:
-    """The ``run.json`` of a run folder or of the model in one; None for any other model."""
+    """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model."""
     folder = Path(model)
     for place in (folder, folder.parent) if folder.name == "model" else (folder,):
-        try:
-            found = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return found if isinstance(found, dict) and "config" in found else None
+        found, settings = _read(place / "run.json"), _read(place / SETTINGS)
+        if found is not None:
+            return found | {"settings": settings or {}} if "config" in found else None
     return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def differences(one: Record, other: Record) -> list[str]:
@@ -35,7 +43,15 @@ def differences(one: Record, other: Record) -> list[str]:
         here, there = value(one), value(other)
         if here is not None and there is not None and here != there:
             found.append(f"{name} {_text(here)} against {_text(there)}")
-    return found
+    return found + _other_settings(one, other)
+
+
+def _other_settings(one: Record, other: Record) -> list[str]:
+    """Whatever else decides a result, optimizer, schedule and precision among it, by the names of the settings."""
+    here, there = (record.get("settings", {}) for record in (one, other))
+    said = _SAID | (_OF_AN_ADVERSARY if "erm" in (here.get("ambiguity"), there.get("ambiguity")) else set())
+    names = [name for name in here if name in there and name not in said and here[name] != there[name]]
+    return [f"{name} {_text(here[name])} against {_text(there[name])}" for name in names]
 
 
 def remarks(names: Sequence[str], records: Sequence[Record | None]) -> list[str]:
@@ -100,4 +116,15 @@ _COMPARED: dict[str, Callable[[Record], Any]] = {
     "answers per prompt": _setting("samples"),
     "estimator": _setting("estimator"),
     "KL coefficient": _setting("kl_coefficient"),
+}
+
+# Settings that the table above names by what they come to, and those that mean nothing without an adversary.
+_SAID = {
+    *("ambiguity", "learning_rate", "max_length", "model", "seed", "final", "lora_rank", "loss", "beta", "samples"),
+    *("reward_model", "estimator", "kl_coefficient", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file", FORCED),
+}
+_OF_AN_ADVERSARY = {
+    *("plain_share", "ramp_share", "adapt_radius", "passes", "last_window"),
+    *("version", "adversary_sees", "adversary_estimate"),
 }

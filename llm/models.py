@@ -25,6 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
 from .architectures import check_tokens, switch_dropout_off, tell_padding
 from .fetching import FETCHABLE, ModelError, locate
+from .padding import check_padding
 
 TINY_VOCABULARY = 2048
 TINY_LAYERS = 4
@@ -63,6 +64,7 @@ def load_reward_model(
     if lacking and not new_head:
         where = "neither the adapter nor its base model holds" if adapter_task(name) else "it lacks"
         raise ModelError(f"{name!r} has no whole reward head, {where} {', '.join(lacking[:3])}: train it first")
+    check_padding(model, tokenizer)
     return remember_drawn(model, lacking), tokenizer
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm._hub import address_of, hub_records
-from llm._layouts import Dropped, Message, layout_of
+from llm._layouts import Dropped, Message, layout_of, unless_nan
 from llm._records import Record, read_records
 from llm.counting import asked
 from llm.data import DataError, Pair, read_pairs
@@ -127,9 +127,9 @@ def _is_of_pairs(first: Record | None) -> bool:
 def _prompts(records: Iterable[Record], name: str) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
         yield Prompt(
-            str(columns.get("id") or f"{name.split('.')[0]}-{number:05d}"),
+            str(unless_nan(columns.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
             _chat(columns.get("prompt"), f"{name}, {place}"),
-            *(str(columns.get(field) or "unknown") for field in ("source", "category")),
+            *(str(unless_nan(columns.get(field)) or "unknown") for field in ("source", "category")),
         )
 
 

@@ -35,6 +35,7 @@ _HEEDED = {
     "transformers_version",
     "use_cache",
 }
+_NAMED = "generation_settings_named"  # an attribute of a model, which many pens may write with: what the log said
 
 
 class ForeignSampler(RuntimeError):
@@ -88,7 +89,6 @@ class Answers:
 
     def __init__(self, tokenizer: Any, sampling: Sampling, *, batch_size: int) -> None:
         self.tokenizer, self.sampling, self.batch_size = tokenizer, sampling, batch_size
-        self._named = False
 
     @torch.no_grad()
     def __call__(
@@ -167,13 +167,14 @@ class Answers:
     def _name_what_is_not_heeded(self, model: Any) -> None:
         asked = model.generation_config.to_diff_dict()
         ignored = {name: value for name, value in asked.items() if value and name not in _HEEDED and name[0] != "_"}
-        if ignored and not self._named:
-            said = ", ".join(f"{name}={value}" for name, value in ignored.items())
+        said = ", ".join(f"{name}={value}" for name, value in ignored.items())
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if said and getattr(base, _NAMED, "") != said:
             _log.warning(
                 "the model's generation settings ask for %s: answers are drawn without them, at temperature %g",
                 said, self.sampling.temperature,
             )  # fmt: skip
-        self._named = True
+            setattr(base, _NAMED, said)
 
     def _ends(self, model: Any) -> list[int]:
         """Tokens that end an answer: a chat model often has one for the turn beside the one for the text."""

@@ -1,8 +1,8 @@
 """The last window of an epoch: where examples are left over, they make a full-size step of another objective.
 
 The worst case over a smaller batch is another function, the step it takes is as large as any other, and a window of one
-example is plain training. So under a set an epoch ends with its last full window; as the order is drawn anew in
-every epoch, the next one leaves out others.
+example is plain training. So under a set an epoch ends with its last full window; where the order is drawn anew in
+every epoch, the next one leaves out others, and the log says where it is not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Literal
 
-from torch.utils.data import RandomSampler, Sampler
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 LastWindow = Literal["drop", "keep"]
 _log = logging.getLogger(__name__)
@@ -54,9 +54,10 @@ def first_of(sampler: Any, examples: int, count: int, *, tell: bool) -> Any:
         return sampler
     if tell:
         _log.info(
-            "%d of %d examples fill no effective batch and are left out of every epoch; last_window keep takes a step "
-            "of them, as large as any other",
+            "%d of %d examples fill no effective batch and are left out of every epoch%s; last_window keep takes a "
+            "step of them, as large as any other",
             *(examples - count, examples),
+            ", the same ones, which are never trained on" if isinstance(sampler, SequentialSampler) else "",
         )
     if type(sampler) is RandomSampler and not sampler.replacement:  # accelerate seeds this one anew in every epoch
         return RandomSampler(sampler.data_source, num_samples=count, generator=sampler.generator)

@@ -266,6 +266,20 @@ BREAKS = [
         "[*wanted]",
         "llm/test_resuming.py llm/test_flags.py",
     ),
+    Break(
+        "padding-not-asked",
+        "llm/models.py",
+        "    check_padding(model, tokenizer)\n",
+        "",
+        "llm/test_loading.py",
+    ),
+    Break(
+        "groups-step-when-logged",
+        "llm/prompt_weights.py",
+        "multipliers = split_multipliers(returns, _unmoved(rule), rows=rows, accuracy=accuracy)",
+        "multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)",
+        "llm/test_policy_sequences.py",
+    ),
 ]
 
 

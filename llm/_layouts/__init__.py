@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from llm._layouts import benchmarks, chats, ratings
-from llm._layouts.base import Columns, Comparison, Dropped, Layout, Malformed, Message, Pair, Undecided, number
+from llm._layouts.base import (
+    Columns,
+    Comparison,
+    Dropped,
+    Layout,
+    Malformed,
+    Message,
+    Pair,
+    Undecided,
+    number,
+    unless_nan,
+)
 
 __all__ = [
     "KNOWN_LAYOUTS", "LAYOUTS", "Columns", "Comparison", "Dropped", "Layout", "Malformed", "Message", "Pair",
-    "Undecided", "check", "layout_of", "number",
+    "Undecided", "check", "layout_of", "number", "unless_nan",
 ]  # fmt: skip
 
 # The plain layouts last: their columns are part of some of the others.

@@ -126,8 +126,11 @@ def answer(columns: Columns, name: str) -> str:
 
 
 def _present(columns: Columns, name: str) -> Any:
-    """Return a column; NaN, which is how tables write that a text is missing, is null."""
-    value = field(columns, name)
+    return unless_nan(field(columns, name))
+
+
+def unless_nan(value: Any) -> Any:
+    """A value as it is; NaN, which is how tables write that a text is missing, is null."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

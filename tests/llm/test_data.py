@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import DataError, Message, Pair, find_files, length_baseline, read_pairs, write_pairs
+from llm.prompts import read_prompts
 
 QUESTION: tuple[Message, ...] = ({"role": "user", "content": "Where is Ünna?"},)
 CHAT: tuple[Message, ...] = (
@@ -106,6 +107,17 @@ def test_optional_columns_are_kept(tmp_path, suffix):
     (pair,) = read_pairs(save([canonical(QUESTION) | extra], tmp_path / f"a{suffix}")).pairs
     assert (pair.id, pair.source, pair.category, pair.question_id) == ("7", "web", "qa", "81")
     assert pair.margin == 2.0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_nan_is_a_missing_column(tmp_path, alone):
+    """As `json.dumps` writes what pandas has for a missing text; as a question it would make one of all pairs."""
+    columns = ("id", "source", "category", "question_id", "margin")
+    row = {"prompt": "Where?"} if alone else canonical(QUESTION)
+    path = save([row | dict.fromkeys(columns, float("nan"))], tmp_path / "a.jsonl")
+    (found,) = read_prompts(path).prompts if alone else read_pairs(path).pairs
+    assert (found.id.startswith("a-0"), found.source, found.category) == (True, "unknown", "unknown")
+    assert (getattr(found, "question_id", None), getattr(found, "margin", None)) == (None, None)
 
 
 def test_a_prompt_that_is_text_in_brackets_stays_text(tmp_path):

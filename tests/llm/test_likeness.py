@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from llm.builtin import generate
 from llm.data import write_pairs
+from llm.identity import identity
 from llm.likeness import differences, record_of, remarks
+from llm.settings import KINDS, parse_train
 from robust_rlhf import main
 
 
@@ -26,6 +30,27 @@ def test_what_two_runs_differ_in_is_named():
     assert remarks(["a", "b"], [one, one | {"inaction": "it did not act"}]) == [
         "b: it did not act", "The records of the two runs differ in the ambiguity set at most",
     ]  # fmt: skip
+
+
+SAID_BY_THEIR_RESULT = {  # which run.json holds: steps, effective batch, data, start
+    "ambiguity", "learning_rate", "max_length", "model", "seed", "final", "lora_rank", "loss", "beta", "samples",
+    "reward_model", "estimator", "kl_coefficient", "max_steps", "num_train_epochs", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_that_decides_a_result_is_compared(kind):
+    policy = ["--reward_model", "r"] if kind == "policy" else []
+    told = ["--model", "m", "--train_file", "t", "--output_dir", "o", "--ambiguity", "tv:0.2", *policy]
+    settings = identity(*parse_train(KINDS[kind], told), {"train": {"sha256": "a"}})
+    one = {"config": {}, "settings": settings}
+    assert remarks(["a", "b"], [one, one]) == ["The records of the two runs differ in the ambiguity set at most"]
+    for name in settings.keys() - SAID_BY_THEIR_RESULT:
+        said = differences(one, {"config": {}, "settings": settings | {name: "another"}})
+        assert [line.startswith(f"{name} ") for line in said] == [True], name
+    plain = {"config": {}, "settings": settings | {"ambiguity": "erm", "plain_share": 0.9, "optim": "sgd"}}
+    assert [line.split()[0] for line in differences(one, plain)] == ["optim"]
 
 
 def test_a_run_that_did_not_act_says_so_everywhere(tmp_path, capsys, caplog):
@@ -50,7 +75,10 @@ def test_a_run_that_did_not_act_says_so_everywhere(tmp_path, capsys, caplog):
     assert main(["doctor", str(runs["idle"])]) == 1
     assert verdict in capsys.readouterr().out
     assert "the adversary did not act" not in (main(["doctor", str(runs["robust"])]), capsys.readouterr().out)[1]
-    assert record_of(runs["idle"] / "model") == record_of(runs["idle"]) == records["idle"]
+    read = record_of(runs["idle"])
+    assert read is not None
+    assert record_of(runs["idle"] / "model") == read
+    assert {name: read[name] for name in records["idle"]} == records["idle"]
     told = ["evaluate", str(runs["plain"] / "model"), "--suite", str(pairs), "--eval-pairs", "20", "--against"]
     assert main([*told, str(runs["idle"] / "model")]) == 0
     said = " ".join(capsys.readouterr().out.split())

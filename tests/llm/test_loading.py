@@ -214,6 +214,10 @@ def test_an_adapter_that_lost_weights_is_refused(adapters, tmp_path):
         ({"r": 3}, "does not fit"),
         ({"base_model_name_or_path": ""}, "without the name of its base"),
         ({"base_model_name_or_path": "gone"}, "gone"),
+        (
+            {"base_model_name_or_path": "/gone/base"},
+            "for /gone/base, which is not there: write where",
+        ),
         ({"base_model_name_or_path": None}, "without the name of its base"),
     ],
 )
@@ -370,3 +374,40 @@ def test_an_exported_encoder_is_exported_for_a_judge_with_its_special_tokens_onc
     tokenizer = tf.AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
     ids = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False))["input_ids"]
     assert (ids.count(tokenizer.cls_token_id), ids.count(tokenizer.sep_token_id)) == (1, 1)
+
+
+READ_PADDING = {
+    "XLNet": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24},
+    "ConvBert": {"conv_kernel_size": 3},
+    "FNet": {},
+    "MobileBert": {"embedding_size": 16},
+}
+
+
+@pytest.mark.parametrize("name", READ_PADDING)
+def test_classifiers_that_read_padding_are_refused(tmp_path, capsys, name):
+    """XLNet scores the last column, the others mix columns whatever the mask says: a row depends on its batch mates."""
+    tokenizer = shapes.tokenizer_of("roberta")
+    sizes = {} if name == "XLNet" else shapes.SIZES
+    sizes |= READ_PADDING[name] | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    model = getattr(tf, f"{name}ForSequenceClassification")(getattr(tf, f"{name}Config")(**sizes, num_labels=1))
+    for weight in model.parameters():  # pretrained models have something at the padding token
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    row, pad = tokenizer("a text")["input_ids"], [tokenizer.pad_token_id] * 8
+    with torch.no_grad():
+        alone = model.eval()(input_ids=torch.tensor([row])).logits.item()
+        mask = torch.tensor([[1] * len(row) + [0] * len(pad)])
+        among = model(input_ids=torch.tensor([row + pad]), attention_mask=mask).logits.item()
+    assert abs(alone - among) > 0.01 * abs(alone)
+    write_pairs(SUITE, tmp_path / "suite.jsonl")
+    for run in (
+        lambda: main(["evaluate", str(tmp_path / "model"), "--suite", str(tmp_path / "suite.jsonl")]),
+        lambda: train("reward", tmp_path, tmp_path / "model"),
+    ):
+        assert run() == 2
+        assert f"{name}ForSequenceClassification reads padding" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

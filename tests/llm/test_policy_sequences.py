@@ -18,6 +18,7 @@ from llm.config import ConfigError
 from llm.experience import Experience, Objective
 from llm.policy_config import PolicyConfig
 from llm.prompt_weights import held_out_value, prompt_multipliers, split_multipliers
+from llm.reweighting import GroupAscent, parse_reweighting
 from synthetic import sample_counts
 
 LONGEST, END, PLACES = 3, 2, 4  # states: start, after action 0, after action 1 (the end has none)
@@ -162,6 +163,21 @@ def test_the_logged_value_is_no_longer_below_the_worst_case():
     assert same < exact - 0.03
     assert exact < held_out < SUCCESS.mean()
     assert float(held_out_value(returns[7], None)) == pytest.approx(float(returns[7].mean()))
+
+
+@pytest.mark.parametrize("estimate", ["same", "split"])
+def test_a_rule_with_a_state_moves_once_a_step_whatever_is_logged(estimate):
+    config = PolicyConfig(model="m", train_file="x", samples=4, max_new_tokens=LONGEST, max_length=8, kl_coefficient=0,
+                          ambiguity="gr_dpo:0.5,by=source", adversary_estimate=estimate)  # fmt: skip
+    rule, flat = parse_reweighting(config.ambiguity), torch.arange(12) % len(ANSWERS)
+    assert isinstance(rule, GroupAscent)
+    rule, logps = rule.bind({"source": ["a", "b", "b"]}), token_logps(REFERENCE)[flat]
+    rollout = Experience(REWARDS[flat], torch.ones(12).bool(), LENGTHS[flat], logps, logps, torch.zeros(12, LONGEST))
+    for step in (1, 2):
+        Objective(config).weighed(rollout, rule, np.arange(3))
+        values = REWARDS[flat].reshape(3, 4).mean(dim=1).numpy()
+        raised = np.exp(-0.5 * step * np.array([values[0], values[1:].mean()]))
+        np.testing.assert_allclose(np.exp(rule.log_weights), raised / raised.sum(), rtol=1e-6)
 
 
 def test_sampled_counts_are_those_of_synthetic():

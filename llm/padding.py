@@ -1,0 +1,59 @@
+"""Does a classifier read padding? The reward of a text would be another one with longer texts beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.distributed.fsdp import is_fsdp_enabled
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from .architectures import position_limit
+from .encoding import padded
+from .fetching import ModelError
+from .framing import frame_of, token_ids
+from .scoring import evaluation_mode
+
+_TEXTS = ["Yes.", "It depends on what stands beside it.", "No, 7 of 12, or so they say."]
+_COLUMNS = 16  # of padding
+
+
+def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model whose reward of a text changes with the padding behind it.
+
+    Some take the last column for the last token (XLNet), some mix columns without a look at the mask (FNet, ConvBERT,
+    MobileBERT). Which do is asked of the model: a few texts are read alone and with padding. Models that are loaded in
+    parts are not asked.
+
+    Raises:
+        ModelError: Naming the architecture.
+    """
+    if is_fsdp_enabled() or is_deepspeed_zero3_enabled():
+        return
+    alone, among = [], []
+    for row in _rows(model, tokenizer):
+        columns = min(len(row) + _COLUMNS, position_limit(model) or len(row) + _COLUMNS)
+        alone.append(_reward(model, row, tokenizer, len(row)))
+        among.append(_reward(model, row, tokenizer, columns))
+    gap = max((abs(one - other) for one, other in zip(alone, among, strict=True)), default=0.0)
+    scale = max(map(abs, alone + among), default=0.0)
+    if gap > scale * (1e-3 if model.dtype.itemsize >= 4 else 0.1):  # never where there is a nan, which others name
+        raise ModelError(
+            f"{type(model).__name__} reads padding: the reward of a text changes by {gap:.2g} (rewards are up to "
+            f"{scale:.2g}) with longer texts beside it in a batch, so none is right: take another architecture"
+        )
+
+
+def _rows(model: PreTrainedModel, tokenizer: Any) -> list[list[int]]:
+    """The texts as they are read, those that leave room for padding."""
+    frame, limit = frame_of(tokenizer), position_limit(model)
+    rows = [[*frame.prefix, *ids, *frame.suffix] for ids in token_ids(tokenizer, _TEXTS)]
+    return [row for row in rows if limit is None or len(row) < limit]
+
+
+@torch.no_grad()
+def _reward(model: Any, row: list[int], tokenizer: Any, columns: int) -> float:
+    ids, mask = padded([row], tokenizer.pad_token_id, columns)
+    with evaluation_mode(model):
+        return float(model(input_ids=ids, attention_mask=mask).logits[0, 0])
