@@ -13,7 +13,18 @@ from transformers import TrainingArguments
 from .config import RunConfig
 
 # What a resumed run may have differently; the files count by their content.
-_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
+_MAY_CHANGE = {
+    "dry_run",
+    "eval_pairs",
+    "force",
+    "overwrite",
+    "publish",
+    "resume",
+    "skip_damaged",
+    "suites",
+    "train_file",
+    "eval_file",
+}
 _DECISIVE = (
     *("seed", "learning_rate"),
     "num_train_epochs",

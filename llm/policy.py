@@ -23,7 +23,7 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import check_output, latest_checkpoint, start_output, write_folder, write_json
+from .checkpoints import check_output, start_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
@@ -37,6 +37,7 @@ from .processes import bounded_waiting, on_main_process
 from .progress import closing_lines
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
+from .resuming import checkpoint_to_resume
 from .rollouts import Sampling
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
@@ -82,9 +83,13 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     forced = on_main_process(
         lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
     )
-    checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
+    checkpoint = (
+        on_main_process(lambda: checkpoint_to_resume(output, skip_damaged=config.skip_damaged))
+        if config.resume
+        else None
+    )
     with bounded_waiting(arguments.ddp_timeout):
-        trainer.train(checkpoint)
+        trainer.train(checkpoint, verified=True)
     check_weights(trainer.core.policy, trainer.step)
     policy: Any = trainer.core.policy
     record = json_ready(_record(config, trainer, data, forced))

@@ -212,8 +212,8 @@ BREAKS = [
     ),
     Break(
         "dropped-ledger",
-        "llm/robust_trainer.py",
-        "part.load(Path(resume_from_checkpoint))",
+        "llm/checkpointing.py",
+        "part.load(folder)",
         "part",
         "llm/test_runs.py",
     ),
