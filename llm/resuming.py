@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
 from .checkpoints import MARKER, CheckpointError, by_step, is_complete, is_earlier, latest_checkpoint
 from .manifest import MANIFEST, Damage, manifest_damage, unreadable
 
@@ -20,6 +22,12 @@ _PARTS = {  # by the name that Trainer gives them; then those of FSDP, and of th
     "optimizer.pt": ("optimizer*",),
     "scheduler.pt": ("scheduler.pt", "custom_checkpoint_0.pkl"),
     "rng_state.pth": ("rng_state*", "random_states_*"),
+}
+_OF_DEEPSPEED = {  # what 0.19.8 leaves in its states beside tensors, seen on ZeRO-2 and ZeRO-3
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
 }
 _log = logging.getLogger(__name__)
 
@@ -84,10 +92,10 @@ def damage_of(checkpoint: Path) -> Damage | None:
     if not checkpoint.is_dir():
         return Damage(checkpoint, "is missing")
     if (checkpoint / MANIFEST).exists():
-        return manifest_damage(checkpoint)
+        return manifest_damage(checkpoint) or _foreign_code(checkpoint)
     if not is_earlier(checkpoint):
         return Damage(checkpoint / MANIFEST, "is missing")
-    return _lacking(checkpoint) or unreadable(checkpoint)
+    return _lacking(checkpoint) or unreadable(checkpoint) or _foreign_code(checkpoint)
 
 
 def check_parts(checkpoint: Path) -> None:
@@ -137,6 +145,18 @@ def _lacking(checkpoint: Path) -> Damage | None:
     for name, patterns in _PARTS.items():
         if not any(list(checkpoint.glob(pattern)) for pattern in patterns):
             return Damage(checkpoint / name, "is missing")
+    return None
+
+
+def _foreign_code(checkpoint: Path) -> Damage | None:
+    """The first state of DeepSpeed, which unpickles them all, that names other code than DeepSpeed writes there."""
+    for file in sorted(checkpoint.glob("global_step*/*.pt")):
+        try:
+            foreign = set(get_unsafe_globals_in_checkpoint(file)) - _OF_DEEPSPEED
+        except Exception as error:  # no archive of torch at all
+            return Damage(file, f"cannot be read ({str(error).splitlines()[0]})")
+        if foreign:
+            return Damage(file, f"would run code that DeepSpeed did not put there ({', '.join(sorted(foreign))})")
     return None
 
 

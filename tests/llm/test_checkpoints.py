@@ -297,6 +297,7 @@ def test_a_checkpoint_of_this_version_without_a_manifest_is_half_written(place, 
     assert not (run / "checkpoint-2").exists()
 
 
+@pytest.mark.slow("two processes train, and start again")
 @pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.exhaustive), "policy"])
 def test_the_manifest_waits_for_every_rank_and_all_refuse_together(kind, place, tmp_path):
     run = tmp_path / "run"

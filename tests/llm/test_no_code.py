@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import pickle
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ import yaml
 from checkpoint_runs import KINDS, command, earlier, halted, place_of
 
 from llm.builtin import generate
+from llm.checkpoints import CheckpointError
 from llm.data import write_pairs
 from llm.manifest import MANIFEST, write_manifest
+from llm.resuming import checkpoint_to_resume
 from robust_rlhf import main
 
 BINARY = (".bin", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".parquet", ".joblib")
@@ -110,6 +115,34 @@ def test_files_that_libraries_look_for_in_checkpoints(kind, place, tmp_path, mar
                 part.unlink()
         write_manifest(run / "checkpoint-2")
         assert main(command(place, kind, run, resume=True)) in (0, 2)
+        assert not mark.exists()
+
+
+def test_states_of_deepspeed(place, tmp_path, mark, monkeypatch):
+    """It loads them as pickles itself, whatever is asked; so nothing but its own classes may stand in them."""
+    checkpoint = halted(place, "sft", tmp_path / "run") / "checkpoint-2"
+    (checkpoint / "global_step2").mkdir()
+    state = checkpoint / "global_step2" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    names = ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.zero", "deepspeed.runtime.zero.config")
+    *_, module = modules = [types.ModuleType(name) for name in names]
+    stage = enum.IntEnum("ZeroStageEnum", {"weights": 3}, module=module.__name__)
+    module.__dict__["ZeroStageEnum"] = stage
+    for part in modules:
+        monkeypatch.setitem(sys.modules, part.__name__, part)
+    own = {"zero_stage": stage(3), "fp32": torch.zeros(2)}
+    torch.save(own, state)
+    write_manifest(checkpoint)
+    assert checkpoint_to_resume(tmp_path / "run") == checkpoint
+    beside = own | {"scaler": Payload(mark)}
+    for hide in (
+        lambda: torch.save(beside, state),
+        lambda: torch.save(beside, state, pickle_protocol=4),
+        *disguises(state, mark),
+    ):
+        hide()
+        write_manifest(checkpoint)
+        with pytest.raises(CheckpointError, match=f"{state.name} (would run code .*mkdir|cannot be read)"):
+            checkpoint_to_resume(tmp_path / "run")
         assert not mark.exists()
 
 
