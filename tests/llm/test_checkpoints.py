@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from llm import checkpointing, policy_checkpoints
 from llm.checkpoints import CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
 from llm.manifest import MANIFEST, manifest_damage, write_manifest
+from llm.policy import build_policy_trainer
+from llm.policy_config import PolicyConfig
 from llm.resuming import checkpoint_to_resume
+from llm.settings import parse_train
 from llm.sft import SFTTrainer
 from robust_rlhf import main
 
@@ -249,6 +252,19 @@ def test_a_moved_run_still_exports_its_best(judged, place, tmp_path):
     assert same_end(run, judged)
     exported, best = weights(run), load_file(run / "checkpoint-2" / "model.safetensors")
     assert all(torch.equal(exported[name], best[name]) for name in exported)
+
+
+def test_the_scale_of_half_precision_gradients_travels_with_a_policy(place, tmp_path):
+    def trainer_with(scale):
+        trainer, _ = build_policy_trainer(*parse_train(PolicyConfig, command(place, "policy", tmp_path / "run")[2:]))
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.accelerator.scaler.scale(torch.ones(()))
+        return trainer
+
+    trainer_with(512.0).save()
+    resumed = trainer_with(4.0)
+    resumed.load(tmp_path / "run" / "checkpoint-0")
+    assert resumed.accelerator.scaler.get_scale() == 512.0
 
 
 # -- checkpoints of versions before the manifest ------------------------------------------------------------------
