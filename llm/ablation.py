@@ -26,6 +26,7 @@ from .overoptimisation import Curve, fit, training_curve
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
 from .policy_evaluation import score_interval, with_limits
+from .stored_arrays import read_arrays
 from .tables import json_ready
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
@@ -199,10 +200,8 @@ def _runs_by_arm(pipeline: Pipeline) -> dict[str, list[Stage]]:
 
 
 def _scores(stage: Stage) -> dict[str, NDArray[np.float64]]:
-    if not (stage.folder / "scores.npz").exists():
-        return {}
-    with np.load(stage.folder / "scores.npz") as stored:
-        return {name: stored[name] for name in stored.files}
+    scores = stage.folder / "scores.npz"
+    return read_arrays(scores) if scores.exists() else {}
 
 
 def _suite_rows(suite: str, scores: dict[str, list[dict[str, NDArray[np.float64]]]]) -> list[Row]:

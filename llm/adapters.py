@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from .config import ConfigError, RunConfig
 from .fetching import ModelError, model_of
 
 _SETTINGS = "adapter_config.json"
+_UNFIT = (OSError, RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError)
 _DRAWN = "weights_drawn_at_random"  # an attribute of a loaded model
 
 
@@ -149,7 +151,7 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
         with _quiet(), _untouched_ties(model):
             warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)  # it would go on without them
             adapted: Any = peft.PeftModel.from_pretrained(model, folder)
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError, UserWarning) as error:
+    except (*_UNFIT, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
     if not hasattr(adapted, "merge_and_unload"):

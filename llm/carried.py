@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .equal_losses import Accuracy
 from .reweighting import Reweighting, reweighted
+from .stored_arrays import read_arrays
 
 
 class CarriedLosses:
@@ -64,5 +65,5 @@ class CarriedLosses:
 
     def load(self, folder: Path) -> None:
         """Take the losses over from ``folder/carried.npz``."""
-        with np.load(folder / "carried.npz") as stored:
-            self.losses, self.index = torch.from_numpy(stored["losses"]), torch.from_numpy(stored["index"])
+        stored = read_arrays(folder / "carried.npz", "losses", "index")
+        self.losses, self.index = torch.from_numpy(stored["losses"]), torch.from_numpy(stored["index"])

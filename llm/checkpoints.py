@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .resumption import FORCED, continued
+from .manifest import MANIFEST
+from .resumption import FORCED, LISTED, continued
 
-MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
+MARKER = "trainer_state.json"  # where a run stands; of the parts of a checkpoint the last one
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
 
 
@@ -21,40 +22,66 @@ class CheckpointError(RuntimeError):
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether everything that resuming needs was written before the run ended."""
+    """Whether everything that resuming needs was written before the run ended; not whether it still is as written."""
+    return (checkpoint / MANIFEST).exists() or is_earlier(checkpoint)
+
+
+def is_earlier(checkpoint: Path) -> bool:
+    """Whether it is a complete checkpoint of an earlier version, which wrote the state last and no manifest."""
     try:
-        json.loads((checkpoint / MARKER).read_text())
+        step = int(checkpoint.name.rpartition("-")[2])
+        json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return True
+    try:
+        settings = json.loads((checkpoint.parent / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(settings, dict) or step <= settings.get(LISTED, step)
 
 
-def latest_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest complete checkpoint; half-written ones (a kill, a full disk) are removed."""
+def by_step(output_dir: str | Path) -> dict[int, Path]:
+    """The checkpoints of a run folder, complete or not, the newest first."""
     found = {
         int(match[1]): path
         for path in Path(output_dir).glob("checkpoint-*")
         if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
     }
-    for step in sorted(found, reverse=True):
-        if is_complete(found[step]):
-            return found[step]
-        shutil.rmtree(found[step])
+    return dict(sorted(found.items(), reverse=True))
+
+
+def latest_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest complete checkpoint, not verified; half-written ones (a kill, a full disk) are removed."""
+    for path in by_step(output_dir).values():
+        if is_complete(path):
+            return path
+        remove(path)
     return None
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; a kill meanwhile leaves it half-written, not damaged."""
+    for mark in (MANIFEST, MARKER):
+        (checkpoint / mark).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def discard(output_dir: str | Path, step: int) -> None:
     """Remove the checkpoint of ``step`` if it is half-written."""
     folder = Path(output_dir) / f"checkpoint-{step}"
-    if not is_complete(folder):
+    if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep_newest(output_dir: Path, limit: int) -> None:
-    """Delete all but the ``limit`` newest checkpoints, at least 1."""
-    found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for old in found[:-limit]:
-        shutil.rmtree(old)
+def keep_newest(output_dir: str | Path, limit: int | None, *, best: str | None = None) -> None:
+    """Delete the oldest checkpoints until ``limit`` are left; the newest and the ``best`` stay whatever it says."""
+    if limit is None or limit <= 0:
+        return
+    found = list(by_step(output_dir).values())
+    kept = [path for path in found if path in found[:1] or (best and path.name == Path(best).name)]
+    others = [path for path in found if path not in kept]
+    for old in others[max(limit - len(kept), 0) :]:
+        remove(old)
 
 
 def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
@@ -91,15 +118,35 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
 
     Raises:
         ValueError: The folder was started with other settings, which are named, and ``force`` is off.
+        CheckpointError: What the folder was started with cannot be read, and ``force`` is off.
     """
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    record, notes = folder / SETTINGS, json.loads(json.dumps(settings))
-    if record.exists():
-        notes = continued(folder, json.loads(record.read_text(encoding="utf-8")), notes, force=force)
-    write_json(record, {FORCED: []} | notes)
+    record, notes, listed = folder / SETTINGS, json.loads(json.dumps(settings)), 0
+    if record.exists() or by_step(folder):
+        found = _started_with(record, notes if force else None)
+        notes = continued(folder, found, notes, force=force)
+        earlier = (step for step, path in by_step(folder).items() if is_earlier(path))
+        listed = found.get(LISTED, next(earlier, 0))
+    write_json(record, {FORCED: []} | notes | {LISTED: listed})
     return notes.get(FORCED, [])
+
+
+def _started_with(record: Path, otherwise: dict[str, Any] | None) -> dict[str, Any]:
+    """What a run was started with; ``otherwise``, if given, where that is lost."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    except (OSError, ValueError):
+        pass
+    if otherwise is not None:
+        return otherwise | {FORCED: [f"{record.name} was lost, so that nothing was compared"]}
+    raise CheckpointError(
+        f"{record} is {'damaged' if record.exists() else 'missing'}, so nothing tells what this run was started with: "
+        "put a whole copy of it back, or resume all the same with --force"
+    )
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

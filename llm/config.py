@@ -66,6 +66,9 @@ class RunConfig:
     )
     dry_run: bool = field(default=False, metadata={"help": "print the plan of the run and stop"})
     resume: bool = field(default=False, metadata={"help": "continue the run in output_dir"})
+    skip_damaged: bool = field(
+        default=False, metadata={"help": "resume from the newest checkpoint that is whole where a newer one is damaged"}
+    )
     force: bool = field(default=False, metadata={"help": "resume although settings changed; the model card says so"})
     overwrite: bool = field(default=False, metadata={"help": "delete the run in output_dir first"})
     trust_remote_code: bool = field(default=False, metadata={"help": "let a hub repository run its own code"})

@@ -26,6 +26,7 @@ from .resumption import ENVIRONMENT, OPTIONAL
 from .reweighting import parse_reweighting
 from .selection import load_suites
 from .settings import KINDS, check_known, parse_settings, read_recipe
+from .stored_arrays import read_arrays
 from .tasks import judge_trained, task_of
 from .training import train_run
 
@@ -153,8 +154,7 @@ def _run_settings(
 
 def _read_run(folder: Path) -> Run:
     record = json.loads((folder / "run.json").read_text())
-    with np.load(folder / "margins.npz") as stored:
-        margins = {name: stored[name] for name in stored.files}
+    margins = read_arrays(folder / "margins.npz")
     return Run(
         ambiguity=record["config"]["ambiguity"],
         seed=record["seed"],

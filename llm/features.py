@@ -25,6 +25,7 @@ from .encoding import encode_pairs, padded
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model
 from .scoring import evaluation_mode
+from .stored_arrays import UnreadableArrays, read_array
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
@@ -130,14 +131,14 @@ class FeatureCache:
     def pairs(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
         """The file of the features of answers, chosen and rejected on its first axis, made where it is missing."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-answers.npy"
-        if self.computes and not file.exists():
+        if self.computes and not _holds(file, rows=len(pairs)):
             self._write(file, np.stack(pair_features(backbone, pairs, progress=self._bar(f"{name}, answers"))))
         return file
 
     def prompts(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
         """The file of the features of prompts, made where it is missing."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-prompts.npy"
-        if self.computes and not file.exists():
+        if self.computes and not _holds(file, rows=len(pairs)):
             self._write(file, prompt_features(backbone, pairs, progress=self._bar(f"{name}, prompts")))
         return file
 
@@ -150,6 +151,15 @@ class FeatureCache:
         with partial.open("wb") as stream:
             np.save(stream, array)
         partial.replace(file)
+
+
+def _holds(file: Path, *, rows: int) -> bool:
+    """Whether features of that many pairs stand in it: what is cut off, or was put there by others, is made again."""
+    try:
+        found = read_array(file)
+    except UnreadableArrays:
+        return False
+    return found.dtype == np.float32 and found.shape[-2:-1] == (rows,)
 
 
 def default_cache() -> Path:

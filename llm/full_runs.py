@@ -94,6 +94,7 @@ def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path)
         "final": cell.final[0],
         "output_dir": str(folder),
         "resume": True,
+        "skip_damaged": True,  # nobody is there to be asked
         "disable_tqdm": True,
     }
     return {**model.settings, **{name: value for name, value in axes.items() if value}, **run, **files}

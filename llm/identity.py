@@ -23,7 +23,10 @@ from .resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .scorers import CHECKER
 
 # What a resumed run may have differently; the files count by their content.
-_MAY_CHANGE = {"dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "suites", "train_file", "eval_file"}
+_MAY_CHANGE = {
+    "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "skip_damaged", "suites", "train_file",
+    "eval_file",
+}  # fmt: skip
 
 # Flags that cannot change the weights, by what they are about: tests/llm/test_flags.py trains with and without.
 HARMLESS: dict[str, tuple[str, ...]] = {

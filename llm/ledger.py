@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .data import Pair, length_baseline
+from .stored_arrays import read_arrays
 
 VERDICT = "the adversary did not act"
 _ROUNDING = 1e-5  # of a multiplier in float32
@@ -74,12 +75,12 @@ class AdversaryLedger:
 
     def load(self, folder: Path) -> None:
         """Take the account over from ``folder/ledger.npz``."""
-        with np.load(folder / "ledger.npz") as stored:
-            self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
-            self.last_loss = stored["last_loss"]
-            if "looks" in stored:
-                self.looks, self.largest_change = int(stored["looks"]), float(stored["largest_change"])
-                return
+        stored = read_arrays(folder / "ledger.npz", "multiplier_sum", "visits", "last_loss")
+        self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
+        self.last_loss = stored["last_loss"]
+        if "looks" in stored:
+            self.looks, self.largest_change = int(stored["looks"]), float(stored["largest_change"])
+            return
         # Of an older version: what the means of the multipliers show.
         self.looks, means = int(self.visits.any()), self.mean_multiplier()
         self.largest_change = float(np.abs(means[self.visits > 0] - 1).max(initial=0.0))

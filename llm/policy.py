@@ -23,7 +23,7 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import SETTINGS, check_output, latest_checkpoint, start_output, write_folder, write_json
+from .checkpoints import SETTINGS, check_output, start_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
@@ -37,6 +37,7 @@ from .processes import bounded_waiting, on_main_process
 from .progress import closing_lines
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
+from .resuming import checkpoint_to_resume
 from .resumption import other_versions
 from .rollouts import Sampling
 from .saving import save_model
@@ -83,9 +84,13 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     forced = on_main_process(
         lambda: start_output(output, identity(config, arguments, read), overwrite=config.overwrite, force=force)
     )
-    checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
+    checkpoint = (
+        on_main_process(lambda: checkpoint_to_resume(output, skip_damaged=config.skip_damaged))
+        if config.resume
+        else None
+    )
     with bounded_waiting(arguments.ddp_timeout):
-        trainer.train(checkpoint)
+        trainer.train(checkpoint, verified=True)
     check_weights(trainer.core.policy, trainer.step)
     policy: Any = trainer.core.policy
     record = json_ready(_record(config, trainer, data, forced))

@@ -15,7 +15,6 @@ rank), so that a run that was killed in mid-rollout writes the same answers agai
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,13 +26,14 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
-from .checkpoints import MARKER, CheckpointError, TrainingClock, discard, keep_newest, write_json
+from .checkpoints import TrainingClock
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
 from .ledger import AdversaryLedger
 from .observation import observed
+from .policy_checkpoints import PolicyCheckpoints
 from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
@@ -106,7 +106,9 @@ class PolicyTrainer:
         self.history: list[dict[str, Any]] = []
         self.waiting: list[dict[str, Any]] = []  # steps since the last log
         self.ledger = AdversaryLedger(len(prompts))
-        self.resumable = [self.ledger, self.clock, *([self.rule] if isinstance(self.rule, GroupAscent) else [])]
+        kept = [self.ledger, self.clock, *([self.rule] if isinstance(self.rule, GroupAscent) else [])]
+        update = self.update
+        self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
 
     def _prepared_update(self) -> SurrogateUpdate | NaturalUpdate:
         """Place model and reference on the device, make optimizer and schedule."""
@@ -129,7 +131,6 @@ class PolicyTrainer:
             num_training_steps=self.steps,
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
         )
-        self.accelerator.register_for_checkpointing(self.schedule)
         shared: dict[str, Any] = {
             "pad": self.pen.tokenizer.pad_token_id,
             "micro": arguments.per_device_train_batch_size,
@@ -217,14 +218,14 @@ class PolicyTrainer:
 
     # -- the run ----------------------------------------------------------------------------------
 
-    def train(self, checkpoint: Path | None = None) -> None:
-        """Take all steps, from the beginning or from a checkpoint folder.
+    def train(self, checkpoint: Path | None = None, *, verified: bool = False) -> None:
+        """Take all steps, from the beginning or from a checkpoint folder, which the caller may have ``verified``.
 
         Raises:
             llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step was written.
         """
         if checkpoint is not None:
-            self.load(checkpoint)
+            self.load(checkpoint, verified=verified)
         start_trackers(self.accelerator, self.arguments)
         quiet = bool(self.arguments.disable_tqdm) or not self.accelerator.is_main_process
         with listening() as stop, Steps(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
@@ -267,31 +268,11 @@ class PolicyTrainer:
             CheckpointError: It could not be written; earlier ones are untouched.
         """
         check_weights(self.core, self.step)
-        output = Path(str(self.arguments.output_dir))
-        folder = output / f"checkpoint-{self.step}"
-        try:
-            self.accelerator.save_state(str(folder))
-            self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                for part in self.resumable:
-                    part.save(folder)
-                write_json(folder / MARKER, self._progress())
-        except OSError as error:
-            discard(output, self.step)
-            raise CheckpointError(
-                f"could not save the checkpoint of step {self.step} ({error}); earlier checkpoints in {output} are "
-                "intact: make room and continue with --resume"
-            ) from error
-        if self.accelerator.is_main_process and self.arguments.save_total_limit:
-            keep_newest(output, self.arguments.save_total_limit)
+        progress = {"global_step": self.step, "log_history": self.history, "waiting": json_ready(self.waiting)}
+        output, limit = Path(str(self.arguments.output_dir)), self.arguments.save_total_limit
+        self.checkpoints.save(output, progress, limit=limit)
 
-    def _progress(self) -> dict[str, Any]:
-        return {"global_step": self.step, "log_history": self.history, "waiting": json_ready(self.waiting)}
-
-    def load(self, folder: Path) -> None:
-        """Go on from a checkpoint folder."""
-        self.accelerator.load_state(str(folder))
-        for part in self.resumable:
-            part.load(folder)
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    def load(self, folder: Path, *, verified: bool = False) -> None:
+        """Go on from a checkpoint folder; ``verified`` says that the caller has read it whole."""
+        found = self.checkpoints.load(folder, verified=verified)
         self.step, self.history, self.waiting = found["global_step"], found["log_history"], found["waiting"]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from transformers import TrainingArguments
 from .encoding import EncodedPairs, PairCollator
 from .logprobs import answer_logps
 from .processes import on_main_process
+from .stored_arrays import UnreadableArrays, read_arrays
 
 
 class StaleReferenceError(ValueError):
@@ -82,9 +82,8 @@ def _stored(cache: Path, mark: str) -> dict[str, np.ndarray] | None:
     if not cache.exists():
         return None
     try:
-        with np.load(cache) as stored:
-            content = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        content = read_arrays(cache)
+    except UnreadableArrays as error:
         raise StaleReferenceError(f"{cache} cannot be read as reference log-probabilities: delete it") from error
     if str(content.pop("fingerprint", "")) != mark:
         raise StaleReferenceError(

@@ -18,8 +18,9 @@ OPTIONAL = "may be missing elsewhere"
 ENVIRONMENT = "environment"
 SESSIONS = "other versions"  # of which resumed sessions were
 FORCED = "changed on the way"  # what --force let through
+LISTED = "checkpoints have a manifest after step"  # tells checkpoints of earlier versions apart
 OF_FILES = "sha256 of the {} file"  # which all versions noted
-_NO_SETTINGS = {OPTIONAL, ENVIRONMENT, SESSIONS, FORCED}
+_NO_SETTINGS = {OPTIONAL, ENVIRONMENT, SESSIONS, FORCED, LISTED}
 _ABSENT = object()
 
 

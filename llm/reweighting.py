@@ -18,6 +18,7 @@ from torch import Tensor
 from dro_core import AmbiguitySet, KLPenalty, parse_ambiguity, worst_case
 
 from .equal_losses import Accuracy, sharing_equals
+from .stored_arrays import read_array
 
 
 class Rule(Protocol):
@@ -163,7 +164,7 @@ class GroupAscent:
 
     def load(self, folder: Path) -> None:
         """Take the group weights over from ``folder/groups.npy``."""
-        self.log_weights[:] = np.load(folder / "groups.npy")
+        self.log_weights[:] = read_array(folder / "groups.npy")
 
     def __str__(self) -> str:
         return f"{self.spec}:{self.rate:g},by={self.groups if isinstance(self.groups, str) else '(codes)'}"

@@ -15,20 +15,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Sized
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerState
-from transformers.trainer_utils import TrainOutput
 
 from .acting import bound
-from .checkpoints import MARKER, CheckpointError, discard
+from .checkpointing import CheckpointingTrainer
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
-from .guards import check_dataset, check_finite, check_setup, check_weights
+from .guards import check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
 from .reweighting import GroupAscent, Reweighting, parse_reweighting
 from .schedule import AdaptiveStrength, RadiusSchedule
@@ -37,19 +34,7 @@ from .windows import LastWindow, first_of, whole_windows
 Batch = dict[str, Tensor]
 
 
-class Resumable(Protocol):
-    """State that belongs in a checkpoint beside the model and the optimizer."""
-
-    def save(self, folder: Path) -> None:
-        """Write the state into an existing folder."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Take the state over from a folder that ``save`` wrote."""
-        ...
-
-
-class RobustTrainer(Trainer):
+class RobustTrainer(CheckpointingTrainer):
     """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the uniform weights.
 
     Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision,
@@ -93,7 +78,7 @@ class RobustTrainer(Trainer):
         self.example_ids = example_ids
         self._account = AdversaryAccount(examples)
         self.ledger = self._account.ledger
-        self.resumable: list[Resumable] = [self.ledger]
+        self.resumable = [self.ledger]
         if isinstance(self.ambiguity, GroupAscent):
             self.resumable.append(self.ambiguity)
         self.adaptive: AdaptiveStrength | None = None
@@ -260,41 +245,3 @@ class RobustTrainer(Trainer):
         if "loss" in logs:
             logs |= self._account.summary()
         super().log(logs, start_time)
-
-    # -- checkpoints --------------------------------------------------------------------------------
-
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):  # type: ignore[override]
-        """Train, or continue from a checkpoint folder together with everything in ``resumable``."""
-        if resume_from_checkpoint is not None:
-            for part in self.resumable:
-                part.load(Path(resume_from_checkpoint))
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / MARKER))
-            total = self.args.max_steps if self.args.max_steps > 0 else state.max_steps
-            if state.global_step >= total:  # only the export was missing; Trainer would take one more step
-                self.state = state
-                best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
-                self._load_from_checkpoint(best or resume_from_checkpoint)
-                return TrainOutput(state.global_step, float("nan"), {})
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Save the model; inside a checkpoint everything ``resumable``, before the file that completes it."""
-        super().save_model(output_dir, _internal_call=_internal_call)
-        if _internal_call and output_dir is not None and self.args.should_save:
-            for part in self.resumable:
-                part.save(Path(output_dir))
-
-    def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # the marker comes next: every rank's part must stand before it
-
-    def _save_checkpoint(self, model, trial):
-        check_weights(model, self.state.global_step)
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:
-            discard(str(self.args.output_dir), self.state.global_step)
-            raise CheckpointError(
-                f"could not save the checkpoint of step {self.state.global_step} ({error}); earlier checkpoints "
-                f"in {self.args.output_dir} are intact: make room and continue with --resume"
-            ) from error

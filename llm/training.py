@@ -32,7 +32,6 @@ from .checkpoints import (
     CheckpointError,
     TrainingClock,
     check_output,
-    latest_checkpoint,
     start_output,
     write_folder,
     write_json,
@@ -47,6 +46,7 @@ from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, on_main_process
 from .requests import check_requests
+from .resuming import checkpoint_to_resume
 from .resumption import other_versions
 from .reweighting import parse_reweighting
 from .saving import save_model
@@ -136,9 +136,9 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         lambda: start_output(output, identity(config, arguments, files), overwrite=config.overwrite, force=force)
     )
     task.prepare(trainer, arguments, output)
-    checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
+    checkpoint = on_main_process(lambda: _checkpoint(output, config, arguments))
     with checkpoint_on_interrupt(trainer), bounded_waiting(arguments.ddp_timeout):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
     model: Any = trainer.model
     if average:
         average.copy_to(model)
@@ -164,6 +164,13 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     if whole is not None:
         cast(Any, result.model).to(arguments.device)  # for judging; a sharded run exports from main memory
     return result
+
+
+def _checkpoint(output: Path, config: TrainConfig, arguments: TrainingArguments) -> Path | None:
+    """Where a resumed run goes on; None at the beginning."""
+    if not config.resume:
+        return None
+    return checkpoint_to_resume(output, skip_damaged=config.skip_damaged, best=bool(arguments.load_best_model_at_end))
 
 
 def publish(folder: Path, repository: str) -> None:

@@ -22,6 +22,7 @@ from llm.best_of_run import draw_best_of
 from llm.intervals import mean_interval
 from llm.pipeline import Stage, read_pipeline
 from llm.prompts import Prompt, questions, read_prompts
+from llm.stored_arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ def arms() -> dict[str, Answered]:
 
 
 def _answered(folders: Sequence[Path]) -> Answered:
-    stored = [np.load(folder / "scores.npz") for folder in folders]
+    stored = [read_arrays(folder / "scores.npz") for folder in folders]
     scores = {
         suite: {
             judge: np.stack([run[f"{suite}/{judge}"].mean(axis=1) for run in stored]) for judge in ("reward", "gold")

@@ -32,6 +32,7 @@ from llm.data import write_pairs
 from llm.dpo import DPOTrainer
 from llm.encoding import PairCollator, encode_pairs
 from llm.losses import Sigmoid
+from llm.manifest import write_manifest
 from llm.memory import Holding, available_bytes, saved_bytes
 from llm.models import tiny_policy
 from llm.passes import Decision, Pass, Situation, StepCost, check_passes, decide, expected_zero_share, skipped_share
@@ -362,6 +363,7 @@ def test_carried_losses_travel_in_checkpoints(start, tmp_path):  # noqa: F811
     assert trainer.state.global_step == 3
     assert torch.equal(whole, resumed)
     np.savez(checkpoint / "carried.npz", losses=np.full(16, 50.0, np.float32), index=np.arange(16))
+    write_manifest(checkpoint)
     assert not torch.equal(whole, run(resume_from_checkpoint=str(checkpoint))[0])
 
 

@@ -1,0 +1,111 @@
+"""What a checkpoint consists of, written last: what is named there was whole when the checkpoint was done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+MANIFEST = "manifest.json"
+FORMAT = 1  # of the manifest; one number up whenever an older reader would misread it
+_OWN = "sha256 of this list"
+_ZIPPED = (".bin", ".npz", ".pt", ".pth", ".pkl")  # torch and numpy keep a checksum of every array in these
+
+
+class Damage(NamedTuple):
+    """A file that is not what was written, and what is wrong with it."""
+
+    file: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.what}"
+
+
+def write_manifest(folder: Path) -> None:
+    """Name every file below ``folder`` with its size and checksum; each is read once."""
+    files = {name: _facts(folder / name) for name in _names(folder)}
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps({"format": FORMAT, "files": files, _OWN: _own(files)}, indent=1) + "\n")
+    partial.replace(folder / MANIFEST)
+
+
+def manifest_damage(folder: Path) -> Damage | None:
+    """The first file that is not as the manifest of ``folder`` says; None if all are. Reads every file once."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        newer, files = listed["format"] > FORMAT, listed["files"]
+        whole = newer or listed[_OWN] == _own(files)
+    except (OSError, ValueError, LookupError, TypeError):
+        newer, files, whole = False, {}, False
+    if not whole:
+        return Damage(folder / MANIFEST, "is cut off or altered")
+    if newer:
+        return Damage(folder / MANIFEST, "was written by a newer version of this program")
+    # Sizes first: most damage shows there, and looking at them costs nothing.
+    for look in (_other_size, _other_content):
+        for name, facts in files.items():
+            if damage := look(folder / name, facts):
+                return damage
+    return None
+
+
+def unreadable(folder: Path) -> Damage | None:
+    """The first file of ``folder`` that cannot be opened, for checkpoints of earlier versions, which have no manifest.
+
+    Not a proof of anything: a flipped bit in the weights goes unseen.
+    """
+    for name in _names(folder):
+        if (reason := _why_unreadable(folder / name)) is not None:
+            return Damage(folder / name, f"cannot be read ({reason})")
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(MANIFEST))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"bytes": stream.tell(), "sha256": checksum}
+
+
+def _own(files: Any) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _other_size(path: Path, facts: dict[str, Any]) -> Damage | None:
+    if not path.is_file():
+        return Damage(path, "is missing")
+    size = path.stat().st_size
+    return None if size == facts["bytes"] else Damage(path, f"has {size:,} bytes of {facts['bytes']:,}")
+
+
+def _other_content(path: Path, facts: dict[str, Any]) -> Damage | None:
+    try:
+        same = _facts(path) == facts
+    except OSError as error:
+        return Damage(path, f"cannot be read ({error.strerror or error})")
+    return None if same else Damage(path, "was altered since it was written")
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "np"):
+                pass
+        elif path.suffix in _ZIPPED:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            return None if damaged is None else f"its part {damaged} is damaged"
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,151 @@
+"""Checkpoints of a policy run, made of data alone: safetensors, JSON, and tensors that torch reads without pickles."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import load
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from .checkpoints import MARKER, CheckpointError, discard, keep_newest, write_json
+from .manifest import MANIFEST, write_manifest
+from .processes import on_main_process
+from .resuming import Resumable, loading, verify
+
+_WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", "schedule.json", "scaler.json"
+_EARLIER_SCHEDULE = "custom_checkpoint_0.pkl"
+
+
+class PolicyCheckpoints:
+    """Writes and reads checkpoints with everything that the next step of a policy run depends on.
+
+    Args:
+        accelerator: Ranks and precision.
+        module: Policy and value function as trained, wrapped for the ranks.
+        optimizer: Of these.
+        schedule: Of its learning rate.
+        resumable: What else is saved.
+    """
+
+    def __init__(
+        self, accelerator: Any, module: nn.Module, optimizer: Any, schedule: Any, resumable: Sequence[Resumable]
+    ) -> None:
+        self.accelerator, self.module, self.optimizer, self.schedule = accelerator, module, optimizer, schedule
+        self.resumable = resumable
+
+    def save(self, output: Path, progress: dict[str, Any], *, limit: int | None) -> None:
+        """Write ``checkpoint-STEP`` with the step of ``progress``; every rank must call it. Then older ones may go.
+
+        Args:
+            output: The run folder.
+            progress: Where the run stands, with its ``global_step``; JSON.
+            limit: How many checkpoints are kept; None for all.
+
+        Raises:
+            CheckpointError: It could not be written; earlier ones are untouched.
+        """
+        step, main = progress["global_step"], self.accelerator.is_main_process
+        folder = output / f"checkpoint-{step}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if main:
+                (folder / MANIFEST).unlink(missing_ok=True)
+                self._save_shared(folder)
+                write_json(folder / MARKER, progress)
+            write_json(folder / _random(self.accelerator.process_index), _drawing())
+            self.accelerator.wait_for_everyone()  # the manifest names every rank's part
+            if main:
+                write_manifest(folder)
+        except Exception as error:
+            discard(output, step)
+            raise CheckpointError(
+                f"could not save the checkpoint of step {step} ({error}); earlier checkpoints in {output} are intact: "
+                "make room and continue with --resume"
+            ) from error
+        if main:
+            keep_newest(output, limit)
+
+    def load(self, folder: Path, *, verified: bool = False) -> dict[str, Any]:
+        """Go on from a checkpoint folder; where the run stood. ``verified``: whether the caller has read it whole.
+
+        Raises:
+            CheckpointError: A file is damaged, or cannot be loaded.
+        """
+        if not verified:
+            on_main_process(lambda: verify(folder))
+        with loading(folder, "the state of the run"):
+            if (folder / _EARLIER_SCHEDULE).exists() and not (folder / MANIFEST).exists():
+                self._load_earlier(folder)
+            else:
+                self._load_shared(folder)
+                _draw_on(json.loads((folder / _random(self.accelerator.process_index)).read_text(encoding="utf-8")))
+            for part in self.resumable:
+                part.load(folder)
+            return json.loads((folder / MARKER).read_text(encoding="utf-8"))
+
+    def _save_shared(self, folder: Path) -> None:
+        """What is the same on all ranks."""
+        save_model(self.accelerator.unwrap_model(self.module), str(folder / _WEIGHTS))
+        torch.save(self.optimizer.state_dict(), folder / _OPTIMIZER)
+        write_json(folder / _SCHEDULE, self.schedule.state_dict())
+        if self.accelerator.scaler is not None:
+            write_json(folder / _SCALER, self.accelerator.scaler.state_dict())
+        for part in self.resumable:
+            part.save(folder)
+
+    def _load_shared(self, folder: Path) -> None:
+        load_model(self.accelerator.unwrap_model(self.module), folder / _WEIGHTS)
+        self.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True))
+        self.schedule.load_state_dict(json.loads((folder / _SCHEDULE).read_text(encoding="utf-8")))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(json.loads((folder / _SCALER).read_text(encoding="utf-8")))
+
+    def _load_earlier(self, folder: Path) -> None:
+        """A checkpoint of accelerate's making, as versions before the manifest wrote them; no code in it runs."""
+        load_model(self.module, folder / _WEIGHTS)
+        self.optimizer.load_state_dict(_data(folder / "optimizer.bin"))
+        self.schedule.load_state_dict(_data(folder / _EARLIER_SCHEDULE))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(_data(folder / "scaler.pt"))
+
+
+def _data(file: Path) -> Any:
+    return load(file, map_location="cpu", weights_only=True)
+
+
+def _random(rank: int) -> str:
+    return f"rng_state_{rank}.json"
+
+
+def _drawing() -> dict[str, Any]:
+    """Where the generators of this process stand; tensors of bytes as hexadecimal text."""
+    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries draw from it)
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": [state.numpy().tobytes().hex() for state in devices],
+    }
+
+
+def _draw_on(stored: dict[str, Any]) -> None:
+    version, numbers, spare = stored["python"]
+    random.setstate((version, tuple(numbers), spare))
+    numpy_state = stored["numpy"]
+    numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy_state)  # noqa: NPY002
+    torch.set_rng_state(_bytes(stored["torch"]))
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([_bytes(text) for text in stored["cuda"]])
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

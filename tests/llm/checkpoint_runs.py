@@ -1,0 +1,140 @@
+"""A small run of every kind, whole and as a kill after its second of three steps leaves it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+from transformers import Trainer
+
+from llm import policy_checkpoints
+from llm.builtin import generate
+from llm.checkpoints import LISTED, by_step
+from llm.data import write_pairs
+from llm.manifest import MANIFEST
+from llm.models import tiny_policy, tiny_reward_model
+from llm.policy import build_policy_trainer
+from llm.policy_config import PolicyConfig
+from llm.settings import parse_train
+from robust_rlhf import main
+
+# Between them they write every file that a checkpoint may hold on one process.
+KINDS: dict[str, dict[str, Any]] = {
+    "sft": {"passes": "carried", "ambiguity": "tv:0.2", "gradient_accumulation_steps": 2},
+    "reward": {"ambiguity": "gr_dpo:0.5,by=source", "final": "average", "average_after": 0.3, "validation_share": 0.3,
+               "adapt_radius": True},
+    "dpo": {"ambiguity": "tv:0.2", "lora_rank": 2},
+    "policy": {"ambiguity": "gr_dpo:0.5,by=source", "estimator": "ppo", "prompts_per_step": 4, "samples": 2,
+               "max_new_tokens": 6, "lr_scheduler_type": "linear"},
+}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Where data and models are, and where a whole run of every kind."""
+
+    inputs: Path
+    runs: Path
+
+
+def place_of(once: Any) -> Place:
+    inputs = once("checkpoint-inputs", _make_inputs)
+    return Place(inputs, once("checkpoint-runs", lambda folder: _make_runs(Place(inputs, folder))))
+
+
+def _make_inputs(folder: Path) -> None:
+    pairs = generate(64, seed=5)
+    write_pairs(pairs, folder / "train.jsonl")
+    torch.manual_seed(0)
+    for name, (model, tokenizer) in {
+        "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
+        "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
+    }.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def _make_runs(place: Place) -> None:
+    for kind in KINDS:
+        assert main(command(place, kind, place.runs / kind)) == 0
+
+
+def command(place: Place, kind: str, output: Path, **more: Any) -> list[str]:
+    told = {
+        "config": f"{kind}-tiny", "model": place.inputs / ("rm" if kind == "reward" else "start"),
+        "train_file": place.inputs / "train.jsonl", "output_dir": output, "max_steps": 3, "save_steps": 1,
+        "save_total_limit": 9, "per_device_train_batch_size": 4, "max_length": 96, "plain_share": 0, "logging_steps": 1,
+        "disable_tqdm": True, "use_cpu": True, **({"reward_model": place.inputs / "rm"} if kind == "policy" else {}),
+        **KINDS[kind], **more,
+    }  # fmt: skip
+    return ["train", kind, *(text for name, value in told.items() for text in (f"--{name}", str(value)))]
+
+
+def halted(place: Place, kind: str, output: Path) -> Path:
+    """The run of that kind in ``output`` as it stood after its second step."""
+    shutil.copytree(place.runs / kind, output)
+    shutil.rmtree(output / "checkpoint-3")
+    shutil.rmtree(output / "model")
+    (output / "run.json").unlink()
+    return output
+
+
+def of_earlier_version(run: Path) -> None:
+    """Take away what versions before the manifest did not write."""
+    for manifest in run.glob(f"checkpoint-*/{MANIFEST}"):
+        manifest.unlink()
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps({name: settings[name] for name in settings if name != LISTED}))
+
+
+def earlier(place: Place, kind: str, output: Path) -> Path:
+    """A halted run as the version before wrote it: a policy's checkpoints were of accelerate's making."""
+    run = halted(place, kind, output)
+    if kind == "policy":
+        for step, checkpoint in by_step(run).items():
+            trainer, _ = build_policy_trainer(*parse_train(PolicyConfig, command(place, kind, run)[2:]))
+            trainer.load(checkpoint)
+            for name in ("model.safetensors", "optimizer.pt", "schedule.json", "rng_state_0.json"):
+                (checkpoint / name).unlink()
+            trainer.accelerator.register_for_checkpointing(trainer.schedule)
+            trainer.accelerator.save_state(str(checkpoint))
+            assert (checkpoint / "custom_checkpoint_0.pkl").exists()
+            assert trainer.step == step
+    of_earlier_version(run)
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same_end(one: Path, other: Path) -> bool:
+    """Whether two runs exported the same weights, to the last bit."""
+    ours, theirs = weights(one), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def parts(checkpoint: Path) -> list[Path]:
+    """Every file of a checkpoint."""
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+def main_with_a_slow_rank(argv: list[str]) -> int:
+    """The command line, where process 1 takes its time over its part of a checkpoint."""
+    for place, name in ((Trainer, "_save_rng_state"), (policy_checkpoints, "_drawing")):
+        setattr(place, name, _slow(getattr(place, name)))
+    return main(argv)
+
+
+def _slow(prompt: Callable[..., Any]) -> Callable[..., Any]:
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.7 * PartialState().process_index)
+        return prompt(*arguments)
+
+    return slow

@@ -1,0 +1,332 @@
+"""Checkpoints that were damaged, lost in part or never finished, of every kind of run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from checkpoint_runs import KINDS, command, earlier, halted, main_with_a_slow_rank, parts, place_of, same_end, weights
+from forked import finished, start_ranks
+from safetensors.torch import load_file
+
+from llm import checkpointing, policy_checkpoints
+from llm.checkpoints import CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
+from llm.manifest import MANIFEST, manifest_damage, write_manifest
+from llm.policy import build_policy_trainer
+from llm.policy_config import PolicyConfig
+from llm.resuming import checkpoint_to_resume
+from llm.settings import parse_train
+from llm.sft import SFTTrainer
+from robust_rlhf import main
+
+
+@pytest.fixture(scope="module")
+def place(once):
+    return place_of(once)
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x04
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+DAMAGES = {"missing": lambda path: path.unlink(), "cut off": cut, "one bit": flipped}
+
+
+def said_by(capsys, caplog, argv):
+    """Exit status, and what was said on standard error and in the log."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        status = main(argv)
+    return status, capsys.readouterr().err + caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_manifest_names_every_file_as_it_is(kind, place):
+    for checkpoint in by_step(place.runs / kind).values():
+        listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        assert {str(path.relative_to(checkpoint)) for path in parts(checkpoint)} == {*listed, MANIFEST}
+        for name, facts in listed.items():
+            content = (checkpoint / name).read_bytes()
+            assert facts == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_folders_inside_a_checkpoint_are_named_too(tmp_path):
+    """As FSDP and DeepSpeed make them, one per rank or part."""
+    for name in ("pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/.metadata", "global_step2/zero_pp_rank_1.pt"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_bytes(name.encode())
+    write_manifest(tmp_path)
+    assert manifest_damage(tmp_path) is None
+    flipped(path)
+    assert manifest_damage(tmp_path) == (path, "was altered since it was written")
+
+
+def test_these_runs_write_every_kind_of_file(place):
+    written = {path.name for kind in KINDS for path in parts(place.runs / kind / "checkpoint-2")}
+    assert {"model.safetensors", "adapter_model.safetensors", "average.safetensors", "optimizer.pt", "scheduler.pt",
+            "schedule.json", "rng_state.pth", "rng_state_0.json", "ledger.npz", "carried.npz", "groups.npy",
+            "adaptive.json", "clock.json", "trainer_state.json", "tokenizer.json"} <= written  # fmt: skip
+    assert not [name for name in written if name.endswith((".pkl", ".bin"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_damage_to_any_file_is_named(kind, place, tmp_path):
+    run = halted(place, kind, tmp_path / "run")
+    for path in parts(run / "checkpoint-2"):
+        kept = path.read_bytes()
+        for damage in DAMAGES if path.name != MANIFEST else ("cut off", "one bit"):
+            DAMAGES[damage](path)
+            with pytest.raises(CheckpointError) as told:
+                checkpoint_to_resume(run)
+            assert str(path) in str(told.value), damage
+            assert "--skip_damaged true" in str(told.value)
+            assert "\n" not in str(told.value)
+            path.write_bytes(kept)
+    assert checkpoint_to_resume(run) == run / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "damage"),
+    [
+        ("sft", "optimizer.pt", "missing"),
+        ("reward", "average.safetensors", "one bit"),
+        ("dpo", "adapter_model.safetensors", "cut off"),
+        ("policy", "optimizer.pt", "one bit"),
+        pytest.param("sft", "scheduler.pt", "missing", marks=pytest.mark.exhaustive),
+        pytest.param("sft", "rng_state.pth", "missing", marks=pytest.mark.exhaustive),
+        pytest.param("reward", "optimizer.pt", "cut off", marks=pytest.mark.exhaustive),
+        pytest.param("policy", "rng_state_0.json", "missing", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_damaged_checkpoint_stops_the_run_or_is_skipped_when_asked(
+    kind, file, damage, place, tmp_path, capsys, caplog
+):
+    run = halted(place, kind, tmp_path / "run")
+    DAMAGES[damage](run / "checkpoint-2" / file)
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True))
+    assert status == 2
+    assert said.count("robust-rlhf: ") == 1
+    assert f"{run}/checkpoint-2/{file} " in said
+    assert not (run / "model").exists()
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True, skip_damaged=True))
+    assert status == 0, said
+    assert f"skipped {run}/checkpoint-2" in said
+    assert same_end(run, place.runs / kind)
+    assert is_complete(run / "checkpoint-3")
+    assert (run / "skipped-checkpoint-2").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_without_a_whole_checkpoint_nothing_is_trained(kind, place, tmp_path, capsys, caplog):
+    run = halted(place, kind, tmp_path / "run")
+    for checkpoint in by_step(run).values():
+        flipped(checkpoint / "model.safetensors")
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True, skip_damaged=True))
+    assert status == 2
+    assert "no whole checkpoint is left" in said
+    assert all(f"checkpoint-{step}/model.safetensors" in said for step in (1, 2))
+    assert set(by_step(run)) == {1, 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_while_saving_loses_that_checkpoint_alone(kind, place, tmp_path, monkeypatch):
+    """Older checkpoints go when the new one has its manifest, not before: there is always one to resume from."""
+    run, written = tmp_path / "run", []
+    module = policy_checkpoints if kind == "policy" else checkpointing
+    write = module.write_manifest
+
+    def killed(folder):
+        written.append(folder.name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(folder)
+
+    monkeypatch.setattr(module, "write_manifest", killed)
+    assert main(command(place, kind, run, save_total_limit=1)) == 130
+    assert sorted(by_step(run)) == [1, 2]
+    assert not is_complete(run / "checkpoint-2")
+    monkeypatch.setattr(module, "write_manifest", write)
+    assert latest_checkpoint(run) == run / "checkpoint-1"
+    assert not (run / "checkpoint-2").exists()
+    assert main(command(place, kind, run, save_total_limit=1, resume=True)) == 0
+    assert same_end(run, place.runs / kind)
+    assert set(by_step(run)) == {3}
+
+
+def test_the_newest_and_the_best_checkpoint_are_never_deleted(tmp_path):
+    def left(steps, limit, best):
+        shutil.rmtree(tmp_path)
+        for step in steps:
+            (tmp_path / f"checkpoint-{step}").mkdir(parents=True)
+        keep_newest(tmp_path, limit, best=best and f"elsewhere/checkpoint-{best}")
+        return sorted(by_step(tmp_path))
+
+    assert left([1, 2, 9, 10], None, None) == [1, 2, 9, 10]
+    assert left([1, 2, 9, 10], 2, None) == [9, 10]
+    assert left([1, 2, 9, 10], 1, None) == [10]
+    assert left([1, 2, 9, 10], 1, 2) == [2, 10]
+    assert left([1, 2, 9, 10], 3, 1) == [1, 9, 10]
+    assert left([1, 2, 9, 10], 2, 10) == [9, 10]
+    assert left([1, 2, 9, 10], 2, 7) == [9, 10]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "missing"])
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_lost_settings_are_named_and_let_through_by_force(kind, damage, place, tmp_path, capsys, caplog):
+    run = halted(place, kind, tmp_path / "run")
+    DAMAGES[damage](run / "settings.json")
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True))
+    assert status == 2
+    assert f"{run}/settings.json is {'missing' if damage == 'missing' else 'damaged'}" in said
+    assert main(command(place, kind, run, resume=True, force=True)) == 0
+    assert same_end(run, place.runs / kind)
+    assert json.loads((run / "run.json").read_text())["forced"] == [
+        "settings.json was lost, so that nothing was compared"
+    ]
+
+
+BEST = {"final": "best", "metric_for_best_model": "accuracy", "validation_share": 0.4, "max_steps": 4}
+
+
+@pytest.fixture
+def second_is_best(monkeypatch):
+    """The second checkpoint judges best, whatever it is."""
+
+    def metrics(self, held_out):
+        return lambda prediction: {"accuracy": {2: 0.9, 4: 0.8}.get(self.state.global_step, 0.1)}
+
+    monkeypatch.setattr(SFTTrainer, "held_out_metrics", metrics)
+
+
+@pytest.fixture
+def judged(once, place, second_is_best):
+    """A run whose best checkpoint is its second of four."""
+    return once("checkpoint-best", lambda folder: main(command(place, "sft", folder / "run", **BEST))) / "run"
+
+
+def test_a_damaged_best_checkpoint_is_not_exported(judged, place, tmp_path, capsys, caplog):
+    run = shutil.copytree(judged, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    flipped(run / "checkpoint-2" / "model.safetensors")
+    status, said = said_by(capsys, caplog, command(place, "sft", run, resume=True, **BEST))
+    assert status == 2
+    assert "checkpoint-2/model.safetensors was altered" in said
+    status, said = said_by(capsys, caplog, command(place, "sft", run, resume=True, skip_damaged=True, **BEST))
+    assert status == 0, said  # it went on from before the best one, which it found again
+    assert same_end(run, judged)
+
+
+def test_the_best_checkpoint_is_read_before_it_is_exported(
+    second_is_best, place, tmp_path, monkeypatch, capsys, caplog
+):
+    run, save = tmp_path / "run", checkpointing.CheckpointingTrainer._save_checkpoint
+
+    def saved(self, model, trial):
+        save(self, model, trial)
+        if self.state.global_step == BEST["max_steps"]:
+            flipped(run / "checkpoint-2" / "model.safetensors")
+
+    monkeypatch.setattr(checkpointing.CheckpointingTrainer, "_save_checkpoint", saved)
+    status, said = said_by(capsys, caplog, command(place, "sft", run, **BEST))
+    assert status == 2
+    assert "checkpoint-2/model.safetensors was altered" in said
+    assert not (run / "model").exists()
+
+
+def test_a_moved_run_still_exports_its_best(judged, place, tmp_path):
+    """The checkpoint says where the best one was when it was written."""
+    run = shutil.copytree(judged, tmp_path / "moved")
+    shutil.rmtree(run / "model")
+    assert main(command(place, "sft", run, resume=True, **BEST)) == 0
+    assert same_end(run, judged)
+    exported, best = weights(run), load_file(run / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(exported[name], best[name]) for name in exported)
+
+
+def test_the_scale_of_half_precision_gradients_travels_with_a_policy(place, tmp_path):
+    def trainer_with(scale):
+        trainer, _ = build_policy_trainer(*parse_train(PolicyConfig, command(place, "policy", tmp_path / "run")[2:]))
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.accelerator.scaler.scale(torch.ones(()))
+        return trainer
+
+    trainer_with(512.0).save()
+    resumed = trainer_with(4.0)
+    resumed.load(tmp_path / "run" / "checkpoint-0")
+    assert resumed.accelerator.scaler.get_scale() == 512.0
+
+
+# -- checkpoints of versions before the manifest ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_of_an_earlier_version_goes_on(kind, place, tmp_path, capsys, caplog):
+    run = earlier(place, kind, tmp_path / "run")
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True))
+    assert status == 0, said
+    assert f"{run}/checkpoint-2 was written by an earlier version" in said
+    assert said.count("cannot be verified") == 1
+    assert same_end(run, place.runs / kind)
+    # From now on it is a run of this version: what it wrote since needs a manifest, what it found does not.
+    (run / "checkpoint-3" / MANIFEST).unlink()
+    assert [is_complete(run / f"checkpoint-{step}") for step in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "damage"),
+    [
+        ("sft", "optimizer.pt", "missing"),
+        ("sft", "scheduler.pt", "missing"),
+        ("sft", "rng_state.pth", "missing"),
+        ("reward", "model.safetensors", "cut off"),
+        ("dpo", "optimizer.pt", "one bit"),
+        ("policy", "optimizer.bin", "cut off"),
+        ("policy", "optimizer.bin", "missing"),
+        ("reward", "ledger.npz", "one bit"),
+    ],
+)
+def test_what_shows_without_a_manifest_is_named(kind, file, damage, place, tmp_path, capsys, caplog):
+    run = earlier(place, kind, tmp_path / "run")
+    DAMAGES[damage](run / "checkpoint-2" / file)
+    status, said = said_by(capsys, caplog, command(place, kind, run, resume=True))
+    assert status == 2
+    assert said.count("robust-rlhf: ") == 1
+    assert f"{run}/checkpoint-2/{file.replace('.bin', '')}" in said  # where it is gone, by its name today
+    assert checkpoint_to_resume(run, skip_damaged=True) == run / "checkpoint-1"
+
+
+def test_a_checkpoint_of_this_version_without_a_manifest_is_half_written(place, tmp_path):
+    run = halted(place, "reward", tmp_path / "run")
+    (run / "checkpoint-2" / MANIFEST).unlink()
+    assert checkpoint_to_resume(run) == run / "checkpoint-1"
+    assert not (run / "checkpoint-2").exists()
+
+
+@pytest.mark.slow("two processes train, and start again")
+@pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.exhaustive), "policy"])
+def test_the_manifest_waits_for_every_rank_and_all_refuse_together(kind, place, tmp_path):
+    run = tmp_path / "run"
+    more = {} if kind == "policy" else {"passes": "auto", "dataloader_drop_last": True}
+    argv = command(place, kind, run, ddp_timeout=60, **more)
+    finished(start_ranks(main_with_a_slow_rank, argv))
+    listed = json.loads((run / "checkpoint-2" / MANIFEST).read_text())["files"]
+    last = "rng_state_1.json" if kind == "policy" else "rng_state_1.pth"
+    assert last in listed
+    shutil.rmtree(run / "checkpoint-3")
+    flipped(run / "checkpoint-2" / last)
+    ranks = start_ranks(main, [*argv, "--resume", "true"])
+    said = [process.communicate(200)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2]
+    assert "".join(said).count("robust-rlhf: ") == 1
+    assert f"checkpoint-2/{last} was altered" in "".join(said)
