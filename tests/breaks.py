@@ -245,6 +245,20 @@ BREAKS = [
         "min(1.0, after_plain / ramp)",
         "llm/test_robust_trainer.py ../llm/schedule.py",
     ),
+    Break(
+        "session-of-its-own",
+        "crew/_processes.py",
+        "            os.setsid()",
+        "            pass",
+        "test_crew.py",
+    ),
+    Break(
+        "changed-digit",
+        "llm/sealed.py",
+        "else seal == _seal(content)",
+        "else True",
+        "llm/test_sweep_faults.py",
+    ),
 ]
 
 
