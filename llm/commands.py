@@ -15,7 +15,7 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
     """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130."""
 
     def run(argv: Arguments) -> int:
-        _quiet_libraries()
+        quiet_libraries()
         try:
             return command(argv)
         except KeyboardInterrupt:
@@ -46,7 +46,8 @@ def _is_ours(error: BaseException) -> bool:
     return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """What libraries say that no user of a command needs; what ours say, with our name."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")

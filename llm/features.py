@@ -25,7 +25,8 @@ from .encoding import encode_pairs, padded
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model
 from .scoring import evaluation_mode
-from .stored_arrays import UnreadableArrays, read_array
+from .sealed import checksum
+from .tables import write_text
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
@@ -118,6 +119,8 @@ def prompt_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str 
 class FeatureCache:
     """Features kept on disk by fingerprint, each file a memory map, so that workers share it.
 
+    Beside each lies its checksum: a file that was cut off or changed is made again.
+
     Attributes:
         folder: Where; it grows and may be deleted at any time.
         progress: Whether to show a bar while features are computed.
@@ -129,16 +132,16 @@ class FeatureCache:
     computes: bool = True
 
     def pairs(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
-        """The file of the features of answers, chosen and rejected on its first axis, made where it is missing."""
+        """The file of the features of answers, chosen and rejected on its first axis; made where none is whole."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-answers.npy"
-        if self.computes and not _holds(file, rows=len(pairs)):
+        if self.computes and not _is_whole(file):
             self._write(file, np.stack(pair_features(backbone, pairs, progress=self._bar(f"{name}, answers"))))
         return file
 
     def prompts(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
-        """The file of the features of prompts, made where it is missing."""
+        """The file of the features of prompts; made where none is whole."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-prompts.npy"
-        if self.computes and not _holds(file, rows=len(pairs)):
+        if self.computes and not _is_whole(file):
             self._write(file, prompt_features(backbone, pairs, progress=self._bar(f"{name}, prompts")))
         return file
 
@@ -150,16 +153,16 @@ class FeatureCache:
         partial = file.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as stream:
             np.save(stream, array)
+        write_text(_sum_of(file), str(checksum(partial)))
         partial.replace(file)
 
 
-def _holds(file: Path, *, rows: int) -> bool:
-    """Whether features of that many pairs stand in it: what is cut off, or was put there by others, is made again."""
-    try:
-        found = read_array(file)
-    except UnreadableArrays:
-        return False
-    return found.dtype == np.float32 and found.shape[-2:-1] == (rows,)
+def _sum_of(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
+def _is_whole(file: Path) -> bool:
+    return file.exists() and _sum_of(file).exists() and _sum_of(file).read_bytes() == str(checksum(file)).encode()
 
 
 def default_cache() -> Path:

@@ -14,7 +14,7 @@ CELL = ["model", "ambiguity", "regime", "batch_size", "learning_rate", "label_no
 
 FindingKind = Literal[
     "unreadable table", "unfinished write", "missing columns", "duplicate rows", "duplicate runs", "missing suites",
-    "missing seeds", "mixed versions", "failed runs", "earlier rule",
+    "missing seeds", "mixed versions", "failed runs", "earlier rule", "damaged files",
 ]  # fmt: skip
 
 

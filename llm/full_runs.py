@@ -26,6 +26,8 @@ from .training import Trained, train_run
 
 def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path) -> Judged:
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
+    if not any(folder.glob("checkpoint-*")):
+        shutil.rmtree(folder, ignore_errors=True)  # it finished once, and its margins were damaged: start anew
     pairs = read_pairs(context.files[TRAIN]).pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))

@@ -1,7 +1,8 @@
 """The results folder of a sweep: what stands where, written whole or not at all, read with an eye for damage.
 
     results.parquet      one row per run, suite and category ("" is the whole suite); COLUMNS below
-    runs/TRAINING.json   the same rows by training, from which the table is put together again after a crash
+    runs/TRAINING.json   the same rows by training, from which the table is put together again after a crash, and the
+                         checksums of the training's other files
     margins/RUN.npz      margins float32 ``(pairs,)`` by suite, in the order of suites/NAME.parquet
     weights/TRAINING.npz what the adversary did to each training pair, see ``RunWeights``
     suites/NAME.parquet  the test pairs, PAIR_COLUMNS below; train.parquet: the training pairs of all regimes
@@ -14,7 +15,6 @@ something to read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from .counting import questions
 from .data import Pair
 from .findings import KEY, Finding, earlier_rule, failures, gaps, mixed_versions, without_duplicates
-from .tables import write_text
+from .training_records import damage, read_arrays, read_training
 
 TABLE = "results.parquet"
 LONGEST_TEXT = 600  # characters of a prompt or answer that are kept
@@ -139,7 +139,8 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
     """Write a Parquet file of these columns through a temporary one; a value a row lacks is null."""
     partial = path.with_name(path.name + ".partial")
     schema = pa.schema(list(columns.items()))
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), partial, compression="zstd")
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     partial.replace(path)
 
 
@@ -148,28 +149,11 @@ def write_results(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_table(folder / TABLE, rows, COLUMNS)
 
 
-def write_training(folder: Path, training: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep the rows of one training by themselves, so that they survive whatever happens to the table."""
-    (folder / "runs").mkdir(exist_ok=True)
-    common = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
-    own = [{name: value for name, value in row.items() if name not in common} for row in rows]
-    write_text(folder / "runs" / f"{training}.json", json.dumps({"common": common, "rows": own}))
-
-
 def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs as PAIR_COLUMNS, texts cut at LONGEST_TEXT characters."""
     shared = zip(pairs, questions(pairs), strict=True)
     rows = ({**_pair_row(pair), "question_id": question or ""} for pair, question in shared)
     write_table(path, rows, PAIR_COLUMNS)
-
-
-def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write a compressed .npz file through a temporary one."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def _pair_row(pair: Pair) -> dict[str, Any]:
@@ -201,18 +185,24 @@ def read_results(folder: str | Path) -> Results:
     findings: list[Finding] = []
     table = _completed(_read_table(folder, findings), folder, findings)
     table = without_duplicates(table, findings)
-    findings += [*gaps(table), *mixed_versions(table), *failures(table), *earlier_rule(table)]
+    findings += [
+        *damage(folder, {training_of(run) for run in table.query("status == 'done'")["run"]}),
+        *gaps(table),
+        *mixed_versions(table),
+        *failures(table),
+        *earlier_rule(table),
+    ]
     return Results(folder, table.reset_index(drop=True), tuple(findings))
 
 
 def read_margins(folder: str | Path, run: str) -> dict[str, NDArray[np.float32]] | None:
     """Margins by suite, ``(pairs,)``; None where the file is missing or damaged."""
-    return _read_arrays(Path(folder) / "margins" / f"{run}.npz")
+    return read_arrays(Path(folder) / "margins" / f"{run}.npz")
 
 
 def read_weights(folder: str | Path, run: str) -> RunWeights | None:
     """What the adversary did in the training of ``run``; None where the file is missing or damaged."""
-    arrays = _read_arrays(Path(folder) / "weights" / f"{training_of(run)}.npz")
+    arrays = read_arrays(Path(folder) / "weights" / f"{training_of(run)}.npz")
     if arrays is None or not arrays.keys() >= set(RunWeights._fields):
         return None
     return RunWeights(*(arrays[name] for name in RunWeights._fields))
@@ -228,27 +218,10 @@ def read_training_pairs(folder: str | Path) -> pd.DataFrame | None:
     return _read_pairs(Path(folder) / "train.parquet")
 
 
-def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:
-    """The rows of a training as ``write_training`` kept them; None if it was not, or not wholly, written."""
-    try:
-        stored = json.loads((folder / "runs" / f"{training}.json").read_text(encoding="utf-8"))
-        return [{**stored["common"], **row} for row in stored["rows"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _read_pairs(path: Path) -> pd.DataFrame | None:
     try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowException):
-        return None
-
-
-def _read_arrays(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as stream, np.load(stream) as stored:
-            return dict(stored)
-    except Exception:  # zipfile, zlib, pickle and numpy each have their own for a damaged file
+        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+    except (OSError, ValueError, pa.ArrowException):
         return None
 
 
@@ -257,8 +230,8 @@ def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
     if path.with_name(TABLE + ".partial").exists():
         findings.append(Finding("unfinished write", f"{TABLE}.partial is left over from a write that never ended."))
     try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowException) as error:
+        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read (half-written?)"
     rows = [row for part in sorted(folder.glob("runs/*.json")) for row in read_training(folder, part.stem) or []]
     if not rows:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dro_core import shift_budget
 
-from .checkpoints import write_json
+from .sealed import read_sealed, write_sealed
 from .sweep_data import TRAIN, HeadFeatures, SweepContext
 
 SHIFTS = "shift.json"
@@ -31,17 +29,10 @@ def write_shifts(context: SweepContext) -> None:
     used = {
         name: {origin: path.name for origin, path in files.prompts.items()} for name, files in context.features.items()
     }
-    if _features_of(file) == used:
+    if (read_sealed(file) or {}).get("features") == used:
         return
     found = {name: _budgets(context, files) for name, files in context.features.items()}
-    write_json(file, {"features": used, "models": found})
-
-
-def _features_of(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))["features"]
-    except (OSError, ValueError, KeyError):
-        return None
+    write_sealed(file, {"features": used, "models": found})
 
 
 def _budgets(context: SweepContext, files: HeadFeatures) -> dict[str, dict[str, float]]:

@@ -1,35 +1,38 @@
 """A sweep: hundreds of trainings over models, sets, radii, seeds and data regimes, into one table.
 
 A training that finished is never repeated: it is known by a hash of its settings, of the data and of its features.
-One that fails is a row with its error. Heads run side by side, whole models one after the other.
+One that fails, or whose process is killed, is a row with its error. Heads run side by side, whole models one after the
+other, each in a process that may die.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import joblib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .checkpoints import write_json
+from crew import Answer, side_by_side
+
 from .features import FeatureCache
 from .matching import effective_share, matched_radius, sampled_batches
-from .results import read_training, write_results
+from .results import write_results
 from .reweighting import parse_reweighting
+from .sealed import read_sealed, write_sealed
 from .shift import write_shifts
 from .sweep_data import SweepContext, prepare
 from .sweep_plan import ADAPTIVE, Cell, HeadModel, SweepConfig
+from .sweep_process import begin, train
 from .sweep_runs import Outcome, head_run, identity, is_done, record_failure, run_training
 from .tables import write_text
+from .training_records import read_training
 
 Report = Callable[[int, int, int, str], None]
 """Called with trainings done, planned and failed, and what was last."""
@@ -85,9 +88,10 @@ class Sweep:
         counts = Counter(before=len(cells) - len(pending), done=0, failed=len(unmatched))
         cells += unmatched
         try:
-            for outcome in self._outcomes(pending, jobs):
-                counts["failed" if outcome.error else "done"] += 1
-                report(counts.total(), len(cells), counts["failed"], outcome.error)
+            with closing(self._outcomes(pending, jobs)) as outcomes:
+                for outcome in outcomes:
+                    counts["failed" if outcome.error else "done"] += 1
+                    report(counts.total(), len(cells), counts["failed"], outcome.error)
         finally:
             self.write_table(cells)
         return counts
@@ -104,18 +108,27 @@ class Sweep:
         )
         write_results(self.folder, kept)
 
-    def _outcomes(self, cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
-        file = self.folder / "context.joblib"
-        joblib.dump(self.context, file)
+    def _outcomes(self, cells: Sequence[Cell], jobs: int) -> Generator[Outcome]:
         heads = [cell for cell in cells if isinstance(self.context.config.models[cell.model], HeadModel)]
+        setup = (begin, (self.context,))
         if jobs == 1 or len(heads) < 2:
             with _one_thread():
-                yield from (run_training(cell, file) for cell in heads)
+                yield from (run_training(cell, self.context) for cell in heads)
         else:
-            with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
-                parallel = joblib.Parallel(return_as="generator_unordered")
-                yield from parallel(joblib.delayed(run_training)(cell, file) for cell in heads)  # pyright: ignore
-        yield from (run_training(cell, file) for cell in cells if cell not in set(heads))
+            jobs = min(jobs, len(heads))
+            yield from map(self._outcome, side_by_side(train, heads, jobs=jobs, setup=setup, threads=1))
+        whole = [cell for cell in cells if cell not in set(heads)]
+        if whole:  # they have the machine for themselves, and time to save a checkpoint
+            yield from map(self._outcome, side_by_side(train, whole, jobs=1, setup=setup, patience=None))
+
+    def _outcome(self, answer: Answer[Cell, Outcome]) -> Outcome:
+        """What a process said; where it died before it said anything, what it left."""
+        if answer.value is not None:
+            return answer.value
+        training = identity(answer.item, self.context)
+        if is_done(self.folder, training):
+            return Outcome(training)
+        return record_failure(answer.item, self.context, answer.error or RuntimeError("it did not answer"))
 
 
 class _Matcher:
@@ -124,7 +137,7 @@ class _Matcher:
     def __init__(self, context: SweepContext) -> None:
         self._context = context
         self._file = context.folder / "matched.json"
-        self._found: dict[str, str] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._found: dict[str, str] = read_sealed(self._file) or {}
         self._losses: dict[Cell, Any] = {}
 
     def resolve(self, cell: Cell) -> Cell:
@@ -133,7 +146,7 @@ class _Matcher:
             return cell
         if (key := self._key(cell)) not in self._found:
             self._found[key] = self._matched(_first(cell))
-            write_json(self._file, self._found)
+            write_sealed(self._file, self._found)
         prefix = ADAPTIVE if cell.ambiguity.startswith(ADAPTIVE) else ""
         return replace(cell, ambiguity=prefix + self._found[key])
 

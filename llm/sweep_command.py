@@ -39,7 +39,7 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .results import TABLE
+    from .results import TABLE, read_results
     from .sweep import Sweep
 
     console = Console(stderr=True, emoji=False)
@@ -58,6 +58,9 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
         f"{folder / TABLE}",
         soft_wrap=True,
     )
+    for finding in read_results(folder).findings:
+        if finding.kind == "damaged files":  # those that no start makes again
+            console.print(finding.text, soft_wrap=True, markup=False)
     return 1 if counts["failed"] else 0
 
 

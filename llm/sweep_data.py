@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .builtin import write_corpus
@@ -166,9 +167,8 @@ def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> S
 def _files(config: SweepConfig, folder: Path) -> dict[str, Path]:
     place = Path(config.data)
     if config.data == "builtin":
-        place = folder / "data"
-        if not place.exists():
-            write_folder(place, lambda partial: write_corpus(partial, **config.builtin))
+        place = folder / "data"  # written at every start: it takes a moment, and may have been damaged since
+        write_folder(place, lambda partial: write_corpus(partial, **config.builtin))
     train, suites = find_files(place)
     return {TRAIN: train, **suites}
 
@@ -213,6 +213,8 @@ def _features(
                 {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()},
                 {origin: cache.prompts(backbone, origins[origin], name=origin) for origin in asked},
             )
+            del backbone
+            torch.cuda.empty_cache()  # whole models train in another process, which finds what this one holds taken
     return found
 
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,10 +22,10 @@ from .full_runs import train_full
 from .geometry import COLUMN
 from .head_only import HeadData, HeadRun, train_head
 from .regimes import Selection, flips
-from .results import read_training, write_arrays, write_training
 from .reweighting import parse_reweighting
 from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
+from .training_records import damaged_files, read_training, write_arrays, write_training
 
 _ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
 
@@ -62,14 +62,13 @@ def identity(cell: Cell, context: SweepContext) -> str:
 
 
 def is_done(folder: Path, training: str) -> bool:
-    """Whether a training finished; one that failed is tried again."""
+    """Whether a training finished and what it left is whole; one that failed is tried again."""
     rows = read_training(folder, training)
-    return bool(rows) and all(row["status"] == "done" for row in rows)
+    return bool(rows) and all(row["status"] == "done" for row in rows) and not damaged_files(folder, training)
 
 
-def run_training(cell: Cell, context_file: Path) -> Outcome:
+def run_training(cell: Cell, context: SweepContext) -> Outcome:
     """Carry out and judge one training; whatever goes wrong is kept as its result."""
-    context = _context(context_file)
     training = identity(cell, context)
     try:
         judged = _judge(cell, context, training)
@@ -78,10 +77,11 @@ def run_training(cell: Cell, context_file: Path) -> Outcome:
             for final, margins in judged.margins.items()
             for record in _records(margins, context.suites_of(cell.regime), final)
         ]
-        _keep(context.folder, training, judged)
+        files = _keep(context.folder, training, judged)
+        kept = _records_of_full(context.folder, training)
+        write_training(context.folder, training, rows, files=files, kept=kept)
     except Exception as error:  # the other runs of the sweep do not depend on it
         return record_failure(cell, context, error)
-    write_training(context.folder, training, rows)
     return Outcome(training)
 
 
@@ -219,8 +219,8 @@ def _failure(cell: Cell, context: SweepContext, training: str, final: str, text:
     return {"run": f"{training}-{final}", **settings, **versions, **ending}
 
 
-def _keep(folder: Path, training: str, judged: Judged) -> None:
-    """Margins and weights; the rows come last, because they say that the training is done."""
+def _keep(folder: Path, training: str, judged: Judged) -> list[str]:
+    """Margins and weights, by their names; the rows come last, because they say that the training is done."""
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}
         write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
@@ -233,11 +233,13 @@ def _keep(folder: Path, training: str, judged: Judged) -> None:
         last_loss=ledger.last_loss.astype(np.float32),
         flipped=judged.selection.flipped,
     )
+    return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
 
 
-@lru_cache(maxsize=1)
-def _context(file: Path) -> SweepContext:
-    return joblib.load(file)
+def _records_of_full(folder: Path, training: str) -> list[str]:
+    """Of a whole model: its record and, where it is kept, the model."""
+    place = folder / "full" / training
+    return [str(file.relative_to(folder)) for file in chain(place.glob("*.json"), place.glob("model/*"))]
 
 
 @lru_cache(maxsize=16)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2  # a claim whose process dies is checked once more
 _PATIENCE = 5.0  # seconds for a process that hung up to leave
+_OF_LEARN = "dro_core.classifier"  # loads scikit-learn where it is installed, and draws must not depend on that
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -265,6 +266,8 @@ def _load_everything() -> None:
     for package in ("dro_core", "synthetic", "proofs_check"):
         folder = importlib.import_module(package).__path__
         for module in pkgutil.walk_packages(folder, f"{package}."):
+            if module.name == _OF_LEARN:
+                continue
             with contextlib.suppress(ImportError):  # an extra is not installed
                 importlib.import_module(module.name)
 

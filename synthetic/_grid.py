@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import traceback
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crew import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -50,11 +53,19 @@ class Task(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A task that raised: the last line of the error, and the whole traceback."""
+    """A task that raised or whose process died: the last line of the error, and the whole traceback."""
 
     task: Task
     error: str
     trace: str
+
+
+class Attempt(NamedTuple):
+    """What came of a task: its digest, its records, and what went wrong, as error and traceback."""
+
+    digest: str
+    records: list[Record]
+    failure: tuple[str, str] | None
 
 
 class Outcome(NamedTuple):
@@ -77,22 +88,34 @@ class Pool:
     backend: str = "loky"
     jobs: int = 1
 
-    def results(self, calls: Sequence[Any]) -> Generator[Any]:
-        """Yield the results of joblib's delayed ``calls`` as they come, in any order.
+    def results(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Generator[Attempt]:
+        """Yield what comes of the tasks, in any order. A local process that dies costs its own task alone.
 
         Raises:
             ModuleNotFoundError: The backend is not installed.
         """
-        from joblib import Parallel, parallel_config
+        attempt = partial(_attempt, evaluate)
+        if self.backend != "loky":
+            yield from self._elsewhere(attempt, tasks)
+        elif self.jobs == 1:
+            yield from map(attempt, tasks)
+        else:
+            for answer in side_by_side(attempt, tasks, jobs=min(self.jobs, len(tasks)), threads=1):
+                yield answer.value or Attempt(answer.item.digest, [], _told(answer.error))
 
+    def _elsewhere(self, attempt: Callable[[Task], Attempt], tasks: Sequence[Task]) -> Generator[Attempt]:
+        """Processes on other machines, by joblib."""
+        from joblib import Parallel, delayed, parallel_config
+
+        calls = [delayed(attempt)(task) for task in tasks]
         with self._started(), parallel_config(backend=self.backend, n_jobs=self.jobs):
             if self.backend != "ray":
-                yield from Parallel(return_as="generator_unordered")(calls)
+                yield from Parallel(return_as="generator_unordered")(calls)  # pyright: ignore[reportReturnType]
                 return
             # Ray's pool returns whole lists only: short ones, so that an interrupted run loses little.
             share = 8 * self.jobs
             for first in range(0, len(calls), share):
-                yield from Parallel()(calls[first : first + share])
+                yield from Parallel()(calls[first : first + share])  # pyright: ignore[reportReturnType]
 
     @contextmanager
     def _started(self) -> Generator[None]:
@@ -101,14 +124,12 @@ class Pool:
 
             register_ray()
             yield
-        elif self.backend == "dask":
+        else:
             from dask.distributed import Client  # pyright: ignore[reportMissingImports]
 
             shared = "DASK_SCHEDULER_ADDRESS" in os.environ
             with Client() if shared else Client(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None):
                 yield
-        else:
-            yield
 
 
 def run(
@@ -123,8 +144,9 @@ def run(
     """Evaluate the tasks that have no file in ``folder`` yet, and collect the records of all of them.
 
     Every finished task is written at once, to one file under its digest, so that a run that was interrupted goes on
-    where it stopped, and a changed grid pays for its new points only. A task that raises leaves no file and does not
-    stop the others. Rows do not depend on the pool or on what was there before.
+    where it stopped, and a changed grid pays for its new points only. A task that raises, or whose process dies, leaves
+    no file and does not stop the others; a file that was damaged is as good as none. Rows do not depend on the pool or
+    on what was there before.
 
     Args:
         evaluate: A pure function of (point, seed), returning flat records of JSON scalars.
@@ -141,12 +163,13 @@ def run(
         advance()
     reused, failures = len(found), dict[str, Failure]()
     waiting = [task for digest, task in by_digest.items() if digest not in found]
-    for digest, records, failure in _evaluated(evaluate, waiting, pool):
-        if failure is None:
-            found[digest] = _store(folder, by_digest[digest], records)
-        else:
-            failures[digest] = Failure(by_digest[digest], *failure)
-        advance()
+    with closing(pool.results(evaluate, waiting)) as attempts:
+        for digest, records, failure in attempts if waiting else ():
+            if failure is None:
+                found[digest] = _store(folder, by_digest[digest], records)
+            else:
+                failures[digest] = Failure(by_digest[digest], *failure)
+            advance()
     rows = [
         {"seed": task.seed, **task.point, **record}
         for digest, task in by_digest.items()
@@ -155,15 +178,7 @@ def run(
     return Outcome(rows, [failures[digest] for digest in by_digest if digest in failures], reused)
 
 
-def _evaluated(evaluate: Evaluate, tasks: Sequence[Task], pool: Pool) -> Generator[Any]:
-    from joblib import delayed
-
-    if not tasks:
-        return
-    yield from pool.results([delayed(_attempt)(evaluate, task) for task in tasks])
-
-
-def _attempt(evaluate: Evaluate, task: Task) -> tuple[str, list[Record], tuple[str, str] | None]:
+def _attempt(evaluate: Evaluate, task: Task) -> Attempt:
     """Runs in a worker. Errors come back as text: not every exception survives the way between processes."""
     from threadpoolctl import threadpool_limits
 
@@ -171,9 +186,13 @@ def _attempt(evaluate: Evaluate, task: Task) -> tuple[str, list[Record], tuple[s
         # One thread everywhere: how a sum is shared among threads changes its last bits.
         with threadpool_limits(1):
             records = evaluate(dict(task.point), task.seed)
-        return task.digest, _plain(records), None
+        return Attempt(task.digest, _plain(records), None)
     except Exception as error:  # whatever a study raises must not stop the others
-        return task.digest, [], (f"{type(error).__name__}: {error}", traceback.format_exc())
+        return Attempt(task.digest, [], _told(error))
+
+
+def _told(error: Exception | None) -> tuple[str, str]:
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def _plain(records: Any) -> list[Record]:
@@ -194,14 +213,21 @@ def _plain(records: Any) -> list[Record]:
 def _store(folder: Path, task: Task, records: list[Record]) -> list[Record]:
     """Write to a file of our own, then rename: a file under its final name is always complete."""
     content = {**task._asdict(), "point": dict(task.point), "records": records}
-    partial = folder / f"{task.digest}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / f"{task.digest}.json")
+    unfinished = folder / f"{task.digest}.{os.getpid()}.partial"
+    unfinished.write_text(json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(folder / f"{task.digest}.json")
     return records
 
 
 def _stored(folder: Path, digest: str) -> list[Record] | None:
+    """The records of a task; None if they were never there or were damaged from outside."""
     try:
-        return json.loads((folder / f"{digest}.json").read_text(encoding="utf-8"))["records"]
-    except (OSError, ValueError, KeyError):
-        return None  # never there, or damaged from outside: evaluate it again
+        content = json.loads((folder / f"{digest}.json").read_text(encoding="utf-8"))
+        earlier = content.keys() == {*Task._fields, "records"}  # from before there was a checksum
+        return content["records"] if earlier or content.pop("sha256") == _seal(content) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

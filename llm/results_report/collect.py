@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..arm_records import Array
 from ..counting import credit
 from ..findings import CELL
-from ..results import Results, ResultsError, read_margins, read_results, read_suite
+from ..results import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
 
 Frame: TypeAlias = Any  # a table of pandas, which ships no types
 
@@ -213,6 +213,8 @@ def collect(folder: str | Path, *, inside: Sequence[str] = ()) -> Collection:
     ordered = [*chosen, *(name for name in names if name not in (*chosen, *held_out)), *held_out]
     suites = {name: suite for name in ordered if (suite := _suite(results.folder, name)) is not None}
     notes = [finding.text for finding in results.findings]
+    if read_training_pairs(results.folder) is None:
+        notes.append("train.parquet, the training pairs, is missing or damaged: nothing is said of who got the weight.")
     return Collection(results, _arms(done), suites, ordered, chosen, held_out, notes)
 
 

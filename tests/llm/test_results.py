@@ -16,12 +16,11 @@ from llm.results import (
     read_suite,
     read_training_pairs,
     read_weights,
-    write_arrays,
     write_pairs_table,
     write_results,
     write_table,
-    write_training,
 )
+from llm.training_records import write_arrays, write_training
 
 RUN = {
     "model": "m", "regime": "all", "batch_size": 32, "learning_rate": 0.1, "train_pairs": 10, "label_noise": 0.0,
@@ -63,7 +62,7 @@ def test_a_half_written_table_is_restored_from_the_trainings(tmp_path):
     (tmp_path / "results.parquet.partial").write_bytes(whole[:10])
     (tmp_path / "runs" / "tv-0.json").write_text('{"common": {"mod')
     results = read_results(tmp_path)
-    assert kinds(results) == ["unfinished write", "unreadable table"]
+    assert kinds(results) == ["unfinished write", "unreadable table", "damaged files"]
     assert set(results.table["run"]) == {"erm-0", "erm-1"}
     assert results.table["seed"].tolist() == [0, 0, 1, 1]
 

@@ -7,7 +7,6 @@ import forked  # noqa: F401  it says what the server imports
 import numpy as np
 import pytest
 import yaml
-from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.context import set_start_method
 
 from llm.data import read_pairs
@@ -208,10 +207,8 @@ def test_other_settings_are_other_trainings(finished, cache):
 @pytest.fixture(params=["forkserver", pytest.param(None, marks=pytest.mark.exhaustive)], ids=["forked", "fresh"])
 def workers(request):
     """How joblib starts its processes: forked with all imports done, or as fresh interpreters, which is its own way."""
-    get_reusable_executor().shutdown()
     set_start_method(request.param, force=True)
     yield
-    get_reusable_executor().shutdown()
     set_start_method(None, force=True)
 
 
@@ -316,6 +313,7 @@ def test_a_sweep_that_is_not_there_lists_the_shipped_ones():
         read_sweep("nothing")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_whole_models_run_in_a_sweep_and_leave_the_same(tmp_path, cache):
     recipe = {
         "kind": "full", "recipe": "reward-tiny", "max_length": 32, "use_cpu": True, "final": ["last", "average"],

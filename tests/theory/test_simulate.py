@@ -22,13 +22,16 @@ from synthetic._grid import Pool, Task, run
 from synthetic.studies.study import Study
 
 SLOW = """
-import sys, time
+import os, sys, time
+from pathlib import Path
 import synthetic.simulate as command
 from synthetic.studies.study import Study
 def points(choices):
     return [{"x": x} for x in range(1, 41)]
 def evaluate(point, seed):
-    time.sleep(0.1 if __name__ == "__main__" else 0)
+    if __name__ == "__main__":
+        (Path("at work") / str(os.getpid())).touch()
+        time.sleep(0.1)
     return [{"y": point["x"] ** -0.5}]
 slow = Study("slow", 1, "Slow", "About.", (), (0, 0), points, evaluate, lambda rows: [])
 if __name__ == "__main__":
@@ -69,6 +72,7 @@ def know_only(study, monkeypatch):
 
 def started(tmp_path, *options):
     (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "at work").mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
     arguments = [sys.executable, str(tmp_path / "slow.py"), "slow", "--output", str(tmp_path / "out"), *options]
     return subprocess.Popen(
@@ -100,6 +104,62 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(tmp_path, signals, jobs, 
     message = capsys.readouterr().err
     assert f"40 of 40 points are there, {kept} of them from an earlier run" in message
     assert [float(row["y"]) for row in table(tmp_path / "out")] == [x**-0.5 for x in range(1, 41)]
+
+
+def test_a_process_that_is_killed_costs_its_point_until_the_next_start(tmp_path, monkeypatch, capsys):
+    first = started(tmp_path, "--jobs", "2")
+    wait_for(lambda: finished(tmp_path) >= 3)
+    os.kill(int(next((tmp_path / "at work").iterdir()).name), signal.SIGKILL)
+    message = " ".join(first.communicate(timeout=60)[1].split())
+    assert first.returncode == 1, message
+    assert "39 of 40 points are there" in message
+    assert "WorkerDied: its process was ended by SIGKILL; the machine may be out of memory" in message
+    assert "1 points failed (tracebacks in summary.json); the same command tries them again" in message
+    assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["failures"]) == 1
+    know_only(runpy.run_path(str(tmp_path / "slow.py"))["slow"], monkeypatch)
+    assert command.main(["slow", "--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    assert command.main(["slow", "--output", str(tmp_path / "whole"), "--jobs", "1"]) == 0
+    assert "40 of 40 points are there, 39 of them from an earlier run" in capsys.readouterr().err
+    assert same_files(tmp_path / "out", tmp_path / "whole")
+
+
+def damaged(folder, harm):
+    """Every file of a finished run in turn; what is in the folder is whole again between them."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        before = file.read_bytes()
+        harm(file)
+        yield file
+        file.write_bytes(before)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def scramble(file):
+    """One digit is another one, where there are digits; otherwise bytes in the middle."""
+    content = bytearray(file.read_bytes())
+    digits = [at for at, byte in enumerate(content) if 48 <= byte < 57] or [len(content) // 2]
+    content[digits[-1]] += 1
+    file.write_bytes(bytes(content))
+
+
+def same_files(one, other):
+    """Whether two runs left the same, up to their own addresses."""
+    names = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in (one, other)]
+    own = [(one / name).read_text().replace(str(one), str(other)) for name in names[0] if name.suffix != ".png"]
+    return names[0] == names[1] and own == [(other / n).read_text() for n in names[0] if n.suffix != ".png"]
+
+
+@pytest.mark.parametrize("harm", [cut, scramble, lambda file: file.unlink()], ids=["cut", "scrambled", "deleted"])
+def test_damage_to_any_file_is_made_good_by_the_next_start(tmp_path, monkeypatch, harm):
+    know_only(Study("bias", 1, "T", "A.", (), (1, 1), lambda _: [{"x": x} for x in range(1, 4)], planted,
+                    lambda rows: []), monkeypatch)  # fmt: skip
+    assert command.main(["bias", "--output", str(tmp_path / "whole")]) == 0
+    assert command.main(["bias", "--output", str(tmp_path / "out")]) == 0
+    for file in damaged(tmp_path / "out", harm):
+        assert command.main(["bias", "--output", str(tmp_path / "out")]) == 0
+        assert same_files(tmp_path / "out", tmp_path / "whole"), file
 
 
 def test_only_what_is_missing_changed_or_damaged_is_evaluated(tmp_path):

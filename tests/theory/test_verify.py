@@ -268,6 +268,28 @@ def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path, en
     assert by_label()["plain"]["points"] != by_label(ending.folder / "out.json")["plain"]["points"]  # of another seed
 
 
+@pytest.mark.parametrize("moment", [0.0, *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (0.7, 1.4, 2.1))])
+def test_a_process_killed_at_any_moment_changes_no_report(light, tmp_path, moment):
+    process = start([*LIGHT, "--seed", "3", "--jobs", "2", "--json", "out.json"], cwd=tmp_path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(lambda: len(workers(children)) == 2)
+    time.sleep(moment)
+    for worker in workers(children)[:1]:
+        os.kill(worker, signal.SIGKILL)
+    out, progress = process.communicate(timeout=120)
+    assert process.returncode == 0, out + progress
+    found, expected = by_label(tmp_path / "out.json"), by_label(light.folder / "out.json")
+    for report in (*found.values(), *expected.values()):
+        report.pop("seconds")
+    assert found == expected
+
+
+def workers(children):
+    """Those that check claims, of the children of any thread."""
+    numbers = [number for file in children.parents[1].glob("*/children") for number in file.read_text().split()]
+    return sorted(int(n) for n in numbers if b"serve()" in Path(f"/proc/{n}/cmdline").read_bytes())
+
+
 def test_a_claim_that_kills_its_process_twice_is_inconclusive(ending):
     reports = by_label(ending.folder / "out.json")
     assert [reports[label]["verdict"] for label in ("plain", "loud", "false")] == ["upheld", "upheld", "refuted"]
