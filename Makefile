@@ -40,7 +40,7 @@ demo: $(STAMP)
 
 # ROOM: one package. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
 TESTS_dro_core := dro_core tests/core
-TESTS_synthetic := crew synthetic tests/theory tests/test_crew.py
+TESTS_synthetic := synthetic tests/theory
 TESTS_proofs_check := proofs_check tests/theory
 TESTS_llm := llm tests/llm
 PATHS = $(if $(ROOM),$(or $(TESTS_$(ROOM)),$(error ROOM is dro_core, synthetic, proofs_check or llm, not $(ROOM))))

@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
     try:
         return getattr(importlib.import_module(module), function)(arguments[1:])
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("llm", "crew", "dro_core", "synthetic", "proofs_check"):
+        if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
         return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
 

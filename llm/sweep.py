@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from crew import Answer, side_by_side
+from dro_core.workers import Answer, side_by_side
 
 from .features import FeatureCache
 from .matching import effective_share, matched_radius, sampled_batches

@@ -12,7 +12,7 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crew import side_by_side
+from dro_core.workers import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

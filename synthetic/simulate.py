@@ -190,7 +190,7 @@ def _spec(text: str) -> str:
 
 def _missing(error: ModuleNotFoundError, backend: str) -> str:
     package = (error.name or "").split(".")[0]
-    if package in ("synthetic", "crew", "dro_core"):
+    if package in ("synthetic", "dro_core"):
         raise error
     if package in ("ray", "dask", "distributed"):
         return f"--backend {backend} needs a package that is not installed: {BACKENDS[backend]}"

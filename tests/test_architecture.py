@@ -12,10 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "dro_core": set(),
-    "crew": set(),
-    "synthetic": {"dro_core", "crew"},
+    "synthetic": {"dro_core"},
     "proofs_check": {"dro_core", "synthetic"},
-    "llm": {"dro_core", "crew"},
+    "llm": {"dro_core"},
 }
 OURS = set(ALLOWED) | {"robust_rlhf"}
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
@@ -41,7 +40,7 @@ def test_imports_point_downwards(package, path):
             assert target in ALLOWED[package], f"{package} must not import {target}"
             private = [part for part in dotted.split(".")[1:] if part.startswith("_")]
             assert not private, f"{dotted} is private to {target}"
-        if package in ("dro_core", "crew", "synthetic", "proofs_check"):
+        if package in ("dro_core", "synthetic", "proofs_check"):
             assert target not in ("torch", "transformers"), f"{package} must not import {target}"
 
 

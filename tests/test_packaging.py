@@ -52,7 +52,6 @@ def test_wheel_holds_the_packages_and_no_data(wheel):
     assert {name.split("/")[0] for name in names if not name.startswith("robust_rlhf-")} == {
         "robust_rlhf.py",
         "dro_core",
-        "crew",
         "synthetic",
         "llm",
         "proofs_check",

@@ -13,7 +13,7 @@ import forked  # noqa: F401  it says what the server imports
 import numpy as np
 import pytest
 
-import crew._processes as machinery
+import dro_core.workers as machinery
 from llm.features import FeatureCache
 from llm.results import read_results
 from llm.sweep import Sweep

@@ -1,4 +1,8 @@
-"""A pipe for every process: a pool breaks as a whole when one of it dies, and cannot say whose call it was."""
+"""Calls side by side in processes of their own; a process that dies takes its own call with it, and nothing else.
+
+There is a pipe for every process: a pool breaks as a whole when one of it dies, and cannot say whose call it was. The
+other packages build on this one, so it stands here; it needs joblib, and nothing of the solvers.
+"""
 
 from __future__ import annotations
 

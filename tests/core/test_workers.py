@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from crew import WorkerDied, side_by_side
+from dro_core.workers import WorkerDied, side_by_side
 
 _STATE = []
 
