@@ -8,7 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from .launch import check_alone
+
 Arguments = Sequence[str]
+_OF_MANY_PROCESSES = ("train", "pipeline")
 
 
 def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Arguments], int]:
@@ -17,6 +20,8 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
     def run(argv: Arguments) -> int:
         _quiet_libraries()
         try:
+            if command.__name__ not in _OF_MANY_PROCESSES:
+                check_alone(command.__name__)
             return command(argv)
         except KeyboardInterrupt:
             sys.stderr.write(

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from .config import ConfigError, RunConfig
+from .launch import check_launch
 from .policy_config import PolicyConfig
 
 _ALWAYS = {"kubeflow"}  # a service, not a package
@@ -14,11 +15,12 @@ _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flyte
 
 
 def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
-    """Refuse trackers that are unknown, not installed or not heeded, and batches of equal lengths.
+    """Refuse copies of a run, trackers that are unknown, not installed or not heeded, and batches of equal lengths.
 
     Raises:
-        ConfigError: One sentence with the remedy.
+        ConfigError, LaunchError: One sentence with the remedy.
     """
+    check_launch(arguments)
     for name in arguments.report_to or []:
         _check_tracker(str(name), policy=isinstance(config, PolicyConfig))
     if str(arguments.train_sampling_strategy) == "group_by_length":
