@@ -72,7 +72,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
         CheckpointError: A checkpoint could not be written.
-        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
     folder = str(arguments.output_dir)
     check_requests(config, arguments)

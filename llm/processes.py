@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -35,6 +36,16 @@ def on_main_process(action: Callable[[], Result]) -> Result:
         outcome[1].__dict__["said_by_main_process"] = not state.is_main_process
         raise outcome[1]
     return outcome[0]
+
+
+def largest_of_all(number: int) -> int:
+    """The largest of the numbers that the processes give; each of them must call it."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return number
+    told = torch.tensor(number, device=state.device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return int(told)
 
 
 class RankLost(RuntimeError):

@@ -119,7 +119,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         ModelError: The model cannot be loaded.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
-        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
     config, folder = task.config, str(arguments.output_dir)
     check_requests(config, arguments)
@@ -135,7 +135,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     )
     task.prepare(trainer, arguments, output)
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
-    with checkpoint_on_interrupt(trainer), bounded_waiting(arguments.ddp_timeout):
+    with bounded_waiting(arguments.ddp_timeout), checkpoint_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model: Any = trainer.model
     if average:
