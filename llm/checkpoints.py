@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .locks import LOCK
+
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
+_PREPARED = ("reference", "reference.npz")  # what DPO makes before its first step
 FORCED = "changed on the way"  # the entry of it that lists what --force let through
 
 
@@ -59,6 +62,8 @@ def keep_newest(output_dir: Path, limit: int) -> None:
 def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     """Refuse to touch an existing run folder without being told how; changes nothing.
 
+    One of a run that ended before its first checkpoint is free.
+
     Raises:
         FileExistsError: The folder has content and neither ``resume`` nor ``overwrite`` is set.
         ValueError: Both are set.
@@ -68,7 +73,7 @@ def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
         raise ValueError("resume continues a run and overwrite deletes it: give one of them, not both")
     if folder.is_file():
         raise FileExistsError(f"{folder} is a file, a run needs a folder: choose another output folder")
-    if resume or not folder.exists() or not any(folder.iterdir()):
+    if resume or not folder.exists() or _only_claimed(folder):
         return folder
     if not overwrite:
         raise FileExistsError(
@@ -91,11 +96,13 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
     Raises:
         ValueError: The folder was started with other settings, which are named, and ``force`` is off.
     """
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+    if overwrite and folder.exists():
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
     forced: list[str] = []
+    if _only_claimed(folder) and not _says(record, wanted):
+        _clear(folder)
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
         changed = [name for name in wanted if found.get(name) != wanted[name]]
@@ -107,6 +114,28 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
         forced = found.get(FORCED, []) + [f"{name}: {found.get(name)} -> {wanted[name]}" for name in changed]
     write_json(record, wanted | {FORCED: forced})
     return forced
+
+
+def _only_claimed(folder: Path) -> bool:
+    """Whether no step of a run was kept in its folder, nor anything that was not ours."""
+    return {path.name.removesuffix(".partial") for path in folder.iterdir()} <= {SETTINGS, LOCK, *_PREPARED}
+
+
+def _says(record: Path, settings: dict[str, Any]) -> bool:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {name: found.get(name) for name in settings} == settings
+
+
+def _clear(folder: Path) -> None:
+    """Delete all but the lock, which another run could take otherwise."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

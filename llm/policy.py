@@ -33,7 +33,7 @@ from .models import check_vocabulary, load_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
-from .processes import bounded_waiting, on_main_process
+from .processes import bounded_waiting, locked_for_all, on_main_process
 from .progress import closing_lines
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
@@ -70,12 +70,18 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     Raises:
         ConfigError, DataError, ModelError: The settings, the prompts or a model cannot be used.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        FolderInUse: Another process works in it.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
         CheckpointError: A checkpoint could not be written.
         llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
-    folder = str(arguments.output_dir)
     check_requests(config, arguments)
+    with locked_for_all(str(arguments.output_dir)):
+        return _train_policy(config, arguments)
+
+
+def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedPolicy:
+    folder = str(arguments.output_dir)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
     settings = identity(config, arguments, {"train": data["train"]})

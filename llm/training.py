@@ -44,7 +44,7 @@ from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
-from .processes import bounded_waiting, on_main_process
+from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
 from .reweighting import parse_reweighting
 from .saving import save_model
@@ -118,11 +118,17 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         DataError: The training file cannot be used.
         ModelError: The model cannot be loaded.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        FolderInUse: Another process works in it.
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
         llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
+    check_requests(task.config, arguments)
+    with locked_for_all(str(arguments.output_dir)):
+        return _train_run(task, arguments)
+
+
+def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     config, folder = task.config, str(arguments.output_dir)
-    check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     train, held_out, files = load_training_pairs(config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
