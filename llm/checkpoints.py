@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .locks import LOCK
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 MARKER = "trainer_state.json"  # Trainer writes it last, so a checkpoint that holds a readable one is complete
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
@@ -136,6 +141,19 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != LOCK:
             path.unlink()
+
+
+@contextmanager
+def making_no_folder(arguments: TrainingArguments | None) -> Iterator[None]:
+    """Inside, a ``Trainer`` that is constructed does not make its ``output_dir``: that is for a run, when it starts."""
+    if arguments is None:
+        yield
+        return
+    folder, arguments.output_dir = arguments.output_dir, os.curdir
+    try:
+        yield
+    finally:
+        arguments.output_dir = folder
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

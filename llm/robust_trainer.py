@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from .acting import bound
-from .checkpoints import MARKER, CheckpointError, discard
+from .checkpoints import MARKER, CheckpointError, discard, making_no_folder
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
@@ -52,9 +52,8 @@ class Resumable(Protocol):
 class RobustTrainer(Trainer):
     """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the uniform weights.
 
-    Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision,
-    checkpoints, logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the
-    position of each example in the training set.
+    Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision, checkpoints,
+    logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the position of each example.
 
     Args:
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``), or its text
@@ -84,7 +83,8 @@ class RobustTrainer(Trainer):
         columns: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        with making_no_folder(kwargs.get("args")):
+            super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
         self.ambiguity = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))

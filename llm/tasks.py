@@ -15,7 +15,7 @@ from .data import Pair
 from .dpo import DPOTask
 from .evaluate import evaluate_model, render_table
 from .plan import render_plan
-from .policy import run_policy
+from .policy_command import run_policy
 from .policy_config import PolicyConfig
 from .processes import locked_for_all
 from .progress import closing_lines
