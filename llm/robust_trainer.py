@@ -91,8 +91,8 @@ class RobustTrainer(Trainer):
         self.last_window = last_window
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
-        self._account = AdversaryAccount(examples)
-        self.ledger = self._account.ledger
+        self.account = AdversaryAccount(examples)
+        self.ledger = self.account.ledger
         self.resumable: list[Resumable] = [self.ledger]
         if isinstance(self.ambiguity, GroupAscent):
             self.resumable.append(self.ambiguity)
@@ -210,7 +210,7 @@ class RobustTrainer(Trainer):
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
         batch, strength = self._gathered(losses, index), self._strength()
         weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
-        self._account.book(batch, weights, step=self.state.global_step, strength=strength)
+        self.account.book(batch, weights, step=self.state.global_step, strength=strength)
         return weights[batch.mine]
 
     def _carried_multipliers(self, losses: Tensor, index: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class RobustTrainer(Trainer):
         assert self.ambiguity is not None
         rule = self.ambiguity.with_strength(strength)
         multipliers = carried.multipliers(rule, *batch.without_padding(), accuracy=self.accuracy)
-        self._account.book_carried(
+        self.account.book_carried(
             batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
         )
         mine = torch.zeros_like(batch.losses)
@@ -249,7 +249,7 @@ class RobustTrainer(Trainer):
 
     def _book_equal(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training, of all ranks."""
-        self._account.book_equal(
+        self.account.book_equal(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
@@ -258,7 +258,7 @@ class RobustTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs:
-            logs |= self._account.summary()
+            logs |= self.account.summary()
         super().log(logs, start_time)
 
     # -- checkpoints --------------------------------------------------------------------------------

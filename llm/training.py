@@ -51,6 +51,7 @@ from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .selection import load_training_pairs
+from .sessions import Sums
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 from .usage import licence_of
@@ -135,6 +136,7 @@ def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     average = _average(trainer, config)
     clock = TrainingClock()
     trainer.resumable.append(clock)
+    sums = Sums(trainer, clock)
     settings = identity(config, arguments, files)
     forced = on_main_process(
         lambda: start_output(output, settings, overwrite=config.overwrite, force=config.force and config.resume)
@@ -143,6 +145,7 @@ def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     checkpoint = on_main_process(lambda: latest_checkpoint(output)) if config.resume else None
     with bounded_waiting(arguments.ddp_timeout), checkpoint_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    sums.conclude()
     model: Any = trainer.model
     if average:
         average.copy_to(model)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -93,6 +95,39 @@ def test_a_terminated_run_saves_and_ends_as_if_it_had_not_been(kind, place, tmp_
     assert main(arguments(kind, place, broken, "--resume")) == 0
     first, second = weights(whole), weights(broken)
     assert all(torch.equal(first[name], second[name]) for name in first)
+    check_record(whole, broken)
+    once = json.loads((broken / "run.json").read_text())
+    (broken / "run.json").unlink()  # and the machine broke before the export: now there is no step left to take
+    assert main(arguments(kind, place, broken, "--resume")) == 0
+    check_record(whole, broken)
+    assert losses(broken)[-1:] == losses(whole)[-1:]
+    assert json.loads((broken / "run.json").read_text())["seconds"] == pytest.approx(once["seconds"], abs=2)
+
+
+def history(run):
+    return json.loads((run / "run.json").read_text())["history"]
+
+
+def losses(run):
+    return [row["train_loss"] for row in history(run) if "train_loss" in row]
+
+
+def check_record(whole, broken):
+    """The history is that of a run in one go; what is a matter of time counts all sessions."""
+    timed = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+    rows = [[{k: v for k, v in row.items() if k not in timed} for row in history(run)] for run in (whole, broken)]
+    keys = {"total_flos", "epoch"}  # of the last row: not known when only the export is made again
+    assert rows[0][:-1] == rows[1][:-1]
+    assert {k: v for k, v in rows[0][-1].items() if k not in keys} == {
+        k: v for k, v in rows[1][-1].items() if k not in keys
+    }
+    assert len(losses(whole)) == len(losses(broken))
+    clock = json.loads((broken / f"checkpoint-{STOPPED}" / "clock.json").read_text())["seconds"]
+    record = json.loads((broken / "run.json").read_text())
+    assert record["seconds"] > clock
+    for row in history(broken):
+        assert row.get("train_runtime", np.inf) >= round(clock, 4)
+        assert row.get("train_steps_per_second", 0) <= STEPS / clock
 
 
 def wait_for(condition, process, seconds=120):
@@ -246,3 +281,29 @@ def test_a_second_ctrl_c_stops_at_once_and_an_echo_does_not(monkeypatch):
     stop.handle(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         stop.handle(signal.SIGINT, None)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ambiguity", ["erm", "tv:0.3"])
+def test_the_history_of_a_run_on_two_ranks_goes_on_too(ambiguity, place, tmp_path):
+    """A checkpoint between two logs: the first row after it is of the steps before it as well, of both ranks."""
+    more = ["--ambiguity", ambiguity, "--dataloader_drop_last", "true", "--save_steps", "2", "--max_steps", "8"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        ranks = start_ranks(main, arguments("reward", place, run, *more))
+        ended(ranks, 120)
+        assert [rank.returncode for rank in ranks] == [0, 0]
+    for name in ("checkpoint-6", "checkpoint-8", "model"):
+        shutil.rmtree(broken / name)
+    assert [rank.returncode for rank in resumed(place, broken, more)] == [0, 0]
+    rows = [[row for row in history(run) if "loss" in row or "train_loss" in row] for run in (whole, broken)]
+    assert len(rows[0]) == len(rows[1]) > 2
+    for name in ("loss", "mean_loss", "robust_loss", "train_loss"):
+        first, second = ([row[name] for row in part if name in row] for part in rows)
+        assert first == pytest.approx(second, rel=1e-5)
+
+
+def resumed(place, run, more):
+    ranks = start_ranks(main, arguments("reward", place, run, *more, "--resume"))
+    ended(ranks, 120)
+    return ranks
