@@ -7,9 +7,12 @@ import importlib
 import importlib.util
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # command -> (module with main(argv), one line of help). `verify` must never import torch.
 COMMANDS = {
@@ -27,6 +30,7 @@ COMMANDS = {
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }
 PIPE_CLOSED = 141  # as of a program that the signal SIGPIPE ends
+INTERRUPTED, TERMINATED = 130, 143  # SIGINT, SIGTERM
 _PLAIN = {
     "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...",
     "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "*", "\N{PLUS-MINUS SIGN}": "+-", "\N{BULLET}": "*",
@@ -42,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _write_plainly()
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            with _SigtermAsInterrupt() as sigterm:
+                status = _run(list(sys.argv[1:] if argv is None else argv))
+            return TERMINATED if sigterm.came and status == INTERRUPTED else status
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read along has left (`| head`): no error, and nothing more to say to anyone
@@ -71,6 +77,37 @@ def _run(arguments: list[str]) -> int:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
         return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
+    except KeyboardInterrupt:  # before the command could say so itself
+        _fail("interrupted")
+        return INTERRUPTED
+
+
+class _SigtermAsInterrupt:
+    """Inside, the first SIGTERM does what Ctrl-C would: what a command keeps then, it keeps now.
+
+    Attributes:
+        came: Whether there was one.
+    """
+
+    came = False
+
+    def __enter__(self) -> _SigtermAsInterrupt:
+        self._process, self._heard = os.getpid(), threading.current_thread() is threading.main_thread()
+        if self._heard:
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._heard:
+            signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a forked helper ends as it would without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not self.came:  # schedulers and launchers both send it
+            self.came, interrupted = True, signal.getsignal(signal.SIGINT)
+            (interrupted if callable(interrupted) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _write_plainly() -> None:

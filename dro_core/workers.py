@@ -139,7 +139,7 @@ class _Hand:
         return self._pipe
 
     def _start(self) -> Any:
-        from joblib.externals.loky.backend.context import get_context
+        from joblib.externals.loky.backend.context import get_context  # pyright: ignore
 
         context: Any = get_context()
         ours, theirs = Pipe()
@@ -182,7 +182,7 @@ def _dismiss(hands: Iterable[_Hand], asked: dict[Connection, tuple[_Hand, Any]],
 
 def _packed(content: Any) -> bytes:
     """Functions of a script or a notebook by value; everything else as pickle does."""
-    from joblib.externals.loky.backend.reduction import dumps
+    from joblib.externals.loky.backend.reduction import dumps  # pyright: ignore
 
     return bytes(dumps(content))
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .locks import LOCK
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 from .manifest import MANIFEST
 from .resumption import FORCED, LISTED, continued
 
 MARKER = "trainer_state.json"  # where a run stands; of the parts of a checkpoint the last one
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
+_PREPARED = ("reference", "reference.npz")  # what DPO makes before its first step
 
 
 class CheckpointError(RuntimeError):
@@ -87,6 +95,8 @@ def keep_newest(output_dir: str | Path, limit: int | None, *, best: str | None =
 def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     """Refuse to touch an existing run folder without being told how; changes nothing.
 
+    One of a run that ended before its first checkpoint is free.
+
     Raises:
         FileExistsError: The folder has content and neither ``resume`` nor ``overwrite`` is set.
         ValueError: Both are set.
@@ -96,7 +106,7 @@ def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
         raise ValueError("resume continues a run and overwrite deletes it: give one of them, not both")
     if folder.is_file():
         raise FileExistsError(f"{folder} is a file, a run needs a folder: choose another output folder")
-    if resume or not folder.exists() or not any(folder.iterdir()):
+    if resume or not folder.exists() or _only_claimed(folder):
         return folder
     if not overwrite:
         raise FileExistsError(
@@ -120,10 +130,12 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
         ValueError: The folder was started with other settings, which are named, and ``force`` is off.
         CheckpointError: What the folder was started with cannot be read, and ``force`` is off.
     """
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+    if overwrite and folder.exists():
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record, notes, listed = folder / SETTINGS, json.loads(json.dumps(settings)), 0
+    if _only_claimed(folder) and not _says(record, notes):
+        _clear(folder)
     if record.exists() or by_step(folder):
         found = _started_with(record, notes if force else None)
         notes = continued(folder, found, notes, force=force)
@@ -147,6 +159,41 @@ def _started_with(record: Path, otherwise: dict[str, Any] | None) -> dict[str, A
         f"{record} is {'damaged' if record.exists() else 'missing'}, so nothing tells what this run was started with: "
         "put a whole copy of it back, or resume all the same with --force"
     )
+
+
+def _only_claimed(folder: Path) -> bool:
+    """Whether no step of a run was kept in its folder, nor anything that was not ours."""
+    return {path.name.removesuffix(".partial") for path in folder.iterdir()} <= {SETTINGS, LOCK, *_PREPARED}
+
+
+def _says(record: Path, settings: dict[str, Any]) -> bool:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {name: found.get(name) for name in settings} == settings
+
+
+def _clear(folder: Path) -> None:
+    """Delete all but the lock, which another run could take otherwise."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+@contextmanager
+def making_no_folder(arguments: TrainingArguments | None) -> Iterator[None]:
+    """Inside, a ``Trainer`` that is constructed does not make its ``output_dir``: that is for a run, when it starts."""
+    if arguments is None:
+        yield
+        return
+    folder, arguments.output_dir = arguments.output_dir, os.curdir
+    try:
+        yield
+    finally:
+        arguments.output_dir = folder
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:

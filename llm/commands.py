@@ -5,24 +5,33 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from .launch import check_alone
+
 Arguments = Sequence[str]
+_OF_MANY_PROCESSES = ("train", "pipeline")
+_GOES_ON = {
+    **dict.fromkeys(("train", "demo"), "; it goes on with --resume"),
+    **dict.fromkeys(("pipeline", "sweep"), "; it goes on when started again"),
+}
 
 
 def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Arguments], int]:
-    """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130."""
+    """Wrong input ends with one plain sentence and status 2, Ctrl-C with status 130, SIGTERM with 143."""
 
     def run(argv: Arguments) -> int:
         quiet_libraries()
         try:
+            if command.__name__ not in _OF_MANY_PROCESSES:
+                check_alone(command.__name__)
             return command(argv)
-        except KeyboardInterrupt:
-            sys.stderr.write(
-                "robust-rlhf: interrupted; train and demo go on with --resume, pipeline and sweep when started again\n"
-            )
-            return 130
+        except KeyboardInterrupt as stop:
+            if not getattr(stop, "said_by_main_process", False):
+                sys.stderr.write(f"robust-rlhf: interrupted{_GOES_ON.get(command.__name__, '')}\n")
+            return 128 + getattr(stop, "number", signal.SIGINT)
         except BrokenPipeError:
             raise  # the front door ends quietly
         except Exception as error:

@@ -20,6 +20,7 @@ from .checkpoints import check_output, start_output, write_folder
 from .config import ConfigError, TrainConfig
 from .contents import contents
 from .data import Pair, find_files
+from .locks import locked
 from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
 from .resumption import ENVIRONMENT, OPTIONAL
@@ -77,7 +78,17 @@ def run_demo(
 
     Returns:
         The report, as in report.json.
+
+    Raises:
+        FolderInUse: Another process works in the output folder.
     """
+    with locked(output):
+        return _run_demo(demo, output, resume=resume, overwrite=overwrite, console=console, command=command)
+
+
+def _run_demo(
+    demo: DemoConfig, output: Path, *, resume: bool, overwrite: bool, console: Console, command: Sequence[str]
+) -> dict:
     output = check_output(output, resume=resume, overwrite=overwrite)
     # Everything that can be wrong is looked at before an old demo is deleted, settings before data.
     _run_settings(demo, demo.ambiguity[0], 0, train_file="train", folder=output)

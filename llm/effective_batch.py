@@ -7,6 +7,7 @@ small problem, and takes its own share of the weights.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -146,6 +147,18 @@ class AdversaryAccount:
                 "radius_fraction": 0.0,
             }
         )
+
+    def waiting(self) -> dict[int, list[dict[str, float]]]:
+        """The looks at losses since the last summary, by optimizer step."""
+        return dict(self._looks)
+
+    def wait_for(self, looks: Mapping[Any, list[dict[str, float]]]) -> None:
+        """Take over what ``waiting`` gave."""
+        self._looks.update({int(step): list(rows) for step, rows in looks.items()})
+
+    def total(self, name: str) -> float:
+        """Sum of an entry over the steps since the last summary."""
+        return sum(_mean(rows)[name] for rows in self._looks.values())
 
     def summary(self) -> dict[str, float]:
         """Means over the steps since the last call; empty if there were none."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainingArguments
 
 from .architectures import configurations
+from .launch import check_launch
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -22,6 +23,7 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
     Raises:
         ValueError: One sentence with the remedy.
     """
+    check_launch(arguments)
     if arguments.n_gpu > 1:
         raise ValueError(
             f"{arguments.n_gpu} GPUs are visible but no launcher is used, and worst-case weights are wrong under "

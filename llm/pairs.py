@@ -30,9 +30,11 @@ class PairTrainer(RobustTrainer):
 
     Attributes:
         pair_loss: From margins to losses, one per pair.
+        seconds_before: What earlier sessions of the run took.
     """
 
     pair_loss: PairLoss = Sigmoid()
+    seconds_before = 0.0
 
     @property
     def logistic(self) -> bool:
@@ -61,6 +63,9 @@ class PairTrainer(RobustTrainer):
         both = torch.cat([rows, rows + len(inputs["index"])])
         sequences = {name: inputs[name][both] for name in _PER_SEQUENCE if name in inputs}
         return {**sequences, "index": inputs["index"][rows]}
+
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Mean loss and the margins of one evaluation batch."""

@@ -23,7 +23,7 @@ from .checkpoints import write_json
 from .config import ConfigError
 from .contents import contents, digest
 from .pipeline import Pipeline, Stage
-from .processes import on_main_process
+from .processes import locked_for_all, on_main_process
 from .scorers import CHECKER
 from .tasks import run
 
@@ -45,8 +45,14 @@ def run_pipeline(pipeline: Pipeline, console: Console) -> None:
 
     Raises:
         ConfigError: A stage's folder was made from other settings, data or models.
+        FolderInUse: Another process works in the folder of the pipeline.
         Exception: Whatever its training raises; the same command continues there.
     """
+    with locked_for_all(pipeline.output_dir):
+        _run_stages(pipeline, console)
+
+
+def _run_stages(pipeline: Pipeline, console: Console) -> None:
     stages = pipeline.stages()
     for number, stage in enumerate(stages, start=1):
         config, arguments = stage.parsed()

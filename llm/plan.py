@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,8 @@ _GIB = 2.0**30
 
 def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     """The plan of a run as a table; everything is loaded and checked as in the run, nothing is written."""
-    folder = Path(str(arguments.output_dir))
-    existed = folder.exists()
     train, held_out, _ = load_training_pairs(task.config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
-    if not existed:  # the trainer makes it
-        shutil.rmtree(folder, ignore_errors=True)
     table = Table(
         title=f"Plan: {task.card.lower()} against {task.config.ambiguity}", box=SIMPLE_HEAD, show_header=False
     )

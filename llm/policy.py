@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -31,10 +26,9 @@ from .identity import identity
 from .ledger import multipliers_by
 from .models import check_vocabulary, load_policy
 from .policy_config import PolicyConfig
-from .policy_evaluation import judge_policy, render_policy_table, summarise_policy, write_judged
+from .policy_evaluation import judge_policy, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
-from .processes import bounded_waiting, on_main_process
-from .progress import closing_lines
+from .processes import bounded_waiting, locked_for_all, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
 from .resuming import checkpoint_to_resume
@@ -43,7 +37,6 @@ from .rollouts import Sampling
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
-from .training import publish
 from .usage import licence_of
 
 _log = logging.getLogger(__name__)
@@ -72,12 +65,18 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     Raises:
         ConfigError, DataError, ModelError: The settings, the prompts or a model cannot be used.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        FolderInUse: Another process works in it.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
         CheckpointError: A checkpoint could not be written.
-        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
-    folder = str(arguments.output_dir)
     check_requests(config, arguments)
+    with locked_for_all(str(arguments.output_dir)):
+        return _train_policy(config, arguments)
+
+
+def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedPolicy:
+    folder = str(arguments.output_dir)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
     read, force = {"train": data["train"]}, config.force and config.resume
@@ -99,23 +98,6 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
     model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
     on_main_process(lambda: _export(output, model, tokenizer, record))
     return TrainedPolicy(model, tokenizer, trainer.history, record)
-
-
-def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
-    """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
-    suites = {name: subset(prompts_of(config, path).prompts, config.eval_prompts) for name, path in files.items()}
-    if config.dry_run:
-        console.print(render_policy_plan(config, arguments))
-        return
-    trained = train_policy(config, arguments)
-    output = Path(str(arguments.output_dir))
-    if suites and arguments.process_index == 0:
-        summaries = judge_run(trained, config, arguments, suites, output)
-        console.print(render_policy_table(summaries))
-    if config.publish and arguments.process_index == 0:
-        publish(output / "model", config.publish)
-    if arguments.process_index == 0:
-        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_run(
@@ -149,38 +131,6 @@ def judge_run(
     write_judged(folder, kept, judged, summaries)
     write_text(folder / "model" / "README.md", policy_card(trained.record, summaries))
     return summaries
-
-
-def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:
-    """What a run would do; everything is loaded and checked, nothing is written."""
-    folder = Path(str(arguments.output_dir))
-    existed = folder.exists()
-    trainer, data = build_policy_trainer(config, arguments)
-    if not existed:
-        shutil.rmtree(folder, ignore_errors=True)
-    prompts, answers = config.prompts_per_step * trainer.world, config.samples
-    lengths = [len(ids) for ids in trainer.encoded]
-    rows = {
-        "prompts": f"{data['trained_on']:,}, {data['too_long']:,} too long, "
-        f"dropped: {data['train']['dropped'] or 'none'}",
-        "prompt tokens": f"median {int(np.median(lengths))}, longest {max(lengths)}",
-        "a step": f"{prompts * answers} answers = {prompts} prompts x {answers}, "
-        f"{config.epochs * config.minibatches} update(s)",
-        "steps": f"{trainer.steps:,} ({trainer.steps_per_epoch:,} see every prompt once)",
-        "the adversary sees": f"{prompts} prompts a step, by mean {config.adversary_sees}; version {config.version}",
-        "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
-        "parameters": f"{sum(p.numel() for p in trainer.core.parameters()) / 1e6:,.1f} million with value function, "
-        f"{sum(p.numel() for p in trainer.core.parameters() if p.requires_grad) / 1e6:,.1f} million trained; "
-        + (
-            "reference: the policy without its adapter"
-            if trainer.reference.model is None
-            else "reference: a second model"
-        ),
-    }
-    table = Table(title=f"Plan: policy against {config.ambiguity}", box=SIMPLE_HEAD, show_header=False)
-    for name, text in rows.items():
-        table.add_row(name, text)
-    return table
 
 
 def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> tuple[PolicyTrainer, dict[str, Any]]:

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from .acting import bound, check_reached
 from .config import ConfigError
 from .equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
+from .launch import check_launch
 from .observation import Observed, check_sampler, sampler_gap
 from .policy_config import PolicyConfig
 from .reweighting import Reweighting, parse_reweighting
@@ -76,6 +77,7 @@ def check_rollouts(
     Raises:
         ConfigError: One sentence with the remedy.
     """
+    check_launch(arguments)
     world, wanted = accelerator.num_processes, config.prompts_per_step * accelerator.num_processes
     if prompts < wanted:
         raise ConfigError(

@@ -222,7 +222,7 @@ class PolicyTrainer:
         """Take all steps, from the beginning or from a checkpoint folder, which the caller may have ``verified``.
 
         Raises:
-            llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step was written.
+            llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step was written.
         """
         if checkpoint is not None:
             self.load(checkpoint, verified=verified)
@@ -232,14 +232,14 @@ class PolicyTrainer:
             while self.step < self.steps:
                 self.waiting.append(self.take_step())
                 self.step += 1
-                last = self.step == self.steps or stop.made
-                if last or self.step % int(self.arguments.logging_steps) == 0:
+                stopping = stop.agreed()
+                if self.step == self.steps or self.step % int(self.arguments.logging_steps) == 0:
                     self._log(bar)
                 saving = self.arguments.save_strategy != "no" and self.step % int(self.arguments.save_steps) == 0
-                if saving or stop.made:
+                if saving or stopping:
                     self.save()
                 bar.update()
-                if stop.made:
+                if stopping:
                     break
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from .locks import locked
 
 Result = TypeVar("Result")
 
@@ -35,6 +39,28 @@ def on_main_process(action: Callable[[], Result]) -> Result:
         outcome[1].__dict__["said_by_main_process"] = not state.is_main_process
         raise outcome[1]
     return outcome[0]
+
+
+@contextmanager
+def locked_for_all(folder: str | Path) -> Iterator[None]:
+    """Inside, the first process has the lock of the folder (``llm.locks``) for all of this run.
+
+    Raises:
+        FolderInUse: Another run has it; on all processes.
+    """
+    with ExitStack() as stack:
+        on_main_process(lambda: stack.enter_context(locked(folder)))
+        yield
+
+
+def largest_of_all(number: int) -> int:
+    """The largest of the numbers that the processes give; each of them must call it."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return number
+    told = torch.tensor(number, device=state.device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return int(told)
 
 
 class RankLost(RuntimeError):

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from .config import ConfigError, RunConfig, TrainConfig
+from .launch import check_launch
 from .policy_config import PolicyConfig
 
 # Flags that no run heeds, and what to do instead.
@@ -22,11 +23,12 @@ _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flyte
 
 
 def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
-    """Refuse flags that cannot be honoured, and trackers that are unknown, not installed or not heeded.
+    """Refuse copies of a run, flags that cannot be honoured, and trackers that are not there or not heeded.
 
     Raises:
-        ConfigError: One sentence with the remedy.
+        ConfigError, LaunchError: One sentence with the remedy.
     """
+    check_launch(arguments)
     for name, instead in REFUSED.items():
         if getattr(arguments, name):
             raise ConfigError(f"{name} is not supported: {instead}")

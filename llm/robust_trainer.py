@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .acting import bound
 from .checkpointing import CheckpointingTrainer
+from .checkpoints import making_no_folder
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
@@ -37,9 +38,8 @@ Batch = dict[str, Tensor]
 class RobustTrainer(CheckpointingTrainer):
     """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the uniform weights.
 
-    Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision,
-    checkpoints, logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the
-    position of each example in the training set.
+    Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision, checkpoints,
+    logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the position of each example.
 
     Args:
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``), or its text
@@ -69,15 +69,16 @@ class RobustTrainer(CheckpointingTrainer):
         columns: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        with making_no_folder(kwargs.get("args")):
+            super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
         self.ambiguity = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
         self.last_window = last_window
         self.schedule = schedule or RadiusSchedule()
         self.example_ids = example_ids
-        self._account = AdversaryAccount(examples)
-        self.ledger = self._account.ledger
+        self.account = AdversaryAccount(examples)
+        self.ledger = self.account.ledger
         self.resumable = [self.ledger]
         if isinstance(self.ambiguity, GroupAscent):
             self.resumable.append(self.ambiguity)
@@ -195,7 +196,7 @@ class RobustTrainer(CheckpointingTrainer):
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
         batch, strength = self._gathered(losses, index), self._strength()
         weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
-        self._account.book(batch, weights, step=self.state.global_step, strength=strength)
+        self.account.book(batch, weights, step=self.state.global_step, strength=strength)
         return weights[batch.mine]
 
     def _carried_multipliers(self, losses: Tensor, index: Tensor) -> Tensor:
@@ -204,7 +205,7 @@ class RobustTrainer(CheckpointingTrainer):
         assert self.ambiguity is not None
         rule = self.ambiguity.with_strength(strength)
         multipliers = carried.multipliers(rule, *batch.without_padding(), accuracy=self.accuracy)
-        self._account.book_carried(
+        self.account.book_carried(
             batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
         )
         mine = torch.zeros_like(batch.losses)
@@ -234,7 +235,7 @@ class RobustTrainer(CheckpointingTrainer):
 
     def _book_equal(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training, of all ranks."""
-        self._account.book_equal(
+        self.account.book_equal(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
@@ -243,5 +244,5 @@ class RobustTrainer(CheckpointingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs:
-            logs |= self._account.summary()
+            logs |= self.account.summary()
         super().log(logs, start_time)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import Arguments, one_sentence_errors, parser_of
+from .locks import locked
 
 
 @one_sentence_errors
@@ -32,7 +33,8 @@ def sweep(argv: Arguments) -> int:
     cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
     if options.dry_run:
         return _show_plan(config, Path(options.output), cache)
-    return _run(config, text, Path(options.output), cache, options.jobs)
+    with locked(options.output):
+        return _run(config, text, Path(options.output), cache, options.jobs)
 
 
 def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:

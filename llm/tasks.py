@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from .data import Pair
 from .dpo import DPOTask
 from .evaluate import evaluate_model, render_table
 from .plan import render_plan
-from .policy import run_policy
+from .policy_command import run_policy
 from .policy_config import PolicyConfig
+from .processes import locked_for_all
 from .progress import closing_lines
 from .reward import RewardTask
 from .selection import load_suites, suite_files
@@ -32,7 +34,16 @@ def task_of(config: RunConfig) -> Task[Any]:
 
 
 def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
-    """Train, judge on the suites, publish: what the settings ask for; with ``dry_run`` print the plan instead."""
+    """Train, judge on the suites, publish: what the settings ask for; with ``dry_run`` print the plan instead.
+
+    Raises:
+        FolderInUse: Another process works in the run folder.
+    """
+    with nullcontext() if config.dry_run else locked_for_all(str(arguments.output_dir)):
+        _run(config, arguments, console)
+
+
+def _run(config: Any, arguments: TrainingArguments, console: Console) -> None:
     files = suite_files(config.suites)
     if isinstance(config, PolicyConfig):
         run_policy(config, arguments, console, files)

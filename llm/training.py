@@ -44,7 +44,7 @@ from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
-from .processes import bounded_waiting, on_main_process
+from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
 from .resuming import checkpoint_to_resume
 from .resumption import other_versions
@@ -53,6 +53,7 @@ from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .selection import load_training_pairs
+from .sessions import Sums
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 from .usage import licence_of
@@ -120,25 +121,32 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         DataError: The training file cannot be used.
         ModelError: The model cannot be loaded.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        FolderInUse: Another process works in it.
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
-        llm.interrupts.Interrupted: Ctrl-C; a checkpoint of the last finished step stands in the run folder.
+        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
+    check_requests(task.config, arguments)
+    with locked_for_all(str(arguments.output_dir)):
+        return _train_run(task, arguments)
+
+
+def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     config, folder = task.config, str(arguments.output_dir)
-    check_requests(config, arguments)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     train, held_out, files = load_training_pairs(config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
     average = _average(trainer, config)
     clock = TrainingClock()
     trainer.resumable.append(clock)
-    force = config.force and config.resume
+    sums, force = Sums(trainer, clock), config.force and config.resume
     forced = on_main_process(
         lambda: start_output(output, identity(config, arguments, files), overwrite=config.overwrite, force=force)
     )
     task.prepare(trainer, arguments, output)
     checkpoint = on_main_process(lambda: _checkpoint(output, config, arguments))
-    with checkpoint_on_interrupt(trainer), bounded_waiting(arguments.ddp_timeout):
+    with bounded_waiting(arguments.ddp_timeout), checkpoint_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
+    sums.conclude()
     model: Any = trainer.model
     if average:
         average.copy_to(model)

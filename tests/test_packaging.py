@@ -43,7 +43,7 @@ def test_wheel_holds_the_packages_and_no_data(wheel):
         "robust_rlhf.py",
         "dro_core/py.typed",
         "llm/recipes/reward-minilm.yaml",
-        *(f"llm/accelerate/{name}.yaml" for name in ("single", "ddp", "fsdp2", "zero2", "zero3")),
+        *(f"llm/accelerate/{name}.yaml" for name in ("single", "cpu", "ddp", "fsdp2", "zero2", "zero3")),
         "proofs_check/__main__.py",
     ):
         assert needed in names

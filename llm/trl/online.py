@@ -17,6 +17,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ..effective_batch import EffectiveBatch
 from ..equal_losses import Accuracy, rounding_of
+from ..launch import check_launch
 from ._adversary import INDEX, Adversary
 
 _PER_SEQUENCE = ("grpo", "dr_grpo")
@@ -95,6 +96,7 @@ def _check_online(trainer: RobustOnline) -> None:
             "RobustOnline goes before trl.GRPOTrainer or trl.RLOOTrainer; for reward models and DPO use RobustPairs"
         )
     arguments: Any = trainer.args
+    check_launch(arguments)
     if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _PER_SEQUENCE:
         raise ValueError(
             f"loss_type {arguments.loss_type!r} does not treat completions one by one (most others divide by the "

@@ -28,7 +28,7 @@ class Dying(SurrogateUpdate):
         return super().minibatch(rollout, rows)
 
 
-def both(argv):
+def train(argv):
     """Train whole, then broken."""
     config, arguments = parse_train(PolicyConfig, argv[1:])
     undisturbed = copy.copy(arguments)  # made anew, they would start the process group anew
@@ -40,4 +40,4 @@ def both(argv):
 
 
 def main(argv: list[str]) -> int:
-    return one_sentence_errors(both)(argv)
+    return one_sentence_errors(train)(argv)

@@ -1,7 +1,11 @@
-"""The accelerate configurations say what they are called, read by accelerate itself; wrong setups are refused."""
+"""The accelerate configurations say what they are called, read by accelerate itself; wrong launches are refused."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,14 +13,20 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.parallelism_config import ParallelismConfig
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from forked import finished, start_ranks
 from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
+from llm.builtin import generate
+from llm.data import write_pairs
 from llm.guards import check_dataset, check_setup
+from llm.launch import LaunchError
+from llm.launch import launched as launched_by
 from llm.settings import recipe_folder
+from robust_rlhf import main
 
 FOLDER = recipe_folder().parent / "accelerate"
-NAMES = ["ddp", "fsdp2", "single", "zero2", "zero3"]
+NAMES = ["cpu", "ddp", "fsdp2", "single", "zero2", "zero3"]
 
 
 def launched(name, monkeypatch):
@@ -37,9 +47,9 @@ def test_there_is_a_configuration_for_every_launcher():
 @pytest.mark.parametrize("name", NAMES)
 def test_accelerate_starts_what_the_name_says(name, monkeypatch):
     arguments, _ = launched(name, monkeypatch)
-    assert arguments.num_processes == (1 if name == "single" else 8)
+    assert arguments.num_processes == {"single": 1, "cpu": 2}.get(name, 8)
     assert (arguments.multi_gpu, arguments.use_fsdp, arguments.use_deepspeed) == (
-        name == "ddp",
+        name in ("ddp", "cpu"),  # which means: started by torchrun
         name == "fsdp2",
         name.startswith("zero"),
     )
@@ -95,3 +105,105 @@ def test_a_stream_of_examples_is_refused():
         check_dataset(Stream())
     check_dataset([1, 2])
     check_dataset(None)
+
+
+TORCHRUN = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+SRUN = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "4",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({}, None),
+        (TORCHRUN, (2, 1)),
+        ({"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "2"}, (3, 2)),
+        ({"MV2_COMM_WORLD_SIZE": "3", "MV2_COMM_WORLD_RANK": "0"}, (3, 0)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "1"}, (4, 1)),
+        (SRUN, (4, 3)),
+        (SRUN | TORCHRUN, (2, 1)),  # torchrun in every task: the nearest counts
+        (SRUN | {"WORLD_SIZE": "1"}, (1, 0)),  # a run of its own in every task
+        ({"SLURM_NTASKS": "4"}, None),  # salloc: a shell in an allocation
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, None),  # sbatch
+        (SRUN | {"SLURM_PROCID": "0", "SLURM_PTY_PORT": "4242", "PMI_SIZE": "4", "PMI_RANK": "0"}, None),  # --pty bash
+        ({"WORLD_SIZE": "8"}, None),  # left behind: nobody says which of the eight this is
+        ({"WORLD_SIZE": "two", "RANK": "0"}, None),
+    ],
+)
+def test_only_a_launcher_that_names_this_process_is_believed(environment, says):
+    found = launched_by(environment)
+    assert (None if found is None else (found.processes, found.rank)) == says
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_pairs(generate(24, seed=3), path)
+    return path
+
+
+def training(kind, pairs_file, output, *more):
+    flags = {"config": f"{kind}-tiny", "train_file": pairs_file, "output_dir": output, "max_steps": 1, "max_length": 48}
+    flags |= {"disable_tqdm": "true", "ambiguity": "tv:0.3", "plain_share": 0, "dataloader_drop_last": "true"}
+    return ["train", kind, *(text for name, value in flags.items() for text in (f"--{name}", str(value))), *more]
+
+
+def refused(processes):
+    """What two processes that were refused said, each with status 2."""
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    return said
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "policy"])
+def test_two_processes_without_a_gpu_are_no_two_runs(kind, pairs_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    first, second = refused(start_ranks(main, training(kind, pairs_file, tmp_path / "run")))
+    assert first.count("robust-rlhf: ") == 1
+    assert "started 2 processes (WORLD_SIZE)" in first
+    assert "add --use_cpu true" in first
+    assert second.count("robust-rlhf: ") == 0  # said once
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["demo", "evaluate", "sweep", "export", "report", "doctor"])
+def test_a_command_of_one_process_is_not_started_twice(command, capsys, monkeypatch):
+    for name, value in (TORCHRUN | {"RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    assert main([command]) == 2
+    assert f"{command} is the work of one process, and the launcher started 2" in capsys.readouterr().err
+
+
+def test_trainers_refuse_a_launch_that_lies(tmp_path, monkeypatch):
+    """Those who write their own script see it too."""
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match=r"started 4 processes \(SLURM_STEP_NUM_TASKS\).*start torchrun"):
+        check(tmp_path)
+
+
+@pytest.mark.slow("torch's launcher and the imports of three processes")
+def test_two_processes_of_the_command_line_are_one_run(pairs_file, tmp_path):
+    """As scaling.md prints it: accelerate's launcher, our configuration, the command line."""
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", FOLDER / "cpu.yaml", "--main_process_port", 0]
+    command = [*launcher, "-m", "robust_rlhf", *training("reward", pairs_file, tmp_path / "run", "--use_cpu", "true")]
+    more = ["--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1"]
+    surroundings = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *map(str, command), *more], env=surroundings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["effective_batch"] == 8
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["sft", "dpo"])  # policies: test_policy_runs.py
+def test_two_processes_on_cpus_are_one_run_of_every_kind(kind, pairs_file, tmp_path):
+    size = ["--use_cpu", "true", "--per_device_train_batch_size", "4"]
+    finished(start_ranks(main, training(kind, pairs_file, tmp_path / "run", *size)))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["effective_batch"] == 8

@@ -386,6 +386,15 @@ def test_what_would_give_wrong_weights_is_refused(tiny, tmp_path, name, spec, co
         trainer_for(tiny, name, tmp_path, spec, **config)
 
 
+@pytest.mark.parametrize("name", ["reward", "grpo"])
+def test_tasks_that_are_no_processes_of_one_run_are_refused(tiny, tmp_path, name, monkeypatch):
+    """Tasks of srun: neither transformers nor accelerate make one run of them."""
+    for variable, value in {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match="2 separate runs into one folder; start torchrun"):
+        trainer_for(tiny, name, tmp_path, "tv:0.2")
+
+
 def test_an_adversary_over_one_group_is_refused(tiny, tmp_path):
     alike = tiny._replace(data=tiny.data.map(lambda row: row | {"source": "chat"}))
     for name in ("reward", "grpo"):

@@ -1,0 +1,117 @@
+"""What a launcher says it started, against the processes that found each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_NEAREST = "WORLD_SIZE"  # torchrun and accelerate launch, within whatever started them
+_LAUNCHERS = (  # how many processes there are, and which of them this is: a size alone may be left from elsewhere
+    (_NEAREST, ("RANK", "LOCAL_RANK")),
+    ("LOCAL_WORLD_SIZE", ("LOCAL_RANK",)),
+    ("OMPI_COMM_WORLD_SIZE", ("OMPI_COMM_WORLD_RANK",)),
+    ("MV2_COMM_WORLD_SIZE", ("MV2_COMM_WORLD_RANK",)),
+    ("PMI_SIZE", ("PMI_RANK",)),  # MPICH, Intel MPI, srun --mpi=pmi2
+    # SLURM_NTASKS is the size of the allocation, in which a shell is one process; a step has as many as it has tasks.
+    ("SLURM_STEP_NUM_TASKS", ("SLURM_PROCID",)),
+)
+_OF_THE_STEP = ("PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_TERMINAL = "SLURM_PTY_PORT"  # srun --pty: task 0 got the terminal, the others have ended
+_AGENT = "TORCHELASTIC_RUN_ID"
+_FIRST_WORD = 10.0  # seconds that the first process may start later than another
+
+
+class LaunchError(ValueError):
+    """The processes that were started do not know of each other."""
+
+
+class Launched(NamedTuple):
+    """What a launcher says.
+
+    Attributes:
+        processes: How many it started.
+        rank: Which of them this is.
+        variable: The name of the environment variable that says how many.
+    """
+
+    processes: int
+    rank: int
+    variable: str
+
+
+def launched(environment: Mapping[str, str]) -> Launched | None:
+    """What the nearest launcher says; None where there is none.
+
+    >>> launched({"WORLD_SIZE": "2", "RANK": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
+    Launched(processes=2, rank=1, variable='WORLD_SIZE')
+    >>> launched({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"})
+    """
+    for size, ranks in _LAUNCHERS:
+        if size in _OF_THE_STEP and _TERMINAL in environment:
+            continue
+        count, rank = (
+            _number(environment, size),
+            next((_number(environment, r) for r in ranks if r in environment), None),
+        )
+        if size == _NEAREST and count == 1:  # whoever set it says that this process is alone
+            return Launched(1, 0, size)
+        if count is not None and rank is not None:
+            return Launched(count, rank, size)
+    return None
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def check_launch(arguments: TrainingArguments) -> None:
+    """Refuse a run of which the launcher started more copies than there are processes in it.
+
+    Raises:
+        LaunchError: One sentence with the remedy.
+    """
+    world, found = arguments.world_size, launched(os.environ)
+    if found is None or found.processes <= world:
+        return
+    by_torch = found.variable in (_NEAREST, "LOCAL_WORLD_SIZE")
+    if arguments.device.type == "cpu" and not arguments.use_cpu and found.variable != "SLURM_STEP_NUM_TASKS":
+        remedy = "there is no GPU here, so add --use_cpu true"
+    elif by_torch:
+        remedy = "every process needs LOCAL_RANK, which torchrun and accelerate launch set"
+    else:
+        remedy = "start torchrun or accelerate launch, or set WORLD_SIZE=1 where each is a run of its own"
+    raise _told(
+        found,
+        f"the launcher started {found.processes} processes ({found.variable}), but this run has {world}: they would "
+        f"train {found.processes // world} separate runs into one folder; {remedy}",
+    )
+
+
+def check_alone(command: str) -> None:
+    """Refuse a command of one process that a launcher started several times.
+
+    Raises:
+        LaunchError: One sentence with the remedy.
+    """
+    found = launched(os.environ)
+    if found is not None and found.processes > 1:
+        raise _told(
+            found,
+            f"{command} is the work of one process, and the launcher started {found.processes} ({found.variable}): "
+            "start it without a launcher, or set WORLD_SIZE=1 where each has work of its own",
+        )
+
+
+def _told(found: Launched, sentence: str) -> LaunchError:
+    """Every process fails, the first one says why, before an agent that saw another fail ends it."""
+    if found.rank > 0 and _AGENT in os.environ:
+        time.sleep(_FIRST_WORD)
+    error = LaunchError(sentence)
+    error.__dict__["said_by_main_process"] = found.rank > 0
+    return error

@@ -1,0 +1,64 @@
+"""The command ``train policy``: a run with what comes after it, or its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainingArguments
+
+from .policy import build_policy_trainer, judge_run, prompts_of, train_policy
+from .policy_config import PolicyConfig
+from .policy_evaluation import render_policy_table
+from .progress import closing_lines
+from .prompts import subset
+from .training import publish
+
+
+def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
+    """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
+    suites = {name: subset(prompts_of(config, path).prompts, config.eval_prompts) for name, path in files.items()}
+    if config.dry_run:
+        console.print(render_policy_plan(config, arguments))
+        return
+    trained = train_policy(config, arguments)
+    output = Path(str(arguments.output_dir))
+    if suites and arguments.process_index == 0:
+        summaries = judge_run(trained, config, arguments, suites, output)
+        console.print(render_policy_table(summaries))
+    if config.publish and arguments.process_index == 0:
+        publish(output / "model", config.publish)
+    if arguments.process_index == 0:
+        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
+
+
+def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:
+    """What a run would do; everything is loaded and checked, nothing is written."""
+    trainer, data = build_policy_trainer(config, arguments)
+    prompts, answers = config.prompts_per_step * trainer.world, config.samples
+    lengths = [len(ids) for ids in trainer.encoded]
+    rows = {
+        "prompts": f"{data['trained_on']:,}, {data['too_long']:,} too long, "
+        f"dropped: {data['train']['dropped'] or 'none'}",
+        "prompt tokens": f"median {int(np.median(lengths))}, longest {max(lengths)}",
+        "a step": f"{prompts * answers} answers = {prompts} prompts x {answers}, "
+        f"{config.epochs * config.minibatches} update(s)",
+        "steps": f"{trainer.steps:,} ({trainer.steps_per_epoch:,} see every prompt once)",
+        "the adversary sees": f"{prompts} prompts a step, by mean {config.adversary_sees}; version {config.version}",
+        "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
+        "parameters": f"{sum(p.numel() for p in trainer.core.parameters()) / 1e6:,.1f} million with value function, "
+        f"{sum(p.numel() for p in trainer.core.parameters() if p.requires_grad) / 1e6:,.1f} million trained; "
+        + (
+            "reference: the policy without its adapter"
+            if trainer.reference.model is None
+            else "reference: a second model"
+        ),
+    }
+    table = Table(title=f"Plan: policy against {config.ambiguity}", box=SIMPLE_HEAD, show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
