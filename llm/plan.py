@@ -18,6 +18,7 @@ from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
 from .selection import load_training_pairs
+from .terminal import shown, shown_title
 from .training import Task, build_trainer, steps_of
 
 _GIB = 2.0**30
@@ -31,9 +32,8 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     trainer, encoded = build_trainer(task, arguments, train, held_out)
     if not existed:  # the trainer makes it
         shutil.rmtree(folder, ignore_errors=True)
-    table = Table(
-        title=f"Plan: {task.card.lower()} against {task.config.ambiguity}", box=SIMPLE_HEAD, show_header=False
-    )
+    title = shown_title(f"Plan: {task.card.lower()} against {task.config.ambiguity}")
+    table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
         **_batches(trainer, arguments, len(train)),
         "passes": _passes(trainer, task.config),
@@ -42,7 +42,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
         **_memory(trainer.model, encoded, arguments, task.sides),
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(shown(name), shown(text))
     return table
 
 

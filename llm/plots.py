@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .escaping import visible
+
 WIDTH = 4.4  # inches; 72 points each
 _UNDECIDED = ("no difference shown", "too few pairs")
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
@@ -247,7 +249,7 @@ def inline_svg(figure: Figure, key: str, label: str | None) -> str:
     # Text stays text: small, searchable, and in the reader's own font.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    drawing = text.getvalue()
+    drawing = visible(text.getvalue())
     return _embedded(drawing[drawing.index("<svg") :], key, label)
 
 
@@ -264,5 +266,5 @@ def _embedded(drawing: str, key: str, label: str | None) -> str:
     body = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", body)
     for placeholder, colour in _PAGE_COLOURS.items():
         body = body.replace(placeholder, colour)
-    access = f'role="img" aria-label="{html.escape(label)}"' if label else 'aria-hidden="true"'
+    access = f'role="img" aria-label="{html.escape(visible(label))}"' if label else 'aria-hidden="true"'
     return f'<svg viewBox="0 0 {width} {height}" {access} style="--w:{width};--h:{height}">{body.strip()}'

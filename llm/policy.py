@@ -42,6 +42,7 @@ from .rollouts import Sampling
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
+from .terminal import shown, shown_title
 from .training import publish
 from .usage import licence_of
 
@@ -172,9 +173,9 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
             else "reference: a second model"
         ),
     }
-    table = Table(title=f"Plan: policy against {config.ambiguity}", box=SIMPLE_HEAD, show_header=False)
+    table = Table(title=shown_title(f"Plan: policy against {config.ambiguity}"), box=SIMPLE_HEAD, show_header=False)
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(shown(name), shown(text))
     return table
 
 
