@@ -26,9 +26,9 @@ _TEX = {
     "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--", "\N{MIDDLE DOT}": r"$\cdot$",
     "\N{HORIZONTAL ELLIPSIS}": r"\dots{}",
 }  # fmt: skip
-# What a spreadsheet takes for a formula, also behind spaces that it trims, and behind the mark that is put before it.
-_FORMULA = re.compile("[\t\r\n]|[\\s']*[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}"
-                      "\N{FULLWIDTH HYPHEN-MINUS}-]")  # fmt: skip
+# Where a spreadsheet would begin a formula: at the start, behind spaces that it trims and apostrophes, and behind what
+# separates cells in other countries; there too at a tab or a newline that begins a cell.
+_FORMULA = re.compile(r"^(?=[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?=[\s']*[=+@\uff1d\uff0b\uff20\uff0d-])")
 
 
 def visible(text: str) -> str:
@@ -105,14 +105,14 @@ def shell_word(text: str) -> str:
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with the fields of all of them; texts are quoted, and None becomes an empty cell.
 
-    A text that a spreadsheet would compute gets an apostrophe before it, and so does one that already has it: taken
-    away again, every text is what it was.
+    Where a spreadsheet would compute a text, an apostrophe stands before it, and one more before those that are there:
+    taken away again, every text is what it was.
     """
     rows = list(rows)
     fields = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     if fields:
-        # All texts are quoted: a semicolon in one would start a new cell, and with it a formula, in half of Europe.
+        # Quoted, a line break of any kind stays in its cell.
         writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow([_inert(name) for name in fields])
         writer.writerows([_inert(row.get(name)) for name in fields] for row in rows)
@@ -120,7 +120,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _inert(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value) else value
+    return _FORMULA.sub("'", value) if isinstance(value, str) and not _is_number(value) else value
 
 
 def _is_number(text: str) -> bool:

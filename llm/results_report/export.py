@@ -79,7 +79,10 @@ def markdown(table: Table) -> str:
     for heading, rows in table.blocks:
         if heading:
             lines.append(escaping.markdown_row(f"**{escaping.markdown(heading)}**", *[""] * (len(table.header) - 1)))
-        lines += [escaping.markdown_row(*map(escaping.markdown, row)) for row in rows]
+        lines += [
+            escaping.markdown_row(escaping.markdown(name), *(number.replace("*", r"\*") for number in numbers))
+            for name, *numbers in rows
+        ]
     return f"{escaping.markdown(table.caption)}\n\n" + "\n".join(lines) + "\n"
 
 
