@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -28,7 +29,9 @@ from llm.card import model_card, policy_card
 from llm.data import Pair, write_pairs
 from llm.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
 from llm.models import tiny_policy, tiny_reward_model
+from llm.report import Run, build_report, render_summary, write_report
 from llm.tables import render_comparison, render_table
+from llm.terminal import Terminal
 from robust_rlhf import main
 
 NAMES = {
@@ -119,7 +122,7 @@ def commands(data: str, model: str, policy: str) -> Iterator[list[str]]:
             "--disable_tqdm", "true"]  # fmt: skip
     yield ["train", "policy", "--config", "policy-tiny", *told, "--output_dir", f"policy {WHERE}"]
     yield ["evaluate", "no <b>\x1b[2Jmodel\u202e", "--suite", train]
-    yield ["report", "results", "-o", "report.html"]
+    yield ["report", "results", "-o", "report.html", "--families", "1"]
 
 
 def run_all(folder: str) -> int:
@@ -332,9 +335,30 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_pages_and_drawings_hold_the_names_as_text(written):
-    for path in files(written, ".html"):
-        page = Page(path.read_text(encoding="utf-8"))
+def demo_report(run: Path, folder: Path) -> None:
+    """The report of a demo, from the run that there is and drawn margins; shown on the terminal's console too."""
+    record = json.loads((run / "run.json").read_text())
+    suites = {WHERE: hostile_pairs(30), NAMES["front"]: hostile_pairs(20)}
+    runs = [
+        Run(ambiguity=ambiguity, seed=0, steps=2, seconds=1.0, history=record["history"], adversary=record["adversary"],
+            margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()}, record=record)
+        for ambiguity in ("erm", "tv:0.2")
+    ]  # fmt: skip
+    common = {"environment": {"device": NAMES["image"]}, "command": shell_word(WHERE), "settings": {WHERE: [WHERE]}}
+    report = build_report(title=WHERE, runs=runs, suites=suites, data=record["data"], **common)
+    write_report(report, folder)
+    console = Terminal(width=400, record=True, file=StringIO())
+    console.print(render_summary(report))
+    shown = console.export_text()
+    assert seen(WHERE) in shown
+    assert not acting(shown)
+
+
+def test_pages_and_drawings_hold_the_names_as_text(written, tmp_path):
+    demo_report(written / f"out {WHERE}", tmp_path)
+    for path in [*files(written, ".html"), tmp_path / "report.html"]:
+        page = Page(text := path.read_text(encoding="utf-8"))
+        assert not acting(text)
         assert not page.tags & {"script", "img", "b", "iframe", "object"}
         assert not [name for name in page.attributes if name.startswith("on")]
         words = " ".join(" ".join(page.words).split())
