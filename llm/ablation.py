@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from .best_of_run import Drawn
 from .checkpoints import write_json
@@ -28,6 +29,7 @@ from .pipeline import Pipeline, Stage
 from .policy_evaluation import score_interval, with_limits
 from .stored_arrays import read_arrays
 from .tables import json_ready
+from .terminal import shown
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
 POINTS = 8  # of a curve of training
@@ -181,9 +183,9 @@ def render_ablation(rows: Sequence[Row], sampled: Sequence[BestOfRow] = ()) -> T
     return table
 
 
-def _cells(row: Row | BestOfRow, name: str, kl: str) -> list[str]:
+def _cells(row: Row | BestOfRow, name: str, kl: str) -> list[Text | str]:
     difference = "-" if row.difference is None else _limits(row.difference, signed=True)
-    return [row.suite, name, _limits(row.gold), difference, kl, str(row.prompts)]
+    return [shown(row.suite), shown(name), _limits(row.gold), difference, kl, str(row.prompts)]
 
 
 def _shown(sampled: Sequence[BestOfRow], suite: str) -> Iterator[BestOfRow]:

@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from .escaping import markdown, markdown_code
 from .usage import base_name, header, use
 
 _LIBRARIES = (
@@ -77,26 +78,26 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         "| | |",
         "|---|---|",
         f"| ambiguity set | {_set(config)} |",
-        *([f"| **weights** | {record['inaction']} |"] if record.get("inaction") else []),
-        f"| starting model | {base_name(config['model'])} |",
-        f"| training data | {train['file']}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
+        *([f"| **weights** | {markdown(record['inaction'])} |"] if record.get("inaction") else []),
+        f"| starting model | {markdown(base_name(config['model']))} |",
+        f"| training data | {markdown(train['file'])}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
         f"{train['pairs']} pairs |",
         f"| held-out data | {_held_out(data, config)} |",
         f"| dropped pairs | {_counts(train['dropped'])} |",
         f"| truncated | {_counts(cut)} at max_length {config['max_length']} |",
         f"| steps | {record['steps']}, effective batch {record['effective_batch']}, "
         f"learning rate {record['learning_rate']:g} |",
-        f"| licence | {record.get('licence', 'unknown')} (of the starting model; see to that of the data) |",
+        f"| licence | {markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the data) |",
         f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
         f"| exported iterate | {config['final']} |",
         *_special(record),
-        f"| training time | {record['seconds']:.0f} s on {record['environment']['device']} |",
+        f"| training time | {record['seconds']:.0f} s on {markdown(record['environment']['device'])} |",
         "",
         *(_results(metrics) if metrics else ["Not evaluated.", ""]),
         *use(record, reward=kind.tag == "reward-model"),
         "## Versions",
         "",
-        ", ".join(f"{name} {version}" for name, version in record["environment"].items()),
+        _versions(record),
         "",
     ]
     return "\n".join(lines)
@@ -106,7 +107,7 @@ def _objective(record: dict[str, Any]) -> str:
     if record["config"]["ambiguity"] == "erm":
         return "by plain training: every example counts alike."
     if record.get("inaction"):
-        return f"by what came out as plain training: **{record['inaction']}**."
+        return f"by what came out as plain training: **{markdown(record['inaction'])}**."
     return "against the worst reweighting of each effective batch."
 
 
@@ -114,7 +115,7 @@ def _set(config: dict[str, Any]) -> str:
     if config["ambiguity"] == "erm":
         return "`erm` (none)"
     plain, ramp = config["plain_share"], config["ramp_share"]
-    return f"`{config['ambiguity']}` (plain for {plain:g} of the steps, ramp over {ramp:g})"
+    return f"{markdown_code(config['ambiguity'])} (plain for {plain:g} of the steps, ramp over {ramp:g})"
 
 
 def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None) -> str:
@@ -125,13 +126,14 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         summaries: Suite records of ``llm.policy_evaluation.summarise_policy`` by suite name.
     """
     config, train = record["config"], record["data"]["train"]
-    robust = "no adversary" if config["ambiguity"] == "erm" else f"`{config['ambiguity']}`, version {config['version']}"
+    against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"
+    robust = "no adversary" if config["ambiguity"] == "erm" else against
     rows = {
         "adversary over prompts": robust,
-        **({"**weights**": record["inaction"]} if record.get("inaction") else {}),
-        "starting model": base_name(config["model"]),
-        "reward": base_name(config["reward_model"]),
-        "prompts": f"{train['file']}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
+        **({"**weights**": markdown(record["inaction"])} if record.get("inaction") else {}),
+        "starting model": markdown(base_name(config["model"])),
+        "reward": markdown(base_name(config["reward_model"])),
+        "prompts": f"{markdown(train['file'])}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
         f"{train['prompts']} ({record['data']['too_long']} too long, dropped: {_counts(train['dropped'])})",
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
         f"in the {config['kl_in']}",
@@ -139,11 +141,11 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         f"{record['learning_rate']:g}",
         "sampling": f"at most {config['max_new_tokens']} tokens, temperature {config['temperature']:g}, "
         f"top-p {config['top_p']:g}",
-        "licence": f"{record.get('licence', 'unknown')} (of the starting model; see to that of the prompts)",
+        "licence": f"{markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the prompts)",
         "seed": str(record["seed"]),
-        "training time": f"{record['seconds']:.0f} s on {record['environment']['device']}",
-        **({"**changed on the way (--force)**": "; ".join(record["forced"])} if record["forced"] else {}),
-        **({"other versions": "; ".join(record["other_versions"])} if record.get("other_versions") else {}),
+        "training time": f"{record['seconds']:.0f} s on {markdown(record['environment']['device'])}",
+        **({"**changed on the way (--force)**": markdown("; ".join(record["forced"]))} if record["forced"] else {}),
+        **({"other versions": markdown("; ".join(record["other_versions"]))} if record.get("other_versions") else {}),
     }
     lines = [
         *header(record, pipeline="text-generation", tag="rlhf"), "# Policy", "",
@@ -151,7 +153,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
         *(_policy_results(summaries) if summaries else ["Not evaluated.", ""]),
         *use(record, reward=False),
-        "## Versions", "", ", ".join(f"{name} {version}" for name, version in record["environment"].items()), "",
+        "## Versions", "", _versions(record), "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -166,8 +168,8 @@ def _policy_results(summaries: dict[str, Any]) -> list[str]:
     for name, summary in summaries.items():
         record = summary["overall"]
         lines += [
-            f"| {name} | {record['prompts']} | {judge} | {_number(found['mean'])} [{_number(found['low'])}, "
-            f"{_number(found['high'])}] | {record['kl']:.2f} |"
+            f"| {markdown(name)} | {record['prompts']} | {markdown(judge)} | {_number(found['mean'])} "
+            f"[{_number(found['low'])}, {_number(found['high'])}] | {record['kl']:.2f} |"
             for judge, found in record.items()
             if isinstance(found, dict)
         ]
@@ -178,7 +180,7 @@ def _special(record: dict[str, Any]) -> list[str]:
     """Rows that only some runs have."""
     config, rows = record["config"], []
     if "beta" in config:
-        reference = base_name(config["reference_model"] or config["model"])
+        reference = markdown(base_name(config["reference_model"] or config["model"]))
         rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
     if config.get("last_window") == "keep" and config["ambiguity"] != "erm":
         rows.append("| last window of an epoch | kept: smaller than the effective batch, as large a step |")
@@ -188,9 +190,9 @@ def _special(record: dict[str, Any]) -> list[str]:
         export = "merged" if config["merge_adapter"] else "exported alone"
         rows.append(f"| adapter | LoRA of rank {config['lora_rank']}, {export} |")
     if record["forced"]:
-        rows.append(f"| **changed on the way (--force)** | {'; '.join(record['forced'])} |")
+        rows.append(f"| **changed on the way (--force)** | {markdown('; '.join(record['forced']))} |")
     if record.get("other_versions"):
-        rows.append(f"| other versions | {'; '.join(record['other_versions'])} |")
+        rows.append(f"| other versions | {markdown('; '.join(record['other_versions']))} |")
     return rows
 
 
@@ -203,18 +205,18 @@ def _version(name: str) -> str:
 
 def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:
     if "eval" in data:
-        return f"{data['eval']['file']}, sha256 `{data['eval']['sha256'][:16]}…`"
+        return f"{markdown(data['eval']['file'])}, sha256 `{data['eval']['sha256'][:16]}…`"
     return f"{config['validation_share']:g} of the prompts" if config["validation_share"] else "none"
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()) or "none"
+    return ", ".join(f"{number} {markdown(name.replace('_', ' '))}" for name, number in counts.items()) or "none"
 
 
 def _results(metrics: dict[str, Any]) -> list[str]:
     rows = [
-        f"| {name} | {suite['pairs']} | {suite['accuracy']:.3f} [{_number(suite['low'])}, {_number(suite['high'])}] "
-        f"| {suite['ties']} | {suite['longer_wins']:.3f} |"
+        f"| {markdown(name)} | {suite['pairs']} | {suite['accuracy']:.3f} "
+        f"[{_number(suite['low'])}, {_number(suite['high'])}] | {suite['ties']} | {suite['longer_wins']:.3f} |"
         for name, suite in ((name, record["overall"]) for name, record in metrics.items())
     ]
     header = [
@@ -226,6 +228,10 @@ def _results(metrics: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     return [*header, *rows, ""]
+
+
+def _versions(record: dict[str, Any]) -> str:
+    return markdown(", ".join(f"{name} {version}" for name, version in record["environment"].items()))
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .commands import Arguments, one_sentence_errors, parser_of
+from .escaping import visible
 
 
 @one_sentence_errors
@@ -33,10 +34,10 @@ def demo(argv: Arguments) -> int:
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo in the output folder")
     options = parser.parse_args(argv)
     import yaml
-    from rich.console import Console
 
     from .config import ConfigError
     from .demo import DemoConfig, run_demo
+    from .terminal import Terminal
 
     if wrong := [text for text in options.set if "=" not in text]:
         raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
@@ -59,7 +60,7 @@ def demo(argv: Arguments) -> int:
         Path(options.output),
         resume=options.resume,
         overwrite=options.overwrite,
-        console=Console(),
+        console=Terminal(),
         command=["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))],
     )
     return 0
@@ -75,12 +76,11 @@ def train(argv: Arguments) -> int:
             "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
-    from rich.console import Console
-
     from .settings import KINDS, parse_train
     from .tasks import run
+    from .terminal import Terminal
 
-    run(*parse_train(KINDS[argv[0]], argv[1:]), Console())
+    run(*parse_train(KINDS[argv[0]], argv[1:]), Terminal())
     return 0
 
 
@@ -91,16 +91,15 @@ def pipeline(argv: Arguments) -> int:
     parser.add_argument("--config", required=True, metavar="rlhf.yaml", help="a section per stage")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the stages and stop")
     options = parser.parse_args(argv)
-    from rich.console import Console
-
     from .pipeline import read_pipeline
     from .pipeline_run import render_stages, run_pipeline
+    from .terminal import Terminal
 
     stages = read_pipeline(options.config)
     if options.dry_run:
-        Console().print(render_stages(stages))
+        Terminal().print(render_stages(stages))
     else:
-        run_pipeline(stages, Console())
+        run_pipeline(stages, Terminal())
     return 0
 
 
@@ -114,7 +113,7 @@ def models(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     from .fetching import fetch
 
-    sys.stdout.write(f"{fetch(options.name)}\n")
+    sys.stdout.write(visible(f"{fetch(options.name)}\n"))
     return 0
 
 
@@ -192,7 +191,7 @@ def data(argv: Arguments) -> int:
     from .builtin import write_corpus
 
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
-    sys.stdout.write(f"{write_corpus(options.folder, **knobs)}\n")
+    sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
     return 0
 
 
@@ -210,27 +209,28 @@ def _convert_data(options: argparse.Namespace) -> int:
         max_records=options.max_records,
     )
     dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
-    sys.stdout.write(f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}\n")
+    said = f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"
+    sys.stdout.write(f"{visible(said)}\n")
     return 0
 
 
 def _show_data(file: str, max_records: int | None) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from .builtin import describe
     from .data import read_pairs
+    from .terminal import Terminal, shown, shown_title
 
     source = read_pairs(file, max_records=max_records)
-    table = Table(title=f"{file}: {len(source.pairs)} pairs, {source.layout} layout")
+    table = Table(title=shown_title(f"{file}: {len(source.pairs)} pairs, {source.layout} layout"))
     for heading in ("group", "pairs", "chosen is longer, %"):
         table.add_column(heading, justify="left" if heading == "group" else "right")
     for name, summary in describe(source.pairs).items():
-        table.add_row(name, str(summary.pairs), f"{100 * summary.chosen_longer:.1f}")
-    console = Console()
+        table.add_row(shown(name), str(summary.pairs), f"{100 * summary.chosen_longer:.1f}")
+    console = Terminal()
     console.print(table)
     console.print("dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"))
     first = source.pairs[0]
     for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):
-        console.print(f"{name}: {text[:400]}", markup=False)
+        console.print(f"{name}: {text[:400]}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from .commands import Arguments, one_sentence_errors, parser_of
+from .escaping import visible
 
 
 @one_sentence_errors
@@ -18,16 +19,15 @@ def doctor(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     import json
 
-    from rich.console import Console
-
     from .doctor import as_json, diagnose, render
     from .run_record import read_run
+    from .terminal import Terminal
 
     diagnosis = diagnose(read_run(options.run))
     if options.json:
-        sys.stdout.write(json.dumps(as_json(diagnosis), indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(visible(json.dumps(as_json(diagnosis), indent=1, ensure_ascii=False)) + "\n")
     else:
-        render(diagnosis, Console(soft_wrap=True))
+        render(diagnosis, Terminal(soft_wrap=True))
     return 1 if diagnosis.problems else 0
 
 

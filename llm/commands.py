@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from .escaping import log_handlers, visible
 from .launch import check_alone
 
 Arguments = Sequence[str]
@@ -38,7 +39,7 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
             if not _is_ours(error):
                 raise
             if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {error}\n")
+                sys.stderr.write(f"robust-rlhf: {visible(str(error))}\n")
             if getattr(error, "leaves_broken_group", False):
                 sys.stderr.flush()
                 os._exit(2)
@@ -59,7 +60,7 @@ def quiet_libraries() -> None:
     """What libraries say that no user of a command needs; what ours say, with our name."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, format="robust-rlhf: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
     for told in ("llm.choice", "llm.contents", "llm.windows"):  # what takes time, how weights are had, and of what
         logging.getLogger(told).setLevel(logging.INFO)

@@ -20,6 +20,7 @@ from .checkpoints import check_output, start_output, write_folder
 from .config import ConfigError, TrainConfig
 from .contents import contents
 from .data import Pair, find_files
+from .escaping import visible
 from .locks import locked
 from .models import load_policy, load_reward_model
 from .report import Run, build_report, render_summary, write_report
@@ -29,6 +30,7 @@ from .selection import load_suites
 from .settings import KINDS, check_known, parse_settings, read_recipe
 from .stored_arrays import read_arrays
 from .tasks import judge_trained, task_of
+from .terminal import shown
 from .training import train_run
 
 _KINDS_IN_WORDS = {"sft": "imitating policies", "reward": "reward models", "dpo": "DPO policies"}
@@ -102,7 +104,7 @@ def _run_demo(
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
     folders = []
     for number, (spec, seed) in enumerate(plan, start=1):
-        console.rule(f"[bold]{number}/{len(plan)}[/bold]  {spec}, seed {seed}")
+        console.rule(shown(f"{number}/{len(plan)}  {spec}, seed {seed}"))
         folders.append(output / "runs" / _slug(spec) / f"seed-{seed}")
         if not (folders[-1] / "margins.npz").exists():
             _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
@@ -117,7 +119,7 @@ def _run_demo(
     )
     write_report(report, output)
     console.print(render_summary(report))
-    console.print(f"Report: {output / 'report.html'}")
+    console.print(f"Report: {visible(str(output / 'report.html'))}", markup=False, emoji=False)
     return report
 
 

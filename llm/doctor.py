@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policy_checks import over_optimised
 from .run_record import KINDS, RunRecord
+from .terminal import shown
 from .weight_checks import (
     did_not_act,
     likely_mislabelled,
@@ -93,14 +93,14 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     run = diagnosis.run
     state = "" if run.finished else ", unfinished: as of its last checkpoint"
     kind = KINDS.get(run.kind, run.kind or "run of unknown kind")
-    console.print(escape(f"{run.folder}: {kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps{state}\n"))
+    console.print(shown(f"{run.folder}: {kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps{state}\n"))
     for finding in diagnosis.findings:
         style = "bold red" if finding.severity is Severity.PROBLEM else "bold yellow"
-        console.print(f"[{style}]{finding.severity.value}: {escape(finding.title)}[/]")
-        console.print(escape(f"  evidence: {finding.evidence}\n  try: {finding.remedy}\n"))
+        console.print(shown(f"{finding.severity.value}: {finding.title}", style))
+        console.print(shown(f"  evidence: {finding.evidence}\n  try: {finding.remedy}\n"))
     if not diagnosis.findings:
         console.print("nothing found\n")
-    console.print(escape(f"checked: {', '.join(diagnosis.checked)}"))
+    console.print(shown(f"checked: {', '.join(diagnosis.checked)}"))
     for reason in dict.fromkeys(diagnosis.unchecked.values()):
         subjects = [subject for subject, why in diagnosis.unchecked.items() if why == reason]
-        console.print(escape(f"not checked ({reason}): {', '.join(subjects)}"))
+        console.print(shown(f"not checked ({reason}): {', '.join(subjects)}"))

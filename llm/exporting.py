@@ -23,6 +23,7 @@ from .architectures import reading_length
 from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
+from .escaping import shell_word
 from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
 from .models import ModelError, is_policy, load_policy, load_reward_model
@@ -165,7 +166,7 @@ def _for_rewardbench(
         if model is not None:
             save_model(folder / place, model.model, model.tokenizer, template=template)
             write_for_version_4(folder / place)
-    data = f"--dataset suites/{next(iter(suites))}.jsonl --load_json " if suites else ""
+    data = f"--dataset {shell_word(f'suites/{next(iter(suites))}.jsonl')} --load_json " if suites else ""
     settings = (
         "--ref_model reference"
         if loaded.policy

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .architectures import check_length
 from .data import Pair
 from .encoding import encode_pairs, padded
+from .escaping import one_line
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model
 from .scoring import evaluation_mode
@@ -179,13 +180,17 @@ def _unique_pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], pro
 
 def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str) -> Features:
     """Mean last hidden states ``(sequences, width)``."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
+
+    from .terminal import Terminal
 
     lengths = np.array([len(sequence) for sequence in sequences])
     batches = list(_batches(lengths))
     if progress:
-        batches = track(batches, f"features: {progress}", console=Console(stderr=True), transient=True)
+        batches = track(
+            batches, escape(f"features: {one_line(progress)}"), console=Terminal(stderr=True), transient=True
+        )
     device = next(backbone.model.parameters()).device
     vectors: Features | None = None
     with evaluation_mode(backbone.model), torch.inference_mode():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import check_length, reading_length
@@ -17,6 +16,7 @@ from .likeness import record_of, remarks
 from .models import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
 from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
 from .selection import load_suites
+from .terminal import Terminal
 
 NO_REFERENCE = "none"
 
@@ -24,7 +24,7 @@ NO_REFERENCE = "none"
 def judge(options: Namespace, files: Mapping[str, Path]) -> None:
     """Judge ``options.model``, and ``options.against`` beside it; print tables, write metrics where asked."""
     suites, _ = load_suites(dict(files), eval_pairs=options.eval_pairs)
-    console, names = Console(), [name for name in (options.model, options.against) if name]
+    console, names = Terminal(), [name for name in (options.model, options.against) if name]
     judged: list[dict[str, Any]] = []
     for name in names:
         model, tokenizer, margin_of = _loaded(name, options)
@@ -48,7 +48,7 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
         comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
         console.print(render_comparison(comparisons, names=(options.model, options.against)))
     for line in remarks(names, [record_of(name) for name in names]):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if options.output:
         write_metrics(judged[0], suites, options.output, comparisons=comparisons)
 

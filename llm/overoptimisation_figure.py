@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETUPBASE  # pyright: ignore[reportAttributeAccessIssue]
 from matplotlib.ticker import MaxNLocator
 
+from .escaping import one_line
 from .overoptimisation import Curve, Fit, fit
 from .plots import INLINE, PRINTED, WIDTH, Page, Style, inline_svg, open_frame, styles
 
@@ -27,7 +28,7 @@ def overoptimisation_svg(curves: Sequence[Curve], *, key: str, label: str) -> st
 
 def write_overoptimisation(curves: Sequence[Curve], path: Path) -> None:
     """Write the figure for print, as ``.png`` or ``.svg``."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "text.parse_math": False}):
         # The same bytes every time; only an SVG has a date to leave out.
         metadata = {"Date": None} if path.suffix == ".svg" else None
         _figure(curves, PRINTED).savefig(path, dpi=140, facecolor=PRINTED.paper, metadata=metadata)
@@ -55,8 +56,8 @@ def _figure(curves: Sequence[Curve], page: Page) -> Figure:
     panels[1].set_xlabel("KL to the starting policy, nats (square-root axis)")
     handles = panels[0].get_legend_handles_labels()[0]
     figure.legend(
-        handles, names, loc="upper left", bbox_to_anchor=(0.11, 1.0), frameon=False, fontsize=9.5, labelcolor=page.ink,
-        handlelength=3.4, labelspacing=0.3,
+        handles, [*map(one_line, names)], loc="upper left", bbox_to_anchor=(0.11, 1.0), frameon=False, fontsize=9.5,
+        labelcolor=page.ink, handlelength=3.4, labelspacing=0.3,
     )  # fmt: skip
     return figure
 

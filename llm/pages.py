@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from .escaping import visible
 
-def environment_of(**filters: Callable[..., Any]) -> tuple[Environment, Markup]:
-    """The templates with these filters, everything escaped and nothing undefined; and the style sheet."""
+
+def filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+    """The page that a template makes of these values with these filters.
+
+    Everything is escaped, nothing may be undefined, and a character that acts instead of showing is an escape wherever
+    it stands: in texts, attributes and drawings alike. ``css`` is the style sheet.
+    """
     environment = Environment(
         loader=PackageLoader("llm", "templates"),
         autoescape=True,
@@ -21,7 +27,7 @@ def environment_of(**filters: Callable[..., Any]) -> tuple[Environment, Markup]:
     )
     environment.filters.update(filters)
     css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
-    return environment, Markup(css)
+    return visible(environment.get_template(template).render(css=Markup(css), **values))
 
 
 def breakable(name: str) -> Markup:

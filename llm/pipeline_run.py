@@ -26,6 +26,7 @@ from .pipeline import Pipeline, Stage
 from .processes import locked_for_all, on_main_process
 from .scorers import CHECKER
 from .tasks import run
+from .terminal import shown, shown_title
 
 NOTE = "stage.json"
 _FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")
@@ -58,7 +59,7 @@ def _run_stages(pipeline: Pipeline, console: Console) -> None:
         config, arguments = stage.parsed()
         state = on_main_process(lambda stage=stage: begin(stage))
         if arguments.process_index == 0:
-            console.rule(f"[bold]{number}/{len(stages)}[/bold]  {stage.name}: {state.value}")
+            console.rule(shown(f"{number}/{len(stages)}  {stage.name}: {state.value}"))
         if state is not State.DONE:
             run(config, arguments, console)
             on_main_process(lambda stage=stage: note(stage, judged=True))
@@ -83,11 +84,11 @@ def render_stages(pipeline: Pipeline) -> Table:
     """What there is to do; looks, and changes nothing."""
     answers = pipeline.judged_by().best_of
     then = f"then best-of-{answers} of the policy that all arms start from" if answers else None
-    table = Table(title=f"Pipeline in {pipeline.output_dir}", caption=then, box=SIMPLE_HEAD)
+    table = Table(title=shown_title(f"Pipeline in {pipeline.output_dir}"), caption=then, box=SIMPLE_HEAD)
     for heading in ("stage", "against", "state"):
         table.add_column(heading, overflow="fold")
     for stage in pipeline.stages():
-        table.add_row(stage.name, stage.parsed()[0].ambiguity, state_of(stage).value)
+        table.add_row(shown(stage.name), shown(stage.parsed()[0].ambiguity), state_of(stage).value)
     return table
 
 

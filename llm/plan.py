@@ -16,6 +16,7 @@ from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
 from .selection import load_training_pairs
+from .terminal import shown, shown_title
 from .training import Task, build_trainer, steps_of
 
 _GIB = 2.0**30
@@ -25,9 +26,8 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     """The plan of a run as a table; everything is loaded and checked as in the run, nothing is written."""
     train, held_out, _ = load_training_pairs(task.config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
-    table = Table(
-        title=f"Plan: {task.card.lower()} against {task.config.ambiguity}", box=SIMPLE_HEAD, show_header=False
-    )
+    title = shown_title(f"Plan: {task.card.lower()} against {task.config.ambiguity}")
+    table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
         **_batches(trainer, arguments, len(train)),
         "passes": _passes(trainer, task.config),
@@ -36,7 +36,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
         **_memory(trainer.model, encoded, arguments, task.sides),
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(shown(name), shown(text))
     return table
 
 

@@ -17,7 +17,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from .escaping import one_line, visible
 
 WIDTH = 4.4  # inches; 72 points each
 _UNDECIDED = ("no difference shown", "too few pairs")
@@ -174,7 +177,7 @@ def row_axes(names: Sequence[str], *, tall: float = 0.34) -> tuple[Figure, Axes]
     height = tall * len(names) + 0.62
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.315, 0.5 / height, 0.655, 1 - 0.62 / height))
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [_short(one_line(name)) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
@@ -243,6 +246,8 @@ def _short(name: str, limit: int = 18) -> str:
 def inline_svg(figure: Figure, key: str, label: str | None) -> str:
     """The figure as one ``<svg>`` element; ``label`` is read aloud, None hides it from screen readers."""
     figure.patch.set_visible(False)
+    for words in figure.findobj(Text):  # those of the ticks are made when it is drawn: see row_axes
+        words.set_text(visible(words.get_text()))
     text = io.StringIO()
     # Text stays text: small, searchable, and in the reader's own font.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
@@ -264,5 +269,5 @@ def _embedded(drawing: str, key: str, label: str | None) -> str:
     body = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", body)
     for placeholder, colour in _PAGE_COLOURS.items():
         body = body.replace(placeholder, colour)
-    access = f'role="img" aria-label="{html.escape(label)}"' if label else 'aria-hidden="true"'
+    access = f'role="img" aria-label="{html.escape(visible(label))}"' if label else 'aria-hidden="true"'
     return f'<svg viewBox="0 0 {width} {height}" {access} style="--w:{width};--h:{height}">{body.strip()}'

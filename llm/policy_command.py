@@ -16,6 +16,7 @@ from .policy_config import PolicyConfig
 from .policy_evaluation import render_policy_table
 from .progress import closing_lines
 from .prompts import subset
+from .terminal import shown, shown_title
 from .training import publish
 
 
@@ -58,7 +59,7 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
             else "reference: a second model"
         ),
     }
-    table = Table(title=f"Plan: policy against {config.ambiguity}", box=SIMPLE_HEAD, show_header=False)
+    table = Table(title=shown_title(f"Plan: policy against {config.ambiguity}"), box=SIMPLE_HEAD, show_header=False)
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(shown(name), shown(text))
     return table

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from .actor_critic import ActorCritic, Reference
@@ -24,6 +25,7 @@ from .prompts import Prompt, questions
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import decimals, json_ready
+from .terminal import shown, shown_title
 
 Scores = NDArray[np.float64]
 
@@ -126,11 +128,11 @@ def _record(judged: Judged, rows: list[int], asked: NDArray[np.intp]) -> dict[st
 
 def render_policy_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Scores of sampled answers") -> Table:
     """The screen table of summaries by suite: one row per suite and source."""
-    table = Table(title=title, caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
+    table = Table(title=shown_title(title), caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
     judges = [name for name, entry in next(iter(suites.values()))["overall"].items() if isinstance(entry, dict)]
     table.add_column("suite / source", overflow="fold", min_width=12)
     for heading in ("prompts", *judges, "KL", "tokens", "ended"):
-        table.add_column(heading, justify="right")
+        table.add_column(shown(heading), justify="right")
     for name, suite in suites.items():
         table.add_row(*_row(name, suite["overall"], judges), style="bold")
         for source, record in suite["by_source"].items():
@@ -138,9 +140,9 @@ def render_policy_table(suites: Mapping[str, Mapping[str, Any]], *, title: str =
     return table
 
 
-def _row(name: str, record: Mapping[str, Any], judges: Sequence[str]) -> list[str]:
+def _row(name: str, record: Mapping[str, Any], judges: Sequence[str]) -> list[Text | str]:
     scores = (f"{decimals(record[j]['mean'])} {_limits(record[j])}" for j in judges)
-    return [name, str(record["prompts"]), *scores, f"{record['kl']:.2f}", f"{record['tokens']:.1f}",
+    return [shown(name), str(record["prompts"]), *scores, f"{record['kl']:.2f}", f"{record['tokens']:.1f}",
             f"{100 * record['ended']:.0f} %"]  # fmt: skip
 
 

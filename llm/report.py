@@ -13,15 +13,15 @@ from typing import Any
 
 from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from . import plots
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
 from .checkpoints import write_json
 from .data import Pair
-from .pages import breakable, environment_of
+from .pages import breakable, filled
 from .tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
+from .terminal import shown
 from .verdicts import cautions, verdicts
 
 __all__ = ["Run", "build_report", "render_summary", "write_report"]
@@ -115,9 +115,9 @@ def render_summary(report: Mapping[str, Any]) -> Table:
 
 def _add_rows(table: Table, report: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> None:
     """The arms on one suite, and the rule that they have to beat."""
-    table.add_row(escape(name), str(record.get("pairs", "")), style="bold")
+    table.add_row(shown(name), str(record.get("pairs", "")), style="bold")
     for arm in (arm["ambiguity"] for arm in report["arms"]):
-        table.add_row(f"  {escape(arm)}", "", *_summary_cells(record, arm))
+        table.add_row(shown(f"  {arm}"), "", *_summary_cells(record, arm))
     table.add_row("  longer wins", "", percent(record["longer_wins"]), style="italic")
     table.add_section()
 
@@ -145,14 +145,13 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _page(report: Mapping[str, Any]) -> str:
-    environment, css = environment_of(
-        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, shortened=_shortened, breakable=breakable
-    )
+    filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
     names = [arm["ambiguity"] for arm in report["arms"]]
     look = plots.styles(names, report["baseline"])
-    return environment.get_template("report.html.j2").render(
+    return filled(
+        "report.html.j2",
+        {**filters, "shortened": _shortened, "breakable": breakable},
         report=report,
-        css=css,
         names=names,
         compared=[name for name in names if name != report["baseline"]],
         keys=_legend_keys(look),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import Arguments, one_sentence_errors, parser_of
+from .escaping import one_line
 from .locks import locked
 
 
@@ -38,21 +39,21 @@ def sweep(argv: Arguments) -> int:
 
 
 def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .results import TABLE, read_results
     from .sweep import Sweep
+    from .terminal import Terminal
 
-    console = Console(stderr=True, emoji=False)
+    console = Terminal(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     prepared = Sweep(config, text, folder, cache=cache)
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         bar = progress.add_task("sweep", total=None, note="")
 
         def report(done: int, planned: int, failed: int, note: str) -> None:
-            shown = f"{failed} failed; last: {note}" if failed and note else f"{failed} failed" if failed else note
-            progress.update(bar, completed=done, total=planned, note=shown[:100])
+            said = f"{failed} failed; last: {note}" if failed and note else f"{failed} failed" if failed else note
+            progress.update(bar, completed=done, total=planned, note=one_line(said[:100]))
 
         counts = prepared.run(jobs=jobs, report=report)
     console.print(
@@ -68,11 +69,10 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
 
 def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from .sweep import planned
+    from .terminal import Terminal, shown
 
     rows = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))
@@ -80,6 +80,6 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     for name in ("model", "regime", "ambiguity", "trainings", "done"):
         table.add_column(name, justify="right" if name in ("trainings", "done") else "left")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    Console(emoji=False).print(table)  # ":tv:" is a television
+        table.add_row(*(shown(value) for value in row.values()))
+    Terminal().print(table)
     return 0

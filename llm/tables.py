@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +10,14 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .checkpoints import write_json
 from .counting import RULE
 from .data import Pair
+from .escaping import csv_text
+from .terminal import shown, shown_title
 
 MISSING = "\N{EN DASH}"  # where a number does not exist
 
@@ -55,7 +55,7 @@ def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accur
     caption = (
         'brackets: 95 % interval over prompts; a tie counts one half\nlonger: the rule "longer wins"; tail: worst tenth'
     )
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=shown_title(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("suite / category", overflow="fold", min_width=17)
     for heading in ("pairs", "accuracy", "interval", "ties", "longer", "loss", "tail"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")
@@ -71,7 +71,7 @@ def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accur
 
 def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tuple[str, str]) -> Table:
     """The screen table of suite name -> :func:`compare`, with a minus b in percentage points."""
-    title = escape(f"{names[0]} minus {names[1]}, percentage points")
+    title = shown_title(f"{names[0]} minus {names[1]}, percentage points")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("suite", overflow="fold", min_width=13)
     for heading in ("points", "interval", "only first", "only second", "p", "McNemar"):
@@ -79,7 +79,7 @@ def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tu
     for name, comparison in comparisons.items():
         record = comparison["overall"]
         table.add_row(
-            escape(name),
+            shown(name),
             percent(record["difference"], sign="+"),
             bracket(record["low"], record["high"], sign="+"),
             str(record["only_a"]),
@@ -166,17 +166,12 @@ def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for group, record in records.items()
     ]
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)  # None becomes an empty cell
-    return text.getvalue()
+    return csv_text(rows)
 
 
-def _table_row(name: str, record: Mapping[str, Any]) -> list[str]:
+def _table_row(name: str, record: Mapping[str, Any]) -> list[Text | str]:
     return [
-        escape(name),
+        shown(name),
         str(record["pairs"]),
         percent(record["accuracy"]),
         bracket(record["low"], record["high"]),

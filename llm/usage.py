@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
+from .escaping import python_text, visible
 from .fetching import FETCHABLE, ModelError, locate
 
 _PLACE = "path/to/model"
 _REWARD = """import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 {imports}
-tokenizer = AutoTokenizer.from_pretrained("{place}")
+tokenizer = AutoTokenizer.from_pretrained({place})
 {loading}
 chat = [{{"role": "user", "content": "Hi"}}, {{"role": "assistant", "content": "Hello."}}]
 text = tokenizer.apply_chat_template(chat, tokenize=False)
@@ -28,12 +29,12 @@ GRPOTrainer("path/to/policy", reward_funcs={named}, train_dataset=prompts).train
 
 # vLLM{merged}
 from vllm import LLM, PoolingParams
-llm, raw = LLM("{merged_place}", runner="pooling"), PoolingParams(use_activation=False)
+llm, raw = LLM({merged_place}, runner="pooling"), PoolingParams(use_activation=False)
 tokens = [{{"prompt_token_ids": inputs["input_ids"][0].tolist()}}]
 reward = llm.classify(tokens, pooling_params=raw)[0].outputs.probs[0]"""
 _POLICY = """from transformers import AutoModelForCausalLM, AutoTokenizer
 {imports}
-tokenizer = AutoTokenizer.from_pretrained("{place}")
+tokenizer = AutoTokenizer.from_pretrained({place})
 {loading}
 chat = [{{"role": "user", "content": "Hi"}}]
 inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
@@ -46,11 +47,11 @@ DPOTrainer(model, processing_class=tokenizer, train_dataset=pairs).train()
 
 # vLLM{merged}
 from vllm import LLM
-answer = LLM("{merged_place}").chat(chat)[0].outputs[0].text"""
-_WHOLE = 'model = {kind}.from_pretrained("{place}").eval()'
-_ADAPTED = """base = {kind}.from_pretrained("{base}"{labels})
+answer = LLM({merged_place}).chat(chat)[0].outputs[0].text"""
+_WHOLE = "model = {kind}.from_pretrained({place}).eval()"
+_ADAPTED = """base = {kind}.from_pretrained({base}{labels})
 base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-model = PeftModel.from_pretrained(base, "{place}").merge_and_unload().eval()"""
+model = PeftModel.from_pretrained(base, {place}).merge_and_unload().eval()"""
 
 
 def header(record: dict[str, Any], *, pipeline: str, tag: str) -> list[str]:
@@ -66,25 +67,27 @@ def header(record: dict[str, Any], *, pipeline: str, tag: str) -> list[str]:
         entries |= {"base_model": base_name(config["model"]), "base_model_relation": "adapter" if alone else "finetune"}
     if data := re.match(r"hf://datasets/([^/:]+/[^/:@]+)", config["train_file"]):
         entries["datasets"] = [data[1]]
-    return ["---", yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).rstrip(), "---"]
+    readable = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+    safe = readable if visible(readable) == readable else yaml.safe_dump(entries, sort_keys=False)
+    return ["---", safe.rstrip(), "---"]
 
 
 def use(record: dict[str, Any], *, reward: bool) -> list[str]:
     """The section that shows how transformers, TRL and vLLM read the model."""
     config = record["config"]
-    place, kind = config["publish"] or _PLACE, f"AutoModelFor{'SequenceClassification' if reward else 'CausalLM'}"
-    alone = _alone(config)
+    kind, alone = f"AutoModelFor{'SequenceClassification' if reward else 'CausalLM'}", _alone(config)
+    place = python_text(config["publish"] or _PLACE)
     loading = (_ADAPTED if alone else _WHOLE).format(
-        kind=kind, place=place, base=base_name(config["model"]), labels=", num_labels=1" if reward else ""
+        kind=kind, place=place, base=python_text(base_name(config["model"])), labels=", num_labels=1" if reward else ""
     )
     text = (_REWARD if reward else _POLICY).format(
         imports="from peft import PeftModel\n" if alone else "",
         place=place,
         loading=loading,
         special=record.get("adds_special_tokens", False),
-        named="model, reward_processing_classes=tokenizer" if alone else f'"{place}"',
+        named="model, reward_processing_classes=tokenizer" if alone else place,
         merged=': after model.save_pretrained("merged") and tokenizer.save_pretrained("merged")' if alone else "",
-        merged_place="merged" if alone else place,
+        merged_place=python_text("merged") if alone else place,
     )
     return ["## Use", "", "```python", text, "```", ""]
 
@@ -103,7 +106,7 @@ def licence_of(name: str) -> str:
     """The licence that the card beside a starting model names; ``unknown`` where none does."""
     try:
         card = (Path(locate(name)) / "README.md").read_text(encoding="utf-8")
-        found = yaml.safe_load(card.split("---")[1])["license"]
+        found = yaml.safe_load(re.split(r"^---\s*$", card, flags=re.MULTILINE)[1])["license"]
     except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError, ModelError):
         return "unknown"
     return str(found)

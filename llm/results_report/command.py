@@ -35,7 +35,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         help="report the arms with these settings alone: final=last, regime=all, ...",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    from rich.console import Console
+    from ..terminal import Terminal
 
     report = build_content(
         options.results,
@@ -46,7 +46,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         where=dict(options.where),
     )
     page, folder = write_report(report, Path(options.output))
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     for note in report["notes"]:
         console.print(f"note: {note}")
     console.print(report["claims"][0]["text"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import escaping
 from ..tables import MISSING, bracket, percent
 from .claims import survives
 
@@ -73,12 +72,18 @@ def difference_table(report: Record) -> Table:
 
 def markdown(table: Table) -> str:
     """A table in GitHub's Markdown, a heading row for each family."""
-    lines = [_bars(table.header), _bars(["---"] * len(table.header))]
+    lines = [
+        escaping.markdown_row(*map(escaping.markdown, table.header)),
+        escaping.markdown_row(*["---"] * len(table.header)),
+    ]
     for heading, rows in table.blocks:
         if heading:
-            lines.append(_bars([f"**{_escaped(heading)}**", *[""] * (len(table.header) - 1)]))
-        lines += [_bars([_escaped(cell) for cell in row]) for row in rows]
-    return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
+            lines.append(escaping.markdown_row(f"**{escaping.markdown(heading)}**", *[""] * (len(table.header) - 1)))
+        lines += [
+            escaping.markdown_row(escaping.markdown(name), *(number.replace("*", r"\*") for number in numbers))
+            for name, *numbers in rows
+        ]
+    return f"{escaping.markdown(table.caption)}\n\n" + "\n".join(lines) + "\n"
 
 
 def latex(table: Table, label: str) -> str:
@@ -87,9 +92,9 @@ def latex(table: Table, label: str) -> str:
     parts = [
         r"% needs \usepackage{booktabs,longtable}",
         rf"\begin{{longtable}}{{{columns}}}",
-        rf"\caption{{{_tex(table.caption)}}}\label{{tab:{label}}}\\",
+        rf"\caption{{{escaping.latex(table.caption)}}}\label{{tab:{label}}}\\",
         r"\toprule",
-        " & ".join(_tex(name) for name in table.header) + r" \\",
+        " & ".join(escaping.latex(name) for name in table.header) + r" \\",
         r"\midrule",
         r"\endhead",
     ]
@@ -97,8 +102,8 @@ def latex(table: Table, label: str) -> str:
         if number:
             parts.append(r"\midrule")
         if heading:
-            parts.append(rf"\multicolumn{{{len(table.header)}}}{{l}}{{\textit{{{_tex(heading)}}}}} \\")
-        parts += [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
+            parts.append(rf"\multicolumn{{{len(table.header)}}}{{l}}{{\textit{{{escaping.latex(heading)}}}}} \\")
+        parts += [" & ".join(escaping.latex(cell) for cell in row) + r" \\" for row in rows]
     return "\n".join([*parts, r"\bottomrule", r"\end{longtable}", ""])
 
 
@@ -130,16 +135,6 @@ def tidy(report: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def csv_text(rows: Sequence[Record]) -> str:
-    """Rows as CSV with the fields of all of them; None becomes an empty cell."""
-    text = io.StringIO()
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dict(row) for row in rows)
-    return text.getvalue()
-
-
 def _table(report: Record, caption: str, text: Any, kept: Any, *, longer: bool) -> Table:
     columns = columns_of(report)
     blocks = []
@@ -169,29 +164,3 @@ def _difference_text(entry: Record | None) -> str:
     star = "*" if survives(difference) else ""
     limits = bracket(difference["low"], difference["high"], sign="+")
     return f"{percent(difference['difference'], sign='+')}{star} {limits}"
-
-
-def _bars(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    for sign in "\\|*_<":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--", "\N{MIDDLE DOT}": r"$\cdot$", "\N{HORIZONTAL ELLIPSIS}": r"\dots{}",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    r"""Text with LaTeX's special signs escaped.
-
-    >>> print(_tex("ood_hhh, 50 %"))
-    ood\_hhh, 50 \%
-    """
-    return "".join(_TEX.get(sign, sign) for sign in " ".join(text.split()))

@@ -10,12 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from ..checkpoints import write_json
-from ..pages import breakable, environment_of
+from ..escaping import csv_text
+from ..pages import breakable, filled
 from ..tables import bracket, decimals, p_text, percent, write_text
 from . import detail_figures, figures
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
-from .export import accuracy_table, cell_of, columns_of, csv_text, difference_table, latex, markdown, seed_spread, tidy
+from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
 from .weights import FACTORS
 
 _FIGURES = {
@@ -82,12 +83,11 @@ def _fresh_folder(folder: Path) -> Path:
 
 
 def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> str:
-    environment, css = environment_of(
-        percent=percent, decimals=decimals, p_text=p_text, bracket=bracket, breakable=breakable, shortened=_cut
-    )
-    return environment.get_template("results.html.j2").render(
+    filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
+    return filled(
+        "results.html.j2",
+        {**filters, "shortened": _cut, "breakable": breakable},
         report=report,
-        css=css,
         drawings=drawings,
         svg=Markup,
         columns=columns_of(report),
