@@ -121,6 +121,10 @@ class Adversary(Trainer):
 
 def _map_style(data: Any) -> datasets.Dataset:
     if isinstance(data, datasets.Dataset):
+        if INDEX in data.column_names:
+            raise ValueError(
+                f"train_dataset has a column {INDEX}, which is what the mixins add to tell its rows apart: rename yours"
+            )
         return data
     raise ValueError(
         f"robust training needs to know which example is which, and a {type(data).__name__} has no positions: give "
