@@ -83,6 +83,14 @@ class AmbiguitySet(ABC):
         """Whether the set holds an array with one row per problem of a batch."""
         return False
 
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether the set is p alone, whatever p and its scenarios are: no weight can differ, as at radius 0.
+
+        False leaves it open: a ball of positive radius may turn out to reach nothing on the scenarios at hand.
+        """
+        return self == self.with_strength(0.0)
+
     @abstractmethod
     def with_strength(self, fraction: float) -> Self:
         """Return the set shrunk toward p: 0 leaves only p (the value is the mean), 1 is the whole set."""

@@ -37,6 +37,11 @@ class Composite(AmbiguitySet):
         """Whether the inner set has one row per problem."""
         return self.inner.has_rows
 
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether the inner set is its reference alone."""
+        return self.inner.holds_only_reference
+
     def with_strength(self, fraction: float) -> Self:
         """Return the same around the inner set of that strength."""
         changed: Any = {"inner": self.inner.with_strength(fraction)}
@@ -240,6 +245,11 @@ class Trimmed(Composite):
         super().__post_init__()
         meaning, remedy = "the mass of the largest losses to drop", "For none use fraction=0."
         set_field(self, "fraction", checked_number("Trimmed.fraction", meaning, "[0, 1)", self.fraction, remedy))
+
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether nothing is dropped either."""
+        return self.fraction == 0 and super().holds_only_reference
 
     def bind(self, columns: Mapping[str, Sequence[Any] | Array]) -> Self:
         """Bind the inner set."""

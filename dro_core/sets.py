@@ -43,6 +43,11 @@ class TotalVariation(Ball):
             ratio = checked_number("TotalVariation.max_ratio", meaning, "[1, inf)", self.max_ratio, remedy)
             set_field(self, "max_ratio", ratio)
 
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether no mass may move: radius 0, or no ratio above 1."""
+        return self.radius == 0 or self.max_ratio == 1
+
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Drain the bottom, raise the top."""
         xp, ratio = problem.xp, self.max_ratio

@@ -58,6 +58,15 @@ class Wasserstein(Ball):
         """Whether there is one cost per problem."""
         return self.cost.ndim > 2
 
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether nothing may move: radius 0, and every way has a cost."""
+        if self.radius > 0:
+            return False
+        xp = namespace_of(self.cost)
+        itself = asarray_like(xp, xp.eye(self.cost.shape[-1]), self.cost)
+        return bool(xp.all(self.cost + itself > 0))
+
     def take(self, rows: Array) -> Self:
         """Return the set whose cost holds the rows and columns ``rows``."""
         return type(self)(self.radius, self.cost[..., rows, :][..., rows])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dro_core import AmbiguitySet, worst_case
+from dro_core import AmbiguitySet
 
 from .comparisons import PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
@@ -59,22 +59,23 @@ def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int
         )
 
 
-def inaction(spec: str, ledger: AdversaryLedger) -> str | None:
+def inaction(asked: Reweighting | str | None, ledger: AdversaryLedger) -> str | None:
     """The verdict on a run whose weights were equal at every step, with the reason as far as it is known.
 
     Args:
-        spec: Text of the set or rule; erm has no adversary.
+        asked: The set or rule, or its text; None and erm have no adversary.
         ledger: The account of the finished run.
 
     Returns:
         One sentence, or None where the adversary acted or there is none.
     """
-    if spec == "erm" or ledger.acted:
+    rule = parse_reweighting(asked) if isinstance(asked, str) else asked
+    if rule is None or ledger.acted:
         return None
-    if not ledger.looks:
+    if isinstance(rule, AmbiguitySet) and rule.holds_only_reference:
+        reason = f"{rule} holds nothing but equal weights"
+    elif not ledger.looks:
         reason = "the schedule of the radius left it no step"
-    elif _holds_only_equal_weights(spec):
-        reason = f"{spec} holds nothing but equal weights"
     else:
         reason = (
             "the weights were equal whenever it was asked, because losses were equal to within rounding, a batch held "
@@ -113,13 +114,3 @@ def _check_groups(rule: Reweighting, part: Any, columns: Mapping[str, Sequence[A
         f"{rule} weighs the groups of the column {column}, and all training examples are of one ({labels[0]}): add "
         f"data of another {column}, name another column, {remedy}"
     )
-
-
-def _holds_only_equal_weights(spec: str) -> bool:
-    """Whether the set, asked without groups, leaves even far losses alone: ``tv:0``, ``cvar:1``."""
-    rule = parse_reweighting(spec)
-    while isinstance(rule, AmbiguitySet) and hasattr(rule, "groups"):
-        rule = getattr(rule, "inner", None)
-    if not isinstance(rule, AmbiguitySet):
-        return False
-    return bool(np.ptp(worst_case(np.arange(64.0), rule).weights) < 1e-9)

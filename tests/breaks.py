@@ -197,6 +197,22 @@ BREAKS = [
         "llm/test_ranks.py",
     ),
     Break(
+        "radius-zero",
+        "dro_core/ambiguity.py",
+        "return self == self.with_strength(0.0)",
+        "return False",
+        "core/test_parameters.py llm/test_trl_behaviours.py",
+    ),
+    Break(
+        "trl-untouched",
+        "llm/trl/online.py",
+        """        if self.ambiguity is None:
+            return trainer._generate_and_score_completions(inputs)
+""",
+        "",
+        "llm/test_trl_behaviours.py",
+    ),
+    Break(
         "leave-one-out",
         "llm/advantages.py",
         "* (samples / (samples - 1))",

@@ -4,7 +4,8 @@
     RobustDPO(ambiguity="tv:0.2", model=..., args=..., train_dataset=...).train()
 
 ``RobustPairs`` goes before ``trl.RewardTrainer`` or ``trl.DPOTrainer``, ``RobustOnline`` before ``trl.GRPOTrainer`` or
-``trl.RLOOTrainer``; the four combinations stand ready-made below. With ``ambiguity=None`` each is TRL's trainer.
+``trl.RLOOTrainer``; the four combinations stand ready-made below. With ``ambiguity=None`` or
+a set of radius 0 each is TRL's trainer.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TESTED = "1.16.0"  # TRL's trainers are rewritten often; another version may hav
 
 if trl.__version__ != TESTED:
     warnings.warn(
-        f"llm.trl is tested with trl {TESTED} and found trl {trl.__version__}: compare a few steps at radius 0 with "
+        f"llm.trl is tested with trl {TESTED} and found trl {trl.__version__}: compare a few steps of tv:1e-9 with "
         f"plain TRL before relying on it, or pip install trl=={TESTED}",
         stacklevel=2,
     )

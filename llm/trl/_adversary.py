@@ -18,6 +18,7 @@ from ..acting import bound, inaction
 from ..effective_batch import AdversaryAccount, EffectiveBatch
 from ..equal_losses import Accuracy
 from ..guards import check_finite
+from ..reweighting import Reweighting
 from ..schedule import RadiusSchedule
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
@@ -50,11 +51,13 @@ class Adversary(Trainer):
     Args:
         *args: What the TRL trainer takes.
         ambiguity: The set the adversary chooses from, or its text form (``"tv:0.2,by=source"``); ``None`` or
-            ``"erm"`` trains exactly as TRL does. ``by=`` names a column of the training set.
+            ``"erm"`` trains exactly as TRL does, and so does a set that holds equal weights alone, such as ``"tv:0"``.
+            ``by=`` names a column of the training set.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         **kwargs: What the TRL trainer takes.
 
     Attributes:
+        ambiguity: The set in force, bound to the training set; ``None`` where there is nothing to choose.
         ledger: Sum of multipliers, visits and last loss by row of ``train_dataset`` as the trainer prepared it.
 
     Raises:
@@ -65,8 +68,10 @@ class Adversary(Trainer):
     def __init__(
         self, *args: Any, ambiguity: AmbiguitySet | str | None, schedule: RadiusSchedule | None = None, **kwargs: Any
     ) -> None:
-        chosen = parse_ambiguity(ambiguity) if isinstance(ambiguity, str) else ambiguity
-        self._spec = "erm" if chosen is None else str(chosen)
+        self._asked = parse_ambiguity(ambiguity) if isinstance(ambiguity, str) else ambiguity
+        # The schedule weakens a set and never enlarges it: what can reweight nothing now never will.
+        chosen = None if self._asked is None or self._asked.holds_only_reference else self._asked
+        self.ambiguity: Reweighting | None = chosen  # TRL asks for the columns while it is built
         super().__init__(*args, **kwargs)
         data = self.train_dataset
         self.schedule = schedule or RadiusSchedule()
@@ -79,6 +84,8 @@ class Adversary(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
+        if self.ambiguity is None:
+            return
         columns = self._signature_columns or []
         self._signature_columns = columns if INDEX in columns else [*columns, INDEX]
 
@@ -90,7 +97,7 @@ class Adversary(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does, and say so where the adversary did not act."""
         done = super().train(*args, **kwargs)
-        if (said := inaction(self._spec, self.ledger)) and self.is_world_process_zero():
+        if (said := inaction(self._asked, self.ledger)) and self.is_world_process_zero():
             _log.warning("%s", said)
         return done
 
@@ -114,6 +121,10 @@ class Adversary(Trainer):
 
 def _map_style(data: Any) -> datasets.Dataset:
     if isinstance(data, datasets.Dataset):
+        if INDEX in data.column_names:
+            raise ValueError(
+                f"train_dataset has a column {INDEX}, which is what the mixins add to tell its rows apart: rename yours"
+            )
         return data
     raise ValueError(
         f"robust training needs to know which example is which, and a {type(data).__name__} has no positions: give "

@@ -51,10 +51,12 @@ class RobustOnline(Adversary):
     def _generate_and_score_completions(self, inputs):
         """Let TRL sample, judge and compute advantages; weight them in training."""
         trainer: Any = super()
+        if self.ambiguity is None:
+            return trainer._generate_and_score_completions(inputs)
         bare = [{name: x for name, x in row.items() if name != INDEX} for row in inputs]
         output = trainer._generate_and_score_completions(bare)
         assert self.model is not None
-        if self.ambiguity is not None and self.model.training:
+        if self.model.training:
             advantages = output["advantages"]
             index = torch.tensor([row[INDEX] for row in inputs], device=advantages.device)
             output["advantages"] = advantages * self._multipliers(index).to(advantages.dtype)

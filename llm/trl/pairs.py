@@ -98,8 +98,11 @@ class RobustPairs(Adversary):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
         """TRL's loss without a set and in evaluation; the example's share of the robust loss in training."""
-        if self.ambiguity is None or not self._training():
-            return self._theirs(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        asked = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
+        if self.ambiguity is None:
+            return super().compute_loss(model, inputs, **asked)
+        if not self._training():
+            return self._theirs(model, inputs, **asked)
         if _SKIP in inputs:
             return torch.zeros((), device=self.args.device, requires_grad=True)
         weight = inputs.get(_WEIGHT)

@@ -179,6 +179,16 @@ def no_strength_is_the_mean(problem: Problem) -> None:
     np.testing.assert_allclose(result, problem.reference, atol=4 * tol.EPS, rtol=4 * tol.EPS * problem.n)
 
 
+def only_the_reference_where_it_says_so(problem: Problem) -> None:
+    ambiguity = problem.ambiguity
+    for one in (ambiguity, ambiguity.with_strength(0.0)):
+        if one.holds_only_reference:
+            result = problem.weights(ambiguity=one)
+            np.testing.assert_allclose(result, problem.reference, atol=4 * tol.EPS, rtol=4 * tol.EPS * problem.n)
+    if "no_strength_is_the_mean" not in problem.family.lacks:
+        assert ambiguity.with_strength(0.0).holds_only_reference
+
+
 def everything_is_the_maximum(problem: Problem) -> None:
     assert problem.family.everything is not None
     whole = problem.family.everything(problem.reference)
@@ -236,6 +246,7 @@ LAWS: list[Callable[[Problem], None]] = [
     convex,
     monotone_in_the_strength,
     no_strength_is_the_mean,
+    only_the_reference_where_it_says_so,
     everything_is_the_maximum,
     splitting_an_atom_changes_nothing,
     a_batch_is_a_loop,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from dro_core import (
     KL,
@@ -26,6 +27,8 @@ from dro_core import (
     Trimmed,
     Wasserstein,
     duality_gap,
+    mmd_ball,
+    parse_ambiguity,
     worst_case,
 )
 
@@ -223,3 +226,44 @@ def test_full_strength_is_the_set_itself(make: Maker) -> None:
     for fraction in (-0.1, 1.1, np.nan, True, None):
         with pytest.raises(ValueError, match=r"`fraction`.*\[0, 1\]"):
             ambiguity.with_strength(fraction)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("tv:0", True),
+        ("tv:0.3,max_ratio=1", True),
+        ("cvar:1", True),
+        ("spectral:0.25/0.25/0.25/0.25", True),
+        ("chi2:0", True),
+        ("kl:0,by=source", True),
+        ("hellinger:0,trim=0", True),
+        ("cressie_read:0,order=1.5", True),
+        ("kl_penalty:inf", True),
+        ("tv:0,trim=0.1", False),
+        ("kl:0,by=source,trim=0.1", False),
+        ("tv:1e-9", False),
+        ("cvar:0.999", False),
+        ("spectral:0.25/0.25/0.5", False),
+        ("kl_penalty:1000", False),
+    ],
+)
+def test_a_set_says_whether_it_is_its_reference_alone(*, text: str, alone: bool) -> None:
+    """And far losses agree: 64 of them keep equal weights exactly where it says so."""
+    given = parse_ambiguity(text)
+    assert given is not None
+    assert given.holds_only_reference is alone
+    bound = given.bind({"source": ["a", "b"] * 32})
+    assert bound.holds_only_reference is alone
+    weights = worst_case(np.arange(64.0), bound).weights
+    assert (float(np.ptp(weights)) < 1e-15) is alone
+
+
+def test_a_set_of_places_says_whether_it_is_its_reference_alone() -> None:
+    assert Wasserstein(0, line(3)).holds_only_reference
+    assert Wasserstein(0, torch.from_numpy(np.array(line(3)))).holds_only_reference
+    assert not Wasserstein(0, np.zeros((3, 3))).holds_only_reference  # mass may go where the way is free
+    assert not Wasserstein(0.1, line(3)).holds_only_reference
+    ball = mmd_ball(np.eye(3), 0.2)
+    assert not ball.holds_only_reference
+    assert ball.with_strength(0).holds_only_reference

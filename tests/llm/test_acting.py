@@ -16,7 +16,7 @@ from test_dpo import begin as begin_dpo
 from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_for  # noqa: F401
 from transformers import TrainingArguments
 
-from dro_core import parse_ambiguity
+from dro_core import Wasserstein, parse_ambiguity
 from llm.acting import bound, check_reached, inaction
 from llm.builtin import generate
 from llm.carried import CarriedLosses
@@ -266,6 +266,9 @@ def test_the_verdict_names_what_is_known():
     for spec, ledger, reason in [
         ("tv:0.2", AdversaryLedger(4), "the schedule of the radius left it no step"),
         ("tv:0", ledger_of(even), "tv:0 holds nothing but equal weights"),
+        ("tv:0", AdversaryLedger(4), "tv:0 holds nothing but equal weights"),
+        ("kl:0,by=source,trim=0", ledger_of(even), "holds nothing but equal weights"),
+        (Wasserstein(0.2, 1 - np.eye(4)), AdversaryLedger(4), "left it no step"),  # has no text to read again
         ("cvar:1,by=source", ledger_of(even), "holds nothing but equal weights"),
         ("tv:0.2", ledger_of(even + 1e-7), "the weights were equal whenever it was asked"),
         ("gr_dpo:1,by=source", ledger_of(even), "the weights were equal"),
