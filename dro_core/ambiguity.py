@@ -62,7 +62,7 @@ def _text(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # else sets without a comparison of their own would all be equal
 class AmbiguitySet(ABC):
     """A set of distributions around a reference p, over which the worst case of <q, l> is taken.
 

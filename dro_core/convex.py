@@ -73,14 +73,10 @@ class ConvexSet(AmbiguitySet):
         meaning, remedy = "how far the set reaches from p", "For the whole set use 1."
         set_field(self, "strength", checked_number("ConvexSet.strength", meaning, "[0, 1]", self.strength, remedy))
 
-    @property
-    def holds_only_reference(self) -> bool:
-        """Whether the set is shrunk to p; what the constraints allow stays open."""
-        return self.strength == 0
-
     def with_strength(self, fraction: float) -> Self:
         """Return p + fraction (S - p), which shares what is compiled."""
-        other = replace(self, strength=self.strength * checked_fraction(fraction))
+        strength = self.strength * checked_fraction(fraction)
+        other = self if strength == self.strength else replace(self, strength=strength)
         set_field(other, "_programs", self._programs)
         return other
 

@@ -267,3 +267,5 @@ def test_a_set_of_places_says_whether_it_is_its_reference_alone() -> None:
     ball = mmd_ball(np.eye(3), 0.2)
     assert not ball.holds_only_reference
     assert ball.with_strength(0).holds_only_reference
+    assert ball == ball.with_strength(1)
+    assert ball != mmd_ball(np.eye(3), 0.3)
