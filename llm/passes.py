@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .memory import Holding
-from .reweighting import GroupAscent, Reweighting, reweighted
+from .reweighting import Reweighting, reweighted, state_of
 
 Passes = Literal["auto", "two", "held", "carried"]
 
@@ -97,7 +97,7 @@ def expected_zero_share(rule: Reweighting, n: int, *, examples: int) -> float:
         n: Size of the effective batch.
         examples: Size of the training set.
     """
-    if isinstance(rule, GroupAscent):  # weighs all, and asking it for weights would move it
+    if state_of(rule) is not None:  # weighs all, and asking it for weights would move it
         return 0.0
     rows = np.random.default_rng(0).integers(max(examples, 1), size=n)
     losses = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
@@ -170,7 +170,7 @@ def check_passes(passes: str, rule: Reweighting | None, *, micro_batches: int, a
             "passes=carried approximates weights across micro-batches, and with gradient_accumulation_steps 1 "
             "the exact ones cost nothing: use passes=auto"
         )
-    if passes == "carried" and isinstance(rule, GroupAscent):
+    if passes == "carried" and state_of(rule) is not None:
         raise ValueError(
             "passes=carried shows a rule most losses twice, and gr_dpo moves its group weights at every look: "
             "use passes=auto, or an ambiguity set"

@@ -39,7 +39,7 @@ from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prom
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .progress import Steps
 from .prompts import Prompt
-from .reweighting import GroupAscent
+from .reweighting import state_of
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
@@ -106,7 +106,7 @@ class PolicyTrainer:
         self.history: list[dict[str, Any]] = []
         self.waiting: list[dict[str, Any]] = []  # steps since the last log
         self.ledger = AdversaryLedger(len(prompts))
-        kept = [self.ledger, self.clock, *([self.rule] if isinstance(self.rule, GroupAscent) else [])]
+        kept = [self.ledger, self.clock, *filter(None, [state_of(self.rule)])]
         update = self.update
         self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
 

@@ -38,8 +38,8 @@ def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
         _check_tracker(str(name), policy=isinstance(config, PolicyConfig))
     if str(arguments.train_sampling_strategy) == "group_by_length":
         raise ConfigError(
-            "train_sampling_strategy=group_by_length would let the adversary compare answers of one length only: leave "
-            "it at random"
+            "train_sampling_strategy=group_by_length is not supported: an adversary would compare answers of one "
+            "length only: leave it at random"
         )
 
 

@@ -170,6 +170,13 @@ class GroupAscent:
         return f"{self.spec}:{self.rate:g},by={self.groups if isinstance(self.groups, str) else '(codes)'}"
 
 
+def state_of(rule: Reweighting | None) -> GroupAscent | None:
+    """The rule that keeps a state over the run: the given one, or one inside it."""
+    if rule is None or isinstance(rule, GroupAscent):
+        return rule
+    return state_of(getattr(rule, "inner", None))
+
+
 def parse_reweighting(spec: str) -> Reweighting | None:
     """Read ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, or any set.
 

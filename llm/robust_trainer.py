@@ -28,7 +28,7 @@ from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
 from .guards import check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
-from .reweighting import GroupAscent, Reweighting, parse_reweighting
+from .reweighting import Reweighting, parse_reweighting, state_of
 from .schedule import AdaptiveStrength, RadiusSchedule
 from .windows import LastWindow, first_of, whole_windows
 
@@ -80,8 +80,8 @@ class RobustTrainer(CheckpointingTrainer):
         self.account = AdversaryAccount(examples)
         self.ledger = self.account.ledger
         self.resumable = [self.ledger]
-        if isinstance(self.ambiguity, GroupAscent):
-            self.resumable.append(self.ambiguity)
+        if (state := state_of(self.ambiguity)) is not None:
+            self.resumable.append(state)
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from clock import Record, forget_peak, kept_going, peak_gib, spread, warm
-from shapes import MICRO, SMALL, TINY, WINDOW, arguments, collator, pairs, step_seconds
+from random_llamas import MICRO, SMALL, TINY, WINDOW, arguments, collator, pairs, step_seconds
 from surroundings import Setting
 
 from llm.reward import RewardTrainer

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from clock import Record, forget_peak, kept_going, peak_gib, settle, spread, warm
-from shapes import MIDDLE, SMALL, TINY, Shape
+from random_llamas import MIDDLE, SMALL, TINY, Shape
 from surroundings import Setting
 from transformers import TrainingArguments
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from clock import Record, forget_peak, kept_going, matmul_rate, peak_gib, spread, timed, warm
-from shapes import (
+from random_llamas import (
     LARGE,
     MICRO,
     MIDDLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 
@@ -188,7 +189,7 @@ def test_force_resumes_with_another_set_and_the_card_says_so(files, tmp_path, ca
     change = ["--ambiguity", "tv:0.2", "--max_steps", "6", "--resume"]
     assert "--force" in wrong(capsys, *command(files, output, *change))
     assert main(command(files, output, *change, "--force")) == 0
-    card = (output / "model" / "README.md").read_text()
+    card = html.unescape((output / "model" / "README.md").read_text())
     assert "ambiguity: gr_dpo:0.5,by=category -> tv:0.2" in card
     assert "max_steps: 4 -> 6" in card
     assert json.loads((output / "run.json").read_text())["steps"] == 6

@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_expit, softmax
 
 from llm.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO, dpo_margins, parse_pair_loss
-from llm.reweighting import DrDPO, GroupAscent, parse_reweighting, reweighted
+from llm.reweighting import DrDPO, GroupAscent, parse_reweighting, reweighted, state_of
 
 MARGINS = np.array([-40.0, -1.5, 0.0, 0.2, 3.0, 40.0])
 TENSOR = torch.tensor(MARGINS, dtype=torch.float64)
@@ -139,3 +139,17 @@ def test_wrong_rules_are_refused(spec):
 def test_group_rule_by_an_unknown_column_is_refused():
     with pytest.raises(ValueError, match="the columns are: source"):
         parse_reweighting("gr_dpo:0.1,by=language").bind({"source": ["a"]})
+
+
+@pytest.mark.parametrize("outer", ["", "micro:2:", "shuffled:"])
+def test_the_state_inside_a_rule_is_found_and_goes_on_from_a_file(outer, tmp_path):
+    losses, columns = torch.tensor([0.1, 2.0, 0.3, 1.0]), {"source": ["a", "b", "a", "c"]}
+    rules = [parse_reweighting(f"{outer}gr_dpo:0.5,by=source").bind(columns) for _ in range(2)]
+    state, other = map(state_of, rules)
+    reweighted(rules[0].with_strength(0.5).take(np.arange(4)), losses)
+    assert np.ptp(state.log_weights) > 0
+    state.save(tmp_path)
+    other.load(tmp_path)
+    assert np.array_equal(other.log_weights, state.log_weights)
+    assert state_of(parse_reweighting("tv:0.2,by=source")) is None
+    assert state_of(parse_reweighting("shuffled:tv:0.2")) is None

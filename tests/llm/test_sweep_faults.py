@@ -141,8 +141,16 @@ def test_a_killed_process_is_a_failed_row_and_the_next_start_fills_the_hole(
     assert_same(folder, whole)
 
 
+@pytest.fixture
+def interruptible():
+    """This process hears interrupts, which a suite in a shell's background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow("it trains a whole model in a process of its own")
-@pytest.mark.usefixtures("forked_workers", "hands")
+@pytest.mark.usefixtures("forked_workers", "hands", "interruptible")
 def test_an_interrupt_lets_the_process_of_a_whole_model_save_a_checkpoint(once, tmp_path, capsys):
     whole, folder = undisturbed(once, "whole models"), tmp_path / "r"
     thread = meanwhile(lambda: reached(folder, "whole models"), lambda: os.kill(os.getpid(), signal.SIGINT))
