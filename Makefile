@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
-	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package"
+	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
@@ -38,12 +38,19 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
-# ROOM: one package. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
+# ROOM: one package, or one room of llm. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
 TESTS_dro_core := dro_core tests/core
 TESTS_synthetic := synthetic tests/theory
 TESTS_proofs_check := proofs_check tests/theory
 TESTS_llm := llm tests/llm
-PATHS = $(if $(ROOM),$(or $(TESTS_$(ROOM)),$(error ROOM is dro_core, synthetic, proofs_check or llm, not $(ROOM))))
+of = $(wildcard $(patsubst %,tests/llm/test_%.py,$(1)))
+TESTS_policy := $(call of,policy* best_of* drawing fisher overoptimisation pipeline rollouts sampling_settings surrogate)
+TESTS_trl := $(call of,trl*)
+TESTS_sweep := $(call of,sweep* results* features head_only geometry matching robustness worst_group comparisons)
+TESTS_runs := $(call of,runs dpo_runs sft checkpoints no_code resuming flags launch locks signals dry_runs ranks)
+TESTS_training := $(call of,acting robust_trainer passes effective_batch losses dpo loading saved_models encoding)
+TESTS_judging := llm $(filter-out $(TESTS_policy) $(TESTS_trl) $(TESTS_sweep) $(TESTS_runs) $(TESTS_training),$(call of,*))
+PATHS = $(if $(ROOM),$(or $(TESTS_$(ROOM)),$(error ROOM is dro_core, synthetic, proofs_check, llm, or of llm policy, trl, sweep, runs, training, judging, not $(ROOM))))
 test: $(STAMP)
 	$(PYTEST) $(if $(SHARE),--share $(SHARE),-m "not exhaustive") $(PATHS)
 
