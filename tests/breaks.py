@@ -331,6 +331,41 @@ BREAKS = [
         "else True",
         "llm/test_sweep_faults.py",
     ),
+    Break(
+        "launch-believes-sizes",
+        "llm/launch.py",
+        "if found is None or found.processes <= world:",
+        "if found is None or found.processes <= 2 * world:",
+        "llm/test_launch.py",
+    ),
+    Break(
+        "lock-of-a-removed-file",
+        "llm/locks.py",
+        "return os.path.samestat(os.fstat(descriptor), path.stat())",
+        "return path.stat() is not None",
+        "llm/test_locks.py",
+    ),
+    Break(
+        "sigterm-is-sigint",
+        "robust_rlhf.py",
+        "return TERMINATED if sigterm.came and status == INTERRUPTED else status",
+        "return status",
+        "llm/test_signals.py",
+    ),
+    Break(
+        "losses-begin-anew",
+        "llm/sessions.py",
+        'trainer._tr_loss += found["since"]',
+        "trainer._tr_loss += 0.0",
+        "llm/test_signals.py",
+    ),
+    Break(
+        "looking-makes-a-folder",
+        "llm/checkpoints.py",
+        "folder, arguments.output_dir = arguments.output_dir, os.curdir",
+        "folder = arguments.output_dir",
+        "llm/test_dry_runs.py",
+    ),
 ]
 
 
