@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from .escaping import log_handlers, visible
+from .escaping import log_handlers, one_line
 from .launch import check_alone
 
 Arguments = Sequence[str]
@@ -39,7 +39,7 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
             if not _is_ours(error):
                 raise
             if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {visible(str(error))}\n")
+                sys.stderr.write(f"robust-rlhf: {one_line(error)}\n")
             if getattr(error, "leaves_broken_group", False):
                 sys.stderr.flush()
                 os._exit(2)

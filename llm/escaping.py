@@ -128,10 +128,15 @@ def _is_number(text: str) -> bool:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines in which names cannot act."""
+    """Log lines in which names cannot act, and cannot look like lines of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message in one line; a traceback below it keeps its own."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line as ``visible`` shows it."""
+        """All of it as ``visible`` shows it."""
         return visible(super().format(record))
 
 

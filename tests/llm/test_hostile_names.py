@@ -435,3 +435,18 @@ def test_data_for_programs_is_raw(written):
     assert record["config"]["model"] == f"rm {WHERE}"
     [suite] = json.loads((written / f"out {WHERE}" / "metrics.json").read_text())["suites"]
     assert suite == WHERE
+
+
+def test_a_name_cannot_forge_a_line_of_ours(tmp_path):
+    """In an error and in the log of a command in a process of its own."""
+    forged = "x\nrobust-rlhf: all is well\r\n.jsonl"
+    missing = Forked(main, ["data", "show", str(tmp_path / forged)])
+    [said] = missing.communicate(timeout=60)[0].splitlines()
+    assert "x robust-rlhf: all is well .jsonl" in said
+    write_pairs(generate(4, seed=1), tmp_path / forged)
+    with (tmp_path / forged).open("a") as stream:
+        stream.write('{"prompt": "x", "chosen": "y", "rejected": "y"}\n')
+    converted = Forked(main, ["data", "convert", str(tmp_path / forged), str(tmp_path / "out.jsonl")])
+    logged, _ = converted.communicate(timeout=60)[0].splitlines()
+    assert logged.startswith("robust-rlhf: /")
+    assert "dropped 1 of 5 records" in logged
