@@ -69,8 +69,8 @@ def _clips_silently(accelerator: Any) -> bool:
     return plugin is not None and plugin.deepspeed_config.get("gradient_clipping") is None
 
 
-def check_dataset(dataset: Any) -> None:
-    """Refuse a training set without positions.
+def check_dataset(dataset: Any, arguments: TrainingArguments) -> None:
+    """Refuse a training set without positions, or of which no batch is left.
 
     Raises:
         ValueError: One sentence with the remedy.
@@ -79,6 +79,12 @@ def check_dataset(dataset: Any) -> None:
         raise ValueError(
             f"{type(dataset).__name__} has no length, and the adversary's account names examples by their position; "
             "give the training set as a list or a map-style dataset"
+        )
+    batch = arguments.train_batch_size * arguments.world_size
+    if dataset is not None and arguments.dataloader_drop_last and len(dataset) < batch:
+        raise ValueError(
+            f"dataloader_drop_last leaves nothing: {len(dataset)} examples are less than one batch of {batch} "
+            "over all processes; lower per_device_train_batch_size"
         )
 
 

@@ -84,7 +84,7 @@ class RobustTrainer(CheckpointingTrainer):
             self.resumable.append(state)
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
-        check_dataset(self.train_dataset)
+        check_dataset(self.train_dataset, self.args)
         self.choice = PassChoice(passes, self)
         check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
 

@@ -96,15 +96,21 @@ def test_ranks_that_share_examples_are_refused(tmp_path):
         check(tmp_path, model=split)
 
 
-def test_a_stream_of_examples_is_refused():
+def test_a_set_without_length_or_without_a_whole_batch_is_refused(tmp_path):
     class Stream(IterableDataset):
         def __iter__(self):
             yield from ()
 
+    flags = {"per_device_train_batch_size": 3, "dataloader_drop_last": True, "use_cpu": True}
+    arguments = TrainingArguments(output_dir=str(tmp_path), **flags)
     with pytest.raises(ValueError, match="Stream has no length"):
-        check_dataset(Stream())
-    check_dataset([1, 2])
-    check_dataset(None)
+        check_dataset(Stream(), arguments)
+    with pytest.raises(ValueError, match="2 examples are less than one batch of 3"):
+        check_dataset([1, 2], arguments)
+    for enough in ([1, 2, 3], None):
+        check_dataset(enough, arguments)
+    arguments.dataloader_drop_last = False
+    check_dataset([1, 2], arguments)
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
