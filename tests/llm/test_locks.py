@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -101,6 +102,25 @@ def test_no_two_are_ever_inside_though_the_file_comes_and_goes(tmp_path):
     said = ended(crowd)
     assert all(text.startswith("taken ") and int(text.split()[1]) > 20 for text in said), said
     assert not [*(tmp_path / "run").glob("*")]  # nobody left anything
+
+
+def test_a_lock_on_a_file_that_its_last_owner_removes_is_taken_anew(tmp_path, monkeypatch):
+    lock, flock, calls = tmp_path / "run" / LOCK, fcntl.flock, []
+
+    def removed_before(descriptor, how):
+        calls.append(how)
+        if len(calls) == 1:
+            lock.unlink()
+            lock.touch()  # and the next one makes another
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    with locked(tmp_path / "run"):
+        other = os.open(lock, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+    assert len(calls) >= 2
 
 
 def test_the_ranks_of_a_second_run_are_refused_together(place, tmp_path, holder):  # noqa: F811
