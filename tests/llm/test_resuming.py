@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -257,12 +258,12 @@ def finished_run(place, tmp_path):
 def test_other_versions_are_named_and_not_refused(place, tmp_path, caplog):
     run, argv = finished_run(place, tmp_path)
     notes = json.loads((run / "settings.json").read_text())
-    assert notes[ENVIRONMENT]["torch"] == torch.__version__
+    assert notes[ENVIRONMENT]["torch"] == version("torch")
     notes[ENVIRONMENT] |= {"torch": "2.1.0", "accelerate": "0.9"}
     (run / "settings.json").write_text(json.dumps(notes))
     assert main([*argv, "--resume"]) == 0
     said = caplog.text
-    change = f"started with torch 2.1.0, resumed with {torch.__version__}"
+    change = f"started with torch 2.1.0, resumed with {version('torch')}"
     assert change in said
     assert "started with accelerate 0.9" in said
     assert change in json.loads((run / "run.json").read_text())["other_versions"]
