@@ -175,8 +175,8 @@ def _says(record: Path, settings: dict[str, Any]) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Delete all but the lock, which another run could take otherwise."""
-    for path in folder.iterdir():
+    """Delete all but the lock, which another run could take otherwise; last what tells that the rest is a run."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == SETTINGS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != LOCK:
