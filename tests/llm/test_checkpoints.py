@@ -292,6 +292,7 @@ def test_a_run_of_an_earlier_version_goes_on(kind, place, tmp_path, capsys, capl
     assert status == 0, said
     assert f"{run}/checkpoint-2 was written by an earlier version" in said
     assert said.count("cannot be verified") == 1
+    assert said.count("drew answers by other random numbers") == (kind == "policy")
     assert same_end(run, place.runs / kind)
     # From now on it is a run of this version: what it wrote since needs a manifest, what it found does not.
     (run / "checkpoint-3" / MANIFEST).unlink()
