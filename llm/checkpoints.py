@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .locks import LOCK
 
@@ -29,6 +29,18 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or none can be resumed from."""
 
 
+class Started(NamedTuple):
+    """A run folder that is ready.
+
+    Attributes:
+        checkpoint: Where the run goes on; None at the beginning.
+        forced: What was changed on the way with ``--force``, in this session or an earlier one.
+    """
+
+    checkpoint: Path | None
+    forced: list[str]
+
+
 def is_complete(checkpoint: Path) -> bool:
     """Whether everything that resuming needs was written before the run ended; not whether it still is as written."""
     return (checkpoint / MANIFEST).exists() or is_earlier(checkpoint)
@@ -37,6 +49,8 @@ def is_complete(checkpoint: Path) -> bool:
 def is_earlier(checkpoint: Path) -> bool:
     """Whether it is a complete checkpoint of an earlier version, which wrote the state last and no manifest."""
     try:
+        if (checkpoint / MANIFEST).exists():
+            return False
         step = int(checkpoint.name.rpartition("-")[2])
         json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,13 +132,25 @@ def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, force: bool = False) -> list[str]:
+def start_output(
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    overwrite: bool,
+    force: bool = False,
+    choose: Callable[[], Path | None] = lambda: None,
+) -> Started:
     """Make the run folder (with ``overwrite`` from nothing) and note the settings; a resumed run must have the same.
 
     Call it when everything that can be wrong with the input has been looked at: it deletes.
 
-    Returns:
-        What was changed on the way with ``force``, in this session or an earlier one.
+    Args:
+        folder: Of the run.
+        settings: Its notes.
+        overwrite: Whether to begin from nothing.
+        force: Go on with other settings.
+        choose: Asked for the checkpoint of a run that may go on, before anything is noted: where that refuses, the
+            record stays that of the steps which were taken.
 
     Raises:
         ValueError: The folder was started with other settings, which are named, and ``force`` is off.
@@ -136,13 +162,15 @@ def start_output(folder: Path, settings: dict[str, Any], *, overwrite: bool, for
     record, notes, listed = folder / SETTINGS, json.loads(json.dumps(settings)), 0
     if _only_claimed(folder) and not _says(record, notes):
         _clear(folder)
+    checkpoint = None
     if record.exists() or by_step(folder):
         found = _started_with(record, notes if force else None)
         notes = continued(folder, found, notes, force=force)
+        checkpoint = choose()
         earlier = (step for step, path in by_step(folder).items() if is_earlier(path))
         listed = found.get(LISTED, next(earlier, 0))
     write_json(record, {FORCED: []} | notes | {LISTED: listed})
-    return notes.get(FORCED, [])
+    return Started(checkpoint, notes.get(FORCED, []))
 
 
 def _started_with(record: Path, otherwise: dict[str, Any] | None) -> dict[str, Any]:
@@ -175,8 +203,8 @@ def _says(record: Path, settings: dict[str, Any]) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Delete all but the lock, which another run could take otherwise."""
-    for path in folder.iterdir():
+    """Delete all but the lock, which another run could take otherwise; last what tells that the rest is a run."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == SETTINGS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != LOCK:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,7 @@ from .tasks import judge_trained, task_of
 from .terminal import shown
 from .training import train_run
 
+_log = logging.getLogger(__name__)
 _KINDS_IN_WORDS = {"sft": "imitating policies", "reward": "reward models", "dpo": "DPO policies"}
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
 _DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
@@ -106,7 +108,7 @@ def _run_demo(
     for number, (spec, seed) in enumerate(plan, start=1):
         console.rule(shown(f"{number}/{len(plan)}  {spec}, seed {seed}"))
         folders.append(output / "runs" / _slug(spec) / f"seed-{seed}")
-        if not (folders[-1] / "margins.npz").exists():
+        if not _is_finished(folders[-1]):
             _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
     report = build_report(
         title=f"Robust and standard {_KINDS_IN_WORDS[demo.kind]}: {demo.model} on {demo.data or 'the built-in corpus'}",
@@ -163,6 +165,18 @@ def _run_settings(
         "resume": True,
     }
     return parse_settings(KINDS[demo.kind], _settings(demo) | run, where="--set")
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a run was judged; where what it left cannot be read any more, it is exported and judged again."""
+    if not (folder / "margins.npz").exists():
+        return False
+    try:
+        _read_run(folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        _log.warning("%s is exported and judged again: what it left is damaged (%s)", folder, error)
+        return False
+    return True
 
 
 def _read_run(folder: Path) -> Run:

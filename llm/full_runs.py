@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -10,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import latest_checkpoint
+from .checkpoints import SETTINGS, CheckpointError, latest_checkpoint
 from .config import ConfigError, RewardConfig
 from .data import Pair, read_pairs, write_pairs
 from .ledger import AdversaryLedger
 from .regimes import Selection, flips
+from .resuming import checkpoint_to_resume
 from .reward import RewardTask
 from .scoring import score_pairs
 from .selection import load_suites
@@ -23,11 +26,13 @@ from .sweep_data import TRAIN, Judged, Margins, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel
 from .training import Trained, train_run
 
+_log = logging.getLogger(__name__)
+
 
 def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path) -> Judged:
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
-    if not any(folder.glob("checkpoint-*")):
-        shutil.rmtree(folder, ignore_errors=True)  # it finished once, and its margins were damaged: start anew
+    if folder.exists() and not _goes_on(folder, best=cell.final[0] == "best"):
+        shutil.rmtree(folder, ignore_errors=True)
     pairs = read_pairs(context.files[TRAIN]).pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
@@ -52,6 +57,16 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
         batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         learning_rate=arguments.learning_rate,
     )
+
+
+def _goes_on(folder: Path, *, best: bool) -> bool:
+    """Whether a training can be continued: not one that finished and was tidied up, nor one of which all is damaged."""
+    try:
+        json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return checkpoint_to_resume(folder, skip_damaged=True, best=best) is not None
+    except (OSError, ValueError, CheckpointError) as error:
+        _log.warning("%s begins anew, because it cannot be continued: %s", folder, error)
+        return False
 
 
 def _write_data(

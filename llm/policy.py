@@ -18,7 +18,7 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import SETTINGS, check_output, start_output, write_folder, write_json
+from .checkpoints import SETTINGS, check_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
@@ -31,7 +31,7 @@ from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
-from .resuming import checkpoint_to_resume
+from .resuming import start_run
 from .resumption import other_versions
 from .rollouts import Sampling
 from .saving import save_model
@@ -79,15 +79,8 @@ def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained
     folder = str(arguments.output_dir)
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
-    read, force = {"train": data["train"]}, config.force and config.resume
-    forced = on_main_process(
-        lambda: start_output(output, identity(config, arguments, read), overwrite=config.overwrite, force=force)
-    )
-    checkpoint = (
-        on_main_process(lambda: checkpoint_to_resume(output, skip_damaged=config.skip_damaged))
-        if config.resume
-        else None
-    )
+    read = {"train": data["train"]}
+    checkpoint, forced = on_main_process(lambda: start_run(output, identity(config, arguments, read), config))
     with bounded_waiting(arguments.ddp_timeout):
         trainer.train(checkpoint, verified=True)
     check_weights(trainer.core.policy, trainer.step)

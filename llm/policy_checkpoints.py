@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from .manifest import MANIFEST, write_manifest
 from .processes import on_main_process
 from .resuming import Resumable, loading, verify
 
+_log = logging.getLogger(__name__)
 _WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", "schedule.json", "scaler.json"
 _EARLIER_SCHEDULE = "custom_checkpoint_0.pkl"
 
@@ -109,6 +111,10 @@ class PolicyCheckpoints:
 
     def _load_earlier(self, folder: Path) -> None:
         """A checkpoint of accelerate's making, as versions before the manifest wrote them; no code in it runs."""
+        _log.warning(
+            "%s is of an earlier version, which drew answers by other random numbers: the run goes on, and ends with "
+            "other weights than it would have had there", folder,
+        )  # fmt: skip
         load_model(self.module, folder / _WEIGHTS)
         self.optimizer.load_state_dict(_data(folder / "optimizer.bin"))
         self.schedule.load_state_dict(_data(folder / _EARLIER_SCHEDULE))

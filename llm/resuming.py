@@ -8,11 +8,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from .checkpoints import MARKER, CheckpointError, by_step, is_complete, is_earlier, latest_checkpoint
+from .checkpoints import (
+    MARKER,
+    CheckpointError,
+    Started,
+    by_step,
+    is_complete,
+    is_earlier,
+    latest_checkpoint,
+    start_output,
+)
+from .config import RunConfig
 from .manifest import MANIFEST, Damage, manifest_damage, unreadable
 
 _REMEDY = (
@@ -75,6 +85,21 @@ def checkpoint_to_resume(output_dir: str | Path, *, skip_damaged: bool = False, 
     if chosen is not None and not (chosen / MANIFEST).exists():
         _log.warning("%s was written by an earlier version, without a manifest: it cannot be verified", chosen)
     return chosen
+
+
+def start_run(output: Path, notes: dict[str, Any], config: RunConfig, *, best: bool = False) -> Started:
+    """Make the folder of a run ready and choose where it goes on; ``best`` as for ``checkpoint_to_resume``.
+
+    Raises:
+        ValueError: The folder was started with other settings.
+        CheckpointError: What is there is damaged; the notes of the folder are as they were.
+    """
+
+    def choose() -> Path | None:
+        return checkpoint_to_resume(output, skip_damaged=config.skip_damaged, best=best) if config.resume else None
+
+    force = config.force and config.resume
+    return start_output(output, notes, overwrite=config.overwrite, force=force, choose=choose)
 
 
 def verify(checkpoint: Path) -> None:

@@ -32,7 +32,6 @@ from .checkpoints import (
     CheckpointError,
     TrainingClock,
     check_output,
-    start_output,
     write_folder,
     write_json,
 )
@@ -46,7 +45,7 @@ from .ledger import describe_adversary
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
-from .resuming import checkpoint_to_resume
+from .resuming import start_run
 from .resumption import other_versions
 from .reweighting import parse_reweighting
 from .saving import save_model
@@ -138,12 +137,11 @@ def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     average = _average(trainer, config)
     clock = TrainingClock()
     trainer.resumable.append(clock)
-    sums, force = Sums(trainer, clock), config.force and config.resume
-    forced = on_main_process(
-        lambda: start_output(output, identity(config, arguments, files), overwrite=config.overwrite, force=force)
+    sums, judged = Sums(trainer, clock), bool(arguments.load_best_model_at_end)
+    checkpoint, forced = on_main_process(
+        lambda: start_run(output, identity(config, arguments, files), config, best=judged)
     )
     task.prepare(trainer, arguments, output)
-    checkpoint = on_main_process(lambda: _checkpoint(output, config, arguments))
     with bounded_waiting(arguments.ddp_timeout), checkpoint_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
     sums.conclude()
@@ -172,13 +170,6 @@ def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     if whole is not None:
         cast(Any, result.model).to(arguments.device)  # for judging; a sharded run exports from main memory
     return result
-
-
-def _checkpoint(output: Path, config: TrainConfig, arguments: TrainingArguments) -> Path | None:
-    """Where a resumed run goes on; None at the beginning."""
-    if not config.resume:
-        return None
-    return checkpoint_to_resume(output, skip_damaged=config.skip_damaged, best=bool(arguments.load_best_model_at_end))
 
 
 def publish(folder: Path, repository: str) -> None:

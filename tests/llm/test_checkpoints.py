@@ -14,7 +14,7 @@ from forked import finished, start_ranks
 from safetensors.torch import load_file
 
 from llm import checkpointing, policy_checkpoints
-from llm.checkpoints import CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
+from llm.checkpoints import LISTED, CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
 from llm.manifest import MANIFEST, manifest_damage, write_manifest
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
@@ -191,9 +191,24 @@ def test_lost_settings_are_named_and_let_through_by_force(kind, damage, place, t
     assert f"{run}/settings.json is {'missing' if damage == 'missing' else 'damaged'}" in said
     assert main(command(place, kind, run, resume=True, force=True)) == 0
     assert same_end(run, place.runs / kind)
+    assert json.loads((run / "settings.json").read_text())[LISTED] == 0  # every checkpoint here has a manifest
     assert json.loads((run / "run.json").read_text())["forced"] == [
         "settings.json was lost, so that nothing was compared"
     ]
+
+
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_what_force_would_have_changed_is_not_noted_where_nothing_goes_on(kind, place, tmp_path):
+    run = halted(place, kind, tmp_path / "run")
+    damaged, before = run / "checkpoint-2" / "model.safetensors", (run / "settings.json").read_bytes()
+    whole = damaged.read_bytes()
+    flipped(damaged)
+    assert main(command(place, kind, run, resume=True, force=True, weight_decay=0.5)) == 2
+    assert (run / "settings.json").read_bytes() == before
+    damaged.write_bytes(whole)
+    assert main(command(place, kind, run, resume=True)) == 0
+    assert same_end(run, place.runs / kind)
+    assert json.loads((run / "run.json").read_text())["forced"] == []
 
 
 BEST = {"final": "best", "metric_for_best_model": "accuracy", "validation_share": 0.4, "max_steps": 4}
@@ -277,6 +292,7 @@ def test_a_run_of_an_earlier_version_goes_on(kind, place, tmp_path, capsys, capl
     assert status == 0, said
     assert f"{run}/checkpoint-2 was written by an earlier version" in said
     assert said.count("cannot be verified") == 1
+    assert said.count("drew answers by other random numbers") == (kind == "policy")
     assert same_end(run, place.runs / kind)
     # From now on it is a run of this version: what it wrote since needs a manifest, what it found does not.
     (run / "checkpoint-3" / MANIFEST).unlink()

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from forked import Forked, start_ranks
@@ -16,7 +17,7 @@ from test_pipeline import write as write_pipeline
 from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
-from llm.checkpoints import start_output
+from llm.checkpoints import _clear, start_output
 from llm.locks import LOCK, FolderInUse, locked
 from robust_rlhf import main
 
@@ -160,6 +161,19 @@ def test_overwriting_keeps_the_lock_that_it_stands_on(tmp_path):
         start_output(run, {"seed": 1}, overwrite=True)
         assert (run / LOCK).stat().st_ino == mark
         assert {path.name for path in run.iterdir()} == {LOCK, "settings.json"}
+
+
+def test_a_kill_while_overwriting_leaves_what_can_be_overwritten(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    for name in ("checkpoint-1", "model", "settings.json", "metrics.csv", "run.json"):
+        (run / name).mkdir(parents=True) if "." not in name else (run / name).write_text("{}")
+    deleted = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, **_: deleted.append(path.name))
+        patch.setattr("llm.checkpoints.shutil.rmtree", lambda path, **_: deleted.append(path.name))
+        _clear(run)
+    assert sorted(deleted) == sorted(path.name for path in run.iterdir())
+    assert deleted[-1] == "settings.json"  # without it nothing says that the rest may be deleted
 
 
 def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, caplog):

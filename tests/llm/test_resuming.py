@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from forked import finished, start_ranks
@@ -342,6 +343,28 @@ def test_a_demo_is_not_resumed_with_other_weights(place, tmp_path, capsys):
     touch(place / "judge" / "model.safetensors")
     assert main([*argv, "--resume"]) == 2
     assert "another content of model: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["margins.npz", "run.json"])
+def test_a_demo_judges_a_run_again_that_is_damaged(damaged, place, tmp_path, caplog):
+    data, demo = tmp_path / "data", tmp_path / "demo"
+    data.mkdir()
+    shutil.copy(place / "train.jsonl", data / "train.jsonl")
+    shutil.copy(place / "train.jsonl", data / "test.jsonl")
+    argv = ["demo", "--data", str(data), "--model", str(place / "judge"), "--ambiguity", "erm", "--output", str(demo),
+            "--set", "max_steps=1", "--set", "use_cpu=true"]  # fmt: skip
+    assert main(argv) == 0
+    file, before = demo / "runs" / "erm" / "seed-0" / damaged, read_margins(demo)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert main([*argv, "--resume"]) == 0
+    assert "is exported and judged again" in caplog.text
+    assert json.loads((file.parent / "run.json").read_text())["steps"] == 1
+    assert np.array_equal(read_margins(demo), before)
+
+
+def read_margins(demo):
+    with np.load(demo / "runs" / "erm" / "seed-0" / "margins.npz") as stored:
+        return stored["test"]
 
 
 def counted(log, argv):

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -18,6 +19,7 @@ from llm.features import FeatureCache
 from llm.results import read_results
 from llm.sweep import Sweep
 from llm.sweep_plan import parse_sweep
+from llm.sweep_runs import identity, run_training
 from llm.training_records import read_arrays
 from robust_rlhf import main
 
@@ -162,6 +164,37 @@ def test_an_interrupt_lets_the_process_of_a_whole_model_save_a_checkpoint(once, 
     assert any(step % 4 for step in steps)  # not one of those that every run saves
     assert sweep(folder, WHOLE) == 0
     assert_same(folder, whole)
+
+
+@pytest.mark.parametrize("damaged", ["settings.json", "checkpoint-*/model.safetensors"])
+def test_a_whole_model_of_which_nothing_is_whole_begins_anew(damaged, once, tmp_path, caplog):
+    kept = once("stopped whole model", _stop_a_whole_model)
+    folder = tmp_path / "r"
+    shutil.copytree(kept, folder)
+    context = prepared(folder, WHOLE).context
+    [cell, *_] = context.config.cells
+    [training] = (folder / "full").glob("*/settings.json")
+    for file in training.parent.glob(damaged):
+        cut(file)
+    assert run_training(cell, context).error == ""
+    assert "begins anew" in caplog.text
+
+
+def _stop_a_whole_model(folder):
+    """As a kill after the first checkpoint leaves it."""
+    sweep = prepared(folder, WHOLE)
+    [cell, *_] = sweep.context.config.cells
+    model = sweep.context.config.models["whole"]
+    kept = replace(model, keep_models=True)
+    context = replace(sweep.context, config=replace(sweep.context.config, models={"whole": kept}))
+    assert not run_training(cell, context).error
+    [first, *others] = sorted((folder / "full").glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+    ran = first.parent
+    ran.rename(ran.with_name(identity(cell, sweep.context)))
+    ran = ran.with_name(identity(cell, sweep.context))
+    for part in [*(ran / other.name for other in others), ran / "model"]:
+        shutil.rmtree(part)
+    shutil.rmtree(folder / "runs")
 
 
 @pytest.mark.usefixtures("forked_workers")
