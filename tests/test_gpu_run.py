@@ -79,6 +79,15 @@ def test_a_wrong_answer_is_told_as_disagreement():
     assert stage_solver.disagreement(right, 1.5 * drawn, rule) == pytest.approx(1 / 3, abs=1e-3)
 
 
+def test_only_waits_are_counted(monkeypatch):
+    said = ["Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"]
+    monkeypatch.setattr(stage_solver, "settle", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: [warnings.warn(one) for one in said])  # noqa: B028
+    assert stage_solver.synchronisations(lambda: None, "cuda") == 0
+    waits = lambda: warnings.warn("called a synchronizing CUDA operation (Triggered internally)")  # noqa: B028, E731
+    assert stage_solver.synchronisations(waits, "cuda") == 1
+
+
 def test_sparsemax_by_sorting_is_the_projection_on_the_simplex():
     losses = torch.tensor([[0.5, 2.0, 1.5, -1.0]], dtype=torch.float64)
     (projected,) = [call() for name, call in stage_solver.contestants(losses) if name.startswith("sparsemax")]
