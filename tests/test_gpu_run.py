@@ -32,6 +32,7 @@ import stage_training
 import stage_truth
 import surroundings
 import targets
+from random_llamas import StepTimes
 
 ROOT = Path(__file__).parents[1]
 MODULES = (stage_solver, stage_gradients, stage_training, stage_policy, stage_truth, stage_options)
@@ -122,6 +123,15 @@ def test_every_trainer_takes_the_same_steps(found):
     assert all(row["tokens_per_second"] == pytest.approx(tokens / row["seconds"], rel=0.01) for row in rows)
     assert all(row["samples"] == stage_training.STEPS - 1 for row in rows)
     assert {row["reference"] for row in of(found, "training", task="dpo")} == {"model", "precomputed"}
+
+
+def test_trl_recomputes_no_activations_where_the_others_do_not(tmp_path):
+    pytest.importorskip("trl")
+    shape = stage_training.TINY
+    given = stage_training.arguments("cpu", str(tmp_path), single=False, steps=1)
+    trainer = stage_training._trl(shape.model("reward", "cpu"), stage_training.pairs(shape, 16), given, StepTimes("cpu"))
+    assert not trainer.args.gradient_checkpointing
+    assert not trainer.model.is_gradient_checkpointing
 
 
 def test_the_parts_of_a_policy_step_are_in_it(found):
