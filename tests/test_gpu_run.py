@@ -155,6 +155,22 @@ def test_truth_trains_every_set_and_keeps_curves(found):
     assert sum(parts) / judged["pairs"] == pytest.approx(judged["accuracy"], abs=1e-3)
 
 
+def test_after_training_in_bf16_the_margins_are_of_float32(monkeypatch, tmp_path):
+    seen, made, judge = set(), stage_truth.TrainingArguments, stage_truth.accuracies
+
+    def watched(model, tokenizer, suite):
+        layer = next(part for part in model.modules() if isinstance(part, torch.nn.Linear))
+        layer.register_forward_hook(lambda part, given, found: seen.add(found.dtype))
+        return judge(model, tokenizer, suite)
+
+    monkeypatch.setattr(stage_truth, "TrainingArguments", lambda **given: made(**{**given, "bf16": True}))
+    monkeypatch.setattr(stage_truth, "accuracies", watched)
+    stage_truth.trained(
+        stage_truth.invented(), "erm", 0, surroundings.Setting(tiny=True, carried=""), str(tmp_path)
+    )
+    assert seen == {torch.float32}
+
+
 def test_a_model_too_large_for_the_device_is_not_begun(monkeypatch):
     told: list = []
     monkeypatch.setattr(stage_training, "device_gib", lambda setting: 8.0)
