@@ -80,6 +80,7 @@ def test_a_wrong_answer_is_told_as_disagreement():
     assert stage_solver.disagreement(right, 1.5 * drawn, rule) == pytest.approx(1 / 3, abs=1e-3)
 
 
+@pytest.mark.filterwarnings("default:called a sync")
 def test_only_waits_are_counted(monkeypatch):
     said = ["Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"]
     monkeypatch.setattr(stage_solver, "settle", lambda device: None)
@@ -129,7 +130,9 @@ def test_trl_recomputes_no_activations_where_the_others_do_not(tmp_path):
     pytest.importorskip("trl")
     shape = stage_training.TINY
     given = stage_training.arguments("cpu", str(tmp_path), single=False, steps=1)
-    trainer = stage_training._trl(shape.model("reward", "cpu"), stage_training.pairs(shape, 16), given, StepTimes("cpu"))
+    trainer = stage_training._trl(
+        shape.model("reward", "cpu"), stage_training.pairs(shape, 16), given, StepTimes("cpu")
+    )
     assert not trainer.args.gradient_checkpointing
     assert not trainer.model.is_gradient_checkpointing
 
@@ -165,9 +168,7 @@ def test_after_training_in_bf16_the_margins_are_of_float32(monkeypatch, tmp_path
 
     monkeypatch.setattr(stage_truth, "TrainingArguments", lambda **given: made(**{**given, "bf16": True}))
     monkeypatch.setattr(stage_truth, "accuracies", watched)
-    stage_truth.trained(
-        stage_truth.invented(), "erm", 0, surroundings.Setting(tiny=True, carried=""), str(tmp_path)
-    )
+    stage_truth.trained(stage_truth.invented(), "erm", 0, surroundings.Setting(tiny=True, carried=""), str(tmp_path))
     assert seen == {torch.float32}
 
 
@@ -258,9 +259,17 @@ def test_resuming_runs_what_is_missing(stages, monkeypatch):
     assert again["fails"]["status"] == "done"
 
 
+def test_resuming_a_run_that_is_whole_keeps_its_time(stages):
+    first = started(stages, "--stages", "good", "needy")
+    again = started(stages, "--resume", "--stages", "good", "needy")
+    assert again["seconds"] == first["seconds"] == first["stages"]["good"]["seconds"] > 0
+    assert again["stages"] == first["stages"]
+    assert "s in all" in gpu_page.rendered(again | {"date": "", "revision": ""})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ('{"schema": 0}', "another version"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no record"), ('{"stages": []}', "no record"), ('{"schema": 0}', "another version"),
      ('{"schema": 1, "dry": true, "stages": {}}', "a dry run")],
 )  # fmt: skip
 def test_resuming_another_kind_of_file_is_refused(stages, text, says):
