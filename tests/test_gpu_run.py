@@ -126,6 +126,7 @@ def test_every_trainer_takes_the_same_steps(found):
     assert {row["reference"] for row in of(found, "training", task="dpo")} == {"model", "precomputed"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of TRL, in a stage's own process
 def test_trl_recomputes_no_activations_where_the_others_do_not(tmp_path):
     pytest.importorskip("trl")
     shape = stage_training.TINY
@@ -269,7 +270,8 @@ def test_resuming_a_run_that_is_whole_keeps_its_time(stages):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no record"), ('{"stages": []}', "no record"), ('{"schema": 0}', "another version"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no record"),
+     ('{"stages": []}', "no record"), ('{"schema": 0}', "another version"),
      ('{"schema": 1, "dry": true, "stages": {}}', "a dry run")],
 )  # fmt: skip
 def test_resuming_another_kind_of_file_is_refused(stages, text, says):
