@@ -32,6 +32,7 @@ import stage_training
 import stage_truth
 import surroundings
 import targets
+from random_llamas import StepTimes
 
 ROOT = Path(__file__).parents[1]
 MODULES = (stage_solver, stage_gradients, stage_training, stage_policy, stage_truth, stage_options)
@@ -79,6 +80,16 @@ def test_a_wrong_answer_is_told_as_disagreement():
     assert stage_solver.disagreement(right, 1.5 * drawn, rule) == pytest.approx(1 / 3, abs=1e-3)
 
 
+@pytest.mark.filterwarnings("default:called a sync")
+def test_only_waits_are_counted(monkeypatch):
+    said = ["Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"]
+    monkeypatch.setattr(stage_solver, "settle", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: [warnings.warn(one) for one in said])  # noqa: B028
+    assert stage_solver.synchronisations(lambda: None, "cuda") == 0
+    waits = lambda: warnings.warn("called a synchronizing CUDA operation (Triggered internally)")  # noqa: B028, E731
+    assert stage_solver.synchronisations(waits, "cuda") == 1
+
+
 def test_sparsemax_by_sorting_is_the_projection_on_the_simplex():
     losses = torch.tensor([[0.5, 2.0, 1.5, -1.0]], dtype=torch.float64)
     (projected,) = [call() for name, call in stage_solver.contestants(losses) if name.startswith("sparsemax")]
@@ -115,6 +126,18 @@ def test_every_trainer_takes_the_same_steps(found):
     assert {row["reference"] for row in of(found, "training", task="dpo")} == {"model", "precomputed"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of TRL, in a stage's own process
+def test_trl_recomputes_no_activations_where_the_others_do_not(tmp_path):
+    pytest.importorskip("trl")
+    shape = stage_training.TINY
+    given = stage_training.arguments("cpu", str(tmp_path), single=False, steps=1)
+    trainer = stage_training._trl(
+        shape.model("reward", "cpu"), stage_training.pairs(shape, 16), given, StepTimes("cpu")
+    )
+    assert not trainer.args.gradient_checkpointing
+    assert not trainer.model.is_gradient_checkpointing
+
+
 def test_the_parts_of_a_policy_step_are_in_it(found):
     for row in found["stages"]["policy"]["records"]:
         assert 0 < row["rollout_seconds"] + row["update_seconds"] < 1.5 * row["seconds"]
@@ -134,6 +157,20 @@ def test_truth_trains_every_set_and_keeps_curves(found):
     judged = rows[0]["suites"]["train"]
     parts = [accuracy * pairs for accuracy, pairs in judged["categories"].values()]
     assert sum(parts) / judged["pairs"] == pytest.approx(judged["accuracy"], abs=1e-3)
+
+
+def test_after_training_in_bf16_the_margins_are_of_float32(monkeypatch, tmp_path):
+    seen, made, judge = set(), stage_truth.TrainingArguments, stage_truth.accuracies
+
+    def watched(model, tokenizer, suite):
+        layer = next(part for part in model.modules() if isinstance(part, torch.nn.Linear))
+        layer.register_forward_hook(lambda part, given, found: seen.add(found.dtype))
+        return judge(model, tokenizer, suite)
+
+    monkeypatch.setattr(stage_truth, "TrainingArguments", lambda **given: made(**{**given, "bf16": True}))
+    monkeypatch.setattr(stage_truth, "accuracies", watched)
+    stage_truth.trained(stage_truth.invented(), "erm", 0, surroundings.Setting(tiny=True, carried=""), str(tmp_path))
+    assert seen == {torch.float32}
 
 
 def test_a_model_too_large_for_the_device_is_not_begun(monkeypatch):
@@ -223,9 +260,18 @@ def test_resuming_runs_what_is_missing(stages, monkeypatch):
     assert again["fails"]["status"] == "done"
 
 
+def test_resuming_a_run_that_is_whole_keeps_its_time(stages):
+    first = started(stages, "--stages", "good", "needy")
+    again = started(stages, "--resume", "--stages", "good", "needy")
+    assert again["seconds"] == first["seconds"] == first["stages"]["good"]["seconds"] > 0
+    assert again["stages"] == first["stages"]
+    assert "s in all" in gpu_page.rendered(again | {"date": "", "revision": ""})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ('{"schema": 0}', "another version"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no record"),
+     ('{"stages": []}', "no record"), ('{"schema": 0}', "another version"),
      ('{"schema": 1, "dry": true, "stages": {}}', "a dry run")],
 )  # fmt: skip
 def test_resuming_another_kind_of_file_is_refused(stages, text, says):

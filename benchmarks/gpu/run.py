@@ -96,11 +96,13 @@ def earlier(path: Path, *, dry: bool) -> dict[str, Record]:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise NoRun(f"there is no run to resume: {path} cannot be read ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict | None):
+        raise NoRun(f"{path} is no record of a run: start a new one")
     if found.get("schema") != SCHEMA:
         raise NoRun(f"{path} was written by another version (schema {found.get('schema')}): start a new run")
     if found.get("dry") != dry:
         raise NoRun(f"{path} is {'a dry' if found.get('dry') else 'a real'} run: resume it as such, or start a new one")
-    return {name: stage for name, stage in found["stages"].items() if stage["status"] in ("done", "skipped")}
+    return {name: stage for name, stage in found.get("stages", {}).items() if stage["status"] in ("done", "skipped")}
 
 
 def run(options: argparse.Namespace) -> Record:
@@ -111,6 +113,7 @@ def run(options: argparse.Namespace) -> Record:
         paths = unpacked(options.carried, Path(scratch, "site"))
         env = environment(paths)
         found = {"schema": SCHEMA, "dry": options.dry_run, "stages": kept} | about(env, options.carried)
+        found["seconds"] = spent(found)
         if not options.dry_run and found["device"] is None:
             raise NoRun("there is no CUDA device here: --dry-run shows on a CPU that everything works")
         journal, begun = Journal(options.json, found), time.monotonic()
@@ -120,13 +123,18 @@ def run(options: argparse.Namespace) -> Record:
             left = options.limit - (time.monotonic() - begun)
             result = carried_out(stage, setting, env, Path(scratch), left)
             journal.found["stages"][stage.name] = result
-            journal.found["seconds"] = round(time.monotonic() - begun, 1)
+            journal.found["seconds"] = spent(journal.found)
             journal.write()
             said(f"{stage.name}: {result['status']}, {len(result['records'])} results, {result['seconds']:.0f} s"
                  + (f" ({result['why']})" if result["why"] else ""))  # fmt: skip
     if journal.lost:
         sys.stdout.write(json.dumps(journal.found) + "\n")
     return journal.found
+
+
+def spent(found: Record) -> float:
+    """Seconds of all stages, those of an earlier start with them."""
+    return round(sum(stage["seconds"] for stage in found["stages"].values()), 1)
 
 
 def environment(paths: list[str]) -> dict[str, str]:

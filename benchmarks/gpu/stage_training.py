@@ -171,7 +171,7 @@ def _trl(model: Any, data: Any, given: Any, times: Any) -> Any:
         )
     }  # fmt: skip
     tokenizer = _word_tokenizer()
-    args = trl.RewardConfig(**kept, max_length=None, bf16=False)
+    args = trl.RewardConfig(**kept, max_length=None, bf16=False, activation_checkpointing=False)
     return trl.RewardTrainer(
         model=model, args=args, train_dataset=Dataset.from_list(ids), processing_class=tokenizer, callbacks=[times]
     )

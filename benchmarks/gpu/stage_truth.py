@@ -122,6 +122,7 @@ def trained(material: Material, arm: str, seed: int, setting: Setting, folder: s
     begun = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - begun
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # accelerate left it in autocast
     judged = {name: accuracies(model, tokenizer, suite) for name, suite in material.suites.items()}
     return {"seconds": round(seconds, 1), "steps": material.steps, "suites": judged, "curve": curve.rows}
 
