@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from .builtin import write_corpus
 from .checkpoints import write_folder
-from .config import ConfigError
+from .config import ConfigError, RewardConfig
+from .contents import contents
 from .counting import questions
 from .data import Pair, find_files, length_baseline, read_pairs
 from .evaluate import rows_by
@@ -26,7 +27,7 @@ from .ledger import AdversaryLedger
 from .regimes import Groups, Selection
 from .results import write_pairs_table
 from .selection import load_suites, split_by_prompt
-from .sweep_plan import HeadModel, SweepConfig
+from .sweep_plan import FullModel, HeadModel, SweepConfig
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]
@@ -82,6 +83,7 @@ class SweepContext:
         config: The sweep.
         files: The training file and the suites' files, by name.
         hashes: Their SHA-256.
+        starts: Of whole models, what they start from: its content by role (``llm.contents``), by name of the model.
         groups: Of all pairs of the training file, in its order.
         train: Positions in that file of the pairs in train.parquet.
         validation: Positions of the pairs held out of every run.
@@ -95,6 +97,7 @@ class SweepContext:
     config: SweepConfig
     files: dict[str, Path]
     hashes: dict[str, str]
+    starts: dict[str, dict[str, str]]
     groups: Groups
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -139,6 +142,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         folder=folder,
         config=config,
         files=files,
+        starts=_starts(config),
         hashes={TRAIN: source.sha256} | {name: record["sha256"] for name, record in records.items()},
         groups=groups,
         train=train,
@@ -148,6 +152,12 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         version=metadata.version("robust-rlhf"),
         revision=_revision(),
     )
+
+
+def _starts(config: SweepConfig) -> dict[str, dict[str, str]]:
+    """What the weights are that whole models start from; other weights at the same path are another training."""
+    whole = {name: model for name, model in config.models.items() if isinstance(model, FullModel)}
+    return {name: contents({"model": model.settings.get("model", RewardConfig.model)}) for name, model in whole.items()}
 
 
 def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> SuiteRows:

@@ -57,6 +57,8 @@ def identity(cell: Cell, context: SweepContext) -> str:
             "head": asdict(config.head),
             "features": {origin: file.name for origin, file in context.features[cell.model].answers.items()},
         }
+    elif start := context.starts[cell.model]:  # nothing where it is made from scratch
+        decisive["start"] = start
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -62,6 +62,7 @@ def of(found, stage, **wanted):
 # the stages
 
 
+@pytest.mark.slow("its fixture runs every stage")
 def test_the_solver_is_timed_in_every_cell_and_agrees_with_the_host(found):
     cells = of(found, "solver", kind="ours", mode="forward")
     sets = {race.name for race in stage_solver.RACES if race.batched}
@@ -222,6 +223,7 @@ def started(folder, *more):
     return run.run(options)
 
 
+@pytest.mark.slow("it waits for the limits of two stages that hang")
 def test_a_stage_that_hangs_or_fails_costs_itself_alone(stages, capsys):
     found = started(stages)["stages"]
     assert {name: stage["status"] for name, stage in found.items()} == {
@@ -237,6 +239,36 @@ def test_a_stage_that_hangs_or_fails_costs_itself_alone(stages, capsys):
     assert json.loads((stages / "gpu.json").read_text())["stages"] == found
     assert "fails: failed, 1 results" in capsys.readouterr().err
     assert not alive(found["stubborn"]["records"][0]["a"])
+
+
+def test_a_stage_does_not_outlive_its_run(tmp_path):
+    (tmp_path / "temper_hangs.py").write_text(PATIENT["hangs"])
+    program = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True).pid,"
+        " flush=True); sys.stdin.read()"
+    )
+    told, setting = tmp_path / "told", json.dumps(surroundings.Setting(tiny=True, carried="").within(60))
+    command = [str(ROOT / "benchmarks/gpu/run.py"), "--stage", "temper_hangs", str(told), setting]
+    path = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=path
+    )
+    stage, end = int(started.stdout.readline()), time.monotonic() + 30
+    while not told.exists() or not told.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert alive(stage)
+    started.kill()
+    started.communicate()
+    while alive(stage):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_wheel_that_is_none_is_named(tmp_path):
+    (tmp_path / "x.whl").write_text("no zip")
+    with pytest.raises(SystemExit, match=r"x\.whl cannot be unpacked"):
+        surroundings.unpacked(tmp_path, tmp_path / "site")
 
 
 def alive(group: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Puts together what travels beside the source to a machine without a network: `python benchmarks/gpu/pack.py`.
 
-    wheels      transformers, which a bare machine has too old, and array-api-compat (13 MB)
+    wheels      transformers, which a bare machine has too old, array-api-compat, rich and its needs (15 MB)
     minilm/     MiniLM, matrices rounded to eight bits with a scale a row (22 MB)
     data/       preference pairs, with --data FOLDER (17 MB)
     REVISION    of the source, which may travel without its history
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-WHEELS = ("transformers", "array-api-compat")
+WHEELS = ("transformers", "array-api-compat", "rich", "pygments", "markdown-it-py", "mdurl")
 _SCALE = ".scale"
 
 

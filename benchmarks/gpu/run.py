@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -45,13 +46,14 @@ class Stage(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-TRAINER = ("transformers>=5.23", "accelerate", "yaml")  # below 5.19, transformers scales the loss of a window wrongly
+# Below 5.19, transformers scales the loss of a window wrongly.
+TRAINER = ("transformers>=5.23", "accelerate", "yaml", "rich")
 STAGES = (  # most valuable first
     Stage("solver", "stage_solver", 80, ("array_api_compat",)),
     Stage("gradients", "stage_gradients", 50, ("array_api_compat", *TRAINER)),
     Stage("training", "stage_training", 140, ("array_api_compat", *TRAINER)),
     Stage("policy", "stage_policy", 40, ("array_api_compat", *TRAINER)),
-    Stage("truth", "stage_truth", 110, ("array_api_compat", *TRAINER, "pandas", "pyarrow")),
+    Stage("truth", "stage_truth", 110, ("array_api_compat", *TRAINER)),
     Stage("options", "stage_options", 50, ("array_api_compat", *TRAINER)),
 )
 
@@ -141,7 +143,15 @@ def environment(paths: list[str]) -> dict[str, str]:
     """What a stage runs in: the tree and what was carried along, no network, one thread a library."""
     own = [*paths, str(HERE), str(HERE.parent), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false", "KINETO_LOG_LEVEL": "99"}
-    return {**os.environ, **quiet, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(own)}
+    one = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}  # several would be DataParallel
+    return {
+        **os.environ,
+        **quiet,
+        **one,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(own),
+    }
 
 
 def carried_out(stage: Stage, setting: Setting, env: dict[str, str], scratch: Path, left: float) -> Record:
@@ -192,8 +202,16 @@ def records_of(told: Path) -> list[Record]:
     return found
 
 
+def leave_with(parent: int) -> None:
+    """End this stage when the run is gone, so that it does not hold the device."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def stage_of(name: str, told: str, setting: str) -> None:
     """Inside the process of a stage: measure, and write every record down at once."""
+    threading.Thread(target=leave_with, args=(os.getppid(),), daemon=True).start()
     module = importlib.import_module(name)
     with Path(told).open("a", buffering=1) as stream:
         module.measure(

@@ -29,6 +29,7 @@ def measure(setting: Setting, say: Say) -> None:
     races = [race for race in RACES if race.batched]
     for race in races:  # what the targets ask for, of every set, before all else
         waits(race, setting, say)
+        graph(race, setting, say)
     sizes = TINY_SIZES if setting.tiny else (1024, 2**20, 64, 16384, 2**17)
     shapes = [(1, n) for n in sizes] + list(TINY_BATCHES if setting.tiny else BATCHES)
     for batch, n in shapes:
@@ -38,8 +39,6 @@ def measure(setting: Setting, say: Say) -> None:
                 if setting.left <= 0:
                     return
                 cell(race, batch, n, dtype, setting, say)
-    for race in races:
-        graph(race, setting, say)
 
 
 def cell(race: Race, batch: int, n: int, dtype: str, setting: Setting, say: Say) -> None:

@@ -50,8 +50,11 @@ def unpacked(carried: Path, site: Path) -> list[str]:
     """Unpack the pure-Python wheels of the folder; returns what to put in front of the path."""
     wheels = sorted(carried.glob("*.whl"))
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(site)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise SystemExit(f"{wheel} cannot be unpacked ({error}): pack it again") from error
     return [str(site)] if wheels else []
 
 

@@ -213,6 +213,24 @@ def _deadly(cell):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_other_weights_at_the_start_of_a_whole_model_are_another_training(tmp_path):
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "config.json").write_text("{}")
+    whole = {**WHOLE["models"]["whole"], "model": str(start)}
+    settings = {**WHOLE, "models": {"whole": whole}}
+
+    def names():
+        context = prepared(tmp_path / "r", settings).context
+        return {identity(cell, context) for cell in context.config.cells}
+
+    (start / "model.safetensors").write_bytes(b"one")
+    first = names()
+    assert names() == first
+    (start / "model.safetensors").write_bytes(b"two")
+    assert not names() & first
+
+
 def cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
