@@ -100,7 +100,9 @@ class _Hand:
     def ask(self, call: Callable[[Any], Any], item: Any) -> Connection:
         """Hand a call over; the pipe is readable when there is an answer, or the process is dead."""
         request = _packed((call, item))
-        with contextlib.suppress(OSError):  # it was killed while it waited
+        if self._pipe is not None and not self.process.is_alive():  # it was killed while it waited
+            self._bury()
+        with contextlib.suppress(OSError):  # or just now
             return self._sent(request)
         self._bury()
         return self._sent(request)

@@ -20,10 +20,11 @@ def wait_for(condition, seconds=60):
 
 
 def alive(pid):
-    """Whether a process runs; one that has ended but was not collected by its parent does not."""
+    """Whether a process runs, with any of its threads; one that has ended but was not collected does not."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+            ended = file.read().rpartition(")")[2].split()[0] == "Z"
+        return not ended or len(os.listdir(f"/proc/{pid}/task")) > 1
     except FileNotFoundError:
         return False
 
@@ -71,7 +72,8 @@ def test_every_item_has_an_answer_and_a_death_costs_one(jobs):
         pid, state, item = found[number].value
         assert (state, item) == (["ready"], number)  # set up once in every process, and in those that follow
         assert pid != os.getpid()
-    assert len({found[number].value[0] for number in (1, 2, 3, 4, 5)}) > 1
+    if jobs == 1:  # of two, the one that lives may have taken all
+        assert len({found[number].value[0] for number in (1, 2, 3, 4, 5)}) > 1
 
 
 def test_items_are_taken_when_a_process_is_free():
