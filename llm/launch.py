@@ -20,6 +20,8 @@ _LAUNCHERS = (  # how many processes there are, and which of them this is: a siz
     # SLURM_NTASKS is the size of the allocation, in which a shell is one process; a step has as many as it has tasks.
     ("SLURM_STEP_NUM_TASKS", ("SLURM_PROCID",)),
 )
+_BY_TORCH = (_NEAREST, "LOCAL_WORLD_SIZE")
+_NO_GPU = "there is no GPU here, so add --use_cpu true"
 _OF_THE_STEP = ("PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _TERMINAL = "SLURM_PTY_PORT"  # srun --pty: task 0 got the terminal, the others have ended
 _AGENT = "TORCHELASTIC_RUN_ID"
@@ -70,23 +72,47 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+def check_devices(*, use_cpu: bool) -> None:
+    """Refuse processes that look for a GPU where there is none, before they connect to each other.
+
+    ``TrainingArguments`` connects them, and the first to be refused would tear the others out of it. Told of a
+    backend (``ddp_backend``) they would even count each other, and still train apart.
+
+    Raises:
+        LaunchError: One sentence with the remedy.
+    """
+    found = launched(os.environ)
+    if found is None or found.processes == 1 or found.variable not in _BY_TORCH or use_cpu:
+        return
+    import torch  # a command that trains nothing starts without it
+    from accelerate.utils import is_torch_xla_available, parse_flag_from_env
+
+    devices = torch.accelerator.is_available() or is_torch_xla_available()
+    if not devices and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        raise _copies(found, 1, _NO_GPU)
+
+
 def check_launch(arguments: TrainingArguments) -> None:
     """Refuse a run of which the launcher started more copies than there are processes in it.
 
     Raises:
         LaunchError: One sentence with the remedy.
     """
+    check_devices(use_cpu=arguments.use_cpu)
     world, found = arguments.world_size, launched(os.environ)
     if found is None or found.processes <= world:
         return
-    by_torch = found.variable in (_NEAREST, "LOCAL_WORLD_SIZE")
     if arguments.device.type == "cpu" and not arguments.use_cpu and found.variable != "SLURM_STEP_NUM_TASKS":
-        remedy = "there is no GPU here, so add --use_cpu true"
-    elif by_torch:
+        remedy = _NO_GPU
+    elif found.variable in _BY_TORCH:
         remedy = "every process needs LOCAL_RANK, which torchrun and accelerate launch set"
     else:
         remedy = "start torchrun or accelerate launch, or set WORLD_SIZE=1 where each is a run of its own"
-    raise _told(
+    raise _copies(found, world, remedy)
+
+
+def _copies(found: Launched, world: int, remedy: str) -> LaunchError:
+    return _told(
         found,
         f"the launcher started {found.processes} processes ({found.variable}), but this run has {world}: they would "
         f"train {found.processes // world} separate runs into one folder; {remedy}",

@@ -6,14 +6,15 @@ import argparse
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
+from .launch import check_devices
 from .policy_config import PolicyConfig
 from .requests import check_requests
 
@@ -44,17 +45,31 @@ def parse_settings(
     """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
     check_known(kind, settings, where=where)
     check_known(kind, _flag_names(argv), where="command line")
+    flags = [*_flags(settings), *argv]
+    check_devices(use_cpu=_on_cpus(flags))
     groups: Any = (kind, TrainingArguments)
     parser = HfArgumentParser(groups, prog=f"robust-rlhf train {_name(kind)}", allow_abbrev=False)
     parser.add_argument("--config", help="a YAML file, or the name of a shipped recipe")
     parser.set_defaults(**TRAINING_DEFAULTS)
     parser.error = _raise
-    config, arguments, *_ = parser.parse_args_into_dataclasses([*_flags(settings), *argv])
+    config, arguments, *_ = parser.parse_args_into_dataclasses(flags)
     if not config.train_file:
         raise ConfigError("train_file is missing: name the data to train on")
     if not arguments.output_dir:
         raise ConfigError("output_dir is missing: name the folder the run is written to")
     return config, _checked_arguments(config, arguments)
+
+
+@dataclass
+class _Devices:
+    use_cpu: bool = False
+
+
+def _on_cpus(flags: Sequence[str]) -> bool:
+    """What is asked for, without building ``TrainingArguments``, which connects the processes."""
+    parser = HfArgumentParser(cast("Any", _Devices), add_help=False, allow_abbrev=False)
+    parser.error = _raise
+    return parser.parse_args_into_dataclasses(list(flags), return_remaining_strings=True)[0].use_cpu
 
 
 def _name(kind: type[RunConfig]) -> str:

@@ -177,6 +177,16 @@ def test_two_processes_without_a_gpu_are_no_two_runs(kind, pairs_file, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("asked", [(), ("--ddp_backend", "gloo"), ("--use_cpu", "false")])
+def test_processes_without_a_gpu_are_refused_before_they_meet(asked, pairs_file, tmp_path, capsys, monkeypatch):
+    """Nobody listens at the address: who connects first would wait, and who leaves first would tear the other out."""
+    for name, value in (TORCHRUN | {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert main([*training("reward", pairs_file, tmp_path / "run", "--ddp_timeout", "3"), *asked]) == 2
+    assert "add --use_cpu true" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["demo", "evaluate", "sweep", "export", "report", "doctor"])
 def test_a_command_of_one_process_is_not_started_twice(command, capsys, monkeypatch):
     for name, value in (TORCHRUN | {"RANK": "0"}).items():
