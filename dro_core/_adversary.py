@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as _sparse  # pyright: ignore[reportMissingTypeStubs]
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
-from ._arrays import Array
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet
 from .composition import Grouped, Trimmed
 from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty

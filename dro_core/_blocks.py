@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._adversary import Adversary, Block
-from ._arrays import Array
+from ._solvers.arrays import Array
 
 solve: Any = np.linalg.solve  # numpy's own hints leave the result unknown
 

@@ -20,8 +20,8 @@ import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 from numpy.linalg import LinAlgError
 
 from ._adversary import Adversary
-from ._arrays import Array
 from ._blocks import Linearised, Point, inside, products, second_order, solve, start
+from ._solvers.arrays import Array
 
 linalg: Any = _linalg  # scipy ships no type hints
 special: Any = _special

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
-from ._arrays import Array
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet
 from .linear import fit_linear
 from .spec import parse_ambiguity

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _arrays
-from ._arrays import Array
 from ._moments import Tailed, checked_levels, tail_mixture
+from ._solvers import arrays as _arrays
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet
 from .divergences import ChiSquarePenalty, KLPenalty
 from .inner import worst_case

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import _arrays
-from ._arrays import Array, Namespace, highest, inner, lowest, total
-from ._problem import Problem, centre
+from ._solvers import arrays as _arrays
+from ._solvers.arrays import Array, Namespace, highest, inner, lowest, total
+from ._solvers.problem import Problem, centre
 from .ambiguity import AmbiguitySet, Dual
 
 # Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.

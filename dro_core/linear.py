@@ -12,8 +12,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from ._adversary import Adversary, adversary, hull
-from ._arrays import Array
 from ._interior_point import Problem, Solution, minimise
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet, checked_number
 from .inner import worst_case
 

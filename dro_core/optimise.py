@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ._arrays import Array
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet, checked_number
 from .divergences import ChiSquarePenalty, KLPenalty
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special as _untyped  # pyright: ignore[reportMissingTypeStubs]
 
-from ._arrays import Array
+from ._solvers.arrays import Array
 from .ambiguity import AmbiguitySet, checked_number
 from .composition import Grouped
 from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty

@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import _arrays
-from ._arrays import Array, Namespace
+from ._solvers import arrays as _arrays
+from ._solvers.arrays import Array, Namespace
 from .ambiguity import AmbiguitySet, checked_number
 from .inner import robust_loss
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._arrays import Array, Namespace, at_least, at_most, on_host, total
-from ._problem import Problem
-from ._sorting import RADIUS_FLOOR
+from .arrays import Array, Namespace, at_least, at_most, on_host, total
+from .problem import Problem
+from .sorting import RADIUS_FLOOR
 
 # Beyond this slope the weight below the top moves the value by less than a rounding error of the range (for orders
 # below 1 if no top atom is lighter than about 1e-24).

@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from ._arrays import (
+from .arrays import (
     Array,
     at_least,
     at_most,
@@ -22,7 +22,7 @@ from ._arrays import (
     sorted_descending,
     total,
 )
-from ._problem import Problem
+from .problem import Problem
 
 # Cumulative sums of n masses are good to about n roundings; an edge closer than this to an atom's border is
 # that border, so that scenarios beyond it have weight 0 and not 1e-17.

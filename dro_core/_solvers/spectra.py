@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._arrays import Array, asarray_like, at_least, at_most, descending_order, sum_by_code, total, unequal_to_previous
-from ._problem import Problem
-from ._sorting import descending, excess
+from .arrays import Array, asarray_like, at_least, at_most, descending_order, sum_by_code, total, unequal_to_previous
+from .problem import Problem
+from .sorting import descending, excess
 
 
 def _cumulative(problem: Problem, spectrum: tuple[float, ...], mass: Array) -> Array:

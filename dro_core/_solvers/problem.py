@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ._arrays import Array, Namespace, count, highest, inner, lowest, total
+from .arrays import Array, Namespace, count, highest, inner, lowest, total
 
 
 class Problem(NamedTuple):

@@ -1,0 +1,4 @@
+"""How the worst case is found: one sort, one scalar root, array namespaces.
+
+Called by the sets and by ``inner`` only.
+"""
