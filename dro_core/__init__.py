@@ -10,14 +10,14 @@ it.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .ambiguity import AmbiguitySet, Dual
-from .composition import Grouped, Trimmed
-from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from .estimators import effective_sample_size, largest_multiplier
 from .inner import WorstCase, dual_objective, duality_gap, robust_loss, worst_case
-from .sets import ChiSquare, CVaR, Spectral, TotalVariation
+from .sets.ambiguity import AmbiguitySet, Dual
+from .sets.composition import Grouped, Trimmed
+from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
-from .transport import Wasserstein
 
 if TYPE_CHECKING:
     from .bounds import (
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
         inverse_cdf_bias_bound,
     )
     from .classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
-    from .convex import ConvexSet, gaussian_kernel, mmd_ball
     from .estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
     from .linear import fit_linear, fit_pairs
     from .optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
     from .radius import radius_from_confidence, shift_budget
     from .robust_mdp import robust_bellman, robust_value_iteration
+    from .sets.convex import ConvexSet, gaussian_kernel, mmd_ball
 
 # Loaded at first use: some of them need scipy, scikit-learn or cvxpy. RobustPreferenceClassifier is not in __all__,
 # which must not need scikit-learn.
 _LATER = {
     "AcceleratedGradient": "optimise",
-    "ConvexSet": "convex",
+    "ConvexSet": "sets.convex",
     "ProjectedSubgradient": "optimise",
     "RobustPreferenceClassifier": "classifier",
     "bias_bound": "bounds",
@@ -49,10 +49,10 @@ _LATER = {
     "excess_bound": "bounds",
     "fit_linear": "linear",
     "fit_pairs": "linear",
-    "gaussian_kernel": "convex",
+    "gaussian_kernel": "sets.convex",
     "gradient_variance_bound": "bounds",
     "inverse_cdf_bias_bound": "bounds",
-    "mmd_ball": "convex",
+    "mmd_ball": "sets.convex",
     "multilevel_estimate": "estimators",
     "plugin_estimate": "estimators",
     "radius_from_confidence": "radius",

@@ -27,9 +27,9 @@ from ._moments import (
     tail_bias,
     tail_mixture,
 )
-from .ambiguity import AmbiguitySet
-from .divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
-from .sets import ChiSquare, CVaR, Spectral, TotalVariation
+from .sets.ambiguity import AmbiguitySet
+from .sets.divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
+from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 
 def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float | None = None) -> float:

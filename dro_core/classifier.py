@@ -9,8 +9,8 @@ import numpy as np
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
 from ._solvers.arrays import Array
-from .ambiguity import AmbiguitySet
 from .linear import fit_linear
+from .sets.ambiguity import AmbiguitySet
 from .spec import parse_ambiguity
 
 try:

@@ -10,10 +10,10 @@ import numpy as np
 from ._moments import Tailed, checked_levels, tail_mixture
 from ._solvers import arrays as _arrays
 from ._solvers.arrays import Array
-from .ambiguity import AmbiguitySet
-from .divergences import ChiSquarePenalty, KLPenalty
 from .inner import worst_case
-from .sets import CVaR, Spectral, TotalVariation
+from .sets.ambiguity import AmbiguitySet
+from .sets.divergences import ChiSquarePenalty, KLPenalty
+from .sets.sorted import CVaR, Spectral, TotalVariation
 
 
 def effective_sample_size(weights: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ._solvers import arrays as _arrays
 from ._solvers.arrays import Array, Namespace, highest, inner, lowest, total
 from ._solvers.problem import Problem, centre
-from .ambiguity import AmbiguitySet, Dual
+from .sets.ambiguity import AmbiguitySet, Dual
 
 # Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
 _BLOCK = 2**14

@@ -14,8 +14,8 @@ import numpy as np
 from ._adversary import Adversary, adversary, hull
 from ._interior_point import Problem, Solution, minimise
 from ._solvers.arrays import Array
-from .ambiguity import AmbiguitySet, checked_number
 from .inner import worst_case
+from .sets.ambiguity import AmbiguitySet, checked_number
 
 _ROUNDS = 200  # members of a set without a description in blocks
 

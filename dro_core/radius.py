@@ -15,11 +15,11 @@ import numpy as np
 import scipy.special as _untyped  # pyright: ignore[reportMissingTypeStubs]
 
 from ._solvers.arrays import Array
-from .ambiguity import AmbiguitySet, checked_number
-from .composition import Grouped
-from .divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
-from .sets import ChiSquare, CVaR, Spectral, TotalVariation
-from .transport import Wasserstein
+from .sets.ambiguity import AmbiguitySet, checked_number
+from .sets.composition import Grouped
+from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from .sets.transport import Wasserstein
 
 _special: Any = _untyped  # ships no type hints
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from ._solvers import arrays as _arrays
 from ._solvers.arrays import Array, Namespace
-from .ambiguity import AmbiguitySet, checked_number
 from .inner import robust_loss
+from .sets.ambiguity import AmbiguitySet, checked_number
 
 
 class RobustSolution(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
-from .ambiguity import AmbiguitySet
-from .composition import Composite
+from .sets.ambiguity import AmbiguitySet
+from .sets.composition import Composite
 
 
 def _subclasses(kind: type[AmbiguitySet], attribute: str) -> dict[str, type[AmbiguitySet]]:

@@ -37,14 +37,14 @@ class Break(NamedTuple):
 BREAKS = [
     Break(
         "tv-top",
-        "dro_core/sets.py",
+        "dro_core/sets/sorted.py",
         "self.radius * _sorting.top_ratio(problem))",
         "0.99 * self.radius * _sorting.top_ratio(problem))",
         "core/test_laws.py",
     ),
     Break(
         "tv-ratio-binds",
-        "dro_core/sets.py",
+        "dro_core/sets/sorted.py",
         "ratio * (1 - self.radius) <= 1:",
         "ratio * (1 - self.radius) <= 0.5:",
         "core/test_laws.py",
@@ -79,7 +79,7 @@ BREAKS = [
     ),
     Break(
         "transport-share",
-        "dro_core/transport.py",
+        "dro_core/sets/transport.py",
         "(self.radius - cheap.cost) / gap, 0.0), 1.0)",
         "(self.radius - cheap.cost) / gap, 0.0), 0.5)",
         "core/test_laws.py core/test_transport.py",
@@ -198,7 +198,7 @@ BREAKS = [
     ),
     Break(
         "radius-zero",
-        "dro_core/ambiguity.py",
+        "dro_core/sets/ambiguity.py",
         "return self == self.with_strength(0.0)",
         "return False",
         "core/test_parameters.py llm/test_trl_behaviours.py",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dro_core import CVaR, parse_ambiguity
-from dro_core.ambiguity import Ball
-from dro_core.composition import Composite
+from dro_core.sets.ambiguity import Ball
+from dro_core.sets.composition import Composite
 
 
 class Sized(NamedTuple):

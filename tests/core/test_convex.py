@@ -26,7 +26,6 @@ from dro_core import (
     Dual,
     TotalVariation,
     Wasserstein,
-    convex,
     dual_objective,
     duality_gap,
     gaussian_kernel,
@@ -34,6 +33,7 @@ from dro_core import (
     robust_loss,
     worst_case,
 )
+from dro_core.sets import convex
 
 from . import tolerances as tol
 from .registry import BACKENDS, Backend

@@ -188,7 +188,7 @@ def _one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unroll less: every step has the same operations, and tracing all of them takes a minute."""
     monkeypatch.setattr("dro_core._solvers.duals._STEPS", 1)
     monkeypatch.setattr("dro_core._solvers.duals._EXPONENTIAL_STEPS", 1)
-    monkeypatch.setattr("dro_core.transport._STEPS", 1)
+    monkeypatch.setattr("dro_core.sets.transport._STEPS", 1)
 
 
 def agrees_with_eager(compiled: Callable[..., torch.Tensor], ambiguity: AmbiguitySet) -> None:

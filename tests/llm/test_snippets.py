@@ -146,7 +146,7 @@ PYTHON = [
     Snippet("README.md", "import trl", _trl, _trained),
     Snippet("README.md", "import torch", claims=_gradient),
     Snippet("README.md", "import numpy", claims=_collapses),
-    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass MyBall", lambda _: {**vars(dro_core.divergences)}),
+    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass MyBall", lambda _: {**vars(dro_core.sets.divergences)}),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(proofs_check.hoeffding)}),
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linprog
 
 from dro_core import KL, ChiSquare, CVaR, Hellinger, TotalVariation, Wasserstein, WorstCase, worst_case
-from dro_core.ambiguity import Dual
+from dro_core.sets.ambiguity import Dual
 from proofs_check import enclosures
 from proofs_check.certificates import distribution, exact_cvar, exact_tv, exact_wasserstein, tv_dual
 from proofs_check.enclosures import GAP, certified, enclosure

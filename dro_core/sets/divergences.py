@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from ._solvers import duals as _duals
-from ._solvers import sorting as _sorting
-from ._solvers.arrays import Array, at_least, at_most, total
-from ._solvers.problem import Problem
+from .._solvers import duals as _duals
+from .._solvers import sorting as _sorting
+from .._solvers.arrays import Array, at_least, at_most, total
+from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
 
 

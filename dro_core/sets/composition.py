@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ._solvers import arrays as _arrays
-from ._solvers import sorting as _sorting
-from ._solvers.arrays import Array, sum_by_code
-from ._solvers.problem import Problem, centre
+from .._solvers import arrays as _arrays
+from .._solvers import sorting as _sorting
+from .._solvers.arrays import Array, sum_by_code
+from .._solvers.problem import Problem, centre
 from .ambiguity import AmbiguitySet, Dual, checked_number, set_field
 
 

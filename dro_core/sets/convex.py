@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from ._solvers.arrays import Array, asarray_like, on_host
-from ._solvers.problem import Problem
+from .._solvers.arrays import Array, asarray_like, on_host
+from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Dual, checked_fraction, checked_number, set_field
 
 _REACH = 10.0  # how much larger auxiliary variables may be than at the solution, for the bound to hold

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from ._solvers.arrays import (
+from .._solvers.arrays import (
     Array,
     asarray_like,
     at_least,
@@ -18,7 +18,7 @@ from ._solvers.arrays import (
     on_host,
     sum_by_code,
 )
-from ._solvers.problem import Problem
+from .._solvers.problem import Problem
 from .ambiguity import Ball, Dual, checked_radius, set_field
 
 # Of 24,000 instances up to n = 200, costs exponentially spread among them, none took more than 46 steps; in main

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-from ._solvers.arrays import Array
-from ._solvers.problem import Problem
+from .._solvers.arrays import Array
+from .._solvers.problem import Problem
 
 
 class Dual(NamedTuple):

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from ._solvers import sorting as _sorting
-from ._solvers import spectra as _spectra
-from ._solvers.arrays import Array, at_least
-from ._solvers.problem import Problem
+from .._solvers import sorting as _sorting
+from .._solvers import spectra as _spectra
+from .._solvers.arrays import Array, at_least
+from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
 
 
