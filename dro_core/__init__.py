@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         gradient_variance_bound,
         inverse_cdf_bias_bound,
     )
-    from .classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
     from .estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
-    from .linear import fit_linear, fit_pairs
-    from .optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
+    from .learn.classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
+    from .learn.linear import fit_linear, fit_pairs
+    from .learn.optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
     from .radius import radius_from_confidence, shift_budget
     from .robust_mdp import robust_bellman, robust_value_iteration
     from .sets.convex import ConvexSet, gaussian_kernel, mmd_ball
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 # Loaded at first use: some of them need scipy, scikit-learn or cvxpy. RobustPreferenceClassifier is not in __all__,
 # which must not need scikit-learn.
 _LATER = {
-    "AcceleratedGradient": "optimise",
+    "AcceleratedGradient": "learn.optimise",
     "ConvexSet": "sets.convex",
-    "ProjectedSubgradient": "optimise",
-    "RobustPreferenceClassifier": "classifier",
+    "ProjectedSubgradient": "learn.optimise",
+    "RobustPreferenceClassifier": "learn.classifier",
     "bias_bound": "bounds",
     "dual_init": "estimators",
     "dual_step": "estimators",
     "effective_sample_size_bound": "bounds",
     "excess_bound": "bounds",
-    "fit_linear": "linear",
-    "fit_pairs": "linear",
+    "fit_linear": "learn.linear",
+    "fit_pairs": "learn.linear",
     "gaussian_kernel": "sets.convex",
     "gradient_variance_bound": "bounds",
     "inverse_cdf_bias_bound": "bounds",
@@ -57,7 +57,7 @@ _LATER = {
     "plugin_estimate": "estimators",
     "radius_from_confidence": "radius",
     "robust_bellman": "robust_mdp",
-    "robust_smoothness": "optimise",
+    "robust_smoothness": "learn.optimise",
     "robust_value_iteration": "robust_mdp",
     "shift_budget": "radius",
 }

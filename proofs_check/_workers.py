@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2  # a claim whose process dies is checked once more
 _PATIENCE = 5.0  # seconds for a process that hung up to leave
-_OF_LEARN = "dro_core.classifier"  # loads scikit-learn where it is installed, and draws must not depend on that
+_OF_LEARN = "dro_core.learn.classifier"  # loads scikit-learn where it is installed, and draws must not depend on that
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 

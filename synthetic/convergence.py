@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dro_core.optimise import SubgradientState
+    from dro_core.learn.optimise import SubgradientState
 
     Array = NDArray[np.float64]
 

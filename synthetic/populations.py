@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from dro_core import AmbiguitySet, WorstCase
-    from dro_core.linear import LinearFit
+    from dro_core.learn.linear import LinearFit
     from synthetic.preferences import Array
 
 

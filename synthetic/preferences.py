@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from dro_core import AmbiguitySet
-    from dro_core.linear import LinearFit
+    from dro_core.learn.linear import LinearFit
 
     Array = NDArray[np.float64]
 

@@ -32,9 +32,9 @@ from dro_core import (
     Wasserstein,
     worst_case,
 )
-from dro_core import linear as linear_module
-from dro_core.classifier import RobustPreferenceClassifier
-from dro_core.linear import LinearFit, fit_linear, fit_pairs
+from dro_core.learn import linear as linear_module
+from dro_core.learn.classifier import RobustPreferenceClassifier
+from dro_core.learn.linear import LinearFit, fit_linear, fit_pairs
 
 from . import tolerances as tol
 from .registry import FAMILIES
@@ -432,11 +432,11 @@ def test_the_classifier_is_the_fit() -> None:
 
 WITHOUT_SCIKIT_LEARN = """
 import sys
-import dro_core.linear, dro_core.optimise
+import dro_core.learn.linear, dro_core.learn.optimise
 assert not {"sklearn", "cvxpy", "torch"} & set(sys.modules), sorted(sys.modules)
 sys.modules["sklearn.base"] = None
 try:
-    import dro_core.classifier
+    import dro_core.learn.classifier
 except ImportError as error:
     assert "robust-rlhf[learn]" in str(error), error
 else:

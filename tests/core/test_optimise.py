@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dro_core import ChiSquare, ChiSquarePenalty, KLPenalty, TotalVariation, worst_case
-from dro_core.optimise import AcceleratedGradient, ProjectedSubgradient, SubgradientState, robust_smoothness
+from dro_core.learn.optimise import AcceleratedGradient, ProjectedSubgradient, SubgradientState, robust_smoothness
 
 from . import tolerances as tol
 

@@ -19,9 +19,9 @@ import scipy.linalg as _linalg  # pyright: ignore[reportMissingTypeStubs]
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 from numpy.linalg import LinAlgError
 
-from ._adversary import Adversary
-from ._blocks import Linearised, Point, inside, products, second_order, solve, start
-from ._solvers.arrays import Array
+from .._solvers.arrays import Array
+from .blocks import Linearised, Point, inside, products, second_order, solve, start
+from .set_blocks import Adversary
 
 linalg: Any = _linalg  # scipy ships no type hints
 special: Any = _special

@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
-from ._solvers.arrays import Array
+from .._solvers.arrays import Array
+from ..sets.ambiguity import AmbiguitySet
+from ..spec import parse_ambiguity
 from .linear import fit_linear
-from .sets.ambiguity import AmbiguitySet
-from .spec import parse_ambiguity
 
 try:
     import sklearn.base as _base  # pyright: ignore[reportMissingTypeStubs]
@@ -61,7 +61,7 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
 
     Example:
         >>> import numpy as np
-        >>> from dro_core.classifier import RobustPreferenceClassifier
+        >>> from dro_core.learn.classifier import RobustPreferenceClassifier
         >>> features, answers = np.array([[-2.0], [-1.0], [0.5], [3.0]]), ["no", "no", "yes", "yes"]
         >>> model = RobustPreferenceClassifier("tv:0.2", penalty=0.1).fit(features, answers)
         >>> model.predict([[-1.5], [2.0]]).tolist()

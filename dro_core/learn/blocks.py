@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._adversary import Adversary, Block
-from ._solvers.arrays import Array
+from .._solvers.arrays import Array
+from .set_blocks import Adversary, Block
 
 solve: Any = np.linalg.solve  # numpy's own hints leave the result unknown
 

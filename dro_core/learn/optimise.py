@@ -13,9 +13,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ._solvers.arrays import Array
-from .sets.ambiguity import AmbiguitySet, checked_number
-from .sets.divergences import ChiSquarePenalty, KLPenalty
+from .._solvers.arrays import Array
+from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.divergences import ChiSquarePenalty, KLPenalty
 
 _GROWTH = 2.0  # of the smoothness estimate where it proves too small
 

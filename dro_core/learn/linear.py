@@ -11,11 +11,11 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from ._adversary import Adversary, adversary, hull
-from ._interior_point import Problem, Solution, minimise
-from ._solvers.arrays import Array
-from .inner import worst_case
-from .sets.ambiguity import AmbiguitySet, checked_number
+from .._solvers.arrays import Array
+from ..inner import worst_case
+from ..sets.ambiguity import AmbiguitySet, checked_number
+from .interior_point import Problem, Solution, minimise
+from .set_blocks import Adversary, adversary, hull
 
 _ROUNDS = 200  # members of a set without a description in blocks
 
@@ -84,7 +84,7 @@ def fit_linear(
     Example:
         >>> import numpy as np
         >>> from dro_core import CVaR
-        >>> from dro_core.linear import fit_linear
+        >>> from dro_core.learn.linear import fit_linear
         >>> features, labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
         >>> fit = fit_linear(features, labels, CVaR(alpha=0.9), penalty=0.1)
         >>> round(fit.value, 6), fit.gap <= 1e-9 * fit.value
@@ -135,7 +135,7 @@ def fit_pairs(
     Example:
         >>> import numpy as np
         >>> from dro_core import TotalVariation
-        >>> from dro_core.linear import fit_pairs
+        >>> from dro_core.learn.linear import fit_pairs
         >>> chosen, rejected = np.array([[2.0, 0.0], [1.0, 1.0]]), np.array([[0.0, 0.0], [0.0, 2.0]])
         >>> fit = fit_pairs(chosen, rejected, TotalVariation(0.1), penalty=0.1)
         >>> bool(np.all((chosen - rejected) @ fit.coefficients > 0))

@@ -17,11 +17,11 @@ import numpy as np
 import scipy.sparse as _sparse  # pyright: ignore[reportMissingTypeStubs]
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
-from ._solvers.arrays import Array
-from .sets.ambiguity import AmbiguitySet
-from .sets.composition import Grouped, Trimmed
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
-from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from .._solvers.arrays import Array
+from ..sets.ambiguity import AmbiguitySet
+from ..sets.composition import Grouped, Trimmed
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 sparse: Any = _sparse  # scipy ships no type hints
 special: Any = _special
