@@ -10,8 +10,8 @@ it.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .estimators import effective_sample_size, largest_multiplier
 from .inner import WorstCase, dual_objective, duality_gap, robust_loss, worst_case
+from .sampling.estimators import effective_sample_size, largest_multiplier
 from .sets.ambiguity import AmbiguitySet, Dual
 from .sets.composition import Grouped, Trimmed
 from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
@@ -20,19 +20,19 @@ from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
 
 if TYPE_CHECKING:
-    from .bounds import (
+    from .learn.classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
+    from .learn.linear import fit_linear, fit_pairs
+    from .learn.optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
+    from .robust_mdp import robust_bellman, robust_value_iteration
+    from .sampling.bounds import (
         bias_bound,
         effective_sample_size_bound,
         excess_bound,
         gradient_variance_bound,
         inverse_cdf_bias_bound,
     )
-    from .estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
-    from .learn.classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
-    from .learn.linear import fit_linear, fit_pairs
-    from .learn.optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
-    from .radius import radius_from_confidence, shift_budget
-    from .robust_mdp import robust_bellman, robust_value_iteration
+    from .sampling.estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
+    from .sampling.radius import radius_from_confidence, shift_budget
     from .sets.convex import ConvexSet, gaussian_kernel, mmd_ball
 
 # Loaded at first use: some of them need scipy, scikit-learn or cvxpy. RobustPreferenceClassifier is not in __all__,
@@ -42,24 +42,24 @@ _LATER = {
     "ConvexSet": "sets.convex",
     "ProjectedSubgradient": "learn.optimise",
     "RobustPreferenceClassifier": "learn.classifier",
-    "bias_bound": "bounds",
-    "dual_init": "estimators",
-    "dual_step": "estimators",
-    "effective_sample_size_bound": "bounds",
-    "excess_bound": "bounds",
+    "bias_bound": "sampling.bounds",
+    "dual_init": "sampling.estimators",
+    "dual_step": "sampling.estimators",
+    "effective_sample_size_bound": "sampling.bounds",
+    "excess_bound": "sampling.bounds",
     "fit_linear": "learn.linear",
     "fit_pairs": "learn.linear",
     "gaussian_kernel": "sets.convex",
-    "gradient_variance_bound": "bounds",
-    "inverse_cdf_bias_bound": "bounds",
+    "gradient_variance_bound": "sampling.bounds",
+    "inverse_cdf_bias_bound": "sampling.bounds",
     "mmd_ball": "sets.convex",
-    "multilevel_estimate": "estimators",
-    "plugin_estimate": "estimators",
-    "radius_from_confidence": "radius",
+    "multilevel_estimate": "sampling.estimators",
+    "plugin_estimate": "sampling.estimators",
+    "radius_from_confidence": "sampling.radius",
     "robust_bellman": "robust_mdp",
     "robust_smoothness": "learn.optimise",
     "robust_value_iteration": "robust_mdp",
-    "shift_budget": "radius",
+    "shift_budget": "sampling.radius",
 }
 
 __all__ = [

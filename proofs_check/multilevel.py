@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation
-from dro_core.estimators import multilevel_cost, multilevel_estimate
+from dro_core.sampling.estimators import multilevel_cost, multilevel_estimate
 from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk
 from proofs_check.minibatch_gradients import SampledGradients, plugin_gradient
 from proofs_check.sampled import LEVEL, MASSES

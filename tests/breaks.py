@@ -86,7 +86,7 @@ BREAKS = [
     ),
     Break(
         "multilevel-chance",
-        "dro_core/estimators.py",
+        "dro_core/sampling/estimators.py",
         "scale = 2.0 ** min(level, levels - 1)",
         "scale = 2.0 ** level",
         "core/test_estimators.py",
@@ -100,7 +100,7 @@ BREAKS = [
     ),
     Break(
         "penalty-bias",
-        "dro_core/bounds.py",
+        "dro_core/sampling/bounds.py",
         "bound = variance / (2 * strength * n)",
         "bound = variance / (4 * strength * n)",
         "core/test_bounds.py",

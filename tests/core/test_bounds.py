@@ -28,8 +28,7 @@ from dro_core import (
     effective_sample_size,
     worst_case,
 )
-from dro_core._moments import tail_mixture
-from dro_core.bounds import (
+from dro_core.sampling.bounds import (
     bias_bound,
     effective_sample_size_bound,
     excess_bound,
@@ -37,6 +36,7 @@ from dro_core.bounds import (
     inverse_cdf_bias_bound,
     multilevel_second_moment_bound,
 )
+from dro_core.sampling.moments import tail_mixture
 from synthetic import plugin_bias, sample_counts
 
 SLACK = 1e-9  # rounding, of the range

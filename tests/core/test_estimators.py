@@ -25,8 +25,8 @@ from dro_core import (
     robust_loss,
     worst_case,
 )
-from dro_core.bounds import multilevel_second_moment_bound
-from dro_core.estimators import (
+from dro_core.sampling.bounds import multilevel_second_moment_bound
+from dro_core.sampling.estimators import (
     DualState,
     Estimate,
     dual_init,

@@ -33,7 +33,7 @@ from dro_core import (
     Wasserstein,
     robust_loss,
 )
-from dro_core.radius import ShiftBudget, _bets, _betting_bound, radius_from_confidence, shift_budget
+from dro_core.sampling.radius import ShiftBudget, _bets, _betting_bound, radius_from_confidence, shift_budget
 
 DELTA = 0.05
 MAKERS: dict[str, Callable[[float], Any]] = {

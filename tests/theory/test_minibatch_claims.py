@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
 from dro_core import CVaR, TotalVariation, effective_sample_size, worst_case
-from dro_core.estimators import multilevel_cost, multilevel_estimate
+from dro_core.sampling.estimators import multilevel_cost, multilevel_estimate
 from proofs_check import Evidence, Verdict, check
 from proofs_check.bias_bounds import CappedLosses, bias_layers, tv_capped_bias
 from proofs_check.chi2_bias import chi2_bias, chi2_penalty_bias, exact_chi2_penalty

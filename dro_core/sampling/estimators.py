@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._moments import Tailed, checked_levels, tail_mixture
-from ._solvers import arrays as _arrays
-from ._solvers.arrays import Array
-from .inner import worst_case
-from .sets.ambiguity import AmbiguitySet
-from .sets.divergences import ChiSquarePenalty, KLPenalty
-from .sets.sorted import CVaR, Spectral, TotalVariation
+from .._solvers import arrays as _arrays
+from .._solvers.arrays import Array
+from ..inner import worst_case
+from ..sets.ambiguity import AmbiguitySet
+from ..sets.divergences import ChiSquarePenalty, KLPenalty
+from ..sets.sorted import CVaR, Spectral, TotalVariation
+from .moments import Tailed, checked_levels, tail_mixture
 
 
 def effective_sample_size(weights: Array) -> Array:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special as _untyped  # pyright: ignore[reportMissingTypeStubs]
 
-from ._solvers.arrays import Array
-from .sets.ambiguity import AmbiguitySet, checked_number
-from .sets.composition import Grouped
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
-from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
-from .sets.transport import Wasserstein
+from .._solvers.arrays import Array
+from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.composition import Grouped
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from ..sets.transport import Wasserstein
 
 _special: Any = _untyped  # ships no type hints
 

@@ -6,9 +6,9 @@ import numbers
 from math import cosh, exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 from typing import NoReturn
 
-from .sets.ambiguity import AmbiguitySet, checked_number
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
-from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 Tailed = CVaR | TotalVariation | Spectral
 

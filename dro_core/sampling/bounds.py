@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from math import expm1, inf, sqrt
 
-from ._moments import (
+from ..sets.ambiguity import AmbiguitySet
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
+from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
+from .moments import (
     LAW_ONLY,
     Tailed,
     bennett,
@@ -27,9 +30,6 @@ from ._moments import (
     tail_bias,
     tail_mixture,
 )
-from .sets.ambiguity import AmbiguitySet
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
-from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 
 def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float | None = None) -> float:
