@@ -1,6 +1,6 @@
 """Problems with known answers: preference data and minibatch biases that are exact, not simulated."""
 
-from synthetic.bias import plugin_bias, plugin_value, sample_counts
+from synthetic.biases.bias import plugin_bias, plugin_value, sample_counts
 from synthetic.estimate import Estimate, mean_estimate
 from synthetic.preferences import LinearBradleyTerry, Preferences
 

@@ -15,7 +15,7 @@ from scipy.special import expit
 from scipy.stats import multinomial
 
 from dro_core import AmbiguitySet, fit_pairs, worst_case
-from synthetic.bias import sample_counts
+from synthetic.biases.bias import sample_counts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -39,7 +39,7 @@ from synthetic import plugin_bias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from synthetic.layers import Layers
+    from synthetic.biases.layers import Layers
 
 HERE = Path(__file__).parent
 

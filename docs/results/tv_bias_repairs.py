@@ -11,7 +11,7 @@ from tv_bias_simulation import LARGEST, chi2_biases, chi2_population, coin_biase
 
 from dro_core import ChiSquare, CVaR, TotalVariation, bias_bound, inverse_cdf_bias_bound, worst_case
 from synthetic import Estimate, plugin_bias
-from synthetic.layers import Layers, bradley_terry
+from synthetic.biases.layers import Layers, bradley_terry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from dro_core import TotalVariation, bias_bound, parse_ambiguity
 
 from .._curves import curve
 from .._figures import Panel
-from ..bias import plugin_bias
+from ..biases.bias import plugin_bias
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:

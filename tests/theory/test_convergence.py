@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax
 
 from dro_core import KL, ChiSquare, CVaR, ProjectedSubgradient, TotalVariation, worst_case
-from synthetic.bias import plugin_bias
+from synthetic.biases.bias import plugin_bias
 from synthetic.convergence import expected_gaps, full_batch_run, guarantees, method_for, minibatch_runs
 from synthetic.robust_pairs import RobustPairs, into_ball
 
