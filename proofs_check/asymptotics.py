@@ -12,7 +12,7 @@ from scipy.special import expit, ndtri  # pyright: ignore[reportMissingTypeStubs
 from proofs_check.claim import Array, Claim, Instances, mutant
 from proofs_check.statistics import claim_estimate, comparison_error
 from synthetic import Estimate
-from synthetic.preferences import fit_counts
+from synthetic.pairs.preferences import fit_counts
 
 _SAMPLES = (1024, 4096, 16384)
 _DIMENSIONS = (2, 4, 8)

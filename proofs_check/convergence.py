@@ -13,8 +13,8 @@ from dro_core import ProjectedSubgradient, TotalVariation, parse_ambiguity
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
 from proofs_check.statistics import claim_estimate
 from synthetic import Estimate
-from synthetic.convergence import expected_gaps, guarantees, method_for, minibatch_runs
-from synthetic.robust_pairs import RobustPairs
+from synthetic.pairs.convergence import expected_gaps, guarantees, method_for, minibatch_runs
+from synthetic.pairs.robust_pairs import RobustPairs
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def sgd_reward() -> Claim[Descent]:
         G = 2L sigmoid(2LR) <= 2L:  E L(average) - min L <= delta_n + R^2/(2 eta t) + eta G^2/2, which is
         delta_n + G R/sqrt(T) at t = T for eta = R/(G sqrt T). delta_n = sup b - b(w*), the sup over the ball, of the
         bias b = L - Lbar_n.
-    Source: [L20, Prop 3] with the bias of plain total variation left as it is; proof in `synthetic.convergence`.
+    Source: [L20, Prop 3] with the bias of plain total variation left as it is; proof in `synthetic.pairs.convergence`.
     Example: one pair with x = 1, T = 1, small R: the average is 0, and the gap R/2 = G R.
     """
     claim = _descent("sgd-reward", "2L sigmoid(2LR)")
@@ -97,7 +97,7 @@ def sgd_sampled() -> Claim[LongDescent]:
     Problem, algorithm: as `sgd_reward`, with X = max_i ||x_i|| instead of 2L.
     Guarantee (upper): E L(average of w_0..w_{T-1}) - min L <= delta_n + G R/sqrt(T), G = X sigmoid(X R), checked with
         the empirical Bernstein interval of independent runs; also at T/4 and T/2 steps of the same run.
-    Source: [L20, Prop 3]; proof in `synthetic.convergence`.
+    Source: [L20, Prop 3]; proof in `synthetic.pairs.convergence`.
     Example: a pair that one in 1024 draws shows: at T = 24 most of the gap is bias, see the mutant that forgets it.
     """
     claim = Claim[LongDescent](

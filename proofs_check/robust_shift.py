@@ -19,8 +19,8 @@ from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, r
 
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation
 from proofs_check.claim import Array, Assumptions, Claim, Instances, Relation, dyadic, mutant, swapped
-from synthetic.populations import FinitePopulation, linear_population
-from synthetic.shifts import total_variation
+from synthetic.pairs.populations import FinitePopulation, linear_population
+from synthetic.pairs.shifts import total_variation
 
 _PRECISION = 1e-12  # of the fits, relative; the claims are held to 1e-8 nats
 

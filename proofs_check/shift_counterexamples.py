@@ -12,7 +12,7 @@ from scipy.stats import multinomial  # pyright: ignore[reportMissingTypeStubs, r
 from dro_core import AmbiguitySet, TotalVariation, worst_case
 from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant
 from synthetic import sample_counts
-from synthetic.populations import FinitePopulation
+from synthetic.pairs.populations import FinitePopulation
 
 _BISECTIONS = 48
 _TERMS = 24

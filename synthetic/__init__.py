@@ -2,7 +2,7 @@
 
 from synthetic.biases.bias import plugin_bias, plugin_value, sample_counts
 from synthetic.estimate import Estimate, mean_estimate
-from synthetic.preferences import LinearBradleyTerry, Preferences
+from synthetic.pairs.preferences import LinearBradleyTerry, Preferences
 
 __all__ = [
     "Estimate",

@@ -11,8 +11,8 @@ from dro_core import CVaR, TotalVariation, bias_bound, parse_ambiguity
 
 from .._curves import curve
 from .._figures import Panel
-from ..convergence import full_batch_run, method_for, minibatch_runs
-from ..robust_pairs import RobustPairs
+from ..pairs.convergence import full_batch_run, method_for, minibatch_runs
+from ..pairs.robust_pairs import RobustPairs
 from .study import Choices, allowed, distinct, unique
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from dro_core import TotalVariation, parse_ambiguity
 
 from .._curves import curve
 from .._figures import Panel
-from ..populations import FinitePopulation
-from ..preferences import fit_preferences
-from ..shifts import group_shift
+from ..pairs.populations import FinitePopulation
+from ..pairs.preferences import fit_preferences
+from ..pairs.shifts import group_shift
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:

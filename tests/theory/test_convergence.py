@@ -9,8 +9,8 @@ from scipy.special import log_softmax
 
 from dro_core import KL, ChiSquare, CVaR, ProjectedSubgradient, TotalVariation, worst_case
 from synthetic.biases.bias import plugin_bias
-from synthetic.convergence import expected_gaps, full_batch_run, guarantees, method_for, minibatch_runs
-from synthetic.robust_pairs import RobustPairs, into_ball
+from synthetic.pairs.convergence import expected_gaps, full_batch_run, guarantees, method_for, minibatch_runs
+from synthetic.pairs.robust_pairs import RobustPairs, into_ball
 
 SETS = [TotalVariation(0.25), TotalVariation(0.25, max_ratio=2.0), CVaR(0.5), ChiSquare(0.5), KL(0.25)]
 

@@ -4,9 +4,9 @@ import statsmodels.api as sm
 from statsmodels.datasets import modechoice
 
 from dro_core import TotalVariation
-from synthetic.modechoice import MODES, load_mode_choice
-from synthetic.preferences import fit_preferences
-from synthetic.shifts import group_shift
+from synthetic.pairs.modechoice import MODES, load_mode_choice
+from synthetic.pairs.preferences import fit_preferences
+from synthetic.pairs.shifts import group_shift
 
 
 @pytest.mark.parametrize("constants", [True, False])

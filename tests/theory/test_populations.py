@@ -8,16 +8,16 @@ from scipy.optimize import linprog, minimize
 from scipy.special import expit
 
 from dro_core import ChiSquare, TotalVariation
-from synthetic.elliptical import SphereBradleyTerry, StudentBradleyTerry
-from synthetic.instances import NAMES, instance
-from synthetic.populations import (
+from synthetic.pairs.elliptical import SphereBradleyTerry, StudentBradleyTerry
+from synthetic.pairs.instances import NAMES, instance
+from synthetic.pairs.populations import (
     FinitePopulation,
     HiddenFeatures,
     NoisyLabels,
     linear_population,
     reward_population,
 )
-from synthetic.preferences import LinearBradleyTerry, Preferences, fit_counts, fit_preferences
+from synthetic.pairs.preferences import LinearBradleyTerry, Preferences, fit_counts, fit_preferences
 
 SCALE = np.array([[1.0, 0.5, -0.3], [0.5, 0.89, 0.0], [-0.3, 0.0, 0.4]])
 WEIGHTS = np.array([1.0, -2.0, 0.5])

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dro_core import ChiSquare, TotalVariation, worst_case
-from synthetic.elliptical import SphereBradleyTerry
-from synthetic.instances import instance
-from synthetic.populations import linear_population
-from synthetic.preferences import LinearBradleyTerry
-from synthetic.shifts import (
+from synthetic.pairs.elliptical import SphereBradleyTerry
+from synthetic.pairs.instances import instance
+from synthetic.pairs.populations import linear_population
+from synthetic.pairs.preferences import LinearBradleyTerry
+from synthetic.pairs.shifts import (
     Mixture,
     chi_square,
     covariate_shift,

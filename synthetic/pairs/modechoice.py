@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthetic.populations import FinitePopulation
-from synthetic.preferences import Preferences
+from synthetic.pairs.populations import FinitePopulation
+from synthetic.pairs.preferences import Preferences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from synthetic.preferences import Array
+    from synthetic.pairs.preferences import Array
 
 MODES = ("air", "train", "bus", "car")
 ATTRIBUTES = {

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dro_core import ProjectedSubgradient
-from synthetic.robust_pairs import RobustPairs, into_ball
+from synthetic.pairs.robust_pairs import RobustPairs, into_ball
 from synthetic.trajectory import Trajectory
 
 if TYPE_CHECKING:

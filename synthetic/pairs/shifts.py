@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synthetic.elliptical import SphereBradleyTerry
-from synthetic.populations import FinitePopulation
-from synthetic.preferences import PreferenceProblem, Preferences
+from synthetic.pairs.elliptical import SphereBradleyTerry
+from synthetic.pairs.populations import FinitePopulation
+from synthetic.pairs.preferences import PreferenceProblem, Preferences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from synthetic.preferences import Array
+    from synthetic.pairs.preferences import Array
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
@@ -160,7 +160,7 @@ def covariate_shift(population: FinitePopulation, test_masses: ArrayLike) -> Shi
     """Other prompt masses, the same labels given a prompt; the size is that of the change of the masses.
 
     Example:
-        >>> from synthetic.populations import linear_population
+        >>> from synthetic.pairs.populations import linear_population
         >>> population = linear_population([[1.0], [2.0]], [0.5, 0.5], [1.0])
         >>> covariate_shift(population, [0.75, 0.25]).total_variation
         0.25
@@ -180,7 +180,7 @@ def group_shift(population: FinitePopulation, groups: ArrayLike, test_masses: Ar
         test_masses: of the groups at test, shape `(g,)`.
 
     Example:
-        >>> from synthetic.populations import linear_population
+        >>> from synthetic.pairs.populations import linear_population
         >>> population = linear_population([[1.0], [2.0], [3.0]], [0.25, 0.25, 0.5], [1.0])
         >>> shift = group_shift(population, [0, 0, 1], [0.25, 0.75])
         >>> shift.test.masses.tolist(), shift.total_variation, shift.chi_square

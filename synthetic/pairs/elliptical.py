@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import t as student
 
-from synthetic.preferences import EllipticalProblem, Marginal, checked_shape, root_of
+from synthetic.pairs.preferences import EllipticalProblem, Marginal, checked_shape, root_of
 
 if TYPE_CHECKING:
-    from synthetic.preferences import Array
+    from synthetic.pairs.preferences import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class StudentBradleyTerry(EllipticalProblem):
         degrees: degrees of freedom, above 1 so that the mean loss is finite.
 
     Example:
-        >>> from synthetic.preferences import LinearBradleyTerry
+        >>> from synthetic.pairs.preferences import LinearBradleyTerry
         >>> heavy = StudentBradleyTerry(np.array([1.0]), np.eye(1), degrees=3.0)
         >>> light = LinearBradleyTerry(np.array([1.0]), np.eye(1))
         >>> bool(heavy.mean_loss([-1.0]) > light.mean_loss([-1.0]))

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from dro_core import worst_case
-from synthetic.preferences import LinearBradleyTerry, PreferenceProblem, Preferences, fit_preferences
+from synthetic.pairs.preferences import LinearBradleyTerry, PreferenceProblem, Preferences, fit_preferences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dro_core import AmbiguitySet, WorstCase
     from dro_core.learn.linear import LinearFit
-    from synthetic.preferences import Array
+    from synthetic.pairs.preferences import Array
 
 
 @dataclass(frozen=True, eq=False)

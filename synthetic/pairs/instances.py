@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthetic.elliptical import SphereBradleyTerry, StudentBradleyTerry
-from synthetic.modechoice import load_mode_choice
-from synthetic.populations import (
+from synthetic.pairs.elliptical import SphereBradleyTerry, StudentBradleyTerry
+from synthetic.pairs.modechoice import load_mode_choice
+from synthetic.pairs.populations import (
     FinitePopulation,
     HiddenFeatures,
     NoisyLabels,
     linear_population,
     reward_population,
 )
-from synthetic.preferences import LinearBradleyTerry
-from synthetic.shifts import Shift, group_shift
+from synthetic.pairs.preferences import LinearBradleyTerry
+from synthetic.pairs.shifts import Shift, group_shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from synthetic.preferences import Array
+    from synthetic.pairs.preferences import Array
 
 _DIMENSION = 4
 _PROMPTS = 24
