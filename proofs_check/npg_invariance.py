@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk
-from synthetic.mdp import KLRegulariser, TabularMDP, garnet, prompts
-from synthetic.policies import LogLinearPolicy, TabularPolicy, natural_gradient, policy_gradient
+from synthetic.bandits.mdp import KLRegulariser, TabularMDP, garnet, prompts
+from synthetic.bandits.policies import LogLinearPolicy, TabularPolicy, natural_gradient, policy_gradient
 
 Table = tuple[tuple[float, ...], ...]
 

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant
-from synthetic.mdp import TabularMDP, chain, corridor, garnet, prompts
-from synthetic.natural_gradient import natural_policy_gradient
-from synthetic.policies import TabularPolicy
+from synthetic.bandits.mdp import TabularMDP, chain, corridor, garnet, prompts
+from synthetic.bandits.natural_gradient import natural_policy_gradient
+from synthetic.bandits.policies import TabularPolicy
 
 
 @dataclass(frozen=True)

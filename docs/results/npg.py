@@ -28,7 +28,7 @@ from npg_tables import (
 )
 from page_tables import filled, markdown
 
-from synthetic.bandit_batch import ascend
+from synthetic.bandits.bandit_batch import ascend
 
 HERE = Path(__file__).parent
 

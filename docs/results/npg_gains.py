@@ -13,14 +13,14 @@ from statsmodels.stats.proportion import proportion_confint
 
 from dro_core import ChiSquare, CVaR, TotalVariation, worst_case
 from synthetic import mean_estimate
-from synthetic.bandit_batch import ascend, random_bandits
-from synthetic.natural_gradient import worst_value
+from synthetic.bandits.bandit_batch import ascend, random_bandits
+from synthetic.bandits.natural_gradient import worst_value
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from dro_core import AmbiguitySet
-    from synthetic.bandit_batch import BanditBatch, BatchRun
+    from synthetic.bandits.bandit_batch import BanditBatch, BatchRun
 
     Array = NDArray[np.float64]
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dro_core import TotalVariation, worst_case
-from synthetic.mdp import KLRegulariser, garnet, prompts
-from synthetic.policies import LogLinearPolicy, TabularPolicy, natural_gradient, policy_values
+from synthetic.bandits.mdp import KLRegulariser, garnet, prompts
+from synthetic.bandits.policies import LogLinearPolicy, TabularPolicy, natural_gradient, policy_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from synthetic.mdp import TabularMDP
-    from synthetic.policies import PolicyClass
+    from synthetic.bandits.mdp import TabularMDP
+    from synthetic.bandits.policies import PolicyClass
 
     Array = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dro_core import AmbiguitySet
-    from synthetic.bandit_batch import BanditBatch
+    from synthetic.bandits.bandit_batch import BanditBatch
 
     Array = NDArray[np.float64]
 

@@ -12,14 +12,14 @@ from npg_optimum import Bandit, guided, local_optima
 from statsmodels.stats.weightstats import DescrStatsW
 
 from dro_core import ChiSquare
-from synthetic.bandit_batch import BanditBatch, ascend
-from synthetic.natural_gradient import worst_value
+from synthetic.bandits.bandit_batch import BanditBatch, ascend
+from synthetic.bandits.natural_gradient import worst_value
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from dro_core import AmbiguitySet
-    from synthetic.bandit_batch import BatchRun
+    from synthetic.bandits.bandit_batch import BatchRun
 
     Array = NDArray[np.float64]
 

@@ -11,16 +11,16 @@ from dro_core import parse_ambiguity
 
 from .._curves import curve
 from .._figures import Panel
-from ..mdp import TabularMDP, garnet, prompts
-from ..natural_gradient import natural_policy_gradient, worst_value
-from ..policies import LogLinearPolicy, TabularPolicy
+from ..bandits.mdp import TabularMDP, garnet, prompts
+from ..bandits.natural_gradient import natural_policy_gradient, worst_value
+from ..bandits.policies import LogLinearPolicy, TabularPolicy
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._grid import Record, Scalar
-    from ..policies import PolicyClass
+    from ..bandits.policies import PolicyClass
 
 _SETS = ("tv:0.2", "cvar:0.3")
 _CASES = {

@@ -18,9 +18,9 @@ from llm.fisher import (
     sampled_weights,
 )
 from llm.prompt_weights import prompt_multipliers
-from synthetic import policies
-from synthetic.mdp import prompts
-from synthetic.natural_gradient import natural_policy_gradient
+from synthetic.bandits import policies
+from synthetic.bandits.mdp import prompts
+from synthetic.bandits.natural_gradient import natural_policy_gradient
 
 BANDIT = prompts([[1.0, 0.2, -0.5], [0.3, 0.1, 2.0], [-1.0, 0.4, 0.2], [0.0, 0.7, 0.9]])
 

@@ -15,8 +15,8 @@ from llm.observation import observed
 from llm.policy_config import PolicyConfig
 from llm.policy_update import Rollout
 from llm.reweighting import parse_reweighting
-from synthetic import policies
-from synthetic.mdp import prompts as bandit_of
+from synthetic.bandits import policies
+from synthetic.bandits.mdp import prompts as bandit_of
 
 # Every row holds 8 answers, each as often as its probability says: means over samples are expectations.
 PROBABILITIES = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5], [0.25, 0.625, 0.125]])

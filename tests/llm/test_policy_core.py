@@ -12,9 +12,9 @@ from llm.advantages import generalised_advantages, leave_one_out, penalised_rewa
 from llm.prompt_weights import prompt_multipliers, scale_losses, scale_rewards
 from llm.reweighting import DrDPO, parse_reweighting, reweighted
 from llm.surrogate import clipped_surrogate, k2, kl_estimate
-from synthetic import policies
-from synthetic.mdp import KLRegulariser, prompts
-from synthetic.natural_gradient import worst_value
+from synthetic.bandits import policies
+from synthetic.bandits.mdp import KLRegulariser, prompts
+from synthetic.bandits.natural_gradient import worst_value
 
 RAGGED = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
 # Every row holds 8 answers, each answer as often as its probability says: means over samples are expectations.

@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import linprog, minimize
 
 from dro_core import TotalVariation, robust_value_iteration
-from synthetic.mdp import KLRegulariser, TabularMDP, chain, corridor, garnet, gridworld, prompts
+from synthetic.bandits.mdp import KLRegulariser, TabularMDP, chain, corridor, garnet, gridworld, prompts
 
 MDPS = {
     "garnet": garnet(6, 3, 2, 0.9, np.random.default_rng(1)),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dro_core import KL, CVaR, TotalVariation
-from synthetic.mdp import KLRegulariser, garnet, prompts
-from synthetic.natural_gradient import natural_policy_gradient, worst_value
-from synthetic.policies import LogLinearPolicy, TabularPolicy, fisher, policy_gradient, policy_values
+from synthetic.bandits.mdp import KLRegulariser, garnet, prompts
+from synthetic.bandits.natural_gradient import natural_policy_gradient, worst_value
+from synthetic.bandits.policies import LogLinearPolicy, TabularPolicy, fisher, policy_gradient, policy_values
 
 RNG = np.random.default_rng(4)
 BANDIT = prompts(RNG.random((4, 3)), [0.4, 0.3, 0.2, 0.1])

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import beta, t
 
 from dro_core import KL, ChiSquare, CVaR, TotalVariation, worst_case
-from synthetic.bandit_batch import BanditBatch, ascend, random_bandits
-from synthetic.mdp import KLRegulariser, prompts
-from synthetic.natural_gradient import natural_policy_gradient
-from synthetic.policies import LogLinearPolicy, TabularPolicy
+from synthetic.bandits.bandit_batch import BanditBatch, ascend, random_bandits
+from synthetic.bandits.mdp import KLRegulariser, prompts
+from synthetic.bandits.natural_gradient import natural_policy_gradient
+from synthetic.bandits.policies import LogLinearPolicy, TabularPolicy
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SETS = (TotalVariation(0.2), CVaR(0.4), ChiSquare(0.6))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from synthetic.mdp import KLRegulariser, garnet, prompts
-from synthetic.policies import (
+from synthetic.bandits.mdp import KLRegulariser, garnet, prompts
+from synthetic.bandits.policies import (
     LogLinearPolicy,
     TabularPolicy,
     fisher,

@@ -11,7 +11,7 @@ from proofs_check.npg_invariance import npg_realizable_invariance, npg_tabular_i
 from proofs_check.pointwise import RegularisedPolicy, pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.policy_gradient import TabularRun, npg_tabular
 from proofs_check.robust_npg import npg_best_iterate, npg_last_iterate
-from synthetic.mdp import TabularMDP
+from synthetic.bandits.mdp import TabularMDP
 
 SMALL = Budget(examples=30, restarts=1, evaluations=20)
 UPHELD = [npg_tabular, npg_tabular_invariance, npg_realizable_invariance, pointwise_optimum, pointwise_optimum_mdp]

@@ -1,6 +1,6 @@
 """Many contextual bandits of one size at once: Algorithm 2 of theory.md, vectorised over random problems.
 
-``synthetic.natural_gradient`` runs one problem of any kind; this runs hundreds of one kind, for distributions over
+``synthetic.bandits.natural_gradient`` runs one problem of any kind; this runs hundreds of one kind, for distributions over
 problems. Prompts are equally likely, policies log-linear from the uniform one, KL is to the uniform policy.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dro_core import worst_case
-from synthetic.policies import RANK
+from synthetic.bandits.policies import RANK
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

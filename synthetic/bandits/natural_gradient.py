@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dro_core import worst_case
-from synthetic.policies import natural_gradient, policy_values
+from synthetic.bandits.policies import natural_gradient, policy_values
 from synthetic.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from dro_core import AmbiguitySet
-    from synthetic.mdp import KLRegulariser, TabularMDP
-    from synthetic.policies import PolicyClass
+    from synthetic.bandits.mdp import KLRegulariser, TabularMDP
+    from synthetic.bandits.policies import PolicyClass
 
     Array = NDArray[np.float64]
 
@@ -110,8 +110,8 @@ def natural_policy_gradient(
         Prompts that want opposite answers, one parameter. The mean sees no slope; the worst prompt pulls:
 
         >>> from dro_core import TotalVariation
-        >>> from synthetic.mdp import prompts
-        >>> from synthetic.policies import LogLinearPolicy
+        >>> from synthetic.bandits.mdp import prompts
+        >>> from synthetic.bandits.policies import LogLinearPolicy
         >>> bandit = prompts([[1.0, 0.0], [0.25, 1.25]])
         >>> shared = LogLinearPolicy([[[1.0], [0.0]], [[1.0], [0.0]]])
         >>> plain = natural_policy_gradient(bandit, shared, steps=2, step_size=1.0)

@@ -1,6 +1,6 @@
 """Differentiable policy classes, their exact policy gradients and Fisher matrices; no automatic differentiation.
 
-For a start distribution q, with d_q the discounted occupancy of ``synthetic.mdp`` and scores grad log pi,
+For a start distribution q, with d_q the discounted occupancy of ``synthetic.bandits.mdp`` and scores grad log pi,
 
     g_q = grad <q, V> = 1/(1 - discount) E_{d_q, pi} [A grad log pi],   F_q = E_{d_q, pi} [grad log pi grad log pi^T].
 
@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from synthetic.mdp import KLRegulariser, TabularMDP
+    from synthetic.bandits.mdp import KLRegulariser, TabularMDP
 
     Array = NDArray[np.float64]
 
@@ -170,7 +170,7 @@ def policy_gradient(
         regulariser: KL charges to deduct from the rewards.
 
     Example:
-        >>> from synthetic.mdp import prompts
+        >>> from synthetic.bandits.mdp import prompts
         >>> policy_gradient(TabularPolicy(1, 2), [0.0, 0.0], prompts([[1.0, 0.0]])).tolist()
         [0.25, -0.25]
     """
@@ -184,7 +184,7 @@ def fisher(policy: PolicyClass, parameters: ArrayLike, mdp: TabularMDP, *, start
     """Fisher matrix F_q of the policy under its own discounted occupancy from ``start``, shape ``(d, d)``.
 
     Example:
-        >>> from synthetic.mdp import prompts
+        >>> from synthetic.bandits.mdp import prompts
         >>> fisher(TabularPolicy(1, 2), [0.0, 0.0], prompts([[1.0, 0.0]])).tolist()
         [[0.25, -0.25], [-0.25, 0.25]]
     """
@@ -208,7 +208,7 @@ def natural_gradient(
     Example:
         The tabular direction is the centred advantage, whatever the weights of the prompts:
 
-        >>> from synthetic.mdp import prompts
+        >>> from synthetic.bandits.mdp import prompts
         >>> bandit = prompts([[1.0, 0.0], [0.0, 2.0]])
         >>> natural_gradient(TabularPolicy(2, 2), np.zeros(4), bandit, start=[0.9, 0.1]).tolist()
         [0.5, -0.5, -1.0, 1.0]

@@ -1,0 +1,1 @@
+"""Tabular Markov decision processes, bandits and policies, exact; Algorithm 2 on them."""
