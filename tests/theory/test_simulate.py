@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from scipy.stats import linregress, t
 
-import synthetic.simulate as command
-from synthetic._curves import curve, fit_slope
-from synthetic._figures import Panel, draw
-from synthetic._grid import Pool, Task, run
-from synthetic.studies.study import Study
+import synthetic.simulate.command as command
+from synthetic.simulate.curves import curve, fit_slope
+from synthetic.simulate.figures import Panel, draw
+from synthetic.simulate.grid import Pool, Task, run
+from synthetic.simulate.studies.study import Study
 
 SLOW = """
 import os, sys, time
 from pathlib import Path
-import synthetic.simulate as command
-from synthetic.studies.study import Study
+import synthetic.simulate.command as command
+from synthetic.simulate.studies.study import Study
 def points(choices):
     return [{"x": x} for x in range(1, 41)]
 def evaluate(point, seed):
@@ -279,7 +279,7 @@ def test_a_figure_with_nothing_but_one_point_and_a_zero_is_drawn(tmp_path):
 
 
 def test_simulate_loads_neither_torch_nor_a_plotting_library_before_it_needs_one():
-    code = "import sys, synthetic.simulate as s\ntry: s.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, synthetic.simulate.command as s\ntry: s.main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'matplotlib', 'joblib', 'statsmodels', 'cvxpy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-import synthetic.simulate as command
+import synthetic.simulate.command as command
 from dro_core import CVaR, TotalVariation, bias_bound, worst_case
-from synthetic.studies import NAMES, Choices, study
+from synthetic.simulate.studies import NAMES, Choices, study
 
 SMALL_RUN = ["--n", "4", "32", "--steps", "16", "--radius", "0.1", "--dimension", "2", "3", "--seeds", "2"]
 TINY = {
@@ -25,7 +25,7 @@ def simulate(name, folder, *options, drawn=False):
     """A figure costs more than the numbers in it: it is drawn only where a test looks at it."""
     with pytest.MonkeyPatch.context() as patch:
         if not drawn:
-            patch.setattr("synthetic._figures.draw", lambda *args, **kwargs: None)
+            patch.setattr("synthetic.simulate.figures.draw", lambda *args, **kwargs: None)
         return command.main([name, "--output", str(folder), *TINY[name], *options])
 
 
@@ -113,7 +113,7 @@ def test_plain_and_robust_policies_part_only_where_the_policy_class_is_too_small
 
 
 def test_shifted_losses_are_losses_of_the_shifted_population():
-    from synthetic.studies.shift import _fit, population
+    from synthetic.simulate.studies.shift import _fit, population
 
     parameters, problem = np.array(_fit("misspecified", "tv:0.2,by=group", 60, 0)), population("misspecified")
     found = evaluated("shift", case="misspecified", ambiguity="tv:0.2,by=group", n=60, shift=0.3)

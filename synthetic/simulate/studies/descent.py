@@ -9,10 +9,10 @@ import numpy as np
 
 from dro_core import CVaR, TotalVariation, bias_bound, parse_ambiguity
 
-from .._curves import curve
-from .._figures import Panel
-from ..pairs.convergence import full_batch_run, method_for, minibatch_runs
-from ..pairs.robust_pairs import RobustPairs
+from ...pairs.convergence import full_batch_run, method_for, minibatch_runs
+from ...pairs.robust_pairs import RobustPairs
+from ..curves import curve
+from ..figures import Panel
 from .study import Choices, allowed, distinct, unique
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dro_core import AmbiguitySet
 
-    from .._grid import Record, Scalar
+    from ..grid import Record, Scalar
 
     Array = NDArray[np.float64]
 

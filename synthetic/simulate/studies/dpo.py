@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ._descent import evaluate, panels, points
+from .descent import evaluate, panels, points
 from .study import Study
 
 STUDY = Study(

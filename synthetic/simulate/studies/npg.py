@@ -9,18 +9,18 @@ import numpy as np
 
 from dro_core import parse_ambiguity
 
-from .._curves import curve
-from .._figures import Panel
-from ..bandits.mdp import TabularMDP, garnet, prompts
-from ..bandits.natural_gradient import natural_policy_gradient, worst_value
-from ..bandits.policies import LogLinearPolicy, TabularPolicy
+from ...bandits.mdp import TabularMDP, garnet, prompts
+from ...bandits.natural_gradient import natural_policy_gradient, worst_value
+from ...bandits.policies import LogLinearPolicy, TabularPolicy
+from ..curves import curve
+from ..figures import Panel
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .._grid import Record, Scalar
-    from ..bandits.policies import PolicyClass
+    from ...bandits.policies import PolicyClass
+    from ..grid import Record, Scalar
 
 _SETS = ("tv:0.2", "cvar:0.3")
 _CASES = {

@@ -13,14 +13,14 @@ from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
 
-from ._grid import BACKENDS, Pool, Task, run
-from ._results import write
+from .grid import BACKENDS, Pool, Task, run
+from .results import write
 from .studies import NAMES, Choices, study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ._grid import Outcome
+    from .grid import Outcome
     from .studies import Study
 
 _MOST = 10**6

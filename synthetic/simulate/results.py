@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from ._figures import Panel
-    from ._grid import Failure, Outcome, Record
+    from .figures import Panel
+    from .grid import Failure, Outcome, Record
     from .studies import Study
 
 _PACKAGES = ("robust-rlhf", "numpy", "scipy", "statsmodels", "matplotlib", "joblib")
@@ -44,7 +44,7 @@ def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     picture = folder / f"{chosen.name}.png"
     if panels:
-        from ._figures import draw
+        from .figures import draw
 
         draw(panels, picture, title=chosen.title, caption=caption)
     else:

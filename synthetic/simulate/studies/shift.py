@@ -10,11 +10,11 @@ from scipy.special import expit
 
 from dro_core import TotalVariation, parse_ambiguity
 
-from .._curves import curve
-from .._figures import Panel
-from ..pairs.populations import FinitePopulation
-from ..pairs.preferences import fit_preferences
-from ..pairs.shifts import group_shift
+from ...pairs.populations import FinitePopulation
+from ...pairs.preferences import fit_preferences
+from ...pairs.shifts import group_shift
+from ..curves import curve
+from ..figures import Panel
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .._grid import Record, Scalar
+    from ..grid import Record, Scalar
 
 _SETS = ("erm", "tv:0.1", "tv:0.2", "tv:0.2,max_ratio=4", "tv:0.2,by=group")
 _CASES = {

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .estimate import mean_estimate
+from ..estimate import mean_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
-    from ._grid import Record, Scalar
+    from .grid import Record, Scalar
 
 ERROR = 0.05  # chance that one interval misses what it is for
 

@@ -10,9 +10,9 @@ from scipy.special import expit
 
 from dro_core import TotalVariation, bias_bound, parse_ambiguity
 
-from .._curves import curve
-from .._figures import Panel
-from ..biases.bias import plugin_bias
+from ...biases.bias import plugin_bias
+from ..curves import curve
+from ..figures import Panel
 from .study import Choices, Study, allowed, distinct, unique
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dro_core import AmbiguitySet
 
-    from .._grid import Record, Scalar
+    from ..grid import Record, Scalar
 
     Array = NDArray[np.float64]
 

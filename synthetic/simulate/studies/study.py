@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .._figures import Panel
-    from .._grid import Record, Scalar
+    from ..figures import Panel
+    from ..grid import Record, Scalar
 
 
 @dataclass(frozen=True)
