@@ -11,9 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import KL, AmbiguitySet, ChiSquare, TotalVariation, worst_case
-from proofs_check.certificates import distribution, exact_tv
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
-from proofs_check.enclosures import GAP, enclosure
+from proofs_check.exact.certificates import distribution, exact_tv
+from proofs_check.exact.enclosures import GAP, enclosure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

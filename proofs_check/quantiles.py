@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import betainc  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import CVaR, TotalVariation, inverse_cdf_bias_bound, worst_case
-from proofs_check.certificates import exact_cvar, exact_tv
 from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.exact.certificates import exact_cvar, exact_tv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

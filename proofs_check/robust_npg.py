@@ -13,7 +13,7 @@ import numpy as np
 
 from dro_core import TotalVariation
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Verdict, mutant
-from proofs_check.interval_npg import worst_value_intervals
+from proofs_check.exact.interval_npg import worst_value_intervals
 from synthetic.bandits.mdp import prompts
 from synthetic.bandits.natural_gradient import PolicyRun, natural_policy_gradient
 from synthetic.bandits.policies import LogLinearPolicy

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import strategies as st
 
-from proofs_check.certificates import exact_cvar, exact_tv
 from proofs_check.claim import Array, Assumptions, Instances, dyadic
+from proofs_check.exact.certificates import exact_cvar, exact_tv
 from synthetic import sample_counts
 
 if TYPE_CHECKING:

@@ -142,14 +142,14 @@ BREAKS = [
     ),
     Break(
         "rational-cvar",
-        "proofs_check/certificates.py",
+        "proofs_check/exact/certificates.py",
         "weight = min(mass / tail, left)",
         "weight = min(mass, left)",
         "theory/test_certificates.py",
     ),
     Break(
         "chi2-dual-enclosure",
-        "proofs_check/enclosures.py",
+        "proofs_check/exact/enclosures.py",
         "(half + Fraction(radius)) * multiplier",
         "(half + half * Fraction(radius)) * multiplier",
         "theory/test_certificates.py theory/test_inner_claims.py",

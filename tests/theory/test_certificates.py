@@ -10,9 +10,9 @@ from scipy.optimize import linprog
 
 from dro_core import KL, ChiSquare, CVaR, Hellinger, TotalVariation, Wasserstein, WorstCase, worst_case
 from dro_core.sets.ambiguity import Dual
-from proofs_check import enclosures
-from proofs_check.certificates import distribution, exact_cvar, exact_tv, exact_wasserstein, tv_dual
-from proofs_check.enclosures import GAP, certified, enclosure
+from proofs_check.exact import enclosures
+from proofs_check.exact.certificates import distribution, exact_cvar, exact_tv, exact_wasserstein, tv_dual
+from proofs_check.exact.enclosures import GAP, certified, enclosure
 
 SEEDS = range(25)
 

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
 from proofs_check import Budget, Evidence, Verdict, check
-from proofs_check.interval_npg import worst_value_intervals
+from proofs_check.exact.interval_npg import worst_value_intervals
 from proofs_check.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
 from proofs_check.pointwise import RegularisedPolicy, pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.policy_gradient import TabularRun, npg_tabular

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation, worst_case
-from proofs_check.certificates import distribution, tv_dual
+from proofs_check.exact.certificates import distribution, tv_dual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

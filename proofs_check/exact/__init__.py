@@ -1,0 +1,1 @@
+"""Exact and outward-rounded arithmetic: what a claim can be certain of. Called by claims."""
