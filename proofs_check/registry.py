@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from proofs_check.asymptotics import bt_mle_coverage, bt_mle_slope
-from proofs_check.bias_bounds import bias_layers, tv_capped_bias
-from proofs_check.chi2_bias import chi2_bias, chi2_penalty_bias
 from proofs_check.claim import Claim
-from proofs_check.convergence import sgd_dpo, sgd_reward, sgd_sampled
-from proofs_check.divergence_duality import chi2_dual, kl_dual
-from proofs_check.duality import cvar_dual, tv_closed_form, tv_dual
-from proofs_check.hoeffding import kl_penalty_gap
-from proofs_check.inner_problem import ball_nesting, chi2_variance, radius_concave, tv_gap
-from proofs_check.minibatch import (
+from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
+from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
+from proofs_check.claims.convergence.policy_gradient import npg_tabular
+from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
+from proofs_check.claims.convergence.subgradient import subgradient_optimal, subgradient_worst_case
+from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
+from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual
+from proofs_check.claims.inner.hoeffding import kl_penalty_gap
+from proofs_check.claims.inner.inner_problem import ball_nesting, chi2_variance, radius_concave, tv_gap
+from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, robust_convexity
+from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
+from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
+from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
+from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
     plugin_underestimates,
@@ -21,19 +27,13 @@ from proofs_check.minibatch import (
     tv_bias_root_n,
     tv_bias_split,
 )
-from proofs_check.minibatch_gradients import cvar_gradient_variance, tv_gradient_variance_floor
-from proofs_check.multilevel import mlmc_unbiased
-from proofs_check.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
-from proofs_check.pointwise import pointwise_optimum, pointwise_optimum_mdp
-from proofs_check.policy_gradient import npg_tabular
-from proofs_check.preferences import bt_mle_rate, dpo_identity
-from proofs_check.quantiles import icdf_bias
-from proofs_check.robust_npg import npg_best_iterate, npg_last_iterate
-from proofs_check.robust_shift import robust_shift_gain, robust_shift_parity
-from proofs_check.sensitivity import danskin, danskin_gradient, robust_convexity
-from proofs_check.shift_counterexamples import robust_shift_labels, robust_shift_sample
-from proofs_check.subgradient import subgradient_optimal, subgradient_worst_case
-from proofs_check.transport import wasserstein_is_tv, wasserstein_logistic
+from proofs_check.claims.minibatch.minibatch_gradients import cvar_gradient_variance, tv_gradient_variance_floor
+from proofs_check.claims.minibatch.multilevel import mlmc_unbiased
+from proofs_check.claims.minibatch.quantiles import icdf_bias
+from proofs_check.claims.preferences.asymptotics import bt_mle_coverage, bt_mle_slope
+from proofs_check.claims.preferences.preferences import bt_mle_rate, dpo_identity
+from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
+from proofs_check.claims.preferences.shift_counterexamples import robust_shift_labels, robust_shift_sample
 
 CLAIMS: tuple[Claim[Any], ...] = (
     # The inner problem

@@ -52,7 +52,7 @@ def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: boo
         curves: whether to evaluate the claim's curve, for a figure.
 
     Example:
-        >>> from proofs_check.inner_problem import tv_gap
+        >>> from proofs_check.claims.inner.inner_problem import tv_gap
         >>> check(tv_gap()).verdict
         <Verdict.UPHELD: 'upheld'>
     """

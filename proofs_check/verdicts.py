@@ -35,7 +35,7 @@ def as_row(report: Report) -> tuple[str, ...]:
 
     Example:
         >>> from proofs_check import check
-        >>> from proofs_check.minibatch import tv_bias_root_n
+        >>> from proofs_check.claims.minibatch.minibatch import tv_bias_root_n
         >>> as_row(check(tv_bias_root_n()))[:3]
         ('tv-bias-root-n', 'refuted', 'certified')
     """
@@ -53,7 +53,7 @@ def line(report: Report) -> str:
 
     Example:
         >>> from proofs_check import check
-        >>> from proofs_check.minibatch import tv_bias_root_n
+        >>> from proofs_check.claims.minibatch.minibatch import tv_bias_root_n
         >>> line(check(tv_bias_root_n())).split("tightness")[0]
         'tv-bias-root-n: [magenta]refuted[/], certified, '
     """
@@ -128,7 +128,7 @@ def docstring(claim: Claim[Any]) -> str:
     """Return the docstring of the function that returns the claim, which has the claim's name; "" if there is none.
 
     Example:
-        >>> from proofs_check.inner_problem import tv_gap
+        >>> from proofs_check.claims.inner.inner_problem import tv_gap
         >>> docstring(tv_gap()).splitlines()[0]
         'How much worse than the mean a total-variation ball can be.'
     """

@@ -163,7 +163,7 @@ BREAKS = [
     ),
     Break(
         "hoeffding-constant",
-        "proofs_check/hoeffding.py",
+        "proofs_check/claims/inner/hoeffding.py",
         "x.spread**2 / (8 * x.temperature)",
         "x.spread**2 / (8.2 * x.temperature)",
         "theory/test_claims.py theory/test_power.py theory/test_inner_claims.py",

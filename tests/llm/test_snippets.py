@@ -18,7 +18,7 @@ from results_samples import write_sample
 from tiny_trl import arguments, build
 
 import dro_core
-import proofs_check.hoeffding
+import proofs_check.claims.inner.hoeffding
 import robust_rlhf
 from dro_core import Wasserstein, worst_case
 from llm.builtin import generate, write_corpus
@@ -147,7 +147,7 @@ PYTHON = [
     Snippet("README.md", "import torch", claims=_gradient),
     Snippet("README.md", "import numpy", claims=_collapses),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass MyBall", lambda _: {**vars(dro_core.sets.divergences)}),
-    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(proofs_check.hoeffding)}),
+    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(proofs_check.claims.inner.hoeffding)}),
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),
     Snippet("docs/convex-sets.md", "from dro_core", _embedded, _is_distribution),

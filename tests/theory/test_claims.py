@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from proofs_check import Budget, Claim, Evidence, Verdict, check, mutant, shrunk
-from proofs_check.inner_problem import WeightedLosses, ball_nesting, chi2_variance, tv_gap
-from proofs_check.minibatch import SampledLosses, exceeds_root_n, tv_bias_root_n, tv_bias_split
+from proofs_check.claims.inner.inner_problem import WeightedLosses, ball_nesting, chi2_variance, tv_gap
+from proofs_check.claims.minibatch.minibatch import SampledLosses, exceeds_root_n, tv_bias_root_n, tv_bias_split
 from proofs_check.registry import CLAIMS
 
 SMALL = Budget(examples=30, restarts=1, evaluations=20)

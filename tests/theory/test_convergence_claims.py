@@ -8,8 +8,14 @@ import pytest
 
 from proofs_check import Evidence, Verdict, check
 from proofs_check._performance_estimation import worst_gap
-from proofs_check.convergence import Descent, sgd_dpo, sgd_reward, sgd_sampled
-from proofs_check.subgradient import Kink, Span, stays_above, subgradient_optimal, subgradient_worst_case
+from proofs_check.claims.convergence.convergence import Descent, sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.subgradient import (
+    Kink,
+    Span,
+    stays_above,
+    subgradient_optimal,
+    subgradient_worst_case,
+)
 
 CLAIMS = {
     sgd_reward: Evidence.SEARCHED,

@@ -8,11 +8,11 @@ from scipy.optimize import linprog
 
 from dro_core import CVaR, TotalVariation, worst_case
 from proofs_check import Budget, Evidence, Verdict, check
-from proofs_check import duality as dual
-from proofs_check import inner_problem as inner
-from proofs_check import sensitivity as slope
-from proofs_check import transport as move
-from proofs_check.divergence_duality import chi2_dual, kl_dual
+from proofs_check.claims.inner import duality as dual
+from proofs_check.claims.inner import inner_problem as inner
+from proofs_check.claims.inner import sensitivity as slope
+from proofs_check.claims.inner import transport as move
+from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.evaluation import evaluate
 from proofs_check.verdicts import docstring
 

@@ -12,9 +12,9 @@ from scipy.stats import beta
 from dro_core import CVaR, TotalVariation, effective_sample_size, worst_case
 from dro_core.sampling.estimators import multilevel_cost, multilevel_estimate
 from proofs_check import Evidence, Verdict, check
-from proofs_check.bias_bounds import CappedLosses, bias_layers, tv_capped_bias
-from proofs_check.chi2_bias import chi2_bias, chi2_penalty_bias, exact_chi2_penalty
-from proofs_check.minibatch import (
+from proofs_check.claims.minibatch.bias_bounds import CappedLosses, bias_layers, tv_capped_bias
+from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias, exact_chi2_penalty
+from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
     exceeds_root_n,
@@ -23,21 +23,21 @@ from proofs_check.minibatch import (
     tv_bias_root_n,
     tv_bias_split,
 )
-from proofs_check.minibatch_gradients import (
+from proofs_check.claims.minibatch.minibatch_gradients import (
     SampledGradients,
     cvar_gradient_variance,
     plugin_gradient,
     tv_gradient_variance_floor,
 )
-from proofs_check.multilevel import Levels, mlmc_unbiased, multilevel_mean
-from proofs_check.quantiles import (
+from proofs_check.claims.minibatch.multilevel import Levels, mlmc_unbiased, multilevel_mean
+from proofs_check.claims.minibatch.quantiles import (
     QuantileLosses,
     exact_order_statistic_means,
     icdf_bias,
     order_statistic_means,
     tail_mean,
 )
-from proofs_check.sampled import SampledLosses, cvar_value, exact_bias, exact_plugin, tv_value
+from proofs_check.claims.minibatch.sampled import SampledLosses, cvar_value, exact_bias, exact_plugin, tv_value
 
 CERTIFIED = (
     plugin_underestimates,

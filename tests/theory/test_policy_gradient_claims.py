@@ -6,11 +6,11 @@ from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
 from proofs_check import Budget, Evidence, Verdict, check
+from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
+from proofs_check.claims.convergence.pointwise import RegularisedPolicy, pointwise_optimum, pointwise_optimum_mdp
+from proofs_check.claims.convergence.policy_gradient import TabularRun, npg_tabular
+from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
 from proofs_check.exact.interval_npg import worst_value_intervals
-from proofs_check.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
-from proofs_check.pointwise import RegularisedPolicy, pointwise_optimum, pointwise_optimum_mdp
-from proofs_check.policy_gradient import TabularRun, npg_tabular
-from proofs_check.robust_npg import npg_best_iterate, npg_last_iterate
 from synthetic.bandits.mdp import TabularMDP
 
 SMALL = Budget(examples=30, restarts=1, evaluations=20)

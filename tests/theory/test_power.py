@@ -8,8 +8,8 @@ import pytest
 
 from dro_core import KL, ChiSquare, CVaR, TotalVariation, Wasserstein, robust_loss, worst_case
 from proofs_check import QUICK, Budget, Claim, Relation, Verdict, check
-from proofs_check.inner_problem import WeightedLosses, tv_gap
-from proofs_check.minibatch import SampledLosses, tv_bias_split
+from proofs_check.claims.inner.inner_problem import WeightedLosses, tv_gap
+from proofs_check.claims.minibatch.minibatch import SampledLosses, tv_bias_split
 from proofs_check.registry import CLAIMS
 from synthetic import plugin_bias
 

@@ -11,10 +11,16 @@ from scipy.stats import binom
 
 from dro_core import TotalVariation
 from proofs_check import Evidence, Verdict
-from proofs_check.asymptotics import Simulation, bt_mle_coverage, bt_mle_slope
-from proofs_check.preferences import Design, bt_mle_rate, constrained_fits, dpo_identity, expected_error
-from proofs_check.robust_shift import robust_shift_gain, robust_shift_parity
-from proofs_check.shift_counterexamples import (
+from proofs_check.claims.preferences.asymptotics import Simulation, bt_mle_coverage, bt_mle_slope
+from proofs_check.claims.preferences.preferences import (
+    Design,
+    bt_mle_rate,
+    constrained_fits,
+    dpo_identity,
+    expected_error,
+)
+from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
+from proofs_check.claims.preferences.shift_counterexamples import (
     Coin,
     SampledPrompts,
     exceeds_log_two,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation
 from proofs_check.claim import Array, Claim, Instances, dyadic, mutant, swapped
-from proofs_check.npg_invariance import Table, softmax_rows
+from proofs_check.claims.convergence.npg_invariance import Table, softmax_rows
 from synthetic.bandits.mdp import KLOptimum, KLRegulariser, TabularMDP, garnet, prompts
 from synthetic.bandits.natural_gradient import worst_value
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation, effective_sample_size, gradient_variance_bound, worst_case
 from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
-from proofs_check.sampled import LEVEL, MASSES, SampledLosses
+from proofs_check.claims.minibatch.sampled import LEVEL, MASSES, SampledLosses
 from synthetic.biases.bias import sample_chances, sample_counts
 
 if TYPE_CHECKING:

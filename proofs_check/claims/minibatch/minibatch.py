@@ -15,7 +15,7 @@ import numpy as np
 
 from dro_core import KL, ChiSquare, ChiSquarePenalty, CVaR, KLPenalty, TotalVariation, bias_bound, worst_case
 from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant, shrunk, swapped
-from proofs_check.sampled import (
+from proofs_check.claims.minibatch.sampled import (
     LEVEL,
     MASSES,
     RADIUS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation, bias_bound
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, mutant, shrunk, swapped
-from proofs_check.sampled import MASSES, RADIUS, SampledLosses, cvar_value, draws, exact_bias, tv_value
+from proofs_check.claims.minibatch.sampled import MASSES, RADIUS, SampledLosses, cvar_value, draws, exact_bias, tv_value
 from synthetic import plugin_bias
 from synthetic.biases.layers import atoms
 

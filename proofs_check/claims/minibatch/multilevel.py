@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dro_core import CVaR, TotalVariation
 from dro_core.sampling.estimators import multilevel_cost, multilevel_estimate
 from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk
-from proofs_check.minibatch_gradients import SampledGradients, plugin_gradient
-from proofs_check.sampled import LEVEL, MASSES
+from proofs_check.claims.minibatch.minibatch_gradients import SampledGradients, plugin_gradient
+from proofs_check.claims.minibatch.sampled import LEVEL, MASSES
 from synthetic import plugin_value
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar  # pyright: ignore[reportMissingTypeS
 
 from dro_core import KL, ChiSquare
 from proofs_check.claim import Claim, Relation, mutant, shrunk
+from proofs_check.claims.inner.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve, variance
 from proofs_check.exact.enclosures import certified
-from proofs_check.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve, variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable

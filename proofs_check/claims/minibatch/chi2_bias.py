@@ -9,7 +9,7 @@ import numpy as np
 
 from dro_core import ChiSquare, ChiSquarePenalty
 from proofs_check.claim import Array, Claim, Curve, Instances, mutant, shrunk, swapped
-from proofs_check.sampled import MASSES, SampledLosses, draws, exact_bias, rare
+from proofs_check.claims.minibatch.sampled import MASSES, SampledLosses, draws, exact_bias, rare
 from synthetic import plugin_bias
 
 if TYPE_CHECKING:

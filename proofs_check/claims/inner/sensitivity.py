@@ -22,7 +22,7 @@ from dro_core import (
     worst_case,
 )
 from proofs_check.claim import Array, Assumptions, Claim, Instances, dyadic, mutant, shrunk, swapped
-from proofs_check.inner_problem import CORNERS, MASSES, WeightedLosses
+from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, WeightedLosses
 
 
 @dataclass(frozen=True)

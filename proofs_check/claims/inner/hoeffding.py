@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dro_core import KLPenalty
 from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
-from proofs_check.inner_problem import MASSES, Atoms, atoms, excess, variance
+from proofs_check.claims.inner.inner_problem import MASSES, Atoms, atoms, excess, variance
 
 
 @dataclass(frozen=True)

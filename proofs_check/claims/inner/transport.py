@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dro_core import TotalVariation, Wasserstein, worst_case
 from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claims.inner.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve
 from proofs_check.exact.certificates import exact_tv, exact_wasserstein
-from proofs_check.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve
 
 _ORDER = {"1": 1, "2": 2, "inf": np.inf}
 _DUAL = {"1": "inf", "2": "2", "inf": "1"}

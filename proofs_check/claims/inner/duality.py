@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, Atoms, WeightedLosses, atoms, excess, radius_curve
 from proofs_check.exact.certificates import exact_cvar, exact_tv
 from proofs_check.exact.enclosures import enclosure
-from proofs_check.inner_problem import (
-    CORNERS,
-    MASSES,
-    Atoms,
-    WeightedLosses,
-    atoms,
-    excess,
-    radius_curve,
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Claims about algorithms: rates, constants, and where they stop."""

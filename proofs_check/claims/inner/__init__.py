@@ -1,0 +1,1 @@
+"""Claims about one worst case: duality, sensitivity, sets against each other."""

@@ -1,0 +1,1 @@
+"""Claims about worst cases of minibatches: bias, variance, gradients."""

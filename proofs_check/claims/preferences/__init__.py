@@ -1,0 +1,1 @@
+"""Claims about preference models, and what robustness buys under shift."""
