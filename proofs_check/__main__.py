@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proofs_check import FULL, QUICK, verdicts
+from proofs_check import FULL, QUICK
 from proofs_check._stored import BadFile, replay_file, write_json, write_text
 from proofs_check._workers import Crew, Lost, Task, claims_of
+from proofs_check.show import text as verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -212,7 +213,7 @@ def _write(outcome: Outcome, claims: Mapping[str, Claim[Any]], arguments: argpar
         if arguments.markdown:
             write_text(arguments.markdown, verdicts.markdown(outcome.reports, claims, budget=budget, seed=seed))
         if arguments.html:
-            from proofs_check.html import page
+            from proofs_check.show.page import page
 
             text = page(outcome.reports, claims, budget=budget, seed=seed, unchecked=outcome.unchecked)
             write_text(arguments.html, text)

@@ -14,7 +14,7 @@ from proofs_check.claims.inner import sensitivity as slope
 from proofs_check.claims.inner import transport as move
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.evaluation import evaluate
-from proofs_check.verdicts import docstring
+from proofs_check.show.text import docstring
 
 CERTIFIED = [
     *(inner.tv_gap, inner.ball_nesting, inner.radius_concave, move.wasserstein_is_tv),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from proofs_check._figures import figure
 from proofs_check.claim import Claim, Relation, Verdict
-from proofs_check.verdicts import as_row, details, summary
+from proofs_check.show.figures import figure
+from proofs_check.show.text import as_row, details, summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def page(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("proofs_check"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("proofs_check.show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("verdicts.html.j2").render(
         sections=[_section(report, claims[report.label]) for report in reports],

@@ -1,0 +1,1 @@
+"""Verdicts for people: text, page, figures. Called by ``__main__``."""
