@@ -36,7 +36,7 @@ def demo(argv: Arguments) -> int:
     import yaml
 
     from .config import ConfigError
-    from .demo import DemoConfig, run_demo
+    from .demo.demo import DemoConfig, run_demo
     from .terminal import Terminal
 
     if wrong := [text for text in options.set if "=" not in text]:

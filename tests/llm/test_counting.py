@@ -11,10 +11,11 @@ from rich.console import Console
 from scipy import stats
 
 from llm.arm_records import accuracy_record, difference_record
-from llm.arms import Run
 from llm.card import _results
 from llm.counting import RULE, credit, questions
 from llm.data import Pair
+from llm.demo.arms import Run
+from llm.demo.page import build_report, render_summary
 from llm.doctor import diagnose
 from llm.evaluate import compare, render_table, summarise
 from llm.head_only import HeadData, HeadTraining, _Watch
@@ -24,7 +25,6 @@ from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
 from llm.prompts import Prompt
 from llm.prompts import questions as prompts_asked
-from llm.report import build_report, render_summary
 from llm.results import COLUMNS, read_results, write_results, write_table
 from llm.results_report.content import build_content
 from llm.results_report.curves import reliability, shift_bounds

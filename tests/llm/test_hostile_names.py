@@ -27,9 +27,9 @@ from rich.console import Console
 from llm.builtin import generate
 from llm.card import model_card, policy_card
 from llm.data import Pair, write_pairs
+from llm.demo.page import Run, build_report, render_summary, write_report
 from llm.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
 from llm.models import tiny_policy, tiny_reward_model
-from llm.report import Run, build_report, render_summary, write_report
 from llm.tables import render_comparison, render_table
 from llm.terminal import Terminal
 from robust_rlhf import main

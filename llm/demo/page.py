@@ -15,13 +15,13 @@ from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from . import plots
+from .. import plots
+from ..checkpoints import write_json
+from ..data import Pair
+from ..pages import breakable, filled
+from ..tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
+from ..terminal import shown
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
-from .checkpoints import write_json
-from .data import Pair
-from .pages import breakable, filled
-from .tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
-from .terminal import shown
 from .verdicts import cautions, verdicts
 
 __all__ = ["Run", "build_report", "render_summary", "write_report"]
