@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from transformers import TrainingArguments
 
 from .best_of import BestOfN, best_of
-from .checkpoints import write_json
 from .contents import content_of
 from .data import DataError
 from .drawing import Lots, Purpose
@@ -34,6 +33,7 @@ from .policy_config import PolicyConfig
 from .processes import on_main_process
 from .prompts import PromptSet, questions, subset
 from .rollouts import Answers, Sampling
+from .run.folder import write_json
 from .scorers import checked_scores
 from .selection import suite_files
 

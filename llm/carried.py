@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .equal_losses import Accuracy
 from .reweighting import Reweighting, reweighted
-from .stored_arrays import read_arrays
+from .run.stored_arrays import read_arrays
 
 
 class CarriedLosses:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .carried import CarriedLosses
-from .checkpoints import write_json
 from .memory import Holding, entries
 from .passes import (
     Decision,
@@ -24,6 +23,7 @@ from .passes import (
     expected_zero_share,
     skipped_share,
 )
+from .run.folder import write_json
 
 if TYPE_CHECKING:
     from .robust_trainer import RobustTrainer

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .commands import Arguments, one_sentence_errors, parser_of
-from .escaping import visible
+from .run.escaping import visible
 
 
 @one_sentence_errors
@@ -37,7 +37,7 @@ def demo(argv: Arguments) -> int:
 
     from .config import ConfigError
     from .demo.demo import DemoConfig, run_demo
-    from .terminal import Terminal
+    from .run.terminal import Terminal
 
     if wrong := [text for text in options.set if "=" not in text]:
         raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
@@ -76,9 +76,9 @@ def train(argv: Arguments) -> int:
             "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    from .run.terminal import Terminal
     from .settings import KINDS, parse_train
     from .tasks import run
-    from .terminal import Terminal
 
     run(*parse_train(KINDS[argv[0]], argv[1:]), Terminal())
     return 0
@@ -93,7 +93,7 @@ def pipeline(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     from .pipeline import read_pipeline
     from .pipeline_run import render_stages, run_pipeline
-    from .terminal import Terminal
+    from .run.terminal import Terminal
 
     stages = read_pipeline(options.config)
     if options.dry_run:
@@ -219,7 +219,7 @@ def _show_data(file: str, max_records: int | None) -> int:
 
     from .builtin import describe
     from .data import read_pairs
-    from .terminal import Terminal, shown, shown_title
+    from .run.terminal import Terminal, shown, shown_title
 
     source = read_pairs(file, max_records=max_records)
     table = Table(title=shown_title(f"{file}: {len(source.pairs)} pairs, {source.layout} layout"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .commands import Arguments, one_sentence_errors, parser_of
-from .escaping import visible
+from .run.escaping import visible
 
 
 @one_sentence_errors
@@ -20,8 +20,8 @@ def doctor(argv: Arguments) -> int:
     import json
 
     from .doctor import as_json, diagnose, render
+    from .run.terminal import Terminal
     from .run_record import read_run
-    from .terminal import Terminal
 
     diagnosis = diagnose(read_run(options.run))
     if options.json:

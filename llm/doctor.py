@@ -10,8 +10,8 @@ from rich.console import Console
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policy_checks import over_optimised
+from .run.terminal import shown
 from .run_record import KINDS, RunRecord
-from .terminal import shown
 from .weight_checks import (
     did_not_act,
     likely_mislabelled,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from .checkpoints import write_folder
 from .config import DPOConfig
 from .data import Pair
 from .encoding import EncodedPairs
@@ -26,6 +25,7 @@ from .models import check_vocabulary, load_policy, tiny_policy
 from .pairs import PairTrainer, texts_of
 from .processes import on_main_process
 from .reference import put_reference
+from .run.folder import write_folder
 from .saving import save_model
 from .scoring import MarginOf, evaluation_mode, policy_margins
 from .training import Task, Trained, train_run

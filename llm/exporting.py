@@ -23,11 +23,11 @@ from .architectures import reading_length
 from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
-from .escaping import shell_word
 from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
 from .models import ModelError, is_policy, load_policy, load_reward_model
 from .older_configs import write_for_version_4
+from .run.escaping import shell_word
 from .saving import save_model
 from .tables import write_text
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from .architectures import check_length
 from .data import Pair
 from .encoding import encode_pairs, padded
-from .escaping import one_line
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model
+from .run.escaping import one_line
+from .run.sealed import checksum
 from .scoring import evaluation_mode
-from .sealed import checksum
 from .tables import write_text
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
@@ -183,7 +183,7 @@ def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: 
     from rich.markup import escape
     from rich.progress import track
 
-    from .terminal import Terminal
+    from .run.terminal import Terminal
 
     lengths = np.array([len(sequence) for sequence in sequences])
     batches = list(_batches(lengths))

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import SETTINGS, CheckpointError, latest_checkpoint
 from .config import ConfigError, RewardConfig
 from .data import Pair, read_pairs, write_pairs
 from .ledger import AdversaryLedger
 from .regimes import Selection, flips
 from .resuming import checkpoint_to_resume
 from .reward import RewardTask
+from .run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from .scoring import score_pairs
 from .selection import load_suites
 from .settings import parse_settings

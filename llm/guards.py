@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainingArguments
 
 from .architectures import configurations
-from .launch import check_launch
+from .run.launch import check_launch
 
 
 class NonFiniteLoss(FloatingPointError):

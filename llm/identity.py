@@ -19,7 +19,7 @@ from .card import environment
 from .config import RunConfig
 from .contents import contents
 from .policy_config import PolicyConfig
-from .resumption import ENVIRONMENT, OF_FILES, OPTIONAL
+from .run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .scorers import CHECKER
 
 # What a resumed run may have differently; the files count by their content.

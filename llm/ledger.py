@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .data import Pair, length_baseline
-from .stored_arrays import read_arrays
+from .run.stored_arrays import read_arrays
 
 VERDICT = "the adversary did not act"
 _ROUNDING = 1e-5  # of a multiplier in float32

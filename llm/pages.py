@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from .escaping import visible
+from .run.escaping import visible
 
 
 def filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:

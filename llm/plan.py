@@ -15,8 +15,8 @@ from .config import DPOConfig
 from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
+from .run.terminal import shown, shown_title
 from .selection import load_training_pairs
-from .terminal import shown, shown_title
 from .training import Task, build_trainer, steps_of
 
 _GIB = 2.0**30

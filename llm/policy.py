@@ -18,7 +18,6 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import SETTINGS, check_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
@@ -32,8 +31,9 @@ from .processes import bounded_waiting, locked_for_all, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
 from .resuming import start_run
-from .resumption import other_versions
 from .rollouts import Sampling
+from .run.folder import SETTINGS, check_output, write_folder, write_json
+from .run.resumption import other_versions
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text

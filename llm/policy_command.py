@@ -16,7 +16,7 @@ from .policy_config import PolicyConfig
 from .policy_evaluation import render_policy_table
 from .progress import closing_lines
 from .prompts import subset
-from .terminal import shown, shown_title
+from .run.terminal import shown, shown_title
 from .training import publish
 
 

@@ -17,15 +17,15 @@ from torch import nn
 
 from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
-from .checkpoints import write_json
 from .drawing import Lots, Purpose
 from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
 from .prompts import Prompt, questions
 from .rollouts import Answers, Sampling
+from .run.folder import write_json
+from .run.terminal import shown, shown_title
 from .scorers import Scorer, checked_scores
 from .tables import decimals, json_ready
-from .terminal import shown, shown_title
 
 Scores = NDArray[np.float64]
 

@@ -13,11 +13,11 @@ from transformers import TrainingArguments
 from .acting import bound, check_reached
 from .config import ConfigError
 from .equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
-from .launch import check_launch
 from .observation import Observed, check_sampler, sampler_gap
 from .policy_config import PolicyConfig
 from .reweighting import Reweighting, parse_reweighting
 from .rollouts import Answer
+from .run.launch import check_launch
 
 UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",

@@ -26,7 +26,6 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
-from .checkpoints import TrainingClock
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
@@ -41,6 +40,7 @@ from .progress import Steps
 from .prompts import Prompt
 from .reweighting import state_of
 from .rollouts import Answers, Sampling
+from .run.folder import TrainingClock
 from .scorers import Scorer, checked_scores
 from .tables import json_ready
 

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from .encoding import EncodedPairs, PairCollator
 from .logprobs import answer_logps
 from .processes import on_main_process
-from .stored_arrays import UnreadableArrays, read_arrays
+from .run.stored_arrays import UnreadableArrays, read_arrays
 
 
 class StaleReferenceError(ValueError):

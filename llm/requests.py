@@ -7,8 +7,8 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from .config import ConfigError, RunConfig, TrainConfig
-from .launch import check_launch
 from .policy_config import PolicyConfig
+from .run.launch import check_launch
 
 # Flags that no run heeds, and what to do instead.
 REFUSED = {

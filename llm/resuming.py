@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from .checkpoints import (
+from .config import RunConfig
+from .run.folder import (
     MARKER,
     CheckpointError,
     Started,
@@ -22,8 +23,7 @@ from .checkpoints import (
     latest_checkpoint,
     start_output,
 )
-from .config import RunConfig
-from .manifest import MANIFEST, Damage, manifest_damage, unreadable
+from .run.manifest import MANIFEST, Damage, manifest_damage, unreadable
 
 _REMEDY = (
     "put a whole copy of it back, or go on from the newest checkpoint that is whole with --resume --skip_damaged true"

@@ -18,7 +18,7 @@ from torch import Tensor
 from dro_core import AmbiguitySet, KLPenalty, parse_ambiguity, worst_case
 
 from .equal_losses import Accuracy, sharing_equals
-from .stored_arrays import read_array
+from .run.stored_arrays import read_array
 
 
 class Rule(Protocol):

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from .acting import bound
 from .checkpointing import CheckpointingTrainer
-from .checkpoints import making_no_folder
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
 from .guards import check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
 from .reweighting import Reweighting, parse_reweighting, state_of
+from .run.folder import making_no_folder
 from .schedule import AdaptiveStrength, RadiusSchedule
 from .windows import LastWindow, first_of, whole_windows
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoints import MARKER, SETTINGS, is_complete
 from .counting import EARLIER_RULE, RULE
 from .ledger import AdversaryLedger
+from .run.folder import MARKER, SETTINGS, is_complete
 
 Values = NDArray[np.float64]
 KINDS = {

@@ -14,9 +14,9 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
-from .launch import check_devices
 from .policy_config import PolicyConfig
 from .requests import check_requests
+from .run.launch import check_devices
 
 KINDS: dict[str, Any] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
 Config = TypeVar("Config", bound=RunConfig)

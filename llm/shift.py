@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dro_core import shift_budget
 
-from .sealed import read_sealed, write_sealed
+from .run.sealed import read_sealed, write_sealed
 from .sweep_data import TRAIN, HeadFeatures, SweepContext
 
 SHIFTS = "shift.json"

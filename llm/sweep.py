@@ -25,7 +25,7 @@ from .features import FeatureCache
 from .matching import effective_share, matched_radius, sampled_batches
 from .results import write_results
 from .reweighting import parse_reweighting
-from .sealed import read_sealed, write_sealed
+from .run.sealed import read_sealed, write_sealed
 from .shift import write_shifts
 from .sweep_data import SweepContext, prepare
 from .sweep_plan import ADAPTIVE, Cell, HeadModel, SweepConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .commands import Arguments, one_sentence_errors, parser_of
-from .escaping import one_line
-from .locks import locked
+from .run.escaping import one_line
+from .run.locks import locked
 
 
 @one_sentence_errors
@@ -42,8 +42,8 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .results import TABLE, read_results
+    from .run.terminal import Terminal
     from .sweep import Sweep
-    from .terminal import Terminal
 
     console = Terminal(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -71,8 +71,8 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from .run.terminal import Terminal, shown
     from .sweep import planned
-    from .terminal import Terminal, shown
 
     rows = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))

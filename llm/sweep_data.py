@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from .builtin import write_corpus
-from .checkpoints import write_folder
 from .config import ConfigError, RewardConfig
 from .contents import contents
 from .counting import questions
@@ -26,6 +25,7 @@ from .intervals import cluster_count
 from .ledger import AdversaryLedger
 from .regimes import Groups, Selection
 from .results import write_pairs_table
+from .run.folder import write_folder
 from .selection import load_suites, split_by_prompt
 from .sweep_plan import FullModel, HeadModel, SweepConfig
 

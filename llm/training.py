@@ -27,14 +27,6 @@ from .architectures import check_length
 from .averaging import IterateAverage
 from .card import environment, model_card
 from .chat_templates import holds_frame
-from .checkpoints import (
-    SETTINGS,
-    CheckpointError,
-    TrainingClock,
-    check_output,
-    write_folder,
-    write_json,
-)
 from .config import ConfigError, TrainConfig
 from .data import Pair
 from .encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
@@ -46,8 +38,9 @@ from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
 from .resuming import start_run
-from .resumption import other_versions
 from .reweighting import parse_reweighting
+from .run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
+from .run.resumption import other_versions
 from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf

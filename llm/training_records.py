@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .findings import Finding
-from .sealed import checksum, read_sealed, write_sealed
+from .run.sealed import checksum, read_sealed, write_sealed
 
 
 def write_training(

@@ -22,7 +22,7 @@ from llm.best_of_run import draw_best_of
 from llm.intervals import mean_interval
 from llm.pipeline import Stage, read_pipeline
 from llm.prompts import Prompt, questions, read_prompts
-from llm.stored_arrays import read_arrays
+from llm.run.stored_arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from ..counting import credit, questions
 from ..data import Pair, length_baseline
 from ..evaluate import rows_by, summarise_rows, worst_category
 from ..intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
-from ..likeness import differences
+from ..run.likeness import differences
 from ..scoring import checked_margins
 
 Array = NDArray[np.float64]

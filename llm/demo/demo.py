@@ -17,20 +17,20 @@ from transformers import TrainingArguments
 
 from ..builtin import write_corpus
 from ..card import environment
-from ..checkpoints import check_output, start_output, write_folder
 from ..config import ConfigError, TrainConfig
 from ..contents import contents
 from ..data import Pair, find_files
-from ..escaping import visible
-from ..locks import locked
 from ..models import load_policy, load_reward_model
-from ..resumption import ENVIRONMENT, OPTIONAL
 from ..reweighting import parse_reweighting
+from ..run.escaping import visible
+from ..run.folder import check_output, start_output, write_folder
+from ..run.locks import locked
+from ..run.resumption import ENVIRONMENT, OPTIONAL
+from ..run.stored_arrays import read_arrays
+from ..run.terminal import shown
 from ..selection import load_suites
 from ..settings import KINDS, check_known, parse_settings, read_recipe
-from ..stored_arrays import read_arrays
 from ..tasks import judge_trained, task_of
-from ..terminal import shown
 from ..training import train_run
 from .page import Run, build_report, render_summary, write_report
 

@@ -16,11 +16,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .. import plots
-from ..checkpoints import write_json
 from ..data import Pair
 from ..pages import breakable, filled
+from ..run.folder import write_json
+from ..run.terminal import shown
 from ..tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
-from ..terminal import shown
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
 from .verdicts import cautions, verdicts
 

@@ -35,7 +35,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         help="report the arms with these settings alone: final=last, regime=all, ...",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    from ..terminal import Terminal
+    from ..run.terminal import Terminal
 
     report = build_content(
         options.results,

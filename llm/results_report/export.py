@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import escaping
+from ..run import escaping
 from ..tables import MISSING, bracket, percent
 from .claims import survives
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..checkpoints import write_json
-from ..escaping import csv_text
 from ..pages import breakable, filled
+from ..run.escaping import csv_text
+from ..run.folder import write_json
 from ..tables import bracket, decimals, p_text, percent, write_text
 from . import detail_figures, figures
 from .claims import ROLES, survives

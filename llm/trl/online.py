@@ -17,7 +17,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ..effective_batch import EffectiveBatch
 from ..equal_losses import Accuracy, rounding_of
-from ..launch import check_launch
+from ..run.launch import check_launch
 from ._adversary import INDEX, Adversary
 
 _PER_SEQUENCE = ("grpo", "dr_grpo")

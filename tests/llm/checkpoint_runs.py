@@ -16,12 +16,12 @@ from transformers import Trainer
 
 from llm import policy_checkpoints
 from llm.builtin import generate
-from llm.checkpoints import LISTED, by_step
 from llm.data import write_pairs
-from llm.manifest import MANIFEST
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
+from llm.run.folder import LISTED, by_step
+from llm.run.manifest import MANIFEST
 from llm.settings import parse_train
 from robust_rlhf import main
 

@@ -13,11 +13,11 @@ from scipy.stats import binom
 
 from dro_core import TotalVariation, effective_sample_size, worst_case
 from llm.builtin import generate
-from llm.checkpoints import MARKER
 from llm.data import write_pairs
 from llm.diagnosis import Finding, Severity
 from llm.doctor import CHECKS, diagnose
 from llm.policy_checks import over_optimised
+from llm.run.folder import MARKER
 from llm.run_record import read_run
 from robust_rlhf import main
 

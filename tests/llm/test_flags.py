@@ -26,8 +26,8 @@ from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_setup import UNHEEDED
 from llm.requests import REFUSED, check_requests
-from llm.resumption import differences
 from llm.reward import train_reward
+from llm.run.resumption import differences
 from robust_rlhf import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"

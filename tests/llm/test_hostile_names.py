@@ -28,10 +28,10 @@ from llm.builtin import generate
 from llm.card import model_card, policy_card
 from llm.data import Pair, write_pairs
 from llm.demo.page import Run, build_report, render_summary, write_report
-from llm.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
 from llm.models import tiny_policy, tiny_reward_model
+from llm.run.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
+from llm.run.terminal import Terminal
 from llm.tables import render_comparison, render_table
-from llm.terminal import Terminal
 from robust_rlhf import main
 
 NAMES = {

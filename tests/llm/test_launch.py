@@ -20,8 +20,8 @@ from transformers import TrainingArguments
 from llm.builtin import generate
 from llm.data import write_pairs
 from llm.guards import check_dataset, check_setup
-from llm.launch import LaunchError
-from llm.launch import launched as launched_by
+from llm.run.launch import LaunchError
+from llm.run.launch import launched as launched_by
 from llm.settings import recipe_folder
 from robust_rlhf import main
 

@@ -9,7 +9,7 @@ import pytest
 from llm.builtin import generate
 from llm.data import write_pairs
 from llm.identity import identity
-from llm.likeness import differences, record_of, remarks
+from llm.run.likeness import differences, record_of, remarks
 from llm.settings import KINDS, parse_train
 from robust_rlhf import main
 

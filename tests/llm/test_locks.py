@@ -17,8 +17,8 @@ from test_pipeline import write as write_pipeline
 from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
-from llm.checkpoints import _clear, start_output
-from llm.locks import LOCK, FolderInUse, locked
+from llm.run.folder import _clear, start_output
+from llm.run.locks import LOCK, FolderInUse, locked
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
@@ -170,7 +170,7 @@ def test_a_kill_while_overwriting_leaves_what_can_be_overwritten(tmp_path, monke
     deleted = []
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, **_: deleted.append(path.name))
-        patch.setattr("llm.checkpoints.shutil.rmtree", lambda path, **_: deleted.append(path.name))
+        patch.setattr("llm.run.folder.shutil.rmtree", lambda path, **_: deleted.append(path.name))
         _clear(run)
     assert sorted(deleted) == sorted(path.name for path in run.iterdir())
     assert deleted[-1] == "settings.json"  # without it nothing says that the rest may be deleted
@@ -180,7 +180,7 @@ def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, ca
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("llm.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("llm.run.locks.fcntl.flock", refuse)
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "made").write_text("x")
     assert "has no locks" in caplog.text

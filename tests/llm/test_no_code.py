@@ -17,10 +17,10 @@ import yaml
 from checkpoint_runs import KINDS, command, earlier, halted, place_of
 
 from llm.builtin import generate
-from llm.checkpoints import CheckpointError
 from llm.data import write_pairs
-from llm.manifest import MANIFEST, write_manifest
 from llm.resuming import checkpoint_to_resume
+from llm.run.folder import CheckpointError
+from llm.run.manifest import MANIFEST, write_manifest
 from robust_rlhf import main
 
 BINARY = (".bin", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".parquet", ".joblib")

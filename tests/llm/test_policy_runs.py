@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from llm.actor_critic import Reference
 from llm.builtin import generate
-from llm.checkpoints import latest_checkpoint
 from llm.data import write_pairs
 from llm.drawing import Lots, Purpose
 from llm.models import load_policy, tiny_policy, tiny_reward_model
@@ -24,6 +23,7 @@ from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
 from llm.rollouts import batch_of
+from llm.run.folder import latest_checkpoint
 from llm.settings import parse_train
 from robust_rlhf import main
 

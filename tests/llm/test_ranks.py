@@ -15,8 +15,8 @@ import pytest
 from forked import finished, start_ranks
 
 from llm.builtin import generate
-from llm.checkpoints import is_complete
 from llm.data import write_pairs
+from llm.run.folder import is_complete
 from robust_rlhf import main
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

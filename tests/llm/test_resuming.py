@@ -17,7 +17,6 @@ from forked import finished, start_ranks
 from safetensors.torch import load_file, save_file
 
 from llm import contents as reading
-from llm import resumption
 from llm.builtin import generate
 from llm.config import DPOConfig, RewardConfig, SFTConfig
 from llm.contents import content_of, contents, digest
@@ -25,7 +24,8 @@ from llm.data import write_pairs
 from llm.identity import identity
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy_config import PolicyConfig
-from llm.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
+from llm.run import resumption
+from llm.run.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
 from llm.settings import parse_train
 from robust_rlhf import main
 

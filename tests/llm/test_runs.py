@@ -14,8 +14,8 @@ from forked import Forked
 from safetensors.torch import load_file
 
 from llm.builtin import generate
-from llm.checkpoints import is_complete, latest_checkpoint
 from llm.data import write_pairs
+from llm.run.folder import is_complete, latest_checkpoint
 from robust_rlhf import main
 
 STEPS, SAVE_EVERY = 30, 10

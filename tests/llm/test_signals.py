@@ -20,11 +20,11 @@ from test_ranks import command
 from transformers import Trainer
 
 from llm.builtin import generate
-from llm.checkpoints import is_complete
 from llm.data import write_pairs
 from llm.interrupts import StopRequest
 from llm.models import tiny_policy
 from llm.policy_trainer import PolicyTrainer
+from llm.run.folder import is_complete
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import FORCED, SETTINGS
+from .folder import FORCED, SETTINGS
 
 Record = Mapping[str, Any]
 
