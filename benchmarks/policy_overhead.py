@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm import experience
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.models import tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig

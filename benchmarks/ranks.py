@@ -29,8 +29,8 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.builtin import generate
 from llm.config import TRAINING_DEFAULTS
+from llm.data.corpus.corpus import generate
 from llm.encoding import PairCollator, encode_pairs
 from llm.losses import bradley_terry_loss
 from llm.models import tiny_reward_model

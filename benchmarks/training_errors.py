@@ -15,8 +15,8 @@ from training_contestants import MICRO, WINDOW
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 from dro_core import CVaR, Dual, TotalVariation, parse_ambiguity, worst_case
-from llm.builtin import generate
 from llm.carried import CarriedLosses
+from llm.data.corpus.corpus import generate
 from llm.encoding import PairCollator, encode_pairs
 from llm.logprobs import answer_logps
 from llm.losses import bradley_terry_loss, dpo_margins

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .data import Pair
+from .data.pairs import Pair
 from .encoding import encode_pairs
 from .framing import token_ids
 from .lm_eval_tasks import question, their_tokens

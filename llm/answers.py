@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llm.data.prompts import Prompt
 from llm.framing import frame_of, joined, token_ids, tokenised
-from llm.prompts import Prompt
 from llm.rendering import rendered, rendered_prompt
 
 

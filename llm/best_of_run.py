@@ -23,7 +23,9 @@ from transformers import TrainingArguments
 
 from .best_of import BestOfN, best_of
 from .contents import content_of
-from .data import DataError
+from .data.pairs import DataError
+from .data.prompts import PromptSet, questions, subset
+from .data.suites import suite_files
 from .drawing import Lots, Purpose
 from .models import load_policy
 from .overoptimisation import Curve, best_of_curve
@@ -31,11 +33,9 @@ from .pipeline import Pipeline
 from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig
 from .processes import on_main_process
-from .prompts import PromptSet, questions, subset
 from .rollouts import Answers, Sampling
 from .run.folder import write_json
 from .scorers import checked_scores
-from .selection import suite_files
 
 Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .data import Pair
+from .data.pairs import Pair
 from .framing import Frame, frame_of, joined, tokenised
 from .rendering import edges, rendered
 

@@ -145,8 +145,8 @@ def evaluate(argv: Arguments) -> int:
         raise ValueError("--batch-size and --eval-pairs must be at least 1")
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
+    from .data.suites import suite_files
     from .judging import judge
-    from .selection import suite_files
 
     judge(options, suite_files(options.suite))
     return 0
@@ -188,7 +188,7 @@ def data(argv: Arguments) -> int:
         return _show_data(options.file, options.max_records)
     if options.action == "convert":
         return _convert_data(options)
-    from .builtin import write_corpus
+    from .data.corpus.corpus import write_corpus
 
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
     sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
@@ -196,7 +196,7 @@ def data(argv: Arguments) -> int:
 
 
 def _convert_data(options: argparse.Namespace) -> int:
-    from .conversion import convert
+    from .data.conversion import convert
 
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
@@ -217,8 +217,8 @@ def _convert_data(options: argparse.Namespace) -> int:
 def _show_data(file: str, max_records: int | None) -> int:
     from rich.table import Table
 
-    from .builtin import describe
-    from .data import read_pairs
+    from .data.corpus.corpus import describe
+    from .data.pairs import read_pairs
     from .run.terminal import Terminal, shown, shown_title
 
     source = read_pairs(file, max_records=max_records)

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from .config import DPOConfig
-from .data import Pair
+from .data.pairs import Pair
 from .encoding import EncodedPairs
 from .equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .logprobs import answer_logps

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
-from llm.data import Pair
+from llm.data.pairs import Pair
 from llm.framing import Ids, frame_of, joined, tokenised
 from llm.rendering import rendered
 

@@ -20,9 +20,9 @@ from transformers import AutoConfig
 from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .architectures import reading_length
-from .builtin import generate
 from .chat_templates import PLAIN, bare_template, framed_template
-from .data import DataError, Pair
+from .data.corpus.corpus import generate
+from .data.pairs import DataError, Pair
 from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
 from .models import ModelError, is_policy, load_policy, load_reward_model

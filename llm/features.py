@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .architectures import check_length
-from .data import Pair
+from .data.pairs import Pair
 from .encoding import encode_pairs, padded
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model

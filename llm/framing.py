@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llm.data import Message
+from llm.data.pairs import Message
 from llm.rendering import Texts
 
 

@@ -20,7 +20,7 @@ from dro_core import AmbiguitySet, worst_case
 
 from .acting import bound, check_reached
 from .config import ConfigError
-from .counting import credit
+from .data.counting import credit
 from .equal_losses import Accuracy, rounding_of, sharing_equals
 from .ledger import AdversaryLedger
 from .reweighting import Reweighting, reweighted

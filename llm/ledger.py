@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import Pair, length_baseline
+from .data.pairs import Pair, length_baseline
 from .run.stored_arrays import read_arrays
 
 VERDICT = "the adversary did not act"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .chat_templates import special_text
-from .data import Pair
+from .data.pairs import Pair
 from .framing import frame_of
 from .rendering import rendered
 from .tables import write_text

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from .counting import credit
-from .data import Pair
+from .data.counting import credit
+from .data.pairs import Pair
 from .equal_losses import Accuracy
 from .losses import PairLoss, Sigmoid
 from .progress import Steps

@@ -19,7 +19,8 @@ from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
 from .config import ConfigError
-from .data import DataError
+from .data.pairs import DataError
+from .data.prompts import Prompt, PromptSet, read_prompts, subset
 from .guards import check_weights, live_dropout
 from .identity import identity
 from .ledger import multipliers_by
@@ -28,7 +29,6 @@ from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, locked_for_all, on_main_process
-from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
 from .resuming import start_run
 from .rollouts import Sampling

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments
 
+from .data.prompts import subset
 from .policy import build_policy_trainer, judge_run, prompts_of, train_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import render_policy_table
 from .progress import closing_lines
-from .prompts import subset
 from .run.terminal import shown, shown_title
 from .training import publish
 

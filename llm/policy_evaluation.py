@@ -17,10 +17,10 @@ from torch import nn
 
 from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
+from .data.prompts import Prompt, questions
 from .drawing import Lots, Purpose
 from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
-from .prompts import Prompt, questions
 from .rollouts import Answers, Sampling
 from .run.folder import write_json
 from .run.terminal import shown, shown_title

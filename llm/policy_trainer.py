@@ -26,6 +26,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
+from .data.prompts import Prompt
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
@@ -37,7 +38,6 @@ from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .progress import Steps
-from .prompts import Prompt
 from .reweighting import state_of
 from .rollouts import Answers, Sampling
 from .run.folder import TrainingClock

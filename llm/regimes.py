@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import ConfigError
-from .data import Pair
+from .data.pairs import Pair
 
 
 class Selection(NamedTuple):

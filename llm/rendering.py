@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llm.data import DataError, Message, Pair
+from llm.data.pairs import DataError, Message, Pair
 
 
 class Texts(NamedTuple):

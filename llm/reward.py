@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from .config import RewardConfig
-from .data import Pair
+from .data.pairs import Pair
 from .models import load_reward_model, tiny_reward_model
 from .pairs import PairTrainer, texts_of
 from .scoring import MarginOf, reward_margins

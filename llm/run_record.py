@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .counting import EARLIER_RULE, RULE
+from .data.counting import EARLIER_RULE, RULE
 from .ledger import AdversaryLedger
 from .run.folder import MARKER, SETTINGS, is_complete
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from .answers import encode_answers
 from .architectures import reading_length
-from .builtin import check
 from .config import ConfigError
+from .data.corpus.corpus import check
+from .data.prompts import Prompt
 from .encoding import padded
 from .models import load_reward_model
-from .prompts import Prompt
 from .scoring import evaluation_mode
 
 CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for

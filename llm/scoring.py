@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from .data import Pair
+from .data.pairs import Pair
 from .encoding import PairCollator, encode_pairs
 from .logprobs import answer_logps
 from .losses import dpo_margins

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from .config import SFTConfig
-from .counting import credit
-from .data import Pair
+from .data.counting import credit
+from .data.pairs import Pair
 from .logprobs import answer_logps
 from .models import load_policy, tiny_policy
 from .pairs import Metrics, PairTrainer, texts_of

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .builtin import write_corpus
 from .config import ConfigError, RewardConfig
 from .contents import contents
-from .counting import questions
-from .data import Pair, find_files, length_baseline, read_pairs
+from .data.corpus.corpus import write_corpus
+from .data.counting import questions
+from .data.pairs import Pair, find_files, length_baseline, read_pairs
+from .data.suites import load_suites, split_by_prompt
 from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
 from .geometry import GEOMETRIES
@@ -26,7 +27,6 @@ from .ledger import AdversaryLedger
 from .regimes import Groups, Selection
 from .results import write_pairs_table
 from .run.folder import write_folder
-from .selection import load_suites, split_by_prompt
 from .sweep_plan import FullModel, HeadModel, SweepConfig
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"

@@ -93,7 +93,7 @@ class SweepConfig:
         cells: The trainings, without repetitions.
         final: The iterates whose results are kept.
         head: How heads are trained.
-        builtin: What ``llm.builtin.write_corpus`` is told.
+        builtin: What ``llm.data.corpus.corpus.write_corpus`` is told.
         validation_share: Share of the training prompts held out of every run.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         shift_budget: Whether to write shift.json: how far the prompts of each suite lie from the training prompts.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dro_core import CVaR, robust_loss
 
-from .counting import credit, ties
+from .data.counting import credit, ties
 from .evaluate import TAIL
 from .full_runs import train_full
 from .geometry import COLUMN

@@ -11,7 +11,8 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from .config import RunConfig
-from .data import Pair
+from .data.pairs import Pair
+from .data.suites import load_suites, suite_files
 from .dpo import DPOTask
 from .evaluate import evaluate_model, render_table
 from .plan import render_plan
@@ -20,7 +21,6 @@ from .policy_config import PolicyConfig
 from .processes import locked_for_all
 from .progress import closing_lines
 from .reward import RewardTask
-from .selection import load_suites, suite_files
 from .settings import KINDS
 from .sft import SFTTask
 from .training import Task, Trained, add_results, publish, train_run

@@ -28,7 +28,8 @@ from .averaging import IterateAverage
 from .card import environment, model_card
 from .chat_templates import holds_frame
 from .config import ConfigError, TrainConfig
-from .data import Pair
+from .data.pairs import Pair
+from .data.suites import load_training_pairs
 from .encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .guards import check_weights
 from .identity import identity
@@ -44,7 +45,6 @@ from .run.resumption import other_versions
 from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
-from .selection import load_training_pairs
 from .sessions import Sums
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text

@@ -27,8 +27,8 @@ Contents = dict[str, Any]
 
 def inputs(folder: Path) -> Path:
     """Pairs, a policy and a reward model to start from, made once."""
-    from llm.builtin import generate
-    from llm.data import write_pairs
+    from llm.data.corpus.corpus import generate
+    from llm.data.pairs import write_pairs
     from robust_rlhf import main
 
     if (folder / "ready").exists():

@@ -17,9 +17,9 @@ from transformers import TrainingArguments
 
 from llm.actor_critic import ActorCritic, Reference
 from llm.config import TRAINING_DEFAULTS
+from llm.data.prompts import Prompt
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
-from llm.prompts import Prompt
 
 STEPS = 4  # the first warms up
 WAYS = (("plain", "erm"), ("robust", "tv:0.2"))

@@ -16,10 +16,10 @@ from pack import restored
 from surroundings import Setting
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from llm.builtin import generate
 from llm.config import TRAINING_DEFAULTS
-from llm.counting import credit
-from llm.data import read_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.counting import credit
+from llm.data.pairs import read_pairs
 from llm.encoding import EncodedPairs, PairCollator, encode_pairs
 from llm.models import load_reward_model, tiny_reward_model
 from llm.pairs import GROUPINGS, texts_of

@@ -19,9 +19,9 @@ import yaml
 from page_tables import filled, markdown
 
 from llm.best_of_run import draw_best_of
+from llm.data.prompts import Prompt, questions, read_prompts
 from llm.intervals import mean_interval
 from llm.pipeline import Stage, read_pipeline
-from llm.prompts import Prompt, questions, read_prompts
 from llm.run.stored_arrays import read_arrays
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arm_records import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
-from ..counting import credit, questions
-from ..data import Pair, length_baseline
+from ..data.counting import credit, questions
+from ..data.pairs import Pair, length_baseline
 from ..evaluate import rows_by, summarise_rows, worst_category
 from ..intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 from ..run.likeness import differences

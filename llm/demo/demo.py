@@ -15,11 +15,12 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
-from ..builtin import write_corpus
 from ..card import environment
 from ..config import ConfigError, TrainConfig
 from ..contents import contents
-from ..data import Pair, find_files
+from ..data.corpus.corpus import write_corpus
+from ..data.pairs import Pair, find_files
+from ..data.suites import load_suites
 from ..models import load_policy, load_reward_model
 from ..reweighting import parse_reweighting
 from ..run.escaping import visible
@@ -28,7 +29,6 @@ from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
-from ..selection import load_suites
 from ..settings import KINDS, check_known, parse_settings, read_recipe
 from ..tasks import judge_trained, task_of
 from ..training import train_run

@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .. import plots
-from ..data import Pair
+from ..data.pairs import Pair
 from ..pages import breakable, filled
 from ..run.folder import write_json
 from ..run.terminal import shown

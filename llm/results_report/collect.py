@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..arm_records import Array
-from ..counting import credit
+from ..data.counting import credit
 from ..findings import CELL
 from ..results import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from dro_core import CVaR, robust_loss
 
 from ..arm_records import LEVEL, Array, share_right
-from ..counting import credit
+from ..data.counting import credit
 from ..intervals import Clusters
 from ..robustness import SHIFTS, error_limit
 

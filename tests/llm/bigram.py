@@ -12,9 +12,9 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel, Pre
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from llm.actor_critic import ActorCritic, Reference
+from llm.data.prompts import Prompt
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
-from llm.prompts import Prompt
 from llm.rollouts import Answer
 
 PAD, END = 0, 1  # then the actions, then the prompts

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from llm import policy_checkpoints
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm.data import Pair
+from llm.data.pairs import Pair
 
 
 def user(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from bigram import bigram, trainer
 from test_policy import REWARDS
 from transformers import TrainingArguments
 
-from llm.prompts import Prompt
+from llm.data.prompts import Prompt
 from llm.rollouts import Answer
 
 PROMPTS = np.vstack([REWARDS, REWARDS[:, ::-1]])

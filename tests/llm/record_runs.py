@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.builtin import write_corpus
-from llm.data import Pair, read_pairs, write_pairs
+from llm.data.corpus.corpus import write_corpus
+from llm.data.pairs import Pair, read_pairs, write_pairs
 from robust_rlhf import main
 
 FILE = Path(__file__).with_name("recorded_runs.json.gz")

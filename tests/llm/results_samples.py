@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm.data import Pair, length_baseline
+from llm.data.pairs import Pair, length_baseline
 from llm.results import write_pairs_table, write_results
 from llm.training_records import write_arrays
 

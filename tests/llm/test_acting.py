@@ -18,9 +18,9 @@ from transformers import TrainingArguments
 
 from dro_core import Wasserstein, parse_ambiguity
 from llm.acting import bound, check_reached, inaction
-from llm.builtin import generate
 from llm.carried import CarriedLosses
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.effective_batch import EffectiveBatch
 from llm.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.head_only import HeadData, HeadTraining, batch_weights, train_head

@@ -20,12 +20,12 @@ from llm.ablation import best_of_rows
 from llm.answers import encode_prompts
 from llm.best_of import kl_bound
 from llm.best_of_run import best_of_curves, draw_best_of
-from llm.builtin import generate
-from llm.data import DataError
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import DataError
+from llm.data.prompts import read_prompts
 from llm.models import load_reward_model, tiny_reward_model
 from llm.pipeline import read_pipeline
 from llm.pipeline_run import run_pipeline
-from llm.prompts import read_prompts
 from llm.rollouts import Answers
 from llm.scorers import RewardScorer
 from robust_rlhf import main

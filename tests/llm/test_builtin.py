@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm import builtin
-from llm.builtin import (
+from llm.data.corpus import corpus as builtin
+from llm.data.corpus.corpus import (  # fmt: skip
     SHIFTED_MIXTURE,
     TRAINING_MIXTURE,
     check,
@@ -24,8 +24,8 @@ from llm.builtin import (
     generate,
     mixture_distance,
     write_corpus,
-)  # fmt: skip
-from llm.data import Pair, find_files, read_pairs
+)
+from llm.data.pairs import Pair, find_files, read_pairs
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 SOURCES = ("arithmetic", "code", "format", "lookup", "safety", "spelling")

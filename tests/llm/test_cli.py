@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from llm.builtin import generate
-from llm.data import read_pairs, write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import read_pairs, write_pairs
 from llm.evaluate import score_pairs
 from llm.models import load_reward_model
 from robust_rlhf import main

@@ -12,8 +12,10 @@ from scipy import stats
 
 from llm.arm_records import accuracy_record, difference_record
 from llm.card import _results
-from llm.counting import RULE, credit, questions
-from llm.data import Pair
+from llm.data.counting import RULE, credit, questions
+from llm.data.pairs import Pair
+from llm.data.prompts import Prompt
+from llm.data.prompts import questions as prompts_asked
 from llm.demo.arms import Run
 from llm.demo.page import build_report, render_summary
 from llm.doctor import diagnose
@@ -23,8 +25,6 @@ from llm.intervals import accuracy_interval, mcnemar_p
 from llm.losses import Sigmoid
 from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
-from llm.prompts import Prompt
-from llm.prompts import questions as prompts_asked
 from llm.results import COLUMNS, read_results, write_results, write_table
 from llm.results_report.content import build_content
 from llm.results_report.curves import reliability, shift_bounds

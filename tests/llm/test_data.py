@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.data import DataError, Message, Pair, find_files, length_baseline, read_pairs, write_pairs
-from llm.prompts import read_prompts
+from llm.data.pairs import DataError, Message, Pair, find_files, length_baseline, read_pairs, write_pairs
+from llm.data.prompts import read_prompts
 
 QUESTION: tuple[Message, ...] = ({"role": "user", "content": "Where is Ünna?"},)
 CHAT: tuple[Message, ...] = (
@@ -332,6 +332,6 @@ def test_the_real_files_agree_with_their_manifest(shared_data):
 
 def test_reading_needs_neither_torch_nor_pandas():
     heavy = "{'torch', 'transformers', 'pandas', 'pyarrow', 'datasets'}"
-    code = f"import sys, llm.data, llm.builtin, llm.encoding; print({heavy} & set(sys.modules))"
+    code = f"import sys, llm.data.pairs, llm.data.corpus.corpus, llm.encoding; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -12,8 +12,8 @@ from record_runs import RUNS, unpack
 from scipy.stats import binom
 
 from dro_core import TotalVariation, effective_sample_size, worst_case
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.diagnosis import Finding, Severity
 from llm.doctor import CHECKS, diagnose
 from llm.policy_checks import over_optimised

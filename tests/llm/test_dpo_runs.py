@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from test_runs import command as reward_command
 from test_runs import wrong
 
-from llm.builtin import generate
 from llm.config import DPOConfig
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.dpo import DPOTask
 from llm.models import load_policy
 from llm.settings import parse_train

@@ -12,12 +12,12 @@ from scipy import stats
 from transformers import LogitsProcessorList
 
 from llm.actor_critic import Reference
-from llm.builtin import generate
+from llm.data.corpus.corpus import generate
+from llm.data.prompts import Prompt
 from llm.drawing import Drawing, Lots, Purpose
 from llm.guards import NonFiniteLoss
 from llm.models import tiny_policy
 from llm.policy_evaluation import judge_policy
-from llm.prompts import Prompt
 from llm.rollouts import Answers, ForeignSampler, Sampling
 
 LOTS = Lots(5, Purpose.TRAINING, step=2)

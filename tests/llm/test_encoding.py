@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm.builtin import generate
-from llm.data import DataError, Message, Pair, read_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import DataError, Message, Pair, read_pairs
 from llm.encoding import PairCollator, Truncation, encode_pairs
 
 torch = pytest.importorskip("torch")

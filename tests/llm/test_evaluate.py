@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from dro_core import CVaR, worst_case
-from llm.data import Pair
+from llm.data.pairs import Pair
 from llm.evaluate import (
     compare,
     evaluate_model,

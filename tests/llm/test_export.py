@@ -24,9 +24,9 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from llm.builtin import generate
 from llm.chat_templates import PLAIN, framed_template
-from llm.data import Pair, write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import Pair, write_pairs
 from llm.encoding import encode_pairs
 from llm.exporting import Judge, export_model
 from llm.logprobs import answer_logps

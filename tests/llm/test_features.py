@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm.builtin import generate
+from llm.data.corpus.corpus import generate
 from llm.encoding import encode_pairs
 from llm.features import FeatureCache, load_backbone, pair_features, prompt_features
 from llm.models import ModelError

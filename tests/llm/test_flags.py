@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 from transformers.utils import logging as verbosity
 
-from llm.builtin import generate
 from llm.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy import train_policy

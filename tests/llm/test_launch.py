@@ -17,8 +17,8 @@ from forked import finished, start_ranks
 from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.guards import check_dataset, check_setup
 from llm.run.launch import LaunchError
 from llm.run.launch import launched as launched_by

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hub_samples import BINARIZED, HELPSTEER, MT_BENCH, REWARD_BENCH_2, SAMPLES, ULTRAFEEDBACK, completions, judged
 
-from llm.conversion import convert
-from llm.data import DataError, read_pairs, stream_pairs
+from llm.data.conversion import convert
+from llm.data.pairs import DataError, read_pairs, stream_pairs
 from robust_rlhf import main
 
 

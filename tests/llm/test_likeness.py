@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.identity import identity
 from llm.run.likeness import differences, record_of, remarks
 from llm.settings import KINDS, parse_train

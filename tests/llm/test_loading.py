@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_saved_models import SUITE, TRAIN
 
 from llm.architectures import check_length, position_limit, reading_length
-from llm.data import write_pairs
+from llm.data.pairs import write_pairs
 from llm.exporting import Judge, export_model
 from llm.guards import live_dropout
 from llm.models import ModelError, is_policy, load_policy, load_reward_model

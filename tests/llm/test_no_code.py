@@ -16,8 +16,8 @@ import torch
 import yaml
 from checkpoint_runs import KINDS, command, earlier, halted, place_of
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.resuming import checkpoint_to_resume
 from llm.run.folder import CheckpointError
 from llm.run.manifest import MANIFEST, write_manifest

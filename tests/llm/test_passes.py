@@ -28,7 +28,7 @@ from dro_core import parse_ambiguity, worst_case
 from llm.adapters import with_adapter
 from llm.carried import CarriedLosses
 from llm.config import ConfigError, RewardConfig
-from llm.data import write_pairs
+from llm.data.pairs import write_pairs
 from llm.dpo import DPOTrainer
 from llm.encoding import PairCollator, encode_pairs
 from llm.losses import Sigmoid

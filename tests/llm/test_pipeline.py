@@ -8,10 +8,10 @@ import pytest
 import yaml
 from test_runs import wrong
 
-from llm.builtin import generate
 from llm.config import ConfigError
 from llm.contents import digest
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.pipeline import Arm, Pipeline, read_pipeline
 from llm.pipeline_run import NOTE, State, begin, note, state_of
 from robust_rlhf import main

@@ -15,8 +15,8 @@ from policy_two_ranks import CASES
 from safetensors.torch import load_file
 
 from llm.actor_critic import Reference
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.drawing import Lots, Purpose
 from llm.models import load_policy, tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from forked import finished, start_ranks
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.run.folder import is_complete
 from robust_rlhf import main
 

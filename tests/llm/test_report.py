@@ -10,7 +10,7 @@ from pages import Page, opened
 from rich.console import Console
 
 from llm import plots
-from llm.data import Pair, length_baseline
+from llm.data.pairs import Pair, length_baseline
 from llm.demo.page import Run, build_report, render_summary, write_report
 from llm.intervals import accuracy_interval, holm, independent_mean, mcnemar_p, paired_difference
 

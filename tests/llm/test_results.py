@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from llm.builtin import generate
+from llm.data.corpus.corpus import generate
 from llm.results import (
     COLUMNS,
     PAIR_COLUMNS,

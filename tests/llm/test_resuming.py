@@ -17,10 +17,10 @@ from forked import finished, start_ranks
 from safetensors.torch import load_file, save_file
 
 from llm import contents as reading
-from llm.builtin import generate
 from llm.config import DPOConfig, RewardConfig, SFTConfig
 from llm.contents import content_of, contents, digest
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.identity import identity
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy_config import PolicyConfig

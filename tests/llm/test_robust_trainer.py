@@ -11,8 +11,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.averaging import IterateAverage
-from llm.builtin import generate
 from llm.config import TRAINING_DEFAULTS
+from llm.data.corpus.corpus import generate
 from llm.encoding import PairCollator, encode_pairs
 from llm.guards import NonFiniteLoss
 from llm.losses import bradley_terry_loss

@@ -11,9 +11,10 @@ import torch
 from bigram import Table, bigram, trainer
 
 from llm.answers import encode_answers, encode_prompts
-from llm.builtin import generate
 from llm.config import ConfigError
-from llm.data import DataError, write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import DataError, write_pairs
+from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.drawing import Lots, Purpose
 from llm.encoding import encode_pairs
 from llm.guards import NonFiniteLoss
@@ -21,7 +22,6 @@ from llm.logprobs import answer_logps
 from llm.models import tiny_policy, tiny_reward_model
 from llm.policy_evaluation import Judged, summarise_policy
 from llm.policy_trainer import KLExplosion
-from llm.prompts import Prompt, questions, read_prompts, subset
 from llm.rollouts import Answers, Sampling, aligned, batch_of
 from llm.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
 

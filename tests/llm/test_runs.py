@@ -13,8 +13,8 @@ import pytest
 from forked import Forked
 from safetensors.torch import load_file
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.run.folder import is_complete, latest_checkpoint
 from robust_rlhf import main
 

@@ -11,7 +11,7 @@ import torch
 from bigram import bigram, trainer
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from llm.builtin import generate
+from llm.data.corpus.corpus import generate
 from llm.drawing import Lots, Purpose
 from llm.models import tiny_policy
 from llm.observation import SamplerMismatch, sampler_gap

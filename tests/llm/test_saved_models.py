@@ -20,10 +20,10 @@ import torch
 import transformers as tf
 from shapes import DECODERS, ENCODERS, SHAPES
 
-from llm.data import Pair, write_pairs
+from llm.data.pairs import Pair, write_pairs
+from llm.data.prompts import Prompt
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
-from llm.prompts import Prompt
 from llm.scorers import load_scorer
 from llm.scoring import likelihood_margins, score_pairs
 from llm.settings import parse_train

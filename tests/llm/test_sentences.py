@@ -14,9 +14,9 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from llm import requests
-from llm.builtin import generate
 from llm.config import RewardConfig, SFTConfig
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.encoding import PairCollator, encode_pairs
 from llm.evaluate import render_table, summarise
 from llm.models import tiny_reward_model

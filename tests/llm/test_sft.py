@@ -15,9 +15,9 @@ from test_runs import wrong
 from transformers import TrainerCallback, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.builtin import generate
 from llm.config import SFTConfig
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.encoding import PairCollator, encode_pairs
 from llm.models import load_policy, tiny_policy
 from llm.settings import parse_train

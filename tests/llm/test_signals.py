@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from test_ranks import command
 from transformers import Trainer
 
-from llm.builtin import generate
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
 from llm.interrupts import StopRequest
 from llm.models import tiny_policy
 from llm.policy_trainer import PolicyTrainer
@@ -222,7 +222,7 @@ STATELESS = {
     "report": ("llm.results_report.command:run_report", ["report", "folder"]),
     "export": ("llm.exporting:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.run_record:read_run", ["doctor", "run"]),
-    "data": ("llm.data:read_pairs", ["data", "show", "train.jsonl"]),
+    "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),
     "models": ("llm.fetching:fetch", ["models", "fetch", "minilm"]),
 }
 

@@ -21,8 +21,8 @@ import dro_core
 import proofs_check.claims.inner.hoeffding
 import robust_rlhf
 from dro_core import Wasserstein, worst_case
-from llm.builtin import generate, write_corpus
-from llm.data import write_pairs
+from llm.data.corpus.corpus import generate, write_corpus
+from llm.data.pairs import write_pairs
 from llm.pipeline import read_pipeline
 from llm.settings import KINDS, parse_train
 from llm.sweep_plan import read_sweep
@@ -151,7 +151,7 @@ PYTHON = [
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),
     Snippet("docs/convex-sets.md", "from dro_core", _embedded, _is_distribution),
-    Snippet("docs/data.md", "from llm.data", _own_data, _read, without="hf://", reason="needs the hub"),
+    Snippet("docs/data.md", "from llm.data.pairs", _own_data, _read, without="hf://", reason="needs the hub"),
     Snippet("docs/sweeps.md", "from llm.results", _results, _no_findings),
     Snippet("docs/trl.md", "import trl", _trl, _trained),
 ]  # fmt: skip

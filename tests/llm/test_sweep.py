@@ -9,7 +9,7 @@ import pytest
 import yaml
 from joblib.externals.loky.backend.context import set_start_method
 
-from llm.data import read_pairs
+from llm.data.pairs import read_pairs
 from llm.features import FeatureCache
 from llm.results import read_margins, read_results, read_suite, read_training_pairs, read_weights
 from llm.sweep import Sweep, planned

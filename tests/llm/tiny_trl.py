@@ -17,7 +17,7 @@ from transformers import (
     set_seed,
 )
 
-from llm.builtin import generate
+from llm.data.corpus.corpus import generate
 from llm.models import _byte_level_tokenizer
 
 PAIRS = generate(24, seed=7)

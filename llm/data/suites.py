@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import TrainConfig
-from .data import DataError, Pair, PairSet, read_pairs
+from ..config import TrainConfig
+from .pairs import DataError, Pair, PairSet, read_pairs
 
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm._layouts.base import (
+from llm.data.layouts.base import (
     Chat,
     Columns,
     Comparison,
@@ -23,8 +23,8 @@ from llm._layouts.base import (
     number,
     question,
 )
-from llm._layouts.chats import parted
-from llm._records import Record
+from llm.data.layouts.chats import parted
+from llm.data.records import Record
 
 _STEERED_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n?")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 
-from llm._layouts.base import (
+from llm.data.layouts.base import (
     Columns,
     Comparison,
     Dropped,
@@ -21,7 +21,7 @@ from llm._layouts.base import (
     question,
     unpacked,
 )
-from llm._layouts.chats import parted, spoken
+from llm.data.layouts.chats import parted, spoken
 
 # The sections of RewardBench and their subsets, as its data set card lists them.
 _SECTIONS = {

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm import _builtin_code as code
-from llm._builtin_words import (
+from llm.data.corpus import code as code
+from llm.data.corpus.words import (  # fmt: skip
     ASKING,
     ATTRIBUTES,
     BENIGN,
@@ -30,7 +30,7 @@ from llm._builtin_words import (
     pick,
     pick_other,
     world,
-)  # fmt: skip
+)
 
 
 class Draft(NamedTuple):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llm._layouts import (
+from llm.data.layouts import (
     KNOWN_LAYOUTS,
     Columns,
     Comparison,
@@ -22,7 +22,7 @@ from llm._layouts import (
     number,
     unless_nan,
 )
-from llm._records import DataError, Record
+from llm.data.records import DataError, Record
 
 _log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm._builtin_sources import CATEGORIES, Category
-from llm.data import Message, Pair, length_baseline, write_pairs
+from llm.data.corpus.sources import CATEGORIES, Category
+from llm.data.pairs import Message, Pair, length_baseline, write_pairs
 
 __all__ = [
     "LENGTH_BIAS", "SHIFTED_MIXTURE", "TRAINING_MIXTURE", "Summary", "check", "describe", "generate",

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm._hub import address_of, hub_records
-from llm._layouts import Dropped, Message, layout_of, unless_nan
-from llm._records import Record, read_records
-from llm.counting import asked
-from llm.data import DataError, Pair, read_pairs
+from llm.data.counting import asked
+from llm.data.hub import address_of, hub_records
+from llm.data.layouts import Dropped, Message, layout_of, unless_nan
+from llm.data.pairs import DataError, Pair, read_pairs
+from llm.data.records import Record, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class PromptSet:
 
 
 def read_prompts(source: str | os.PathLike[str], *, distinct: bool = True) -> PromptSet:
-    """Read prompts from whatever :func:`llm.data.read_pairs` reads, or from records with a ``prompt`` alone.
+    """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
     The latter hold a text or a list of chat messages, and may name ``id``, ``source`` and ``category``. Empty
     prompts are dropped and counted.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llm._layouts import benchmarks, chats, ratings
-from llm._layouts.base import (
+from llm.data.layouts import benchmarks, chats, ratings
+from llm.data.layouts.base import (
     Columns,
     Comparison,
     Dropped,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from llm._records import DataError, Record, table_cell
+from llm.data.records import DataError, Record, table_cell
 
 SPELLING = "hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT, where SPLIT may end in [START:STOP]"
 _TAIL = r"(?::(?P<split>\w+(?:\.\w+)*)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?"

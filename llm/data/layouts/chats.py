@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from llm._layouts.base import (
+from llm.data.layouts.base import (
     Chat,
     Columns,
     Comparison,

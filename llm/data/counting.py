@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .data import Pair
+from .pairs import Pair
 
 RULE = "a tie counts one half"
 EARLIER_RULE = "a tie counts as an error, as in versions before ties counted one half"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from .data import DataError, Pair, PairStream, stream_pairs, write_pairs
+from .pairs import DataError, Pair, PairStream, stream_pairs, write_pairs
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def convert(
     """Write the pairs of ``source`` to ``target`` in the canonical layout, whole or not at all.
 
     Args:
-        source: A file or data set, as :func:`llm.data.read_pairs` takes it.
+        source: A file or data set, as :func:`llm.data.pairs.read_pairs` takes it.
         target: A .jsonl or .jsonl.gz file.
         sources: Keep the pairs of these sources only.
         max_pairs: Stop after this many pairs.
@@ -47,7 +47,7 @@ def convert(
         where: Leave out the records whose columns, as text, are not these.
 
     Raises:
-        DataError: As :func:`llm.data.read_pairs` and :func:`llm.data.write_pairs`; or no pair is of a wanted source.
+        DataError: As :func:`llm.data.pairs.read_pairs` and :func:`llm.data.pairs.write_pairs`; or no pair is of a wanted source.
     """
     if max_pairs is not None and max_pairs < 1:
         raise DataError(f"max_pairs must be at least 1, got {max_pairs}.")

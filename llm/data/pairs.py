@@ -25,10 +25,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm._hub import address_of, hub_records
-from llm._layouts import Message, Pair
-from llm._pairs import PairStream
-from llm._records import SUFFIXES, DataError, read_records, stem_of, suffix_of
+from llm.data.hub import address_of, hub_records
+from llm.data.layouts import Message, Pair
+from llm.data.records import SUFFIXES, DataError, read_records, stem_of, suffix_of
+from llm.data.stream import PairStream
 
 __all__ = [
     "DataError", "Message", "Pair", "PairSet", "PairStream", "find_files", "length_baseline", "read_pairs",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llm._builtin_words import pick
+from llm.data.corpus.words import pick
 
 
 class _Fixed(list[int]):

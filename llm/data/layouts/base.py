@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
-from llm._records import Record
+from llm.data.records import Record
 
 Columns = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""The built-in corpus: generated preferences whose ground truth can be checked."""
