@@ -20,8 +20,6 @@ from rich.table import Table
 from rich.text import Text
 
 from .best_of_run import Drawn
-from .intervals import Interval, mean_interval
-from .overoptimisation import Curve, fit, training_curve
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
 from .policy_evaluation import score_interval, with_limits
@@ -29,6 +27,8 @@ from .run.folder import write_json
 from .run.likeness import record_of
 from .run.stored_arrays import read_arrays
 from .run.terminal import shown
+from .statistics.intervals import Interval, mean_interval
+from .statistics.overoptimisation import Curve, fit, training_curve
 from .tables import json_ready
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen

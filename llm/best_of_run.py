@@ -21,14 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from .best_of import BestOfN, best_of
 from .contents import content_of
 from .data.pairs import DataError
 from .data.prompts import PromptSet, questions, subset
 from .data.suites import suite_files
 from .drawing import Lots, Purpose
 from .models import load_policy
-from .overoptimisation import Curve, best_of_curve
 from .pipeline import Pipeline
 from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig
@@ -36,6 +34,8 @@ from .processes import on_main_process
 from .rollouts import Answers, Sampling
 from .run.folder import write_json
 from .scorers import checked_scores
+from .statistics.best_of import BestOfN, best_of
+from .statistics.overoptimisation import Curve, best_of_curve
 
 Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")

@@ -21,8 +21,8 @@ from dro_core import CVaR, robust_loss
 
 from .data.counting import credit, questions, ties
 from .data.pairs import Pair, length_baseline
-from .intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .scoring import MarginOf, Margins, checked_margins, reward_margins, score_pairs
+from .statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .tables import json_ready, render_comparison, render_table, write_metrics
 
 __all__ = [

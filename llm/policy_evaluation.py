@@ -19,12 +19,12 @@ from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
 from .data.prompts import Prompt, questions
 from .drawing import Lots, Purpose
-from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
 from .rollouts import Answers, Sampling
 from .run.folder import write_json
 from .run.terminal import shown, shown_title
 from .scorers import Scorer, checked_scores
+from .statistics.intervals import Interval, accuracy_interval, mean_interval
 from .tables import decimals, json_ready
 
 Scores = NDArray[np.float64]

@@ -22,11 +22,11 @@ from .data.suites import load_suites, split_by_prompt
 from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
 from .geometry import GEOMETRIES
-from .intervals import cluster_count
 from .ledger import AdversaryLedger
 from .regimes import Groups, Selection
 from .results import write_pairs_table
 from .run.folder import write_folder
+from .statistics.intervals import cluster_count
 from .sweep_plan import FullModel, HeadModel, SweepConfig
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"

@@ -270,7 +270,7 @@ BREAKS = [
     ),
     Break(
         "clusters",
-        "llm/intervals.py",
+        "llm/statistics/intervals.py",
         "return np.bincount(groups, weights=array) / np.bincount(groups)",
         "return array",
         "llm/test_intervals.py llm/test_comparisons.py llm/test_results_report.py",

@@ -20,9 +20,9 @@ from page_tables import filled, markdown
 
 from llm.best_of_run import draw_best_of
 from llm.data.prompts import Prompt, questions, read_prompts
-from llm.intervals import mean_interval
 from llm.pipeline import Stage, read_pipeline
 from llm.run.stored_arrays import read_arrays
+from llm.statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

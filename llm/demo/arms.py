@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arm_records import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
 from ..data.counting import credit, questions
 from ..data.pairs import Pair, length_baseline
 from ..evaluate import rows_by, summarise_rows, worst_category
-from ..intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 from ..run.likeness import differences
 from ..scoring import checked_margins
+from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
+from ..statistics.intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 
 Array = NDArray[np.float64]
 

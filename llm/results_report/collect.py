@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..arm_records import Array
 from ..data.counting import credit
 from ..findings import CELL
 from ..results import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
+from ..statistics.arms import Array
 
 Frame: TypeAlias = Any  # a table of pandas, which ships no types
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arm_records import LEVEL, accuracy_record, add_holm, difference_record
-from ..intervals import cluster_count
+from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
+from ..statistics.intervals import cluster_count
 from ..tables import json_ready
 from .claims import claims, notes
 from .collect import Arm, Collection, collect

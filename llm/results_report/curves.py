@@ -11,10 +11,10 @@ from scipy.special import expit
 
 from dro_core import CVaR, robust_loss
 
-from ..arm_records import LEVEL, Array, share_right
 from ..data.counting import credit
-from ..intervals import Clusters
-from ..robustness import SHIFTS, error_limit
+from ..statistics.arms import LEVEL, Array, share_right
+from ..statistics.intervals import Clusters
+from ..statistics.shift_bounds import SHIFTS, error_limit
 
 BINS = 10
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
@@ -76,7 +76,7 @@ def shift_bounds(seeds: Mapping[int, Array], questions: Clusters, *, confidence:
     """Upper bounds for the error under every shift of total variation or chi-square up to a radius.
 
     Returns:
-        ``error``, ``limit``, ``units`` and ``method`` as :class:`llm.robustness.ErrorLimit`, and ``rows``: ``shift``,
+        ``error``, ``limit``, ``units`` and ``method`` as :class:`llm.statistics.shift_bounds.ErrorLimit`, and ``rows``: ``shift``,
         ``radius`` and ``bound``.
     """
     found = error_limit(1.0 - share_right(seeds), questions, confidence=confidence)

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arm_records import LEVEL, Array, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
-from ..intervals import Interval, cluster_count, independent_mean
-from ..worst_group import Difference, Groups, average_difference, worst_accuracy, worst_difference
+from ..statistics.arms import (
+    LEVEL,
+    Array,
+    accuracy_record,
+    add_holm,
+    difference_record,
+    limits,
+    outcome_of,
+    share_right,
+)
+from ..statistics.intervals import Interval, cluster_count, independent_mean
+from ..statistics.worst_group import Difference, Groups, average_difference, worst_accuracy, worst_difference
 from .collect import Arm, Collection, label_of, varying_settings
 
 SMALLEST_GROUP = 30  # questions; a smaller category says too little to be called the worst

@@ -12,8 +12,8 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from ..arm_records import Array
 from ..results import RunWeights, read_training_pairs, read_weights
+from ..statistics.arms import Array
 from .collect import Arm, Collection
 
 Frame: TypeAlias = Any  # a table or column of pandas, which ships no types

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm.best_of import best_of, discrete_kl, discrete_probabilities, kl_bound, selection_weights
-from llm.intervals import mean_interval
+from llm.statistics.best_of import best_of, discrete_kl, discrete_probabilities, kl_bound, selection_weights
+from llm.statistics.intervals import mean_interval
 
 
 def enumerated(proxy, gold, n):

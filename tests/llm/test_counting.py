@@ -10,7 +10,6 @@ from results_samples import SUITES, pairs_of, write_sample
 from rich.console import Console
 from scipy import stats
 
-from llm.arm_records import accuracy_record, difference_record
 from llm.card import _results
 from llm.data.counting import RULE, credit, questions
 from llm.data.pairs import Pair
@@ -21,7 +20,6 @@ from llm.demo.page import build_report, render_summary
 from llm.doctor import diagnose
 from llm.evaluate import compare, render_table, summarise
 from llm.head_only import HeadData, HeadTraining, _Watch
-from llm.intervals import accuracy_interval, mcnemar_p
 from llm.losses import Sigmoid
 from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
@@ -30,6 +28,8 @@ from llm.results_report.content import build_content
 from llm.results_report.curves import reliability, shift_bounds
 from llm.run_record import read_run
 from llm.sft import imitation_metrics
+from llm.statistics.arms import accuracy_record, difference_record
+from llm.statistics.intervals import accuracy_interval, mcnemar_p
 from llm.sweep_data import suite_rows
 from llm.sweep_runs import _record
 

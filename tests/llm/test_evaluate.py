@@ -19,8 +19,8 @@ from llm.evaluate import (
     summarise,
     write_metrics,
 )
-from llm.intervals import accuracy_interval, mcnemar_p
 from llm.models import tiny_reward_model
+from llm.statistics.intervals import accuracy_interval, mcnemar_p
 
 
 def pair(number, chosen="four", rejected="it is five", *, asked=None, **fields):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
-from llm.intervals import (
+from llm.statistics.intervals import (
     Interval,
     accuracy_interval,
     cluster_count,

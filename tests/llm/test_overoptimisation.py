@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from llm.best_of import BestOfN, best_of, kl_bound
-from llm.overoptimisation import Curve, Law, best_of_curve, fit, training_curve
 from llm.overoptimisation_figure import overoptimisation_svg, write_overoptimisation
+from llm.statistics.best_of import BestOfN, best_of, kl_bound
+from llm.statistics.overoptimisation import Curve, Law, best_of_curve, fit, training_curve
 
 SIZES = np.array([1, 2, 4, 8, 16, 64, 256, 1000])
 

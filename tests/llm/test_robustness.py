@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dro_core import ChiSquare, TotalVariation, worst_case
-from llm.robustness import bounded_limit, chi_square_error, error_limit, exact_limit, tv_error
+from llm.statistics.shift_bounds import bounded_limit, chi_square_error, error_limit, exact_limit, tv_error
 
 SAMPLES = [(n, wrong) for n in (1, 5, 40) for wrong in sorted({0, 1, n // 3, n - 1, n})]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm.intervals import independent_mean, paired_difference, paired_p
-from llm.worst_group import Groups, average_difference, worst_accuracy, worst_difference
+from llm.statistics.intervals import independent_mean, paired_difference, paired_p
+from llm.statistics.worst_group import Groups, average_difference, worst_accuracy, worst_difference
 
 
 def groups_of(sizes, questions=None):

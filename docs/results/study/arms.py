@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from llm.arm_records import add_holm, share_right
-from llm.intervals import paired_difference, paired_p
 from llm.results import read_suite
 from llm.results_report.collect import Arm, Collection
 from llm.results_report.judge import Judge
+from llm.statistics.arms import add_holm, share_right
+from llm.statistics.intervals import paired_difference, paired_p
 
 Rows = list[tuple[str, ...]]
 

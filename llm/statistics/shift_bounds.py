@@ -108,7 +108,7 @@ def error_limit(errors: ArrayLike, clusters: Clusters = None, *, confidence: flo
 
     Args:
         errors: Shape (n,), in [0, 1]: 1 where the pair is ranked wrongly, or the share of seeds that do.
-        clusters: One label per pair, as in ``llm.intervals``.
+        clusters: One label per pair, as in ``llm.statistics.intervals``.
         confidence: In (0, 1).
 
     Raises:

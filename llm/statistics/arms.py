@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.counting import credit, ties
+from ..data.counting import credit, ties
 from .intervals import Clusters, Interval, accuracy_interval, holm, paired_difference, paired_p
 
 Array = NDArray[np.float64]
@@ -25,7 +25,7 @@ def accuracy_record(seeds: Mapping[int, Array], questions: Clusters) -> dict[str
 
     Args:
         seeds: Seed -> margins, shape (n,).
-        questions: One label per pair, as in :func:`llm.intervals.accuracy_interval`.
+        questions: One label per pair, as in :func:`llm.statistics.intervals.accuracy_interval`.
     """
     return {
         **limits("accuracy", accuracy_interval(share_right(seeds), questions, level=LEVEL)),
