@@ -31,11 +31,11 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from dro_core import parse_ambiguity, robust_loss
 from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
-from llm.encoding import PairCollator, encode_pairs
 from llm.losses import bradley_terry_loss
 from llm.models import tiny_reward_model
 from llm.passes import Passes
 from llm.reward import RewardTrainer
+from llm.text.encoding import PairCollator, encode_pairs
 
 PAIRS = generate(24, seed=7)
 CATEGORIES = [pair.category for pair in PAIRS]

@@ -27,9 +27,9 @@ from llm.adapters import with_adapter
 from llm.config import TRAINING_DEFAULTS
 from llm.config import RewardConfig as Settings
 from llm.dpo import DPOTrainer
-from llm.encoding import EncodedPairs, PairCollator, Truncation
 from llm.losses import Sigmoid
 from llm.reward import RewardTrainer
+from llm.text.encoding import EncodedPairs, PairCollator, Truncation
 
 KINDS = ("reward", "dpo")
 MODES = {"full": "all weights", "lora": "LoRA, rank 4", "checkpointing": "all weights, activation checkpointing"}

@@ -17,11 +17,11 @@ from transformers import BertConfig, BertForSequenceClassification, set_seed
 from dro_core import CVaR, Dual, TotalVariation, parse_ambiguity, worst_case
 from llm.carried import CarriedLosses
 from llm.data.corpus.corpus import generate
-from llm.encoding import PairCollator, encode_pairs
 from llm.logprobs import answer_logps
 from llm.losses import bradley_terry_loss, dpo_margins
 from llm.models import tiny_policy, tiny_reward_model
 from llm.scoring import reward_margins
+from llm.text.encoding import PairCollator, encode_pairs
 
 Record = dict[str, Any]
 SETS = ("tv:0.1", "tv:0.2", "tv:0.4", "tv:0.2,max_ratio=4", "cvar:0.3", "chi2:0.5", "kl:0.3")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from .data.pairs import Pair
-from .encoding import encode_pairs
-from .framing import token_ids
 from .lm_eval_tasks import question, their_tokens
 from .scoring import evaluation_mode
+from .text.encoding import encode_pairs
+from .text.framing import token_ids
 
 Tokens = list[int]
 Reading = Callable[[Pair], tuple[Tokens, Tokens]]  # what a tool makes of a pair, the chosen answer first

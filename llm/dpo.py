@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from .config import DPOConfig
 from .data.pairs import Pair
-from .encoding import EncodedPairs
 from .equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .logprobs import answer_logps
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
@@ -28,6 +27,7 @@ from .reference import put_reference
 from .run.folder import write_folder
 from .saving import save_model
 from .scoring import MarginOf, evaluation_mode, policy_margins
+from .text.encoding import EncodedPairs
 from .training import Task, Trained, train_run
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch

@@ -20,7 +20,6 @@ from transformers import AutoConfig
 from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .architectures import reading_length
-from .chat_templates import PLAIN, bare_template, framed_template
 from .data.corpus.corpus import generate
 from .data.pairs import DataError, Pair
 from .fetching import locate, model_of
@@ -30,6 +29,7 @@ from .older_configs import write_for_version_4
 from .run.escaping import shell_word
 from .saving import save_model
 from .tables import write_text
+from .text.chat_templates import PLAIN, bare_template, framed_template
 
 _SAMPLE = 64  # pairs of every suite on which an export is compared with our own way
 _PADDED_SAMPLE = 16

@@ -1,7 +1,7 @@
 """What a frozen backbone says of each prompt and answer, computed once and kept on disk.
 
 The feature of an answer is the mean of the last hidden states over the tokens of prompt and answer together, as
-``llm.encoding`` cuts them; that of a prompt is the mean over the prompt alone, as far as it fits, its end kept.
+``llm.text.encoding`` cuts them; that of a prompt is the mean over the prompt alone, as far as it fits, its end kept.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from .architectures import check_length
 from .data.pairs import Pair
-from .encoding import encode_pairs, padded
 from .fetching import cache_folder
 from .models import load_reward_model, tiny_reward_model
 from .run.escaping import one_line
 from .run.sealed import checksum
 from .scoring import evaluation_mode
 from .tables import write_text
+from .text.encoding import encode_pairs, padded
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included

@@ -26,7 +26,7 @@ _PER_SEQUENCE = ("input_ids", "attention_mask", "answer_mask", "reference")
 
 
 class PairTrainer(RobustTrainer):
-    """``RobustTrainer`` on batches of ``llm.encoding.PairCollator``; subclasses say what the margin of a pair is.
+    """``RobustTrainer`` on batches of ``llm.text.encoding.PairCollator``; subclasses say what the margin of a pair is.
 
     Attributes:
         pair_loss: From margins to losses, one per pair.

@@ -13,10 +13,10 @@ from transformers import TrainingArguments
 
 from .config import DPOConfig
 from .data.suites import load_training_pairs
-from .encoding import EncodedPairs, Side
 from .pairs import PairTrainer
 from .passes import decide
 from .run.terminal import shown, shown_title
+from .text.encoding import EncodedPairs, Side
 from .training import Task, build_trainer, steps_of
 
 _GIB = 2.0**30

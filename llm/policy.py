@@ -15,7 +15,6 @@ from transformers.utils.logging import disable_progress_bar
 from .acting import verdict_of
 from .actor_critic import ActorCritic, Reference
 from .adapters import merged, with_adapter
-from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
 from .config import ConfigError
@@ -37,6 +36,7 @@ from .run.resumption import other_versions
 from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
+from .text.answers import encode_prompts
 from .usage import licence_of
 
 _log = logging.getLogger(__name__)

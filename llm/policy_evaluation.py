@@ -16,7 +16,6 @@ from rich.text import Text
 from torch import nn
 
 from .actor_critic import ActorCritic, Reference
-from .answers import encode_prompts
 from .data.prompts import Prompt, questions
 from .drawing import Lots, Purpose
 from .observation import observed
@@ -26,6 +25,7 @@ from .run.terminal import shown, shown_title
 from .scorers import Scorer, checked_scores
 from .statistics.intervals import Interval, accuracy_interval, mean_interval
 from .tables import decimals, json_ready
+from .text.answers import encode_prompts
 
 Scores = NDArray[np.float64]
 

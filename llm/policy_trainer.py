@@ -62,7 +62,7 @@ class PolicyTrainer:
         reference: What KL is measured to.
         tokenizer: Of the policy.
         prompts: The training prompts.
-        encoded: Their ids, as from ``llm.answers.encode_prompts``.
+        encoded: Their ids, as from ``llm.text.answers.encode_prompts``.
         scorer: The reward that is trained on.
         gold: A second reward, logged only.
         config: Ours.

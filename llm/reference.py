@@ -16,10 +16,10 @@ from rich.progress import track
 from torch import nn
 from transformers import TrainingArguments
 
-from .encoding import EncodedPairs, PairCollator
 from .logprobs import answer_logps
 from .processes import on_main_process
 from .run.stored_arrays import UnreadableArrays, read_arrays
+from .text.encoding import EncodedPairs, PairCollator
 
 
 class StaleReferenceError(ValueError):

@@ -18,7 +18,7 @@ from .training import Task, Trained, train_run
 
 
 class RewardTrainer(PairTrainer):
-    """``RobustTrainer`` with the Bradley-Terry loss; batches as ``llm.encoding.PairCollator`` makes them."""
+    """``RobustTrainer`` with the Bradley-Terry loss; batches as ``llm.text.encoding.PairCollator`` makes them."""
 
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the rewards r(chosen) - r(rejected), shape ``(n,)``, in float32."""

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .answers import encode_answers
 from .architectures import reading_length
 from .config import ConfigError
 from .data.corpus.corpus import check
 from .data.prompts import Prompt
-from .encoding import padded
 from .models import load_reward_model
 from .scoring import evaluation_mode
+from .text.answers import encode_answers
+from .text.encoding import padded
 
 CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 _log = logging.getLogger(__name__)

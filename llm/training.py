@@ -26,11 +26,9 @@ from .adapters import merged, with_adapter
 from .architectures import check_length
 from .averaging import IterateAverage
 from .card import environment, model_card
-from .chat_templates import holds_frame
 from .config import ConfigError, TrainConfig
 from .data.pairs import Pair
 from .data.suites import load_training_pairs
-from .encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
@@ -48,6 +46,8 @@ from .scoring import MarginOf
 from .sessions import Sums
 from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
+from .text.chat_templates import holds_frame
+from .text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .usage import licence_of
 
 Config = TypeVar("Config", bound=TrainConfig)

@@ -256,7 +256,7 @@ BREAKS = [
     ),
     Break(
         "padding-beyond-positions",
-        "llm/encoding.py",
+        "llm/text/encoding.py",
         "max(longest, min(rounded, self.max_length))",
         "max(longest, rounded)",
         "llm/test_encoding.py llm/test_dpo.py",

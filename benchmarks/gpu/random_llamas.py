@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from llm.config import TRAINING_DEFAULTS
-from llm.encoding import EncodedPairs, PairCollator, Truncation
+from llm.text.encoding import EncodedPairs, PairCollator, Truncation
 
 Record = dict[str, Any]
 

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm import best_of_run
 from llm.ablation import best_of_rows
-from llm.answers import encode_prompts
 from llm.best_of_run import best_of_curves, draw_best_of
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError
@@ -28,6 +27,7 @@ from llm.pipeline_run import run_pipeline
 from llm.rollouts import Answers
 from llm.scorers import RewardScorer
 from llm.statistics.best_of import kl_bound
+from llm.text.answers import encode_prompts
 from robust_rlhf import main
 
 N, PROMPTS = 6, 4

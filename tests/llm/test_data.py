@@ -332,6 +332,6 @@ def test_the_real_files_agree_with_their_manifest(shared_data):
 
 def test_reading_needs_neither_torch_nor_pandas():
     heavy = "{'torch', 'transformers', 'pandas', 'pyarrow', 'datasets'}"
-    code = f"import sys, llm.data.pairs, llm.data.corpus.corpus, llm.encoding; print({heavy} & set(sys.modules))"
+    code = f"import sys, llm.data.pairs, llm.data.corpus.corpus, llm.text.encoding; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

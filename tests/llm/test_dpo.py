@@ -14,11 +14,11 @@ from dro_core import parse_ambiguity, robust_loss
 from llm.adapters import with_adapter
 from llm.config import DPOConfig
 from llm.dpo import DPOTrainer
-from llm.encoding import PairCollator, encode_pairs
 from llm.logprobs import answer_logps
 from llm.losses import GradientPenalised, parse_pair_loss
 from llm.models import tiny_policy
 from llm.reference import StaleReferenceError, put_reference
+from llm.text.encoding import PairCollator, encode_pairs
 
 BETA = 0.7
 

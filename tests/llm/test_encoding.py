@@ -9,7 +9,7 @@ import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, Message, Pair, read_pairs
-from llm.encoding import PairCollator, Truncation, encode_pairs
+from llm.text.encoding import PairCollator, Truncation, encode_pairs
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -151,7 +151,7 @@ def test_kept_and_cut_tokens_add_up():
 def test_batches_and_progress_change_nothing(monkeypatch):
     pairs, tokenizer = generate(25, seed=4), byte_level()
     expected = list(encode_pairs(pairs, tokenizer, max_length=80))
-    monkeypatch.setattr("llm.encoding._BATCH", 7)
+    monkeypatch.setattr("llm.text.encoding._BATCH", 7)
     assert list(encode_pairs(pairs, tokenizer, max_length=80, progress=True)) == expected
     assert len(encode_pairs([], tokenizer, max_length=80)) == 0
 

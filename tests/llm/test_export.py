@@ -24,15 +24,15 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from llm.chat_templates import PLAIN, framed_template
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
-from llm.encoding import encode_pairs
 from llm.exporting import Judge, export_model
 from llm.logprobs import answer_logps
 from llm.models import load_policy, load_reward_model, tiny_policy, tiny_reward_model
 from llm.older_configs import OldConfigError, write_for_version_4
 from llm.scoring import policy_margins, score_pairs
+from llm.text.chat_templates import PLAIN, framed_template
+from llm.text.encoding import encode_pairs
 from robust_rlhf import main
 
 LENGTH = 64

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from llm.data.corpus.corpus import generate
-from llm.encoding import encode_pairs
 from llm.features import FeatureCache, load_backbone, pair_features, prompt_features
 from llm.models import ModelError
+from llm.text.encoding import encode_pairs
 
 PAIRS = generate(12, seed=1)
 LENGTH = 32

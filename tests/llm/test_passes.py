@@ -30,13 +30,13 @@ from llm.carried import CarriedLosses
 from llm.config import ConfigError, RewardConfig
 from llm.data.pairs import write_pairs
 from llm.dpo import DPOTrainer
-from llm.encoding import PairCollator, encode_pairs
 from llm.losses import Sigmoid
 from llm.memory import Holding, available_bytes, saved_bytes
 from llm.models import tiny_policy
 from llm.passes import Decision, Pass, Situation, StepCost, check_passes, decide, expected_zero_share, skipped_share
 from llm.reweighting import parse_reweighting
 from llm.run.manifest import write_manifest
+from llm.text.encoding import PairCollator, encode_pairs
 from robust_rlhf import main
 
 COSTS = {"full": StepCost(2.0), "lora": StepCost(1.0), "full, checkpointing": StepCost(3.0)}

@@ -10,13 +10,11 @@ import pytest
 import torch
 from bigram import Table, bigram, trainer
 
-from llm.answers import encode_answers, encode_prompts
 from llm.config import ConfigError
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, write_pairs
 from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.drawing import Lots, Purpose
-from llm.encoding import encode_pairs
 from llm.guards import NonFiniteLoss
 from llm.logprobs import answer_logps
 from llm.models import tiny_policy, tiny_reward_model
@@ -24,6 +22,8 @@ from llm.policy_evaluation import Judged, summarise_policy
 from llm.policy_trainer import KLExplosion
 from llm.rollouts import Answers, Sampling, aligned, batch_of
 from llm.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
+from llm.text.answers import encode_answers, encode_prompts
+from llm.text.encoding import encode_pairs
 
 LOTS = Lots(1, Purpose.TRAINING)
 

@@ -17,7 +17,6 @@ from llm import requests
 from llm.config import RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.encoding import PairCollator, encode_pairs
 from llm.evaluate import render_table, summarise
 from llm.models import tiny_reward_model
 from llm.policy import train_policy
@@ -26,6 +25,7 @@ from llm.policy_setup import accelerator_for
 from llm.progress import LINES, Steps, closing_lines
 from llm.reward import RewardTrainer, train_reward
 from llm.sft import train_sft
+from llm.text.encoding import PairCollator, encode_pairs
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
 FLAGS = [

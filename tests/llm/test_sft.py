@@ -18,10 +18,10 @@ from dro_core import parse_ambiguity, robust_loss
 from llm.config import SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.encoding import PairCollator, encode_pairs
 from llm.models import load_policy, tiny_policy
 from llm.settings import parse_train
 from llm.sft import SFTTask, SFTTrainer, answer_tokens
+from llm.text.encoding import PairCollator, encode_pairs
 from llm.training import train_run
 from robust_rlhf import main
 

@@ -17,10 +17,10 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from llm.config import TRAINING_DEFAULTS
 from llm.dpo import DPOTrainer
-from llm.encoding import PairCollator, encode_pairs
 from llm.losses import Sigmoid
 from llm.reward import RewardTrainer
 from llm.sft import SFTTrainer
+from llm.text.encoding import PairCollator, encode_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 # The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.

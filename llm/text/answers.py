@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm.data.prompts import Prompt
-from llm.framing import frame_of, joined, token_ids, tokenised
-from llm.rendering import rendered, rendered_prompt
+from llm.text.framing import frame_of, joined, token_ids, tokenised
+from llm.text.rendering import rendered, rendered_prompt
 
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any) -> list[list[int]]:

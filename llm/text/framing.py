@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llm.data.pairs import Message
-from llm.rendering import Texts
+from llm.text.rendering import Texts
 
 
 class Frame(NamedTuple):

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .data.pairs import Pair
+from ..data.pairs import Pair
 from .framing import Frame, frame_of, joined, tokenised
 from .rendering import edges, rendered
 
-# The plain layout of ``llm.rendering``: messages as "Role: content", a blank line between them.
+# The plain layout of ``llm.text.rendering``: messages as "Role: content", a blank line between them.
 PLAIN = (
     "{% for message in messages %}"
     "{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
@@ -26,7 +26,7 @@ def bare_template(tokenizer: Any) -> str:
     """The layout of the training without first and last token, for tools that put both around the text themselves.
 
     A template of the tokenizer's own is wrapped: its first token is taken off, and the last one after an answer, as
-    ``llm.rendering`` does.
+    ``llm.text.rendering`` does.
     """
     if not tokenizer.chat_template:
         return PLAIN

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from llm.data.pairs import Pair
-from llm.framing import Ids, frame_of, joined, tokenised
-from llm.rendering import rendered
+from llm.text.framing import Ids, frame_of, joined, tokenised
+from llm.text.rendering import rendered
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,1 @@
+"""From chats to token ids. Called by whoever feeds a model."""
