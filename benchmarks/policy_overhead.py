@@ -34,7 +34,7 @@ from rich.table import Table
 from llm import experience
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer

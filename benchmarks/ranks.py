@@ -32,7 +32,7 @@ from dro_core import parse_ambiguity, robust_loss
 from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
 from llm.losses import bradley_terry_loss
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
 from llm.passes import Passes
 from llm.reward import RewardTrainer
 from llm.text.encoding import PairCollator, encode_pairs

@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from dro_core import parse_ambiguity
-from llm.adapters import with_adapter
 from llm.config import TRAINING_DEFAULTS
 from llm.config import RewardConfig as Settings
 from llm.dpo import DPOTrainer
 from llm.losses import Sigmoid
+from llm.models.adapters import with_adapter
 from llm.reward import RewardTrainer
 from llm.text.encoding import EncodedPairs, PairCollator, Truncation
 

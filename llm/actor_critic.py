@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .logprobs import answer_logits, token_logps
+from .models.logprobs import answer_logits, token_logps
 from .scoring import evaluation_mode
 
 Batch = dict[str, Tensor]

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from .contents import content_of
 from .data.pairs import DataError
 from .data.prompts import PromptSet, questions, subset
 from .data.suites import suite_files
 from .drawing import Lots, Purpose
-from .models import load_policy
+from .models.contents import content_of
+from .models.loading import load_policy
 from .pipeline import Pipeline
 from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig

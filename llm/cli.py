@@ -111,7 +111,7 @@ def models(argv: Arguments) -> int:
     fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
     fetch_parser.add_argument("name", help="minilm or smollm2")
     options = parser.parse_args(argv)
-    from .fetching import fetch
+    from .models.fetching import fetch
 
     sys.stdout.write(visible(f"{fetch(options.name)}\n"))
     return 0

@@ -62,7 +62,11 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    for told in ("llm.choice", "llm.contents", "llm.windows"):  # what takes time, how weights are had, and of what
+    for told in (
+        "llm.choice",
+        "llm.models.contents",
+        "llm.windows",
+    ):  # what takes time, how weights are had, and of what
         logging.getLogger(told).setLevel(logging.INFO)
 
 

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
-from .architectures import reading_length
 from .data.corpus.corpus import generate
 from .data.pairs import DataError, Pair
-from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
-from .models import ModelError, is_policy, load_policy, load_reward_model
+from .models.adapters import adapter_chain
+from .models.architectures import reading_length
+from .models.fetching import locate, model_of
+from .models.loading import ModelError, is_policy, load_policy, load_reward_model
+from .models.saving import save_model
 from .older_configs import write_for_version_4
 from .run.escaping import shell_word
-from .saving import save_model
 from .tables import write_text
 from .text.chat_templates import PLAIN, bare_template, framed_template
 

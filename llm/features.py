@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .architectures import check_length
 from .data.pairs import Pair
-from .fetching import cache_folder
-from .models import load_reward_model, tiny_reward_model
+from .models.architectures import check_length
+from .models.fetching import cache_folder
+from .models.loading import load_reward_model, tiny_reward_model
 from .run.escaping import one_line
 from .run.sealed import checksum
 from .scoring import evaluation_mode

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainingArguments
 
-from .architectures import configurations
+from .models.architectures import configurations
 from .run.launch import check_launch
 
 

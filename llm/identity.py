@@ -15,9 +15,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from .card import environment
 from .config import RunConfig
-from .contents import contents
+from .models.card import environment
+from .models.contents import contents
 from .policy_config import PolicyConfig
 from .run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .scorers import CHECKER

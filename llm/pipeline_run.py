@@ -20,7 +20,7 @@ from rich.table import Table
 from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of_run import Drawn, best_of_curves, draw_best_of
 from .config import ConfigError
-from .contents import contents, digest
+from .models.contents import contents, digest
 from .pipeline import Pipeline, Stage
 from .processes import locked_for_all, on_main_process
 from .run.folder import write_json

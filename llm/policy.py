@@ -14,16 +14,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from .acting import verdict_of
 from .actor_critic import ActorCritic, Reference
-from .adapters import merged, with_adapter
-from .architectures import check_length
-from .card import environment, policy_card
 from .config import ConfigError
 from .data.pairs import DataError
 from .data.prompts import Prompt, PromptSet, read_prompts, subset
 from .guards import check_weights, live_dropout
 from .identity import identity
 from .ledger import multipliers_by
-from .models import check_vocabulary, load_policy
+from .models.adapters import merged, with_adapter
+from .models.architectures import check_length
+from .models.card import environment, policy_card
+from .models.loading import check_vocabulary, load_policy
+from .models.saving import save_model
+from .models.usage import licence_of
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
@@ -33,11 +35,9 @@ from .resuming import start_run
 from .rollouts import Sampling
 from .run.folder import SETTINGS, check_output, write_folder, write_json
 from .run.resumption import other_versions
-from .saving import save_model
 from .scorers import CHECKER, Scorer, load_scorer
 from .tables import json_ready, write_text
 from .text.answers import encode_prompts
-from .usage import licence_of
 
 _log = logging.getLogger(__name__)
 

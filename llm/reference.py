@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import nn
 from transformers import TrainingArguments
 
-from .logprobs import answer_logps
+from .models.logprobs import answer_logps
 from .processes import on_main_process
 from .run.stored_arrays import UnreadableArrays, read_arrays
 from .text.encoding import EncodedPairs, PairCollator

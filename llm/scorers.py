@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .architectures import reading_length
 from .config import ConfigError
 from .data.corpus.corpus import check
 from .data.prompts import Prompt
-from .models import load_reward_model
+from .models.architectures import reading_length
+from .models.loading import load_reward_model
 from .scoring import evaluation_mode
 from .text.answers import encode_answers
 from .text.encoding import padded

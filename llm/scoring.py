@@ -14,8 +14,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from .data.pairs import Pair
-from .logprobs import answer_logps
 from .losses import dpo_margins
+from .models.logprobs import answer_logps
 from .text.encoding import PairCollator, encode_pairs
 
 Margins: TypeAlias = NDArray[np.float64]

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from .config import ConfigError, RewardConfig
-from .contents import contents
 from .data.corpus.corpus import write_corpus
 from .data.counting import questions
 from .data.pairs import Pair, find_files, length_baseline, read_pairs
@@ -23,6 +22,7 @@ from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
 from .geometry import GEOMETRIES
 from .ledger import AdversaryLedger
+from .models.contents import contents
 from .regimes import Groups, Selection
 from .results import write_pairs_table
 from .run.folder import write_folder
@@ -83,7 +83,7 @@ class SweepContext:
         config: The sweep.
         files: The training file and the suites' files, by name.
         hashes: Their SHA-256.
-        starts: Of whole models, what they start from: its content by role (``llm.contents``), by name of the model.
+        starts: Of whole models, what they start from: its content by role (``llm.models.contents``), by name of the model.
         groups: Of all pairs of the training file, in its order.
         train: Positions in that file of the pairs in train.parquet.
         validation: Positions of the pairs held out of every run.

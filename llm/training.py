@@ -22,10 +22,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from .acting import check_reached, verdict_of
-from .adapters import merged, with_adapter
-from .architectures import check_length
 from .averaging import IterateAverage
-from .card import environment, model_card
 from .config import ConfigError, TrainConfig
 from .data.pairs import Pair
 from .data.suites import load_training_pairs
@@ -33,6 +30,12 @@ from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .ledger import describe_adversary
+from .models.adapters import merged, with_adapter
+from .models.architectures import check_length
+from .models.card import environment, model_card
+from .models.saving import save_model
+from .models.sharding import is_sharded, whole_model
+from .models.usage import licence_of
 from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
@@ -40,15 +43,12 @@ from .resuming import start_run
 from .reweighting import parse_reweighting
 from .run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
 from .run.resumption import other_versions
-from .saving import save_model
 from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .sessions import Sums
-from .sharding import is_sharded, whole_model
 from .tables import json_ready, write_metrics, write_text
 from .text.chat_templates import holds_frame
 from .text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
-from .usage import licence_of
 
 Config = TypeVar("Config", bound=TrainConfig)
 _log = logging.getLogger(__name__)

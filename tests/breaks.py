@@ -291,7 +291,7 @@ BREAKS = [
     ),
     Break(
         "base-of-adapter",
-        "llm/contents.py",
+        "llm/models/contents.py",
         "for place in reversed(adapter_chain(name))]",
         "for place in adapter_chain(name)[-1:]]",
         "llm/test_resuming.py",
@@ -305,7 +305,7 @@ BREAKS = [
     ),
     Break(
         "padding-not-asked",
-        "llm/models.py",
+        "llm/models/loading.py",
         "    check_padding(model, tokenizer)\n",
         "",
         "llm/test_loading.py",

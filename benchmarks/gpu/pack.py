@@ -108,7 +108,7 @@ def main(given: list[str] | None = None) -> int:
         (options.folder / "data").mkdir(exist_ok=True)
         for file in sorted(options.data.glob("*.jsonl.gz")):
             shutil.copy(file, options.folder / "data")
-        from llm.fetching import fetch
+        from llm.models.fetching import fetch
 
         rounded(options.model or fetch("minilm"), options.folder / "minilm")
     parts = {part.name: megabytes(part) for part in options.folder.iterdir()}

@@ -20,7 +20,7 @@ from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
 from llm.data.counting import credit
 from llm.data.pairs import read_pairs
-from llm.models import load_reward_model, tiny_reward_model
+from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.pairs import GROUPINGS, texts_of
 from llm.reward import RewardTrainer
 from llm.scoring import reward_margins

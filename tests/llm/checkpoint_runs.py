@@ -17,7 +17,7 @@ from transformers import Trainer
 from llm import policy_checkpoints
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models import tiny_policy, tiny_reward_model
+from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.run.folder import LISTED, by_step

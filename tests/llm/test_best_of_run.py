@@ -21,7 +21,7 @@ from llm.best_of_run import best_of_curves, draw_best_of
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError
 from llm.data.prompts import read_prompts
-from llm.models import load_reward_model, tiny_reward_model
+from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.pipeline import read_pipeline
 from llm.pipeline_run import run_pipeline
 from llm.rollouts import Answers

@@ -10,7 +10,7 @@ import pytest
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
 from llm.evaluate import score_pairs
-from llm.models import load_reward_model
+from llm.models.loading import load_reward_model
 from robust_rlhf import main
 
 SMALL = ["--set", "max_length=48", "per_device_train_batch_size=8", "logging_steps=2", "use_cpu=true"]

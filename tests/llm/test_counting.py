@@ -10,7 +10,6 @@ from results_samples import SUITES, pairs_of, write_sample
 from rich.console import Console
 from scipy import stats
 
-from llm.card import _results
 from llm.data.counting import RULE, credit, questions
 from llm.data.pairs import Pair
 from llm.data.prompts import Prompt
@@ -21,6 +20,7 @@ from llm.doctor import diagnose
 from llm.evaluate import compare, render_table, summarise
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.losses import Sigmoid
+from llm.models.card import _results
 from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
 from llm.results import COLUMNS, read_results, write_results, write_table

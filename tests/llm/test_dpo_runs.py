@@ -16,7 +16,7 @@ from llm.config import DPOConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.dpo import DPOTask
-from llm.models import load_policy
+from llm.models.loading import load_policy
 from llm.settings import parse_train
 from llm.training import train_run
 from robust_rlhf import main

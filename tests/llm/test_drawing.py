@@ -16,7 +16,7 @@ from llm.data.corpus.corpus import generate
 from llm.data.prompts import Prompt
 from llm.drawing import Drawing, Lots, Purpose
 from llm.guards import NonFiniteLoss
-from llm.models import tiny_policy
+from llm.models.loading import tiny_policy
 from llm.policy_evaluation import judge_policy
 from llm.rollouts import Answers, ForeignSampler, Sampling
 

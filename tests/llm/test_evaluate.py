@@ -19,7 +19,7 @@ from llm.evaluate import (
     summarise,
     write_metrics,
 )
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
 
 

@@ -27,8 +27,8 @@ from transformers import (
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
 from llm.exporting import Judge, export_model
-from llm.logprobs import answer_logps
-from llm.models import load_policy, load_reward_model, tiny_policy, tiny_reward_model
+from llm.models.loading import load_policy, load_reward_model, tiny_policy, tiny_reward_model
+from llm.models.logprobs import answer_logps
 from llm.older_configs import OldConfigError, write_for_version_4
 from llm.scoring import policy_margins, score_pairs
 from llm.text.chat_templates import PLAIN, framed_template

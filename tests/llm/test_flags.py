@@ -21,7 +21,7 @@ from llm.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
-from llm.models import tiny_policy, tiny_reward_model
+from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_setup import UNHEEDED

@@ -15,13 +15,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from test_saved_models import SUITE, TRAIN
 
-from llm.architectures import check_length, position_limit, reading_length
 from llm.data.pairs import write_pairs
 from llm.exporting import Judge, export_model
 from llm.guards import live_dropout
-from llm.models import ModelError, is_policy, load_policy, load_reward_model
+from llm.models.architectures import check_length, position_limit, reading_length
+from llm.models.loading import ModelError, is_policy, load_policy, load_reward_model
+from llm.models.usage import licence_of
 from llm.scoring import likelihood_margins, score_pairs
-from llm.usage import licence_of
 from robust_rlhf import main
 
 pytestmark = [

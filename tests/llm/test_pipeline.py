@@ -9,9 +9,9 @@ import yaml
 from test_runs import wrong
 
 from llm.config import ConfigError
-from llm.contents import digest
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
+from llm.models.contents import digest
 from llm.pipeline import Arm, Pipeline, read_pipeline
 from llm.pipeline_run import NOTE, State, begin, note, state_of
 from robust_rlhf import main

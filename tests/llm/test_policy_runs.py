@@ -18,7 +18,7 @@ from llm.actor_critic import Reference
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.drawing import Lots, Purpose
-from llm.models import load_policy, tiny_policy, tiny_reward_model
+from llm.models.loading import load_policy, tiny_policy, tiny_reward_model
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer

@@ -16,13 +16,13 @@ import torch
 from forked import finished, start_ranks
 from safetensors.torch import load_file, save_file
 
-from llm import contents as reading
 from llm.config import DPOConfig, RewardConfig, SFTConfig
-from llm.contents import content_of, contents, digest
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.identity import identity
-from llm.models import tiny_policy, tiny_reward_model
+from llm.models import contents as reading
+from llm.models.contents import content_of, contents, digest
+from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy_config import PolicyConfig
 from llm.run import resumption
 from llm.run.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
@@ -202,7 +202,7 @@ def test_each_place_is_read_once_and_large_ones_are_named(place, monkeypatch, ca
         "reference_model": str(place / "start"),
         "gold": str(place / "reward-adapter"),
     }
-    with caplog.at_level(logging.INFO, logger="llm.contents"):
+    with caplog.at_level(logging.INFO, logger="llm.models.contents"):
         found = contents({**names, "reward_model": None})
         assert not caplog.records
         monkeypatch.setattr(reading, "_LARGE", 0)

@@ -15,7 +15,7 @@ from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
 from llm.guards import NonFiniteLoss
 from llm.losses import bradley_terry_loss
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
 from llm.reward import RewardTrainer
 from llm.schedule import RadiusSchedule
 from llm.text.encoding import PairCollator, encode_pairs

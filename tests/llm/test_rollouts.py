@@ -16,8 +16,8 @@ from llm.data.pairs import DataError, write_pairs
 from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.drawing import Lots, Purpose
 from llm.guards import NonFiniteLoss
-from llm.logprobs import answer_logps
-from llm.models import tiny_policy, tiny_reward_model
+from llm.models.loading import tiny_policy, tiny_reward_model
+from llm.models.logprobs import answer_logps
 from llm.policy_evaluation import Judged, summarise_policy
 from llm.policy_trainer import KLExplosion
 from llm.rollouts import Answers, Sampling, aligned, batch_of

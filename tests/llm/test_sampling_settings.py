@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenalt
 
 from llm.data.corpus.corpus import generate
 from llm.drawing import Lots, Purpose
-from llm.models import tiny_policy
+from llm.models.loading import tiny_policy
 from llm.observation import SamplerMismatch, sampler_gap
 from llm.rollouts import Answer, Answers, Sampling
 

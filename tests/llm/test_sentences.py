@@ -18,7 +18,7 @@ from llm.config import RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.evaluate import render_table, summarise
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_setup import accelerator_for

@@ -18,7 +18,7 @@ from dro_core import parse_ambiguity, robust_loss
 from llm.config import SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models import load_policy, tiny_policy
+from llm.models.loading import load_policy, tiny_policy
 from llm.settings import parse_train
 from llm.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.text.encoding import PairCollator, encode_pairs

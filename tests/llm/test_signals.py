@@ -22,7 +22,7 @@ from transformers import Trainer
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.interrupts import StopRequest
-from llm.models import tiny_policy
+from llm.models.loading import tiny_policy
 from llm.policy_trainer import PolicyTrainer
 from llm.run.folder import is_complete
 from robust_rlhf import main
@@ -223,7 +223,7 @@ STATELESS = {
     "export": ("llm.exporting:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.run_record:read_run", ["doctor", "run"]),
     "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),
-    "models": ("llm.fetching:fetch", ["models", "fetch", "minilm"]),
+    "models": ("llm.models.fetching:fetch", ["models", "fetch", "minilm"]),
 }
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from llm.data.corpus.corpus import generate
-from llm.models import _byte_level_tokenizer
+from llm.models.loading import _byte_level_tokenizer
 
 PAIRS = generate(24, seed=7)
 LENGTH = 128

@@ -23,9 +23,9 @@ import test_sft
 from transformers import set_seed
 
 from llm.guards import NonFiniteLoss, check_weights
-from llm.models import tiny_reward_model
+from llm.models.loading import tiny_reward_model
+from llm.models.sharding import whole_model
 from llm.processes import RankLost, bounded_waiting, on_main_process
-from llm.sharding import whole_model
 
 
 def measured(cells: list[ranks.Cell]) -> list[dict]:

@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from .run.escaping import markdown, markdown_code
+from ..run.escaping import markdown, markdown_code
 from .usage import base_name, header, use
 
 _LIBRARIES = (

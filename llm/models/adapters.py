@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..config import ConfigError, RunConfig
 from .architectures import head_modules, tied_embeddings
-from .config import ConfigError, RunConfig
 from .fetching import ModelError, model_of
 
 _SETTINGS = "adapter_config.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from ..run.escaping import python_text, visible
 from .fetching import FETCHABLE, ModelError, locate
-from .run.escaping import python_text, visible
 
 _PLACE = "path/to/model"
 _REWARD = """import torch
