@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .equal_losses import Accuracy
-from .reweighting import Reweighting, reweighted
+from .adversary.equal_losses import Accuracy
+from .adversary.rules import Reweighting, reweighted
 from .run.stored_arrays import read_arrays
 
 

@@ -65,7 +65,7 @@ def quiet_libraries() -> None:
     for told in (
         "llm.choice",
         "llm.models.contents",
-        "llm.windows",
+        "llm.adversary.windows",
     ):  # what takes time, how weights are had, and of what
         logging.getLogger(told).setLevel(logging.INFO)
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from .adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .config import DPOConfig
 from .data.pairs import Pair
-from .equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
 from .models.loading import check_vocabulary, load_policy, tiny_policy
 from .models.logprobs import answer_logps

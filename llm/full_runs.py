@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .adversary.ledger import AdversaryLedger
 from .config import ConfigError, RewardConfig
 from .data.pairs import Pair, read_pairs, write_pairs
 from .data.suites import load_suites
-from .ledger import AdversaryLedger
 from .regimes import Selection, flips
 from .resuming import checkpoint_to_resume
 from .reward import RewardTask

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from dro_core import AmbiguitySet, worst_case
 
-from .acting import bound, check_reached
+from .adversary.acting import bound, check_reached
+from .adversary.equal_losses import Accuracy, rounding_of, sharing_equals
+from .adversary.ledger import AdversaryLedger
+from .adversary.rules import Reweighting, reweighted
+from .adversary.schedule import AdaptiveStrength, RadiusSchedule
 from .config import ConfigError
 from .data.counting import credit
-from .equal_losses import Accuracy, rounding_of, sharing_equals
-from .ledger import AdversaryLedger
-from .reweighting import Reweighting, reweighted
-from .schedule import AdaptiveStrength, RadiusSchedule
 
 Array = NDArray[np.float64]
 Optimizer = Literal["adam", "sgd"]

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .adversary.rules import Reweighting, reweighted, state_of
 from .memory import Holding
-from .reweighting import Reweighting, reweighted, state_of
 
 Passes = Literal["auto", "two", "held", "carried"]
 

@@ -12,14 +12,14 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from .acting import verdict_of
 from .actor_critic import ActorCritic, Reference
+from .adversary.acting import verdict_of
+from .adversary.ledger import multipliers_by
 from .config import ConfigError
 from .data.pairs import DataError
 from .data.prompts import Prompt, PromptSet, read_prompts, subset
 from .guards import check_weights, live_dropout
 from .identity import identity
-from .ledger import multipliers_by
 from .models.adapters import merged, with_adapter
 from .models.architectures import check_length
 from .models.card import environment, policy_card

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
-from .acting import bound, check_reached
+from .adversary.acting import bound, check_reached
+from .adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
+from .adversary.rules import Reweighting, parse_reweighting
 from .config import ConfigError
-from .equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
 from .observation import Observed, check_sampler, sampler_gap
 from .policy_config import PolicyConfig
-from .reweighting import Reweighting, parse_reweighting
 from .rollouts import Answer
 from .run.launch import check_launch
 
@@ -44,7 +44,7 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
 
 
 def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int) -> Reweighting | None:
-    """The set or rule that weighs the prompts of all ranks; refused where it could not act (``llm.acting``)."""
+    """The set or rule that weighs the prompts of all ranks; refused where it could not act (``llm.adversary.acting``)."""
     remedy = "raise prompts_per_step, for it is prompts that are weighed"
     return bound(parse_reweighting(config.ambiguity), columns, batch=config.prompts_per_step * world, remedy=remedy)
 

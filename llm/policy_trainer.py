@@ -26,19 +26,19 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from .actor_critic import ActorCritic, Reference
+from .adversary.ledger import AdversaryLedger
+from .adversary.rules import state_of
 from .data.prompts import Prompt
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
-from .ledger import AdversaryLedger
 from .observation import observed
 from .policy_checkpoints import PolicyCheckpoints
 from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .progress import Steps
-from .reweighting import state_of
 from .rollouts import Answers, Sampling
 from .run.folder import TrainingClock
 from .scorers import Scorer, checked_scores

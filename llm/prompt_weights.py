@@ -36,8 +36,8 @@ from torch import Tensor
 
 from dro_core import AmbiguitySet
 
-from .equal_losses import Accuracy
-from .reweighting import Reweighting, reweighted
+from .adversary.equal_losses import Accuracy
+from .adversary.rules import Reweighting, reweighted
 
 RewardMap = Callable[[Tensor], Tensor]
 """Rewards ``(prompts, samples)`` or ``(prompts, samples, length)`` to advantages, as the surrogate reads them."""
@@ -88,7 +88,7 @@ def prompt_multipliers(
 
         q = argmin_q <q, V>,   V_i = mean_j R_ij,   over the ambiguity set around the reference
 
-    A rule of ``llm.reweighting`` is asked with the losses -V in the same way. At radius 0, or without a rule, every
+    A rule of ``llm.adversary.rules`` is asked with the losses -V in the same way. At radius 0, or without a rule, every
     multiplier is exactly 1.
 
     Args:

@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .acting import bound
+from .adversary.acting import bound
+from .adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
+from .adversary.equal_losses import Accuracy, precision_of, rounding_of
+from .adversary.rules import Reweighting, parse_reweighting, state_of
+from .adversary.schedule import AdaptiveStrength, RadiusSchedule
+from .adversary.windows import LastWindow, first_of, whole_windows
 from .checkpointing import CheckpointingTrainer
 from .choice import PassChoice
-from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
-from .equal_losses import Accuracy, precision_of, rounding_of
 from .guards import check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
-from .reweighting import Reweighting, parse_reweighting, state_of
 from .run.folder import making_no_folder
-from .schedule import AdaptiveStrength, RadiusSchedule
-from .windows import LastWindow, first_of, whole_windows
 
 Batch = dict[str, Tensor]
 
@@ -42,18 +42,18 @@ class RobustTrainer(CheckpointingTrainer):
     logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the position of each example.
 
     Args:
-        ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.reweighting``), or its text
+        ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.adversary.rules``), or its text
             (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples; ``carried`` is approximate (``llm.passes``).
-        last_window: Whether an epoch under a set ends with its last full effective batch (``llm.windows``).
+        last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.windows``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Raises:
         ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column;
-            ``passes`` that cannot be had; an adversary that cannot act (``llm.acting``).
+            ``passes`` that cannot be had; an adversary that cannot act (``llm.adversary.acting``).
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """

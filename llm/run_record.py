@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .adversary.ledger import AdversaryLedger
 from .data.counting import EARLIER_RULE, RULE
-from .ledger import AdversaryLedger
 from .run.folder import MARKER, SETTINGS, is_complete
 
 Values = NDArray[np.float64]
@@ -44,7 +44,7 @@ class RunRecord:
         steps: Optimizer steps taken, as far as the folder knows.
         training: Log rows of the training, in order.
         evaluations: Log rows of the evaluations on held-out pairs, in order.
-        adversary: As from ``llm.ledger.describe_adversary``; empty for an unfinished run.
+        adversary: As from ``llm.adversary.ledger.describe_adversary``; empty for an unfinished run.
         truncation: What did not fit into ``max_length``; empty for an unfinished run.
         suites: Suite records of ``metrics.json``; empty where the run was not judged.
         rule: How a tie counts in their accuracies.

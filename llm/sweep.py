@@ -21,10 +21,10 @@ from threadpoolctl import threadpool_limits
 
 from dro_core.workers import Answer, side_by_side
 
+from .adversary.matching import effective_share, matched_radius, sampled_batches
+from .adversary.rules import parse_reweighting
 from .features import FeatureCache
-from .matching import effective_share, matched_radius, sampled_batches
 from .results import write_results
-from .reweighting import parse_reweighting
 from .run.sealed import read_sealed, write_sealed
 from .shift import write_shifts
 from .sweep_data import SweepContext, prepare

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .adversary.geometry import GEOMETRIES
+from .adversary.ledger import AdversaryLedger
 from .config import ConfigError, RewardConfig
 from .data.corpus.corpus import write_corpus
 from .data.counting import questions
@@ -20,8 +22,6 @@ from .data.pairs import Pair, find_files, length_baseline, read_pairs
 from .data.suites import load_suites, split_by_prompt
 from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
-from .geometry import GEOMETRIES
-from .ledger import AdversaryLedger
 from .models.contents import contents
 from .regimes import Groups, Selection
 from .results import write_pairs_table

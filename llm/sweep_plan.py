@@ -10,11 +10,11 @@ from typing import Any, get_args
 
 import yaml
 
+from .adversary.matching import HOLE
+from .adversary.rules import parse_reweighting
 from .config import ConfigError, Iterate, Precision, RewardConfig
 from .head_only import HeadTraining
-from .matching import HOLE
 from .regimes import Regime, read_regime
-from .reweighting import parse_reweighting
 from .settings import check_known, read_recipe
 
 ITERATES = get_args(Iterate)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from dro_core import CVaR, robust_loss
 
+from .adversary.geometry import COLUMN
+from .adversary.rules import parse_reweighting
 from .data.counting import credit, ties
 from .evaluate import TAIL
 from .full_runs import train_full
-from .geometry import COLUMN
 from .head_only import HeadData, HeadRun, train_head
 from .regimes import Selection, flips
-from .reweighting import parse_reweighting
 from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
 from .training_records import damaged_files, read_training, write_arrays, write_training

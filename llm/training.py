@@ -21,7 +21,10 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from .acting import check_reached, verdict_of
+from .adversary.acting import check_reached, verdict_of
+from .adversary.ledger import describe_adversary
+from .adversary.rules import parse_reweighting
+from .adversary.schedule import AdaptiveStrength
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .data.pairs import Pair
@@ -29,7 +32,6 @@ from .data.suites import load_training_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
-from .ledger import describe_adversary
 from .models.adapters import merged, with_adapter
 from .models.architectures import check_length
 from .models.card import environment, model_card
@@ -40,10 +42,8 @@ from .pairs import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
 from .resuming import start_run
-from .reweighting import parse_reweighting
 from .run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
 from .run.resumption import other_versions
-from .schedule import AdaptiveStrength
 from .scoring import MarginOf
 from .sessions import Sums
 from .tables import json_ready, write_metrics, write_text

@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
 
+from .adversary.ledger import VERDICT
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .learning_checks import no_better_than_a_coin
-from .ledger import VERDICT
 from .run_record import RunRecord, Values
 
 _FEW = 5.0  # effective examples: fewer, and a step follows single pairs

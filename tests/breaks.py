@@ -184,14 +184,14 @@ BREAKS = [
     ),
     Break(
         "strength-ignored",
-        "llm/effective_batch.py",
+        "llm/adversary/effective_batch.py",
         "chosen = ambiguity.with_strength(strength).take(self.index.cpu().numpy())",
         "chosen = ambiguity.take(self.index.cpu().numpy())",
         "llm/test_effective_batch.py llm/test_robust_trainer.py",
     ),
     Break(
         "padding-counts",
-        "llm/effective_batch.py",
+        "llm/adversary/effective_batch.py",
         "reference=equal if self.padded else None",
         "reference=None",
         "llm/test_ranks.py",
@@ -277,10 +277,10 @@ BREAKS = [
     ),
     Break(
         "ramp",
-        "llm/schedule.py",
+        "llm/adversary/schedule.py",
         "min(1.0, (after_plain + 1) / ramp)",
         "min(1.0, after_plain / ramp)",
-        "llm/test_robust_trainer.py ../llm/schedule.py",
+        "llm/test_robust_trainer.py ../llm/adversary/schedule.py",
     ),
     Break(
         "draw-by-sample",

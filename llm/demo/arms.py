@@ -33,7 +33,7 @@ class Run:
         ambiguity: The ambiguity set as ``parse_ambiguity`` reads it; runs that share it are one arm.
         seed: Training seed, unique within the arm.
         history: The log of ``transformers.Trainer``.
-        adversary: As from ``llm.ledger.describe_adversary``.
+        adversary: As from ``llm.adversary.ledger.describe_adversary``.
         margins: Suite name -> margins, shape (pairs of the suite,).
         seconds: Training time.
         steps: Optimiser steps.

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
+from ..adversary.rules import parse_reweighting
 from ..config import ConfigError, TrainConfig
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
@@ -22,7 +23,6 @@ from ..data.suites import load_suites
 from ..models.card import environment
 from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
-from ..reweighting import parse_reweighting
 from ..run.escaping import visible
 from ..run.folder import check_output, start_output, write_folder
 from ..run.locks import locked

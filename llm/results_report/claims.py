@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
-from ..ledger import VERDICT
+from ..adversary.ledger import VERDICT
 from ..tables import bracket, p_text, percent
 from .collect import Collection
 

@@ -14,12 +14,12 @@ from transformers import Trainer
 
 from dro_core import AmbiguitySet, parse_ambiguity
 
-from ..acting import bound, inaction
-from ..effective_batch import AdversaryAccount, EffectiveBatch
-from ..equal_losses import Accuracy
+from ..adversary.acting import bound, inaction
+from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch
+from ..adversary.equal_losses import Accuracy
+from ..adversary.rules import Reweighting
+from ..adversary.schedule import RadiusSchedule
 from ..guards import check_finite
-from ..reweighting import Reweighting
-from ..schedule import RadiusSchedule
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from ..effective_batch import EffectiveBatch
-from ..equal_losses import Accuracy, rounding_of
+from ..adversary.effective_batch import EffectiveBatch
+from ..adversary.equal_losses import Accuracy, rounding_of
 from ..run.launch import check_launch
 from ._adversary import INDEX, Adversary
 

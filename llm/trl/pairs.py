@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
+from ..adversary.effective_batch import EffectiveBatch, equal_weights
+from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
+from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..dpo import dpo_accuracy
-from ..effective_batch import EffectiveBatch, equal_weights
-from ..equal_losses import Accuracy, precision_of, rounding_of
 from ..guards import check_setup
 from ..losses import Sigmoid
-from ..windows import LastWindow, first_of, whole_windows
 from ._adversary import INDEX, Adversary
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"

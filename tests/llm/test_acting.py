@@ -17,20 +17,20 @@ from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_
 from transformers import TrainingArguments
 
 from dro_core import Wasserstein, parse_ambiguity
-from llm.acting import bound, check_reached, inaction
+from llm.adversary.acting import bound, check_reached, inaction
+from llm.adversary.effective_batch import EffectiveBatch
+from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
+from llm.adversary.ledger import AdversaryLedger
+from llm.adversary.rules import parse_reweighting
+from llm.adversary.schedule import RadiusSchedule
 from llm.carried import CarriedLosses
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.effective_batch import EffectiveBatch
-from llm.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.head_only import HeadData, HeadTraining, batch_weights, train_head
-from llm.ledger import AdversaryLedger
 from llm.losses import IPO, Sigmoid
 from llm.policy_setup import value_accuracy
 from llm.prompt_weights import prompt_multipliers
 from llm.reward import RewardTrainer
-from llm.reweighting import parse_reweighting
-from llm.schedule import RadiusSchedule
 from llm.training import steps_of
 from robust_rlhf import main
 
@@ -292,7 +292,7 @@ def test_an_account_of_an_older_version_is_read(tmp_path):
 
 
 def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):  # noqa: F811
-    caplog.set_level(logging.INFO, logger="llm.windows")
+    caplog.set_level(logging.INFO, logger="llm.adversary.windows")
     visits = {}
     for spec, last, sampling in [
         ("tv:0.2", "drop", "random"), ("tv:0.2", "drop", "sequential"), ("tv:0.2", "keep", "random"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dro_core import Spectral, effective_sample_size, worst_case
-from llm.reweighting import parse_reweighting, reweighted
+from llm.adversary.rules import parse_reweighting, reweighted
 
 
 def losses_of(seed, n=24):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dro_core import parse_ambiguity, worst_case
-from llm.effective_batch import EffectiveBatch
+from llm.adversary.effective_batch import EffectiveBatch
 
 LOSSES = torch.tensor([0.1, 0.9, 0.4, 2.0, 0.3, 0.7])
 

@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import linprog
 
 from dro_core import gaussian_kernel, mmd_ball, worst_case
-from llm.discrepancy import RIDGE, worst_in_discrepancy
-from llm.reweighting import parse_reweighting, reweighted
+from llm.adversary.discrepancy import RIDGE, worst_in_discrepancy
+from llm.adversary.rules import parse_reweighting, reweighted
 
 
 def instance(seed):

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import set_seed
 
 from dro_core import parse_ambiguity, worst_case
+from llm.adversary.rules import parse_reweighting
 from llm.carried import CarriedLosses
 from llm.config import ConfigError, RewardConfig
 from llm.data.pairs import write_pairs
@@ -34,7 +35,6 @@ from llm.memory import Holding, available_bytes, saved_bytes
 from llm.models.adapters import with_adapter
 from llm.models.loading import tiny_policy
 from llm.passes import Decision, Pass, Situation, StepCost, check_passes, decide, expected_zero_share, skipped_share
-from llm.reweighting import parse_reweighting
 from llm.run.manifest import write_manifest
 from llm.text.encoding import PairCollator, encode_pairs
 from robust_rlhf import main

@@ -10,6 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
+from llm.adversary.schedule import RadiusSchedule
 from llm.averaging import IterateAverage
 from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
@@ -17,7 +18,6 @@ from llm.guards import NonFiniteLoss
 from llm.losses import bradley_terry_loss
 from llm.models.loading import tiny_reward_model
 from llm.reward import RewardTrainer
-from llm.schedule import RadiusSchedule
 from llm.text.encoding import PairCollator, encode_pairs
 
 PAIRS = generate(24, seed=7)

@@ -14,7 +14,7 @@ from trl_behaviours_pairs import ROWS as OF_PAIRS
 from trl_behaviours_pairs import builds
 
 from dro_core import ChiSquarePenalty, Grouped, TotalVariation, Wasserstein
-from llm.schedule import RadiusSchedule
+from llm.adversary.schedule import RadiusSchedule
 
 pytestmark = [
     # TRL still asks by the old name.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .head_only import batch_weights
-from .reweighting import Reweighting, parse_reweighting
+from ..head_only import batch_weights
+from .rules import Reweighting, parse_reweighting
 
 HOLE = "?"  # stands for the radius in the text of a set: "tv:?,max_ratio=4"
 _BATCHES = 64

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dro_core import CVaR, worst_case
 
-from .reweighting import Placeless, Reweighting, Rule, parse_reweighting, reweighted
+from .rules import Placeless, Reweighting, Rule, parse_reweighting, reweighted
 
 
 def _draws(losses: Tensor) -> np.random.Generator:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.pairs import Pair, length_baseline
-from .run.stored_arrays import read_arrays
+from ..data.pairs import Pair, length_baseline
+from ..run.stored_arrays import read_arrays
 
 VERDICT = "the adversary did not act"
 _ROUNDING = 1e-5  # of a multiplier in float32

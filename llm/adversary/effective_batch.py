@@ -19,7 +19,7 @@ from dro_core import effective_sample_size, largest_multiplier
 
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
-from .reweighting import Reweighting, reweighted
+from .rules import Reweighting, reweighted
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dro_core import AmbiguitySet
 
 from .comparisons import PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
-from .reweighting import Reweighting, parse_reweighting
+from .rules import Reweighting, parse_reweighting
 from .schedule import RadiusSchedule
 
 _NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
