@@ -41,7 +41,7 @@ def sweep(argv: Arguments) -> int:
 def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .results import TABLE, read_results
+    from .results.store import TABLE, read_results
     from .run.terminal import Terminal
     from .sweep import Sweep
 

@@ -24,7 +24,7 @@ from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
 from .models.contents import contents
 from .regimes import Groups, Selection
-from .results import write_pairs_table
+from .results.store import write_pairs_table
 from .run.folder import write_folder
 from .statistics.intervals import cluster_count
 from .sweep_plan import FullModel, HeadModel, SweepConfig

@@ -23,9 +23,9 @@ from .evaluate import TAIL
 from .full_runs import train_full
 from .head_only import HeadData, HeadRun, train_head
 from .regimes import Selection, flips
+from .results.training_records import damaged_files, read_training, write_arrays, write_training
 from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
-from .training_records import damaged_files, read_training, write_arrays, write_training
 
 _ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
 

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.counting import credit
-from ..findings import CELL
-from ..results import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
+from ..results.findings import CELL
+from ..results.store import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
 from ..statistics.arms import Array
 
 Frame: TypeAlias = Any  # a table of pandas, which ships no types

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from ..results import RunWeights, read_training_pairs, read_weights
+from ..results.store import RunWeights, read_training_pairs, read_weights
 from ..statistics.arms import Array
 from .collect import Arm, Collection
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from llm.data.pairs import Pair, length_baseline
-from llm.results import write_pairs_table, write_results
-from llm.training_records import write_arrays
+from llm.results.store import write_pairs_table, write_results
+from llm.results.training_records import write_arrays
 
 SUITES = {
     "id_test": (300, ("chat", "code")),

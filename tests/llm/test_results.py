@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm.data.corpus.corpus import generate
-from llm.results import (
+from llm.results.store import (
     COLUMNS,
     PAIR_COLUMNS,
     ResultsError,
@@ -20,7 +20,7 @@ from llm.results import (
     write_results,
     write_table,
 )
-from llm.training_records import write_arrays, write_training
+from llm.results.training_records import write_arrays, write_training
 
 RUN = {
     "model": "m", "regime": "all", "batch_size": 32, "learning_rate": 0.1, "train_pairs": 10, "label_noise": 0.0,

@@ -152,7 +152,7 @@ PYTHON = [
     Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),
     Snippet("docs/convex-sets.md", "from dro_core", _embedded, _is_distribution),
     Snippet("docs/data.md", "from llm.data.pairs", _own_data, _read, without="hf://", reason="needs the hub"),
-    Snippet("docs/sweeps.md", "from llm.results", _results, _no_findings),
+    Snippet("docs/sweeps.md", "from llm.results.store", _results, _no_findings),
     Snippet("docs/trl.md", "import trl", _trl, _trained),
 ]  # fmt: skip
 

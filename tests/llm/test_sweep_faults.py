@@ -16,11 +16,11 @@ import pytest
 
 import dro_core.workers as machinery
 from llm.features import FeatureCache
-from llm.results import read_results
+from llm.results.store import read_results
+from llm.results.training_records import read_arrays
 from llm.sweep import Sweep
 from llm.sweep_plan import parse_sweep
 from llm.sweep_runs import identity, run_training
-from llm.training_records import read_arrays
 from robust_rlhf import main
 
 DATA = {"data": "builtin", "builtin": {"train": 120, "test": 30}}

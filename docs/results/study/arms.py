@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.results import read_suite
+from llm.results.store import read_suite
 from llm.results_report.collect import Arm, Collection
 from llm.results_report.judge import Judge
 from llm.statistics.arms import add_holm, share_right

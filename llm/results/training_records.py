@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..run.sealed import checksum, read_sealed, write_sealed
 from .findings import Finding
-from .run.sealed import checksum, read_sealed, write_sealed
 
 
 def write_training(
