@@ -17,10 +17,10 @@ from transformers import BertConfig, BertForSequenceClassification, set_seed
 from dro_core import CVaR, Dual, TotalVariation, parse_ambiguity, worst_case
 from llm.carried import CarriedLosses
 from llm.data.corpus.corpus import generate
+from llm.judging.margins import reward_margins
 from llm.losses import bradley_terry_loss, dpo_margins
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
-from llm.scoring import reward_margins
 from llm.text.encoding import PairCollator, encode_pairs
 
 Record = dict[str, Any]

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .best_of_run import Drawn
+from .judging.tables import json_ready
 from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
 from .policy_evaluation import score_interval, with_limits
@@ -29,7 +30,6 @@ from .run.stored_arrays import read_arrays
 from .run.terminal import shown
 from .statistics.intervals import Interval, mean_interval
 from .statistics.overoptimisation import Curve, fit, training_curve
-from .tables import json_ready
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
 POINTS = 8  # of a curve of training

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from .data.pairs import Pair
+from .judging.margins import evaluation_mode
 from .lm_eval_tasks import question, their_tokens
-from .scoring import evaluation_mode
 from .text.encoding import encode_pairs
 from .text.framing import token_ids
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from .adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of
 from .config import DPOConfig
 from .data.pairs import Pair
+from .judging.margins import MarginOf, evaluation_mode, policy_margins
 from .losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
 from .models.loading import check_vocabulary, load_policy, tiny_policy
 from .models.logprobs import answer_logps
@@ -26,7 +27,6 @@ from .pairs import PairTrainer, texts_of
 from .processes import on_main_process
 from .reference import put_reference
 from .run.folder import write_folder
-from .scoring import MarginOf, evaluation_mode, policy_margins
 from .text.encoding import EncodedPairs
 from .training import Task, Trained, train_run
 

@@ -20,6 +20,7 @@ from transformers import AutoConfig
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .data.corpus.corpus import generate
 from .data.pairs import DataError, Pair
+from .judging.tables import write_text
 from .lm_eval_tasks import TAG, write_tasks
 from .models.adapters import adapter_chain
 from .models.architectures import reading_length
@@ -28,7 +29,6 @@ from .models.loading import ModelError, is_policy, load_policy, load_reward_mode
 from .models.saving import save_model
 from .older_configs import write_for_version_4
 from .run.escaping import shell_word
-from .tables import write_text
 from .text.chat_templates import PLAIN, bare_template, framed_template
 
 _SAMPLE = 64  # pairs of every suite on which an export is compared with our own way

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .data.pairs import Pair
+from .judging.margins import evaluation_mode
+from .judging.tables import write_text
 from .models.architectures import check_length
 from .models.fetching import cache_folder
 from .models.loading import load_reward_model, tiny_reward_model
 from .run.escaping import one_line
 from .run.sealed import checksum
-from .scoring import evaluation_mode
-from .tables import write_text
 from .text.encoding import encode_pairs, padded
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way

@@ -16,11 +16,11 @@ from .adversary.ledger import AdversaryLedger
 from .config import ConfigError, RewardConfig
 from .data.pairs import Pair, read_pairs, write_pairs
 from .data.suites import load_suites
+from .judging.margins import score_pairs
 from .regimes import Selection, flips
 from .resuming import checkpoint_to_resume
 from .reward import RewardTask
 from .run.folder import SETTINGS, CheckpointError, latest_checkpoint
-from .scoring import score_pairs
 from .settings import parse_settings
 from .sweep_data import TRAIN, Judged, Margins, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .actor_critic import ActorCritic, Reference
+from .judging.margins import evaluation_mode
 from .rollouts import Answer, aligned, batch_of
-from .scoring import evaluation_mode
 
 
 class Observed(NamedTuple):

@@ -20,6 +20,7 @@ from .data.pairs import DataError
 from .data.prompts import Prompt, PromptSet, read_prompts, subset
 from .guards import check_weights, live_dropout
 from .identity import identity
+from .judging.tables import json_ready, write_text
 from .models.adapters import merged, with_adapter
 from .models.architectures import check_length
 from .models.card import environment, policy_card
@@ -36,7 +37,6 @@ from .rollouts import Sampling
 from .run.folder import SETTINGS, check_output, write_folder, write_json
 from .run.resumption import other_versions
 from .scorers import CHECKER, Scorer, load_scorer
-from .tables import json_ready, write_text
 from .text.answers import encode_prompts
 
 _log = logging.getLogger(__name__)

@@ -33,6 +33,7 @@ from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .guards import check_weights
 from .interrupts import listening
+from .judging.tables import json_ready
 from .observation import observed
 from .policy_checkpoints import PolicyCheckpoints
 from .policy_config import PolicyConfig
@@ -42,7 +43,6 @@ from .progress import Steps
 from .rollouts import Answers, Sampling
 from .run.folder import TrainingClock
 from .scorers import Scorer, checked_scores
-from .tables import json_ready
 
 
 def _mean(numbers: Iterable[float | None]) -> float:

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from .config import RewardConfig
 from .data.pairs import Pair
+from .judging.margins import MarginOf, reward_margins
 from .models.loading import load_reward_model, tiny_reward_model
 from .pairs import PairTrainer, texts_of
-from .scoring import MarginOf, reward_margins
 from .training import Task, Trained, train_run
 
 

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from .drawing import Drawing, Lots
 from .guards import NonFiniteLoss
-from .scoring import evaluation_mode
+from .judging.margins import evaluation_mode
 
 _log = logging.getLogger(__name__)
 

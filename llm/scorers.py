@@ -14,9 +14,9 @@ from torch import nn
 from .config import ConfigError
 from .data.corpus.corpus import check
 from .data.prompts import Prompt
+from .judging.margins import evaluation_mode
 from .models.architectures import reading_length
 from .models.loading import load_reward_model
-from .scoring import evaluation_mode
 from .text.answers import encode_answers
 from .text.encoding import padded
 

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from .config import SFTConfig
 from .data.counting import credit
 from .data.pairs import Pair
+from .judging.margins import MarginOf, likelihood_margins
 from .models.loading import load_policy, tiny_policy
 from .models.logprobs import answer_logps
 from .pairs import Metrics, PairTrainer, texts_of
-from .scoring import MarginOf, likelihood_margins
 from .training import Task, Trained, train_run
 
 

@@ -20,8 +20,8 @@ from .data.corpus.corpus import write_corpus
 from .data.counting import questions
 from .data.pairs import Pair, find_files, length_baseline, read_pairs
 from .data.suites import load_suites, split_by_prompt
-from .evaluate import rows_by
 from .features import FeatureCache, load_backbone
+from .judging.accuracy import rows_by
 from .models.contents import contents
 from .regimes import Groups, Selection
 from .results.store import write_pairs_table

@@ -19,9 +19,9 @@ from dro_core import CVaR, robust_loss
 from .adversary.geometry import COLUMN
 from .adversary.rules import parse_reweighting
 from .data.counting import credit, ties
-from .evaluate import TAIL
 from .full_runs import train_full
 from .head_only import HeadData, HeadRun, train_head
+from .judging.accuracy import TAIL
 from .regimes import Selection, flips
 from .results.training_records import damaged_files, read_training, write_arrays, write_training
 from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext

@@ -14,7 +14,7 @@ from .config import RunConfig
 from .data.pairs import Pair
 from .data.suites import load_suites, suite_files
 from .dpo import DPOTask
-from .evaluate import evaluate_model, render_table
+from .judging.accuracy import evaluate_model, render_table
 from .plan import render_plan
 from .policy_command import run_policy
 from .policy_config import PolicyConfig

@@ -32,6 +32,8 @@ from .data.suites import load_training_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
+from .judging.margins import MarginOf
+from .judging.tables import json_ready, write_metrics, write_text
 from .models.adapters import merged, with_adapter
 from .models.architectures import check_length
 from .models.card import environment, model_card
@@ -44,9 +46,7 @@ from .requests import check_requests
 from .resuming import start_run
 from .run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
 from .run.resumption import other_versions
-from .scoring import MarginOf
 from .sessions import Sums
-from .tables import json_ready, write_metrics, write_text
 from .text.chat_templates import holds_frame
 from .text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 

@@ -20,10 +20,10 @@ from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
 from llm.data.counting import credit
 from llm.data.pairs import read_pairs
+from llm.judging.margins import reward_margins
 from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.pairs import GROUPINGS, texts_of
 from llm.reward import RewardTrainer
-from llm.scoring import reward_margins
 from llm.text.encoding import EncodedPairs, PairCollator, encode_pairs
 
 ARMS = ("erm", "tv:0.2", "tv:0.2,by=source")

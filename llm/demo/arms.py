@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ..data.counting import credit, questions
 from ..data.pairs import Pair, length_baseline
-from ..evaluate import rows_by, summarise_rows, worst_category
+from ..judging.accuracy import rows_by, summarise_rows, worst_category
+from ..judging.margins import checked_margins
 from ..run.likeness import differences
-from ..scoring import checked_margins
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
 from ..statistics.intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 

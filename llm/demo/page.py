@@ -17,10 +17,10 @@ from rich.table import Table
 
 from .. import plots
 from ..data.pairs import Pair
+from ..judging.tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
 from ..pages import breakable, filled
 from ..run.folder import write_json
 from ..run.terminal import shown
-from ..tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
 from .verdicts import cautions, verdicts
 

@@ -63,7 +63,7 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
 
     Args:
         record: What ``run.json`` holds.
-        metrics: Suite records of ``llm.evaluate.summarise`` by suite name, when the model was evaluated.
+        metrics: Suite records of ``llm.judging.accuracy.summarise`` by suite name, when the model was evaluated.
     """
     config, data, kind = record["config"], record["data"], _KINDS[record["kind"]]
     train = data["train"]

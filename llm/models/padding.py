@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.distributed.fsdp import is_fsdp_enabled
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..scoring import evaluation_mode
+from ..judging.margins import evaluation_mode
 from ..text.encoding import padded
 from ..text.framing import frame_of, token_ids
 from .architectures import position_limit

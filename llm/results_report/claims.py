@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from ..adversary.ledger import VERDICT
-from ..tables import bracket, p_text, percent
+from ..judging.tables import bracket, p_text, percent
 from .collect import Collection
 
 ALPHA = 0.05

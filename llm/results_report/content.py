@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..judging.tables import json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
-from ..tables import json_ready
 from .claims import claims, notes
 from .collect import Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses

@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..judging.tables import bracket, decimals, p_text, percent, write_text
 from ..pages import breakable, filled
 from ..run.escaping import csv_text
 from ..run.folder import write_json
-from ..tables import bracket, decimals, p_text, percent, write_text
 from . import detail_figures, figures
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone

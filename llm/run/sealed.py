@@ -8,7 +8,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from ..tables import write_text
+from ..judging.tables import write_text
 
 SEAL = "sha256"
 

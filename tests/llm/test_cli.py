@@ -9,7 +9,7 @@ import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
-from llm.evaluate import score_pairs
+from llm.judging.accuracy import score_pairs
 from llm.models.loading import load_reward_model
 from robust_rlhf import main
 

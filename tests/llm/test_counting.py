@@ -17,8 +17,8 @@ from llm.data.prompts import questions as prompts_asked
 from llm.demo.arms import Run
 from llm.demo.page import build_report, render_summary
 from llm.doctor import diagnose
-from llm.evaluate import compare, render_table, summarise
 from llm.head_only import HeadData, HeadTraining, _Watch
+from llm.judging.accuracy import compare, render_table, summarise
 from llm.losses import Sigmoid
 from llm.models.card import _results
 from llm.pairs import metrics_by_category

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dro_core import CVaR, worst_case
 from llm.data.pairs import Pair
-from llm.evaluate import (
+from llm.judging.accuracy import (
     compare,
     evaluate_model,
     render_comparison,

@@ -27,11 +27,11 @@ from rich.console import Console
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
 from llm.demo.page import Run, build_report, render_summary, write_report
+from llm.judging.tables import render_comparison, render_table
 from llm.models.card import model_card, policy_card
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.run.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
 from llm.run.terminal import Terminal
-from llm.tables import render_comparison, render_table
 from robust_rlhf import main
 
 NAMES = {

@@ -17,7 +17,7 @@ from llm import requests
 from llm.config import RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.evaluate import render_table, summarise
+from llm.judging.accuracy import render_table, summarise
 from llm.models.loading import tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig

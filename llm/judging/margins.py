@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from .data.pairs import Pair
-from .losses import dpo_margins
-from .models.logprobs import answer_logps
-from .text.encoding import PairCollator, encode_pairs
+from ..data.pairs import Pair
+from ..losses import dpo_margins
+from ..models.logprobs import answer_logps
+from ..text.encoding import PairCollator, encode_pairs
 
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]

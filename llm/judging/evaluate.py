@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.suites import load_suites
-from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
-from .models.architectures import check_length, reading_length
-from .models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
-from .run.likeness import record_of, remarks
-from .run.terminal import Terminal
-from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
+from ..data.suites import load_suites
+from ..models.architectures import check_length, reading_length
+from ..models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
+from ..run.likeness import record_of, remarks
+from ..run.terminal import Terminal
+from .accuracy import compare, evaluate_model, render_comparison, render_table, write_metrics
+from .margins import MarginOf, likelihood_margins, policy_margins, reward_margins
 
 NO_REFERENCE = "none"
 

@@ -13,11 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from .data.counting import RULE
-from .data.pairs import Pair
-from .run.escaping import csv_text
-from .run.folder import write_json
-from .run.terminal import shown, shown_title
+from ..data.counting import RULE
+from ..data.pairs import Pair
+from ..run.escaping import csv_text
+from ..run.folder import write_json
+from ..run.terminal import shown, shown_title
 
 MISSING = "\N{EN DASH}"  # where a number does not exist
 

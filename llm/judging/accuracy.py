@@ -19,10 +19,10 @@ from torch import nn
 
 from dro_core import CVaR, robust_loss
 
-from .data.counting import credit, questions, ties
-from .data.pairs import Pair, length_baseline
-from .scoring import MarginOf, Margins, checked_margins, reward_margins, score_pairs
-from .statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
+from ..data.counting import credit, questions, ties
+from ..data.pairs import Pair, length_baseline
+from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
+from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
 from .tables import json_ready, render_comparison, render_table, write_metrics
 
 __all__ = [
