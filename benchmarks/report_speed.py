@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "llm"))
 
 from results_samples import write_sample
 
-from llm.results_report.content import build_content
-from llm.results_report.page import write_report
+from llm.report.content import build_content
+from llm.report.page import write_report
 
 SUITES = {
     "id_test": (1600, ("chat", "code")),

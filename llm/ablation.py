@@ -21,9 +21,9 @@ from rich.text import Text
 
 from .best_of_run import Drawn
 from .judging.tables import json_ready
-from .overoptimisation_figure import write_overoptimisation
 from .pipeline import Pipeline, Stage
 from .policy_evaluation import score_interval, with_limits
+from .report.overoptimisation import write_overoptimisation
 from .run.folder import write_json
 from .run.likeness import record_of
 from .run.stored_arrays import read_arrays

@@ -155,7 +155,7 @@ def evaluate(argv: Arguments) -> int:
 @one_sentence_errors
 def report(argv: Arguments) -> int:
     """Turn a sweep's results into tables, tests and figures."""
-    from .results_report.command import run_report
+    from .report.command import run_report
 
     return run_report(argv, parser_of("report", "Tables, tests and figures of a results folder, in one page."))
 

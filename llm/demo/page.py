@@ -15,10 +15,10 @@ from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .. import plots
 from ..data.pairs import Pair
 from ..judging.tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
-from ..pages import breakable, filled
+from ..report import plots
+from ..report.pages import breakable, filled
 from ..run.folder import write_json
 from ..run.terminal import shown
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report

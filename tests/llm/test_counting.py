@@ -23,9 +23,9 @@ from llm.losses import Sigmoid
 from llm.models.card import _results
 from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
+from llm.report.content import build_content
+from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table
-from llm.results_report.content import build_content
-from llm.results_report.curves import reliability, shift_bounds
 from llm.run_record import read_run
 from llm.sft import imitation_metrics
 from llm.statistics.arms import accuracy_record, difference_record

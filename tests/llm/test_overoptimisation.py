@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from llm.overoptimisation_figure import overoptimisation_svg, write_overoptimisation
+from llm.report.overoptimisation import overoptimisation_svg, write_overoptimisation
 from llm.statistics.best_of import BestOfN, best_of, kl_bound
 from llm.statistics.overoptimisation import Curve, Law, best_of_curve, fit, training_curve
 

@@ -9,9 +9,9 @@ import pytest
 from pages import Page, opened
 from rich.console import Console
 
-from llm import plots
 from llm.data.pairs import Pair, length_baseline
 from llm.demo.page import Run, build_report, render_summary, write_report
+from llm.report import plots
 from llm.statistics.intervals import accuracy_interval, holm, independent_mean, mcnemar_p, paired_difference
 
 EVIL = "</p><script src='https://evil.example/x.js'></script><img src=x onerror=alert(1)>"

@@ -18,11 +18,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 import robust_rlhf
+from llm.report import build_content, write_report
+from llm.report.curves import calibration_error, reliability, shift_bounds, tail_losses
+from llm.report.radii import kind_of, sized
 from llm.results.store import ResultsError, read_training_pairs, read_weights, write_results
 from llm.results.training_records import write_training
-from llm.results_report import build_content, write_report
-from llm.results_report.curves import calibration_error, reliability, shift_bounds, tail_losses
-from llm.results_report.radii import kind_of, sized
 from llm.statistics.intervals import accuracy_interval, holm, independent_mean, paired_difference
 from llm.statistics.shift_bounds import error_limit
 from llm.statistics.worst_group import Groups, average_difference

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from llm.report.collect import Arm, Collection
+from llm.report.judge import Judge
 from llm.results.store import read_suite
-from llm.results_report.collect import Arm, Collection
-from llm.results_report.judge import Judge
 from llm.statistics.arms import add_holm, share_right
 from llm.statistics.intervals import paired_difference, paired_p
 

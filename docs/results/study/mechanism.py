@@ -8,8 +8,8 @@ import numpy as np
 from arms import Rows, against, among, chosen, comparison, marked, only
 
 from dro_core import TotalVariation, worst_case
+from llm.report.collect import Arm, Collection
 from llm.results.store import read_training_pairs, read_weights, training_of
-from llm.results_report.collect import Arm, Collection
 from llm.statistics.arms import add_holm
 from llm.statistics.intervals import mean_interval
 

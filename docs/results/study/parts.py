@@ -9,7 +9,7 @@ from arms import Rows, among, chosen, comparison, only
 from mechanism import batch_table, coin_table, length_table, reasoning_table, weight_table
 from radius import LEFT_OUT, regret_table
 
-from llm.results_report.collect import Collection
+from llm.report.collect import Collection
 
 TRIMMED = ("tv:0.2,trim=0.1", "tv:0.2,trim=0.3", "tv:0,trim=0.1", "tv:0,trim=0.3")
 SHIFTED = "safety/comply"  # where the built-in corpus has its shift, known before anything was trained

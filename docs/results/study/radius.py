@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from arms import Rows, among, mean_accuracy, only
 
-from llm.results_report.collect import Arm, Collection
+from llm.report.collect import Arm, Collection
 from llm.statistics.intervals import mean_interval
 
 RADII = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)

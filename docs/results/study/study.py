@@ -25,7 +25,7 @@ from figure import draw_radii  # noqa: E402
 from page_tables import filled, markdown  # noqa: E402
 from parts import builtin_tables, full_tables, real_tables  # noqa: E402
 
-from llm.results_report.collect import Collection, collect  # noqa: E402
+from llm.report.collect import Collection, collect  # noqa: E402
 
 PAGE = HERE.parent / "study.md"
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ..plots import INK, LINE, PAPER, QUIET, WIDTH, Style, inline_svg, offsets, open_frame, row_axes
+from .plots import INK, LINE, PAPER, QUIET, WIDTH, Style, inline_svg, offsets, open_frame, row_axes
 
 _LEGEND_ROW = 0.168  # inches
 
@@ -23,7 +23,7 @@ class Drawing(NamedTuple):
         name: File stem, unique in a report.
         title: Heading.
         note: What to know when reading it; may be "".
-        svg: As from ``llm.plots``.
+        svg: As from ``llm.report.plots``.
         rows: The numbers, one record per mark.
     """
 

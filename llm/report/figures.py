@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..plots import Style, styles
 from .claims import survives
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
+from .plots import Style, styles
 from .radii import Sized, kind_of, sized
 
 MOST_PANELS = 4  # families, and kinds of a family, that get a panel of their own

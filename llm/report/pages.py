@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from .run.escaping import visible
+from ..run.escaping import visible
 
 
 def filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
@@ -19,7 +19,7 @@ def filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: A
     it stands: in texts, attributes and drawings alike. ``css`` is the style sheet.
     """
     environment = Environment(
-        loader=PackageLoader("llm", "templates"),
+        loader=PackageLoader("llm.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

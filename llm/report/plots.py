@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from .run.escaping import one_line, visible
+from ..run.escaping import one_line, visible
 
 WIDTH = 4.4  # inches; 72 points each
 _UNDECIDED = ("no difference shown", "too few pairs")

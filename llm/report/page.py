@@ -10,13 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from ..judging.tables import bracket, decimals, p_text, percent, write_text
-from ..pages import breakable, filled
 from ..run.escaping import csv_text
 from ..run.folder import write_json
 from . import detail_figures, figures
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
+from .pages import breakable, filled
 from .weights import FACTORS
 
 _FIGURES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..plots import Style
 from .drawing import Drawing, Mark, Series, line_figure, row_figure
 from .figures import arm_looks
+from .plots import Style
 from .weights import FACTORS
 
 Record = Mapping[str, Any]

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETUPBASE  # pyright: ignore[reportAttributeAccessIssue]
 from matplotlib.ticker import MaxNLocator
 
+from ..run.escaping import one_line
+from ..statistics.overoptimisation import Curve, Fit, fit
 from .plots import INLINE, PRINTED, WIDTH, Page, Style, inline_svg, open_frame, styles
-from .run.escaping import one_line
-from .statistics.overoptimisation import Curve, Fit, fit
 
 _PANEL, _TITLE, _FOOT, _ROW = 1.8, 0.34, 0.5, 0.175  # heights in inches
 _TICKS = 5
