@@ -19,9 +19,9 @@ def doctor(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     import json
 
-    from .doctor import as_json, diagnose, render
+    from .doctor.doctor import as_json, diagnose, render
+    from .doctor.record import read_run
     from .run.terminal import Terminal
-    from .run_record import read_run
 
     diagnosis = diagnose(read_run(options.run))
     if options.json:

@@ -16,7 +16,8 @@ from llm.data.prompts import Prompt
 from llm.data.prompts import questions as prompts_asked
 from llm.demo.arms import Run
 from llm.demo.page import build_report, render_summary
-from llm.doctor import diagnose
+from llm.doctor.doctor import diagnose
+from llm.doctor.record import read_run
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.judging.accuracy import compare, render_table, summarise
 from llm.losses import Sigmoid
@@ -26,7 +27,6 @@ from llm.policy_evaluation import score_interval
 from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table
-from llm.run_record import read_run
 from llm.sft import imitation_metrics
 from llm.statistics.arms import accuracy_record, difference_record
 from llm.statistics.intervals import accuracy_interval, mcnemar_p

@@ -14,11 +14,11 @@ from scipy.stats import binom
 from dro_core import TotalVariation, effective_sample_size, worst_case
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.diagnosis import Finding, Severity
-from llm.doctor import CHECKS, diagnose
-from llm.policy_checks import over_optimised
+from llm.doctor.diagnosis import Finding, Severity
+from llm.doctor.doctor import CHECKS, diagnose
+from llm.doctor.policies import over_optimised
+from llm.doctor.record import read_run
 from llm.run.folder import MARKER
-from llm.run_record import read_run
 from robust_rlhf import main
 
 

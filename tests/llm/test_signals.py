@@ -221,7 +221,7 @@ STATELESS = {
     "evaluate": ("llm.judging.evaluate:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
     "report": ("llm.report.command:run_report", ["report", "folder"]),
     "export": ("llm.exporting:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
-    "doctor": ("llm.run_record:read_run", ["doctor", "run"]),
+    "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
     "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),
     "models": ("llm.models.fetching:fetch", ["models", "fetch", "minilm"]),
 }

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from .data.counting import EARLIER_RULE
+from ..data.counting import EARLIER_RULE
 from .diagnosis import Finding, Severity, Unchecked, Verdict
-from .run_record import RunRecord, Values
+from .record import RunRecord, Values
 
 COIN = log(2)  # the logistic loss of a model that gives every pair the margin 0
 _ROWS = 8  # fewer logged steps than this allow no statement about a trend

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from .run_record import RunRecord
+from .record import RunRecord
 
 
 class Severity(Enum):

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from ..run.terminal import shown
 from .diagnosis import Check, Finding, Severity, Unchecked
-from .learning_checks import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
-from .policy_checks import over_optimised
-from .run.terminal import shown
-from .run_record import KINDS, RunRecord
-from .weight_checks import (
+from .learning import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
+from .policies import over_optimised
+from .record import KINDS, RunRecord
+from .weights import (
     did_not_act,
     likely_mislabelled,
     mostly_ignored,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from .diagnosis import Finding, Severity, Unchecked, Verdict
-from .run_record import RunRecord, Values
+from .record import RunRecord, Values
 
 _ROWS = 16  # logged steps: the second half is looked at alone
 _LEVEL = 0.025  # of each of the two tests for a downward trend

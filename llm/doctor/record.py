@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .adversary.ledger import AdversaryLedger
-from .data.counting import EARLIER_RULE, RULE
-from .run.folder import MARKER, SETTINGS, is_complete
+from ..adversary.ledger import AdversaryLedger
+from ..data.counting import EARLIER_RULE, RULE
+from ..run.folder import MARKER, SETTINGS, is_complete
 
 Values = NDArray[np.float64]
 KINDS = {

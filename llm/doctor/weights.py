@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
 
-from .adversary.ledger import VERDICT
+from ..adversary.ledger import VERDICT
 from .diagnosis import Finding, Severity, Unchecked, Verdict
-from .learning_checks import no_better_than_a_coin
-from .run_record import RunRecord, Values
+from .learning import no_better_than_a_coin
+from .record import RunRecord, Values
 
 _FEW = 5.0  # effective examples: fewer, and a step follows single pairs
 _SMALL_SHARE = 0.1  # of the batch
