@@ -46,7 +46,7 @@ def export(argv: Arguments) -> int:
     if options.eval_pairs is not None and options.eval_pairs < 1:
         raise ValueError("--eval-pairs must be at least 1")
     from .data.suites import load_suites, suite_files
-    from .exporting import Judge, export_model
+    from .export.export import Judge, export_model
 
     files = suite_files(options.suite)
     done = export_model(

@@ -26,11 +26,11 @@ from transformers import (
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
-from llm.exporting import Judge, export_model
+from llm.export.export import Judge, export_model
+from llm.export.transformers_4 import OldConfigError, write_for_version_4
 from llm.judging.margins import policy_margins, score_pairs
 from llm.models.loading import load_policy, load_reward_model, tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
-from llm.older_configs import OldConfigError, write_for_version_4
 from llm.text.chat_templates import PLAIN, framed_template
 from llm.text.encoding import encode_pairs
 from robust_rlhf import main

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_saved_models import SUITE, TRAIN
 
 from llm.data.pairs import write_pairs
-from llm.exporting import Judge, export_model
+from llm.export.export import Judge, export_model
 from llm.guards import live_dropout
 from llm.judging.margins import likelihood_margins, score_pairs
 from llm.models.architectures import check_length, position_limit, reading_length

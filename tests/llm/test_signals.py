@@ -220,7 +220,7 @@ def sleeping(function, argv):
 STATELESS = {
     "evaluate": ("llm.judging.evaluate:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
     "report": ("llm.report.command:run_report", ["report", "folder"]),
-    "export": ("llm.exporting:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
+    "export": ("llm.export.export:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
     "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),
     "models": ("llm.models.fetching:fetch", ["models", "fetch", "minilm"]),

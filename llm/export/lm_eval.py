@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data.pairs import Pair
-from .judging.tables import write_text
-from .text.chat_templates import special_text
-from .text.framing import frame_of
-from .text.rendering import rendered
+from ..data.pairs import Pair
+from ..judging.tables import write_text
+from ..text.chat_templates import special_text
+from ..text.framing import frame_of
+from ..text.rendering import rendered
 
 TAG = "robust_rlhf"
 _LOADER = '''"""Reads the pairs that lie beside this file, wherever the folder was moved to."""

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .data.pairs import Pair
-from .judging.margins import evaluation_mode
-from .lm_eval_tasks import question, their_tokens
-from .text.encoding import encode_pairs
-from .text.framing import token_ids
+from ..data.pairs import Pair
+from ..judging.margins import evaluation_mode
+from ..text.encoding import encode_pairs
+from ..text.framing import token_ids
+from .lm_eval import question, their_tokens
 
 Tokens = list[int]
 Reading = Callable[[Pair], tuple[Tokens, Tokens]]  # what a tool makes of a pair, the chosen answer first

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from ..data.corpus.corpus import generate
+from ..data.pairs import DataError, Pair
+from ..judging.tables import write_text
+from ..models.adapters import adapter_chain
+from ..models.architectures import reading_length
+from ..models.fetching import locate, model_of
+from ..models.loading import ModelError, is_policy, load_policy, load_reward_model
+from ..models.saving import save_model
+from ..run.escaping import shell_word
+from ..text.chat_templates import PLAIN, bare_template, framed_template
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
-from .data.corpus.corpus import generate
-from .data.pairs import DataError, Pair
-from .judging.tables import write_text
-from .lm_eval_tasks import TAG, write_tasks
-from .models.adapters import adapter_chain
-from .models.architectures import reading_length
-from .models.fetching import locate, model_of
-from .models.loading import ModelError, is_policy, load_policy, load_reward_model
-from .models.saving import save_model
-from .older_configs import write_for_version_4
-from .run.escaping import shell_word
-from .text.chat_templates import PLAIN, bare_template, framed_template
+from .lm_eval import TAG, write_tasks
+from .transformers_4 import write_for_version_4
 
 _SAMPLE = 64  # pairs of every suite on which an export is compared with our own way
 _PADDED_SAMPLE = 16

@@ -1,0 +1,1 @@
+"""Finished models for other judges. Called by the command."""
