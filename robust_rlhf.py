@@ -140,7 +140,7 @@ def _help() -> str:
 def _foreign(package: str) -> str | None:
     """The unrelated PyPI package `llm` has the same import name: say so instead of failing strangely."""
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None or (Path(spec.origin).parent / "robust_trainer.py").exists():
+    if spec is None or spec.origin is None or (Path(spec.origin).parent / "adversary").is_dir():
         return None
     if package != "llm":
         return None

@@ -39,7 +39,7 @@ from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
 from llm.policy_update import SurrogateUpdate
-from llm.settings import parse_settings, read_recipe
+from llm.training.settings import parse_settings, read_recipe
 from robust_rlhf import main as robust_rlhf
 
 PLAIN = "erm"

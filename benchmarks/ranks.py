@@ -29,13 +29,13 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
-from llm.losses import bradley_terry_loss
 from llm.models.loading import tiny_reward_model
-from llm.passes import Passes
 from llm.reward import RewardTrainer
 from llm.text.encoding import PairCollator, encode_pairs
+from llm.training.config import TRAINING_DEFAULTS
+from llm.training.losses import bradley_terry_loss
+from llm.training.passes import Passes
 
 PAIRS = generate(24, seed=7)
 CATEGORIES = [pair.category for pair in PAIRS]

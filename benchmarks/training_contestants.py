@@ -23,13 +23,13 @@ from transformers import (
 )
 
 from dro_core import parse_ambiguity
-from llm.config import TRAINING_DEFAULTS
-from llm.config import RewardConfig as Settings
 from llm.dpo import DPOTrainer
-from llm.losses import Sigmoid
 from llm.models.adapters import with_adapter
 from llm.reward import RewardTrainer
 from llm.text.encoding import EncodedPairs, PairCollator, Truncation
+from llm.training.config import TRAINING_DEFAULTS
+from llm.training.config import RewardConfig as Settings
+from llm.training.losses import Sigmoid
 
 KINDS = ("reward", "dpo")
 MODES = {"full": "all weights", "lora": "LoRA, rank 4", "checkpointing": "all weights, activation checkpointing"}

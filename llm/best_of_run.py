@@ -30,12 +30,12 @@ from .models.loading import load_policy
 from .pipeline import Pipeline
 from .policy import fitting, prompts_of, scorer_of
 from .policy_config import PolicyConfig
-from .processes import on_main_process
 from .rollouts import Answers, Sampling
 from .run.folder import write_json
 from .scorers import checked_scores
 from .statistics.best_of import BestOfN, best_of
 from .statistics.overoptimisation import Curve, best_of_curve
+from .training.processes import on_main_process
 
 Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")

@@ -35,9 +35,9 @@ def demo(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     import yaml
 
-    from .config import ConfigError
     from .demo.demo import DemoConfig, run_demo
     from .run.terminal import Terminal
+    from .training.config import ConfigError
 
     if wrong := [text for text in options.set if "=" not in text]:
         raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
@@ -77,8 +77,8 @@ def train(argv: Arguments) -> int:
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     from .run.terminal import Terminal
-    from .settings import KINDS, parse_train
     from .tasks import run
+    from .training.settings import KINDS, parse_train
 
     run(*parse_train(KINDS[argv[0]], argv[1:]), Terminal())
     return 0

@@ -63,7 +63,7 @@ def quiet_libraries() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
     for told in (
-        "llm.choice",
+        "llm.training.choice",
         "llm.models.contents",
         "llm.adversary.windows",
     ):  # what takes time, how weights are had, and of what

@@ -1,4 +1,4 @@
-"""Whole reward models in a sweep: ``llm.training`` on the pairs of a regime, judged like the heads."""
+"""Whole reward models in a sweep: ``llm.training.run`` on the pairs of a regime, judged like the heads."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from .adversary.ledger import AdversaryLedger
-from .config import ConfigError, RewardConfig
 from .data.pairs import Pair, read_pairs, write_pairs
 from .data.suites import load_suites
 from .judging.margins import score_pairs
 from .regimes import Selection, flips
-from .resuming import checkpoint_to_resume
 from .reward import RewardTask
 from .run.folder import SETTINGS, CheckpointError, latest_checkpoint
-from .settings import parse_settings
 from .sweep_data import TRAIN, Judged, Margins, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel
-from .training import Trained, train_run
+from .training.config import ConfigError, RewardConfig
+from .training.resuming import checkpoint_to_resume
+from .training.run import Trained, train_run
+from .training.settings import parse_settings
 
 _log = logging.getLogger(__name__)
 

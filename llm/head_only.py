@@ -23,8 +23,8 @@ from .adversary.equal_losses import Accuracy, rounding_of, sharing_equals
 from .adversary.ledger import AdversaryLedger
 from .adversary.rules import Reweighting, reweighted
 from .adversary.schedule import AdaptiveStrength, RadiusSchedule
-from .config import ConfigError
 from .data.counting import credit
+from .training.config import ConfigError
 
 Array = NDArray[np.float64]
 Optimizer = Literal["adam", "sgd"]

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
-from .config import ConfigError, RunConfig
 from .policy_config import samples_by_default
-from .settings import KINDS, check_known, parse_settings, read_recipe
+from .training.config import ConfigError, RunConfig
+from .training.settings import KINDS, check_known, parse_settings, read_recipe
 
 STANDARD, ROBUST = "standard", "robust"
 _DECIDED = ("output_dir", "seed", "resume", "overwrite", "dry_run", "suites", "gold", "publish")
@@ -50,7 +50,7 @@ class Stage:
 
     Attributes:
         name: For people: ``policy robust/standard, seed 0``.
-        kind: What is trained: a key of ``llm.settings.KINDS``.
+        kind: What is trained: a key of ``llm.training.settings.KINDS``.
         folder: Where the run is kept.
         settings: All of them, by name.
         seed: Of the run.

@@ -19,14 +19,14 @@ from rich.table import Table
 
 from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of_run import Drawn, best_of_curves, draw_best_of
-from .config import ConfigError
 from .models.contents import contents, digest
 from .pipeline import Pipeline, Stage
-from .processes import locked_for_all, on_main_process
 from .run.folder import write_json
 from .run.terminal import shown, shown_title
 from .scorers import CHECKER
 from .tasks import run
+from .training.config import ConfigError
+from .training.processes import locked_for_all, on_main_process
 
 NOTE = "stage.json"
 _FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")

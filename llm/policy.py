@@ -15,11 +15,8 @@ from transformers.utils.logging import disable_progress_bar
 from .actor_critic import ActorCritic, Reference
 from .adversary.acting import verdict_of
 from .adversary.ledger import multipliers_by
-from .config import ConfigError
 from .data.pairs import DataError
 from .data.prompts import Prompt, PromptSet, read_prompts, subset
-from .guards import check_weights, live_dropout
-from .identity import identity
 from .judging.tables import json_ready, write_text
 from .models.adapters import merged, with_adapter
 from .models.architectures import check_length
@@ -30,14 +27,17 @@ from .models.usage import licence_of
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
-from .processes import bounded_waiting, locked_for_all, on_main_process
-from .requests import check_requests
-from .resuming import start_run
 from .rollouts import Sampling
 from .run.folder import SETTINGS, check_output, write_folder, write_json
 from .run.resumption import other_versions
 from .scorers import CHECKER, Scorer, load_scorer
 from .text.answers import encode_prompts
+from .training.config import ConfigError
+from .training.guards import check_weights, live_dropout
+from .training.identity import identity
+from .training.processes import bounded_waiting, locked_for_all, on_main_process
+from .training.requests import check_requests
+from .training.resuming import start_run
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
         FolderInUse: Another process works in it.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
         CheckpointError: A checkpoint could not be written.
-        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
+        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
     check_requests(config, arguments)
     with locked_for_all(str(arguments.output_dir)):

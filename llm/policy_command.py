@@ -15,9 +15,9 @@ from .data.prompts import subset
 from .policy import build_policy_trainer, judge_run, prompts_of, train_policy
 from .policy_config import PolicyConfig
 from .policy_evaluation import render_policy_table
-from .progress import closing_lines
 from .run.terminal import shown, shown_title
-from .training import publish
+from .training.progress import closing_lines
+from .training.run import publish
 
 
 def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:

@@ -31,18 +31,18 @@ from .adversary.rules import state_of
 from .data.prompts import Prompt
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
-from .guards import check_weights
-from .interrupts import listening
 from .judging.tables import json_ready
 from .observation import observed
 from .policy_checkpoints import PolicyCheckpoints
 from .policy_config import PolicyConfig
 from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
-from .progress import Steps
 from .rollouts import Answers, Sampling
 from .run.folder import TrainingClock
 from .scorers import Scorer, checked_scores
+from .training.guards import check_weights
+from .training.interrupts import listening
+from .training.progress import Steps
 
 
 def _mean(numbers: Iterable[float | None]) -> float:
@@ -222,7 +222,7 @@ class PolicyTrainer:
         """Take all steps, from the beginning or from a checkpoint folder, which the caller may have ``verified``.
 
         Raises:
-            llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step was written.
+            llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step was written.
         """
         if checkpoint is not None:
             self.load(checkpoint, verified=verified)

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .actor_critic import ActorCritic, TokenOutputs
 from .experience import Experience, Objective, Weighed
 from .fisher import natural_direction, sampled_weights
-from .guards import NonFiniteLoss
 from .rollouts import Answer, aligned, batch_of
 from .surrogate import clip_fraction
+from .training.guards import NonFiniteLoss
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import TrainingArguments
 
 from .models.logprobs import answer_logps
-from .processes import on_main_process
 from .run.stored_arrays import UnreadableArrays, read_arrays
 from .text.encoding import EncodedPairs, PairCollator
+from .training.processes import on_main_process
 
 
 class StaleReferenceError(ValueError):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList
 
 from .drawing import Drawing, Lots
-from .guards import NonFiniteLoss
 from .judging.margins import evaluation_mode
+from .training.guards import NonFiniteLoss
 
 _log = logging.getLogger(__name__)
 

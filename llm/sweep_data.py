@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from .adversary.geometry import GEOMETRIES
 from .adversary.ledger import AdversaryLedger
-from .config import ConfigError, RewardConfig
 from .data.corpus.corpus import write_corpus
 from .data.counting import questions
 from .data.pairs import Pair, find_files, length_baseline, read_pairs
@@ -28,6 +27,7 @@ from .results.store import write_pairs_table
 from .run.folder import write_folder
 from .statistics.intervals import cluster_count
 from .sweep_plan import FullModel, HeadModel, SweepConfig
+from .training.config import ConfigError, RewardConfig
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]

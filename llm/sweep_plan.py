@@ -12,10 +12,10 @@ import yaml
 
 from .adversary.matching import HOLE
 from .adversary.rules import parse_reweighting
-from .config import ConfigError, Iterate, Precision, RewardConfig
 from .head_only import HeadTraining
 from .regimes import Regime, read_regime
-from .settings import check_known, read_recipe
+from .training.config import ConfigError, Iterate, Precision, RewardConfig
+from .training.settings import check_known, read_recipe
 
 ITERATES = get_args(Iterate)
 ADAPTIVE = "adaptive:"  # before the text of a set: validation pairs move its radius

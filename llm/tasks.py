@@ -10,20 +10,20 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainingArguments
 
-from .config import RunConfig
 from .data.pairs import Pair
 from .data.suites import load_suites, suite_files
 from .dpo import DPOTask
 from .judging.accuracy import evaluate_model, render_table
-from .plan import render_plan
 from .policy_command import run_policy
 from .policy_config import PolicyConfig
-from .processes import locked_for_all
-from .progress import closing_lines
 from .reward import RewardTask
-from .settings import KINDS
 from .sft import SFTTask
-from .training import Task, Trained, add_results, publish, train_run
+from .training.config import RunConfig
+from .training.plan import render_plan
+from .training.processes import locked_for_all
+from .training.progress import closing_lines
+from .training.run import Task, Trained, add_results, publish, train_run
+from .training.settings import KINDS
 
 TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 

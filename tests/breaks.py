@@ -177,7 +177,7 @@ BREAKS = [
     ),
     Break(
         "world-size",
-        "llm/robust_trainer.py",
+        "llm/training/robust_trainer.py",
         "loss = self.accelerator.num_processes * (weights * losses).sum()",
         "loss = (weights * losses).sum()",
         "llm/test_ranks.py",
@@ -228,7 +228,7 @@ BREAKS = [
     ),
     Break(
         "dropped-ledger",
-        "llm/checkpointing.py",
+        "llm/training/checkpointing.py",
         "part.load(folder)",
         "part",
         "llm/test_runs.py",
@@ -263,7 +263,7 @@ BREAKS = [
     ),
     Break(
         "dpo-reference",
-        "llm/losses.py",
+        "llm/training/losses.py",
         "chosen, rejected = (policy - reference).chunk(2)",
         "chosen, rejected = (policy - 0 * reference).chunk(2)",
         "llm/test_losses.py llm/test_dpo.py",
@@ -354,7 +354,7 @@ BREAKS = [
     ),
     Break(
         "losses-begin-anew",
-        "llm/sessions.py",
+        "llm/training/sessions.py",
         'trainer._tr_loss += found["since"]',
         "trainer._tr_loss += 0.0",
         "llm/test_signals.py",

@@ -21,8 +21,8 @@ from transformers import (
     set_seed,
 )
 
-from llm.config import TRAINING_DEFAULTS
 from llm.text.encoding import EncodedPairs, PairCollator, Truncation
+from llm.training.config import TRAINING_DEFAULTS
 
 Record = dict[str, Any]
 

@@ -16,10 +16,10 @@ from surroundings import Setting
 from transformers import TrainingArguments
 
 from llm.actor_critic import ActorCritic, Reference
-from llm.config import TRAINING_DEFAULTS
 from llm.data.prompts import Prompt
 from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
+from llm.training.config import TRAINING_DEFAULTS
 
 STEPS = 4  # the first warms up
 WAYS = (("plain", "erm"), ("robust", "tv:0.2"))

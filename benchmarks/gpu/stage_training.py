@@ -29,8 +29,8 @@ from surroundings import Setting
 
 from dro_core import parse_ambiguity, worst_case
 from llm.dpo import DPOTrainer
-from llm.losses import Sigmoid
 from llm.reward import RewardTrainer
+from llm.training.losses import Sigmoid
 
 STEPS = 4  # the first warms up
 Say = Callable[[Record], Any]

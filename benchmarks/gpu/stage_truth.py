@@ -16,15 +16,15 @@ from pack import restored
 from surroundings import Setting
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
 from llm.data.counting import credit
 from llm.data.pairs import read_pairs
 from llm.judging.margins import reward_margins
 from llm.models.loading import load_reward_model, tiny_reward_model
-from llm.pairs import GROUPINGS, texts_of
 from llm.reward import RewardTrainer
 from llm.text.encoding import EncodedPairs, PairCollator, encode_pairs
+from llm.training.config import TRAINING_DEFAULTS
+from llm.training.pair_trainer import GROUPINGS, texts_of
 
 ARMS = ("erm", "tv:0.2", "tv:0.2,by=source")
 LENGTH, BATCH, RATE = 128, 64, 1e-4

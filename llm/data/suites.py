@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import TrainConfig
+from ..training.config import TrainConfig
 from .pairs import DataError, Pair, PairSet, read_pairs
 
 

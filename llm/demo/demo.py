@@ -16,7 +16,6 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from ..adversary.rules import parse_reweighting
-from ..config import ConfigError, TrainConfig
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites
@@ -29,9 +28,10 @@ from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
-from ..settings import KINDS, check_known, parse_settings, read_recipe
 from ..tasks import judge_trained, task_of
-from ..training import train_run
+from ..training.config import ConfigError, TrainConfig
+from ..training.run import train_run
+from ..training.settings import KINDS, check_known, parse_settings, read_recipe
 from .page import Run, build_report, render_summary, write_report
 
 _log = logging.getLogger(__name__)

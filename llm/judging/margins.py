@@ -14,9 +14,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ..data.pairs import Pair
-from ..losses import dpo_margins
 from ..models.logprobs import answer_logps
 from ..text.encoding import PairCollator, encode_pairs
+from ..training.losses import dpo_margins
 
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]

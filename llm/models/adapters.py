@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..config import ConfigError, RunConfig
+from ..training.config import ConfigError, RunConfig
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
 

@@ -19,7 +19,7 @@ from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch
 from ..adversary.equal_losses import Accuracy
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import RadiusSchedule
-from ..guards import check_finite
+from ..training.guards import check_finite
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
 

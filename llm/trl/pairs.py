@@ -25,8 +25,8 @@ from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..dpo import dpo_accuracy
-from ..guards import check_setup
-from ..losses import Sigmoid
+from ..training.guards import check_setup
+from ..training.losses import Sigmoid
 from ._adversary import INDEX, Adversary
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"

@@ -22,7 +22,7 @@ from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
 from llm.run.folder import LISTED, by_step
 from llm.run.manifest import MANIFEST
-from llm.settings import parse_train
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 # Between them they write every file that a checkpoint may hold on one process.

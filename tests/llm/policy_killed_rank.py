@@ -12,7 +12,7 @@ from llm.commands import one_sentence_errors
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_update import SurrogateUpdate
-from llm.settings import parse_train
+from llm.training.settings import parse_train
 
 LAST_STEP = 2  # counted from 0
 

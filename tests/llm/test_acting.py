@@ -23,15 +23,15 @@ from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of
 from llm.adversary.ledger import AdversaryLedger
 from llm.adversary.rules import parse_reweighting
 from llm.adversary.schedule import RadiusSchedule
-from llm.carried import CarriedLosses
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.head_only import HeadData, HeadTraining, batch_weights, train_head
-from llm.losses import IPO, Sigmoid
 from llm.policy_setup import value_accuracy
 from llm.prompt_weights import prompt_multipliers
 from llm.reward import RewardTrainer
-from llm.training import steps_of
+from llm.training.carried import CarriedLosses
+from llm.training.losses import IPO, Sigmoid
+from llm.training.run import steps_of
 from robust_rlhf import main
 
 SINGLE = Accuracy(rounding_of(torch.float32))

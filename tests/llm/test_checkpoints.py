@@ -13,14 +13,15 @@ from checkpoint_runs import KINDS, command, earlier, halted, main_with_a_slow_ra
 from forked import finished, start_ranks
 from safetensors.torch import load_file
 
-from llm import checkpointing, policy_checkpoints
+from llm import policy_checkpoints
 from llm.policy import build_policy_trainer
 from llm.policy_config import PolicyConfig
-from llm.resuming import checkpoint_to_resume
 from llm.run.folder import LISTED, CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
 from llm.run.manifest import MANIFEST, manifest_damage, write_manifest
-from llm.settings import parse_train
 from llm.sft import SFTTrainer
+from llm.training import checkpointing
+from llm.training.resuming import checkpoint_to_resume
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 

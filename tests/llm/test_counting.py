@@ -20,9 +20,7 @@ from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.judging.accuracy import compare, render_table, summarise
-from llm.losses import Sigmoid
 from llm.models.card import _results
-from llm.pairs import metrics_by_category
 from llm.policy_evaluation import score_interval
 from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
@@ -32,6 +30,8 @@ from llm.statistics.arms import accuracy_record, difference_record
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
 from llm.sweep_data import suite_rows
 from llm.sweep_runs import _record
+from llm.training.losses import Sigmoid
+from llm.training.pair_trainer import metrics_by_category
 
 
 def pair(number, asked=None, question=None):

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from test_runs import command as reward_command
 from test_runs import wrong
 
-from llm.config import DPOConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.dpo import DPOTask
 from llm.models.loading import load_policy
-from llm.settings import parse_train
-from llm.training import train_run
+from llm.training.config import DPOConfig
+from llm.training.run import train_run
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 STEPS, SAVE_EVERY = 12, 4

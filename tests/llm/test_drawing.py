@@ -15,10 +15,10 @@ from llm.actor_critic import Reference
 from llm.data.corpus.corpus import generate
 from llm.data.prompts import Prompt
 from llm.drawing import Drawing, Lots, Purpose
-from llm.guards import NonFiniteLoss
 from llm.models.loading import tiny_policy
 from llm.policy_evaluation import judge_policy
 from llm.rollouts import Answers, ForeignSampler, Sampling
+from llm.training.guards import NonFiniteLoss
 
 LOTS = Lots(5, Purpose.TRAINING, step=2)
 PROMPTS = [[5, 6, 7, 9, 11], [8, 9], [12], [5, 6, 7], [30, 31, 32, 33], [8, 9]]

@@ -17,17 +17,17 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 from transformers.utils import logging as verbosity
 
-from llm.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_setup import UNHEEDED
-from llm.requests import REFUSED, check_requests
 from llm.reward import train_reward
 from llm.run.resumption import differences
+from llm.training.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
+from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
+from llm.training.requests import REFUSED, check_requests
 from robust_rlhf import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"
@@ -144,7 +144,9 @@ def test_a_flag_that_no_version_knew_is_noted(monkeypatch):
         (TrainingArguments,),
         {"__annotations__": {"new_optimizer_trick": "bool"}, "new_optimizer_trick": False},
     )
-    monkeypatch.setattr("llm.identity.fields", lambda kind: fields(later(extra) if kind is TrainingArguments else kind))
+    monkeypatch.setattr(
+        "llm.training.identity.fields", lambda kind: fields(later(extra) if kind is TrainingArguments else kind)
+    )
     unset, on = (identity(config(), told(new_optimizer_trick=value), {}) for value in (False, True))
     assert differences(start, unset).changed == differences(unset, start).changed == []
     assert differences(start, on).changed == differences(on, start).changed == ["new_optimizer_trick"]

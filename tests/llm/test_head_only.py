@@ -7,9 +7,9 @@ from statsmodels.discrete.discrete_model import Logit
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.adversary.rules import parse_reweighting
-from llm.config import ConfigError
 from llm.head_only import HeadData, HeadTraining, train_head
 from llm.regimes import flips
+from llm.training.config import ConfigError
 
 N, WIDTH = 96, 7
 SETTINGS = {"batch_size": 16, "learning_rate": 0.05, "epochs": 3, "seed": 2}

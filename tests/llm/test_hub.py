@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from hub_samples import HELPSTEER, HELPSTEER_PREFERENCE, HH, REWARD_BENCH, SAMPLES, UNIFIED, clone
 
-from llm.config import RewardConfig
 from llm.data.hub import Address, address_of
 from llm.data.pairs import DataError, read_pairs, write_pairs
 from llm.data.suites import load_suites, load_training_pairs
+from llm.training.config import RewardConfig
 from robust_rlhf import main
 
 datasets = pytest.importorskip("datasets")

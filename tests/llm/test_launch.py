@@ -19,10 +19,10 @@ from transformers import TrainingArguments
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.guards import check_dataset, check_setup
 from llm.run.launch import LaunchError
 from llm.run.launch import launched as launched_by
-from llm.settings import recipe_folder
+from llm.training.guards import check_dataset, check_setup
+from llm.training.settings import recipe_folder
 from robust_rlhf import main
 
 FOLDER = recipe_folder().parent / "accelerate"

@@ -8,9 +8,9 @@ import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.identity import identity
 from llm.run.likeness import differences, record_of, remarks
-from llm.settings import KINDS, parse_train
+from llm.training.identity import identity
+from llm.training.settings import KINDS, parse_train
 from robust_rlhf import main
 
 

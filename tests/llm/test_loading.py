@@ -17,11 +17,11 @@ from test_saved_models import SUITE, TRAIN
 
 from llm.data.pairs import write_pairs
 from llm.export.export import Judge, export_model
-from llm.guards import live_dropout
 from llm.judging.margins import likelihood_margins, score_pairs
 from llm.models.architectures import check_length, position_limit, reading_length
 from llm.models.loading import ModelError, is_policy, load_policy, load_reward_model
 from llm.models.usage import licence_of
+from llm.training.guards import live_dropout
 from robust_rlhf import main
 
 pytestmark = [

@@ -18,9 +18,9 @@ from checkpoint_runs import KINDS, command, earlier, halted, place_of
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.resuming import checkpoint_to_resume
 from llm.run.folder import CheckpointError
 from llm.run.manifest import MANIFEST, write_manifest
+from llm.training.resuming import checkpoint_to_resume
 from robust_rlhf import main
 
 BINARY = (".bin", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".parquet", ".joblib")

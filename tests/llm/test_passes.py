@@ -26,17 +26,26 @@ from transformers import set_seed
 
 from dro_core import parse_ambiguity, worst_case
 from llm.adversary.rules import parse_reweighting
-from llm.carried import CarriedLosses
-from llm.config import ConfigError, RewardConfig
 from llm.data.pairs import write_pairs
 from llm.dpo import DPOTrainer
-from llm.losses import Sigmoid
-from llm.memory import Holding, available_bytes, saved_bytes
 from llm.models.adapters import with_adapter
 from llm.models.loading import tiny_policy
-from llm.passes import Decision, Pass, Situation, StepCost, check_passes, decide, expected_zero_share, skipped_share
 from llm.run.manifest import write_manifest
 from llm.text.encoding import PairCollator, encode_pairs
+from llm.training.carried import CarriedLosses
+from llm.training.config import ConfigError, RewardConfig
+from llm.training.losses import Sigmoid
+from llm.training.memory import Holding, available_bytes, saved_bytes
+from llm.training.passes import (
+    Decision,
+    Pass,
+    Situation,
+    StepCost,
+    check_passes,
+    decide,
+    expected_zero_share,
+    skipped_share,
+)
 from robust_rlhf import main
 
 COSTS = {"full": StepCost(2.0), "lora": StepCost(1.0), "full, checkpointing": StepCost(3.0)}
@@ -160,7 +169,7 @@ def forwards(trainer):
 
 
 def test_what_is_cheaper_runs_and_is_said_once(start, tmp_path, caplog):  # noqa: F811
-    caplog.set_level(logging.INFO, logger="llm.choice")
+    caplog.set_level(logging.INFO, logger="llm.training.choice")
     trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.2", last_window="keep")
     seen = forwards(trainer)
     trainer.train()
@@ -181,7 +190,7 @@ def test_a_window_too_large_to_hold_takes_two_passes(start, tmp_path):  # noqa: 
 
 
 def test_many_zeros_are_worth_a_second_pass(start, tmp_path, caplog):  # noqa: F811
-    caplog.set_level(logging.INFO, logger="llm.choice")
+    caplog.set_level(logging.INFO, logger="llm.training.choice")
     trainer = trainer_for(start, arguments(tmp_path), "tv:0.4")
     trainer.train()
     assert "two passes, 0.96 x" in caplog.text
@@ -411,12 +420,12 @@ def test_the_plan_says_what_the_passes_cost(tmp_path, capsys, spec, said):
 
 @pytest.mark.parametrize(("free", "way"), [(4 * 10**9, Pass.HELD), (10, Pass.TWO)])
 def test_a_resumed_run_keeps_its_choice_whatever_memory_is_free(start, tmp_path, monkeypatch, free, way):  # noqa: F811
-    monkeypatch.setattr("llm.memory.available_bytes", lambda device: free)
+    monkeypatch.setattr("llm.training.memory.available_bytes", lambda device: free)
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
     trainer = trainer_for(start, args, "kl:0.3")
     trainer.train()
     assert trainer.choice.decision.way is way
-    monkeypatch.setattr("llm.memory.available_bytes", lambda device: 10 if way is Pass.HELD else 4 * 10**9)
+    monkeypatch.setattr("llm.training.memory.available_bytes", lambda device: 10 if way is Pass.HELD else 4 * 10**9)
     again = trainer_for(start, arguments(tmp_path, max_steps=2), "kl:0.3")
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert again.choice.decision.way is way

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from test_runs import wrong
 
-from llm.config import ConfigError
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.contents import digest
 from llm.pipeline import Arm, Pipeline, read_pipeline
 from llm.pipeline_run import NOTE, State, begin, note, state_of
+from llm.training.config import ConfigError
 from robust_rlhf import main
 
 COMMON = {"use_cpu": True, "disable_tqdm": True, "max_length": 64, "per_device_train_batch_size": 8}

@@ -10,11 +10,11 @@ from exact import close
 
 from dro_core import worst_case
 from llm.adversary.rules import parse_reweighting
-from llm.config import ConfigError
 from llm.experience import Experience
 from llm.observation import observed
 from llm.policy_config import PolicyConfig
 from llm.policy_update import Rollout
+from llm.training.config import ConfigError
 from synthetic.bandits import policies
 from synthetic.bandits.mdp import prompts as bandit_of
 

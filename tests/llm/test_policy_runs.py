@@ -24,7 +24,7 @@ from llm.policy_config import PolicyConfig
 from llm.policy_trainer import PolicyTrainer
 from llm.rollouts import batch_of
 from llm.run.folder import latest_checkpoint
-from llm.settings import parse_train
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 

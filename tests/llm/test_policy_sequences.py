@@ -15,10 +15,10 @@ from scipy.stats import binom
 
 from dro_core import TotalVariation, worst_case
 from llm.adversary.rules import GroupAscent, parse_reweighting
-from llm.config import ConfigError
 from llm.experience import Experience, Objective
 from llm.policy_config import PolicyConfig
 from llm.prompt_weights import held_out_value, prompt_multipliers, split_multipliers
+from llm.training.config import ConfigError
 from synthetic import sample_counts
 
 LONGEST, END, PLACES = 3, 2, 4  # states: start, after action 0, after action 1 (the end has none)

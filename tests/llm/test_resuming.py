@@ -16,17 +16,17 @@ import torch
 from forked import finished, start_ranks
 from safetensors.torch import load_file, save_file
 
-from llm.config import DPOConfig, RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.identity import identity
 from llm.models import contents as reading
 from llm.models.contents import content_of, contents, digest
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy_config import PolicyConfig
 from llm.run import resumption
 from llm.run.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
-from llm.settings import parse_train
+from llm.training.config import DPOConfig, RewardConfig, SFTConfig
+from llm.training.identity import identity
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 peft = pytest.importorskip("peft")

@@ -11,14 +11,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.adversary.schedule import RadiusSchedule
-from llm.averaging import IterateAverage
-from llm.config import TRAINING_DEFAULTS
 from llm.data.corpus.corpus import generate
-from llm.guards import NonFiniteLoss
-from llm.losses import bradley_terry_loss
 from llm.models.loading import tiny_reward_model
 from llm.reward import RewardTrainer
 from llm.text.encoding import PairCollator, encode_pairs
+from llm.training.averaging import IterateAverage
+from llm.training.config import TRAINING_DEFAULTS
+from llm.training.guards import NonFiniteLoss
+from llm.training.losses import bradley_terry_loss
 
 PAIRS = generate(24, seed=7)
 SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3", "tv:0.3,by=category", "kl:0.3,trim=0.2"]

@@ -10,12 +10,10 @@ import pytest
 import torch
 from bigram import Table, bigram, trainer
 
-from llm.config import ConfigError
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, write_pairs
 from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.drawing import Lots, Purpose
-from llm.guards import NonFiniteLoss
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.policy_evaluation import Judged, summarise_policy
@@ -24,6 +22,8 @@ from llm.rollouts import Answers, Sampling, aligned, batch_of
 from llm.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
 from llm.text.answers import encode_answers, encode_prompts
 from llm.text.encoding import encode_pairs
+from llm.training.config import ConfigError
+from llm.training.guards import NonFiniteLoss
 
 LOTS = Lots(1, Purpose.TRAINING)
 

@@ -26,7 +26,7 @@ from llm.judging.margins import likelihood_margins, score_pairs
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.scorers import load_scorer
-from llm.settings import parse_train
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 LENGTH = 48  # some of the pairs are longer

@@ -13,8 +13,6 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import TrainingArguments
 
-from llm import requests
-from llm.config import RewardConfig, SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.judging.accuracy import render_table, summarise
@@ -22,10 +20,12 @@ from llm.models.loading import tiny_reward_model
 from llm.policy import train_policy
 from llm.policy_config import PolicyConfig
 from llm.policy_setup import accelerator_for
-from llm.progress import LINES, Steps, closing_lines
 from llm.reward import RewardTrainer, train_reward
 from llm.sft import train_sft
 from llm.text.encoding import PairCollator, encode_pairs
+from llm.training import requests
+from llm.training.config import RewardConfig, SFTConfig
+from llm.training.progress import LINES, Steps, closing_lines
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
 FLAGS = [

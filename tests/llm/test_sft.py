@@ -15,14 +15,14 @@ from test_runs import wrong
 from transformers import TrainerCallback, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.config import SFTConfig
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import load_policy, tiny_policy
-from llm.settings import parse_train
 from llm.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.text.encoding import PairCollator, encode_pairs
-from llm.training import train_run
+from llm.training.config import SFTConfig
+from llm.training.run import train_run
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 LENGTH = 96

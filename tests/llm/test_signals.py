@@ -21,10 +21,10 @@ from transformers import Trainer
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.interrupts import StopRequest
 from llm.models.loading import tiny_policy
 from llm.policy_trainer import PolicyTrainer
 from llm.run.folder import is_complete
+from llm.training.interrupts import StopRequest
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
@@ -273,7 +273,7 @@ def test_a_signal_to_one_rank_of_a_policy_run_saves_and_stops_all(place, tmp_pat
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_does_not(monkeypatch):
     """A launcher passes on what the terminal has sent to its processes already."""
     now = [100.0]
-    monkeypatch.setattr("llm.interrupts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("llm.training.interrupts.time.monotonic", lambda: now[0])
     stop = StopRequest()
     stop.handle(signal.SIGINT, None)
     stop.handle(signal.SIGINT, None)

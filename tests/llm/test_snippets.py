@@ -24,8 +24,8 @@ from dro_core import Wasserstein, worst_case
 from llm.data.corpus.corpus import generate, write_corpus
 from llm.data.pairs import write_pairs
 from llm.pipeline import read_pipeline
-from llm.settings import KINDS, parse_train
 from llm.sweep_plan import read_sweep
+from llm.training.settings import KINDS, parse_train
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -24,7 +24,7 @@ from transformers import (
 import llm.trl as ours
 from dro_core import parse_ambiguity, robust_loss, worst_case
 from llm.adversary.schedule import RadiusSchedule
-from llm.guards import NonFiniteLoss
+from llm.training.guards import NonFiniteLoss
 
 # TRL still asks by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")

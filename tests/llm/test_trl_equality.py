@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl.trainer.dpo_trainer import DataCollatorForPreference as DPOCollator
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from llm.config import TRAINING_DEFAULTS
 from llm.dpo import DPOTrainer
-from llm.losses import Sigmoid
 from llm.reward import RewardTrainer
 from llm.sft import SFTTrainer
 from llm.text.encoding import PairCollator, encode_pairs
+from llm.training.config import TRAINING_DEFAULTS
+from llm.training.losses import Sigmoid
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 # The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.

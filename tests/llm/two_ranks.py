@@ -22,10 +22,10 @@ import test_passes
 import test_sft
 from transformers import set_seed
 
-from llm.guards import NonFiniteLoss, check_weights
 from llm.models.loading import tiny_reward_model
 from llm.models.sharding import whole_model
-from llm.processes import RankLost, bounded_waiting, on_main_process
+from llm.training.guards import NonFiniteLoss, check_weights
+from llm.training.processes import RankLost, bounded_waiting, on_main_process
 
 
 def measured(cells: list[ranks.Cell]) -> list[dict]:

@@ -15,12 +15,12 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..models.card import environment
+from ..models.contents import contents
+from ..policy_config import PolicyConfig
+from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
+from ..scorers import CHECKER
 from .config import RunConfig
-from .models.card import environment
-from .models.contents import contents
-from .policy_config import PolicyConfig
-from .run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
-from .scorers import CHECKER
 
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {

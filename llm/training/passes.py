@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .adversary.rules import Reweighting, reweighted, state_of
+from ..adversary.rules import Reweighting, reweighted, state_of
 from .memory import Holding
 
 Passes = Literal["auto", "two", "held", "carried"]

@@ -13,10 +13,10 @@ from typing import Any, NoReturn, TypeVar, cast
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..policy_config import PolicyConfig
+from ..run.launch import check_devices
 from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
-from .policy_config import PolicyConfig
 from .requests import check_requests
-from .run.launch import check_devices
 
 KINDS: dict[str, Any] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
 Config = TypeVar("Config", bound=RunConfig)
@@ -24,7 +24,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 def recipe_folder() -> Path:
     """The recipes that travel with the package."""
-    return Path(__file__).parent / "recipes"
+    return Path(__file__).parents[1] / "recipes"
 
 
 def parse_train(kind: type[Config], argv: Sequence[str]) -> tuple[Config, TrainingArguments]:

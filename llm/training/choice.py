@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..run.folder import write_json
 from .carried import CarriedLosses
 from .memory import Holding, entries
 from .passes import (
@@ -23,7 +24,6 @@ from .passes import (
     expected_zero_share,
     skipped_share,
 )
-from .run.folder import write_json
 
 if TYPE_CHECKING:
     from .robust_trainer import RobustTrainer

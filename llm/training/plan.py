@@ -11,13 +11,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..data.suites import load_training_pairs
+from ..run.terminal import shown, shown_title
+from ..text.encoding import EncodedPairs, Side
 from .config import DPOConfig
-from .data.suites import load_training_pairs
-from .pairs import PairTrainer
+from .pair_trainer import PairTrainer
 from .passes import decide
-from .run.terminal import shown, shown_title
-from .text.encoding import EncodedPairs, Side
-from .training import Task, build_trainer, steps_of
+from .run import Task, build_trainer, steps_of
 
 _GIB = 2.0**30
 

@@ -7,7 +7,7 @@ micro-batch by micro-batch they give a wrong gradient, not an approximation. One
 2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
 
 With one micro-batch per step both collapse into one: the weights come from the detached losses of the pass that is
-differentiated. ``llm.passes`` has the other ways.
+differentiated. ``llm.training.passes`` has the other ways.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adversary.acting import bound
-from .adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
-from .adversary.equal_losses import Accuracy, precision_of, rounding_of
-from .adversary.rules import Reweighting, parse_reweighting, state_of
-from .adversary.schedule import AdaptiveStrength, RadiusSchedule
-from .adversary.windows import LastWindow, first_of, whole_windows
+from ..adversary.acting import bound
+from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
+from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
+from ..adversary.rules import Reweighting, parse_reweighting, state_of
+from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..adversary.windows import LastWindow, first_of, whole_windows
+from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
 from .choice import PassChoice
 from .guards import check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
-from .run.folder import making_no_folder
 
 Batch = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ class RobustTrainer(CheckpointingTrainer):
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.adversary.rules``), or its text
             (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
-        passes: How often a step looks at its examples; ``carried`` is approximate (``llm.passes``).
+        passes: How often a step looks at its examples; ``carried`` is approximate (``llm.training.passes``).
         last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.windows``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adversary.equal_losses import Accuracy
-from .adversary.rules import Reweighting, reweighted
-from .run.stored_arrays import read_arrays
+from ..adversary.equal_losses import Accuracy
+from ..adversary.rules import Reweighting, reweighted
+from ..run.stored_arrays import read_arrays
 
 
 class CarriedLosses:

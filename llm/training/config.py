@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from .adversary.rules import parse_reweighting
-from .adversary.schedule import RadiusSchedule
-from .adversary.windows import LastWindow
+from ..adversary.rules import parse_reweighting
+from ..adversary.schedule import RadiusSchedule
+from ..adversary.windows import LastWindow
 from .losses import parse_pair_loss
 from .passes import Passes
 

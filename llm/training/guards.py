@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainingArguments
 
-from .models.architectures import configurations
-from .run.launch import check_launch
+from ..models.architectures import configurations
+from ..run.launch import check_launch
 
 
 class NonFiniteLoss(FloatingPointError):

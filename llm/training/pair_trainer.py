@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from .adversary.equal_losses import Accuracy
-from .data.counting import credit
-from .data.pairs import Pair
+from ..adversary.equal_losses import Accuracy
+from ..data.counting import credit
+from ..data.pairs import Pair
 from .losses import PairLoss, Sigmoid
 from .progress import Steps
 from .robust_trainer import RobustTrainer

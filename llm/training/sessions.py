@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .run.folder import TrainingClock, write_json
+from ..run.folder import TrainingClock, write_json
 
 _FILE = "sums.json"
 

@@ -21,34 +21,34 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from .adversary.acting import check_reached, verdict_of
-from .adversary.ledger import describe_adversary
-from .adversary.rules import parse_reweighting
-from .adversary.schedule import AdaptiveStrength
+from ..adversary.acting import check_reached, verdict_of
+from ..adversary.ledger import describe_adversary
+from ..adversary.rules import parse_reweighting
+from ..adversary.schedule import AdaptiveStrength
+from ..data.pairs import Pair
+from ..data.suites import load_training_pairs
+from ..judging.margins import MarginOf
+from ..judging.tables import json_ready, write_metrics, write_text
+from ..models.adapters import merged, with_adapter
+from ..models.architectures import check_length
+from ..models.card import environment, model_card
+from ..models.saving import save_model
+from ..models.sharding import is_sharded, whole_model
+from ..models.usage import licence_of
+from ..run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
+from ..run.resumption import other_versions
+from ..text.chat_templates import holds_frame
+from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
-from .data.pairs import Pair
-from .data.suites import load_training_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
-from .judging.margins import MarginOf
-from .judging.tables import json_ready, write_metrics, write_text
-from .models.adapters import merged, with_adapter
-from .models.architectures import check_length
-from .models.card import environment, model_card
-from .models.saving import save_model
-from .models.sharding import is_sharded, whole_model
-from .models.usage import licence_of
-from .pairs import GROUPINGS, PairTrainer, StepBar
+from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .requests import check_requests
 from .resuming import start_run
-from .run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
-from .run.resumption import other_versions
 from .sessions import Sums
-from .text.chat_templates import holds_frame
-from .text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 
 Config = TypeVar("Config", bound=TrainConfig)
 _log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
         FolderInUse: Another process works in it.
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
-        llm.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
+        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
     """
     check_requests(task.config, arguments)
     with locked_for_all(str(arguments.output_dir)):

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from .run.locks import locked
+from ..run.locks import locked
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from .config import RunConfig
-from .run.folder import (
+from ..run.folder import (
     MARKER,
     CheckpointError,
     Started,
@@ -23,7 +22,8 @@ from .run.folder import (
     latest_checkpoint,
     start_output,
 )
-from .run.manifest import MANIFEST, Damage, manifest_damage, unreadable
+from ..run.manifest import MANIFEST, Damage, manifest_damage, unreadable
+from .config import RunConfig
 
 _REMEDY = (
     "put a whole copy of it back, or go on from the newest checkpoint that is whole with --resume --skip_damaged true"

@@ -9,11 +9,11 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..run.folder import MARKER, CheckpointError, discard, keep_newest
+from ..run.manifest import MANIFEST, write_manifest
 from .guards import check_weights
 from .processes import on_main_process
 from .resuming import Resumable, best_of, check_parts, loading, verify
-from .run.folder import MARKER, CheckpointError, discard, keep_newest
-from .run.manifest import MANIFEST, write_manifest
 
 
 class CheckpointingTrainer(Trainer):

@@ -1,0 +1,1 @@
+"""One training run, whatever is trained: settings, the robust trainer, passes, checkpoints. Called by kinds."""
