@@ -31,14 +31,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from llm import experience
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_reward_model
-from llm.policy import build_policy_trainer
-from llm.policy_config import PolicyConfig
-from llm.policy_trainer import PolicyTrainer
-from llm.policy_update import SurrogateUpdate
+from llm.policy import experience
+from llm.policy.config import PolicyConfig
+from llm.policy.run import build_policy_trainer
+from llm.policy.trainer import PolicyTrainer
+from llm.policy.update import SurrogateUpdate
 from llm.training.settings import parse_settings, read_recipe
 from robust_rlhf import main as robust_rlhf
 

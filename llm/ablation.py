@@ -22,7 +22,7 @@ from rich.text import Text
 from .best_of_run import Drawn
 from .judging.tables import json_ready
 from .pipeline import Pipeline, Stage
-from .policy_evaluation import score_interval, with_limits
+from .policy.judging import score_interval, with_limits
 from .report.overoptimisation import write_overoptimisation
 from .run.folder import write_json
 from .run.likeness import record_of

@@ -24,15 +24,15 @@ from transformers import TrainingArguments
 from .data.pairs import DataError
 from .data.prompts import PromptSet, questions, subset
 from .data.suites import suite_files
-from .drawing import Lots, Purpose
 from .models.contents import content_of
 from .models.loading import load_policy
 from .pipeline import Pipeline
-from .policy import fitting, prompts_of, scorer_of
-from .policy_config import PolicyConfig
-from .rollouts import Answers, Sampling
+from .policy.config import PolicyConfig
+from .policy.drawing import Lots, Purpose
+from .policy.rollouts import Answers, Sampling
+from .policy.run import fitting, prompts_of, scorer_of
+from .policy.scorers import checked_scores
 from .run.folder import write_json
-from .scorers import checked_scores
 from .statistics.best_of import BestOfN, best_of
 from .statistics.overoptimisation import Curve, best_of_curve
 from .training.processes import on_main_process

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
-from .policy_config import samples_by_default
+from .policy.config import samples_by_default
 from .training.config import ConfigError, RunConfig
 from .training.settings import KINDS, check_known, parse_settings, read_recipe
 

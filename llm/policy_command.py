@@ -12,9 +12,9 @@ from rich.table import Table
 from transformers import TrainingArguments
 
 from .data.prompts import subset
-from .policy import build_policy_trainer, judge_run, prompts_of, train_policy
-from .policy_config import PolicyConfig
-from .policy_evaluation import render_policy_table
+from .policy.config import PolicyConfig
+from .policy.judging import render_policy_table
+from .policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
 from .run.terminal import shown, shown_title
 from .training.progress import closing_lines
 from .training.run import publish

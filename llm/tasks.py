@@ -14,8 +14,8 @@ from .data.pairs import Pair
 from .data.suites import load_suites, suite_files
 from .dpo import DPOTask
 from .judging.accuracy import evaluate_model, render_table
+from .policy.config import PolicyConfig
 from .policy_command import run_policy
-from .policy_config import PolicyConfig
 from .reward import RewardTask
 from .sft import SFTTask
 from .training.config import RunConfig

@@ -214,14 +214,14 @@ BREAKS = [
     ),
     Break(
         "leave-one-out",
-        "llm/advantages.py",
+        "llm/policy/advantages.py",
         "* (samples / (samples - 1))",
         "* 1.0",
         "llm/test_policy_core.py llm/test_policy.py",
     ),
     Break(
         "clip",
-        "llm/surrogate.py",
+        "llm/policy/surrogate.py",
         "gains = torch.minimum(",
         "gains = torch.maximum(",
         "llm/test_surrogate.py llm/test_policy_core.py",
@@ -242,14 +242,14 @@ BREAKS = [
     ),
     Break(
         "manifest-before-ranks",
-        "llm/policy_checkpoints.py",
+        "llm/policy/checkpoints.py",
         "            self.accelerator.wait_for_everyone()",
         "            0",
         "llm/test_checkpoints.py",
     ),
     Break(
         "pickled-optimizer",
-        "llm/policy_checkpoints.py",
+        "llm/policy/checkpoints.py",
         'torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)',
         'torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=False)',
         "llm/test_no_code.py",
@@ -284,7 +284,7 @@ BREAKS = [
     ),
     Break(
         "draw-by-sample",
-        "llm/drawing.py",
+        "llm/policy/drawing.py",
         "[0, sample, prompt, self.step]",
         "[0, 0, prompt, self.step]",
         "llm/test_drawing.py",
@@ -312,7 +312,7 @@ BREAKS = [
     ),
     Break(
         "groups-step-when-logged",
-        "llm/prompt_weights.py",
+        "llm/policy/prompt_weights.py",
         "multipliers = split_multipliers(returns, _unmoved(rule), rows=rows, accuracy=accuracy)",
         "multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)",
         "llm/test_policy_sequences.py",

@@ -15,10 +15,10 @@ from random_llamas import MIDDLE, SMALL, TINY, Shape
 from surroundings import Setting
 from transformers import TrainingArguments
 
-from llm.actor_critic import ActorCritic, Reference
 from llm.data.prompts import Prompt
-from llm.policy_config import PolicyConfig
-from llm.policy_trainer import PolicyTrainer
+from llm.policy.actor_critic import ActorCritic, Reference
+from llm.policy.config import PolicyConfig
+from llm.policy.trainer import PolicyTrainer
 from llm.training.config import TRAINING_DEFAULTS
 
 STEPS = 4  # the first warms up

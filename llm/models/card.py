@@ -123,7 +123,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
 
     Args:
         record: What ``run.json`` holds.
-        summaries: Suite records of ``llm.policy_evaluation.summarise_policy`` by suite name.
+        summaries: Suite records of ``llm.policy.judging.summarise_policy`` by suite name.
     """
     config, train = record["config"], record["data"]["train"]
     against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"

@@ -17,9 +17,9 @@ from transformers import TrainingArguments
 
 from ..models.card import environment
 from ..models.contents import contents
-from ..policy_config import PolicyConfig
+from ..policy.config import PolicyConfig
+from ..policy.scorers import CHECKER
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
-from ..scorers import CHECKER
 from .config import RunConfig
 
 # What a resumed run may have differently; the files count by their content.

@@ -6,7 +6,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from ..policy_config import PolicyConfig
+from ..policy.config import PolicyConfig
 from ..run.launch import check_launch
 from .config import ConfigError, RunConfig, TrainConfig
 

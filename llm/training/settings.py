@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..policy_config import PolicyConfig
+from ..policy.config import PolicyConfig
 from ..run.launch import check_devices
 from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
 from .requests import check_requests

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from llm.actor_critic import ActorCritic, Reference
 from llm.data.prompts import Prompt
-from llm.policy_config import PolicyConfig
-from llm.policy_trainer import PolicyTrainer
-from llm.rollouts import Answer
+from llm.policy.actor_critic import ActorCritic, Reference
+from llm.policy.config import PolicyConfig
+from llm.policy.rollouts import Answer
+from llm.policy.trainer import PolicyTrainer
 
 PAD, END = 0, 1  # then the actions, then the prompts
 

@@ -14,12 +14,12 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from llm import policy_checkpoints
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_policy, tiny_reward_model
-from llm.policy import build_policy_trainer
-from llm.policy_config import PolicyConfig
+from llm.policy import checkpoints as policy_checkpoints
+from llm.policy.config import PolicyConfig
+from llm.policy.run import build_policy_trainer
 from llm.run.folder import LISTED, by_step
 from llm.run.manifest import MANIFEST
 from llm.training.settings import parse_train

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 
-from llm import policy_trainer
 from llm.commands import one_sentence_errors
-from llm.policy import train_policy
-from llm.policy_config import PolicyConfig
-from llm.policy_update import SurrogateUpdate
+from llm.policy import trainer as policy_trainer
+from llm.policy.config import PolicyConfig
+from llm.policy.run import train_policy
+from llm.policy.update import SurrogateUpdate
 from llm.training.settings import parse_train
 
 LAST_STEP = 2  # counted from 0

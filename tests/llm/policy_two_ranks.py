@@ -16,7 +16,7 @@ from test_policy import REWARDS
 from transformers import TrainingArguments
 
 from llm.data.prompts import Prompt
-from llm.rollouts import Answer
+from llm.policy.rollouts import Answer
 
 PROMPTS = np.vstack([REWARDS, REWARDS[:, ::-1]])
 CASES = [

@@ -26,8 +26,8 @@ from llm.adversary.schedule import RadiusSchedule
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.head_only import HeadData, HeadTraining, batch_weights, train_head
-from llm.policy_setup import value_accuracy
-from llm.prompt_weights import prompt_multipliers
+from llm.policy.prompt_weights import prompt_multipliers
+from llm.policy.setup import value_accuracy
 from llm.reward import RewardTrainer
 from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid

@@ -24,8 +24,8 @@ from llm.data.prompts import read_prompts
 from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.pipeline import read_pipeline
 from llm.pipeline_run import run_pipeline
-from llm.rollouts import Answers
-from llm.scorers import RewardScorer
+from llm.policy.rollouts import Answers
+from llm.policy.scorers import RewardScorer
 from llm.statistics.best_of import kl_bound
 from llm.text.answers import encode_prompts
 from robust_rlhf import main

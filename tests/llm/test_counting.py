@@ -21,7 +21,7 @@ from llm.doctor.record import read_run
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.judging.accuracy import compare, render_table, summarise
 from llm.models.card import _results
-from llm.policy_evaluation import score_interval
+from llm.policy.judging import score_interval
 from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table

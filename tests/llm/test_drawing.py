@@ -11,13 +11,13 @@ from bigram import bigram, tokenizer
 from scipy import stats
 from transformers import LogitsProcessorList
 
-from llm.actor_critic import Reference
 from llm.data.corpus.corpus import generate
 from llm.data.prompts import Prompt
-from llm.drawing import Drawing, Lots, Purpose
 from llm.models.loading import tiny_policy
-from llm.policy_evaluation import judge_policy
-from llm.rollouts import Answers, ForeignSampler, Sampling
+from llm.policy.actor_critic import Reference
+from llm.policy.drawing import Drawing, Lots, Purpose
+from llm.policy.judging import judge_policy
+from llm.policy.rollouts import Answers, ForeignSampler, Sampling
 from llm.training.guards import NonFiniteLoss
 
 LOTS = Lots(5, Purpose.TRAINING, step=2)

@@ -11,7 +11,7 @@ from test_signals import SWEEP, arguments, place  # noqa: F401
 from transformers import Trainer
 from yaml import safe_dump
 
-from llm.policy_trainer import PolicyTrainer
+from llm.policy.trainer import PolicyTrainer
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]

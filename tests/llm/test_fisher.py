@@ -9,7 +9,7 @@ from exact import close, normal
 from torch import nn
 
 from dro_core import KL
-from llm.fisher import (
+from llm.policy.fisher import (
     conjugate_gradient,
     enumerated_weights,
     fisher_product,
@@ -17,7 +17,7 @@ from llm.fisher import (
     policy_gradient,
     sampled_weights,
 )
-from llm.prompt_weights import prompt_multipliers
+from llm.policy.prompt_weights import prompt_multipliers
 from synthetic.bandits import policies
 from synthetic.bandits.mdp import prompts
 from synthetic.bandits.natural_gradient import natural_policy_gradient

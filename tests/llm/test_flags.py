@@ -20,9 +20,9 @@ from transformers.utils import logging as verbosity
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_policy, tiny_reward_model
-from llm.policy import train_policy
-from llm.policy_config import PolicyConfig
-from llm.policy_setup import UNHEEDED
+from llm.policy.config import PolicyConfig
+from llm.policy.run import train_policy
+from llm.policy.setup import UNHEEDED
 from llm.reward import train_reward
 from llm.run.resumption import differences
 from llm.training.config import ConfigError, DPOConfig, RewardConfig, SFTConfig

@@ -10,10 +10,10 @@ from exact import close
 
 from dro_core import worst_case
 from llm.adversary.rules import parse_reweighting
-from llm.experience import Experience
-from llm.observation import observed
-from llm.policy_config import PolicyConfig
-from llm.policy_update import Rollout
+from llm.policy.config import PolicyConfig
+from llm.policy.experience import Experience
+from llm.policy.observation import observed
+from llm.policy.update import Rollout
 from llm.training.config import ConfigError
 from synthetic.bandits import policies
 from synthetic.bandits.mdp import prompts as bandit_of

@@ -8,10 +8,10 @@ import torch
 from exact import close, normal, spoiled
 
 from dro_core import CVaR, Grouped, TotalVariation, worst_case
-from llm.advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
 from llm.adversary.rules import DrDPO, parse_reweighting, reweighted
-from llm.prompt_weights import prompt_multipliers, scale_losses, scale_rewards
-from llm.surrogate import clipped_surrogate, k2, kl_estimate
+from llm.policy.advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from llm.policy.prompt_weights import prompt_multipliers, scale_losses, scale_rewards
+from llm.policy.surrogate import clipped_surrogate, k2, kl_estimate
 from synthetic.bandits import policies
 from synthetic.bandits.mdp import KLRegulariser, prompts
 from synthetic.bandits.natural_gradient import worst_value

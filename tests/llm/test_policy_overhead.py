@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from policy_overhead import UNTIMED, Contestant, race, table_of
 
-from llm import experience
+from llm.policy import experience
 
 REWARDS = np.arange(8.0).reshape(4, 2)
 

@@ -14,15 +14,15 @@ from forked import Forked, finished, start_ranks
 from policy_two_ranks import CASES
 from safetensors.torch import load_file
 
-from llm.actor_critic import Reference
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.drawing import Lots, Purpose
 from llm.models.loading import load_policy, tiny_policy, tiny_reward_model
-from llm.policy import build_policy_trainer
-from llm.policy_config import PolicyConfig
-from llm.policy_trainer import PolicyTrainer
-from llm.rollouts import batch_of
+from llm.policy.actor_critic import Reference
+from llm.policy.config import PolicyConfig
+from llm.policy.drawing import Lots, Purpose
+from llm.policy.rollouts import batch_of
+from llm.policy.run import build_policy_trainer
+from llm.policy.trainer import PolicyTrainer
 from llm.run.folder import latest_checkpoint
 from llm.training.settings import parse_train
 from robust_rlhf import main

@@ -15,9 +15,9 @@ from scipy.stats import binom
 
 from dro_core import TotalVariation, worst_case
 from llm.adversary.rules import GroupAscent, parse_reweighting
-from llm.experience import Experience, Objective
-from llm.policy_config import PolicyConfig
-from llm.prompt_weights import held_out_value, prompt_multipliers, split_multipliers
+from llm.policy.config import PolicyConfig
+from llm.policy.experience import Experience, Objective
+from llm.policy.prompt_weights import held_out_value, prompt_multipliers, split_multipliers
 from llm.training.config import ConfigError
 from synthetic import sample_counts
 

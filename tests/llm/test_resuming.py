@@ -21,7 +21,7 @@ from llm.data.pairs import write_pairs
 from llm.models import contents as reading
 from llm.models.contents import content_of, contents, digest
 from llm.models.loading import tiny_policy, tiny_reward_model
-from llm.policy_config import PolicyConfig
+from llm.policy.config import PolicyConfig
 from llm.run import resumption
 from llm.run.resumption import ENVIRONMENT, FORCED, OPTIONAL, SESSIONS, differences
 from llm.training.config import DPOConfig, RewardConfig, SFTConfig

@@ -23,9 +23,9 @@ from shapes import DECODERS, ENCODERS, SHAPES
 from llm.data.pairs import Pair, write_pairs
 from llm.data.prompts import Prompt
 from llm.judging.margins import likelihood_margins, score_pairs
-from llm.policy import train_policy
-from llm.policy_config import PolicyConfig
-from llm.scorers import load_scorer
+from llm.policy.config import PolicyConfig
+from llm.policy.run import train_policy
+from llm.policy.scorers import load_scorer
 from llm.training.settings import parse_train
 from robust_rlhf import main
 

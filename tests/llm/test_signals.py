@@ -22,7 +22,7 @@ from transformers import Trainer
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_policy
-from llm.policy_trainer import PolicyTrainer
+from llm.policy.trainer import PolicyTrainer
 from llm.run.folder import is_complete
 from llm.training.interrupts import StopRequest
 from robust_rlhf import main

@@ -7,7 +7,7 @@ import pytest
 import torch
 from exact import close, normal, spoiled
 
-from llm.surrogate import (
+from llm.policy.surrogate import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,

@@ -1,6 +1,6 @@
 """Losses of a policy and of its value function, one per sequence: the reduction over sequences belongs to the caller.
 
-That is the seam where worst-case weights enter (``llm.prompt_weights``). Tensors of tokens have shape
+That is the seam where worst-case weights enter (``llm.policy.prompt_weights``). Tensors of tokens have shape
 ``(*batch, length)``, with a boolean mask of the response; what stands outside it, nan included, is never read and gets
 no gradient. Every loss sums over tokens and divides by ``divisor``: 1 for the policy gradient of the sequence,
 ``mask.sum(-1)`` for the mean over tokens of GRPO (2402.03300), a constant for Dr. GRPO (2503.20783). A ratio of whole

@@ -15,17 +15,17 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from ..data.prompts import Prompt, questions
+from ..judging.tables import decimals, json_ready
+from ..run.folder import write_json
+from ..run.terminal import shown, shown_title
+from ..statistics.intervals import Interval, accuracy_interval, mean_interval
+from ..text.answers import encode_prompts
 from .actor_critic import ActorCritic, Reference
-from .data.prompts import Prompt, questions
 from .drawing import Lots, Purpose
-from .judging.tables import decimals, json_ready
 from .observation import observed
 from .rollouts import Answers, Sampling
-from .run.folder import write_json
-from .run.terminal import shown, shown_title
 from .scorers import Scorer, checked_scores
-from .statistics.intervals import Interval, accuracy_interval, mean_interval
-from .text.answers import encode_prompts
 
 Scores = NDArray[np.float64]
 

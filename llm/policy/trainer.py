@@ -6,9 +6,9 @@ One *step* is one rollout with its updates:
 2. policy, reference and value function look at them once, without gradients;
 3. what is known is gathered: all ranks find the same weights of the prompts, advantages and statistics, over the whole
    rollout of all ranks, and keep their own part;
-4. ``epochs`` x ``minibatches`` optimizer updates follow (``llm.policy_update``), with gradients averaged over ranks.
+4. ``epochs`` x ``minibatches`` optimizer updates follow (``llm.policy.update``), with gradients averaged over ranks.
 
-Deviations from the textbook stand in ``llm.experience``; here: the learning rate moves once per step, not per update,
+Deviations from the textbook stand in ``llm.policy.experience``; here: the learning rate moves once per step, not per update,
 which answers are drawn depends on (seed, step, prompt, sample) alone, and the order of minibatches on (seed, step,
 rank), so that a run that was killed in mid-rollout writes the same answers again.
 """
@@ -25,24 +25,24 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
+from ..adversary.ledger import AdversaryLedger
+from ..adversary.rules import state_of
+from ..data.prompts import Prompt
+from ..judging.tables import json_ready
+from ..run.folder import TrainingClock
+from ..training.guards import check_weights
+from ..training.interrupts import listening
+from ..training.progress import Steps
 from .actor_critic import ActorCritic, Reference
-from .adversary.ledger import AdversaryLedger
-from .adversary.rules import state_of
-from .data.prompts import Prompt
+from .checkpoints import PolicyCheckpoints
+from .config import PolicyConfig
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
-from .judging.tables import json_ready
 from .observation import observed
-from .policy_checkpoints import PolicyCheckpoints
-from .policy_config import PolicyConfig
-from .policy_setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
-from .policy_update import NaturalUpdate, Rollout, SurrogateUpdate
 from .rollouts import Answers, Sampling
-from .run.folder import TrainingClock
 from .scorers import Scorer, checked_scores
-from .training.guards import check_weights
-from .training.interrupts import listening
-from .training.progress import Steps
+from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
+from .update import NaturalUpdate, Rollout, SurrogateUpdate
 
 
 def _mean(numbers: Iterable[float | None]) -> float:

@@ -12,32 +12,32 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from ..adversary.acting import verdict_of
+from ..adversary.ledger import multipliers_by
+from ..data.pairs import DataError
+from ..data.prompts import Prompt, PromptSet, read_prompts, subset
+from ..judging.tables import json_ready, write_text
+from ..models.adapters import merged, with_adapter
+from ..models.architectures import check_length
+from ..models.card import environment, policy_card
+from ..models.loading import check_vocabulary, load_policy
+from ..models.saving import save_model
+from ..models.usage import licence_of
+from ..run.folder import SETTINGS, check_output, write_folder, write_json
+from ..run.resumption import other_versions
+from ..text.answers import encode_prompts
+from ..training.config import ConfigError
+from ..training.guards import check_weights, live_dropout
+from ..training.identity import identity
+from ..training.processes import bounded_waiting, locked_for_all, on_main_process
+from ..training.requests import check_requests
+from ..training.resuming import start_run
 from .actor_critic import ActorCritic, Reference
-from .adversary.acting import verdict_of
-from .adversary.ledger import multipliers_by
-from .data.pairs import DataError
-from .data.prompts import Prompt, PromptSet, read_prompts, subset
-from .judging.tables import json_ready, write_text
-from .models.adapters import merged, with_adapter
-from .models.architectures import check_length
-from .models.card import environment, policy_card
-from .models.loading import check_vocabulary, load_policy
-from .models.saving import save_model
-from .models.usage import licence_of
-from .policy_config import PolicyConfig
-from .policy_evaluation import judge_policy, summarise_policy, write_judged
-from .policy_trainer import PolicyTrainer
+from .config import PolicyConfig
+from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
-from .run.folder import SETTINGS, check_output, write_folder, write_json
-from .run.resumption import other_versions
 from .scorers import CHECKER, Scorer, load_scorer
-from .text.answers import encode_prompts
-from .training.config import ConfigError
-from .training.guards import check_weights, live_dropout
-from .training.identity import identity
-from .training.processes import bounded_waiting, locked_for_all, on_main_process
-from .training.requests import check_requests
-from .training.resuming import start_run
+from .trainer import PolicyTrainer
 
 _log = logging.getLogger(__name__)
 

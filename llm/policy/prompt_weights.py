@@ -36,8 +36,8 @@ from torch import Tensor
 
 from dro_core import AmbiguitySet
 
-from .adversary.equal_losses import Accuracy
-from .adversary.rules import Reweighting, reweighted
+from ..adversary.equal_losses import Accuracy
+from ..adversary.rules import Reweighting, reweighted
 
 RewardMap = Callable[[Tensor], Tensor]
 """Rewards ``(prompts, samples)`` or ``(prompts, samples, length)`` to advantages, as the surrogate reads them."""

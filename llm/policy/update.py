@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..training.guards import NonFiniteLoss
 from .actor_critic import ActorCritic, TokenOutputs
 from .experience import Experience, Objective, Weighed
 from .fisher import natural_direction, sampled_weights
 from .rollouts import Answer, aligned, batch_of
 from .surrogate import clip_fraction
-from .training.guards import NonFiniteLoss
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .data.corpus.corpus import check
-from .data.prompts import Prompt
-from .judging.margins import evaluation_mode
-from .models.architectures import reading_length
-from .models.loading import load_reward_model
-from .text.answers import encode_answers
-from .text.encoding import padded
-from .training.config import ConfigError
+from ..data.corpus.corpus import check
+from ..data.prompts import Prompt
+from ..judging.margins import evaluation_mode
+from ..models.architectures import reading_length
+from ..models.loading import load_reward_model
+from ..text.answers import encode_answers
+from ..text.encoding import padded
+from ..training.config import ConfigError
 
 CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 _log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from accelerate.utils import load
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from .run.folder import MARKER, CheckpointError, discard, keep_newest, write_json
-from .run.manifest import MANIFEST, write_manifest
-from .training.processes import on_main_process
-from .training.resuming import Resumable, loading, verify
+from ..run.folder import MARKER, CheckpointError, discard, keep_newest, write_json
+from ..run.manifest import MANIFEST, write_manifest
+from ..training.processes import on_main_process
+from ..training.resuming import Resumable, loading, verify
 
 _log = logging.getLogger(__name__)
 _WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", "schedule.json", "scaler.json"

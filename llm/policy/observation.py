@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..judging.margins import evaluation_mode
 from .actor_critic import ActorCritic, Reference
-from .judging.margins import evaluation_mode
 from .rollouts import Answer, aligned, batch_of
 
 

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
-from .adversary.acting import bound, check_reached
-from .adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
-from .adversary.rules import Reweighting, parse_reweighting
+from ..adversary.acting import bound, check_reached
+from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
+from ..adversary.rules import Reweighting, parse_reweighting
+from ..run.launch import check_launch
+from ..training.config import ConfigError
+from .config import PolicyConfig
 from .observation import Observed, check_sampler, sampler_gap
-from .policy_config import PolicyConfig
 from .rollouts import Answer
-from .run.launch import check_launch
-from .training.config import ConfigError
 
 UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",

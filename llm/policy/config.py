@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .training.config import ConfigError, RunConfig
+from ..training.config import ConfigError, RunConfig
 
 Estimator = Literal["rloo", "ppo"]
 KLPlace = Literal["reward", "loss"]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .judging.margins import evaluation_mode
-from .models.logprobs import answer_logits, token_logps
+from ..judging.margins import evaluation_mode
+from ..models.logprobs import answer_logits, token_logps
 
 Batch = dict[str, Tensor]
 

@@ -1,0 +1,1 @@
+"""Policies trained on their own answers. Called by kinds and pipelines."""
