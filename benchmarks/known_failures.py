@@ -225,7 +225,7 @@ def _trained_on() -> float:
     """The loss that reward models are trained on here, at that difference."""
     import torch
 
-    from llm.reward import RewardTrainer
+    from llm.kinds.reward import RewardTrainer
 
     return float(RewardTrainer.pair_loss(torch.tensor(-89.0)))
 
@@ -278,7 +278,7 @@ def _formula_rows() -> list[Failure]:
         Failure(
             "OpenRLHF LogExpLoss",
             None,
-            "log(1 + exp(rejected - chosen)), float32, difference 89 (ours: llm.reward)",
+            "log(1 + exp(rejected - chosen)), float32, difference 89 (ours: llm.kinds.reward)",
             _log_exp,
             _trained_on,
             89.0,

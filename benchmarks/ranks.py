@@ -30,8 +30,8 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.data.corpus.corpus import generate
+from llm.kinds.reward import RewardTrainer
 from llm.models.loading import tiny_reward_model
-from llm.reward import RewardTrainer
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.losses import bradley_terry_loss

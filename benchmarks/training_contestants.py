@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from dro_core import parse_ambiguity
-from llm.dpo import DPOTrainer
+from llm.kinds.dpo import DPOTrainer
+from llm.kinds.reward import RewardTrainer
 from llm.models.adapters import with_adapter
-from llm.reward import RewardTrainer
 from llm.text.encoding import EncodedPairs, PairCollator, Truncation
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.config import RewardConfig as Settings

@@ -76,8 +76,8 @@ def train(argv: Arguments) -> int:
             "`robust-rlhf train reward --help` lists the flags; --dry_run prints the plan of a run and stops.\n"
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    from .kinds.registry import run
     from .run.terminal import Terminal
-    from .tasks import run
     from .training.settings import KINDS, parse_train
 
     run(*parse_train(KINDS[argv[0]], argv[1:]), Terminal())

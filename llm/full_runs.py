@@ -16,8 +16,8 @@ from .adversary.ledger import AdversaryLedger
 from .data.pairs import Pair, read_pairs, write_pairs
 from .data.suites import load_suites
 from .judging.margins import score_pairs
+from .kinds.reward import RewardTask
 from .regimes import Selection, flips
-from .reward import RewardTask
 from .run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from .sweep_data import TRAIN, Judged, Margins, SweepContext
 from .sweep_plan import ADAPTIVE, Cell, FullModel

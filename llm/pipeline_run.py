@@ -19,12 +19,12 @@ from rich.table import Table
 
 from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of_run import Drawn, best_of_curves, draw_best_of
+from .kinds.registry import run
 from .models.contents import contents, digest
 from .pipeline import Pipeline, Stage
 from .policy.scorers import CHECKER
 from .run.folder import write_json
 from .run.terminal import shown, shown_title
-from .tasks import run
 from .training.config import ConfigError
 from .training.processes import locked_for_all, on_main_process
 

@@ -24,7 +24,7 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["llm.cli", "llm.reward", "llm.dpo", "llm.sft", "llm.policy.run", "peft", "safetensors.torch"]
+    ["llm.cli", "llm.kinds.reward", "llm.kinds.dpo", "llm.kinds.sft", "llm.policy.run", "peft", "safetensors.torch"]
 )
 
 

@@ -12,7 +12,7 @@ from clock import Record, forget_peak, kept_going, peak_gib, spread, warm
 from random_llamas import MICRO, SMALL, TINY, WINDOW, arguments, collator, pairs, step_seconds
 from surroundings import Setting
 
-from llm.reward import RewardTrainer
+from llm.kinds.reward import RewardTrainer
 
 STEPS = 6
 OPTIONS: dict[str, Record] = {

@@ -28,8 +28,8 @@ from random_llamas import (
 from surroundings import Setting
 
 from dro_core import parse_ambiguity, worst_case
-from llm.dpo import DPOTrainer
-from llm.reward import RewardTrainer
+from llm.kinds.dpo import DPOTrainer
+from llm.kinds.reward import RewardTrainer
 from llm.training.losses import Sigmoid
 
 STEPS = 4  # the first warms up

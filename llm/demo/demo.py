@@ -19,6 +19,7 @@ from ..adversary.rules import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites
+from ..kinds.registry import judge_trained, task_of
 from ..models.card import environment
 from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
@@ -28,7 +29,6 @@ from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
-from ..tasks import judge_trained, task_of
 from ..training.config import ConfigError, TrainConfig
 from ..training.run import train_run
 from ..training.settings import KINDS, check_known, parse_settings, read_recipe

@@ -26,9 +26,9 @@ from llm.adversary.schedule import RadiusSchedule
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.head_only import HeadData, HeadTraining, batch_weights, train_head
+from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
-from llm.reward import RewardTrainer
 from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
 from llm.training.run import steps_of
@@ -146,7 +146,7 @@ def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes
 
 
 def test_the_accuracy_of_a_dpo_loss_follows_precision_tokens_and_slope():
-    from llm.dpo import dpo_accuracy
+    from llm.kinds.dpo import dpo_accuracy
 
     logistic = Accuracy(SINGLE.absolute, logistic=True)
     told = {"beta": 0.1, "precision": torch.float32}
@@ -159,7 +159,7 @@ def test_the_accuracy_of_a_dpo_loss_follows_precision_tokens_and_slope():
 
 def test_dpo_at_its_start_takes_the_plain_step(tmp_path):
     """Its reference is its start: margins of 0, and the gradient of the mean whatever the set."""
-    from llm.dpo import DPOTrainer
+    from llm.kinds.dpo import DPOTrainer
     from llm.text.encoding import PairCollator
 
     policy, _, tokenizer, data = begin_dpo()

@@ -13,12 +13,12 @@ from checkpoint_runs import KINDS, command, earlier, halted, main_with_a_slow_ra
 from forked import finished, start_ranks
 from safetensors.torch import load_file
 
+from llm.kinds.sft import SFTTrainer
 from llm.policy import checkpoints as policy_checkpoints
 from llm.policy.config import PolicyConfig
 from llm.policy.run import build_policy_trainer
 from llm.run.folder import LISTED, CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
 from llm.run.manifest import MANIFEST, manifest_damage, write_manifest
-from llm.sft import SFTTrainer
 from llm.training import checkpointing
 from llm.training.resuming import checkpoint_to_resume
 from llm.training.settings import parse_train

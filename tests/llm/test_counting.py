@@ -20,12 +20,12 @@ from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
 from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.judging.accuracy import compare, render_table, summarise
+from llm.kinds.sft import imitation_metrics
 from llm.models.card import _results
 from llm.policy.judging import score_interval
 from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table
-from llm.sft import imitation_metrics
 from llm.statistics.arms import accuracy_record, difference_record
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
 from llm.sweep_data import suite_rows

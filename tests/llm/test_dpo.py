@@ -11,11 +11,11 @@ from torch.nn.functional import log_softmax, logsigmoid
 from transformers import set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.dpo import DPOTrainer
+from llm.kinds.dpo import DPOTrainer
+from llm.kinds.reference import StaleReferenceError, put_reference
 from llm.models.adapters import with_adapter
 from llm.models.loading import tiny_policy
 from llm.models.logprobs import answer_logps
-from llm.reference import StaleReferenceError, put_reference
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.config import DPOConfig
 from llm.training.losses import GradientPenalised, parse_pair_loss

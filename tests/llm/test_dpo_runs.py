@@ -14,7 +14,7 @@ from test_runs import wrong
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.dpo import DPOTask
+from llm.kinds.dpo import DPOTask
 from llm.models.loading import load_policy
 from llm.training.config import DPOConfig
 from llm.training.run import train_run

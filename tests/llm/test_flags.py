@@ -19,11 +19,11 @@ from transformers.utils import logging as verbosity
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
+from llm.kinds.reward import train_reward
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.policy.setup import UNHEEDED
-from llm.reward import train_reward
 from llm.run.resumption import differences
 from llm.training.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
 from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted

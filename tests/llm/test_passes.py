@@ -27,7 +27,7 @@ from transformers import set_seed
 from dro_core import parse_ambiguity, worst_case
 from llm.adversary.rules import parse_reweighting
 from llm.data.pairs import write_pairs
-from llm.dpo import DPOTrainer
+from llm.kinds.dpo import DPOTrainer
 from llm.models.adapters import with_adapter
 from llm.models.loading import tiny_policy
 from llm.run.manifest import write_manifest

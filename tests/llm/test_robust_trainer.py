@@ -12,8 +12,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from dro_core import parse_ambiguity, robust_loss
 from llm.adversary.schedule import RadiusSchedule
 from llm.data.corpus.corpus import generate
+from llm.kinds.reward import RewardTrainer
 from llm.models.loading import tiny_reward_model
-from llm.reward import RewardTrainer
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.averaging import IterateAverage
 from llm.training.config import TRAINING_DEFAULTS

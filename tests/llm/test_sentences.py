@@ -16,12 +16,12 @@ from transformers import TrainingArguments
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.judging.accuracy import render_table, summarise
+from llm.kinds.reward import RewardTrainer, train_reward
+from llm.kinds.sft import train_sft
 from llm.models.loading import tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.policy.setup import accelerator_for
-from llm.reward import RewardTrainer, train_reward
-from llm.sft import train_sft
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training import requests
 from llm.training.config import RewardConfig, SFTConfig

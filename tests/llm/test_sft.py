@@ -17,8 +17,8 @@ from transformers import TrainerCallback, set_seed
 from dro_core import parse_ambiguity, robust_loss
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
+from llm.kinds.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.models.loading import load_policy, tiny_policy
-from llm.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.config import SFTConfig
 from llm.training.run import train_run

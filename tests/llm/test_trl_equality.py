@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl.trainer.dpo_trainer import DataCollatorForPreference as DPOCollator
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from llm.dpo import DPOTrainer
-from llm.reward import RewardTrainer
-from llm.sft import SFTTrainer
+from llm.kinds.dpo import DPOTrainer
+from llm.kinds.reward import RewardTrainer
+from llm.kinds.sft import SFTTrainer
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.losses import Sigmoid

@@ -16,10 +16,10 @@ from rich.progress import track
 from torch import nn
 from transformers import TrainingArguments
 
-from .models.logprobs import answer_logps
-from .run.stored_arrays import UnreadableArrays, read_arrays
-from .text.encoding import EncodedPairs, PairCollator
-from .training.processes import on_main_process
+from ..models.logprobs import answer_logps
+from ..run.stored_arrays import UnreadableArrays, read_arrays
+from ..text.encoding import EncodedPairs, PairCollator
+from ..training.processes import on_main_process
 
 
 class StaleReferenceError(ValueError):

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from .adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of
-from .data.pairs import Pair
-from .judging.margins import MarginOf, evaluation_mode, policy_margins
-from .models.loading import check_vocabulary, load_policy, tiny_policy
-from .models.logprobs import answer_logps
-from .models.saving import save_model
+from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of
+from ..data.pairs import Pair
+from ..judging.margins import MarginOf, evaluation_mode, policy_margins
+from ..models.loading import check_vocabulary, load_policy, tiny_policy
+from ..models.logprobs import answer_logps
+from ..models.saving import save_model
+from ..run.folder import write_folder
+from ..text.encoding import EncodedPairs
+from ..training.config import DPOConfig
+from ..training.losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
+from ..training.pair_trainer import PairTrainer, texts_of
+from ..training.processes import on_main_process
+from ..training.run import Task, Trained, train_run
 from .reference import put_reference
-from .run.folder import write_folder
-from .text.encoding import EncodedPairs
-from .training.config import DPOConfig
-from .training.losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
-from .training.pair_trainer import PairTrainer, texts_of
-from .training.processes import on_main_process
-from .training.run import Task, Trained, train_run
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch
 

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from .data.pairs import Pair
-from .judging.margins import MarginOf, reward_margins
-from .models.loading import load_reward_model, tiny_reward_model
-from .training.config import RewardConfig
-from .training.pair_trainer import PairTrainer, texts_of
-from .training.run import Task, Trained, train_run
+from ..data.pairs import Pair
+from ..judging.margins import MarginOf, reward_margins
+from ..models.loading import load_reward_model, tiny_reward_model
+from ..training.config import RewardConfig
+from ..training.pair_trainer import PairTrainer, texts_of
+from ..training.run import Task, Trained, train_run
 
 
 class RewardTrainer(PairTrainer):

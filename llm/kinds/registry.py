@@ -10,20 +10,20 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainingArguments
 
-from .data.pairs import Pair
-from .data.suites import load_suites, suite_files
+from ..data.pairs import Pair
+from ..data.suites import load_suites, suite_files
+from ..judging.accuracy import evaluate_model, render_table
+from ..policy.config import PolicyConfig
+from ..training.config import RunConfig
+from ..training.plan import render_plan
+from ..training.processes import locked_for_all
+from ..training.progress import closing_lines
+from ..training.run import Task, Trained, add_results, publish, train_run
+from ..training.settings import KINDS
 from .dpo import DPOTask
-from .judging.accuracy import evaluate_model, render_table
-from .policy.config import PolicyConfig
-from .policy_command import run_policy
+from .policy import run_policy
 from .reward import RewardTask
 from .sft import SFTTask
-from .training.config import RunConfig
-from .training.plan import render_plan
-from .training.processes import locked_for_all
-from .training.progress import closing_lines
-from .training.run import Task, Trained, add_results, publish, train_run
-from .training.settings import KINDS
 
 TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments
 
-from .data.prompts import subset
-from .policy.config import PolicyConfig
-from .policy.judging import render_policy_table
-from .policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
-from .run.terminal import shown, shown_title
-from .training.progress import closing_lines
-from .training.run import publish
+from ..data.prompts import subset
+from ..policy.config import PolicyConfig
+from ..policy.judging import render_policy_table
+from ..policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
+from ..run.terminal import shown, shown_title
+from ..training.progress import closing_lines
+from ..training.run import publish
 
 
 def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
