@@ -26,8 +26,8 @@ def sweep(argv: Arguments) -> int:
         raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
     from transformers.utils.logging import disable_progress_bar
 
-    from .features import FeatureCache, default_cache
-    from .sweep_plan import read_sweep
+    from .sweep.features import FeatureCache, default_cache
+    from .sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
     config, text = read_sweep(options.config, data=options.data)
@@ -43,7 +43,7 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
 
     from .results.store import TABLE, read_results
     from .run.terminal import Terminal
-    from .sweep import Sweep
+    from .sweep.sweep import Sweep
 
     console = Terminal(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -72,7 +72,7 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.table import Table
 
     from .run.terminal import Terminal, shown
-    from .sweep import planned
+    from .sweep.sweep import planned
 
     rows = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))

@@ -25,10 +25,10 @@ from llm.adversary.rules import parse_reweighting
 from llm.adversary.schedule import RadiusSchedule
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.head_only import HeadData, HeadTraining, batch_weights, train_head
 from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
+from llm.sweep.heads import HeadData, HeadTraining, batch_weights, train_head
 from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
 from llm.training.run import steps_of

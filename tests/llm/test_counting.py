@@ -18,7 +18,6 @@ from llm.demo.arms import Run
 from llm.demo.page import build_report, render_summary
 from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
-from llm.head_only import HeadData, HeadTraining, _Watch
 from llm.judging.accuracy import compare, render_table, summarise
 from llm.kinds.sft import imitation_metrics
 from llm.models.card import _results
@@ -28,8 +27,9 @@ from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table
 from llm.statistics.arms import accuracy_record, difference_record
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
-from llm.sweep_data import suite_rows
-from llm.sweep_runs import _record
+from llm.sweep.context import suite_rows
+from llm.sweep.heads import HeadData, HeadTraining, _Watch
+from llm.sweep.runs import _record
 from llm.training.losses import Sigmoid
 from llm.training.pair_trainer import metrics_by_category
 

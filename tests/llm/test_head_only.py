@@ -7,8 +7,8 @@ from statsmodels.discrete.discrete_model import Logit
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.adversary.rules import parse_reweighting
-from llm.head_only import HeadData, HeadTraining, train_head
-from llm.regimes import flips
+from llm.sweep.heads import HeadData, HeadTraining, train_head
+from llm.sweep.regimes import flips
 from llm.training.config import ConfigError
 
 N, WIDTH = 96, 7

@@ -10,11 +10,11 @@ import yaml
 from joblib.externals.loky.backend.context import set_start_method
 
 from llm.data.pairs import read_pairs
-from llm.features import FeatureCache
 from llm.results.store import read_margins, read_results, read_suite, read_training_pairs, read_weights
-from llm.sweep import Sweep, planned
-from llm.sweep_plan import parse_sweep, read_sweep, sweep_folder
-from llm.sweep_runs import head_data
+from llm.sweep.features import FeatureCache
+from llm.sweep.plan import parse_sweep, read_sweep, sweep_folder
+from llm.sweep.runs import head_data
+from llm.sweep.sweep import Sweep, planned
 from robust_rlhf import main
 
 SETTINGS = {

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import dro_core.workers as machinery
-from llm.features import FeatureCache
 from llm.results.store import read_results
 from llm.results.training_records import read_arrays
-from llm.sweep import Sweep
-from llm.sweep_plan import parse_sweep
-from llm.sweep_runs import identity, run_training
+from llm.sweep.features import FeatureCache
+from llm.sweep.plan import parse_sweep
+from llm.sweep.runs import identity, run_training
+from llm.sweep.sweep import Sweep
 from robust_rlhf import main
 
 DATA = {"data": "builtin", "builtin": {"train": 120, "test": 30}}
@@ -201,7 +201,7 @@ def _stop_a_whole_model(folder):
 def test_a_training_that_kills_its_process_every_time_ends(tmp_path, monkeypatch):
     folder = tmp_path / "r"
     settings = {**HEADS, "grid": {"ambiguity": ["erm", "tv:0.2"], "seeds": 2}}
-    monkeypatch.setattr("llm.sweep.train", _deadly)
+    monkeypatch.setattr("llm.sweep.sweep.train", _deadly)
     started = prepared(folder, settings)
     for _ in range(2):
         counts = started.run(jobs=2, report=lambda *_: None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from transformers.utils.logging import disable_progress_bar
 
-from .commands import quiet_libraries
-from .sweep_data import SweepContext
-from .sweep_plan import Cell
-from .sweep_runs import Outcome, run_training
+from ..commands import quiet_libraries
+from .context import SweepContext
+from .plan import Cell
+from .runs import Outcome, run_training
 
 _contexts: list[SweepContext] = []
 

@@ -21,18 +21,18 @@ from threadpoolctl import threadpool_limits
 
 from dro_core.workers import Answer, side_by_side
 
-from .adversary.matching import effective_share, matched_radius, sampled_batches
-from .adversary.rules import parse_reweighting
+from ..adversary.matching import effective_share, matched_radius, sampled_batches
+from ..adversary.rules import parse_reweighting
+from ..judging.tables import write_text
+from ..results.store import write_results
+from ..results.training_records import read_training
+from ..run.sealed import read_sealed, write_sealed
+from .context import SweepContext, prepare
 from .features import FeatureCache
-from .judging.tables import write_text
-from .results.store import write_results
-from .results.training_records import read_training
-from .run.sealed import read_sealed, write_sealed
+from .plan import ADAPTIVE, Cell, HeadModel, SweepConfig
+from .process import begin, train
+from .runs import Outcome, head_run, identity, is_done, record_failure, run_training
 from .shift import write_shifts
-from .sweep_data import SweepContext, prepare
-from .sweep_plan import ADAPTIVE, Cell, HeadModel, SweepConfig
-from .sweep_process import begin, train
-from .sweep_runs import Outcome, head_run, identity, is_done, record_failure, run_training
 
 Report = Callable[[int, int, int, str], None]
 """Called with trainings done, planned and failed, and what was last."""

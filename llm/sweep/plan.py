@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import yaml
 
-from .adversary.matching import HOLE
-from .adversary.rules import parse_reweighting
-from .head_only import HeadTraining
+from ..adversary.matching import HOLE
+from ..adversary.rules import parse_reweighting
+from ..training.config import ConfigError, Iterate, Precision, RewardConfig
+from ..training.settings import check_known, read_recipe
+from .heads import HeadTraining
 from .regimes import Regime, read_regime
-from .training.config import ConfigError, Iterate, Precision, RewardConfig
-from .training.settings import check_known, read_recipe
 
 ITERATES = get_args(Iterate)
 ADAPTIVE = "adaptive:"  # before the text of a set: validation pairs move its radius
@@ -113,7 +113,7 @@ class SweepConfig:
 
 def sweep_folder() -> Path:
     """The sweeps that travel with the package."""
-    return Path(__file__).parent / "recipes" / "sweeps"
+    return Path(__file__).parents[1] / "recipes" / "sweeps"
 
 
 def read_sweep(name: str, *, data: str | None = None) -> tuple[SweepConfig, str]:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from dro_core import AmbiguitySet, worst_case
 
-from .adversary.acting import bound, check_reached
-from .adversary.equal_losses import Accuracy, rounding_of, sharing_equals
-from .adversary.ledger import AdversaryLedger
-from .adversary.rules import Reweighting, reweighted
-from .adversary.schedule import AdaptiveStrength, RadiusSchedule
-from .data.counting import credit
-from .training.config import ConfigError
+from ..adversary.acting import bound, check_reached
+from ..adversary.equal_losses import Accuracy, rounding_of, sharing_equals
+from ..adversary.ledger import AdversaryLedger
+from ..adversary.rules import Reweighting, reweighted
+from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..data.counting import credit
+from ..training.config import ConfigError
 
 Array = NDArray[np.float64]
 Optimizer = Literal["adam", "sgd"]

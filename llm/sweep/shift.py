@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from dro_core import shift_budget
 
-from .run.sealed import read_sealed, write_sealed
-from .sweep_data import TRAIN, HeadFeatures, SweepContext
+from ..run.sealed import read_sealed, write_sealed
+from .context import TRAIN, HeadFeatures, SweepContext
 
 SHIFTS = "shift.json"
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.pairs import Pair
-from .training.config import ConfigError
+from ..data.pairs import Pair
+from ..training.config import ConfigError
 
 
 class Selection(NamedTuple):

@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .data.pairs import Pair
-from .judging.margins import evaluation_mode
-from .judging.tables import write_text
-from .models.architectures import check_length
-from .models.fetching import cache_folder
-from .models.loading import load_reward_model, tiny_reward_model
-from .run.escaping import one_line
-from .run.sealed import checksum
-from .text.encoding import encode_pairs, padded
+from ..data.pairs import Pair
+from ..judging.margins import evaluation_mode
+from ..judging.tables import write_text
+from ..models.architectures import check_length
+from ..models.fetching import cache_folder
+from ..models.loading import load_reward_model, tiny_reward_model
+from ..run.escaping import one_line
+from ..run.sealed import checksum
+from ..text.encoding import encode_pairs, padded
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
@@ -183,7 +183,7 @@ def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: 
     from rich.markup import escape
     from rich.progress import track
 
-    from .run.terminal import Terminal
+    from ..run.terminal import Terminal
 
     lengths = np.array([len(sequence) for sequence in sequences])
     batches = list(_batches(lengths))

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from dro_core import CVaR, robust_loss
 
-from .adversary.geometry import COLUMN
-from .adversary.rules import parse_reweighting
-from .data.counting import credit, ties
-from .full_runs import train_full
-from .head_only import HeadData, HeadRun, train_head
-from .judging.accuracy import TAIL
+from ..adversary.geometry import COLUMN
+from ..adversary.rules import parse_reweighting
+from ..data.counting import credit, ties
+from ..judging.accuracy import TAIL
+from ..results.training_records import damaged_files, read_training, write_arrays, write_training
+from .context import TRAIN, Judged, Margins, SuiteRows, SweepContext
+from .full import train_full
+from .heads import HeadData, HeadRun, train_head
+from .plan import ADAPTIVE, Cell, FullModel, HeadModel
 from .regimes import Selection, flips
-from .results.training_records import damaged_files, read_training, write_arrays, write_training
-from .sweep_data import TRAIN, Judged, Margins, SuiteRows, SweepContext
-from .sweep_plan import ADAPTIVE, Cell, FullModel, HeadModel
 
 _ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
 

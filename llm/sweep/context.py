@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .adversary.geometry import GEOMETRIES
-from .adversary.ledger import AdversaryLedger
-from .data.corpus.corpus import write_corpus
-from .data.counting import questions
-from .data.pairs import Pair, find_files, length_baseline, read_pairs
-from .data.suites import load_suites, split_by_prompt
+from ..adversary.geometry import GEOMETRIES
+from ..adversary.ledger import AdversaryLedger
+from ..data.corpus.corpus import write_corpus
+from ..data.counting import questions
+from ..data.pairs import Pair, find_files, length_baseline, read_pairs
+from ..data.suites import load_suites, split_by_prompt
+from ..judging.accuracy import rows_by
+from ..models.contents import contents
+from ..results.store import write_pairs_table
+from ..run.folder import write_folder
+from ..statistics.intervals import cluster_count
+from ..training.config import ConfigError, RewardConfig
 from .features import FeatureCache, load_backbone
-from .judging.accuracy import rows_by
-from .models.contents import contents
+from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Groups, Selection
-from .results.store import write_pairs_table
-from .run.folder import write_folder
-from .statistics.intervals import cluster_count
-from .sweep_plan import FullModel, HeadModel, SweepConfig
-from .training.config import ConfigError, RewardConfig
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]

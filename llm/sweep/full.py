@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from .adversary.ledger import AdversaryLedger
-from .data.pairs import Pair, read_pairs, write_pairs
-from .data.suites import load_suites
-from .judging.margins import score_pairs
-from .kinds.reward import RewardTask
+from ..adversary.ledger import AdversaryLedger
+from ..data.pairs import Pair, read_pairs, write_pairs
+from ..data.suites import load_suites
+from ..judging.margins import score_pairs
+from ..kinds.reward import RewardTask
+from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
+from ..training.config import ConfigError, RewardConfig
+from ..training.resuming import checkpoint_to_resume
+from ..training.run import Trained, train_run
+from ..training.settings import parse_settings
+from .context import TRAIN, Judged, Margins, SweepContext
+from .plan import ADAPTIVE, Cell, FullModel
 from .regimes import Selection, flips
-from .run.folder import SETTINGS, CheckpointError, latest_checkpoint
-from .sweep_data import TRAIN, Judged, Margins, SweepContext
-from .sweep_plan import ADAPTIVE, Cell, FullModel
-from .training.config import ConfigError, RewardConfig
-from .training.resuming import checkpoint_to_resume
-from .training.run import Trained, train_run
-from .training.settings import parse_settings
 
 _log = logging.getLogger(__name__)
 

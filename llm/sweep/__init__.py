@@ -1,0 +1,1 @@
+"""Grids of trainings into one results folder. Called by the command."""
