@@ -91,8 +91,8 @@ def pipeline(argv: Arguments) -> int:
     parser.add_argument("--config", required=True, metavar="rlhf.yaml", help="a section per stage")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the stages and stop")
     options = parser.parse_args(argv)
-    from .pipeline import read_pipeline
-    from .pipeline_run import render_stages, run_pipeline
+    from .pipeline.plan import read_pipeline
+    from .pipeline.run import render_stages, run_pipeline
     from .run.terminal import Terminal
 
     stages = read_pipeline(options.config)

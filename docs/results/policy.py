@@ -18,9 +18,9 @@ import numpy as np
 import yaml
 from page_tables import filled, markdown
 
-from llm.best_of_run import draw_best_of
 from llm.data.prompts import Prompt, questions, read_prompts
-from llm.pipeline import Stage, read_pipeline
+from llm.pipeline.best_of import draw_best_of
+from llm.pipeline.plan import Stage, read_pipeline
 from llm.run.stored_arrays import read_arrays
 from llm.statistics.intervals import mean_interval
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from llm.ablation import ablation, gold_curves, render_ablation, write_ablation
-from llm.pipeline import Pipeline
+from llm.pipeline.ablation import ablation, gold_curves, render_ablation, write_ablation
+from llm.pipeline.plan import Pipeline
 
 SEEDS, PROMPTS, SAMPLES = 2, 12, 4
 

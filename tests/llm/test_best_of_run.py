@@ -15,15 +15,15 @@ from test_best_of import enumerated
 from test_pipeline import section, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llm import best_of_run
-from llm.ablation import best_of_rows
-from llm.best_of_run import best_of_curves, draw_best_of
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError
 from llm.data.prompts import read_prompts
 from llm.models.loading import load_reward_model, tiny_reward_model
-from llm.pipeline import read_pipeline
-from llm.pipeline_run import run_pipeline
+from llm.pipeline import best_of as best_of_run
+from llm.pipeline.ablation import best_of_rows
+from llm.pipeline.best_of import best_of_curves, draw_best_of
+from llm.pipeline.plan import read_pipeline
+from llm.pipeline.run import run_pipeline
 from llm.policy.rollouts import Answers
 from llm.policy.scorers import RewardScorer
 from llm.statistics.best_of import kl_bound

@@ -11,8 +11,8 @@ from test_runs import wrong
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.contents import digest
-from llm.pipeline import Arm, Pipeline, read_pipeline
-from llm.pipeline_run import NOTE, State, begin, note, state_of
+from llm.pipeline.plan import Arm, Pipeline, read_pipeline
+from llm.pipeline.run import NOTE, State, begin, note, state_of
 from llm.training.config import ConfigError
 from robust_rlhf import main
 

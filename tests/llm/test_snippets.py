@@ -23,7 +23,7 @@ import robust_rlhf
 from dro_core import Wasserstein, worst_case
 from llm.data.corpus.corpus import generate, write_corpus
 from llm.data.pairs import write_pairs
-from llm.pipeline import read_pipeline
+from llm.pipeline.plan import read_pipeline
 from llm.sweep.plan import read_sweep
 from llm.training.settings import KINDS, parse_train
 

@@ -19,17 +19,17 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from .best_of_run import Drawn
-from .judging.tables import json_ready
-from .pipeline import Pipeline, Stage
-from .policy.judging import score_interval, with_limits
-from .report.overoptimisation import write_overoptimisation
-from .run.folder import write_json
-from .run.likeness import record_of
-from .run.stored_arrays import read_arrays
-from .run.terminal import shown
-from .statistics.intervals import Interval, mean_interval
-from .statistics.overoptimisation import Curve, fit, training_curve
+from ..judging.tables import json_ready
+from ..policy.judging import score_interval, with_limits
+from ..report.overoptimisation import write_overoptimisation
+from ..run.folder import write_json
+from ..run.likeness import record_of
+from ..run.stored_arrays import read_arrays
+from ..run.terminal import shown
+from ..statistics.intervals import Interval, mean_interval
+from ..statistics.overoptimisation import Curve, fit, training_curve
+from .best_of import Drawn
+from .plan import Pipeline, Stage
 
 _SHOWN = [4**power for power in range(1, 10)]  # of the n of best-of-n, on the screen
 POINTS = 8  # of a curve of training

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
-from .policy.config import samples_by_default
-from .training.config import ConfigError, RunConfig
-from .training.settings import KINDS, check_known, parse_settings, read_recipe
+from ..policy.config import samples_by_default
+from ..training.config import ConfigError, RunConfig
+from ..training.settings import KINDS, check_known, parse_settings, read_recipe
 
 STANDARD, ROBUST = "standard", "robust"
 _DECIDED = ("output_dir", "seed", "resume", "overwrite", "dry_run", "suites", "gold", "publish")

@@ -21,21 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from .data.pairs import DataError
-from .data.prompts import PromptSet, questions, subset
-from .data.suites import suite_files
-from .models.contents import content_of
-from .models.loading import load_policy
-from .pipeline import Pipeline
-from .policy.config import PolicyConfig
-from .policy.drawing import Lots, Purpose
-from .policy.rollouts import Answers, Sampling
-from .policy.run import fitting, prompts_of, scorer_of
-from .policy.scorers import checked_scores
-from .run.folder import write_json
-from .statistics.best_of import BestOfN, best_of
-from .statistics.overoptimisation import Curve, best_of_curve
-from .training.processes import on_main_process
+from ..data.pairs import DataError
+from ..data.prompts import PromptSet, questions, subset
+from ..data.suites import suite_files
+from ..models.contents import content_of
+from ..models.loading import load_policy
+from ..policy.config import PolicyConfig
+from ..policy.drawing import Lots, Purpose
+from ..policy.rollouts import Answers, Sampling
+from ..policy.run import fitting, prompts_of, scorer_of
+from ..policy.scorers import checked_scores
+from ..run.folder import write_json
+from ..statistics.best_of import BestOfN, best_of
+from ..statistics.overoptimisation import Curve, best_of_curve
+from ..training.processes import on_main_process
+from .plan import Pipeline
 
 Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")

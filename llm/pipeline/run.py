@@ -17,16 +17,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..kinds.registry import run
+from ..models.contents import contents, digest
+from ..policy.scorers import CHECKER
+from ..run.folder import write_json
+from ..run.terminal import shown, shown_title
+from ..training.config import ConfigError
+from ..training.processes import locked_for_all, on_main_process
 from .ablation import ablation, best_of_rows, render_ablation, write_ablation
-from .best_of_run import Drawn, best_of_curves, draw_best_of
-from .kinds.registry import run
-from .models.contents import contents, digest
-from .pipeline import Pipeline, Stage
-from .policy.scorers import CHECKER
-from .run.folder import write_json
-from .run.terminal import shown, shown_title
-from .training.config import ConfigError
-from .training.processes import locked_for_all, on_main_process
+from .best_of import Drawn, best_of_curves, draw_best_of
+from .plan import Pipeline, Stage
 
 NOTE = "stage.json"
 _FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")

@@ -1,0 +1,1 @@
+"""All stages of RLHF from one file. Called by the command."""
