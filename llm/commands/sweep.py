@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .commands import Arguments, one_sentence_errors, parser_of
-from .run.escaping import one_line
-from .run.locks import locked
+from ..run.escaping import one_line
+from ..run.locks import locked
+from .shell import Arguments, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
@@ -26,8 +26,8 @@ def sweep(argv: Arguments) -> int:
         raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
     from transformers.utils.logging import disable_progress_bar
 
-    from .sweep.features import FeatureCache, default_cache
-    from .sweep.plan import read_sweep
+    from ..sweep.features import FeatureCache, default_cache
+    from ..sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
     config, text = read_sweep(options.config, data=options.data)
@@ -41,9 +41,9 @@ def sweep(argv: Arguments) -> int:
 def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .results.store import TABLE, read_results
-    from .run.terminal import Terminal
-    from .sweep.sweep import Sweep
+    from ..results.store import TABLE, read_results
+    from ..run.terminal import Terminal
+    from ..sweep.sweep import Sweep
 
     console = Terminal(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -71,8 +71,8 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from .run.terminal import Terminal, shown
-    from .sweep.sweep import planned
+    from ..run.terminal import Terminal, shown
+    from ..sweep.sweep import planned
 
     rows = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))

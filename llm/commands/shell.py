@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from .run.escaping import log_handlers, one_line
-from .run.launch import check_alone
+from ..run.escaping import log_handlers, one_line
+from ..run.launch import check_alone
 
 Arguments = Sequence[str]
 _OF_MANY_PROCESSES = ("train", "pipeline")

@@ -1,0 +1,85 @@
+"""``data``: preference data described, converted, or generated."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..run.escaping import visible
+from .shell import Arguments, one_sentence_errors, parser_of
+
+
+@one_sentence_errors
+def data(argv: Arguments) -> int:
+    """Describe or convert preference data, or generate the built-in corpus."""
+    parser = parser_of("data", "Describe or convert preference data, or generate the built-in corpus.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
+    change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")
+    for action in (show, change):
+        action.add_argument("file", help="file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
+        action.add_argument("--max-records", type=int, help="read no more than this many records")
+    change.add_argument("target", help="a .jsonl or .jsonl.gz file")
+    change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
+    change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
+    change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
+    make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
+    make.add_argument("folder")
+    make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
+    make.add_argument("--test", type=int, default=800, help="pairs per suite (default: %(default)s)")
+    make.add_argument("--label-noise", type=float, default=0.0, help="share of flipped labels (default: %(default)s)")
+    make.add_argument(
+        "--length-bias", type=float, default=0.6, help="share of longer chosen answers (default: %(default)s)"
+    )
+    make.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    options = parser.parse_args(argv)
+    if options.action == "show":
+        return _show_data(options.file, options.max_records)
+    if options.action == "convert":
+        return _convert_data(options)
+    from ..data.corpus.corpus import write_corpus
+
+    knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
+    sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
+    return 0
+
+
+def _convert_data(options: argparse.Namespace) -> int:
+    from ..data.conversion import convert
+
+    if wrong := [text for text in options.where if "=" not in text]:
+        raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
+    done = convert(
+        options.file,
+        options.target,
+        sources=options.source,
+        where=dict(text.split("=", 1) for text in options.where),
+        max_pairs=options.max_pairs,
+        max_records=options.max_records,
+    )
+    dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
+    said = f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"
+    sys.stdout.write(f"{visible(said)}\n")
+    return 0
+
+
+def _show_data(file: str, max_records: int | None) -> int:
+    from rich.table import Table
+
+    from ..data.corpus.corpus import describe
+    from ..data.pairs import read_pairs
+    from ..run.terminal import Terminal, shown, shown_title
+
+    source = read_pairs(file, max_records=max_records)
+    table = Table(title=shown_title(f"{file}: {len(source.pairs)} pairs, {source.layout} layout"))
+    for heading in ("group", "pairs", "chosen is longer, %"):
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    for name, summary in describe(source.pairs).items():
+        table.add_row(shown(name), str(summary.pairs), f"{100 * summary.chosen_longer:.1f}")
+    console = Terminal()
+    console.print(table)
+    console.print("dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"))
+    first = source.pairs[0]
+    for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):
+        console.print(f"{name}: {text[:400]}")
+    return 0

