@@ -180,7 +180,7 @@ def state_of(rule: Reweighting | None) -> GroupAscent | None:
 def parse_reweighting(spec: str) -> Reweighting | None:
     """Read ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, or any set.
 
-    Also the rules of ``llm.adversary.comparisons`` (``shuffled:tv:0.2``, ``focal:2``) and of ``llm.adversary.geometry`` (``mmd:0.2``).
+    Also the rules of ``comparisons`` (``shuffled:tv:0.2``, ``focal:2``) and of ``geometry`` (``mmd:0.2``).
 
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``, or a number of a rule that is missing or outside its interval.

@@ -36,7 +36,7 @@ def evaluate(argv: Arguments) -> int:
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
     from ..data.suites import suite_files
-    from ..judging.evaluate import judge
+    from ..judging.judge import judge
 
     judge(options, suite_files(options.suite))
     return 0

@@ -62,11 +62,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    for told in (
-        "llm.training.choice",
-        "llm.models.contents",
-        "llm.adversary.windows",
-    ):  # what takes time, how weights are had, and of what
+    # What takes time, how weights are had, and of what.
+    for told in ("llm.training.choice", "llm.models.contents", "llm.adversary.windows"):
         logging.getLogger(told).setLevel(logging.INFO)
 
 

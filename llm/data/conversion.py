@@ -47,7 +47,7 @@ def convert(
         where: Leave out the records whose columns, as text, are not these.
 
     Raises:
-        DataError: As :func:`llm.data.pairs.read_pairs` and :func:`llm.data.pairs.write_pairs`; or no pair is of a wanted source.
+        DataError: As :func:`llm.data.pairs.read_pairs` and ``write_pairs``; or no pair is of a wanted source.
     """
     if max_pairs is not None and max_pairs < 1:
         raise DataError(f"max_pairs must be at least 1, got {max_pairs}.")

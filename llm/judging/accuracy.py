@@ -1,7 +1,7 @@
 """Judging a reward model on preference pairs: margins, accuracies with intervals, and the tables of them.
 
 A pair counts as right when r(chosen) - r(rejected) > 0; a tie, a margin of exactly 0, counts one half and
-is reported beside the accuracy (``llm.data.counting``). Every accuracy comes with that of the rule "the longer answer wins"
+is reported beside the accuracy (``llm.data.counting``). Every accuracy comes with that of the rule "longer wins"
 (equal lengths: one half), because preference data often rewards length and a model that has learned
 nothing else should not impress.
 """

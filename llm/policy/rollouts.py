@@ -1,4 +1,4 @@
-"""Answers that a policy writes: with its own ``generate``, drawn by ``llm.policy.drawing``, and the batches its losses read.
+"""Answers that a policy writes: with its own ``generate``, drawn by ``drawing``, and the batches its losses read.
 
 Generation pads prompts on the left, so that all of a batch go on at the same place. Losses read prompt and answer as
 one sequence padded on the right, whose positions start at the first token, with any model. No batch is longer than

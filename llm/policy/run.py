@@ -68,7 +68,7 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedP
         FolderInUse: Another process works in it.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
         CheckpointError: A checkpoint could not be written.
-        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
+        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands there.
     """
     check_requests(config, arguments)
     with locked_for_all(str(arguments.output_dir)):

@@ -44,7 +44,7 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
 
 
 def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int) -> Reweighting | None:
-    """The set or rule that weighs the prompts of all ranks; refused where it could not act (``llm.adversary.acting``)."""
+    """The set or rule that weighs the prompts of all ranks; refused where it could not act."""
     remedy = "raise prompts_per_step, for it is prompts that are weighed"
     return bound(parse_reweighting(config.ambiguity), columns, batch=config.prompts_per_step * world, remedy=remedy)
 

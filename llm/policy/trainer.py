@@ -8,7 +8,7 @@ One *step* is one rollout with its updates:
    rollout of all ranks, and keep their own part;
 4. ``epochs`` x ``minibatches`` optimizer updates follow (``llm.policy.update``), with gradients averaged over ranks.
 
-Deviations from the textbook stand in ``llm.policy.experience``; here: the learning rate moves once per step, not per update,
+Deviations from the textbook stand in ``experience``; here: the learning rate moves once per step, not per update,
 which answers are drawn depends on (seed, step, prompt, sample) alone, and the order of minibatches on (seed, step,
 rank), so that a run that was killed in mid-rollout writes the same answers again.
 """

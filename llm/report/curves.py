@@ -76,7 +76,7 @@ def shift_bounds(seeds: Mapping[int, Array], questions: Clusters, *, confidence:
     """Upper bounds for the error under every shift of total variation or chi-square up to a radius.
 
     Returns:
-        ``error``, ``limit``, ``units`` and ``method`` as :class:`llm.statistics.shift_bounds.ErrorLimit`, and ``rows``: ``shift``,
+        ``error``, ``limit``, ``units`` and ``method`` as of ``shift_bounds.ErrorLimit``, and ``rows``: ``shift``,
         ``radius`` and ``bound``.
     """
     found = error_limit(1.0 - share_right(seeds), questions, confidence=confidence)

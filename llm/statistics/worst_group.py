@@ -12,7 +12,7 @@ level: the true minimum is one of them, and its own limit fails with that probab
 at level alpha/K, and by Bonferroni the best of them holds at alpha. The same for the upper limit, and for one arm:
 min_c of the lower limits at level alpha, min_c of the upper limits at level alpha/K.
 
-Limits of single differences are those of ``llm.statistics.intervals``: cluster-robust t-limits, here with the degrees of freedom
+Limits of single differences are those of ``intervals``: cluster-robust t-limits, here with the degrees of freedom
 of the smaller group. A variance is never taken to be below that of one wrong pair in G + 2, G the questions of the
 group, so that a group without any error cannot pretend to certainty.
 """

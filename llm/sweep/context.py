@@ -83,7 +83,7 @@ class SweepContext:
         config: The sweep.
         files: The training file and the suites' files, by name.
         hashes: Their SHA-256.
-        starts: Of whole models, what they start from: its content by role (``llm.models.contents``), by name of the model.
+        starts: Of whole models, what they start from: its content by role, by name of the model.
         groups: Of all pairs of the training file, in its order.
         train: Positions in that file of the pairs in train.parquet.
         validation: Positions of the pairs held out of every run.

@@ -115,7 +115,7 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
         FolderInUse: Another process works in it.
         NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
-        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands in the run folder.
+        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands there.
     """
     check_requests(task.config, arguments)
     with locked_for_all(str(arguments.output_dir)):

@@ -1,6 +1,6 @@
 """Many contextual bandits of one size at once: Algorithm 2 of theory.md, vectorised over random problems.
 
-``synthetic.bandits.natural_gradient`` runs one problem of any kind; this runs hundreds of one kind, for distributions over
+``natural_gradient`` runs one problem of any kind; this runs hundreds of one kind, for distributions over
 problems. Prompts are equally likely, policies log-linear from the uniform one, KL is to the uniform policy.
 """
 

@@ -218,8 +218,8 @@ def sleeping(function, argv):
 
 
 STATELESS = {
-    "evaluate": ("llm.judging.evaluate:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
-    "report": ("llm.report.command:run_report", ["report", "folder"]),
+    "evaluate": ("llm.judging.judge:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
+    "report": ("llm.commands.report:build_content", ["report", "folder"]),
     "export": ("llm.export.export:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
     "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),

@@ -18,7 +18,6 @@ from results_samples import write_sample
 from tiny_trl import arguments, build
 
 import dro_core
-import proofs_check.claims.inner.hoeffding
 import robust_rlhf
 from dro_core import Wasserstein, worst_case
 from llm.data.corpus.corpus import generate, write_corpus
@@ -26,6 +25,7 @@ from llm.data.pairs import write_pairs
 from llm.pipeline.plan import read_pipeline
 from llm.sweep.plan import read_sweep
 from llm.training.settings import KINDS, parse_train
+from proofs_check.claims.inner import hoeffding
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -147,7 +147,7 @@ PYTHON = [
     Snippet("README.md", "import torch", claims=_gradient),
     Snippet("README.md", "import numpy", claims=_collapses),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass MyBall", lambda _: {**vars(dro_core.sets.divergences)}),
-    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(proofs_check.claims.inner.hoeffding)}),
+    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(hoeffding)}),
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),
     Snippet("docs/convex-sets.md", "from dro_core", _embedded, _is_distribution),
