@@ -71,7 +71,7 @@ gpu:
 	$(PYTHON) benchmarks/gpu/run.py $(ARGS)
 
 study: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/results/study/study.py $(if $(DATA),--data $(DATA))
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.study $(if $(DATA),--data $(DATA))
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import beta, t
 
 from dro_core import KL, ChiSquare, CVaR, TotalVariation, worst_case
+from experiments.npg import optimum
 from synthetic.bandits.bandit_batch import BanditBatch, ascend, random_bandits
 from synthetic.bandits.mdp import KLRegulariser, prompts
 from synthetic.bandits.natural_gradient import natural_policy_gradient
@@ -81,24 +82,16 @@ def test_on_tabular_bandits_robust_steps_are_never_better_at_any_prompt(ambiguit
     assert slower == 0 if isinstance(ambiguity, KL) else slower >= 3
 
 
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(RESULTS))
-    import npg_optimum
-
-    return npg_optimum
-
-
 @pytest.mark.parametrize("ambiguity", SETS, ids=str)
-def test_the_search_finds_the_best_point_of_a_dense_grid(study, ambiguity):
+def test_the_search_finds_the_best_point_of_a_dense_grid(ambiguity):
     batch, axis = few(noise=2.0), np.linspace(-8, 8, 201)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 1, 2)
     for i in range(3):
         one = BanditBatch(batch.features[i : i + 1], batch.rewards[i : i + 1], batch.strength)
         value = -np.asarray(worst_case(-one.values(grid)[:, 0], ambiguity).value)
-        bandit = study.Bandit.of(batch, i)
-        starts = study.guided(bandit, ambiguity, np.random.default_rng(i).normal(size=(6, 2)) * 2)
-        found = max(study.local_optima(bandit, ambiguity, starts), key=lambda o: o.value)
+        bandit = optimum.Bandit.of(batch, i)
+        starts = optimum.guided(bandit, ambiguity, np.random.default_rng(i).normal(size=(6, 2)) * 2)
+        found = max(optimum.local_optima(bandit, ambiguity, starts), key=lambda o: o.value)
         assert np.abs(found.theta).max() < 8
         assert value.max() - 1e-12 <= found.value <= value.max() + 1e-3
         there = -worst_case(-one.values(found.theta[None])[0], ambiguity).value

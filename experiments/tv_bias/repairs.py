@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import root_scalar
-from tv_bias_simulation import LARGEST, chi2_biases, chi2_population, coin_biases, group_means, grouped_biases
 
 from dro_core import ChiSquare, CVaR, TotalVariation, bias_bound, inverse_cdf_bias_bound, worst_case
 from synthetic import Estimate, plugin_bias
 from synthetic.biases.layers import Layers, bradley_terry
+
+from .simulation import LARGEST, chi2_biases, chi2_population, coin_biases, group_means, grouped_biases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

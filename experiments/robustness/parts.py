@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arms import Rows, among, chosen, comparison, only
-from mechanism import batch_table, coin_table, length_table, reasoning_table, weight_table
-from radius import LEFT_OUT, regret_table
-
 from llm.report.collect import Collection
+
+from .arms import Rows, among, chosen, comparison, only
+from .mechanism import batch_table, coin_table, length_table, reasoning_table, weight_table
+from .radius import LEFT_OUT, regret_table
 
 TRIMMED = ("tv:0.2,trim=0.1", "tv:0.2,trim=0.3", "tv:0,trim=0.1", "tv:0,trim=0.3")
 SHIFTED = "safety/comply"  # where the built-in corpus has its shift, known before anything was trained

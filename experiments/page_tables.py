@@ -1,12 +1,15 @@
-"""Tables between the marks of a page, which the scripts of the studies fill in."""
+"""The pages of the studies, and the tables between their marks, which the scripts fill in."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def markdown(rows: Iterable[tuple[str, ...]]) -> str:

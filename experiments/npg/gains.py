@@ -7,7 +7,6 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from npg_optimum import Bandit, guided, local_optima
 from scipy.optimize import brentq
 from statsmodels.stats.proportion import proportion_confint
 
@@ -15,6 +14,8 @@ from dro_core import ChiSquare, CVaR, TotalVariation, worst_case
 from synthetic import mean_estimate
 from synthetic.bandits.bandit_batch import ascend, random_bandits
 from synthetic.bandits.natural_gradient import worst_value
+
+from .optimum import Bandit, guided, local_optima
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

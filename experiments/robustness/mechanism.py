@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from arms import Rows, against, among, chosen, comparison, marked, only
 
 from dro_core import TotalVariation, worst_case
 from llm.report.collect import Arm, Collection
 from llm.results.store import read_training_pairs, read_weights, training_of
 from llm.statistics.arms import add_holm
 from llm.statistics.intervals import mean_interval
+
+from .arms import Rows, against, among, chosen, comparison, marked, only
 
 DRAWS = 400
 PLACES = (

@@ -1,4 +1,4 @@
-"""Run the study of policies and fill policy.md: python docs/results/policy.py (about two hours of one core).
+"""Run the study of policies and fill policy.md: python -m experiments.policy.study (about two hours of one core).
 
 The pipeline of policy.yaml, then its standard/robust arm with other versions. What is done is not done again;
 ``--tables`` trains nothing.
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import yaml
-from page_tables import filled, markdown
 
 from llm.data.prompts import Prompt, questions, read_prompts
 from llm.pipeline.best_of import draw_best_of
@@ -24,10 +23,12 @@ from llm.pipeline.plan import Stage, read_pipeline
 from llm.run.stored_arrays import read_arrays
 from llm.statistics.intervals import mean_interval
 
+from ..page_tables import RESULTS, filled, markdown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HERE = Path(__file__).parent
+PIPELINE = Path(__file__).with_name("policy.yaml")
 SUITES = {"id_test": "in distribution", "ood_shifted_mixture": "shifted mixture"}
 VARIANTS = {
     "standard/robust, version A": ("A", {"version": "A"}),
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="train nothing: only write what the runs say")
     if not parser.parse_args().tables:
         command("data", "builtin", "runs/policy/corpus")
-        command("pipeline", "--config", str(HERE / "policy.yaml"))
+        command("pipeline", "--config", str(PIPELINE))
         for stage in (stage for stages in variants().values() for stage in stages):
             settings = stage.folder.parent / f"{stage.folder.name}.yaml"
             settings.write_text(yaml.safe_dump(dict(stage.settings)), encoding="utf-8")
@@ -61,9 +62,9 @@ def main() -> None:
         "arms": arms_table(runs), "seeds": seeds_table(runs), "sources": sources_table(runs), "best": best_table(),
         "versions": versions_table(runs),
     }  # fmt: skip
-    page = HERE / "policy.md"
+    page = RESULTS / "policy.md"
     page.write_text(filled(page.read_text("utf-8"), {n: markdown(t) for n, t in tables.items()}), encoding="utf-8")
-    shutil.copy("runs/policy/overoptimisation.png", HERE / "policy-overoptimisation.png")
+    shutil.copy("runs/policy/overoptimisation.png", RESULTS / "policy-overoptimisation.png")
 
 
 def command(*words: str) -> None:
@@ -73,7 +74,7 @@ def command(*words: str) -> None:
 
 def policies() -> list[Stage]:
     """The policy runs of the pipeline."""
-    return [stage for stage in read_pipeline(HERE / "policy.yaml").stages() if stage.arm is not None]
+    return [stage for stage in read_pipeline(PIPELINE).stages() if stage.arm is not None]
 
 
 def variants() -> dict[str, list[Stage]]:
@@ -160,7 +161,7 @@ def versions_table(runs: dict[str, Answered]) -> Rows:
 def best_table() -> Rows:
     """Best-of-n from the start, by either reward model, against the start itself."""
     rows: Rows = [("suite", "chosen by", "n", "KL at most", "gold", "difference to the start")]
-    for suite, drawn in draw_best_of(read_pipeline(HERE / "policy.yaml")).items():
+    for suite, drawn in draw_best_of(read_pipeline(PIPELINE)).items():
         for reward in drawn.proxies:
             found = drawn.estimated(reward)
             for n, kl, gold in zip(found.sizes, found.kl_bound, found.gold.T, strict=True):

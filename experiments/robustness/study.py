@@ -1,4 +1,4 @@
-"""Run the study and fill the tables of study.md: make study DATA=FOLDER, or python docs/results/study/study.py --help.
+"""Run the study and fill the tables of study.md: make study DATA=FOLDER, or with --help.
 
 FOLDER holds ``train.jsonl.gz`` and the suites beside it. Without it only the part on the built-in corpus runs, and the
 tables on real preferences stay as they are. Everything is resumable: what is there is not made again.
@@ -18,16 +18,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llm.report.collect import Collection, collect
+
+from ..page_tables import RESULTS, filled, markdown
+from .figure import draw_radii
+from .parts import builtin_tables, full_tables, real_tables
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from figure import draw_radii  # noqa: E402
-from page_tables import filled, markdown  # noqa: E402
-from parts import builtin_tables, full_tables, real_tables  # noqa: E402
-
-from llm.report.collect import Collection, collect  # noqa: E402
-
-PAGE = HERE.parent / "study.md"
+PAGE = RESULTS / "study.md"
 
 
 def main() -> None:
@@ -88,14 +86,14 @@ def write(output: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name, collection in found.items():
         page = filled(page, {mark: markdown(rows) for mark, rows in makers[name](collection).items()})
-        keep_raw(collection, HERE / f"{name}.parquet")
+        keep_raw(collection, RESULTS / "study" / f"{name}.parquet")
     PAGE.write_text(page, encoding="utf-8")
     shown = {
         "real": ("real preferences", {"batch_size": 32}),
         "builtin": ("built-in corpus", {"model": "head", "learning_rate": 0.01}),
     }
     curves = {title: (found[name], settings) for name, (title, settings) in shown.items() if name in found}
-    draw_radii(curves, HERE / "radii.png")
+    draw_radii(curves, RESULTS / "study" / "radii.png")
 
 
 def keep_raw(collection: Collection, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compute the tables and figures of tv-bias.md and write them: python docs/results/tv_bias.py (about a minute).
+"""Compute the tables and figures of tv-bias.md and write them: python -m experiments.tv_bias.study (about a minute).
 
 Everything is deterministic: exact sums and quadrature, and simulations from one seed where neither is possible.
 """
@@ -6,13 +6,16 @@ Everything is deterministic: exact sums and quadrature, and simulations from one
 from __future__ import annotations
 
 from math import ceil, log
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from page_tables import filled, markdown
-from tv_bias_figures import draw_parts, draw_repairs, draw_sup
-from tv_bias_repairs import (
+
+from dro_core import CVaR, TotalVariation
+from synthetic import plugin_bias
+
+from ..page_tables import RESULTS, filled, markdown
+from .figures import draw_parts, draw_repairs, draw_sup
+from .repairs import (
     BATCH,
     CHI2,
     DEVIATION,
@@ -31,17 +34,12 @@ from tv_bias_repairs import (
     repairs,
     share_of_gap,
 )  # fmt: skip
-from tv_bias_simulation import chi2_biases, coin_biases, grouped_biases
-
-from dro_core import CVaR, TotalVariation
-from synthetic import plugin_bias
+from .simulation import chi2_biases, coin_biases, grouped_biases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from synthetic.biases.layers import Layers
-
-HERE = Path(__file__).parent
 
 
 class Row(NamedTuple):
@@ -146,21 +144,21 @@ def groups_table() -> Iterable[tuple[str, ...]]:
 
 def main() -> None:
     """Write the figures, then the tables into the page."""
-    draw_sup(TV, HERE / "tv-bias.png")
-    draw_parts({name: [parts(law, n) for n in SIZES] for name, law in LAWS.items()}, HERE / "tv-bias-parts.png")
+    draw_sup(TV, RESULTS / "tv-bias.png")
+    draw_parts({name: [parts(law, n) for n in SIZES] for name, law in LAWS.items()}, RESULTS / "tv-bias-parts.png")
     law = LAWS["true reward"]
     exact = {name: [(n, share_of_gap(law, ball, n)) for n in SIZES] for name, ball in TAILS.items()}
     simulated = {
         "chi-square": chi2_biases(DEVIATION, CHI2, trained=True),
         "8 groups (size of the bias)": grouped_biases(TotalVariation(grouped_radius()), GROUPS),
     }
-    draw_repairs(exact, simulated, SHARE, HERE / "tv-bias-repairs.png")
+    draw_repairs(exact, simulated, SHARE, RESULTS / "tv-bias-repairs.png")
     rows = repairs()
     tables = {
         "bernoulli": bernoulli_table(), "laws": laws_table(), "parts": parts_table(), "source": source_table(),
         "repairs": repairs_table(rows), "sizes": sizes_table(rows), "groups": groups_table(),
     }  # fmt: skip
-    page = HERE / "tv-bias.md"
+    page = RESULTS / "tv-bias.md"
     page.write_text(filled(page.read_text(), {name: markdown(rows) for name, rows in tables.items()}))
 
 

@@ -1,4 +1,4 @@
-"""Compute the tables and figures of npg.md and write them: python docs/results/npg.py (about five minutes).
+"""Compute the tables and figures of npg.md and write them: python -m experiments.npg.study (about five minutes).
 
 Policies, values and directions are exact; what is random is which problems are drawn, and in one table the
 minibatches. All of it comes from fixed seeds.
@@ -7,14 +7,17 @@ minibatches. All of it comes from fixed seeds.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from npg_figures import draw_distribution, draw_gains, draw_invariance, draw_rates, draw_weights
-from npg_gains import RADII, SETS, STRENGTHS, Setting, compared, kl_name, matched
-from npg_invariance import SIZES, sweep
-from npg_rates import COMPARED, SCHEDULES, SOLVED, STEP_SIZES, TIMES, course, floors, problems, sampled
-from npg_tables import (
+
+from synthetic.bandits.bandit_batch import ascend
+
+from ..page_tables import RESULTS, filled, markdown
+from .figures import draw_distribution, draw_gains, draw_invariance, draw_rates, draw_weights
+from .gains import RADII, SETS, STRENGTHS, Setting, compared, kl_name, matched
+from .invariance import SIZES, sweep
+from .rates import COMPARED, SCHEDULES, SOLVED, STEP_SIZES, TIMES, course, floors, problems, sampled
+from .tables import (
     floors_table,
     gains_table,
     headroom_table,
@@ -26,16 +29,11 @@ from npg_tables import (
     slopes_table,
     sweep_table,
 )
-from page_tables import filled, markdown
-
-from synthetic.bandits.bandit_batch import ascend
-
-HERE = Path(__file__).parent
 
 
 def draw_all() -> None:
     """Write the figures."""
-    draw_invariance(SIZES, sweep(), HERE / "npg-invariance.png")
+    draw_invariance(SIZES, sweep(), RESULTS / "npg-invariance.png")
     radius_panels = {}
     for title, setting in (("without KL", Setting(strength=0.0)), ("KL of strength 0.1", Setting())):
         pairs = {name: [] for name in SETS}
@@ -44,7 +42,7 @@ def draw_all() -> None:
                 plain, robust = compared(setting, ambiguity)
                 pairs[name].append((robust.last - plain.last, robust.mean - plain.mean))
         radius_panels[title] = pairs
-    draw_gains(RADII, radius_panels, HERE / "npg-gains.png")
+    draw_gains(RADII, radius_panels, RESULTS / "npg-gains.png")
     both = {s: compared(replace(Setting(), strength=s), SETS["TV"]) for s in STRENGTHS}
     draw_distribution(
         {
@@ -53,10 +51,10 @@ def draw_all() -> None:
             },
             "Mean value over the prompts": {f"KL {kl_name(s)}": r.mean - p.mean for s, (p, r) in both.items()},
         },
-        HERE / "npg-distribution.png",
+        RESULTS / "npg-distribution.png",
     )
-    draw_rates(_rate_panels(), HERE / "npg-rates.png")
-    draw_weights(_traces(), HERE / "npg-weights.png")
+    draw_rates(_rate_panels(), RESULTS / "npg-rates.png")
+    draw_weights(_traces(), RESULTS / "npg-weights.png")
 
 
 def _rate_panels() -> list:
@@ -100,7 +98,7 @@ def main() -> None:
         "sweep": sweep_table(), "iterates": iterates_table(), "refuted": refuted_table(), "rates": rates_table(),
         "slopes": slopes_table(), "floors": floors_table(), "minibatch": minibatch_table(),
     }  # fmt: skip
-    page = HERE / "npg.md"
+    page = RESULTS / "npg.md"
     page.write_text(filled(page.read_text(), {name: markdown(rows) for name, rows in tables.items()}))
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from npg_gains import (
+
+from .gains import (
     MATERIAL,
     OUTPUTS,
     SEARCHED,
@@ -19,8 +20,8 @@ from npg_gains import (
     kl_name,
     share,
 )
-from npg_invariance import BROKEN, INVARIANT, distances
-from npg_rates import (
+from .invariance import BROKEN, INVARIANT, distances
+from .rates import (
     COMPARED,
     SCHEDULES,
     SOLVED,

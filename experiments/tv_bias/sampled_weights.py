@@ -1,4 +1,4 @@
-"""Compute the tables of sampled-weights.md and write them: python docs/results/sampled_weights.py (half a minute).
+"""Write the tables of sampled-weights.md: python -m experiments.tv_bias.sampled_weights (half a minute).
 
 Everything is a sum over all ways in which the answers can come out, with exact probabilities: no sampling.
 """
@@ -6,15 +6,14 @@ Everything is a sum over all ways in which the answers can come out, with exact 
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
-from page_tables import filled, markdown
 from scipy.stats import binom
 
 from dro_core import AmbiguitySet, parse_ambiguity, worst_case
 
-HERE = Path(__file__).parent
+from ..page_tables import RESULTS, filled, markdown
+
 SUCCESS = np.array([0.3, 0.5, 0.7])  # chances that an answer to each of three prompts is right
 SETS = ("tv:0.34", "cvar:0.5", "kl:0.3", "kl_penalty:0.3")
 SAMPLES = (2, 4, 8, 16, 32, 64)
@@ -66,7 +65,7 @@ def main() -> None:
             gradients.append((f"`{text}`", name, *(percent(gradient, exact * slopes) for gradient, _ in found)))
             where = "weighed answers" if name == "same" else "other half"
             values.append((f"`{text}`", f"{value:.4f}", where, *(f"{mean:.4f}" for _, mean in found)))
-    page = HERE / "sampled-weights.md"
+    page = RESULTS / "sampled-weights.md"
     page.write_text(filled(page.read_text(), {"gradients": markdown(gradients), "values": markdown(values)}))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from arms import among, chosen
 
 from llm.report.collect import Collection
 from llm.report.judge import Judge
 from llm.report.radii import sized
+
+from .arms import among, chosen
 
 KINDS = ("tv", "tv,max_ratio=4", "tv,by=source", "tv,by=category")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by the colour-blind

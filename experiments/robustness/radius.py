@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from arms import Rows, among, mean_accuracy, only
 
 from llm.report.collect import Arm, Collection
 from llm.statistics.intervals import mean_interval
+
+from .arms import Rows, among, mean_accuracy, only
 
 RADII = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 LEFT_OUT = ("no-rmb-help", "no-rmb-harm", "no-hh-help", "no-hh-harm", "no-qa", "no-ultra", "no-webgpt")

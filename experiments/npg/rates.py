@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import statsmodels.api as sm
-from npg_gains import ERROR, RADIUS, Setting, matched
-from npg_optimum import Bandit, guided, local_optima
 from statsmodels.stats.weightstats import DescrStatsW
 
 from dro_core import ChiSquare
 from synthetic.bandits.bandit_batch import BanditBatch, ascend
 from synthetic.bandits.natural_gradient import worst_value
+
+from .gains import ERROR, RADIUS, Setting, matched
+from .optimum import Bandit, guided, local_optima
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -1,0 +1,1 @@
+"""Natural policy gradient on the worst-case mixture of prompts: docs/results/npg.md."""

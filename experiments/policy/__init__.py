@@ -1,0 +1,1 @@
+"""Robust policies from one pipeline: docs/results/policy.md."""

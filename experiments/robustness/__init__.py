@@ -1,0 +1,1 @@
+"""Does robust training help under shift? docs/results/study.md."""

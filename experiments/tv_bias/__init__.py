@@ -1,0 +1,1 @@
+"""Minibatch biases of the worst case: docs/results/tv-bias.md and sampled-weights.md."""
