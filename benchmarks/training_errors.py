@@ -16,12 +16,12 @@ from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 from dro_core import CVaR, Dual, TotalVariation, parse_ambiguity, worst_case
 from llm.data.corpus.corpus import generate
-from llm.judging.margins import reward_margins
+from llm.judging.margins import dpo_margins, reward_margins
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.carried import CarriedLosses
-from llm.training.losses import bradley_terry_loss, dpo_margins
+from llm.training.losses import bradley_terry_loss
 
 Record = dict[str, Any]
 SETS = ("tv:0.1", "tv:0.2", "tv:0.4", "tv:0.2,max_ratio=4", "cvar:0.3", "chi2:0.5", "kl:0.3")

@@ -17,11 +17,11 @@ from surroundings import Setting
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from llm.data.corpus.corpus import generate
-from llm.data.counting import credit
 from llm.data.pairs import read_pairs
 from llm.judging.margins import reward_margins
 from llm.kinds.reward import RewardTrainer
 from llm.models.loading import load_reward_model, tiny_reward_model
+from llm.statistics.counting import credit
 from llm.text.encoding import EncodedPairs, PairCollator, encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.pair_trainer import GROUPINGS, texts_of

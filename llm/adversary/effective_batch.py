@@ -13,11 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dro_core import effective_sample_size, largest_multiplier
+from dro_core import AmbiguitySet, effective_sample_size, largest_multiplier, worst_case
 
-from .equal_losses import Accuracy
+from .equal_losses import Accuracy, rounding_of, sharing_equals
 from .ledger import AdversaryLedger
 from .rules import Reweighting, reweighted
 
@@ -165,3 +166,27 @@ class AdversaryAccount:
         steps = [_mean(rows) for rows in self._looks.values()]
         self._looks.clear()
         return _mean(steps) if steps else {}
+
+
+Array = NDArray[np.float64]
+
+
+_ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
+
+
+def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> Array:
+    """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``.
+
+    Args:
+        rule: Bound to the training pairs; None for equal weights.
+        losses: Shape ``(n,)``.
+        batch: Positions in the training set, shape ``(n,)``.
+        strength: Share of the rule's strength, in [0, 1].
+    """
+    if rule is None or strength == 0.0:
+        return np.full(len(losses), 1 / len(losses))
+    chosen = (rule if strength == 1.0 else rule.with_strength(strength)).take(batch)
+    if isinstance(chosen, AmbiguitySet):
+        shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
+        return worst_case(shared, chosen).weights
+    return reweighted(chosen, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()

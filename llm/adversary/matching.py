@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sweep.heads import batch_weights
+from .effective_batch import batch_weights
 from .rules import Reweighting, parse_reweighting
 
 HOLE = "?"  # stands for the radius in the text of a set: "tv:?,max_ratio=4"

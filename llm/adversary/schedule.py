@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..run.folder import write_json
+from ..run.files import write_json
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from ..run.escaping import log_handlers, one_line
+from ..run.escaping import one_line
 from ..run.launch import check_alone
+from ..run.terminal import quiet_libraries
 
 Arguments = Sequence[str]
 _OF_MANY_PROCESSES = ("train", "pipeline")
@@ -54,17 +54,6 @@ def _is_ours(error: BaseException) -> bool:
     if os.environ.get("ROBUST_RLHF_TRACEBACK"):
         return False
     return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
-
-
-def quiet_libraries() -> None:
-    """What libraries say that no user of a command needs; what ours say, with our name."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
-    logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
-    # What takes time, how weights are had, and of what.
-    for told in ("llm.training.choice", "llm.models.contents", "llm.adversary.windows"):
-        logging.getLogger(told).setLevel(logging.INFO)
 
 
 def parser_of(name: str, description: str) -> argparse.ArgumentParser:

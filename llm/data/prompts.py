@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm.data.counting import asked
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Dropped, Message, layout_of, unless_nan
 from llm.data.pairs import DataError, Pair, read_pairs
+from llm.data.questions import asked
 from llm.data.records import Record, read_records
 
 

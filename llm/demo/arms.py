@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.counting import credit, questions
 from ..data.pairs import Pair, length_baseline
+from ..data.questions import questions
 from ..judging.accuracy import rows_by, summarise_rows, worst_category
 from ..judging.margins import checked_margins
 from ..run.likeness import differences
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record, limits, outcome_of, share_right
+from ..statistics.counting import credit
 from ..statistics.intervals import Interval, cluster_count, independent_mean, mcnemar_p, paired_difference
 
 Array = NDArray[np.float64]

@@ -20,9 +20,9 @@ from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites
 from ..kinds.registry import judge_trained, task_of
-from ..models.card import environment
 from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
+from ..run.environment import environment
 from ..run.escaping import visible
 from ..run.folder import check_output, start_output, write_folder
 from ..run.locks import locked

@@ -16,11 +16,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..data.pairs import Pair
-from ..judging.tables import MISSING, bracket, decimals, json_ready, p_text, percent, write_text
 from ..report import plots
 from ..report.pages import breakable, filled
-from ..run.folder import write_json
+from ..run.files import json_ready, write_json, write_text
 from ..run.terminal import shown
+from ..statistics.numbers import MISSING, bracket, decimals, p_text, percent
 from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
 from .verdicts import cautions, verdicts
 

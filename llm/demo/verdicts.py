@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..judging.tables import bracket, percent
+from ..statistics.numbers import bracket, percent
 
 ALPHA = 0.05
 _UNDECIDED = "no difference shown"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from ..data.counting import EARLIER_RULE
+from ..statistics.counting import EARLIER_RULE
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord, Values
 

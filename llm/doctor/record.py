@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
-from ..data.counting import EARLIER_RULE, RULE
 from ..run.folder import MARKER, SETTINGS, is_complete
+from ..statistics.counting import EARLIER_RULE, RULE
 
 Values = NDArray[np.float64]
 KINDS = {

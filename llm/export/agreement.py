@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..data.pairs import Pair
-from ..judging.margins import evaluation_mode
+from ..models.logprobs import evaluation_mode
 from ..text.encoding import encode_pairs
 from ..text.framing import token_ids
 from .lm_eval import question, their_tokens

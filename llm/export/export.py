@@ -19,13 +19,13 @@ from transformers import AutoConfig
 
 from ..data.corpus.corpus import generate
 from ..data.pairs import DataError, Pair
-from ..judging.tables import write_text
 from ..models.adapters import adapter_chain
 from ..models.architectures import reading_length
 from ..models.fetching import locate, model_of
 from ..models.loading import ModelError, is_policy, load_policy, load_reward_model
 from ..models.saving import save_model
 from ..run.escaping import shell_word
+from ..run.files import write_text
 from ..text.chat_templates import PLAIN, bare_template, framed_template
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks

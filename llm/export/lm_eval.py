@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.pairs import Pair
-from ..judging.tables import write_text
+from ..run.files import write_text
 from ..text.chat_templates import special_text
 from ..text.framing import frame_of
 from ..text.rendering import rendered

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..run.folder import write_json
+from ..run.files import write_json
 
 # Rotary bases by kind of layer, where version 4 had one setting each.
 _BASES = {"modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}}

@@ -1,7 +1,7 @@
 """Judging a reward model on preference pairs: margins, accuracies with intervals, and the tables of them.
 
 A pair counts as right when r(chosen) - r(rejected) > 0; a tie, a margin of exactly 0, counts one half and
-is reported beside the accuracy (``llm.data.counting``). Every accuracy comes with that of the rule "longer wins"
+is reported beside the accuracy (``llm.statistics.counting``). Every accuracy comes with that of the rule "longer wins"
 (equal lengths: one half), because preference data often rewards length and a model that has learned
 nothing else should not impress.
 """
@@ -19,11 +19,13 @@ from torch import nn
 
 from dro_core import CVaR, robust_loss
 
-from ..data.counting import credit, questions, ties
 from ..data.pairs import Pair, length_baseline
+from ..data.questions import questions
+from ..run.files import json_ready
+from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
-from .tables import json_ready, render_comparison, render_table, write_metrics
+from .tables import render_comparison, render_table, write_metrics
 
 __all__ = [
     "compare",
@@ -49,7 +51,7 @@ def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95)
     Returns:
         ``overall``, ``by_category`` and ``by_source`` (name -> record), ``worst_category`` (a record
         with its ``name``) and ``macro_accuracy``, the plain average over categories. A record holds
-        ``pairs``, ``clusters`` (``llm.data.counting.questions``), ``accuracy``, ``low``, ``high``, ``ties``,
+        ``pairs``, ``clusters`` (``llm.data.questions.questions``), ``accuracy``, ``low``, ``high``, ``ties``,
         ``mean_loss`` and ``cvar_loss`` (Bradley-Terry, in nats; CVaR over the worst tenth), ``longer_wins`` and
         ``length_correlation``: Spearman's rank correlation between the margin and the length of chosen
         minus rejected in characters.

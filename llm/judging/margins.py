@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,9 +13,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ..data.pairs import Pair
-from ..models.logprobs import answer_logps
+from ..models.logprobs import answer_logps, evaluation_mode
 from ..text.encoding import PairCollator, encode_pairs
-from ..training.losses import dpo_margins
 
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]
@@ -102,18 +100,6 @@ def score_pairs(
     return checked_margins(pairs, margins, FloatingPointError)
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and afterwards the mode of each module as it was: a frozen part may have its own."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training:
-            module.training = was_training
-
-
 def _batch_margins(model: nn.Module, batch: Mapping[str, Tensor], margin_of: MarginOf) -> Margins:
     device = next(model.parameters()).device
     return margin_of(model, {name: tensor.to(device) for name, tensor in batch.items()}).double().cpu().numpy()
@@ -129,3 +115,21 @@ def checked_margins(pairs: Sequence[Pair], margins: ArrayLike, error: type[Excep
         names = ", ".join(pairs[row].id for row in broken[:5]) + (", ..." if len(broken) > 5 else "")
         raise error(f"{len(broken)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
     return scores
+
+
+def dpo_margins(policy: Tensor, reference: Tensor, *, beta: float) -> Tensor:
+    """Difference of the implicit rewards of the two answers of each pair [R23].
+
+        h_i = beta [log pi/pi_ref (y_i+ | x_i) - log pi/pi_ref (y_i- | x_i)]
+
+    Args:
+        policy: Log-probabilities of the answers under the policy in nats, shape ``(2 n,)``: n chosen, n rejected.
+        reference: The same under the reference policy.
+        beta: Strength of the KL regularisation.
+
+    >>> import torch
+    >>> dpo_margins(torch.tensor([-4.0, -7.0]), torch.tensor([-5.0, -6.0]), beta=0.1)
+    tensor([0.2000])
+    """
+    chosen, rejected = (policy - reference).chunk(2)
+    return beta * (chosen - rejected)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ..data.counting import RULE
 from ..data.pairs import Pair
 from ..run.escaping import csv_text
-from ..run.folder import write_json
+from ..run.files import json_ready, write_json, write_text
 from ..run.terminal import shown, shown_title
-
-MISSING = "\N{EN DASH}"  # where a number does not exist
+from ..statistics.counting import RULE
+from ..statistics.numbers import bracket, decimals, p_text, percent
 
 
 def write_metrics(
@@ -88,71 +85,6 @@ def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tu
             p_text(record["mcnemar_p"]),
         )
     return table
-
-
-def json_ready(value: Any) -> Any:
-    """Plain lists, dicts and numbers; None for nan and infinities, text for everything JSON does not know.
-
-    >>> json_ready({"a": np.array([1.0, np.nan]), 2: Path("x")})
-    {'a': [1.0, None], '2': 'x'}
-    """
-    if isinstance(value, Mapping):
-        return {_encodable(str(key)): json_ready(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return json_ready(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_ready(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int) else _encodable(str(value))
-
-
-def _encodable(text: str) -> str:
-    # Half of a surrogate pair can come in by a JSON escape; UTF-8 has no bytes for it.
-    return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file, so that no reader ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="", errors="replace")  # a lone surrogate must not cost the file
-    partial.replace(path)
-
-
-def percent(value: float | None, *, sign: str = "-") -> str:
-    """A share as a number of percent with one decimal; an en dash where there is none.
-
-    >>> percent(0.7132), percent(0.05, sign="+"), percent(None) == MISSING
-    ('71.3', '+5.0', True)
-    """
-    return MISSING if value is None else f"{round(100 * value, 1) + 0.0:{sign}.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def bracket(low: float | None, high: float | None, *, sign: str = "-") -> str:
-    """An interval in percent.
-
-    >>> bracket(0.685, 0.741)
-    '[68.5, 74.1]'
-    """
-    return MISSING if low is None or high is None else f"[{percent(low, sign=sign)}, {percent(high, sign=sign)}]"
-
-
-def decimals(value: float | None) -> str:
-    """Three decimals; an en dash where there is no number.
-
-    >>> decimals(0.69315), decimals(-0.0001)
-    ('0.693', '0.000')
-    """
-    return MISSING if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def p_text(p: float | None) -> str:
-    """A p-value for a table.
-
-    >>> p_text(0.04), p_text(1e-9)
-    ('0.040', '< 0.001')
-    """
-    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of
+from ..adversary.equal_losses import Accuracy, precision_of
 from ..data.pairs import Pair
-from ..judging.margins import MarginOf, evaluation_mode, policy_margins
+from ..judging.margins import MarginOf, dpo_margins, policy_margins
 from ..models.loading import check_vocabulary, load_policy, tiny_policy
-from ..models.logprobs import answer_logps
+from ..models.logprobs import answer_logps, evaluation_mode
 from ..models.saving import save_model
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
-from ..training.losses import GradientPenalised, PairLoss, dpo_margins, parse_pair_loss
+from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, parse_pair_loss
 from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
 from ..training.run import Task, Trained, train_run
@@ -123,24 +122,6 @@ class DPOTrainer(PairTrainer):
             chosen, rejected = squares.chunk(2)
             losses = losses + penalty * (chosen + rejected + 1e-20).sqrt()
         return losses if training else losses.detach()
-
-
-def dpo_accuracy(
-    single: Accuracy, pair_loss: Callable[[Tensor], Tensor], *, beta: float, precision: torch.dtype, tokens: int
-) -> Accuracy:
-    """How far apart two computations of the same DPO loss may end, by the slope of the loss at a margin of 0.
-
-    Args:
-        single: Of a loss that is no difference of sums.
-        pair_loss: From margins to losses.
-        beta: Strength of the KL regularisation.
-        precision: Of the forward passes.
-        tokens: Of the longest answer.
-    """
-    margin = torch.zeros(1, requires_grad=True)
-    (slope,) = torch.autograd.grad(pair_loss(margin).sum(), margin)
-    spread = beta * log_ratio_rounding(precision, tokens=tokens) * (1.0 if single.logistic else float(slope.abs()))
-    return replace(single, absolute=max(single.absolute, spread))
 
 
 class DPOTask(Task[DPOConfig]):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..data.counting import credit
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
 from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps
+from ..statistics.counting import credit
 from ..training.config import SFTConfig
 from ..training.pair_trainer import Metrics, PairTrainer, texts_of
 from ..training.run import Task, Trained, train_run

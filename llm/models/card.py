@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from ..run.escaping import markdown, markdown_code
 from .usage import base_name, header, use
-
-_LIBRARIES = (
-    "robust-rlhf",
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "numpy",
-    "scipy",
-    "statsmodels",
-)
 
 
 class _Kind(NamedTuple):
@@ -45,17 +32,6 @@ _KINDS = {
         "A language model trained on preference pairs by direct preference optimisation, with robust-rlhf",
     ),
 }
-
-
-def environment() -> dict[str, str]:
-    """Python, hardware and library versions."""
-    import os
-
-    import torch
-
-    versions = {name: _version(name) for name in _LIBRARIES}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-    return {"python": platform.python_version(), "system": platform.system(), "device": device, **versions}
 
 
 def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) -> str:
@@ -194,13 +170,6 @@ def _special(record: dict[str, Any]) -> list[str]:
     if record.get("other_versions"):
         rows.append(f"| other versions | {markdown('; '.join(record['other_versions']))} |")
     return rows
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -95,3 +97,15 @@ def _inner(model: nn.Module) -> nn.Module:
 @cache
 def _takes_part(kind: type[nn.Module]) -> bool:
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and afterwards the mode of each module as it was: a frozen part may have its own."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training:
+            module.training = was_training

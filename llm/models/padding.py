@@ -9,11 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.distributed.fsdp import is_fsdp_enabled
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..judging.margins import evaluation_mode
 from ..text.encoding import padded
 from ..text.framing import frame_of, token_ids
 from .architectures import position_limit
 from .fetching import ModelError
+from .logprobs import evaluation_mode
 
 _TEXTS = ["Yes.", "It depends on what stands beside it.", "No, 7 of 12, or so they say."]
 _COLUMNS = 16  # of padding

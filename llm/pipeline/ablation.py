@@ -19,10 +19,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ..judging.tables import json_ready
 from ..policy.judging import score_interval, with_limits
 from ..report.overoptimisation import write_overoptimisation
-from ..run.folder import write_json
+from ..run.files import json_ready, write_json
 from ..run.likeness import record_of
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown

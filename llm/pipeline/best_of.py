@@ -31,7 +31,7 @@ from ..policy.drawing import Lots, Purpose
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
 from ..policy.scorers import checked_scores
-from ..run.folder import write_json
+from ..run.files import write_json
 from ..statistics.best_of import BestOfN, best_of
 from ..statistics.overoptimisation import Curve, best_of_curve
 from ..training.processes import on_main_process

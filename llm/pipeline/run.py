@@ -20,7 +20,7 @@ from rich.table import Table
 from ..kinds.registry import run
 from ..models.contents import contents, digest
 from ..policy.scorers import CHECKER
-from ..run.folder import write_json
+from ..run.files import write_json
 from ..run.terminal import shown, shown_title
 from ..training.config import ConfigError
 from ..training.processes import locked_for_all, on_main_process

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..judging.margins import evaluation_mode
-from ..models.logprobs import answer_logits, token_logps
+from ..models.logprobs import answer_logits, evaluation_mode, token_logps
 
 Batch = dict[str, Tensor]
 

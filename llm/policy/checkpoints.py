@@ -15,7 +15,8 @@ from accelerate.utils import load
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from ..run.folder import MARKER, CheckpointError, discard, keep_newest, write_json
+from ..run.files import write_json
+from ..run.folder import MARKER, CheckpointError, discard, keep_newest
 from ..run.manifest import MANIFEST, write_manifest
 from ..training.processes import on_main_process
 from ..training.resuming import Resumable, loading, verify

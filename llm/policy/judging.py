@@ -16,10 +16,10 @@ from rich.text import Text
 from torch import nn
 
 from ..data.prompts import Prompt, questions
-from ..judging.tables import decimals, json_ready
-from ..run.folder import write_json
+from ..run.files import json_ready, write_json
 from ..run.terminal import shown, shown_title
 from ..statistics.intervals import Interval, accuracy_interval, mean_interval
+from ..statistics.numbers import decimals
 from ..text.answers import encode_prompts
 from .actor_critic import ActorCritic, Reference
 from .drawing import Lots, Purpose

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..judging.margins import evaluation_mode
+from ..models.logprobs import evaluation_mode
 from .actor_critic import ActorCritic, Reference
 from .rollouts import Answer, aligned, batch_of
 

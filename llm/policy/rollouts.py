@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList
 
-from ..judging.margins import evaluation_mode
+from ..models.logprobs import evaluation_mode
 from ..training.guards import NonFiniteLoss
 from .drawing import Drawing, Lots
 

@@ -16,14 +16,15 @@ from ..adversary.acting import verdict_of
 from ..adversary.ledger import multipliers_by
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
-from ..judging.tables import json_ready, write_text
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
-from ..models.card import environment, policy_card
+from ..models.card import policy_card
 from ..models.loading import check_vocabulary, load_policy
 from ..models.saving import save_model
 from ..models.usage import licence_of
-from ..run.folder import SETTINGS, check_output, write_folder, write_json
+from ..run.environment import environment
+from ..run.files import json_ready, write_json, write_text
+from ..run.folder import SETTINGS, check_output, write_folder
 from ..run.resumption import other_versions
 from ..text.answers import encode_prompts
 from ..training.config import ConfigError

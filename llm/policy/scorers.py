@@ -13,9 +13,9 @@ from torch import nn
 
 from ..data.corpus.corpus import check
 from ..data.prompts import Prompt
-from ..judging.margins import evaluation_mode
 from ..models.architectures import reading_length
 from ..models.loading import load_reward_model
+from ..models.logprobs import evaluation_mode
 from ..text.answers import encode_answers
 from ..text.encoding import padded
 from ..training.config import ConfigError

@@ -28,7 +28,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import state_of
 from ..data.prompts import Prompt
-from ..judging.tables import json_ready
+from ..run.files import json_ready
 from ..run.folder import TrainingClock
 from ..training.guards import check_weights
 from ..training.interrupts import listening

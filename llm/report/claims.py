@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from ..adversary.ledger import VERDICT
-from ..judging.tables import bracket, p_text, percent
+from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
 
 ALPHA = 0.05

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.counting import credit
 from ..results.findings import CELL
 from ..results.store import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
 from ..statistics.arms import Array
+from ..statistics.counting import credit
 
 Frame: TypeAlias = Any  # a table of pandas, which ships no types
 

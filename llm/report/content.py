@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..judging.tables import json_ready
+from ..run.files import json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
 from .claims import claims, notes

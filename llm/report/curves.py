@@ -11,8 +11,8 @@ from scipy.special import expit
 
 from dro_core import CVaR, robust_loss
 
-from ..data.counting import credit
 from ..statistics.arms import LEVEL, Array, share_right
+from ..statistics.counting import credit
 from ..statistics.intervals import Clusters
 from ..statistics.shift_bounds import SHIFTS, error_limit
 

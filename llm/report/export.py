@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..judging.tables import MISSING, bracket, percent
 from ..run import escaping
+from ..statistics.numbers import MISSING, bracket, percent
 from .claims import survives
 
 Record = Mapping[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..judging.tables import bracket, decimals, p_text, percent, write_text
 from ..run.escaping import csv_text
-from ..run.folder import write_json
+from ..run.files import write_json, write_text
+from ..statistics.numbers import bracket, decimals, p_text, percent
 from . import detail_figures, figures
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..data.counting import questions
 from ..data.pairs import Pair
+from ..data.questions import questions
 from .findings import KEY, Finding, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
 

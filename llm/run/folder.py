@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .files import write_json
 from .locks import LOCK
 
 if TYPE_CHECKING:
@@ -240,13 +241,6 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON through a temporary file, so that no reader ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 class TrainingClock:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from ..judging.tables import write_text
+from .files import write_text
 
 SEAL = "sha256"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from .escaping import visible
+from .escaping import log_handlers, visible
 
 
 class Terminal(Console):
@@ -29,3 +31,14 @@ def shown(text: object, style: str = "") -> Text:
 def shown_title(text: object) -> Text:
     """The title of a table for any console, in the style that rich gives titles."""
     return shown(text, "table.title")
+
+
+def quiet_libraries() -> None:
+    """What libraries say that no user of a command needs; what ours say, with our name."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
+    # What takes time, how weights are had, and of what.
+    for told in ("llm.training.choice", "llm.models.contents", "llm.adversary.windows"):
+        logging.getLogger(told).setLevel(logging.INFO)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.counting import credit, ties
+from .counting import credit, ties
 from .intervals import Clusters, Interval, accuracy_interval, holm, paired_difference, paired_p
 
 Array = NDArray[np.float64]

@@ -2,11 +2,11 @@
 
 Every number of a report that carries an uncertainty gets it here. ``correct`` is one entry per test
 pair: 1 where the model ranks the chosen answer first, 0 where it does not, 1/2 on a tie
-(``llm.data.counting.credit``), or the average of that over training seeds. The intervals describe the sampling of
+(``llm.statistics.counting.credit``), or the average of that over training seeds. The intervals describe the sampling of
 *test pairs*; they say nothing about seeds that were never run.
 
 Pairs that share a question or a prompt are not independent. Where ``clusters`` names the question of each
-pair (``llm.data.counting.questions``; None: a pair of its own), the variance is the cluster-robust one of a
+pair (``llm.data.questions.questions``; None: a pair of its own), the variance is the cluster-robust one of a
 regression on a constant, with G - 1 degrees of freedom for G questions. In simulations with 2 to 9 pairs
 a question, the 95 % interval covers 93 - 94 % of the time from 10 to 80 questions at an accuracy of 0.7, but
 only 87 % with 10 questions at 0.9; ignoring the clusters covers 81 - 84 % there. Read clustered intervals

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
 from ..data.corpus.corpus import write_corpus
-from ..data.counting import questions
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
+from ..data.questions import questions
 from ..data.suites import load_suites, split_by_prompt
 from ..judging.accuracy import rows_by
 from ..models.contents import contents

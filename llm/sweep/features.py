@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.pairs import Pair
-from ..judging.margins import evaluation_mode
-from ..judging.tables import write_text
 from ..models.architectures import check_length
 from ..models.fetching import cache_folder
 from ..models.loading import load_reward_model, tiny_reward_model
+from ..models.logprobs import evaluation_mode
 from ..run.escaping import one_line
+from ..run.files import write_text
 from ..run.sealed import checksum
 from ..text.encoding import encode_pairs, padded
 

@@ -13,23 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dro_core import AmbiguitySet, worst_case
-
 from ..adversary.acting import bound, check_reached
-from ..adversary.equal_losses import Accuracy, rounding_of, sharing_equals
+from ..adversary.effective_batch import Array, batch_weights
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.rules import Reweighting, reweighted
+from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
-from ..data.counting import credit
+from ..statistics.counting import credit
 from ..training.config import ConfigError
 
-Array = NDArray[np.float64]
 Optimizer = Literal["adam", "sgd"]
 RateSchedule = Literal["constant", "linear", "cosine"]
-_ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
 
 
 @dataclass(frozen=True)
@@ -154,24 +149,6 @@ def train_head(
         raise ArithmeticError(f"the weights of the head ceased to be finite: lower the learning rate {learning_rate:g}")
     size = float(sizes[-max(total // 4, 1) :].mean())
     return HeadRun(watch.iterates(weights), ledger, total, size, time.perf_counter() - start)
-
-
-def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> Array:
-    """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``.
-
-    Args:
-        rule: Bound to the training pairs; None for equal weights.
-        losses: Shape ``(n,)``.
-        batch: Positions in the training set, shape ``(n,)``.
-        strength: Share of the rule's strength, in [0, 1].
-    """
-    if rule is None or strength == 0.0:
-        return np.full(len(losses), 1 / len(losses))
-    chosen = (rule if strength == 1.0 else rule.with_strength(strength)).take(batch)
-    if isinstance(chosen, AmbiguitySet):
-        shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
-        return worst_case(shared, chosen).weights
-    return reweighted(chosen, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()
 
 
 class _Optimizer(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..commands.shell import quiet_libraries
+from ..run.terminal import quiet_libraries
 from .context import SweepContext
 from .plan import Cell
 from .runs import Outcome, run_training

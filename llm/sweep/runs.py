@@ -18,9 +18,9 @@ from dro_core import CVaR, robust_loss
 
 from ..adversary.geometry import COLUMN
 from ..adversary.rules import parse_reweighting
-from ..data.counting import credit, ties
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
+from ..statistics.counting import credit, ties
 from .context import TRAIN, Judged, Margins, SuiteRows, SweepContext
 from .full import train_full
 from .heads import HeadData, HeadRun, train_head

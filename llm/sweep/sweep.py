@@ -23,9 +23,9 @@ from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
 from ..adversary.rules import parse_reweighting
-from ..judging.tables import write_text
 from ..results.store import write_results
 from ..results.training_records import read_training
+from ..run.files import write_text
 from ..run.sealed import read_sealed, write_sealed
 from .context import SweepContext, prepare
 from .features import FeatureCache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..run.folder import write_json
+from ..run.files import write_json
 from .carried import CarriedLosses
 from .memory import Holding, entries
 from .passes import (

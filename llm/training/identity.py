@@ -15,10 +15,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..models.card import environment
 from ..models.contents import contents
 from ..policy.config import PolicyConfig
 from ..policy.scorers import CHECKER
+from ..run.environment import environment
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .config import RunConfig
 

@@ -7,11 +7,14 @@ rewards, or for a policy beta times the difference of its log-ratios to the refe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from ..adversary.equal_losses import Accuracy, log_ratio_rounding
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -31,24 +34,6 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     tensor([0.6931])
     """
     return -logsigmoid(chosen - rejected)
-
-
-def dpo_margins(policy: Tensor, reference: Tensor, *, beta: float) -> Tensor:
-    """Difference of the implicit rewards of the two answers of each pair [R23].
-
-        h_i = beta [log pi/pi_ref (y_i+ | x_i) - log pi/pi_ref (y_i- | x_i)]
-
-    Args:
-        policy: Log-probabilities of the answers under the policy in nats, shape ``(2 n,)``: n chosen, n rejected.
-        reference: The same under the reference policy.
-        beta: Strength of the KL regularisation.
-
-    >>> import torch
-    >>> dpo_margins(torch.tensor([-4.0, -7.0]), torch.tensor([-5.0, -6.0]), beta=0.1)
-    tensor([0.2000])
-    """
-    chosen, rejected = (policy - reference).chunk(2)
-    return beta * (chosen - rejected)
 
 
 PairLoss = Callable[[Tensor], Tensor]
@@ -156,3 +141,21 @@ def parse_pair_loss(spec: str, *, beta: float) -> PairLoss:
     except ValueError:
         raise ValueError(f"the loss {spec!r} lacks its number, as in '{name}:0.1'") from None
     return sized[name](number)
+
+
+def dpo_accuracy(
+    single: Accuracy, pair_loss: Callable[[Tensor], Tensor], *, beta: float, precision: torch.dtype, tokens: int
+) -> Accuracy:
+    """How far apart two computations of the same DPO loss may end, by the slope of the loss at a margin of 0.
+
+    Args:
+        single: Of a loss that is no difference of sums.
+        pair_loss: From margins to losses.
+        beta: Strength of the KL regularisation.
+        precision: Of the forward passes.
+        tokens: Of the longest answer.
+    """
+    margin = torch.zeros(1, requires_grad=True)
+    (slope,) = torch.autograd.grad(pair_loss(margin).sum(), margin)
+    spread = beta * log_ratio_rounding(precision, tokens=tokens) * (1.0 if single.logistic else float(slope.abs()))
+    return replace(single, absolute=max(single.absolute, spread))

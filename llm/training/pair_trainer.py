@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
-from ..data.counting import credit
 from ..data.pairs import Pair
+from ..statistics.counting import credit
 from .losses import PairLoss, Sigmoid
 from .progress import Steps
 from .robust_trainer import RobustTrainer

@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
-from ..data.suites import load_training_pairs
 from ..run.terminal import shown, shown_title
 from ..text.encoding import EncodedPairs, Side
 from .config import DPOConfig
+from .examples import load_training_pairs
 from .pair_trainer import PairTrainer
 from .passes import decide
 from .run import Task, build_trainer, steps_of

@@ -26,21 +26,23 @@ from ..adversary.ledger import describe_adversary
 from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import AdaptiveStrength
 from ..data.pairs import Pair
-from ..data.suites import load_training_pairs
 from ..judging.margins import MarginOf
-from ..judging.tables import json_ready, write_metrics, write_text
+from ..judging.tables import write_metrics
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
-from ..models.card import environment, model_card
+from ..models.card import model_card
 from ..models.saving import save_model
 from ..models.sharding import is_sharded, whole_model
 from ..models.usage import licence_of
-from ..run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder, write_json
+from ..run.environment import environment
+from ..run.files import json_ready, write_json, write_text
+from ..run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder
 from ..run.resumption import other_versions
 from ..text.chat_templates import holds_frame
 from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
+from .examples import load_training_pairs
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt

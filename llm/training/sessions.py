@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..run.folder import TrainingClock, write_json
+from ..run.files import write_json
+from ..run.folder import TrainingClock
 
 _FILE = "sums.json"
 

@@ -24,9 +24,8 @@ from trl.trainer.reward_trainer import RewardTrainer
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.windows import LastWindow, first_of, whole_windows
-from ..kinds.dpo import dpo_accuracy
 from ..training.guards import check_setup
-from ..training.losses import Sigmoid
+from ..training.losses import Sigmoid, dpo_accuracy
 from ._adversary import INDEX, Adversary
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from dro_core import Wasserstein, parse_ambiguity
 from llm.adversary.acting import bound, check_reached, inaction
-from llm.adversary.effective_batch import EffectiveBatch
+from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.adversary.ledger import AdversaryLedger
 from llm.adversary.rules import parse_reweighting
@@ -28,7 +28,7 @@ from llm.data.pairs import write_pairs
 from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
-from llm.sweep.heads import HeadData, HeadTraining, batch_weights, train_head
+from llm.sweep.heads import HeadData, HeadTraining, train_head
 from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
 from llm.training.run import steps_of
@@ -146,7 +146,7 @@ def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes
 
 
 def test_the_accuracy_of_a_dpo_loss_follows_precision_tokens_and_slope():
-    from llm.kinds.dpo import dpo_accuracy
+    from llm.training.losses import dpo_accuracy
 
     logistic = Accuracy(SINGLE.absolute, logistic=True)
     told = {"beta": 0.1, "precision": torch.float32}

@@ -10,10 +10,10 @@ from results_samples import SUITES, pairs_of, write_sample
 from rich.console import Console
 from scipy import stats
 
-from llm.data.counting import RULE, credit, questions
 from llm.data.pairs import Pair
 from llm.data.prompts import Prompt
 from llm.data.prompts import questions as prompts_asked
+from llm.data.questions import questions
 from llm.demo.arms import Run
 from llm.demo.page import build_report, render_summary
 from llm.doctor.doctor import diagnose
@@ -26,6 +26,7 @@ from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
 from llm.results.store import COLUMNS, read_results, write_results, write_table
 from llm.statistics.arms import accuracy_record, difference_record
+from llm.statistics.counting import RULE, credit
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
 from llm.sweep.context import suite_rows
 from llm.sweep.heads import HeadData, HeadTraining, _Watch

@@ -8,7 +8,8 @@ import torch
 from scipy.special import log_expit, softmax
 
 from llm.adversary.rules import DrDPO, GroupAscent, parse_reweighting, reweighted, state_of
-from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO, dpo_margins, parse_pair_loss
+from llm.judging.margins import dpo_margins
+from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO, parse_pair_loss
 
 MARGINS = np.array([-40.0, -1.5, 0.0, 0.2, 3.0, 40.0])
 TENSOR = torch.tensor(MARGINS, dtype=torch.float64)

@@ -1,0 +1,47 @@
+"""Files that are whole or not there, and what JSON can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def json_ready(value: Any) -> Any:
+    """Plain lists, dicts and numbers; None for nan and infinities, text for everything JSON does not know.
+
+    >>> json_ready({"a": np.array([1.0, np.nan]), 2: Path("x")})
+    {'a': [1.0, None], '2': 'x'}
+    """
+    if isinstance(value, Mapping):
+        return {_encodable(str(key)): json_ready(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return json_ready(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    # Half of a surrogate pair can come in by a JSON escape; UTF-8 has no bytes for it.
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary file, so that no reader ever sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", newline="", errors="replace")  # a lone surrogate must not cost the file
+    partial.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON through a temporary file, so that no reader ever sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
