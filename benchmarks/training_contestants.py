@@ -144,7 +144,7 @@ def model_of(kind: str, mode: str) -> Any:
     if mode != "lora":
         return model
     task = "SEQ_CLS" if kind == "reward" else "CAUSAL_LM"
-    return with_adapter(model, Settings(train_file="-", lora_rank=4), task=task)
+    return with_adapter(model, Settings(train_file="-", lora_rank=4).adapter(), task=task)
 
 
 def trained_a_little(model: Any) -> Any:

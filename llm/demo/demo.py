@@ -19,23 +19,23 @@ from ..adversary.rules import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites
-from ..kinds.registry import judge_trained, task_of
+from ..kinds.registry import config_of, judge_trained, task_of
 from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
 from ..run.environment import environment
 from ..run.escaping import visible
 from ..run.folder import check_output, start_output, write_folder
+from ..run.kinds import KINDS
 from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
 from ..training.config import ConfigError, TrainConfig
 from ..training.run import train_run
-from ..training.settings import KINDS, check_known, parse_settings, read_recipe
+from ..training.settings import check_known, parse_settings, read_recipe
 from .page import Run, build_report, render_summary, write_report
 
 _log = logging.getLogger(__name__)
-_KINDS_IN_WORDS = {"sft": "imitating policies", "reward": "reward models", "dpo": "DPO policies"}
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
 _DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
 _DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
@@ -68,7 +68,7 @@ class DemoConfig:
             raise ConfigError(f"an ambiguity set is named twice in {' '.join(self.ambiguity)}")
         if self.eval_pairs is not None and self.eval_pairs < 1:
             raise ConfigError(f"eval_pairs must be at least 1, got {self.eval_pairs}")
-        check_known(KINDS[self.kind], self.settings, where="--set")
+        check_known(config_of(self.kind), self.settings, where="--set")
         if taken := sorted(self.settings.keys() & _DECIDED):
             raise ConfigError(f"--set cannot change {taken[0]}: the demo's own flags and folders decide it")
 
@@ -111,7 +111,7 @@ def _run_demo(
         if not _is_finished(folders[-1]):
             _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
     report = build_report(
-        title=f"Robust and standard {_KINDS_IN_WORDS[demo.kind]}: {demo.model} on {demo.data or 'the built-in corpus'}",
+        title=f"Robust and standard {KINDS[demo.kind].results}: {demo.model} on {demo.data or 'the built-in corpus'}",
         runs=[_read_run(run) for run in folders],
         suites=suites,
         data=json.loads((folders[0] / "run.json").read_text())["data"] | {"suites": suite_records},
@@ -164,7 +164,7 @@ def _run_settings(
         "output_dir": str(folder),
         "resume": True,
     }
-    return parse_settings(KINDS[demo.kind], _settings(demo) | run, where="--set")
+    return parse_settings(config_of(demo.kind), _settings(demo) | run, where="--set")
 
 
 def _is_finished(folder: Path) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from ..run.kinds import KINDS
 from ..run.terminal import shown
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policies import over_optimised
-from .record import KINDS, RunRecord
+from .record import RunRecord
 from .weights import (
     did_not_act,
     likely_mislabelled,
@@ -92,7 +93,7 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     """Print the diagnosis."""
     run = diagnosis.run
     state = "" if run.finished else ", unfinished: as of its last checkpoint"
-    kind = KINDS.get(run.kind, run.kind or "run of unknown kind")
+    kind = KINDS[run.kind].trained if run.kind else "run of unknown kind"
     console.print(shown(f"{run.folder}: {kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps{state}\n"))
     for finding in diagnosis.findings:
         style = "bold red" if finding.severity is Severity.PROBLEM else "bold yellow"

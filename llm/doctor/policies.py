@@ -16,7 +16,7 @@ _LEVEL = 0.025  # of each of the two tests for a downward trend
 
 def over_optimised(run: RunRecord) -> Verdict:
     """The gold reward falls while the reward that is optimised does not: over the whole run, or since its middle."""
-    if run.kind != "Policy by reinforcement":
+    if run.kind != "policy":
         return Unchecked("it is no policy trained on a reward")
     gold, reward = run.column("gold"), run.column("reward")
     seen = np.isfinite(gold) & np.isfinite(reward)

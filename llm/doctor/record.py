@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
 from ..run.folder import MARKER, SETTINGS, is_complete
+from ..run.kinds import kind_of
 from ..statistics.counting import EARLIER_RULE, RULE
 
 Values = NDArray[np.float64]
-KINDS = {
-    "Reward model": "reward model",
-    "Policy": "policy trained by DPO",
-    "Imitating policy": "imitating policy",
-    "Policy by reinforcement": "policy trained on its own answers",
-}
 _FULL = 0.999  # a mean over steps of a strength that is 1 throughout may be rounded
 
 
@@ -36,7 +31,7 @@ class RunRecord:
 
     Attributes:
         folder: Where.
-        kind: What ``run.json`` calls the result; of an unfinished run what its checkpoint shows, or "".
+        kind: Its name in ``llm.run.kinds``; of an unfinished run what its checkpoint shows; "": unknown.
         finished: Whether the run came to its end.
         config: Settings by name.
         batch: Examples that are weighed together, over all processes; None where unknown.
@@ -120,15 +115,21 @@ def _run_of(folder: Path) -> Path:
     return folder.resolve().parent if is_model and (folder.resolve().parent / "run.json").exists() else folder
 
 
+def _kind(run: Mapping[str, Any]) -> str:
+    kind = kind_of(run.get("kind"))
+    return kind.name if kind else ""
+
+
 def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
     metrics = _json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     training, evaluations = _rows(run.get("history", []))
     config, batch = run.get("config", {}), run.get("effective_batch")
-    if batch and run.get("kind") == "Policy by reinforcement":
+    kind = _kind(run)
+    if batch and kind == "policy":
         batch //= config["samples"]  # the answers to one prompt share its weight
     return RunRecord(
         folder=folder,
-        kind=run.get("kind", ""),
+        kind=kind,
         finished=True,
         config=config,
         batch=batch,

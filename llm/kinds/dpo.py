@@ -127,7 +127,6 @@ class DPOTrainer(PairTrainer):
 class DPOTask(Task[DPOConfig]):
     """A causal model trained by DPO."""
 
-    card = "Policy"
     adapter_task = "CAUSAL_LM"
     second: PreTrainedModel | None = None  # a reference of its own
     start: PreTrainedModel | None = None  # a policy made from scratch, before it is trained
@@ -205,3 +204,6 @@ def train_dpo(config: DPOConfig, arguments: TrainingArguments) -> Trained:
         DataError, FileExistsError, NonFiniteLoss, CheckpointError, Interrupted: See ``train_run``.
     """
     return train_run(DPOTask(config), arguments)
+
+
+CONFIG, TASK = DPOConfig, DPOTask

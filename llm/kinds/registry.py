@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,28 @@ from transformers import TrainingArguments
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..judging.accuracy import evaluate_model, render_table
-from ..policy.config import PolicyConfig
-from ..training.config import RunConfig
+from ..run.kinds import KINDS
+from ..training.config import ConfigError, TrainConfig
 from ..training.plan import render_plan
 from ..training.processes import locked_for_all
 from ..training.progress import closing_lines
 from ..training.run import Task, Trained, add_results, publish, train_run
-from ..training.settings import KINDS
-from .dpo import DPOTask
-from .policy import run_policy
-from .reward import RewardTask
-from .sft import SFTTask
-
-TASKS: dict[str, type[Task[Any]]] = {"sft": SFTTask, "reward": RewardTask, "dpo": DPOTask}
 
 
-def task_of(config: RunConfig) -> Task[Any]:
-    """The task that these settings are for."""
-    return next(task(config) for kind, task in TASKS.items() if type(config) is KINDS[kind])
+def config_of(name: str) -> Any:
+    """The class of settings of a kind of training; no other kind is loaded.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    if name not in KINDS:
+        raise ConfigError(f"there is no kind of training {name!r}: choose from {', '.join(KINDS)}")
+    return import_module(f"{__package__}.{name}").CONFIG
+
+
+def task_of(config: TrainConfig) -> Task[Any]:
+    """The task that these settings are for, of those that are trained on pairs."""
+    return import_module(f"{__package__}.{config.kind}").TASK(config)
 
 
 def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
@@ -45,7 +50,9 @@ def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
 
 def _run(config: Any, arguments: TrainingArguments, console: Console) -> None:
     files = suite_files(config.suites)
-    if isinstance(config, PolicyConfig):
+    if config.own_answers:
+        from .policy import run_policy
+
         run_policy(config, arguments, console, files)
         return
     task = task_of(config)

@@ -28,7 +28,6 @@ class RewardTrainer(PairTrainer):
 class RewardTask(Task[RewardConfig]):
     """A sequence classifier with one output, trained on the Bradley-Terry loss."""
 
-    card = "Reward model"
     adapter_task = "SEQ_CLS"
 
     def load(self, train: Sequence[Pair]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -50,3 +49,6 @@ class RewardTask(Task[RewardConfig]):
 def train_reward(config: RewardConfig, arguments: TrainingArguments) -> Trained:
     """Train a reward model; the run folder holds checkpoints, ``model/``, ``run.json``. Raises as ``train_run``."""
     return train_run(RewardTask(config), arguments)
+
+
+CONFIG, TASK = RewardConfig, RewardTask

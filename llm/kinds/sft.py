@@ -105,7 +105,6 @@ def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:
 class SFTTask(Task[SFTConfig]):
     """A causal model trained to give the chosen answers."""
 
-    card = "Imitating policy"
     adapter_task = "CAUSAL_LM"
     sides = ("chosen",)
 
@@ -128,3 +127,6 @@ class SFTTask(Task[SFTConfig]):
 def train_sft(config: SFTConfig, arguments: TrainingArguments) -> Trained:
     """Fine-tune a policy; the run folder holds checkpoints, ``model/``, ``run.json``. Raises as ``train_run``."""
     return train_run(SFTTask(config), arguments)
+
+
+CONFIG, TASK = SFTConfig, SFTTask

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..training.config import ConfigError, RunConfig
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
 
@@ -30,26 +30,45 @@ def remember_drawn(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMo
     return model
 
 
-def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.Module:
-    """The model as ``config`` wants it trained: itself, or frozen under a new adapter of ``lora_rank``.
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter to train.
+
+    Attributes:
+        rank: Of its matrices.
+        alpha: Its scale; None: twice the rank.
+        dropout: Inside it.
+        targets: Names of the modules that get one, or ``all-linear``.
+        alone_on: The name of the model below it, where it is exported alone; None: it is merged.
+    """
+
+    rank: int
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: Sequence[str] = ("all-linear",)
+    alone_on: str | None = None
+
+
+def with_adapter(model: PreTrainedModel, adapter: Adapter | None, *, task: str) -> nn.Module:
+    """The model to train: itself, or frozen under a new adapter.
 
     Args:
         model: The model to start from.
-        config: Rank, scale, dropout and targets of the adapter.
+        adapter: None: all weights are trained.
         task: What peft calls the kind of model; with ``SEQ_CLS`` the head is trained whole beside the adapter.
 
     Raises:
-        ConfigError: peft is missing, no module has the name of a target, or the adapter could not stand alone.
+        ModelError: peft is missing, no module has the name of a target, or the adapter could not stand alone.
     """
-    if not config.lora_rank:
+    if adapter is None:
         return model
-    peft, targets = _peft(), config.lora_targets
-    if not config.merge_adapter and len(adapter_chain(config.model)) > 1:
-        raise ConfigError(f"an adapter on top of the one in {config.model} cannot stand alone: keep merge_adapter")
+    peft, targets = _peft(), list(adapter.targets)
+    if adapter.alone_on is not None and len(adapter_chain(adapter.alone_on)) > 1:
+        raise ModelError(f"an adapter on top of the one in {adapter.alone_on} cannot stand alone: keep merge_adapter")
     settings = peft.LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,
-        lora_dropout=config.lora_dropout,
+        r=adapter.rank,
+        lora_alpha=adapter.alpha if adapter.alpha is not None else 2 * adapter.rank,
+        lora_dropout=adapter.dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         task_type=task,
         modules_to_save=head_modules(model, getattr(model, _DRAWN, ())) if task == "SEQ_CLS" else None,
@@ -60,7 +79,7 @@ def with_adapter(model: PreTrainedModel, config: RunConfig, *, task: str) -> nn.
         settings.base_model_name_or_path = _lasting(model.name_or_path)
         return _lifted(adapted)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
+        raise ModelError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
 
 
 def _lifted(model: Any) -> Any:
@@ -205,5 +224,5 @@ def _peft() -> Any:
     try:
         import peft
     except ModuleNotFoundError:
-        raise ConfigError("adapters need peft: pip install peft") from None
+        raise ModelError("adapters need peft: pip install peft") from None
     return peft

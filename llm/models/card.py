@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..run.escaping import markdown, markdown_code
+from ..run.kinds import Kind, kind_of
 from .usage import base_name, header, use
-
-
-class _Kind(NamedTuple):
-    pipeline: str
-    tag: str
-    text: str
-
-
-_KINDS = {
-    "Imitating policy": _Kind(
-        "text-generation",
-        "sft",
-        "A language model fine-tuned on the chosen answers of preference pairs (loss of an example: the mean over "
-        "its tokens; pairs are ranked by log-probabilities summed over tokens), with robust-rlhf",
-    ),
-    "Reward model": _Kind(
-        "text-classification",
-        "reward-model",
-        "One output, the reward of an answer to a prompt; trained on preference pairs with robust-rlhf",
-    ),
-    "Policy": _Kind(
-        "text-generation",
-        "dpo",
-        "A language model trained on preference pairs by direct preference optimisation, with robust-rlhf",
-    ),
-}
 
 
 def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) -> str:
@@ -41,12 +16,12 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         record: What ``run.json`` holds.
         metrics: Suite records of ``llm.judging.accuracy.summarise`` by suite name, when the model was evaluated.
     """
-    config, data, kind = record["config"], record["data"], _KINDS[record["kind"]]
+    config, data, kind = record["config"], record["data"], _kind(record)
     train = data["train"]
     cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
     lines = [
         *header(record, pipeline=kind.pipeline, tag=kind.tag),
-        f"# {record['kind']}",
+        f"# {kind.result}",
         "",
         kind.text,
         _objective(record),
@@ -70,13 +45,19 @@ def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) ->
         f"| training time | {record['seconds']:.0f} s on {markdown(record['environment']['device'])} |",
         "",
         *(_results(metrics) if metrics else ["Not evaluated.", ""]),
-        *use(record, reward=kind.tag == "reward-model"),
+        *use(record, reward=kind.name == "reward"),
         "## Versions",
         "",
         _versions(record),
         "",
     ]
     return "\n".join(lines)
+
+
+def _kind(record: dict[str, Any]) -> Kind:
+    if (kind := kind_of(record["kind"])) is None:
+        raise ValueError(f"a run of kind {record['kind']!r} has no card")
+    return kind
 
 
 def _objective(record: dict[str, Any]) -> str:
@@ -101,7 +82,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         record: What ``run.json`` holds.
         summaries: Suite records of ``llm.policy.judging.summarise_policy`` by suite name.
     """
-    config, train = record["config"], record["data"]["train"]
+    config, train, kind = record["config"], record["data"]["train"], _kind(record)
     against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"
     robust = "no adversary" if config["ambiguity"] == "erm" else against
     rows = {
@@ -124,8 +105,7 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         **({"other versions": markdown("; ".join(record["other_versions"]))} if record.get("other_versions") else {}),
     }
     lines = [
-        *header(record, pipeline="text-generation", tag="rlhf"), "# Policy", "",
-        "A language model trained on the scores of its own answers with robust-rlhf.", "",
+        *header(record, pipeline=kind.pipeline, tag=kind.tag), f"# {kind.result}", "", kind.text, "",
         "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
         *(_policy_results(summaries) if summaries else ["Not evaluated.", ""]),
         *use(record, reward=False),

@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
+from ..kinds.registry import config_of
 from ..policy.config import samples_by_default
 from ..training.config import ConfigError, RunConfig
-from ..training.settings import KINDS, check_known, parse_settings, read_recipe
+from ..training.settings import check_known, parse_settings, read_recipe
 
 STANDARD, ROBUST = "standard", "robust"
 _DECIDED = ("output_dir", "seed", "resume", "overwrite", "dry_run", "suites", "gold", "publish")
@@ -50,7 +51,7 @@ class Stage:
 
     Attributes:
         name: For people: ``policy robust/standard, seed 0``.
-        kind: What is trained: a key of ``llm.training.settings.KINDS``.
+        kind: What is trained: a key of ``llm.run.kinds.KINDS``.
         folder: Where the run is kept.
         settings: All of them, by name.
         seed: Of the run.
@@ -76,7 +77,7 @@ class Stage:
             ConfigError: A setting is unknown or out of its interval; the message names the stage.
         """
         try:
-            return parse_settings(KINDS[self.kind], self.settings, where=f"stage {self.name}")
+            return parse_settings(config_of(self.kind), self.settings, where=f"stage {self.name}")
         except ConfigError as error:
             said = str(error)
             raise ConfigError(said if said.startswith("stage ") else f"stage {self.name}: {said}") from error
@@ -235,7 +236,7 @@ def _settings(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_section(name: str, section: Mapping[str, Any]) -> None:
-    kind: type[RunConfig] = KINDS[name]
+    kind: type[RunConfig] = config_of(name)
     check_known(kind, {key: value for key, value in section.items() if key not in ("recipe", "robust")}, where=name)
     decided = {*_DECIDED, *(("reward_model",) if name == "policy" else ()), *(() if name == "sft" else ("ambiguity",))}
     if taken := sorted(decided & section.keys()):

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ..kinds.registry import run
 from ..models.contents import contents, digest
-from ..policy.scorers import CHECKER
+from ..policy.config import CHECKER
 from ..run.files import write_json
 from ..run.terminal import shown, shown_title
 from ..training.config import ConfigError

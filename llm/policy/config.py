@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..training.config import ConfigError, RunConfig
 
@@ -17,6 +17,7 @@ VersionName = Literal["A", "B"]
 Critic = Literal["separate", "shared"]
 PolicyReference = Literal["auto", "model", "adapter"]
 Optimizer = Literal["optim", "npg"]
+CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 
 
 def samples_by_default(ambiguity: str) -> int:
@@ -27,6 +28,9 @@ def samples_by_default(ambiguity: str) -> int:
 @dataclass
 class PolicyConfig(RunConfig):
     """A policy trained on the scores of its own answers, against the worst reweighting of its prompts."""
+
+    kind: ClassVar[str] = "policy"
+    own_answers: ClassVar[bool] = True
 
     model: str = field(default="smollm2", metadata={"help": "alias (smollm2), folder or hub name of a causal model"})
     train_file: str = field(
@@ -191,3 +195,8 @@ class PolicyConfig(RunConfig):
         if self.reference != "auto":
             return self.reference
         return "adapter" if self.lora_rank and not self.reference_model else "model"
+
+    def reads(self) -> dict[str, str | None]:
+        """The policy and who scores it; the exact checker of the corpus is no file."""
+        judges = {"reward_model": self.reward_model, "gold": self.gold}
+        return super().reads() | {role: None if name == CHECKER else name for role, name in judges.items()}

@@ -34,10 +34,10 @@ from ..training.processes import bounded_waiting, locked_for_all, on_main_proces
 from ..training.requests import check_requests
 from ..training.resuming import start_run
 from .actor_critic import ActorCritic, Reference
-from .config import PolicyConfig
+from .config import CHECKER, PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
-from .scorers import CHECKER, Scorer, load_scorer
+from .scorers import Scorer, load_scorer
 from .trainer import PolicyTrainer
 
 _log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def fitting(prompts: list[Prompt], tokenizer: Any, *, most: int) -> tuple[list[P
 
 
 def _module(config: PolicyConfig, base: PreTrainedModel) -> ActorCritic:
-    policy = with_adapter(base, config, task="CAUSAL_LM")
+    policy = with_adapter(base, config.adapter(), task="CAUSAL_LM")
     if (config.lora_rank and config.lora_dropout) or live_dropout(policy):
         raise ConfigError(
             "with dropout the answers would be written by another policy than the one trained: keep disable_dropout, "
@@ -214,7 +214,7 @@ def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> 
 def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], forced: list[str]) -> dict[str, Any]:
     arguments = trainer.arguments
     return {
-        "kind": "Policy by reinforcement",
+        "kind": config.kind,
         "config": asdict(config),
         "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,

@@ -19,8 +19,8 @@ from ..models.logprobs import evaluation_mode
 from ..text.answers import encode_answers
 from ..text.encoding import padded
 from ..training.config import ConfigError
+from .config import CHECKER
 
-CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 _log = logging.getLogger(__name__)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .folder import FORCED, SETTINGS
+from .kinds import kind_of
 
 Record = Mapping[str, Any]
 
@@ -94,12 +95,17 @@ def _start(record: Record) -> str | None:
     return "/".join(Path(name).parts[-3:]) if name else None
 
 
+def _kind(record: Record) -> str | None:
+    kind = kind_of(record.get("kind"))
+    return kind.trained if kind else record.get("kind")
+
+
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _COMPARED: dict[str, Callable[[Record], Any]] = {
-    "kind": _entry("kind"),
+    "kind": _kind,
     "steps": _entry("steps"),
     "effective batch": _entry("effective_batch"),
     "learning rate": _entry("learning_rate"),

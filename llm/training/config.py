@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.windows import LastWindow
+from ..models.adapters import Adapter
 from .losses import parse_pair_loss
 from .passes import Passes
 
@@ -25,6 +26,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class RunConfig:
     """What every run is told: from which model, against which adversary, how it is kept."""
 
+    kind: ClassVar[str] = ""  # in ``llm.run.kinds``
+    own_answers: ClassVar[bool] = False  # trained on what the model writes, not on pairs
     best_metric: ClassVar[str] = "accuracy"  # on the held-out pairs, what final=best goes by unless told
 
     model: str = field(
@@ -107,6 +110,16 @@ class RunConfig:
         """The radius schedule these fields describe."""
         return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
 
+    def reads(self) -> dict[str, str | None]:
+        """The models that the run is made from, by role; their content is part of what the run is."""
+        return {"model": self.model}
+
+    def adapter(self) -> Adapter | None:
+        """The adapter to train instead of all weights."""
+        alone_on = None if self.merge_adapter else self.model
+        lora = Adapter(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, alone_on)
+        return lora if self.lora_rank else None
+
     def loading(self) -> dict[str, Any]:
         """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
         return {
@@ -172,11 +185,14 @@ class TrainConfig(RunConfig):
 class RewardConfig(TrainConfig):
     """A Bradley-Terry reward model."""
 
+    kind: ClassVar[str] = "reward"
+
 
 @dataclass
 class SFTConfig(TrainConfig):
     """A policy that imitates the chosen answers."""
 
+    kind: ClassVar[str] = "sft"
     best_metric: ClassVar[str] = "loss"
 
     model: str = field(
@@ -188,6 +204,8 @@ class SFTConfig(TrainConfig):
 @dataclass
 class DPOConfig(TrainConfig):
     """A policy trained on preferences directly, against a reference policy."""
+
+    kind: ClassVar[str] = "dpo"
 
     model: str = field(
         default="smollm2",
@@ -230,6 +248,10 @@ class DPOConfig(TrainConfig):
             raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
         if self.reference_kind() == "adapter" and self.reference_model:
             raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
+
+    def reads(self) -> dict[str, str | None]:
+        """The model and, where it is another one, the reference."""
+        return super().reads() | {"reference_model": self.reference_model}
 
     def reference_kind(self) -> ReferenceKind:
         """``reference`` with ``auto`` decided."""

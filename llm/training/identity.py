@@ -16,8 +16,6 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..models.contents import contents
-from ..policy.config import PolicyConfig
-from ..policy.scorers import CHECKER
 from ..run.environment import environment
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
 from .config import RunConfig
@@ -57,8 +55,6 @@ EVALUATING = (
 # Policies: held-out pairs are never judged, but answers are written and scored in batches of this size.
 DECIDES_ROUNDING = "per_device_eval_batch_size"
 
-_READ = ("model", "reference_model", "reward_model", "gold")
-
 
 def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings that decide the result, the content of all that is read, and the versions it is read with.
@@ -73,7 +69,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
     ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
     theirs, usual = _flags(config, arguments)
     at_default = [f.name for f in fields(config) if f.name in ours and _same(ours[f.name], _default(f))]
-    read = contents({role: _named(config, role) for role in _READ} | _files_of(theirs))
+    read = contents(config.reads() | _files_of(theirs))
     return {
         **ours,
         **theirs,
@@ -87,7 +83,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
 def noted(config: RunConfig, arguments: TrainingArguments) -> set[str]:
     """The flags of ``TrainingArguments`` that a resumed run must have as they were."""
     harmless = {name for group in HARMLESS.values() for name in group}
-    if isinstance(config, PolicyConfig):
+    if config.own_answers:
         harmless |= set(EVALUATING) - {DECIDES_ROUNDING}
     elif not _judges(config) and not _draws(config, arguments):
         harmless |= set(EVALUATING)
@@ -113,12 +109,6 @@ def _flags(config: RunConfig, arguments: TrainingArguments) -> tuple[dict[str, A
     values |= {"world_size": arguments.world_size, "mixed_precision": arguments.mixed_precision}
     known |= {"mixed_precision": "no"}
     return values, [name for name, default in known.items() if _same(values[name], default)]
-
-
-def _named(config: RunConfig, role: str) -> str | None:
-    """What the run names in a role; the exact checker of the corpus is no file."""
-    name = getattr(config, role, None)
-    return None if role in ("reward_model", "gold") and name == CHECKER else name
 
 
 def _files_of(flags: Mapping[str, Any]) -> dict[str, str]:

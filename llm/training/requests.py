@@ -6,7 +6,6 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from ..policy.config import PolicyConfig
 from ..run.launch import check_launch
 from .config import ConfigError, RunConfig, TrainConfig
 
@@ -35,7 +34,7 @@ def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
     if isinstance(config, TrainConfig) and config.final != "best" and arguments.load_best_model_at_end:
         raise ConfigError("load_best_model_at_end would export another model than final says: use final=best")
     for name in arguments.report_to or []:
-        _check_tracker(str(name), policy=isinstance(config, PolicyConfig))
+        _check_tracker(str(name), policy=config.own_answers)
     if str(arguments.train_sampling_strategy) == "group_by_length":
         raise ConfigError(
             "train_sampling_strategy=group_by_length is not supported: an adversary would compare answers of one "

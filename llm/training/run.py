@@ -65,12 +65,10 @@ class Task(ABC, Generic[Config]):
 
     Attributes:
         config: The settings of the run.
-        card: What the model card calls the result.
         adapter_task: What peft calls the kind of model.
         sides: The answers of a pair that a training step reads.
     """
 
-    card: ClassVar[str]
     adapter_task: ClassVar[str]
     sides: ClassVar[Sequence[Side]] = SIDES
 
@@ -148,7 +146,7 @@ def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
             "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
         )
     check_weights(model, trainer.state.global_step)
-    whole = whole_model(trainer, lambda: with_adapter(task.load(train)[0], config, task=task.adapter_task))
+    whole = whole_model(trainer, lambda: with_adapter(task.load(train)[0], config.adapter(), task=task.adapter_task))
     tokenizer: Any = trainer.processing_class
     result = Trained(
         model=model if whole is None else merged(whole, merge=config.merge_adapter),
@@ -197,7 +195,7 @@ def build_trainer(
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     encoded = encode_pairs(train, tokenizer, max_length=config.max_length, progress=not arguments.disable_tqdm)
     trainer = task.trainer(
-        model=with_adapter(model, config, task=task.adapter_task),
+        model=with_adapter(model, config.adapter(), task=task.adapter_task),
         args=arguments,
         train_dataset=encoded,
         eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
@@ -248,7 +246,7 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
 def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result: Trained) -> None:
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder; push it if asked."""
     record = {
-        "kind": task.card,
+        "kind": task.config.kind,
         "config": asdict(task.config),
         "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,

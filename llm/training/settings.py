@@ -13,12 +13,10 @@ from typing import Any, NoReturn, TypeVar, cast
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..policy.config import PolicyConfig
 from ..run.launch import check_devices
-from .config import TRAINING_DEFAULTS, ConfigError, DPOConfig, RewardConfig, RunConfig, SFTConfig, TrainConfig
+from .config import TRAINING_DEFAULTS, ConfigError, RunConfig, TrainConfig
 from .requests import check_requests
 
-KINDS: dict[str, Any] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "policy": PolicyConfig}
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -48,7 +46,7 @@ def parse_settings(
     flags = [*_flags(settings), *argv]
     check_devices(use_cpu=_on_cpus(flags))
     groups: Any = (kind, TrainingArguments)
-    parser = HfArgumentParser(groups, prog=f"robust-rlhf train {_name(kind)}", allow_abbrev=False)
+    parser = HfArgumentParser(groups, prog=f"robust-rlhf train {kind.kind}", allow_abbrev=False)
     parser.add_argument("--config", help="a YAML file, or the name of a shipped recipe")
     parser.set_defaults(**TRAINING_DEFAULTS)
     parser.error = _raise
@@ -70,10 +68,6 @@ def _on_cpus(flags: Sequence[str]) -> bool:
     parser = HfArgumentParser(cast("Any", _Devices), add_help=False, allow_abbrev=False)
     parser.error = _raise
     return parser.parse_args_into_dataclasses(list(flags), return_remaining_strings=True)[0].use_cpu
-
-
-def _name(kind: type[RunConfig]) -> str:
-    return next(name for name, config in KINDS.items() if config is kind)
 
 
 def _flag_names(argv: Sequence[str]) -> dict[str, None]:
@@ -121,7 +115,7 @@ def check_known(kind: type[RunConfig], settings: Mapping[str, Any], *, where: st
     known = {field.name for group in (kind, TrainingArguments) for field in fields(group)}
     for name in settings.keys() - known:
         close = difflib.get_close_matches(name, known, n=1)
-        manual = f"; `robust-rlhf train {_name(kind)} --help` lists the known ones"
+        manual = f"; `robust-rlhf train {kind.kind} --help` lists the known ones"
         raise ConfigError(f"{where}: unknown setting {name!r}{f', did you mean {close[0]!r}?' if close else manual}")
 
 

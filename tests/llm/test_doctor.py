@@ -174,7 +174,7 @@ def test_run_of_another_kind_is_checked_as_far_as_it_goes(run):
     """A policy trained on its own answers: weights of prompts, no losses of pairs."""
 
     def change(content):
-        content.update(kind="Policy by reinforcement", effective_batch=128)
+        content.update(kind="policy", effective_batch=128)
         content["config"]["samples"] = 4
         content["adversary"] = {"source": {"a": {"prompts": 90, "multiplier": 1.0}}}
         for row in content["history"]:
@@ -189,7 +189,7 @@ def test_run_of_another_kind_is_checked_as_far_as_it_goes(run):
 
 def judged_policy(run, gold, reward):
     def change(content):
-        content.update(kind="Policy by reinforcement", effective_batch=128)
+        content.update(kind="policy", effective_batch=128)
         content["config"] |= {"samples": 4, "ambiguity": "erm", "kl_coefficient": 0.05}
         rows = [row for row in content["history"] if "effective_sample_size" in row]
         one = {name: value for name, value in rows[0].items() if not name.endswith("_loss")}

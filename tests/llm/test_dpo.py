@@ -199,7 +199,7 @@ def test_a_step_asks_the_reference_once(start, tmp_path, passes):
 
 def test_adapter_switched_off_is_the_reference(start, tmp_path):
     """A new adapter changes nothing, so every margin starts at exactly 0; after training it does not."""
-    model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=4), task="CAUSAL_LM")
+    model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=4).adapter(), task="CAUSAL_LM")
     trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "tv:0.2", reference="adapter", model=model)
     batch = PairCollator(start[2])([start[3][i] for i in range(4)])
     assert not trainer.margins(trainer.model, batch).any()
@@ -239,7 +239,7 @@ def test_a_new_adapter_does_not_change_the_reference(start, tmp_path):
     cache, collator, written = tmp_path / "reference.npz", PairCollator(start[2]), []
     for seed in range(2):
         set_seed(seed)
-        model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=2), task="CAUSAL_LM")
+        model = with_adapter(copy.deepcopy(start[0]), DPOConfig(lora_rank=2).adapter(), task="CAUSAL_LM")
         put_reference(
             model, {"train": data}, collator, arguments(tmp_path), cache=cache
         )  # another reference is refused

@@ -8,9 +8,11 @@ import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
+from llm.kinds.registry import config_of
+from llm.run.kinds import KINDS
 from llm.run.likeness import differences, record_of, remarks
 from llm.training.identity import identity
-from llm.training.settings import KINDS, parse_train
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 
@@ -43,7 +45,7 @@ SAID_BY_THEIR_RESULT = {  # which run.json holds: steps, effective batch, data, 
 def test_every_setting_that_decides_a_result_is_compared(kind):
     policy = ["--reward_model", "r"] if kind == "policy" else []
     told = ["--model", "m", "--train_file", "t", "--output_dir", "o", "--ambiguity", "tv:0.2", *policy]
-    settings = identity(*parse_train(KINDS[kind], told), {"train": {"sha256": "a"}})
+    settings = identity(*parse_train(config_of(kind), told), {"train": {"sha256": "a"}})
     one = {"config": {}, "settings": settings}
     assert remarks(["a", "b"], [one, one]) == ["The records of the two runs differ in the ambiguity set at most"]
     for name in settings.keys() - SAID_BY_THEIR_RESULT:

@@ -64,7 +64,7 @@ def counted_flops(trainer):
 def lora(start):  # noqa: F811
     model, tokenizer, data = start
     config = RewardConfig(train_file="-", lora_rank=4)
-    return with_adapter(copy.deepcopy(model), config, task="SEQ_CLS"), tokenizer, data
+    return with_adapter(copy.deepcopy(model), config.adapter(), task="SEQ_CLS"), tokenizer, data
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it

@@ -22,9 +22,10 @@ import robust_rlhf
 from dro_core import Wasserstein, worst_case
 from llm.data.corpus.corpus import generate, write_corpus
 from llm.data.pairs import write_pairs
+from llm.kinds.registry import config_of
 from llm.pipeline.plan import read_pipeline
 from llm.sweep.plan import read_sweep
-from llm.training.settings import KINDS, parse_train
+from llm.training.settings import parse_train
 from proofs_check.claims.inner import hoeffding
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +246,7 @@ WHOLE = [command for command in commands() if is_whole(command[1])]
 def test_command_lines_are_understood(page, words, parsing_only, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if words[0] == "train":
-        config, given = parse_train(KINDS[words[1]], [*words[2:], "--use_cpu", "true", "--bf16", "false"])
+        config, given = parse_train(config_of(words[1]), [*words[2:], "--use_cpu", "true", "--bf16", "false"])
         assert config.train_file
         assert given.output_dir
         return
