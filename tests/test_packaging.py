@@ -47,7 +47,7 @@ def test_wheel_holds_the_packages_and_no_data(wheel):
         "proofs_check/__main__.py",
     ):
         assert needed in names
-    assert any(name.startswith("llm/templates/") for name in names)
+    assert any(name.startswith("llm/report/templates/") for name in names)
     assert not [name for name in names if name.endswith((".jsonl", ".gz", ".safetensors", ".parquet"))]
     assert {name.split("/")[0] for name in names if not name.startswith("robust_rlhf-")} == {
         "robust_rlhf.py",

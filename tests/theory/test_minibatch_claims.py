@@ -68,7 +68,7 @@ def test_the_exact_check_sees_a_wrong_set(build, monkeypatch):
 
     for module in ("minibatch", "bias_bounds"):
         for name in ("tv_value", "cvar_value"):
-            monkeypatch.setattr(f"proofs_check.{module}.{name}", lambda *_: by_support, raising=False)
+            monkeypatch.setattr(f"proofs_check.claims.minibatch.{module}.{name}", lambda *_: by_support, raising=False)
     claim = build()
     x = (0.0, 1.0, 3.0), (1.0, 2.0, 4.0), 0.25, 5
     assert not claim.verifies(CappedLosses(*x, 3.0) if build in (tv_capped_bias, bias_layers) else SampledLosses(*x))
