@@ -38,19 +38,12 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
-# ROOM: one package, or one room of llm. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
-TESTS_dro_core := dro_core tests/core
-TESTS_synthetic := synthetic tests/theory
-TESTS_proofs_check := proofs_check tests/theory
-TESTS_llm := llm tests/llm
-of = $(wildcard $(patsubst %,tests/llm/test_%.py,$(1)))
-TESTS_policy := $(call of,policy* best_of* drawing fisher overoptimisation pipeline rollouts sampling_settings surrogate)
-TESTS_trl := $(call of,trl*)
-TESTS_sweep := $(call of,sweep* results* features head_only geometry matching robustness worst_group comparisons)
-TESTS_runs := $(call of,runs dpo_runs sft checkpoints no_code resuming flags launch locks signals dry_runs ranks)
-TESTS_training := $(call of,acting robust_trainer passes effective_batch losses dpo loading saved_models encoding)
-TESTS_judging := llm $(filter-out $(TESTS_policy) $(TESTS_trl) $(TESTS_sweep) $(TESTS_runs) $(TESTS_training),$(call of,*))
-PATHS = $(if $(ROOM),$(or $(TESTS_$(ROOM)),$(error ROOM is dro_core, synthetic, proofs_check, llm, or of llm policy, trl, sweep, runs, training, judging, not $(ROOM))))
+# ROOM: one package, or one room of llm as llm/policy. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
+TESTS_dro_core := tests/core
+TESTS_synthetic := tests/theory
+TESTS_proofs_check := tests/theory
+FOUND = $(wildcard $(ROOM) $(TESTS_$(ROOM)) tests/$(ROOM))
+PATHS = $(if $(ROOM),$(or $(FOUND),$(error ROOM is dro_core, synthetic, proofs_check, llm, or a room of llm such as llm/policy)))
 test: $(STAMP)
 	$(PYTEST) $(if $(SHARE),--share $(SHARE),-m "not exhaustive") $(PATHS)
 

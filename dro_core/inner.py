@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ._solvers import arrays as _arrays
+from ._solvers import arrays
 from ._solvers.arrays import Array, Namespace, highest, inner, lowest, total
 from ._solvers.problem import Problem, centre
 from .sets.ambiguity import AmbiguitySet, Dual
@@ -42,29 +42,29 @@ def _validated(
             f"ambiguity must be a set such as TotalVariation(0.2), got {given!r}; text goes through parse_ambiguity, "
             "and plain averaging is losses.mean(-1)."
         )
-    xp = _arrays.namespace_of(losses, reference)
-    exact = _arrays.as_float64(xp, losses, "losses")
+    xp = arrays.namespace_of(losses, reference)
+    exact = arrays.as_float64(xp, losses, "losses")
     if losses.ndim == 0 or losses.shape[-1] == 0:
         raise ValueError(
             f"losses must have at least one scenario on the last axis, got shape {tuple(losses.shape)}; "
             "skip empty batches."
         )
     bounds = highest(xp, exact), lowest(xp, exact)
-    checked = check_finite if check_finite is not None else _arrays.as_numpy(losses) is not None
+    checked = check_finite if check_finite is not None else arrays.as_numpy(losses) is not None
     if checked:
-        _arrays.require_finite(xp, exact, bounds)
+        arrays.require_finite(xp, exact, bounds)
     if reference is None:
         return _Validated(xp, exact, None, bounds)
-    masses = _arrays.as_float64(xp, reference, "reference")
+    masses = arrays.as_float64(xp, reference, "reference")
     if masses.ndim == 0 or tuple(masses.shape) not in (tuple(losses.shape), tuple(losses.shape[-1:])):
         raise ValueError(
             f"reference must have shape (n,) or that of losses, {tuple(losses.shape)}, got {tuple(reference.shape)}."
         )
-    if _arrays.device(masses) != _arrays.device(exact):
-        raise ValueError(f"reference must be on the device of the losses, {_arrays.device(exact)}; move it there.")
+    if arrays.device(masses) != arrays.device(exact):
+        raise ValueError(f"reference must be on the device of the losses, {arrays.device(exact)}; move it there.")
     if checked:
-        eps = float(xp.finfo(_arrays.result_dtype(xp, reference)).eps)
-        _arrays.require_distribution(xp, masses, max(1e-6, 8 * eps))
+        eps = float(xp.finfo(arrays.result_dtype(xp, reference)).eps)
+        arrays.require_distribution(xp, masses, max(1e-6, 8 * eps))
     masses = xp.broadcast_to(masses / total(xp, masses), exact.shape)
     return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None)
 
@@ -85,7 +85,7 @@ def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
 def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Solve; a large batch in main memory some rows at a time, so that what lies between stays in the cache."""
     xp, losses, reference, bounds = given
-    if not _arrays.on_host(xp):
+    if not arrays.on_host(xp):
         return _optimum(given, ambiguity)
     n = losses.shape[-1]
     rows = max(_BLOCK // n, 1)
@@ -112,10 +112,10 @@ def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
 
 def _solve(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None) -> WorstCase:
     given = _validated(losses, ambiguity, reference, check_finite=check_finite)
-    with _arrays.quiet(given.xp):
+    with arrays.quiet(given.xp):
         weights, value, multiplier, threshold = _solved(given, ambiguity)
-    dtype = _arrays.result_dtype(given.xp, losses)
-    weights, value = (_arrays.cast(given.xp, part, dtype) for part in (weights, value))
+    dtype = arrays.result_dtype(given.xp, losses)
+    weights, value = (arrays.cast(given.xp, part, dtype) for part in (weights, value))
     return WorstCase(weights, value[..., 0], Dual(multiplier[..., 0], threshold[..., 0]))
 
 
@@ -151,14 +151,14 @@ def worst_case(
         >>> worst.weights.tolist(), float(worst.value)
         ([0.75, 0.0, 0.0, 0.25], 3.5)
     """
-    hosted, masses = _arrays.as_numpy(losses), None if reference is None else _arrays.as_numpy(reference)
+    hosted, masses = arrays.as_numpy(losses), None if reference is None else arrays.as_numpy(reference)
     mixed = reference is not None and (masses is None or (masses is reference) != (hosted is losses))
     if hosted is None or hosted is losses or mixed:
         return _solve(losses, ambiguity, reference, check_finite=check_finite)
     weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
-    dtype = _arrays.result_dtype(_arrays.namespace_of(losses), losses)
-    weights, value = (_arrays.as_tensor(part, dtype) for part in (weights, value))
-    return WorstCase(weights, value, Dual(*(_arrays.as_tensor(part) for part in dual)))
+    dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
+    weights, value = (arrays.as_tensor(part, dtype) for part in (weights, value))
+    return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
 
 
 def robust_loss(
@@ -194,14 +194,14 @@ def robust_loss(
         return worst.value
     # The sum is exactly zero. It carries the gradient, while the value keeps its float64 accuracy: <q,
     # losses> in float32 or bfloat16 would round at the size of the losses, not of their range.
-    xp = _arrays.namespace_of(losses)
+    xp = arrays.namespace_of(losses)
     return worst.value + xp.sum(worst.weights * (losses - losses.detach()), axis=-1)
 
 
 def _dual_value(problem: Problem, ambiguity: AmbiguitySet, dual: Dual) -> Array:
     xp, shift, scale = problem.xp, problem.shift, problem.scale
-    multiplier = _arrays.float64_like(xp, dual.multiplier, problem.losses)[..., None] / scale
-    threshold = (_arrays.float64_like(xp, dual.threshold, problem.losses)[..., None] - shift) / scale
+    multiplier = arrays.float64_like(xp, dual.multiplier, problem.losses)[..., None] / scale
+    threshold = (arrays.float64_like(xp, dual.threshold, problem.losses)[..., None] - shift) / scale
     feasible = (multiplier >= 0) & xp.isfinite(multiplier) & xp.isfinite(threshold)
     safe = Dual(xp.where(feasible, multiplier, 0.0), xp.where(feasible, threshold, 0.0))
     return xp.where(feasible, ambiguity.dual_value(problem, safe), xp.inf)
@@ -226,7 +226,7 @@ def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, refere
         5.0
     """
     problem = centre(*_validated(losses, ambiguity, reference))
-    with _arrays.quiet(problem.xp):
+    with arrays.quiet(problem.xp):
         value = problem.shift + problem.scale * _dual_value(problem, ambiguity, dual)
     return value[..., 0]
 
@@ -254,7 +254,7 @@ def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, re
         True
     """
     problem = centre(*_validated(losses, ambiguity, reference))
-    weights = _arrays.as_float64(problem.xp, result.weights, "weights")
-    with _arrays.quiet(problem.xp):
+    weights = arrays.as_float64(problem.xp, result.weights, "weights")
+    with arrays.quiet(problem.xp):
         gap = _dual_value(problem, ambiguity, result.dual) - _primal_value(problem, ambiguity, weights)
     return (problem.scale * gap)[..., 0]

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ._solvers import arrays as _arrays
+from ._solvers import arrays
 from ._solvers.arrays import Array, Namespace
 from .inner import robust_loss
 from .sets.ambiguity import AmbiguitySet, checked_number
@@ -85,7 +85,7 @@ def robust_bellman(
     _require_model(rewards, transitions)
     _require_shape("values", values, "(S,)", (rewards.shape[0],))
     checked_number("discount", "the weight of the next state", "[0, 1]", discount, "Use for example 0.95.")
-    xp = _arrays.namespace_of(values, rewards, transitions)
+    xp = arrays.namespace_of(values, rewards, transitions)
     losses = xp.broadcast_to(-values, transitions.shape)
     return rewards - discount * robust_loss(losses, ambiguity, reference=transitions)
 
@@ -99,7 +99,7 @@ def _greedy(xp: Namespace, action_values: Array) -> Array:
 
 def _checked_policy(xp: Namespace, policy: Array, rewards: Array) -> Array:
     _require_shape("policy", policy, "(S, A), action probabilities", tuple(rewards.shape))
-    exact = _arrays.as_float64(xp, policy, "policy")
+    exact = arrays.as_float64(xp, policy, "policy")
     off = xp.max(xp.abs(xp.sum(exact, axis=1) - 1))
     if not bool(xp.all(exact >= 0)) or not bool(off <= 1e-6):
         raise ValueError(
@@ -113,7 +113,7 @@ def _start(xp: Namespace, start: Array | None, rewards: Array) -> Array:
     if start is None:
         return xp.zeros_like(rewards[:, 0])
     _require_shape("start", start, "(S,)", (rewards.shape[0],))
-    return _arrays.as_float64(xp, start, "start")
+    return arrays.as_float64(xp, start, "start")
 
 
 class _Bracket(NamedTuple):
@@ -197,8 +197,8 @@ def robust_value_iteration(
     checked_number("discount", "the weight of the next state", "[0, 1)", discount, "Use for example 0.95.")
     checked_number("tolerance", "the largest error of a value", "(0, inf)", tolerance, "Use for example 1e-8.")
     _require_model(rewards, transitions)
-    xp = _arrays.namespace_of(rewards, transitions, policy, start)
-    exact, model = _arrays.as_float64(xp, rewards, "rewards"), _arrays.as_float64(xp, transitions, "transitions")
+    xp = arrays.namespace_of(rewards, transitions, policy, start)
+    exact, model = arrays.as_float64(xp, rewards, "rewards"), arrays.as_float64(xp, transitions, "transitions")
     if not bool(xp.all(xp.isfinite(exact))):
         raise ValueError("rewards must be finite, got NaN or infinity; clip them or forbid the action first.")
     mixture = None if policy is None else _checked_policy(xp, policy, exact)
@@ -211,7 +211,7 @@ def robust_value_iteration(
 
     last = _iterate(xp, backup, _start(xp, start, exact), discount, tolerance)
     followed = _greedy(xp, last.action_values) if mixture is None else mixture
-    dtype = _arrays.result_dtype(xp, rewards)
+    dtype = arrays.result_dtype(xp, rewards)
     return RobustSolution(
         xp.astype(last.values + last.middle, dtype),
         xp.astype(last.action_values + last.middle, dtype),

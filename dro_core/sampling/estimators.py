@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._solvers import arrays as _arrays
+from .._solvers import arrays
 from .._solvers.arrays import Array
 from ..inner import worst_case
 from ..sets.ambiguity import AmbiguitySet
@@ -30,10 +30,10 @@ def effective_sample_size(weights: Array) -> Array:
         >>> float(effective_sample_size(np.array([0.5, 0.5, 0.0])))
         2.0
     """
-    xp = _arrays.namespace_of(weights)
-    exact = _arrays.as_float64(xp, weights, "weights")
+    xp = arrays.namespace_of(weights)
+    exact = arrays.as_float64(xp, weights, "weights")
     size = xp.sum(exact, axis=-1) ** 2 / xp.sum(exact * exact, axis=-1)
-    return xp.astype(size, _arrays.result_dtype(xp, weights))
+    return xp.astype(size, arrays.result_dtype(xp, weights))
 
 
 def largest_multiplier(weights: Array, reference: Array | None = None) -> Array:
@@ -52,14 +52,14 @@ def largest_multiplier(weights: Array, reference: Array | None = None) -> Array:
         >>> float(largest_multiplier(np.array([0.5, 0.25, 0.25, 0.0])))
         2.0
     """
-    xp = _arrays.namespace_of(weights, reference)
-    exact = _arrays.as_float64(xp, weights, "weights")
+    xp = arrays.namespace_of(weights, reference)
+    exact = arrays.as_float64(xp, weights, "weights")
     if reference is None:
         ratio = exact * weights.shape[-1]
     else:
-        masses = _arrays.as_float64(xp, reference, "reference")
+        masses = arrays.as_float64(xp, reference, "reference")
         ratio = xp.where(masses > 0, exact / xp.where(masses > 0, masses, 1.0), 0.0)
-    return xp.astype(xp.max(ratio, axis=-1), _arrays.result_dtype(xp, weights))
+    return xp.astype(xp.max(ratio, axis=-1), arrays.result_dtype(xp, weights))
 
 
 class Estimate(NamedTuple):
@@ -103,13 +103,13 @@ def plugin_estimate(losses: Array, gradients: Array, ambiguity: AmbiguitySet) ->
 
 
 def _weighted_sum(weights: Array, gradients: Array) -> Array:
-    xp = _arrays.namespace_of(weights, gradients)
+    xp = arrays.namespace_of(weights, gradients)
     if gradients.ndim == 0 or tuple(gradients.shape[:-1]) != tuple(weights.shape):
         raise ValueError(
             f"gradients must have shape (*losses.shape, d), got {tuple(gradients.shape)} for losses of shape "
             f"{tuple(weights.shape)}; give one row per loss, of length 0 if only the value is wanted."
         )
-    dtype = _arrays.result_dtype(xp, gradients)
+    dtype = arrays.result_dtype(xp, gradients)
     rows = xp.astype(weights, dtype)[..., None, :]
     return xp.matmul(rows, xp.astype(gradients, dtype))[..., 0, :]
 
@@ -161,7 +161,7 @@ def multilevel_estimate(
     first = worst_case(losses[:n_min], ambiguity)
     if level == 0:
         return Estimate(first.value, _weighted_sum(first.weights, gradients), size)
-    xp = _arrays.namespace_of(losses)
+    xp = arrays.namespace_of(losses)
     whole, halves = worst_case(losses, ambiguity), worst_case(xp.reshape(losses, (2, -1)), ambiguity)
     scale = 2.0 ** min(level, levels - 1)  # 1 / P(J)
     start = xp.concat([first.weights, xp.zeros_like(losses[n_min:], dtype=first.weights.dtype)])
@@ -204,7 +204,7 @@ def dual_init(parameters: Array, losses: Array, ambiguity: AmbiguitySet) -> Dual
         [3.0]
     """
     terms = [CVaR(alpha) for _, alpha in _carried_tails(ambiguity)] if isinstance(ambiguity, Tailed) else [ambiguity]
-    xp = _arrays.namespace_of(losses)
+    xp = arrays.namespace_of(losses)
     state = DualState(parameters, xp.stack([worst_case(losses, term).dual.threshold for term in terms]))
     _dual_shares(losses, state.thresholds, ambiguity)  # refuses a set without such a dual
     return state
@@ -257,7 +257,7 @@ def dual_step(
         ([0.5], [2.25])
     """
     shares, masses = _dual_shares(losses, state.thresholds, ambiguity)
-    xp = _arrays.namespace_of(losses)
+    xp = arrays.namespace_of(losses)
     descent = _weighted_sum(xp.sum(shares, axis=-1) / losses.shape[-1], gradients)
     slope = masses - xp.mean(shares, axis=0)
     threshold_step = step_size if threshold_step is None else threshold_step
@@ -276,13 +276,13 @@ def _carried_tails(ambiguity: Tailed) -> list[tuple[float, float]]:
 
 def _dual_shares(losses: Array, thresholds: Array, ambiguity: AmbiguitySet) -> tuple[Array, Array]:
     """Return what every draw puts on every dual term, ``(n, k)``, and the means that are best, ``(k,)``."""
-    xp = _arrays.namespace_of(losses, thresholds)
+    xp = arrays.namespace_of(losses, thresholds)
     excess = losses[:, None] - thresholds
     match ambiguity:
         case CVaR() | TotalVariation() | Spectral():
             tails = _carried_tails(ambiguity)
-            masses = _arrays.asarray_like(xp, [mass for mass, _ in tails], thresholds)
-            rates = _arrays.asarray_like(xp, [mass / alpha for mass, alpha in tails], thresholds)
+            masses = arrays.asarray_like(xp, [mass for mass, _ in tails], thresholds)
+            rates = arrays.asarray_like(xp, [mass / alpha for mass, alpha in tails], thresholds)
             return xp.where(excess > 0, rates, 0.0), masses
         case ChiSquarePenalty(strength=strength):
             return xp.clip(excess, 0.0, None) / strength, xp.ones_like(thresholds)

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .._solvers import arrays as _arrays
-from .._solvers import sorting as _sorting
+from .._solvers import arrays, sorting
 from .._solvers.arrays import Array, sum_by_code
 from .._solvers.problem import Problem, centre
 from .ambiguity import AmbiguitySet, Dual, checked_number, set_field
@@ -107,7 +106,7 @@ class Grouped(Composite):
             return
         codes, count = _codes(self.groups)
         if self.count is None and count > codes.shape[-1]:  # gaps between labels would only cost memory
-            codes, count = _codes(_arrays.renumbered(codes))
+            codes, count = _codes(arrays.renumbered(codes))
         given: Any = count if self.count is None else self.count
         given = given.item() if hasattr(given, "item") else given
         if not isinstance(given, int) or isinstance(given, bool) or given < count:
@@ -180,12 +179,12 @@ class Grouped(Composite):
                 f"`Grouped.groups` has {self.groups.shape[-1]} labels, the losses have {problem.losses.shape[-1]} "
                 "scenarios; give one label per scenario."
             )
-        if not _arrays.fits(self.groups.shape, problem.losses.shape):
+        if not arrays.fits(self.groups.shape, problem.losses.shape):
             raise ValueError(
                 f"`Grouped.groups` has shape {tuple(self.groups.shape)}, the losses {tuple(problem.losses.shape)}; "
                 "give one row of labels per problem, or one for all."
             )
-        codes = _arrays.asarray_like(problem.xp, self.groups, problem.losses, dtype=problem.xp.int64)
+        codes = arrays.asarray_like(problem.xp, self.groups, problem.losses, dtype=problem.xp.int64)
         return problem.xp.broadcast_to(codes, problem.losses.shape)
 
     @property
@@ -200,12 +199,12 @@ def _codes(groups: Any) -> tuple[Array, int]:
         raise TypeError("`Grouped.groups` must not be masked; fill it first.")
     if not hasattr(groups, "dtype") or getattr(groups.dtype, "kind", "i") not in "iu":
         groups = _numbered(groups)
-    xp = _arrays.namespace_of(groups)
+    xp = arrays.namespace_of(groups)
     if groups.ndim == 0 or 0 in groups.shape:
         raise ValueError(f"`Grouped.groups` needs one label per scenario, got shape {tuple(groups.shape)}.")
     if not xp.isdtype(groups.dtype, "integral"):
         raise TypeError(f"`Grouped.groups` must be integers or a list of labels, got dtype {groups.dtype}.")
-    if _arrays.is_without_values(groups):
+    if arrays.is_without_values(groups):
         raise ValueError("`Grouped.groups` must have values, got a tensor on the meta device; give the labels.")
     if int(xp.min(groups)) < 0:
         raise ValueError(f"`Grouped.groups` must be labels from 0 on, got {int(xp.min(groups))}.")
@@ -278,6 +277,6 @@ class Trimmed(Composite):
 
     def _reduce(self, problem: Problem) -> Problem:
         share = 1 - self.fraction
-        left, _ = _sorting.upper_tail(problem._replace(losses=-problem.losses), share, 1 / share)
+        left, _ = sorting.upper_tail(problem._replace(losses=-problem.losses), share, 1 / share)
         inner = centre(problem.xp, problem.losses, left)
         return inner._replace(unit=problem.unit * inner.scale)

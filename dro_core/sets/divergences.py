@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from .._solvers import duals as _duals
-from .._solvers import sorting as _sorting
+from .._solvers import duals, sorting
 from .._solvers.arrays import Array, at_least, at_most, total
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
@@ -35,14 +34,14 @@ class KL(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt exponentially."""
-        weights, multiplier, threshold = _duals.exponential_tilt(problem, self.radius)
+        weights, multiplier, threshold = duals.exponential_tilt(problem, self.radius)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         xp = problem.xp
         multiplier = at_least(xp, dual.multiplier, 2.0**-900)  # below that the exponents would overflow
-        value = multiplier * (self.radius + _duals.log_mean_exp(problem, problem.losses / multiplier))
+        value = multiplier * (self.radius + duals.log_mean_exp(problem, problem.losses / multiplier))
         return xp.where(dual.multiplier > 0, value, 0.0)
 
 
@@ -80,12 +79,12 @@ class CressieRead(Ball):
         k = self.order
         moment = k * (k - 1) * self.radius
         renyi = math.log1p(moment) / (k - 1) if moment > -1 else math.inf
-        weights, multiplier, threshold = _duals.power_tilt(problem, k, renyi)
+        weights, multiplier, threshold = duals.power_tilt(problem, k, renyi)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return _duals.power_dual(problem, self.order, self.radius, *dual)
+        return duals.power_dual(problem, self.order, self.radius, *dual)
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,12 @@ class Hellinger(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt by the power -2; the Renyi divergence of order 1/2 is -2 log E sqrt(q/p)."""
-        weights, multiplier, threshold = _duals.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
+        weights, multiplier, threshold = duals.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
         return weights, Dual(2 * multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return _duals.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
+        return duals.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
 
 
 @dataclass(frozen=True)
@@ -148,17 +147,17 @@ class KLPenalty(AmbiguitySet):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Take the softmax."""
-        weights, threshold = _duals.softmax(problem, 1 / _price(problem, self.temperature))
+        weights, threshold = duals.softmax(problem, 1 / _price(problem, self.temperature))
         return weights, Dual(problem.xp.zeros_like(threshold), threshold)
 
     def penalty(self, problem: Problem, weights: Array) -> Array:
         """Charge temperature KL(q, p)."""
-        return _price(problem, self.temperature) * _duals.relative_entropy(problem, weights)
+        return _price(problem, self.temperature) * duals.relative_entropy(problem, weights)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the log-sum-exp."""
         price = _price(problem, self.temperature)
-        return price * _duals.log_mean_exp(problem, problem.losses / price)
+        return price * duals.log_mean_exp(problem, problem.losses / price)
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class ChiSquarePenalty(AmbiguitySet):
         """Project onto the simplex."""
         xp = problem.xp
         price = _price(problem, self.strength)
-        threshold = _sorting.quadratic_threshold(problem, price)
+        threshold = sorting.quadratic_threshold(problem, price)
         weights = problem.weighted(at_least(xp, problem.losses - threshold, 0.0) / price)
         return weights / total(xp, weights), Dual(xp.zeros_like(threshold), threshold)
 
@@ -205,7 +204,7 @@ class ChiSquarePenalty(AmbiguitySet):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the infimum."""
         price = _price(problem, self.strength)
-        return _sorting.quadratic_dual(problem, price)
+        return sorting.quadratic_dual(problem, price)
 
 
 def _price(problem: Problem, price: float) -> Array:

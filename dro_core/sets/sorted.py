@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from .._solvers import sorting as _sorting
-from .._solvers import spectra as _spectra
+from .._solvers import sorting, spectra
 from .._solvers.arrays import Array, at_least
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
@@ -56,12 +55,12 @@ class TotalVariation(Ball):
             # The ratio binds first: at the top 1/ratio mass has ratio times its reference, and nothing else
             # is left.
             return CVaR(1 / ratio).maximise(problem)
-        weights, threshold = _sorting.upper_tail(problem, 1 - self.radius)
+        weights, threshold = sorting.upper_tail(problem, 1 - self.radius)
         if ratio is None:
-            weights = weights + problem.weighted(self.radius * _sorting.top_ratio(problem))
+            weights = weights + problem.weighted(self.radius * sorting.top_ratio(problem))
             ceiling = 0.0
         else:
-            added, ceiling = _sorting.upper_tail(problem, self.radius / (ratio - 1), ratio - 1)
+            added, ceiling = sorting.upper_tail(problem, self.radius / (ratio - 1), ratio - 1)
             weights = weights + added
         return weights, Dual(at_least(xp, ceiling - threshold, 0.0), threshold)
 
@@ -104,7 +103,7 @@ class CVaR(AmbiguitySet):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Spread all mass evenly over the tail."""
-        weights, threshold = _sorting.upper_tail(problem, self.alpha, 1 / self.alpha)
+        weights, threshold = sorting.upper_tail(problem, self.alpha, 1 / self.alpha)
         return weights, Dual(problem.xp.zeros_like(threshold), threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
@@ -153,13 +152,13 @@ class Spectral(AmbiguitySet):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Read every loss level's weight off the cumulative spectrum."""
-        weights = _spectra.weights(problem, self.spectrum)
-        value = _spectra.dual_value(problem, self.spectrum)
+        weights = spectra.weights(problem, self.spectrum)
+        value = spectra.dual_value(problem, self.spectrum)
         return weights, Dual(problem.xp.zeros_like(value), value)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return _spectra.dual_value(problem, self.spectrum)
+        return spectra.dual_value(problem, self.spectrum)
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,9 @@ class ChiSquare(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Project onto the simplex after the one scaling that meets the radius."""
-        weights, multiplier, threshold = _sorting.quadratic_tilt(problem, self.radius)
+        weights, multiplier, threshold = sorting.quadratic_tilt(problem, self.radius)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return self.radius * dual.multiplier + _sorting.quadratic_dual(problem, dual.multiplier)
+        return self.radius * dual.multiplier + sorting.quadratic_dual(problem, dual.multiplier)

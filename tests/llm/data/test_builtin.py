@@ -1,6 +1,6 @@
 """The generated corpus: every label is true, every knob does what it says, and the docs page shows what it makes.
 
-``python tests/llm/test_builtin.py`` rewrites the generated parts of docs/data.md.
+``python tests/llm/data/test_builtin.py`` rewrites the generated parts of docs/data.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm.data.corpus.corpus import (  # fmt: skip
 )
 from llm.data.pairs import Pair, find_files, read_pairs
 
-PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).parents[3] / "docs" / "data.md"
 SOURCES = ("arithmetic", "code", "format", "lookup", "safety", "spelling")
 
 

@@ -19,7 +19,7 @@ from llm.data.pairs import write_pairs
 from llm.run.folder import is_complete
 from robust_rlhf import main
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 pytest.importorskip("peft")
 

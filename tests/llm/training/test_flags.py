@@ -1,6 +1,6 @@
 """Every flag of ``TrainingArguments``: noted and refused on resume, free since it cannot change a weight, or refused.
 
-``python tests/llm/test_flags.py`` rewrites the table of docs/resuming.md.
+``python tests/llm/training/test_flags.py`` rewrites the table of docs/resuming.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identi
 from llm.training.requests import REFUSED, check_requests
 from robust_rlhf import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"
+PAGE = Path(__file__).parents[3] / "docs" / "resuming.md"
 FLAGS = [field.name for field in fields(TrainingArguments)]
 PAIRS = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
 KINDS = {**PAIRS, "policy": PolicyConfig}
@@ -97,7 +97,7 @@ def with_table(text):
 def test_the_page_has_every_flag_as_the_code_has_it():
     text = PAGE.read_text()
     assert PART.search(text)
-    assert text == with_table(text), "python tests/llm/test_flags.py"
+    assert text == with_table(text), "python tests/llm/training/test_flags.py"
 
 
 @pytest.mark.parametrize("kind", KINDS)

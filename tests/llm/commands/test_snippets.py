@@ -28,7 +28,7 @@ from llm.sweep.plan import read_sweep
 from llm.training.settings import parse_train
 from proofs_check.claims.inner import hoeffding
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND_PAGES = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]  # historic pages: command lines alone
 

@@ -10,7 +10,7 @@ import pytest
 from bigram import bigram, trainer
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 from policy_overhead import UNTIMED, Contestant, race, table_of
 
