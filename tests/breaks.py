@@ -263,7 +263,7 @@ BREAKS = [
     ),
     Break(
         "dpo-reference",
-        "llm/training/losses.py",
+        "llm/judging/margins.py",
         "chosen, rejected = (policy - reference).chunk(2)",
         "chosen, rejected = (policy - 0 * reference).chunk(2)",
         "llm/training/test_losses.py llm/kinds/test_dpo.py",
