@@ -22,12 +22,12 @@ def export(argv: Arguments) -> int:
     if options.eval_pairs is not None and options.eval_pairs < 1:
         raise ValueError("--eval-pairs must be at least 1")
     from ..data.suites import load_suites, suite_files
-    from ..export.export import Judge, export_model
+    from ..export.export import Tool, export_model
 
     files = suite_files(options.suite)
     done = export_model(
         options.model,
-        Judge(options.to),
+        Tool(options.to),
         options.output,
         load_suites(files, eval_pairs=options.eval_pairs)[0] if files else {},
         reference=options.reference,

@@ -15,7 +15,7 @@ ALPHA = 0.05
 _UNDECIDED = "no difference shown"
 
 
-class Finding(NamedTuple):
+class _Finding(NamedTuple):
     """One difference to the baseline that the data show; ``place`` is a suite or suite / category."""
 
     place: str
@@ -115,7 +115,7 @@ def _point(text: str) -> dict[str, Any]:
     return {"text": text, "items": []}
 
 
-def _headline(suites: Mapping[str, Sequence[Finding]], baseline: str) -> str:
+def _headline(suites: Mapping[str, Sequence[_Finding]], baseline: str) -> str:
     better, worse = (sum(map(_survives, suites[outcome])) for outcome in ("better", "worse"))
     before = len(suites["better"]) + len(suites["worse"])
     total = sum(len(findings) for findings in suites.values())
@@ -129,7 +129,7 @@ def _headline(suites: Mapping[str, Sequence[Finding]], baseline: str) -> str:
     return f"Against {baseline}, after Holm's correction: better on {better}, worse on {worse}, of {places}."
 
 
-def _outcomes(kind: str, findings: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
+def _outcomes(kind: str, findings: Mapping[str, Sequence[_Finding]]) -> list[dict[str, Any]]:
     """How many places are better, worse or undecided, and which; marks those lost to Holm's correction."""
     total = sum(len(group) for group in findings.values())
     if not total:
@@ -146,11 +146,11 @@ def _outcomes(kind: str, findings: Mapping[str, Sequence[Finding]]) -> list[dict
     return [{"text": text, "items": lines}]
 
 
-def _survives(finding: Finding) -> bool:
+def _survives(finding: _Finding) -> bool:
     return finding.record["p_holm"] < ALPHA
 
 
-def _mark(finding: Finding) -> str:
+def _mark(finding: _Finding) -> str:
     return "" if _survives(finding) else ", not after Holm's correction"
 
 
@@ -163,11 +163,11 @@ def _macro(report: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
     return [_point(f"Average over suites: {points} points, {limits}.")]
 
 
-def _findings(groups: Iterable[tuple[str, Mapping[str, Any]]], arm: str) -> dict[str, list[Finding]]:
-    found: dict[str, list[Finding]] = {outcome: [] for outcome in ("better", "worse", _UNDECIDED, "too few pairs")}
+def _findings(groups: Iterable[tuple[str, Mapping[str, Any]]], arm: str) -> dict[str, list[_Finding]]:
+    found: dict[str, list[_Finding]] = {outcome: [] for outcome in ("better", "worse", _UNDECIDED, "too few pairs")}
     for place, record in groups:
         if difference := record["differences"].get(arm):
-            found[difference["outcome"]].append(Finding(place, difference))
+            found[difference["outcome"]].append(_Finding(place, difference))
     return found
 
 

@@ -36,7 +36,7 @@ _PADDED_SAMPLE = 16
 _NEGLIGIBLE = 1e-3  # change of a reward by padding, in standard deviations of the rewards
 
 
-class Judge(Enum):
+class Tool(Enum):
     """The tools an export can be for."""
 
     REWARDBENCH = "rewardbench"
@@ -75,7 +75,7 @@ class _Model:
 
 def export_model(
     name: str,
-    judge: Judge,
+    judge: Tool,
     folder: str | Path,
     suites: Mapping[str, Sequence[Pair]],
     *,
@@ -102,16 +102,16 @@ def export_model(
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise FileExistsError(f"{folder} already has content: choose another folder for the export")
     policy = is_policy(name, trust_remote_code=trust_remote_code)
-    if judge is Judge.LM_EVAL and not policy:
+    if judge is Tool.LM_EVAL and not policy:
         raise ModelError(f"lm-eval ranks answers by their likelihood and {name} gives rewards: use --to rewardbench")
-    if judge is Judge.LM_EVAL and not suites:
+    if judge is Tool.LM_EVAL and not suites:
         raise DataError("lm-eval needs at least one suite to make a task of: give --suite FILE")
-    if judge is Judge.REWARDBENCH and policy and not (reference := reference or _start_of(name)):
+    if judge is Tool.REWARDBENCH and policy and not (reference := reference or _start_of(name)):
         raise ModelError(f"{name} is a policy, which RewardBench judges against the one it started from: --reference")
     loaded = _loaded(name, policy=policy, remote=trust_remote_code)
     second = _loaded(reference, policy=True, remote=trust_remote_code) if policy and reference else None
     try:
-        if judge is Judge.LM_EVAL:
+        if judge is Tool.LM_EVAL:
             done = _for_lm_eval(folder, loaded, suites)
         else:
             done = _for_rewardbench(folder, loaded, second, suites)
@@ -199,10 +199,10 @@ def _conversations(pair: Pair) -> dict[str, Any]:
     return {"id": pair.id, "source": pair.source, "category": pair.category, **whole}
 
 
-def _readme(done: Exported, judge: Judge, max_length: int) -> str:
+def _readme(done: Exported, judge: Tool, max_length: int) -> str:
     """The command, and what the export found out about itself."""
     found = done.agreement
-    whole = judge is Judge.LM_EVAL or "--ref_model" in done.command
+    whole = judge is Tool.LM_EVAL or "--ref_model" in done.command
     cuts = "the tool reads more." if whole else "an answer too long by itself loses its beginning, not its end."
     lines = [
         f"# Export for {judge.value}",

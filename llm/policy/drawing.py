@@ -53,7 +53,7 @@ class Lots:
         return np.random.Generator(bits).random(tokens)
 
 
-class Drawing(LogitsProcessor):
+class Draws(LogitsProcessor):
     """Draws the next token of every row and leaves ``generate`` no other choice.
 
     Args:

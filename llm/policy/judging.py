@@ -31,7 +31,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredAnswers:
     """Sampled answers to every prompt and what they are worth; arrays have shape ``(prompts, samples)``.
 
     Attributes:
@@ -60,7 +60,7 @@ def judge_policy(
     samples: int,
     batch_size: int = 32,
     seed: int = 0,
-) -> Judged:
+) -> ScoredAnswers:
     """Draw ``samples`` answers to every prompt, by ``seed`` whatever the batch size, and let every scorer judge them.
 
     Raises:
@@ -73,7 +73,7 @@ def judge_policy(
     asked = [prompt for prompt in prompts for _ in range(samples)]
     texts = [pen.text(answer) for answer in answers]
     shape = (len(prompts), samples)
-    return Judged(
+    return ScoredAnswers(
         [texts[start : start + samples] for start in range(0, len(texts), samples)],
         {name: checked_scores(score(asked, texts), asked, step=0).reshape(shape) for name, score in scorers.items()},
         (seen.logps - seen.reference).sum(dim=1).double().cpu().numpy().reshape(shape),
@@ -82,7 +82,7 @@ def judge_policy(
     )
 
 
-def summarise_policy(prompts: Sequence[Prompt], judged: Judged) -> dict[str, Any]:
+def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[str, Any]:
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
@@ -120,7 +120,7 @@ def with_limits(interval: Interval) -> Interval:
     return interval if interval.low < interval.high else Interval(interval.mean, np.nan, np.nan)
 
 
-def _record(judged: Judged, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
+def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
     judges = {name: score_interval(scores[rows], asked[rows])._asdict() for name, scores in judged.scores.items()}
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
     return {"prompts": len(rows), **means, **judges}
@@ -152,7 +152,10 @@ def _limits(record: Mapping[str, float | None]) -> str:
 
 
 def write_judged(
-    folder: Path, suites: Mapping[str, Sequence[Prompt]], judged: Mapping[str, Judged], summaries: Mapping[str, Any]
+    folder: Path,
+    suites: Mapping[str, Sequence[Prompt]],
+    judged: Mapping[str, ScoredAnswers],
+    summaries: Mapping[str, Any],
 ) -> None:
     """Write metrics.json, answers.json, and scores.npz with the scores and which prompts are the same."""
     folder.mkdir(parents=True, exist_ok=True)

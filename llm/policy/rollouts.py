@@ -20,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.logprobs import evaluation_mode
 from ..training.guards import NonFiniteLoss
-from .drawing import Drawing, Lots
+from .drawing import Draws, Lots
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Answers:
             pad_token_id=pad,
             eos_token_id=ends,
         )
-        drawing = Drawing(
+        drawing = Draws(
             torch.as_tensor(numbers, dtype=precise, device=device),
             start=longest,
             temperature=self.sampling.temperature,

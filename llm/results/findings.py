@@ -19,7 +19,7 @@ FindingKind = Literal[
 
 
 @dataclass(frozen=True)
-class Finding:
+class Caveat:
     """Something about the results that a reader of them should know.
 
     Attributes:
@@ -33,25 +33,25 @@ class Finding:
     runs: tuple[str, ...] = ()
 
 
-def without_duplicates(table: Any, findings: list[Finding]) -> Any:
+def without_duplicates(table: Any, findings: list[Caveat]) -> Any:
     """Keep the last of equal rows, and of the runs that differ in no setting."""
     repeated = table.duplicated(KEY, keep="last")
     if repeated.any():
         runs = tuple(sorted(set(table.loc[repeated, "run"])))
         text = f"{int(repeated.sum())} rows of {len(runs)} runs stand there twice; the last ones count."
-        findings.append(Finding("duplicate rows", text, runs))
+        findings.append(Caveat("duplicate rows", text, runs))
         table = table[~repeated]
     done = table[table["status"] == "done"]
     runs = done.drop_duplicates("run", keep="last")
     older = runs.loc[runs.duplicated([*CELL, "seed", "train_pairs", "steps"], keep="last"), "run"]
     if len(older):
         text = f"{len(older)} runs have the settings of a later one and were left out."
-        findings.append(Finding("duplicate runs", text, tuple(sorted(older))))
+        findings.append(Caveat("duplicate runs", text, tuple(sorted(older))))
         table = table[~table["run"].isin(older)]
     return table
 
 
-def gaps(table: Any) -> list[Finding]:
+def gaps(table: Any) -> list[Caveat]:
     """Suites that some runs were not judged on, and seeds that some cells of the grid lack."""
     done, findings = table[(table["status"] == "done") & (table["suite"] != "")], []
     suites = done.groupby(["regime", "run"])["suite"].agg(set).reset_index("regime")
@@ -60,13 +60,13 @@ def gaps(table: Any) -> list[Finding]:
     if len(partial := missing[missing.map(len) > 0]):
         names = ", ".join(sorted(set().union(*partial)))
         text = f"{len(partial)} of {len(suites)} runs were not judged on all suites (missing: {names})."
-        findings.append(Finding("missing suites", text, tuple(sorted(partial.index))))
+        findings.append(Caveat("missing suites", text, tuple(sorted(partial.index))))
     runs = done.drop_duplicates("run")
     seeds = runs.groupby(CELL, dropna=False)["seed"].nunique()
     if len(seeds) and len(short := seeds[seeds < seeds.max()]):
         where = "; ".join(_cell(dict(zip(CELL, key, strict=True))) for key in list(short.index)[:3])
         text = f"{len(short)} of {len(seeds)} settings have fewer than {seeds.max()} seeds, among them {where}."
-        findings.append(Finding("missing seeds", text))
+        findings.append(Caveat("missing seeds", text))
     return findings
 
 
@@ -74,17 +74,17 @@ def _cell(settings: Mapping[str, Any]) -> str:
     return " ".join(str(settings[name]) for name in ("model", "ambiguity", "regime", "batch_size", "final"))
 
 
-def mixed_versions(table: Any) -> list[Finding]:
+def mixed_versions(table: Any) -> list[Caveat]:
     """Whether the runs came from more than one version of the code."""
     runs = table[table["status"] == "done"].drop_duplicates("run")
     counts = runs.groupby(["version", "revision"], dropna=False).size()
     if len(counts) < 2:
         return []
     named = ", ".join(f"{version} {revision}".strip() + f" ({n} runs)" for (version, revision), n in counts.items())
-    return [Finding("mixed versions", f"The runs were made by {len(counts)} versions of the code: {named}.")]
+    return [Caveat("mixed versions", f"The runs were made by {len(counts)} versions of the code: {named}.")]
 
 
-def earlier_rule(table: Any) -> list[Finding]:
+def earlier_rule(table: Any) -> list[Caveat]:
     """Runs of which the table does not count ties: their accuracy was made by the rule of an earlier version."""
     runs = tuple(sorted(set(table.loc[(table["status"] == "done") & table["ties"].isna(), "run"])))
     if not runs:
@@ -93,14 +93,14 @@ def earlier_rule(table: Any) -> list[Finding]:
         f"In the accuracy that the table holds of {len(runs)} runs {EARLIER_RULE}; what is worked out from margins "
         "here counts it one half."
     )
-    return [Finding("earlier rule", text, runs)]
+    return [Caveat("earlier rule", text, runs)]
 
 
-def failures(table: Any) -> list[Finding]:
+def failures(table: Any) -> list[Caveat]:
     """How many runs failed, and what of."""
     failed = table[table["status"] == "failed"]
     if failed.empty:
         return []
     reasons = failed["error"].value_counts()
     text = f"{len(failed)} runs failed, most often with: {reasons.index[0]}"
-    return [Finding("failed runs", text, tuple(sorted(failed["run"])))]
+    return [Caveat("failed runs", text, tuple(sorted(failed["run"])))]

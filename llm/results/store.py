@@ -9,7 +9,7 @@
     sweep.yaml           the settings as run
 
 One training gives up to three runs, one for each iterate it kept: RUN is ``TRAINING-last``, ``TRAINING-average`` or
-``TRAINING-best``. What is wrong with a folder is reported as data (``Finding``), not raised, as long as there is
+``TRAINING-best``. What is wrong with a folder is reported as data (``Caveat``), not raised, as long as there is
 something to read.
 """
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..data.pairs import Pair
 from ..data.questions import questions
-from .findings import KEY, Finding, earlier_rule, failures, gaps, mixed_versions, without_duplicates
+from .findings import KEY, Caveat, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
 
 TABLE = "results.parquet"
@@ -99,7 +99,7 @@ class Results:
 
     folder: Path
     table: pd.DataFrame
-    findings: tuple[Finding, ...]
+    findings: tuple[Caveat, ...]
 
     @property
     def done(self) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def read_results(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     folder = folder.parent if folder.name == TABLE else folder
-    findings: list[Finding] = []
+    findings: list[Caveat] = []
     table = _completed(_read_table(folder, findings), folder, findings)
     table = without_duplicates(table, findings)
     findings += [
@@ -225,10 +225,10 @@ def _read_pairs(path: Path) -> pd.DataFrame | None:
         return None
 
 
-def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
+def _read_table(folder: Path, findings: list[Caveat]) -> pd.DataFrame:
     path = folder / TABLE
     if path.with_name(TABLE + ".partial").exists():
-        findings.append(Finding("unfinished write", f"{TABLE}.partial is left over from a write that never ended."))
+        findings.append(Caveat("unfinished write", f"{TABLE}.partial is left over from a write that never ended."))
     try:
         return pq.read_table(path, page_checksum_verification=True).to_pandas()
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -236,17 +236,17 @@ def _read_table(folder: Path, findings: list[Finding]) -> pd.DataFrame:
     rows = [row for part in sorted(folder.glob("runs/*.json")) for row in read_training(folder, part.stem) or []]
     if not rows:
         raise ResultsError(f"{path} {reason}, and there are no finished runs in {folder / 'runs'} to restore it from")
-    findings.append(Finding("unreadable table", f"{TABLE} {reason}; its rows were read from runs/ instead."))
+    findings.append(Caveat("unreadable table", f"{TABLE} {reason}; its rows were read from runs/ instead."))
     return pd.DataFrame(rows)
 
 
-def _completed(table: pd.DataFrame, folder: Path, findings: list[Finding]) -> pd.DataFrame:
+def _completed(table: pd.DataFrame, folder: Path, findings: list[Caveat]) -> pd.DataFrame:
     """The table with all COLUMNS, in order and of their types."""
     missing = [name for name in COLUMNS if name not in table and name not in _LATER]
     if set(missing) & {*KEY, "ambiguity", "seed", "accuracy", "status"}:
         raise ResultsError(f"{folder / TABLE} is no results table: it lacks the columns {', '.join(missing)}")
     if missing:
-        findings.append(Finding("missing columns", f"The table lacks {', '.join(missing)}; they are left empty."))
+        findings.append(Caveat("missing columns", f"The table lacks {', '.join(missing)}; they are left empty."))
     schema = pa.schema(list(COLUMNS.items()))
     whole = table.reindex(columns=list(COLUMNS))
     return pa.Table.from_pandas(whole, schema=schema, preserve_index=False, safe=False).to_pandas()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..run.sealed import checksum, read_sealed, write_sealed
-from .findings import Finding
+from .findings import Caveat
 
 
 def write_training(
@@ -85,7 +85,7 @@ def damaged_files(folder: Path, training: str, *, kept: bool = False) -> list[st
     return [name for name, known in (sums or {}).items() if checksum(folder / name) != known]
 
 
-def damage(folder: Path, trainings: Iterable[str]) -> list[Finding]:
+def damage(folder: Path, trainings: Iterable[str]) -> list[Caveat]:
     """What is no longer as a finished sweep left it.
 
     Args:
@@ -99,7 +99,7 @@ def damage(folder: Path, trainings: Iterable[str]) -> list[Finding]:
     again += [file for name in names for file in damaged_files(folder, name)]
     kept = [file for name in names for file in damaged_files(folder, name, kept=True)]
     return [
-        Finding("damaged files", f"{len(files)} files are missing, cut off or changed: {_few(files)}; {outcome}.")
+        Caveat("damaged files", f"{len(files)} files are missing, cut off or changed: {_few(files)}; {outcome}.")
         for files, outcome in (
             (again, "the sweep makes them again when it is started again"),
             (kept, "the results do not depend on them, and they are not made again"),

@@ -27,14 +27,14 @@ from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
-from .regimes import Groups, Selection
+from .regimes import Origins, Selection
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]
 """By suite, ``(pairs,)``."""
 
 
-class Judged(NamedTuple):
+class TrainedRun(NamedTuple):
     """What a training leaves: margins by iterate, what the adversary did to which pairs, and how it ran."""
 
     margins: dict[str, Margins]
@@ -98,7 +98,7 @@ class SweepContext:
     files: dict[str, Path]
     hashes: dict[str, str]
     starts: dict[str, dict[str, str]]
-    groups: Groups
+    groups: Origins
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     suites: dict[str, SuiteRows]
@@ -124,7 +124,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
     """
     files = _files(config, folder)
     source = read_pairs(files[TRAIN])
-    pairs, groups = source.pairs, Groups.of(source.pairs)
+    pairs, groups = source.pairs, Origins.of(source.pairs)
     for name, regime in config.regimes.items():
         regime.check(name, groups)
     train, validation = _held_out(pairs, config.validation_share)
@@ -193,7 +193,7 @@ def _held_out(pairs: Sequence[Pair], share: float) -> tuple[NDArray[np.int64], N
 
 
 def _own_suites(
-    config: SweepConfig, pairs: Sequence[Pair], groups: Groups, validation: NDArray[np.int64]
+    config: SweepConfig, pairs: Sequence[Pair], groups: Origins, validation: NDArray[np.int64]
 ) -> dict[str, SuiteRows]:
     """The suites taken from the training file: held-out prompts, and what each partial regime leaves out."""
     rows = {VALIDATION: validation} if len(validation) else {}

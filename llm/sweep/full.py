@@ -22,14 +22,14 @@ from ..training.config import ConfigError, RewardConfig
 from ..training.resuming import checkpoint_to_resume
 from ..training.run import Trained, train_run
 from ..training.settings import parse_settings
-from .context import TRAIN, Judged, Margins, SweepContext
+from .context import TRAIN, Margins, SweepContext, TrainedRun
 from .plan import ADAPTIVE, Cell, FullModel
 from .regimes import Selection, flips
 
 _log = logging.getLogger(__name__)
 
 
-def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path) -> Judged:
+def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path) -> TrainedRun:
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
     if folder.exists() and not _goes_on(folder, best=cell.final[0] == "best"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -47,7 +47,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     if not model.keep_models:
         _tidy(folder)
     shutil.rmtree(folder.with_name(folder.name + "-data"))
-    return Judged(
+    return TrainedRun(
         margins={cell.final[0]: margins},
         selection=selection,
         ledger=ledger,

@@ -20,7 +20,7 @@ class Selection(NamedTuple):
     flipped: NDArray[np.bool_]
 
 
-class Groups(NamedTuple):
+class Origins(NamedTuple):
     """Where pairs come from and what they are about, one entry each."""
 
     sources: NDArray[np.str_]
@@ -67,7 +67,7 @@ class Regime:
         """Whether it leaves sources or categories out."""
         return bool(self.sources or self.without_sources or self.categories or self.without_categories)
 
-    def keeps(self, groups: Groups) -> NDArray[np.bool_]:
+    def keeps(self, groups: Origins) -> NDArray[np.bool_]:
         """Which pairs belong to the regime."""
         kept = ~np.isin(groups.sources, self.without_sources) & ~np.isin(groups.categories, self.without_categories)
         if self.sources:
@@ -76,7 +76,7 @@ class Regime:
             kept &= np.isin(groups.categories, self.categories)
         return kept
 
-    def check(self, name: str, groups: Groups) -> None:
+    def check(self, name: str, groups: Origins) -> None:
         """Refuse sources and categories that no pair has, and a regime without pairs.
 
         Raises:
@@ -95,7 +95,7 @@ class Regime:
         if not self.keeps(groups).any():
             raise ConfigError(f"the regime {name} leaves no training pair")
 
-    def select(self, groups: Groups, *, seed: int) -> Selection:
+    def select(self, groups: Origins, *, seed: int) -> Selection:
         """The pairs of the run with this seed."""
         rows = np.flatnonzero(self.keeps(groups))
         if self.max_pairs is not None and self.max_pairs < len(rows):

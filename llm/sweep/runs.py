@@ -21,7 +21,7 @@ from ..adversary.rules import parse_reweighting
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
 from ..statistics.counting import credit, ties
-from .context import TRAIN, Judged, Margins, SuiteRows, SweepContext
+from .context import TRAIN, Margins, SuiteRows, SweepContext, TrainedRun
 from .full import train_full
 from .heads import HeadData, HeadRun, train_head
 from .plan import ADAPTIVE, Cell, FullModel, HeadModel
@@ -140,7 +140,7 @@ def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, N
     return data, selection, scale
 
 
-def _judge(cell: Cell, context: SweepContext, training: str) -> Judged:
+def _judge(cell: Cell, context: SweepContext, training: str) -> TrainedRun:
     model = context.config.models[cell.model]
     if isinstance(model, FullModel):
         return train_full(cell, model, context, context.folder / "full" / training)
@@ -153,7 +153,7 @@ def _judge(cell: Cell, context: SweepContext, training: str) -> Judged:
         }
         for final, weights in run.iterates.items()
     }
-    return Judged(
+    return TrainedRun(
         margins=margins,
         selection=selection,
         ledger=run.ledger,
@@ -187,7 +187,7 @@ def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> di
     }
 
 
-def _settings(cell: Cell, context: SweepContext, judged: Judged) -> dict[str, Any]:
+def _settings(cell: Cell, context: SweepContext, judged: TrainedRun) -> dict[str, Any]:
     return {
         "model": cell.model,
         "ambiguity": cell.ambiguity,
@@ -202,7 +202,7 @@ def _settings(cell: Cell, context: SweepContext, judged: Judged) -> dict[str, An
     }
 
 
-def _ending(cell: Cell, judged: Judged) -> dict[str, Any]:
+def _ending(cell: Cell, judged: TrainedRun) -> dict[str, Any]:
     return {
         "steps": judged.steps,
         "seconds": judged.seconds,
@@ -221,7 +221,7 @@ def _failure(cell: Cell, context: SweepContext, training: str, final: str, text:
     return {"run": f"{training}-{final}", **settings, **versions, **ending}
 
 
-def _keep(folder: Path, training: str, judged: Judged) -> list[str]:
+def _keep(folder: Path, training: str, judged: TrainedRun) -> list[str]:
     """Margins and weights, by their names; the rows come last, because they say that the training is done."""
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}

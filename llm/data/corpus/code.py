@@ -28,7 +28,7 @@ _NODES = (
 
 
 @dataclass(frozen=True)
-class Task:
+class Exercise:
     """A kind of small function.
 
     Attributes:
@@ -68,22 +68,22 @@ def _count(values: list[int]) -> int:
 
 _NUMBERS = range(-12, 13)
 _LISTS = tuple(map(_Fixed, ([4, 7, 2], [9], [5, 5, 8, 1], [3, -6])))
-TASKS: dict[str, tuple[Task, ...]] = {
+TASKS: dict[str, tuple[Exercise, ...]] = {
     "operator": (
-        Task("{x} plus {k}", "{x} + {k}", ("{x} - {k}", "{x} * {k}"), lambda x, k: k - -x, _NUMBERS),
-        Task("{x} minus {k}", "{x} - {k}", ("{x} + {k}", "{k} - {x}"), lambda x, k: -(k - x), _NUMBERS),
-        Task("{x} times {k}", "{x} * {k}", ("{x} + {k}", "{x} - {k}"), lambda x, k: sum([x] * k), _NUMBERS),
+        Exercise("{x} plus {k}", "{x} + {k}", ("{x} - {k}", "{x} * {k}"), lambda x, k: k - -x, _NUMBERS),
+        Exercise("{x} minus {k}", "{x} - {k}", ("{x} + {k}", "{k} - {x}"), lambda x, k: -(k - x), _NUMBERS),
+        Exercise("{x} times {k}", "{x} * {k}", ("{x} + {k}", "{x} - {k}"), lambda x, k: sum([x] * k), _NUMBERS),
     ),
     "compare": (
-        Task("whether {x} is over {k}", "{x} > {k}", ("{x} < {k}", "{x} >= {k}"), _over, _NUMBERS),
-        Task("whether {x} is under {k}", "{x} < {k}", ("{x} > {k}", "{x} <= {k}"), _under, _NUMBERS),
-        Task("whether {x} is {k}", "{x} == {k}", ("{x} != {k}", "{x} > {k}"), _equal, _NUMBERS),
+        Exercise("whether {x} is over {k}", "{x} > {k}", ("{x} < {k}", "{x} >= {k}"), _over, _NUMBERS),
+        Exercise("whether {x} is under {k}", "{x} < {k}", ("{x} > {k}", "{x} <= {k}"), _under, _NUMBERS),
+        Exercise("whether {x} is {k}", "{x} == {k}", ("{x} != {k}", "{x} > {k}"), _equal, _NUMBERS),
     ),
     "list": (
-        Task("the sum of {x}", "sum({x})", ("max({x})", "len({x})"), lambda x, k: _total(x), _LISTS),
-        Task("the length of {x}", "len({x})", ("sum({x})", "min({x})"), lambda x, k: _count(x), _LISTS),
-        Task("the largest of {x}", "max({x})", ("min({x})", "{x}[0]"), lambda x, k: sorted(x)[-1], _LISTS),
-        Task("the smallest of {x}", "min({x})", ("max({x})", "{x}[0]"), lambda x, k: sorted(x)[0], _LISTS),
+        Exercise("the sum of {x}", "sum({x})", ("max({x})", "len({x})"), lambda x, k: _total(x), _LISTS),
+        Exercise("the length of {x}", "len({x})", ("sum({x})", "min({x})"), lambda x, k: _count(x), _LISTS),
+        Exercise("the largest of {x}", "max({x})", ("min({x})", "{x}[0]"), lambda x, k: sorted(x)[-1], _LISTS),
+        Exercise("the smallest of {x}", "min({x})", ("max({x})", "{x}[0]"), lambda x, k: sorted(x)[0], _LISTS),
     ),
 }
 _ASKED = "Write {f}({x}) in Python that returns "
@@ -119,7 +119,7 @@ def _same(found: object, expected: object) -> bool:
     return type(found) is type(expected) and found == expected
 
 
-def _task(prompt: str) -> tuple[Task, str, int]:
+def _task(prompt: str) -> tuple[Exercise, str, int]:
     """Recognise the task a prompt sets, the name it wants and its number (0 where there is none)."""
     name, argument, k = re.findall(r"Write (\w+)\((\w+)\).*?(\d*)\.$", prompt)[0]
     for task in (task for tasks in TASKS.values() for task in tasks):

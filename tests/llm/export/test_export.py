@@ -26,7 +26,7 @@ from transformers import (
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
-from llm.export.export import Judge, export_model
+from llm.export.export import Tool, export_model
 from llm.export.transformers_4 import OldConfigError, write_for_version_4
 from llm.judging.margins import policy_margins, score_pairs
 from llm.models.loading import load_policy, load_reward_model, tiny_policy, tiny_reward_model
@@ -122,7 +122,7 @@ def by_rewardbench(folder, pairs, *, batch_size, max_length):
 @pytest.mark.parametrize(("name", "batch_size"), [("tiny", 8), ("llama", 8), ("bert", 1)])
 def test_rewardbench_gives_our_margins(rewards, tmp_path, name, batch_size):
     pairs = [*PAIRS, SYSTEM]
-    done = export_model(str(rewards / name), Judge.REWARDBENCH, tmp_path / "out", {"suite": pairs})
+    done = export_model(str(rewards / name), Tool.REWARDBENCH, tmp_path / "out", {"suite": pairs})
     rows = [json.loads(line) for line in (tmp_path / "out" / "suites" / "suite.jsonl").read_text().splitlines()]
     assert done.command.endswith(f"--batch_size {batch_size}")
     assert f"--max_length {LENGTH} " in done.command
@@ -136,7 +136,7 @@ def test_rewardbench_gives_our_margins(rewards, tmp_path, name, batch_size):
 
 def test_export_changes_what_the_folder_alone_would_give(rewards, tmp_path):
     """The other way round: batches that are padded change a model with absolute positions, and it is said."""
-    done = export_model(str(rewards / "bert"), Judge.REWARDBENCH, tmp_path / "out", {"suite": PAIRS})
+    done = export_model(str(rewards / "bert"), Tool.REWARDBENCH, tmp_path / "out", {"suite": PAIRS})
     rows = [json.loads(line) for line in (tmp_path / "out" / "suites" / "suite.jsonl").read_text().splitlines()]
     one, eight = (by_rewardbench(tmp_path / "out" / "model", rows, batch_size=n, max_length=LENGTH) for n in (1, 8))
     assert np.abs(one - eight).max() > 0.01 * one.std()
@@ -147,14 +147,14 @@ def test_export_changes_what_the_folder_alone_would_give(rewards, tmp_path):
 def test_overlong_answers_are_counted_as_read_otherwise(rewards, tmp_path):
     long = Pair("long", (message("user", "Say much."),), chosen="word " * 200, rejected="no")
     prompt = Pair("prompt", (message("user", "say " * 200),), chosen="yes", rejected="no")
-    done = export_model(str(rewards / "tiny"), Judge.REWARDBENCH, tmp_path / "out", {"suite": [long, prompt]})
+    done = export_model(str(rewards / "tiny"), Tool.REWARDBENCH, tmp_path / "out", {"suite": [long, prompt]})
     assert (done.agreement.answers, done.agreement.same, done.agreement.longer) == (4, 3, 3)
 
 
 def test_older_names_say_the_same(rewards, tmp_path):
     """What transformers 4.51 would take defaults for: rotary bases, layers that see everything."""
     for name in ("tiny", "llama"):
-        export_model(str(rewards / name), Judge.REWARDBENCH, tmp_path / name, {})
+        export_model(str(rewards / name), Tool.REWARDBENCH, tmp_path / name, {})
     tiny, llama = (json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("tiny", "llama"))
     assert tiny["global_attn_every_n_layers"] == 1
     assert (tiny["global_rope_theta"], tiny["local_rope_theta"]) == (160000.0, 10000.0)
@@ -243,7 +243,7 @@ def test_lm_eval_gives_our_accuracy_and_margins(policies, tmp_path, monkeypatch)
     """By log-likelihood; the difference of two policies' answers are the margins of DPO."""
     accuracies, theirs, ours, loaded = {}, {}, {}, {}
     for name in ("policy", "reference"):
-        export_model(str(policies / name), Judge.LM_EVAL, tmp_path / "export", {"suite": PAIRS})
+        export_model(str(policies / name), Tool.LM_EVAL, tmp_path / "export", {"suite": PAIRS})
         moved = (tmp_path / "export").rename(tmp_path / name)
         accuracies[name], theirs[name] = by_lm_eval(moved, monkeypatch)
         loaded[name], tokenizer = load_policy(str(policies / name))
@@ -258,7 +258,7 @@ def test_lm_eval_gives_our_accuracy_and_margins(policies, tmp_path, monkeypatch)
 def test_label_is_no_matter_of_place(policies, tmp_path):
     """A tool that always takes the first answer is right half of the time."""
     pairs = generate(200, seed=9)
-    export_model(str(policies / "policy"), Judge.LM_EVAL, tmp_path / "out", {"suite": pairs})
+    export_model(str(policies / "policy"), Tool.LM_EVAL, tmp_path / "out", {"suite": pairs})
     rows = [json.loads(line) for line in (tmp_path / "out" / "tasks" / "suite.jsonl").read_text().splitlines()]
     assert 70 < sum(row["label"] for row in rows) < 130
     for row, pair in zip(rows, pairs, strict=True):
@@ -267,7 +267,7 @@ def test_label_is_no_matter_of_place(policies, tmp_path):
 
 def test_policy_for_rewardbench_has_its_reference_beside_it(policies, tmp_path):
     """Its DPO code puts first and last token around what the template gives, and takes the prompt off by its text."""
-    args = (str(policies / "policy"), Judge.REWARDBENCH, tmp_path / "out", {"suite": PAIRS})
+    args = (str(policies / "policy"), Tool.REWARDBENCH, tmp_path / "out", {"suite": PAIRS})
     export_model(*args, reference=str(policies / "reference"))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
     encoded = encode_pairs(PAIRS, load_policy(str(policies / "policy"))[1], max_length=4096)
@@ -292,7 +292,7 @@ def test_adapter_alone_becomes_a_whole_model(policies, tmp_path):
     spread(adapted.base_model.model.model.layers[0].self_attn.q_proj.lora_B)
     saved(adapted, AutoTokenizer.from_pretrained(policies / "policy"), tmp_path / "adapter")
     assert not (tmp_path / "adapter" / "config.json").exists()
-    export_model(str(tmp_path / "adapter"), Judge.LM_EVAL, tmp_path / "out", {"suite": PAIRS})
+    export_model(str(tmp_path / "adapter"), Tool.LM_EVAL, tmp_path / "out", {"suite": PAIRS})
     whole, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model"), torch.arange(20)[None]
     start = AutoModelForCausalLM.from_pretrained(policies / "policy")(ids).logits
     expected = adapted.eval()(ids).logits

@@ -15,7 +15,7 @@ from llm.data.corpus.corpus import generate
 from llm.data.prompts import Prompt
 from llm.models.loading import tiny_policy
 from llm.policy.actor_critic import Reference
-from llm.policy.drawing import Drawing, Lots, Purpose
+from llm.policy.drawing import Draws, Lots, Purpose
 from llm.policy.judging import judge_policy
 from llm.policy.rollouts import Answers, ForeignSampler, Sampling
 from llm.training.guards import NonFiniteLoss
@@ -116,7 +116,7 @@ def test_no_token_without_probability_is_ever_drawn(number, top_p, precision):
     banned = torch.rand(400, 333, generator=generator) < 0.6
     banned[:, [0, 1, -1]], banned[:, 5] = True, False
     logits[banned] = -torch.inf
-    drawing = Drawing(torch.full((400, 1), number, dtype=precision), start=4, temperature=1.0, top_p=top_p)
+    drawing = Draws(torch.full((400, 1), number, dtype=precision), start=4, temperature=1.0, top_p=top_p)
     forced = drawing(torch.zeros(400, 4, dtype=torch.long), logits)
     assert not banned.gather(1, drawing.tokens[0][:, None]).any()
     assert drawing.logps[0].isfinite().all()
@@ -127,7 +127,7 @@ def test_no_token_without_probability_is_ever_drawn(number, top_p, precision):
 def test_each_token_has_the_numbers_from_the_sum_before_it_to_its_own():
     numbers = torch.tensor([0.0, 0.2, 0.25, 0.9, 0.5], dtype=torch.float64)[:, None]
     masses = torch.tensor([[0.0, 0.25, 0.0, 0.25, 0.5, 0.0]]).repeat(5, 1)
-    drawing = Drawing(numbers, start=1, temperature=1.0, top_p=1.0)
+    drawing = Draws(numbers, start=1, temperature=1.0, top_p=1.0)
     drawing(torch.zeros(5, 1, dtype=torch.long), masses.log())
     assert drawing.tokens[0].tolist() == [1, 1, 3, 4, 4]
 

@@ -16,7 +16,7 @@ from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.policy.drawing import Lots, Purpose
-from llm.policy.judging import Judged, summarise_policy
+from llm.policy.judging import ScoredAnswers, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
 from llm.policy.trainer import KLExplosion
@@ -218,7 +218,7 @@ def test_a_repeated_prompt_is_one_question_of_an_interval():
 
     def limits(prompts, values):
         other = np.zeros_like(values)
-        judged = Judged([[""]] * len(prompts), {"gold": values}, other, other, other)
+        judged = ScoredAnswers([[""]] * len(prompts), {"gold": values}, other, other, other)
         return summarise_policy(prompts, judged)["overall"]["gold"]
 
     eight_times = [Prompt(f"{number}-{copy}", chat) for copy in range(8) for number, chat in enumerate(chats)]

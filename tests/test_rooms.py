@@ -1,0 +1,129 @@
+"""Rooms of llm: who may import whom, lazily or not. A room may import only rooms that stand above it in the table."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LLM = Path(__file__).parents[1] / "llm"
+MAY = {  # from the ground up
+    "run": "",
+    "statistics": "",
+    "data": "",
+    "text": "data",
+    "models": "run text",
+    "adversary": "data run",
+    "results": "data run statistics",
+    "judging": "data models run statistics text",
+    "report": "adversary results run statistics",
+    "doctor": "adversary run statistics",
+    "export": "data models run text",
+    "training": "adversary data judging models run statistics text",
+    "policy": "adversary data models run statistics text training",
+    "trl": "adversary run training",
+    "kinds": "adversary data judging models policy run statistics text training",
+    "sweep": "adversary data judging kinds models results run statistics text training",
+    "pipeline": "data kinds models policy report run statistics training",
+    "demo": "adversary data judging kinds models report run statistics training",
+    "commands": "data demo doctor export judging kinds models pipeline report results run sweep training",
+}
+NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
+HEAVY = ("torch", "transformers", "peft", "accelerate")
+FLAT = 17  # files of one folder
+FILES = [(room, path) for room in MAY for path in sorted((LLM / room).rglob("*.py"))]
+
+
+def imports(path):
+    """(absolute dotted names, whether only called later or for type checkers) of every import in the file."""
+    package = ["llm", *path.relative_to(LLM).parts[:-1]]
+    tree = ast.parse(path.read_text())
+    first = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        later = id(node) not in first
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, later) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            is_room = whole.startswith("llm") and (LLM.parent / whole.replace(".", "/")).is_dir()
+            names = [f"{whole}.{alias.name}" for alias in node.names] if is_room else [whole]
+            yield from ((name, later) for name in names)
+
+
+@pytest.mark.parametrize(("room", "path"), FILES, ids=[str(path.relative_to(LLM)) for _, path in FILES])
+def test_rooms_import_downwards(room, path):
+    for name, later in imports(path):
+        top, *rest = name.split(".")
+        if top == "llm" and rest and rest[0] != room:
+            assert rest[0] in MAY[room].split(), f"llm/{room} must not import {name}"
+        if room in NO_TORCH and not later:
+            assert top not in HEAVY, f"llm/{room} must not import {top}"
+
+
+def test_the_table_allows_no_more_than_is_used():
+    used = {room: set() for room in MAY}
+    for room, path in FILES:
+        used[room] |= {name.split(".")[1] for name, _ in imports(path) if name.startswith("llm.")} - {room}
+    assert {room: " ".join(sorted(rooms)) for room, rooms in used.items()} == MAY
+
+
+def test_the_table_itself_has_no_circle():
+    order = list(MAY)
+    assert all(order.index(below) < order.index(room) for room, rooms in MAY.items() for below in rooms.split())
+
+
+def test_the_folders_are_the_rooms():
+    folders = {path.name for path in LLM.iterdir() if any(path.glob("*.py"))}
+    assert folders == set(MAY)
+    assert {path.name for path in LLM.glob("*.py")} == {"__init__.py"}
+
+
+def test_no_file_of_a_room_imports_in_a_circle():
+    """Imports that are carried out when a file is loaded: every file of a room can be loaded first."""
+    edges = {}
+    for _, path in FILES:
+        name = ".".join(("llm", *path.relative_to(LLM).with_suffix("").parts)).removesuffix(".__init__")
+        edges[name] = {target for target, later in imports(path) if not later and target.startswith("llm.")}
+    done, stack = set(), []
+
+    def visit(name):
+        assert name not in stack, f"a circle: {' -> '.join([*stack[stack.index(name) :], name])}"
+        if name not in done:
+            stack.append(name)
+            for target in sorted(edges.get(name, ())):
+                visit(target)
+            done.add(stack.pop())
+
+    for name in edges:
+        visit(name)
+
+
+@pytest.mark.parametrize("room", MAY)
+def test_every_room_says_who_lives_there_and_stays_small(room):
+    assert ast.get_docstring(ast.parse((LLM / room / "__init__.py").read_text()))
+    for folder in {path.parent for path in (LLM / room).rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) - 1 <= FLAT, folder  # __init__ is the sign on the door
+
+
+def test_no_class_name_stands_in_two_rooms():
+    seen = {}
+    for room, path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert seen.setdefault(node.name, room) == room, f"{node.name} in {room} and {seen[node.name]}"
+
+
+def test_rooms_without_torch_load_without_it():
+    modules = [
+        ".".join(("llm", *path.relative_to(LLM).with_suffix("").parts)) for room, path in FILES if room in NO_TORCH
+    ]
+    code = (
+        f"import importlib, sys\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
+        f"loaded = set({HEAVY!r}) & set(sys.modules)\nassert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=LLM.parent)
+    assert done.returncode == 0, done.stderr
