@@ -35,7 +35,7 @@ _DECIDED = ("output_dir", "seed", "resume", "overwrite", "dry_run", "suites", "g
 _STAGES = ("sft", "reward", "policy")
 
 
-class Cell(NamedTuple):
+class Combination(NamedTuple):
     """A cell of the ablation: how the reward model and how the policy were trained, ``standard`` or ``robust``."""
 
     reward: str
@@ -63,7 +63,7 @@ class Stage:
     folder: Path
     settings: Mapping[str, Any]
     seed: int
-    arm: Cell | None = None
+    arm: Combination | None = None
 
     @property
     def model(self) -> Path:
@@ -147,12 +147,12 @@ class Pipeline:
         self.cells()
         self.judged_by()
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Combination]:
         """The arms that are trained, the plainest first."""
         switches = [
             (STANDARD, ROBUST) if "robust" in section else (STANDARD,) for section in (self.reward, self.policy)
         ]
-        possible = [Cell(*names) for names in product(*switches)]
+        possible = [Combination(*names) for names in product(*switches)]
         if unknown := [name for name in self.arms if name not in map(str, possible)]:
             raise ConfigError(
                 f"arms: {unknown[0]!r} cannot be trained: choose from {', '.join(map(str, possible))}; a stage can be "
@@ -200,7 +200,7 @@ class Pipeline:
         return section["robust"] if how == ROBUST else "erm"
 
     def _stage(
-        self, kind: str, folder: Path, name: str, wired: Mapping[str, Any], *, seed: int, arm: Cell | None = None
+        self, kind: str, folder: Path, name: str, wired: Mapping[str, Any], *, seed: int, arm: Combination | None = None
     ) -> Stage:
         """A run of the section ``kind``, with the settings ``wired`` by the pipeline over it; None is no setting."""
         place = Path(self.output_dir) / folder

@@ -11,7 +11,7 @@ from test_runs import wrong
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.contents import digest
-from llm.pipeline.plan import Cell, Pipeline, read_pipeline
+from llm.pipeline.plan import Combination, Pipeline, read_pipeline
 from llm.pipeline.run import NOTE, State, begin, note, state_of
 from llm.training.config import ConfigError
 from robust_rlhf import main
@@ -51,7 +51,7 @@ def test_two_switches_give_four_policies_from_two_rewards_and_one_start(tmp_path
         earlier = {str(other.model) for other in stages[:place]}
         needed = {stage.settings.get(name) for name in ("model", "reward_model")}
         assert {path for path in needed if path and path.startswith(str(run))} <= earlier
-    robust = next(s for s in stages if s.seed == 1 and s.arm == Cell("robust", "standard"))
+    robust = next(s for s in stages if s.seed == 1 and s.arm == Combination("robust", "standard"))
     assert robust.settings["reward_model"] == str(run / "seed-1" / "reward" / "robust" / "model")
     assert robust.settings["model"] == str(run / "sft" / "model")
     config, arguments = robust.parsed()
@@ -224,4 +224,4 @@ def test_dry_run_lists_the_stages_and_makes_nothing(tmp_path, capsys):
 
 def test_a_pipeline_can_be_built_without_a_file(tmp_path):
     cells = Pipeline(output_dir=str(tmp_path), reward={"robust": "cvar:0.3"}, policy={}, train_file="x").cells()
-    assert cells == [Cell("standard", "standard"), Cell("robust", "standard")]
+    assert cells == [Combination("standard", "standard"), Combination("robust", "standard")]
