@@ -31,12 +31,25 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
-    if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
-        raise ValueError("--batch-size and --eval-pairs must be at least 1")
     if options.output and Path(options.output).is_file():
         raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
-    from ..data.suites import suite_files
-    from ..judging.judge import judge
+    from ..api import judged
+    from ..judging.tables import render_comparison, render_table
+    from ..run.terminal import Terminal
 
-    judge(options, suite_files(options.suite))
+    how = {name: getattr(options, name) for name in (
+        "reference", "beta", "dtype", "max_length", "batch_size", "eval_pairs", "trust_remote_code"
+    )}  # fmt: skip
+    console = Terminal()
+    found = []
+    for name in [name for name in (options.model, options.against) if name]:
+        found.append(judged.evaluate(name, options.suite, progress=True, **how))
+        console.print(render_table(found[-1].result["suites"], title=f"Accuracy of {name}, %"))
+    comparison = judged.compare(*found) if options.against else None
+    if comparison:
+        console.print(render_comparison(comparison.suites, names=comparison.names))
+    for line in judged.remarks_of(found):
+        console.print(line, soft_wrap=True)
+    if options.output:
+        found[0].write(options.output, comparison=comparison)
     return 0

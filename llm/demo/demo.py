@@ -33,7 +33,7 @@ from ..run.terminal import shown
 from ..training.config import ConfigError, TrainConfig
 from ..training.run import train_run
 from ..training.settings import check_known, parse_settings, read_recipe
-from .page import Run, build_report, render_summary, write_report
+from .page import ArmRun, build_report, render_summary, write_report
 
 _log = logging.getLogger(__name__)
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
@@ -182,7 +182,7 @@ def _is_finished(folder: Path) -> bool:
 def _read_run(folder: Path) -> Run:
     record = json.loads((folder / "run.json").read_text())
     margins = read_arrays(folder / "margins.npz")
-    return Run(
+    return ArmRun(
         ambiguity=record["config"]["ambiguity"],
         seed=record["seed"],
         history=record["history"],

@@ -38,7 +38,7 @@ def write_metrics(
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
     write_json(folder / "metrics.json", json_ready(content))
-    write_text(folder / "metrics.csv", _tidy_csv(result["suites"]))
+    write_text(folder / "metrics.csv", csv_text(tidy_rows(result["suites"])))
     lines = (
         json.dumps({"suite": name, "id": pair.id, "margin": float(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
@@ -87,8 +87,9 @@ def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tu
     return table
 
 
-def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
+def tidy_rows(suites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per suite and group of ``evaluate_model(...)["suites"]``: overall, by category, by source."""
+    return [
         {"suite": name, "kind": kind, "group": group, **record}
         for name, suite in suites.items()
         for kind, records in (
@@ -98,7 +99,6 @@ def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for group, record in records.items()
     ]
-    return csv_text(rows)
 
 
 def _table_row(name: str, record: Mapping[str, Any]) -> list[Text | str]:

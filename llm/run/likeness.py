@@ -9,6 +9,7 @@ from typing import Any
 
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
+from .resumption import OPTIONAL
 
 Record = Mapping[str, Any]
 
@@ -128,7 +129,7 @@ _COMPARED: dict[str, Callable[[Record], Any]] = {
 _SAID = {
     *("ambiguity", "learning_rate", "max_length", "model", "seed", "final", "lora_rank", "loss", "beta", "samples"),
     *("reward_model", "estimator", "kl_coefficient", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file", FORCED),
+    *("gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file", FORCED, OPTIONAL),
 }
 _OF_AN_ADVERSARY = {
     *("plain_share", "ramp_share", "adapt_radius", "passes", "last_window"),
