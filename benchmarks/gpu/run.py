@@ -96,7 +96,9 @@ def run(options: argparse.Namespace) -> Journal:
                     left = options.limit - (time.monotonic() - begun)
                     carried_out(stage, setting_of(options), env, scratch, left, journal, go_on=options.resume)
         except (KeyboardInterrupt, SystemExit):
-            said(f"stopped; what was measured is in {journal.place or 'the lines below'}: --resume goes on")
+            goes_on_with = "" if journal.place == options.json else f" --json {journal.place}"
+            where = f"in {journal.place}: --resume{goes_on_with} goes on" if journal.place else "printed below"
+            said(f"stopped; what was measured is {where}")
             raise
         finally:
             journal.close()
@@ -152,7 +154,7 @@ def carried_out(
     """One stage in a process of its own; its records, and how it ended, are in the journal as soon as they are known.
 
     Whatever ends the run, the journal has the records until then, under the status "interrupted". With ``go_on`` the
-    stage measures only what an earlier start has not.
+    stage measures only what an earlier start has not. One that cannot begin leaves what an earlier start found.
     """
     revision, before = journal.found.get("revision"), journal.found["stages"].get(stage.name)
     kept = kept_records(before, revision) if go_on else []
@@ -164,17 +166,18 @@ def carried_out(
         records = [*kept, *records_of(told)]
         journal.note(stage.name, {"status": status, "why": why, "revision": revision, "seconds": seconds, "records": records})  # noqa: E501  # fmt: skip
 
-    status, why = "interrupted", "the run was stopped"
+    status, why, limit = "interrupted", "the run was stopped", min(stage.limit, left)
+    if lacking or limit < LEAST:
+        status, why = ("skipped", f"needs {', '.join(lacking)}") if lacking else ("out of time", "the run's time was used up before it")  # noqa: E501  # fmt: skip
+        if before is None or not before["records"]:
+            note(status, why)
+        said(f"{stage.name}: {status} ({why})")
+        return
     try:
-        if lacking:
-            status, why = "skipped", f"needs {', '.join(lacking)}"
-        elif (limit := min(stage.limit, left)) < LEAST:
-            status, why = "out of time", "the run's time was used up before it"
-        else:
-            known = written(scratch / f"{stage.name}.kept", kept)
-            given = json.dumps(replace(setting, earlier=str(known)).within(limit))
-            command = [sys.executable, __file__, "--stage", stage.module, str(told), given]
-            status, why = followed(command, told, env, limit, lambda: note(status, why))
+        known = written(scratch / f"{stage.name}.kept", kept)
+        given = json.dumps(replace(setting, earlier=str(known)).within(limit))
+        command = [sys.executable, __file__, "--stage", stage.module, str(told), given]
+        status, why = followed(command, told, env, limit, lambda: note(status, why))
     finally:
         note(status, why)
         last = journal.found["stages"][stage.name]
