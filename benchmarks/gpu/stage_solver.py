@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,17 +50,23 @@ def cell(race: Race, batch: int, n: int, dtype: str, setting: Setting, say: Say)
     wanted = [mode for mode in modes(batch, n, setting) if not setting.has(**place, mode=mode)]
     if not wanted:
         return
-    ambiguity, drawn = race.ambiguity(n), draw_losses(batch, n, dtype)
+    ambiguity, drawn = placed(race, n, setting.device), draw_losses(batch, n, dtype)
     drawn = drawn if batch > 1 else drawn[0]
     for mode in wanted:
         with kept_going(say, **place, mode=mode):
             losses = torch.tensor(drawn, device=setting.device, requires_grad=mode == "backward")
             if mode == "forward":
-                told = {"error": disagreement(worst_case(losses, ambiguity), drawn, ambiguity)}
+                told = {"error": disagreement(worst_case(losses, ambiguity), drawn, race.ambiguity(n))}
                 call = partial(worst_case, losses, ambiguity)
             else:
                 told, call = {}, partial(step, losses, ambiguity)
             say({**place, "mode": mode, **told, **timed(call, setting.device, budget=0.05)})
+
+
+def placed(race: Race, n: int, device: str) -> Any:
+    """The set of a race, its labels where the losses are: from main memory every call would wait for a copy."""
+    made: Any = race.ambiguity(n)
+    return replace(made, groups=torch.as_tensor(made.groups, device=device)) if hasattr(made, "groups") else made
 
 
 def modes(batch: int, n: int, setting: Setting) -> list[str]:
@@ -119,7 +126,7 @@ def waits(race: Race, setting: Setting, say: Say) -> bool:
     """
     n = TINY_SIZES[0] if setting.tiny else 1024
     losses = torch.tensor(draw_losses(1, n, "float32")[0], device=setting.device, requires_grad=True)
-    ambiguity, still = race.ambiguity(n), False
+    ambiguity, still = placed(race, n, setting.device), False
     calls = {
         "forward": lambda: worst_case(losses.detach(), ambiguity),
         "backward": lambda: robust_loss(losses, ambiguity).backward(),
@@ -163,7 +170,7 @@ def graph(race: Race, setting: Setting, say: Say, *, waits: bool) -> None:
         return
     first, second = (torch.tensor(draw_losses(rows, 1024, "float32")[0], device="cuda") for rows in (1, 2))
     with kept_going(say, **what):
-        off, replay = captured(race.ambiguity(1024), first, second)
+        off, replay = captured(placed(race, 1024, "cuda"), first, second)
         say({**what, "off": off, **timed(replay, "cuda", budget=0.05)})
 
 
