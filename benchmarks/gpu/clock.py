@@ -121,8 +121,8 @@ class Room:
         try:
             yield
         finally:
-            gc.collect()
             if torch.cuda.is_available():
+                gc.collect()
                 torch.cuda.empty_cache()
             self._longest = max(self._longest, time.monotonic() - begun)
 

@@ -22,7 +22,7 @@ def measure(setting: Setting, say: Callable[[Record], Any]) -> None:
     starts = {adapter: start(adapter) for adapter in adapters}
     base, room = Cell(Launcher.SINGLE, device=setting.device), Room(setting)
     for adapter in adapters:
-        for micro_batches in (SEVERAL, SINGLE):
+        for micro_batches in (SEVERAL, SINGLE)[: 1 if setting.tiny and adapter is Adapter.LORA else 2]:
             for precision, tf32 in ((Precision.FP32, False), (Precision.FP32, True), (Precision.AUTOCAST, False)):
                 for checkpointing in (False, True)[: 1 if setting.tiny or micro_batches == SINGLE else 2]:
                     cell = replace(
