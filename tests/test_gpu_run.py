@@ -12,6 +12,7 @@ import time
 import warnings
 import weakref
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_the_parts_of_a_policy_step_are_in_it(found):
 
 
 def test_what_is_not_there_is_told(found, tmp_path):
-    assert of(found, "options", option="flash attention 2")[0]["failed"]
+    assert of(found, "options", option="flash attention 2")[0]["skipped"]
     told: list = []
     stage_truth.measure(surroundings.Setting(tiny=False, carried=str(tmp_path)), told.append)
     assert "docs/gpu.md" in told[0]["skipped"]
@@ -200,6 +201,9 @@ def test_out_of_memory_is_a_result():
         with clock.kept_going(told.append, shape="7 B"):
             raise error
         assert told.pop() == {"shape": "7 B", "failed": says}
+    with clock.kept_going(told.append, shape="7 B"):
+        raise ModuleNotFoundError("trl is not there")
+    assert told == [{"shape": "7 B", "skipped": "trl is not there"}]
 
 
 # what only a GPU does, as far as a CPU can show it
@@ -558,12 +562,14 @@ def test_resuming_a_run_that_is_whole_keeps_its_time(stages):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no record"),
+    [(None, "cannot be read"), ("/dev/zero", "it is no file"), ("{", "cannot be read"), ("[1]", "no record"),
      ('{"stages": []}', "no record"), ('{"schema": 1}', "another version"),
      ('{"schema": 2, "dry": true, "stages": {}}', "a dry run")],
 )  # fmt: skip
 def test_resuming_another_kind_of_file_is_refused(stages, text, says):
-    if text is not None:
+    if text == "/dev/zero":
+        (stages / "gpu.json").symlink_to(text)
+    elif text is not None:
         (stages / "gpu.json").write_text(text)
     with pytest.raises(run.NoRun, match=says):
         started(stages, "--resume")
@@ -706,6 +712,9 @@ def test_the_pages_take_over_the_file_that_is_named(found, tmp_path, monkeypatch
     with pytest.raises(run.NoRun, match="is a dry run"):
         run.main(["--page", "--json", str(file)])
     assert json.loads(kept.read_text()) == found
+    monkeypatch.setattr(gpu_page, "write_every", lambda: import_module("no_such_package"))
+    with pytest.raises(run.NoRun, match="need an environment of this project"):
+        run.main(["--page", "--json", str(kept)])
 
 
 def test_the_other_pages_read_the_same_results(found, tmp_path):

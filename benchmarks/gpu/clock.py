@@ -81,6 +81,8 @@ def kept_going(say: Callable[[Record], Any], **what: Any) -> Iterator[None]:
     """Inside, what fails becomes a record; memory is given back, with what the traceback of a failure would hold."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        say({**what, "skipped": str(error)})
     except Exception as error:
         say({**what, "failed": reason_of(error)})
         forget_frames(error)

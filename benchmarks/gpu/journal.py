@@ -51,6 +51,8 @@ class Journal:
             if self.place is not None:
                 put(self.place, text)
         except OSError:
+            if first and self.place not in (None, self.path):
+                self.place.unlink(missing_ok=True)  # an empty file says nothing
             self.place = None
         if first:
             said(f"{told} are printed at the end" if self.place is None else f"{told} go to {self.place}")
@@ -73,6 +75,8 @@ def earlier(path: Path, *, dry: bool) -> Record:
         NoRun: There is none, or one that this version cannot go on with.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a device may have no end
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise NoRun(f"there is no run to go on with: {path} cannot be read ({error})") from error

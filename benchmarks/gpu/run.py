@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> Journal:
         NoRun: There is no device, no room, or an earlier run that this one cannot go on with.
     """
     begun = time.monotonic()
-    goes_on = options.resume or (options.stages and options.json.exists())
+    goes_on = options.resume or (options.stages and options.json.is_file())
     before = earlier(options.json, dry=options.dry_run) if goes_on else None
     with scratch_folder() as scratch:
         env = environment(unpacked(options.carried, scratch / "site"))
@@ -225,16 +225,18 @@ def pages(path: Path) -> int:
     Raises:
         NoRun: The file holds no real run of this version, or the tree cannot be written.
     """
-    from gpu_page import write_every
-
     if path != RESULTS:
         earlier(path, dry=False)
     try:
+        from gpu_page import write_every
+
         if path != RESULTS:
             put(RESULTS, path.read_text(encoding="utf-8"))
         write_every()
     except OSError as error:
         raise NoRun(f"the pages could not be written ({error})") from error
+    except ModuleNotFoundError as error:
+        raise NoRun(f"the pages need an environment of this project ({error}): take the JSON to one") from error
     return 0
 
 

@@ -35,7 +35,7 @@ def measure(setting: Setting, say: Callable[[Record], Any]) -> None:
         changed = dict(chosen)
         attention = changed.pop("attention", "sdpa")
         if attention == "flash_attention_2" and (find_spec("flash_attn") is None or setting.tiny):
-            say({"option": option, "failed": "the package flash_attn is not there"})
+            say({"option": option, "skipped": "the package flash_attn is not there"})
             continue
         if setting.tiny and "torch_compile" in changed:
             continue  # minutes on a CPU, and a C++ compiler
