@@ -373,6 +373,62 @@ BREAKS = [
         "return value",
         "llm/run/test_hostile_names.py",
     ),
+    Break(
+        "gpu-interrupted",
+        "benchmarks/gpu/children.py",
+        "                    look()\n",
+        "                    pass\n",
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-resumed-parts",
+        "benchmarks/gpu/run.py",
+        "kept = kept_records(before, revision) if go_on else []",
+        "kept: list[Record] = []",
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-two-machines",
+        "benchmarks/gpu/journal.py",
+        "if before.get(name) != now.get(name)]",
+        "if False]",
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-other-stages",
+        "benchmarks/gpu/run.py",
+        'found["stages"] = dict(before.get("stages", {}))',
+        'found["stages"] = {}',
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-memory-of-failures",
+        "benchmarks/gpu/clock.py",
+        "        forget_frames(error)\n",
+        "",
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-tf32-flags",
+        "benchmarks/gpu/stage_options.py",
+        '{"torch_compile": True, "tf32": False}',
+        '{"torch_compile": True}',
+        "test_gpu_run.py",
+    ),
+    Break(
+        "gpu-time-left",
+        "benchmarks/gpu/clock.py",
+        "return self._setting.left > 1.1 * self._longest",
+        "return self._setting.left > 0",
+        "test_gpu_run.py",
+    ),
+    Break(
+        "spectral-copies",
+        "dro_core/_solvers/arrays.py",
+        "if on_host(xp) or len(values) > _FEW:",
+        "if True:",
+        "test_gpu_run.py",
+    ),
 ]
 
 

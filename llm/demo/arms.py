@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class ArmRun:
     """One finished training run and its margins on the suites.
 
     Attributes:

@@ -179,7 +179,7 @@ def _is_finished(folder: Path) -> bool:
     return True
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path) -> ArmRun:
     record = json.loads((folder / "run.json").read_text())
     margins = read_arrays(folder / "margins.npz")
     return ArmRun(

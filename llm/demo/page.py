@@ -21,10 +21,10 @@ from ..report.pages import breakable, filled
 from ..run.files import json_ready, write_json, write_text
 from ..run.terminal import shown
 from ..statistics.numbers import MISSING, bracket, decimals, p_text, percent
-from .arms import LEVEL, Arms, ArmRun, adjust_for_multiplicity, macro_report, suite_report
+from .arms import LEVEL, ArmRun, Arms, adjust_for_multiplicity, macro_report, suite_report
 from .verdicts import cautions, verdicts
 
-__all__ = ["Run", "build_report", "render_summary", "write_report"]
+__all__ = ["ArmRun", "build_report", "render_summary", "write_report"]
 
 FORMAT = 1
 LONGEST_TEXT = 4000  # characters of an example shown in the HTML; report.json keeps all

@@ -218,7 +218,7 @@ def sleeping(function, argv):
 
 
 STATELESS = {
-    "evaluate": ("llm.judging.judge:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
+    "evaluate": ("llm.api.judged:evaluate", ["evaluate", "model", "--suite", "train.jsonl"]),
     "report": ("llm.commands.report:build_content", ["report", "folder"]),
     "export": ("llm.export.export:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
