@@ -53,7 +53,9 @@ def _is_ours(error: BaseException) -> bool:
     """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
     if os.environ.get("ROBUST_RLHF_TRACEBACK"):
         return False
-    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
+    return type(error).__module__.split(".")[0] in ("llm", "dro_core") or isinstance(
+        error, OSError | ValueError | ArithmeticError
+    )
 
 
 def quiet_libraries() -> None:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
+from dro_core.locks import FolderInUse, locked
 
 from ._grid import BACKENDS, Pool, Task, run
 from ._results import write
@@ -41,17 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, 130 after Ctrl-C.
+        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, or the folder cannot be used
+        or is in use, 130 after Ctrl-C.
     """
-    console, backend = Console(stderr=True, soft_wrap=True), "loky"
+    console, backend, output = Console(stderr=True, soft_wrap=True), "loky", Path()
     try:
         arguments = _parser().parse_args(argv)
-        backend = arguments.backend
+        backend, output = arguments.backend, arguments.output
         chosen = study(arguments.study)
         tasks = _tasks(chosen, arguments)
-        return _simulate(chosen, tasks, arguments, console)
-    except _UsageError as error:
+        with locked(output):
+            return _simulate(chosen, tasks, arguments, console)
+    except (_UsageError, FolderInUse) as error:
         message = str(error)
+    except OSError as error:
+        message = f"{error.strerror or error}: {error.filename or output}; make room, or choose another --output."
     except ModuleNotFoundError as error:
         message = _missing(error, backend)
     console.print(f"robust-rlhf simulate: {message}", markup=False, highlight=False)
