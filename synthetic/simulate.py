@@ -42,21 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, or the folder cannot be used
-        or is in use, 130 after Ctrl-C.
+        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense or another process works in
+        the folder, 130 after Ctrl-C.
     """
-    console, backend, output = Console(stderr=True, soft_wrap=True), "loky", Path()
+    console, backend = Console(stderr=True, soft_wrap=True), "loky"
     try:
         arguments = _parser().parse_args(argv)
-        backend, output = arguments.backend, arguments.output
+        backend = arguments.backend
         chosen = study(arguments.study)
         tasks = _tasks(chosen, arguments)
-        with locked(output):
+        with locked(arguments.output):
             return _simulate(chosen, tasks, arguments, console)
     except (_UsageError, FolderInUse) as error:
         message = str(error)
-    except OSError as error:
-        message = f"{error.strerror or error}: {error.filename or output}; make room, or choose another --output."
     except ModuleNotFoundError as error:
         message = _missing(error, backend)
     console.print(f"robust-rlhf simulate: {message}", markup=False, highlight=False)
