@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from checkpoint_runs import KINDS, command, earlier, halted, place_of
+from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
 from llm.builtin import generate
@@ -241,7 +242,8 @@ def test_modules_and_files_that_an_adapter_names(kind, place, tmp_path, mark, mo
 def test_code_of_the_hub_that_a_configuration_names(key, place, tmp_path, capsys, monkeypatch):
     """``kernels``, where it is installed, fetches and runs what a configuration calls its attention."""
     fetched = []
-    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
+    for module in (hub_kernels, modeling_utils):
+        monkeypatch.setattr(module, "is_kernels_available", lambda: True)
     monkeypatch.setattr(hub_kernels, "get_kernel", lambda name, **_: fetched.append(name) or 1 / 0)
     for name in ("rm", "start"):
         model = shutil.copytree(place.inputs / name, tmp_path / name)
@@ -257,7 +259,7 @@ def test_code_of_the_hub_that_a_configuration_names(key, place, tmp_path, capsys
         assert evaluated(place, model, *more, "--trust-remote-code") == 2
         assert fetched.pop() == "kernels-community/attention"
         # What is not installed is fetched, too.
-        (model / "config.json").write_text(json.dumps(settings | {key: "flash_attention_3"}))
+        (model / "config.json").write_text(json.dumps(settings | {key: "flash_attention_2"}))
         assert evaluated(place, model, *more) == 2
         assert not fetched
 
