@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ _held: dict[Path, _Held] = {}  # by the file that is locked
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path) -> Generator[None]:
     """Inside, no other process gets the lock of the folder; within the same process it may be taken again.
 
     The folder is made where it is missing, and is gone again if nothing was put into it.
@@ -66,7 +66,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_file(file: str | Path) -> Iterator[None]:
+def locked_file(file: str | Path) -> Generator[None]:
     """Inside, no other process gets the lock of the file, which lies beside it; within the same process one may.
 
     Raises:
@@ -78,7 +78,7 @@ def locked_file(file: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _holding(lock: Path, taken: str, instead: str) -> Iterator[None]:
+def _holding(lock: Path, taken: str, instead: str) -> Generator[None]:
     if lock in _held:
         yield
         return
