@@ -144,6 +144,7 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
         ModelError: The adapter does not fit this model, or is of a kind that cannot be merged.
     """
     peft = _peft()
+    _check_kind(folder)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     try:
         brought = {_plain(key): value.shape for key, value in peft.utils.load_peft_weights(folder, "cpu").items()}
@@ -154,12 +155,24 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
     except (*_UNFIT, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
-    if not hasattr(adapted, "merge_and_unload"):
-        raise ModelError(f"the adapter in {folder} cannot be merged into weights: only LoRA and its relatives can")
     whole = adapted.merge_and_unload()
     for name, weight in whole.named_parameters():
         weight.requires_grad_(name in trained)
     return whole, set(brought)
+
+
+def _check_kind(folder: str) -> None:
+    """Look at the settings before peft does: of other kinds some read files that they name, or import what they name.
+
+    Raises:
+        ModelError: The adapter cannot be merged, or names code.
+    """
+    settings = json.loads((Path(folder) / _SETTINGS).read_text(encoding="utf-8"))
+    kinds = _peft().mapping.PEFT_TYPE_TO_TUNER_MAPPING
+    if not hasattr(kinds.get(settings.get("peft_type")), "merge_and_unload"):
+        raise ModelError(f"the adapter in {folder} cannot be merged into weights: only LoRA and its relatives can")
+    if settings.get("megatron_config"):
+        raise ModelError(f"the adapter in {folder} names code to import: take megatron_config out of its {_SETTINGS}")
 
 
 def _plain(key: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from .commands import Arguments, one_sentence_errors, parser_of
 from .escaping import visible
+from .locks import locked
 
 
 @one_sentence_errors
@@ -148,7 +150,8 @@ def evaluate(argv: Arguments) -> int:
     from .judging import judge
     from .selection import suite_files
 
-    judge(options, suite_files(options.suite))
+    with locked(options.output) if options.output else nullcontext():
+        judge(options, suite_files(options.suite))
     return 0
 
 
@@ -191,7 +194,8 @@ def data(argv: Arguments) -> int:
     from .builtin import write_corpus
 
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
-    sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
+    with locked(options.folder):
+        sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
     return 0
 
 

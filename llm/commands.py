@@ -10,10 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .escaping import log_handlers, one_line
-from .launch import check_alone
 
 Arguments = Sequence[str]
-_OF_MANY_PROCESSES = ("train", "pipeline")
 _GOES_ON = {
     **dict.fromkeys(("train", "demo"), "; it goes on with --resume"),
     **dict.fromkeys(("pipeline", "sweep"), "; it goes on when started again"),
@@ -26,8 +24,6 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
     def run(argv: Arguments) -> int:
         quiet_libraries()
         try:
-            if command.__name__ not in _OF_MANY_PROCESSES:
-                check_alone(command.__name__)
             return command(argv)
         except KeyboardInterrupt as stop:
             if not getattr(stop, "said_by_main_process", False):
@@ -53,7 +49,9 @@ def _is_ours(error: BaseException) -> bool:
     """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
     if os.environ.get("ROBUST_RLHF_TRACEBACK"):
         return False
-    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
+    return type(error).__module__.split(".")[0] in ("llm", "dro_core") or isinstance(
+        error, OSError | ValueError | ArithmeticError
+    )
 
 
 def quiet_libraries() -> None:

@@ -26,6 +26,7 @@ from .data import DataError, Pair
 from .escaping import shell_word
 from .fetching import locate, model_of
 from .lm_eval_tasks import TAG, write_tasks
+from .locks import LOCK, locked
 from .models import ModelError, is_policy, load_policy, load_reward_model
 from .older_configs import write_for_version_4
 from .saving import save_model
@@ -97,19 +98,27 @@ def export_model(
         OldConfigError: A model that RewardBench's version of transformers cannot describe.
         DataError: No suite where one is needed.
         FileExistsError: The folder has content.
+        FolderInUse: Another process exports into it.
     """
-    folder, name = Path(folder), model_of(name)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    with locked(folder):
+        return _export(name, judge, Path(folder), suites, reference, remote=trust_remote_code)
+
+
+def _export(
+    name: str, judge: Judge, folder: Path, suites: Mapping[str, Sequence[Pair]], reference: str | None, *, remote: bool
+) -> Exported:
+    name = model_of(name)
+    if folder.is_file() or any(path.name != LOCK for path in folder.iterdir()):
         raise FileExistsError(f"{folder} already has content: choose another folder for the export")
-    policy = is_policy(name, trust_remote_code=trust_remote_code)
+    policy = is_policy(name, trust_remote_code=remote)
     if judge is Judge.LM_EVAL and not policy:
         raise ModelError(f"lm-eval ranks answers by their likelihood and {name} gives rewards: use --to rewardbench")
     if judge is Judge.LM_EVAL and not suites:
         raise DataError("lm-eval needs at least one suite to make a task of: give --suite FILE")
     if judge is Judge.REWARDBENCH and policy and not (reference := reference or _start_of(name)):
         raise ModelError(f"{name} is a policy, which RewardBench judges against the one it started from: --reference")
-    loaded = _loaded(name, policy=policy, remote=trust_remote_code)
-    second = _loaded(reference, policy=True, remote=trust_remote_code) if policy and reference else None
+    loaded = _loaded(name, policy=policy, remote=remote)
+    second = _loaded(reference, policy=True, remote=remote) if policy and reference else None
     try:
         if judge is Judge.LM_EVAL:
             done = _for_lm_eval(folder, loaded, suites)

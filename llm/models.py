@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
-from .architectures import check_tokens, switch_dropout_off, tell_padding
+from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
 
@@ -128,7 +128,7 @@ def _load(
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
         source = next(filter(has_tokenizer, reversed(adapters)), place)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unloadable(base, error) from error
     for adapter in adapters:
         model, given = merge_adapter(model, adapter)
@@ -154,6 +154,8 @@ def _base(
         ValueError: A weight below the head has another shape: the files are of another model.
     """
     config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
+    if not trust_remote_code:
+        check_no_code(config)
     if disable_dropout:
         switch_dropout_off(config)
     model, loading = kind.from_pretrained(

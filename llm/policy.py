@@ -18,20 +18,21 @@ from .adapters import merged, with_adapter
 from .answers import encode_prompts
 from .architectures import check_length
 from .card import environment, policy_card
-from .checkpoints import SETTINGS, check_output, write_folder, write_json
+from .checkpoints import SETTINGS, Started, check_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
 from .guards import check_weights, live_dropout
 from .identity import identity
 from .ledger import multipliers_by
 from .models import check_vocabulary, load_policy
+from .policy_checkpoints import of_other_answers
 from .policy_config import PolicyConfig
 from .policy_evaluation import judge_policy, summarise_policy, write_judged
 from .policy_trainer import PolicyTrainer
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .prompts import Prompt, PromptSet, read_prompts, subset
 from .requests import check_requests
-from .resuming import start_run
+from .resuming import note_session, start_run
 from .resumption import other_versions
 from .rollouts import Sampling
 from .saving import save_model
@@ -80,7 +81,7 @@ def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
     read = {"train": data["train"]}
-    checkpoint, forced = on_main_process(lambda: start_run(output, identity(config, arguments, read), config))
+    checkpoint, forced = on_main_process(lambda: _start(output, identity(config, arguments, read), config))
     with bounded_waiting(arguments.ddp_timeout):
         trainer.train(checkpoint, verified=True)
     check_weights(trainer.core.policy, trainer.step)
@@ -91,6 +92,14 @@ def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained
     model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
     on_main_process(lambda: _export(output, model, tokenizer, record))
     return TrainedPolicy(model, tokenizer, trainer.history, record)
+
+
+def _start(output: Path, notes: dict[str, Any], config: PolicyConfig) -> Started:
+    started = start_run(output, notes, config)
+    if started.checkpoint is not None and of_other_answers(started.checkpoint):
+        other = f"answers up to {started.checkpoint.name} were drawn by other random numbers, by an older version"
+        note_session(output / SETTINGS, other)
+    return started
 
 
 def judge_run(

@@ -25,6 +25,11 @@ _WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", 
 _EARLIER_SCHEDULE = "custom_checkpoint_0.pkl"
 
 
+def of_other_answers(folder: Path) -> bool:
+    """Whether the run drew its answers otherwise up to here: from before the manifest, of accelerate's making."""
+    return (folder / _EARLIER_SCHEDULE).exists() and not (folder / MANIFEST).exists()
+
+
 class PolicyCheckpoints:
     """Writes and reads checkpoints with everything that the next step of a policy run depends on.
 
@@ -83,7 +88,7 @@ class PolicyCheckpoints:
         if not verified:
             on_main_process(lambda: verify(folder))
         with loading(folder, "the state of the run"):
-            if (folder / _EARLIER_SCHEDULE).exists() and not (folder / MANIFEST).exists():
+            if of_other_answers(folder):
                 self._load_earlier(folder)
             else:
                 self._load_shared(folder)

@@ -26,7 +26,7 @@ from .checkpoints import making_no_folder
 from .choice import PassChoice
 from .effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from .equal_losses import Accuracy, precision_of, rounding_of
-from .guards import check_dataset, check_finite, check_setup
+from .guards import check_checkpoints, check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
 from .reweighting import Reweighting, parse_reweighting, state_of
 from .schedule import AdaptiveStrength, RadiusSchedule
@@ -85,6 +85,7 @@ class RobustTrainer(CheckpointingTrainer):
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
+        check_checkpoints(self.args)
         self.choice = PassChoice(passes, self)
         check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
+from dro_core.locks import FolderInUse, locked
 
 from ._grid import BACKENDS, Pool, Task, run
 from ._results import write
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, 130 after Ctrl-C.
+        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense or another process works in
+        the folder, 130 after Ctrl-C.
     """
     console, backend = Console(stderr=True, soft_wrap=True), "loky"
     try:
@@ -49,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         backend = arguments.backend
         chosen = study(arguments.study)
         tasks = _tasks(chosen, arguments)
-        return _simulate(chosen, tasks, arguments, console)
-    except _UsageError as error:
+        with locked(arguments.output):
+            return _simulate(chosen, tasks, arguments, console)
+    except (_UsageError, FolderInUse) as error:
         message = str(error)
     except ModuleNotFoundError as error:
         message = _missing(error, backend)

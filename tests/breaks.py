@@ -340,7 +340,7 @@ BREAKS = [
     ),
     Break(
         "lock-of-a-removed-file",
-        "llm/locks.py",
+        "dro_core/locks.py",
         "return os.path.samestat(os.fstat(descriptor), path.stat())",
         "return path.stat() is not None",
         "llm/test_locks.py",

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..locks import locked_file
 from .content import FAMILIES, build_content
 from .judge import SMALLEST_GROUP
 from .page import write_report
@@ -37,15 +38,16 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     options = parser.parse_args(argv)
     from ..terminal import Terminal
 
-    report = build_content(
-        options.results,
-        inside=options.inside,
-        smallest=options.smallest_group,
-        families=options.families,
-        texts=not options.no_texts,
-        where=dict(options.where),
-    )
-    page, folder = write_report(report, Path(options.output))
+    with locked_file(options.output):
+        report = build_content(
+            options.results,
+            inside=options.inside,
+            smallest=options.smallest_group,
+            families=options.families,
+            texts=not options.no_texts,
+            where=dict(options.where),
+        )
+        page, folder = write_report(report, Path(options.output))
     console = Terminal(soft_wrap=True, highlight=False)
     for note in report["notes"]:
         console.print(f"note: {note}")

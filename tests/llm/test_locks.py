@@ -18,15 +18,15 @@ from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # 
 from yaml import safe_dump
 
 from llm.checkpoints import _clear, start_output
-from llm.locks import LOCK, FolderInUse, locked
+from llm.locks import LOCK, FolderInUse, locked, locked_file
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
 
 
 def hold(folder, *children):
-    """Hold a lock until killed, with a forked helper that lives on."""
-    with locked(folder):
+    """Hold a lock until killed, with a forked helper that lives on; of a file where the name is one."""
+    with (locked_file if folder.suffix else locked)(folder):
         if children and not os.fork():
             sys.stdout.write(f"child {os.getpid()}\n")
             time.sleep(60)
@@ -52,10 +52,45 @@ def commands(kind, place, folder):  # noqa: F811
         return ["sweep", "--config", str(folder / "sweep.yaml"), "--output", str(folder / "run")]
     if kind == "pipeline":
         return ["pipeline", "--config", str(write_pipeline(folder))]
+    if kind in OTHERS:
+        return [text.format(place=place, folder=folder) for text in OTHERS[kind].split()]
     return arguments(kind, place, folder / "run")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep"])
+OTHERS = {  # they have no --resume of a run, and write into a folder all the same
+    "simulate": "simulate bias --output {folder}/run",
+    "evaluate": "evaluate {place}/start --suite {place}/train.jsonl --output {folder}/run",
+    "export": "export {place}/start --to lm-eval --suite {place}/train.jsonl --output {folder}/run",
+    "builtin": "data builtin {folder}/run",
+}
+FILES = {
+    "json": "verify danskin --jobs 1 --json {file}",
+    "html": "verify danskin --jobs 1 --html {file}",
+    "markdown": "verify danskin --jobs 1 --markdown {file}",
+    "report": "report {folder} -o {file}",
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_written_by_one_at_a_time(kind, tmp_path, capsys):
+    """Two checks would each take minutes, and the file be that of whoever ends last."""
+    process = Forked(hold, tmp_path / "out.html")
+    wait_for(lambda: "held" in process.said(), process)
+    command = FILES[kind].format(file=tmp_path / "out.html", folder=tmp_path).split()
+    assert main(command) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "".join(said).count(f"is about to be written by process {process.pid} on {os.uname().nodename}: ") == 1
+    process.kill()
+    process.communicate(timeout=10)
+    if kind == "report":  # of nothing
+        assert main(command) == 2
+        assert "about to be written" not in capsys.readouterr().err
+    else:
+        assert main(command) == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep", *OTHERS])
 def test_whoever_comes_second_is_told_who_is_there(kind, place, tmp_path, holder, capsys):  # noqa: F811
     before = (tmp_path / "run" / LOCK).read_bytes()
     ways = [[], *([["--resume"], ["--overwrite"]] if kind in (*KINDS, "demo") else [])]
@@ -180,7 +215,7 @@ def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, ca
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("llm.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("dro_core.locks.fcntl.flock", refuse)
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "made").write_text("x")
     assert "has no locks" in caplog.text
