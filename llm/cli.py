@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from dro_core.messages import check_folder
+
 from .commands import Arguments, one_sentence_errors, parser_of
 from .escaping import visible
 
@@ -143,8 +145,8 @@ def evaluate(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
         raise ValueError("--batch-size and --eval-pairs must be at least 1")
-    if options.output and Path(options.output).is_file():
-        raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
+    if options.output:
+        check_folder(options.output, flag="--output")
     from .judging import judge
     from .selection import suite_files
 
@@ -190,6 +192,7 @@ def data(argv: Arguments) -> int:
         return _convert_data(options)
     from .builtin import write_corpus
 
+    check_folder(options.folder)
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
     sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
     return 0
@@ -198,6 +201,7 @@ def data(argv: Arguments) -> int:
 def _convert_data(options: argparse.Namespace) -> int:
     from .conversion import convert
 
+    check_folder(Path(options.target).parent, flag="the folder of the target,")
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
     done = convert(

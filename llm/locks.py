@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from dro_core.messages import check_folder
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -54,11 +56,13 @@ def locked(folder: str | Path) -> Iterator[None]:
 
     Raises:
         FolderInUse: Another process has it; one sentence with its id and host.
+        NotADirectoryError, PermissionError: There can be no such folder, or nothing written to it.
     """
     place = Path(folder).resolve()
-    if place in _held or place.is_file():  # a file is refused by those who want a folder
+    if place in _held:
         yield
         return
+    check_folder(folder)
     _held[place] = _take(place)
     try:
         yield

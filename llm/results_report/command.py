@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dro_core.messages import check_folder
+
 from .content import FAMILIES, build_content
 from .judge import SMALLEST_GROUP
 from .page import write_report
@@ -37,6 +39,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     options = parser.parse_args(argv)
     from ..terminal import Terminal
 
+    check_folder(Path(options.output).parent, flag="--output: the folder")
     report = build_content(
         options.results,
         inside=options.inside,
