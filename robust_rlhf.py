@@ -164,7 +164,9 @@ def _foreign(package: str) -> str | None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"robust-rlhf: {message}\n")
+    from dro_core.messages import one_line
+
+    sys.stderr.write(f"robust-rlhf: {one_line(message)}\n")
     return 2
 
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from .messages import check_folder
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -56,11 +58,10 @@ def locked(folder: str | Path) -> Generator[None]:
 
     Raises:
         FolderInUse: Another process has it; one sentence with its id and host.
+        NotADirectoryError, PermissionError: There can be no such folder, or nothing written to it.
     """
     place = Path(folder).resolve()
-    if place.is_file():  # refused by those who want a folder
-        yield
-        return
+    check_folder(folder)
     with _holding(place / LOCK, f"{place} is in use by", "choose another output folder"):
         yield
 

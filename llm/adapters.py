@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from .architectures import head_modules, tied_embeddings
 from .config import ConfigError, RunConfig
 from .fetching import ModelError, model_of
+from .finished import check_model
 
 _SETTINGS = "adapter_config.json"
 _UNFIT = (OSError, RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError)
@@ -92,8 +93,8 @@ def adapter_chain(name: str) -> list[str]:
     """
     chain = [model_of(name)]
     while (settings := Path(chain[0]) / _SETTINGS).exists():
-        base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
+        base = _read(settings).get("base_model_name_or_path")
+        if not base or not isinstance(base, str):
             raise ModelError(f"{chain[0]} holds an adapter without the name of its base model: add it to {_SETTINGS}")
         base = model_of(_place(base, settings.parent))
         if Path(base).is_absolute() and not Path(base).exists():
@@ -132,7 +133,23 @@ def has_tokenizer(folder: str) -> bool:
 def adapter_task(name: str) -> str | None:
     """What peft calls the kind of model an adapter is for; None where there is no adapter, or it does not say."""
     settings = Path(model_of(name)) / _SETTINGS
-    return json.loads(settings.read_text(encoding="utf-8")).get("task_type") if settings.exists() else None
+    return _read(settings).get("task_type") if settings.exists() else None
+
+
+def _read(settings: Path) -> dict[str, Any]:
+    """The settings of an adapter.
+
+    Raises:
+        ModelError, RunError: They are none, or not what was written.
+    """
+    check_model(settings.parent)
+    try:
+        found = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{settings} cannot be read ({error}): put a whole copy of it back") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{settings} holds a {type(found).__name__} and no settings: put a whole copy of it back")
+    return found
 
 
 def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel, set[str]]:

@@ -7,6 +7,8 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from dro_core.messages import check_folder
+
 from .commands import Arguments, one_sentence_errors, parser_of
 from .escaping import visible
 from .locks import locked
@@ -145,8 +147,8 @@ def evaluate(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
         raise ValueError("--batch-size and --eval-pairs must be at least 1")
-    if options.output and Path(options.output).is_file():
-        raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
+    if options.output:
+        check_folder(options.output, flag="--output")
     from .judging import judge
     from .selection import suite_files
 
@@ -193,6 +195,7 @@ def data(argv: Arguments) -> int:
         return _convert_data(options)
     from .builtin import write_corpus
 
+    check_folder(options.folder)
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
     with locked(options.folder):
         sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
@@ -202,6 +205,7 @@ def data(argv: Arguments) -> int:
 def _convert_data(options: argparse.Namespace) -> int:
     from .conversion import convert
 
+    check_folder(Path(options.target).parent, flag="the folder of the target,")
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
     done = convert(

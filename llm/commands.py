@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from .escaping import log_handlers, one_line
+from dro_core.messages import PlainParser, said
+
+from .escaping import log_handlers
 
 Arguments = Sequence[str]
 _GOES_ON = {
@@ -35,7 +36,7 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
             if not _is_ours(error):
                 raise
             if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {one_line(error)}\n")
+                sys.stderr.write(f"robust-rlhf: {said(error)}\n")
             if getattr(error, "leaves_broken_group", False):
                 sys.stderr.flush()
                 os._exit(2)
@@ -64,6 +65,6 @@ def quiet_libraries() -> None:
         logging.getLogger(told).setLevel(logging.INFO)
 
 
-def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+def parser_of(name: str, description: str) -> PlainParser:
     """The parser of one command; flags are written in full."""
-    return argparse.ArgumentParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
+    return PlainParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 
 from .adapters import adapter_chain
 from .fetching import locate
+from .sealed import file_hash
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,7 @@ def digest(path: Path) -> str:
     """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
     hashed = hashlib.sha256()
     for file in _files(path):
-        with file.open("rb") as stream:
-            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+        hashed.update(f"{file.name} {file_hash(file)}".encode())
     return hashed.hexdigest()
 
 

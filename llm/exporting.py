@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from dro_core.messages import check_folder
+
 from .adapters import adapter_chain
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .architectures import reading_length
@@ -25,6 +27,7 @@ from .chat_templates import PLAIN, bare_template, framed_template
 from .data import DataError, Pair
 from .escaping import shell_word
 from .fetching import locate, model_of
+from .finished import RECORD, read_record
 from .lm_eval_tasks import TAG, write_tasks
 from .locks import LOCK, locked
 from .models import ModelError, is_policy, load_policy, load_reward_model
@@ -100,6 +103,7 @@ def export_model(
         FileExistsError: The folder has content.
         FolderInUse: Another process exports into it.
     """
+    check_folder(folder, flag="--output")
     with locked(folder):
         return _export(name, judge, Path(folder), suites, reference, remote=trust_remote_code)
 
@@ -108,7 +112,7 @@ def _export(
     name: str, judge: Judge, folder: Path, suites: Mapping[str, Sequence[Pair]], reference: str | None, *, remote: bool
 ) -> Exported:
     name = model_of(name)
-    if folder.is_file() or any(path.name != LOCK for path in folder.iterdir()):
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise FileExistsError(f"{folder} already has content: choose another folder for the export")
     policy = is_policy(name, trust_remote_code=remote)
     if judge is Judge.LM_EVAL and not policy:
@@ -138,10 +142,10 @@ def _start_of(model: str) -> str | None:
         return None
     if (run / "reference" / "config.json").exists():
         return str(run / "reference")
-    if not (run / "run.json").exists():
+    if not (run / RECORD).exists():
         return None
-    config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
-    return config.get("reference_model") or config["model"]
+    config = read_record(run / RECORD, "config", remedy="name the policy that this one started from with --reference")
+    return config["config"].get("reference_model") or config["config"].get("model")
 
 
 def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:

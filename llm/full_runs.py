@@ -15,6 +15,7 @@ import numpy as np
 from .checkpoints import SETTINGS, CheckpointError, latest_checkpoint
 from .config import ConfigError, RewardConfig
 from .data import Pair, read_pairs, write_pairs
+from .finished import unseal
 from .ledger import AdversaryLedger
 from .regimes import Selection, flips
 from .resuming import checkpoint_to_resume
@@ -142,6 +143,7 @@ def _effective_sample_size(trained: Trained) -> float:
 
 
 def _tidy(folder: Path) -> None:
-    """Keep run.json, drop what is large."""
+    """Keep run.json, drop what is large, and the seal, which lists it."""
+    unseal(folder)
     for part in [folder / "model", *folder.glob("checkpoint-*")]:
         shutil.rmtree(part, ignore_errors=True)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import check_length, reading_length
 from .evaluate import compare, evaluate_model, render_comparison, render_table, write_metrics
+from .finished import check_run
 from .likeness import record_of, remarks
 from .models import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
 from .scoring import MarginOf, likelihood_margins, policy_margins, reward_margins
@@ -23,8 +24,11 @@ NO_REFERENCE = "none"
 
 def judge(options: Namespace, files: Mapping[str, Path]) -> None:
     """Judge ``options.model``, and ``options.against`` beside it; print tables, write metrics where asked."""
-    suites, _ = load_suites(dict(files), eval_pairs=options.eval_pairs)
     console, names = Terminal(), [name for name in (options.model, options.against) if name]
+    if options.output:
+        check_run(Path(options.output))  # whose seal will list the new metrics
+    records = [record_of(name) for name in names]  # before hours of judging
+    suites, _ = load_suites(dict(files), eval_pairs=options.eval_pairs)
     judged: list[dict[str, Any]] = []
     for name in names:
         model, tokenizer, margin_of = _loaded(name, options)
@@ -47,7 +51,7 @@ def judge(options: Namespace, files: Mapping[str, Path]) -> None:
         both = judged[0]["margins"], judged[1]["margins"]
         comparisons = {name: compare(pairs, both[0][name], both[1][name]) for name, pairs in suites.items()}
         console.print(render_comparison(comparisons, names=(options.model, options.against)))
-    for line in remarks(names, [record_of(name) for name in names]):
+    for line in remarks(names, records):
         console.print(line, soft_wrap=True)
     if options.output:
         write_metrics(judged[0], suites, options.output, comparisons=comparisons)

@@ -21,6 +21,7 @@ from .card import environment, policy_card
 from .checkpoints import SETTINGS, Started, check_output, write_folder, write_json
 from .config import ConfigError
 from .data import DataError
+from .finished import RECORD, seal
 from .guards import check_weights, live_dropout
 from .identity import identity
 from .ledger import multipliers_by
@@ -248,4 +249,5 @@ def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         write_text(folder / "README.md", policy_card(record))
 
     write_folder(output / "model", fill)
-    write_json(output / "run.json", record)
+    write_json(output / RECORD, record)
+    seal(output)

@@ -15,7 +15,7 @@ from accelerate.utils import load
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from .checkpoints import MARKER, CheckpointError, discard, keep_newest, write_json
+from .checkpoints import MARKER, keep_newest, write_json, writing
 from .manifest import MANIFEST, write_manifest
 from .processes import on_main_process
 from .resuming import Resumable, loading, verify
@@ -60,7 +60,7 @@ class PolicyCheckpoints:
         """
         step, main = progress["global_step"], self.accelerator.is_main_process
         folder = output / f"checkpoint-{step}"
-        try:
+        with writing(output, step):
             folder.mkdir(parents=True, exist_ok=True)
             if main:
                 (folder / MANIFEST).unlink(missing_ok=True)
@@ -70,12 +70,6 @@ class PolicyCheckpoints:
             self.accelerator.wait_for_everyone()  # the manifest names every rank's part
             if main:
                 write_manifest(folder)
-        except Exception as error:
-            discard(output, step)
-            raise CheckpointError(
-                f"could not save the checkpoint of step {step} ({error}); earlier checkpoints in {output} are intact: "
-                "make room and continue with --resume"
-            ) from error
         if main:
             keep_newest(output, limit)
 

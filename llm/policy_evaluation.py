@@ -19,6 +19,7 @@ from .actor_critic import ActorCritic, Reference
 from .answers import encode_prompts
 from .checkpoints import write_json
 from .drawing import Lots, Purpose
+from .finished import sealing
 from .intervals import Interval, accuracy_interval, mean_interval
 from .observation import observed
 from .prompts import Prompt, questions
@@ -160,11 +161,12 @@ def write_judged(
     for suite, found in judged.items():
         arrays |= {f"{suite}/{name}": scores for name, scores in found.scores.items()} | {f"{suite}/kl": found.kl}
         arrays[f"{suite}/question"] = questions(suites[suite])
-    with (folder / "scores.npz").open("wb") as stream:
-        np.savez(stream, **arrays)
     texts = {
         suite: [{"id": p.id, "answers": answers} for p, answers in zip(prompts, judged[suite].texts, strict=True)]
         for suite, prompts in suites.items()
     }
-    write_json(folder / "answers.json", texts)
-    write_json(folder / "metrics.json", {"suites": summaries})
+    with sealing(folder, "metrics.json", "answers.json", "scores.npz"):
+        with (folder / "scores.npz").open("wb") as stream:
+            np.savez(stream, **arrays)
+        write_json(folder / "answers.json", texts)
+        write_json(folder / "metrics.json", {"suites": summaries})

@@ -17,6 +17,7 @@ from .checkpoints import write_json
 from .counting import RULE
 from .data import Pair
 from .escaping import csv_text
+from .finished import sealing
 from .terminal import shown, shown_title
 
 MISSING = "\N{EN DASH}"  # where a number does not exist
@@ -40,14 +41,15 @@ def write_metrics(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
-    write_json(folder / "metrics.json", json_ready(content))
-    write_text(folder / "metrics.csv", _tidy_csv(result["suites"]))
     lines = (
         json.dumps({"suite": name, "id": pair.id, "margin": float(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
         for pair, margin in zip(pairs, result["margins"][name], strict=True)
     )
-    write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
+    with sealing(folder, "metrics.json", "metrics.csv", "margins.jsonl"):
+        write_json(folder / "metrics.json", json_ready(content))
+        write_text(folder / "metrics.csv", _tidy_csv(result["suites"]))
+        write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accuracy, %") -> Table:

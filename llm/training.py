@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -38,6 +37,7 @@ from .checkpoints import (
 from .config import ConfigError, TrainConfig
 from .data import Pair
 from .encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
+from .finished import RECORD, read_record, seal
 from .guards import check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
@@ -280,11 +280,12 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         write_text(folder / "README.md", model_card(record))
 
     write_folder(output / "model", fill)
-    write_json(output / "run.json", json_ready(record))
+    write_json(output / RECORD, json_ready(record))
+    seal(output)
 
 
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    record = read_record(output / RECORD, "config", "data", "kind")
     write_text(output / "model" / "README.md", model_card(record, judged["suites"]))
     write_metrics(judged, suites, output)

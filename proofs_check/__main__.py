@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dro_core.locks import FolderInUse, locked_file
+from dro_core.messages import PlainParser, check_folder, one_line, said
 from proofs_check import FULL, QUICK, verdicts
 from proofs_check._stored import BadFile, replay_file, write_json, write_text
 from proofs_check._workers import Crew, Lost, Task, claims_of
@@ -72,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except (BadRequest, BadFile, FolderInUse) as error:
-        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(one_line(error), markup=False, highlight=False)
+        return 2
+    except OSError as error:
+        Console(stderr=True, soft_wrap=True).print(said(error), markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted before any claim was checked.")
@@ -95,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = PlainParser(
         "robust-rlhf verify",
         description=_ABOUT,
         epilog=_EXITS,
@@ -129,8 +133,11 @@ def _reject_nonsense(arguments: argparse.Namespace) -> None:
     for name, path in outputs.items():
         if path is not None and (arguments.list or arguments.replay):
             raise BadRequest(f"--{name} stores what a check finds: leave it out, nothing is checked here.")
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        if path is None:
+            continue
+        if os.path.isdir(path) or not os.path.isdir(path.parent):
             raise BadRequest(f"--{name} needs a file in an existing folder, got {path}: choose another path.")
+        check_folder(path.parent, flag=f"--{name}: the folder")
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if arguments.html and missing:
         raise BadRequest(f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}")

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
 from dro_core.locks import FolderInUse, locked
+from dro_core.messages import check_folder, one_line, said
 
 from ._grid import BACKENDS, Pool, Task, run
 from ._results import write
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except ModuleNotFoundError as error:
         message = _missing(error, backend)
-    console.print(f"robust-rlhf simulate: {message}", markup=False, highlight=False)
+    except OSError as error:
+        message = said(error)
+    console.print(one_line(f"robust-rlhf simulate: {message}"), markup=False, highlight=False)
     return 2
 
 
@@ -94,10 +97,7 @@ def _run(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, co
 
 
 def _tasks(chosen: Study, arguments: argparse.Namespace) -> list[Task]:
-    folder = arguments.output
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise _UsageError(f"--output must be a folder or a new path, but {part} is a file: choose another path.")
+    check_folder(arguments.output, flag="--output")
     full = arguments.grid == "full"
     seeds = (arguments.seeds or chosen.seeds[full]) if any(chosen.seeds) else 1
     given = {name: getattr(arguments, name) for name in chosen.options if getattr(arguments, name) is not None}

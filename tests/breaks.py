@@ -429,6 +429,34 @@ BREAKS = [
         "if True:",
         "test_gpu_run.py",
     ),
+    Break(
+        "seal-model",
+        "llm/finished.py",
+        'name.startswith(f"{folder.name}/")',
+        'name.startswith("nothing/")',
+        "llm/test_finished.py",
+    ),
+    Break("seal-stays", "llm/checkpoints.py", "    unseal(folder)\n", "", "llm/test_finished.py"),
+    Break(
+        "hash-tick", "llm/sealed.py", "time.time_ns() - max(after[-2:]) > _SETTLED", "_SETTLED", "llm/test_finished.py"
+    ),
+    Break(
+        "begun-is-a-run",
+        "llm/run_folders.py",
+        "if _keeps_something(folder) else",
+        "if True else",
+        "llm/test_finished.py",
+    ),
+    Break(
+        "typed-is-obeyed", "dro_core/messages.py", "error(one_line(message))", "error(message)", "llm/test_finished.py"
+    ),
+    Break(
+        "note-altered",
+        "llm/pipeline_run.py",
+        "earlier=found.keys()) is None",
+        "earlier=found.keys()) == 1",
+        "llm/test_pipeline.py",
+    ),
 ]
 
 

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dro_core.messages import check_folder
+
 from ..locks import locked_file
 from .content import FAMILIES, build_content
 from .judge import SMALLEST_GROUP
@@ -38,6 +40,7 @@ def run_report(argv: Sequence[str], parser: argparse.ArgumentParser) -> int:
     options = parser.parse_args(argv)
     from ..terminal import Terminal
 
+    check_folder(Path(options.output).parent, flag="--output: the folder")
     with locked_file(options.output):
         report = build_content(
             options.results,

@@ -17,8 +17,9 @@ from test_pipeline import write as write_pipeline
 from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
-from llm.checkpoints import _clear, start_output
+from llm.checkpoints import start_output
 from llm.locks import LOCK, FolderInUse, locked, locked_file
+from llm.run_folders import clear
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
@@ -177,12 +178,13 @@ def test_a_folder_is_free_again_if_no_step_of_its_run_was_kept(kind, place, tmp_
         signal.signal(signal.SIGALRM, before)
     assert "the machine broke" in capsys.readouterr().err
     assert {path.name for path in run.iterdir()} - {"reference", "reference.npz"} == {"settings.json"}
-    (run / "mine.txt").write_text("something else")
-    assert main(arguments(kind, place, run)) == 2
-    (run / "mine.txt").unlink()
+    for other in ("stage.json", "mine.txt", "tensorboard/events", "job-7.out"):  # which make no run of it
+        (run / other).parent.mkdir(exist_ok=True)
+        (run / other).write_text("something else")
     (run / LOCK).write_text("{")  # and a kill -9 left the lock
     assert main(arguments(kind, place, run, "--ambiguity", "cvar:0.5", "--max_steps", "1")) == 0
     assert json.loads((run / "settings.json").read_text())["ambiguity"] == "cvar:0.5"
+    assert (run / "mine.txt").read_text() == (run / "tensorboard" / "events").read_text() == "something else"
     assert not (run / LOCK).exists()
     assert main(arguments(kind, place, run)) == 2
 
@@ -206,7 +208,7 @@ def test_a_kill_while_overwriting_leaves_what_can_be_overwritten(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, **_: deleted.append(path.name))
         patch.setattr("llm.checkpoints.shutil.rmtree", lambda path, **_: deleted.append(path.name))
-        _clear(run)
+        clear(run)
     assert sorted(deleted) == sorted(path.name for path in run.iterdir())
     assert deleted[-1] == "settings.json"  # without it nothing says that the rest may be deleted
 
