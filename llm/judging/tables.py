@@ -14,6 +14,7 @@ from rich.text import Text
 from ..data.pairs import Pair
 from ..run.escaping import csv_text
 from ..run.files import json_ready, write_json, write_text
+from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.counting import RULE
 from ..statistics.numbers import bracket, decimals, p_text, percent
@@ -37,14 +38,15 @@ def write_metrics(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
-    write_json(folder / "metrics.json", json_ready(content))
-    write_text(folder / "metrics.csv", csv_text(tidy_rows(result["suites"])))
     lines = (
         json.dumps({"suite": name, "id": pair.id, "margin": float(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
         for pair, margin in zip(pairs, result["margins"][name], strict=True)
     )
-    write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
+    with sealing(folder, "metrics.json", "metrics.csv", "margins.jsonl"):
+        write_json(folder / "metrics.json", json_ready(content))
+        write_text(folder / "metrics.csv", csv_text(tidy_rows(result["suites"])))
+        write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accuracy, %") -> Table:

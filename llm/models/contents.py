@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from ..run.sealed import file_hash
 from .adapters import adapter_chain
 from .fetching import locate
 
@@ -26,8 +27,7 @@ def digest(path: Path) -> str:
     """Hash of a file, or of what makes the model in a folder: weights, tokenizer and configuration, not its card."""
     hashed = hashlib.sha256()
     for file in _files(path):
-        with file.open("rb") as stream:
-            hashed.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+        hashed.update(f"{file.name} {file_hash(file)}".encode())
     return hashed.hexdigest()
 
 

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .finished import RECORD, RunError, check_run, read_record
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
 from .resumption import OPTIONAL
 
 Record = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 
 
 def record_of(model: str | Path) -> dict[str, Any] | None:
-    """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model."""
+    """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model.
+
+    A file beside a model that is no record of a run is named in a warning; nothing is known of its run then.
+
+    Raises:
+        RunError: The record or the settings of a finished run are not what was written; the message names the file.
+    """
     folder = Path(model)
     for place in (folder, folder.parent) if folder.name == "model" else (folder,):
-        found, settings = _read(place / "run.json"), _read(place / SETTINGS)
-        if found is not None:
-            return found | {"settings": settings or {}} if "config" in found else None
+        if not (place / RECORD).exists():
+            continue
+        check_run(place, RECORD, SETTINGS)
+        try:
+            record = read_record(place / RECORD, "config")
+            return record | {"settings": read_record(place / SETTINGS) if (place / SETTINGS).exists() else {}}
+        except RunError as error:
+            _log.warning("%s; what its run was is not known", error)
+            return None
     return None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def differences(one: Record, other: Record) -> list[str]:

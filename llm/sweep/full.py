@@ -17,6 +17,7 @@ from ..data.pairs import Pair, read_pairs, write_pairs
 from ..data.suites import load_suites
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
+from ..run.finished import unseal
 from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from ..training.config import ConfigError, RewardConfig
 from ..training.resuming import checkpoint_to_resume
@@ -142,6 +143,7 @@ def _effective_sample_size(trained: Trained) -> float:
 
 
 def _tidy(folder: Path) -> None:
-    """Keep run.json, drop what is large."""
+    """Keep run.json, drop what is large, and the seal, which lists it."""
+    unseal(folder)
     for part in [folder / "model", *folder.glob("checkpoint-*")]:
         shutil.rmtree(part, ignore_errors=True)

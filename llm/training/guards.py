@@ -58,6 +58,19 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
         )
 
 
+def check_checkpoints(arguments: TrainingArguments) -> None:
+    """Refuse checkpoints in the middle of a step, whose examples were weighed and counted already.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if arguments.enable_jit_checkpoint:
+        raise ValueError(
+            "enable_jit_checkpoint saves in the middle of a step, whose examples a resumed run would weigh and count "
+            "once more; leave it out, and let checkpoint_on_interrupt save at the end of the step"
+        )
+
+
 def _ranks_per_example(accelerator: Any, model: Any) -> int:
     """How many ranks share each example: through accelerate's mesh, or a model that was split when it was loaded."""
     mesh = getattr(accelerator, "parallelism_config", None)

@@ -16,6 +16,7 @@ REFUSED = {
     "save_only_model": "a run could not be resumed from such checkpoints",
     "auto_find_batch_size": "retried steps would be counted twice; lower per_device_train_batch_size instead",
     "ignore_data_skip": "a resumed run would see the beginning of its epoch twice and the rest never",
+    "enable_jit_checkpoint": "leave it out, every run saves a checkpoint on SIGTERM, which this would take from it",
 }
 _ALWAYS = {"kubeflow"}  # a service, not a package
 _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}

@@ -29,7 +29,7 @@ from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
 from .choice import PassChoice
-from .guards import check_dataset, check_finite, check_setup
+from .guards import check_checkpoints, check_dataset, check_finite, check_setup
 from .passes import Pass, Passes
 
 Batch = dict[str, Tensor]
@@ -85,6 +85,7 @@ class RobustTrainer(CheckpointingTrainer):
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
+        check_checkpoints(self.args)
         self.choice = PassChoice(passes, self)
         check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
 

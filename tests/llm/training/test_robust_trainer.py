@@ -133,6 +133,11 @@ def test_a_set_by_an_unknown_column_is_refused(start, tmp_path):
         trainer_for(start, arguments(tmp_path), "tv:0.2,by=language")
 
 
+def test_checkpoints_within_a_step_are_refused(start, tmp_path):
+    with pytest.raises(ValueError, match="enable_jit_checkpoint saves in the middle of a step"):
+        trainer_for(start, arguments(tmp_path, enable_jit_checkpoint=True), "tv:0.2")
+
+
 class PerMicroBatch(RewardTrainer):
     """What everyone writes first: each micro-batch solved alone, the accumulation averaged."""
 
