@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dro_core.locks import FolderInUse, locked_file
-from dro_core.messages import PlainParser, check_folder, one_line, said
+from dro_core.messages import PlainParser, check_folder, said
 from proofs_check import FULL, QUICK, verdicts
 from proofs_check._stored import BadFile, replay_file, write_json, write_text
 from proofs_check._workers import Crew, Lost, Task, claims_of
@@ -72,10 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
-    except (BadRequest, BadFile, FolderInUse) as error:
-        Console(stderr=True, soft_wrap=True).print(one_line(error), markup=False, highlight=False)
-        return 2
-    except OSError as error:
+    except (BadRequest, BadFile, FolderInUse, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(said(error), markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
