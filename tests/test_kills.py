@@ -81,7 +81,7 @@ def test_a_kill_within_a_checkpoint_leaves_one_to_go_on_from(name, moment, given
     kills.run([*argv, "--resume"])
     assert kills.differences(kills.trained(tmp_path / "run"), kills.trained(whole / name)) == []
     found = {path.name for path in (tmp_path / "run").iterdir()}
-    assert found == {"checkpoint-6", "model", "run.json", "seal.json", "settings.json"}  # and nothing half-written or locked
+    assert found == {"checkpoint-6", "model", "run.json", "seal.json", "settings.json"}  # nothing half-written
 
 
 def test_one_bit_counts_as_a_difference():
