@@ -128,3 +128,11 @@ def test_rooms_without_torch_load_without_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=LLM.parent)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_shows_the_rooms_as_they_are():
+    import draw_rooms
+
+    assert draw_rooms.table() in draw_rooms.PAGE.read_text(), "python tests/draw_rooms.py"
+    drawn = draw_rooms.PICTURE.read_text()
+    assert all(f">{room}<" in drawn for room in MAY), "python tests/draw_rooms.py"
