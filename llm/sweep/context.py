@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.spec import GEOMETRIES
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
 from ..data.questions import questions

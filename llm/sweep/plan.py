@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 
 from ..adversary.matching import HOLE
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .heads import HeadTraining

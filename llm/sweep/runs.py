@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dro_core import CVaR, robust_loss
 
 from ..adversary.geometry import COLUMN
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
 from ..statistics.counting import credit, ties

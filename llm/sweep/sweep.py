@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..results.store import write_results
 from ..results.training_records import read_training
 from ..run.files import write_text

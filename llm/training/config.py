@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import RadiusSchedule
+from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow
 from ..models.adapters import Adapter
 from .losses import parse_pair_loss
