@@ -18,26 +18,6 @@ from dro_core.spec import Form, read
 
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding
 
-
-def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Negative log-likelihood of each preference under the Bradley-Terry model.
-
-        l_i = -log sigmoid(r(x_i, y_i+) - r(x_i, y_i-))
-
-    Args:
-        chosen: Rewards of the preferred answers, shape ``(n,)``.
-        rejected: Rewards of the other answers, shape ``(n,)``.
-
-    Returns:
-        Losses in nats, shape ``(n,)``, **not reduced**: pass them to ``dro_core.robust_loss``.
-
-    >>> import torch
-    >>> bradley_terry_loss(torch.tensor([0.0]), torch.tensor([0.0]))
-    tensor([0.6931])
-    """
-    return -logsigmoid(chosen - rejected)
-
-
 PairLoss = Callable[[Tensor], Tensor]
 """Margins ``(n,)`` to losses ``(n,)``."""
 
