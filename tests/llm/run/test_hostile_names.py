@@ -342,7 +342,8 @@ def demo_report(run: Path, folder: Path) -> None:
     suites = {WHERE: hostile_pairs(30), NAMES["front"]: hostile_pairs(20)}
     runs = [
         ArmRun(ambiguity=ambiguity, seed=0, steps=2, seconds=1.0, history=record["history"],
-            adversary=record["adversary"], margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()}, record=record)
+               adversary=record["adversary"], record=record,
+               margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()})
         for ambiguity in ("erm", "tv:0.2")
     ]  # fmt: skip
     common = {"environment": {"device": NAMES["image"]}, "command": shell_word(WHERE), "settings": {WHERE: [WHERE]}}
