@@ -108,14 +108,6 @@ class AdversaryAccount:
         self._record(index, multipliers, losses, strength=strength)
         self._look(losses, weights, step=step, strength=strength)
 
-    def book_carried(
-        self, batch: EffectiveBatch, multipliers: Tensor, losses: Tensor, weights: Tensor, *, step: int, strength: float
-    ) -> None:
-        """Book a micro-batch of all ranks with its ``multipliers``, and the ``losses`` and ``weights`` carried then."""
-        seen, index = batch.without_padding()
-        self._record(index, multipliers, seen, strength=strength)
-        self._look(losses, weights, step=step, strength=strength)
-
     def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
         given = multipliers.cpu().numpy()
         answered = given if strength > 0 else None

@@ -32,14 +32,14 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
     if two_passes and (live := live_dropout(model)):
         raise ValueError(
             f"dropout is active ({live[0]}, {len(live)} places) and the weights would be solved for another "
-            "dropout mask than the one trained on; set disable_dropout, gradient_accumulation_steps to 1, or (in one "
-            "process) passes to held"
+            "dropout mask than the one trained on; set disable_dropout, or a larger per_device_train_batch_size with "
+            "gradient_accumulation_steps 1"
         )
     if two_passes and arguments.neftune_noise_alpha:
         raise ValueError(
             f"neftune_noise_alpha {arguments.neftune_noise_alpha:g} adds noise to the embeddings at every look, and "
-            "the weights would be solved for another noise than the one trained on; leave it out, or set "
-            "gradient_accumulation_steps to 1 or (in one process) passes to held"
+            "the weights would be solved for another noise than the one trained on; leave it out, or set a larger "
+            "per_device_train_batch_size with gradient_accumulation_steps 1"
         )
     if accelerator.num_processes > 1 and not arguments.dataloader_drop_last:
         raise ValueError(

@@ -7,11 +7,12 @@ micro-batch by micro-batch they give a wrong gradient, not an approximation. One
 2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
 
 With one micro-batch per step both collapse into one: the weights come from the detached losses of the pass that is
-differentiated. ``llm.training.passes`` has the other ways.
+differentiated.
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Sized
 from functools import cached_property
@@ -28,11 +29,11 @@ from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
-from .choice import PassChoice
 from .guards import check_dataset, check_finite, check_setup
-from .passes import Pass, Passes
+from .passes import Decision, Passes, StepCost, check_passes, decide, expected_zero_share, skipped_share
 
 Batch = dict[str, Tensor]
+_log = logging.getLogger(__name__)
 
 
 class RobustTrainer(CheckpointingTrainer):
@@ -45,7 +46,8 @@ class RobustTrainer(CheckpointingTrainer):
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.adversary.rules``), or its text
             (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
-        passes: How often a step looks at its examples; ``carried`` is approximate (``llm.training.passes``).
+        passes: How often a step looks at its examples: auto once where one micro-batch holds them all, else twice;
+            single insists on the first, two always looks twice, which pays where a set ignores many examples.
         last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.windows``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
@@ -85,8 +87,11 @@ class RobustTrainer(CheckpointingTrainer):
         self.adaptive: AdaptiveStrength | None = None
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
-        self.choice = PassChoice(passes, self)
-        check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
+        self.passes, window = passes, self.args.gradient_accumulation_steps
+        check_passes(passes, micro_batches=window, micro_batch=self.args.train_batch_size)
+        self.decision: Decision | None = None  # before the first robust step
+        twice = self.ambiguity is not None and (window > 1 or passes == "two")
+        check_setup(self.args, self.accelerator, self.model, two_passes=twice)
 
     @abstractmethod
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -146,21 +151,22 @@ class RobustTrainer(CheckpointingTrainer):
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.ambiguity is None:
             return window, items
-        window = [self._prepare_inputs(inputs) for inputs in window]
-        way = self.choice.of(window, strength=self._strength())
-        if way is Pass.SINGLE:
+        window, robust = [self._prepare_inputs(inputs) for inputs in window], self._strength() > 0.0
+        if robust and self.decision is None:
+            self.decision = self.decided(window[0])
+            if self.is_world_process_zero():
+                _log.info("worst-case weights by %s", self.decision)
+        if len(window) == 1 and not (robust and self.passes == "two"):
             return window, items
         index = torch.cat([inputs["index"] for inputs in window])
-        if way in (Pass.TWO, Pass.HELD):
-            window, losses = self.window_losses(window, differentiable=way is Pass.HELD)
-            weights = self._window_weights(torch.cat(losses).detach(), index)
-            if way is Pass.HELD:
-                window = [{**inputs, "losses": part} for inputs, part in zip(window, losses, strict=True)]
+        if robust:
+            window, losses = self._first_pass(window)
+            weights = self._window_weights(losses, index)
         else:
             weights = equal_weights(self.accelerator, index)
         shares = weights.split([len(inputs["index"]) for inputs in window])
-        pairs, drop = zip(window, shares, strict=True), way is Pass.TWO
-        return [self._weighted(inputs, share, drop=drop) for inputs, share in pairs], items
+        pairs = zip(window, shares, strict=True)
+        return [self._weighted(inputs, share, drop=robust) for inputs, share in pairs], items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
         """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one.
@@ -168,7 +174,7 @@ class RobustTrainer(CheckpointingTrainer):
         Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
         robust run every example does. The two agree where all micro-batches are full.
         """
-        losses = inputs["losses"] if "losses" in inputs else self.example_losses(model, inputs)
+        losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
             self._book_equal(losses.detach(), inputs["index"])
@@ -178,19 +184,32 @@ class RobustTrainer(CheckpointingTrainer):
                 weights = self._window_weights(losses.detach(), inputs["index"])
             elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
                 self._book_equal(losses.detach(), inputs["index"])
-            elif self.choice.passes == "carried":
-                weights = weights * self._carried_multipliers(losses.detach(), inputs["index"])
             # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
             loss = self.accelerator.num_processes * (weights * losses).sum()
         return (loss, {"losses": losses}) if return_outputs else loss
 
-    def window_losses(self, window: list[Batch], *, differentiable: bool) -> tuple[list[Batch], list[Tensor]]:
-        """The micro-batches with what later passes need in them, and the losses of their examples."""
+    def decided(self, inputs: Batch) -> Decision:
+        """What the steps do, and what that costs, for micro-batches like ``inputs``."""
+        arguments, constants = self.args, self.constant_forwards(inputs)
+        assert self.ambiguity is not None
+        assert self.model is not None
+        zeros = expected_zero_share(self.ambiguity, self.effective_batch, examples=len(self.ledger.visits))
+        return decide(
+            self.passes,
+            StepCost.of(self.model, recomputes=bool(arguments.activation_checkpointing), constants=constants),
+            skipped=skipped_share(zeros, self.effective_batch, arguments.train_batch_size),
+            micro_batch=arguments.train_batch_size,
+            micro_batches=arguments.gradient_accumulation_steps,
+        )
+
+    @torch.no_grad()
+    def _first_pass(self, window: list[Batch]) -> tuple[list[Batch], Tensor]:
+        """The micro-batches with what the second pass needs in them, and the losses of all their examples."""
         model: Any = self.model_wrapped
         model.train()
-        with torch.set_grad_enabled(differentiable), self.compute_loss_context_manager():
+        with self.compute_loss_context_manager():
             window = [self.with_constants(model, inputs) for inputs in window]
-            return window, [self.example_losses(model, inputs) for inputs in window]
+            return window, torch.cat([self.example_losses(model, inputs) for inputs in window])
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
@@ -198,19 +217,6 @@ class RobustTrainer(CheckpointingTrainer):
         weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
         self.account.book(batch, weights, step=self.state.global_step, strength=strength)
         return weights[batch.mine]
-
-    def _carried_multipliers(self, losses: Tensor, index: Tensor) -> Tensor:
-        """What this rank's examples of one micro-batch weigh among the latest losses, shape ``(n,)``; approximate."""
-        batch, strength, carried = self._gathered(losses, index), self._strength(), self.choice.carried
-        assert self.ambiguity is not None
-        rule = self.ambiguity.with_strength(strength)
-        multipliers = carried.multipliers(rule, *batch.without_padding(), accuracy=self.accuracy)
-        self.account.book_carried(
-            batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
-        )
-        mine = torch.zeros_like(batch.losses)
-        mine[batch.present > 0] = multipliers
-        return mine[batch.mine]
 
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         """The examples of all ranks, refused if a loss is not finite."""

@@ -29,7 +29,6 @@ from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
 from llm.sweep.heads import HeadData, HeadTraining, train_head
-from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
 from llm.training.run import steps_of
 from robust_rlhf import main
@@ -101,14 +100,11 @@ def test_no_set_or_rule_acts_on_rounding(spec, padded):
     assert float((16 * apart - 1).abs().max()) > 0.01  # it does act on what is there
 
 
-def test_carried_losses_and_values_of_prompts_are_shared_too():
+def test_values_of_prompts_are_shared_too():
     losses, rule = (
         0.6931472 + 2e-7 * torch.randn(16, generator=torch.Generator().manual_seed(1)),
         parse_ambiguity("tv:0.4"),
     )
-    carried = CarriedLosses(16)
-    for part in torch.arange(16).split(4):
-        assert float((carried.multipliers(rule, losses[part], part, accuracy=SINGLE) - 1).abs().max()) < 1e-5
     returns = losses.double()[:, None].expand(16, 2)
     assert torch.equal(prompt_multipliers(returns, rule, accuracy=SINGLE), torch.ones_like(returns))
     assert float(prompt_multipliers(returns, rule).max()) > 2
@@ -134,9 +130,7 @@ class Rounding(RewardTrainer):
         return losses - losses.detach() + 0.6931472 + 2e-7 * torch.randn(len(losses), generator=self.noise)
 
 
-@pytest.mark.parametrize(
-    ("micro", "steps", "passes"), [(16, 1, "auto"), (4, 4, "two"), (4, 4, "held"), (4, 4, "carried")]
-)
+@pytest.mark.parametrize(("micro", "steps", "passes"), [(16, 1, "auto"), (16, 1, "two"), (4, 4, "two")])
 def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes):  # noqa: F811
     args = arguments(tmp_path, micro=micro, steps=steps)
     trainer = trainer_for(start, args, "tv:0.4", kind=Rounding, passes=passes)
@@ -245,7 +239,6 @@ def test_embedding_noise_is_refused_where_two_passes_would_disagree(start, tmp_p
     with pytest.raises(ValueError, match="another noise than the one trained on"):
         trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2")
     trainer_for(start, arguments(tmp_path, micro=16, steps=1, **noisy), "tv:0.2")
-    trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2", passes="held")
     trainer_for(start, arguments(tmp_path, **noisy), "erm")
 
 
