@@ -30,9 +30,9 @@ from ..adversary.rules import state_of
 from ..data.prompts import Prompt
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
+from ..run.progress import Steps
 from ..training.guards import check_weights
 from ..training.interrupts import listening
-from ..training.progress import Steps
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig

@@ -43,12 +43,11 @@ from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pair
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .examples import load_training_pairs
-from .guards import check_weights
+from .guards import check_requests, check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
-from .requests import check_requests
 from .resuming import start_run
 from .sessions import Sums
 
