@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..adversary.rules import Reweighting, reweighted, state_of
+from ..adversary.rules import Reweighting, reweighted
 
 Passes = Literal["auto", "single", "two"]
 _DROPPED = ("held", "carried")  # values of earlier versions
@@ -91,8 +91,6 @@ def expected_zero_share(rule: Reweighting, n: int, *, examples: int) -> float:
         n: Size of the effective batch.
         examples: Size of the training set.
     """
-    if state_of(rule) is not None:  # weighs all, and asking it for weights would move it
-        return 0.0
     rows = np.random.default_rng(0).integers(max(examples, 1), size=n)
     losses = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
     return float((reweighted(rule.take(rows), losses) == 0).double().mean())

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from ..adversary.acting import bound
-from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
+from ..adversary.adversary import Adversary
+from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
-from ..adversary.rules import Reweighting, parse_reweighting, state_of
+from ..adversary.ledger import AdversaryLedger
+from ..adversary.rules import Reweighting, parse_reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
@@ -75,16 +77,10 @@ class RobustTrainer(CheckpointingTrainer):
             super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
-        self.ambiguity = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
-        self.last_window = last_window
-        self.schedule = schedule or RadiusSchedule()
-        self.example_ids = example_ids
-        self.account = AdversaryAccount(examples)
-        self.ledger = self.account.ledger
-        self.resumable = [self.ledger]
-        if (state := state_of(self.ambiguity)) is not None:
-            self.resumable.append(state)
-        self.adaptive: AdaptiveStrength | None = None
+        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
+        self.adversary = Adversary(rule, examples, schedule=schedule)
+        self.last_window, self.example_ids = last_window, example_ids
+        self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
         self.passes, window = passes, self.args.gradient_accumulation_steps
@@ -111,6 +107,16 @@ class RobustTrainer(CheckpointingTrainer):
         return 0.0
 
     @property
+    def ambiguity(self) -> Reweighting | None:
+        """The set or rule in force, bound to the training examples."""
+        return self.adversary.rule
+
+    @property
+    def ledger(self) -> AdversaryLedger:
+        """Sum of multipliers, visits and last loss of every training example."""
+        return self.adversary.ledger
+
+    @property
     def effective_batch(self) -> int:
         """How many examples of all ranks an optimizer step weighs together."""
         return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
@@ -129,9 +135,8 @@ class RobustTrainer(CheckpointingTrainer):
 
     def adapt(self, adaptive: AdaptiveStrength) -> None:
         """Let held-out metrics move the strength of the adversary."""
-        self.adaptive = adaptive
+        self.adversary.adaptive = adaptive
         self.add_callback(adaptive)
-        self.resumable.append(adaptive)
 
     def _remove_unused_columns(self, dataset, description=None):
         """Keep all: what a batch must hold is said by the losses, not by the signature of the model's forward pass."""
@@ -213,9 +218,8 @@ class RobustTrainer(CheckpointingTrainer):
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
-        batch, strength = self._gathered(losses, index), self._strength()
-        weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
-        self.account.book(batch, weights, step=self.state.global_step, strength=strength)
+        batch, step = self._gathered(losses, index), self.state.global_step
+        weights = self.adversary.weigh(batch, step=step, strength=self._strength(), accuracy=self.accuracy)
         return weights[batch.mine]
 
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
@@ -236,12 +240,11 @@ class RobustTrainer(CheckpointingTrainer):
     # -- what the log and the report say ---------------------------------------------------------
 
     def _strength(self) -> float:
-        scheduled = self.schedule(self.state.global_step, max(self.state.max_steps, 1))
-        return scheduled if self.adaptive is None else scheduled * self.adaptive.level
+        return self.adversary.strength(self.state.global_step, self.state.max_steps)
 
     def _book_equal(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training, of all ranks."""
-        self.account.book_equal(
+        self.adversary.account.book_equal(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
@@ -250,5 +253,5 @@ class RobustTrainer(CheckpointingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs:
-            logs |= self.account.summary()
+            logs |= self.adversary.account.summary()
         super().log(logs, start_time)

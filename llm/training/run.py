@@ -207,7 +207,7 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
-    check_reached(trainer.ambiguity, trainer.schedule, steps_of(trainer)[0])
+    check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))

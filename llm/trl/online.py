@@ -18,17 +18,17 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
 from ..run.launch import check_launch
-from ._adversary import INDEX, Adversary
+from .mixin import INDEX, RobustMixin
 
 _PER_SEQUENCE = ("grpo", "dr_grpo")
 
 
-class RobustOnline(Adversary):
+class RobustOnline(RobustMixin):
     """Stands before ``trl.GRPOTrainer`` or ``trl.RLOOTrainer`` and trains on the worst reweighting of prompts.
 
     The effective batch is the generation batch: with ``steps_per_generation`` equal to
     ``gradient_accumulation_steps``, TRL's default, the prompts of one optimizer step. Arguments and attributes: see
-    ``Adversary``.
+    ``RobustMixin``.
     """
 
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
