@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from ..adversary.acting import check_reached, verdict_of
+from ..adversary.acting import check_losses, check_reached, verdict_of
 from ..adversary.ledger import describe_adversary
 from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import AdaptiveStrength
@@ -207,6 +207,7 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
+    check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:

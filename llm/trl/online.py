@@ -15,6 +15,7 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
+from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
 from ..run.launch import check_launch
@@ -99,6 +100,7 @@ def _check_online(trainer: RobustOnline) -> None:
         )
     arguments: Any = trainer.args
     check_launch(arguments)
+    check_losses(trainer.ambiguity, logistic=False)
     if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _PER_SEQUENCE:
         raise ValueError(
             f"loss_type {arguments.loss_type!r} does not treat completions one by one (most others divide by the "

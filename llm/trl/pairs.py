@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
+from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.windows import LastWindow, first_of, whole_windows
@@ -206,6 +207,7 @@ def _check_pairs(trainer: RobustPairs) -> None:
                 f"loss_type {name!r} {_MIXING[name]}, so a pair alone has another loss than in its batch: choose one "
                 "that treats pairs one by one, such as 'sigmoid' or 'ipo', or ambiguity=None"
             )
+    check_losses(trainer.ambiguity, logistic=trainer.accuracy.logistic)
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError(
             "the router's load-balancing loss belongs to the batch and must not be weighted by example: set "

@@ -17,7 +17,7 @@ from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_
 from transformers import TrainingArguments
 
 from dro_core import Wasserstein, parse_ambiguity
-from llm.adversary.acting import bound, check_reached, inaction
+from llm.adversary.acting import bound, check_losses, check_reached, inaction
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.adversary.ledger import AdversaryLedger
@@ -346,3 +346,22 @@ def test_the_value_of_a_prompt_is_known_to_rounding_of_score_and_kl(tmp_path):
     assert (subject.ledger.looks, subject.ledger.acted) == (1, False)
     assert subject.objective.accuracy == value_accuracy(subject.config, args, subject.core.policy)
     assert value_accuracy(subject.config, args, subject.core.policy).absolute >= rounding_of(torch.float32)
+
+
+def test_a_probability_is_read_out_of_no_other_loss(tmp_path, capsys):
+    """In a rule inside another one, too; every kind of run says so before it starts."""
+    for spec in ("focal:2", "shuffled:focal:2"):
+        check_losses(parse_reweighting(spec), logistic=True)
+        with pytest.raises(ValueError, match="another rule"):
+            check_losses(parse_reweighting(spec), logistic=False)
+    check_losses(parse_reweighting("hardest:0.1,factor=4"), logistic=False)
+    pairs, told = tmp_path / "pairs.jsonl", {"actions": 3, "samples": 2, "ambiguity": "focal:2"}
+    write_pairs(generate(16, seed=1), pairs)
+    flags = (
+        f"--train_file {pairs} --output_dir {tmp_path}/run --use_cpu true --model tiny --per_device_train_batch_size 8"
+    )
+    for kind, more in (("dpo", ["--loss", "ipo"]), ("sft", [])):
+        assert main(["train", kind, *flags.split(), *more, "--ambiguity", "focal:2"]) == 2
+        assert "the losses here are not -log sigmoid(margin)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="another rule"):
+        policy_trainer(bigram(4, 3, np.zeros((4, 3))), np.ones((4, 3)), tmp_path, **told)
