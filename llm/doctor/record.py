@@ -80,7 +80,7 @@ class RunRecord:
     @cached_property
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that log 2 is the loss of a coin."""
-        return self.kind == "Reward model" or (self.kind == "Policy" and self.config.get("loss") == "sigmoid")
+        return self.kind == "reward" or (self.kind == "dpo" and self.config.get("loss") == "sigmoid")
 
     @property
     def plain_share(self) -> float:
