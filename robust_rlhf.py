@@ -41,6 +41,7 @@ _PLAIN = {
     "\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{NO-BREAK SPACE}": " ",
     "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{RIGHTWARDS ARROW}": "->",
 }  # fmt: skip
+_OF_MANY_PROCESSES = ("train", "pipeline")
 _EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory"}
 
 
@@ -75,6 +76,8 @@ def _run(arguments: list[str]) -> int:
     if clash := _foreign(package):
         return _fail(clash)
     try:
+        if (status := _several(arguments[0])) is not None:
+            return status
         return getattr(importlib.import_module(module), function)(arguments[1:])
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
@@ -83,6 +86,19 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:  # before the command could say so itself
         _fail("interrupted")
         return INTERRUPTED
+
+
+def _several(command: str) -> int | None:
+    """The status of a command of one process that a launcher started several times: the first of them says so."""
+    if command in _OF_MANY_PROCESSES or _foreign("llm"):
+        return None
+    from llm.run.launch import LaunchError, check_alone
+
+    try:
+        check_alone(command)
+    except LaunchError as error:
+        return 2 if error.said_by_main_process else _fail(str(error))
+    return None
 
 
 class _SigtermAsInterrupt:
@@ -151,7 +167,9 @@ def _foreign(package: str) -> str | None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"robust-rlhf: {message}\n")
+    from dro_core.messages import one_line
+
+    sys.stderr.write(f"robust-rlhf: {one_line(message)}\n")
     return 2
 
 

@@ -1,5 +1,70 @@
-"""Trainers that solve the worst-case reweighting exactly over the whole effective batch.
+"""Trainers that solve the worst-case reweighting exactly over the whole effective batch, and what judges them.
 
-The package imports nothing heavy by itself: pick the module you need, for example
-``from llm.kinds.reward import RewardTrainer`` or ``from llm.data.pairs import read_pairs``.
+The names below are the public face; each is loaded when it is first used, and nothing heavy before.
+
+    run = train("reward", "train.jsonl", model="minilm", ambiguity="tv:0.2")
+    evaluate(run, "test.jsonl").table
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api.judged import Evaluation, PairedComparison, compare, evaluate
+    from .api.reports import diagnose, write_report
+    from .api.runs import Run, train
+    from .data.objects import pairs_of as read_pairs
+    from .kinds.dpo import DPOTrainer
+    from .kinds.reward import RewardTrainer
+    from .kinds.sft import SFTTrainer
+    from .policy.trainer import PolicyTrainer
+    from .training.robust_trainer import RobustTrainer
+
+_WHERE = {
+    "PairedComparison": "api.judged",
+    "DPOTrainer": "kinds.dpo",
+    "Evaluation": "api.judged",
+    "PolicyTrainer": "policy.trainer",
+    "RewardTrainer": "kinds.reward",
+    "RobustTrainer": "training.robust_trainer",
+    "Run": "api.runs",
+    "SFTTrainer": "kinds.sft",
+    "compare": "api.judged",
+    "diagnose": "api.reports",
+    "evaluate": "api.judged",
+    "read_pairs": "data.objects",
+    "train": "api.runs",
+    "write_report": "api.reports",
+}
+_AS = {"read_pairs": "pairs_of"}  # there under another name
+
+__all__ = [
+    "DPOTrainer",
+    "Evaluation",
+    "PairedComparison",
+    "PolicyTrainer",
+    "RewardTrainer",
+    "RobustTrainer",
+    "Run",
+    "SFTTrainer",
+    "compare",
+    "diagnose",
+    "evaluate",
+    "read_pairs",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("robust-rlhf")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), _AS.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

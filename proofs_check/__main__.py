@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dro_core.locks import FolderInUse, locked_file
+from dro_core.messages import PlainParser, check_folder, said
 from proofs_check import FULL, QUICK
 from proofs_check._stored import BadFile, replay_file, write_json, write_text
 from proofs_check._workers import Crew, Lost, Task, claims_of
@@ -71,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
-    except (BadRequest, BadFile) as error:
-        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+    except (BadRequest, BadFile, FolderInUse, OSError) as error:
+        Console(stderr=True, soft_wrap=True).print(said(error), markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted before any claim was checked.")
@@ -88,13 +90,14 @@ def _run(arguments: argparse.Namespace) -> int:
         return _list([claims[label] for label in labels or claims])
     if arguments.replay:
         return _replay(arguments.replay, claims, labels)
-    outcome = _check([claims[label] for label in dict.fromkeys(labels or claims)], arguments)
-    _write(outcome, claims, arguments)
+    with _reserved(arguments):
+        outcome = _check([claims[label] for label in dict.fromkeys(labels or claims)], arguments)
+        _write(outcome, claims, arguments)
     return _show(outcome, claims, full=bool(arguments.show))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = PlainParser(
         "robust-rlhf verify",
         description=_ABOUT,
         epilog=_EXITS,
@@ -128,8 +131,11 @@ def _reject_nonsense(arguments: argparse.Namespace) -> None:
     for name, path in outputs.items():
         if path is not None and (arguments.list or arguments.replay):
             raise BadRequest(f"--{name} stores what a check finds: leave it out, nothing is checked here.")
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        if path is None:
+            continue
+        if os.path.isdir(path) or not os.path.isdir(path.parent):
             raise BadRequest(f"--{name} needs a file in an existing folder, got {path}: choose another path.")
+        check_folder(path.parent, flag=f"--{name}: the folder")
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if arguments.html and missing:
         raise BadRequest(f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}")
@@ -196,6 +202,23 @@ def _interrupts(crew: Crew) -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _reserved(arguments: argparse.Namespace) -> Generator[None]:
+    """Inside, nobody else checks into the same files; who could not write them learns it now.
+
+    Raises:
+        BadRequest: A file cannot be written.
+        FolderInUse: Another process is about to write one of them.
+    """
+    with ExitStack() as stack:
+        for path in filter(None, (arguments.json, arguments.html, arguments.markdown)):
+            try:
+                stack.enter_context(locked_file(path))
+            except OSError as error:
+                raise BadRequest(f"{path} cannot be written: {error.strerror}.") from error
+        yield
 
 
 def _progress(console: Console, total: int) -> Progress:

@@ -47,7 +47,8 @@ def inputs(folder: Path) -> Path:
 
 
 def training(kind: str, folder: Path, output: Path, *, steps: int = 12) -> list[str]:
-    """The command line of a small training; a checkpoint after every second step."""
+    """The command line of a small training; a checkpoint after every second step. ``lora``: of an adapter."""
+    kind, _, lora = kind.partition(" ")
     own = {
         "sft": {},
         "reward": {
@@ -62,7 +63,7 @@ def training(kind: str, folder: Path, output: Path, *, steps: int = 12) -> list[
     settings: dict[str, Any] = {
         "config": f"{kind}-tiny", "train_file": folder / "train.jsonl", "output_dir": output, "max_steps": steps,
         "save_steps": 2, "max_length": 96, "per_device_train_batch_size": 8, "disable_tqdm": "true", "use_cpu": "true",
-        **own,
+        **own, **({"lora_rank": 2} if lora else {}),
     }  # fmt: skip
     return ["train", kind, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))]
 
@@ -99,7 +100,7 @@ def _training(kind: str) -> Kind:
 
 
 KINDS = {
-    **{kind: _training(kind) for kind in ("sft", "reward", "dpo", "policy")},
+    **{kind: _training(kind) for kind in ("sft", "reward", "dpo", "policy", "policy lora")},
     "sweep": Kind(
         lambda given, out: ["sweep", "--config", str(given / "sweep.yaml"), "--output", str(out), "--jobs", "2"],
         [],
@@ -188,7 +189,9 @@ def main() -> int:
             ends, off = killed(kind, given, Path(folder, name), kills=options.kills, moments=moments)
             wrong += bool(off)
             said = f"DIFFERS: {', '.join(off[:4])}" if off else "bit-equal"
-            print(f"{name:8} {options.kills} kills, {ends} ends, {time.monotonic() - begun:4.0f} s: {said}", flush=True)
+            print(
+                f"{name:11} {options.kills} kills, {ends} ends, {time.monotonic() - begun:4.0f} s: {said}", flush=True
+            )
     return wrong
 
 

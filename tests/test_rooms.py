@@ -29,7 +29,8 @@ MAY = {  # from the ground up
     "sweep": "adversary data judging kinds models results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
     "demo": "adversary data judging kinds models report run statistics training",
-    "commands": "data demo doctor export judging kinds models pipeline report results run sweep training",
+    "api": "data doctor judging kinds models report results run training",
+    "commands": "api data demo doctor export judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")
@@ -79,7 +80,7 @@ def test_the_table_itself_has_no_circle():
 def test_the_folders_are_the_rooms():
     folders = {path.name for path in LLM.iterdir() if any(path.glob("*.py"))}
     assert folders == set(MAY)
-    assert {path.name for path in LLM.glob("*.py")} == {"__init__.py"}
+    assert {path.name for path in LLM.glob("*.py")} == {"__init__.py"}  # the public face
 
 
 def test_no_file_of_a_room_imports_in_a_circle():
@@ -127,3 +128,11 @@ def test_rooms_without_torch_load_without_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=LLM.parent)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_shows_the_rooms_as_they_are():
+    import draw_rooms
+
+    assert draw_rooms.table() in draw_rooms.PAGE.read_text(), "python tests/draw_rooms.py"
+    drawn = draw_rooms.PICTURE.read_text()
+    assert all(f">{room}<" in drawn for room in MAY), "python tests/draw_rooms.py"

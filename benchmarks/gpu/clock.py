@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from surroundings import Setting
 
 Record = dict[str, Any]
 _SAMPLE = 1e-3  # seconds that a sample lasts at least
@@ -75,17 +78,55 @@ def _short(number: float) -> float:
 
 @contextmanager
 def kept_going(say: Callable[[Record], Any], **what: Any) -> Iterator[None]:
-    """Inside, what fails becomes a record; memory is given back."""
+    """Inside, what fails becomes a record; memory is given back, with what the traceback of a failure would hold."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        say({**what, "failed": "out of memory"})
+    except ModuleNotFoundError as error:
+        say({**what, "skipped": str(error)})
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        say({**what, "failed": f"{type(error).__name__}: {reason[0][:200]}"})
+        say({**what, "failed": reason_of(error)})
+        forget_frames(error)
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def reason_of(error: Exception) -> str:
+    """One line; cuBLAS and the driver run out of memory under other names than torch."""
+    told = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in told or "ALLOC_FAILED" in told:
+        return "out of memory"
+    return f"{type(error).__name__}: {told[:200]}"
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Clear the variables of every call that an error and those before it went through."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+class Room:
+    """Whether another part of a stage fits into its time: as the longest so far took, and a tenth more."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting, self._longest = setting, 0.0
+
+    def is_left(self) -> bool:
+        """For one more."""
+        return self._setting.left > 1.1 * self._longest
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Inside, one part is measured; afterwards its trainer is gone, which cycles would keep on the device."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            if torch.cuda.is_available():
+                gc.collect()
+                torch.cuda.empty_cache()
+            self._longest = max(self._longest, time.monotonic() - begun)
 
 
 def peak_gib(device: str) -> float | None:

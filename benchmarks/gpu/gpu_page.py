@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gpu_results import Record, hardware, measured, records
+from gpu_results import Record, hardware, measured, put, records
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "gpu.md"
@@ -33,7 +33,7 @@ def write(found: Record | None, path: Path = PAGE) -> None:
     """Put the measured part of docs/gpu.md between its markers."""
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{rendered(found)}\n{END}{after}", encoding="utf-8")
+    put(path, f"{before}{BEGIN}\n{rendered(found)}\n{END}{after}")
 
 
 def rendered(found: Record | None) -> str:
@@ -41,7 +41,7 @@ def rendered(found: Record | None) -> str:
     if found is None:
         return "Not measured yet: no run on a GPU has been made."
     lines = [f"{hardware(found)}; {found['seconds']:.0f} s in all.", ""]
-    lines += _table(["stage", "ended", "results", "seconds"], map(_stage, found["stages"].items()))
+    lines += _table(["stage", "ended", "results", "seconds", "revision"], map(_stage, found["stages"].items()))
     for name, section in _SECTIONS.items():
         rows = records(name, found)
         lines += ["", f"### {name.capitalize()}", "", *(section(rows) if rows else ["Not measured."])]
@@ -52,7 +52,13 @@ def rendered(found: Record | None) -> str:
 def _stage(entry: tuple[str, Record]) -> list[str]:
     name, stage = entry
     why = f": {stage['why']}" if stage["why"] else ""
-    return [name, stage["status"] + why, str(len(stage["records"])), f"{stage['seconds']:.0f}"]
+    return [
+        name,
+        stage["status"] + why,
+        str(len(stage["records"])),
+        f"{stage['seconds']:.0f}",
+        stage.get("revision") or "-",
+    ]
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:

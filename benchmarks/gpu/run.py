@@ -1,28 +1,28 @@
 """Everything that only a GPU can tell, in eight minutes: `make gpu`.
 
     python benchmarks/gpu/run.py               # on the GPU, eight minutes, then the pages
-    python benchmarks/gpu/run.py --resume      # the stages that an interrupted run left
+    python benchmarks/gpu/run.py --resume      # what an interrupted run left
+    python benchmarks/gpu/run.py --stages truth   # this one anew, beside the others of the JSON
     python benchmarks/gpu/run.py --dry-run     # every stage at tiny size on this CPU: to see that it works, no evidence
     python benchmarks/gpu/run.py --page        # the pages again from the JSON of an earlier run
 
 Nothing is installed and the network is not used; docs/gpu.md says what may lie in the folder that ``--carried`` names.
-Every stage is a process of its own with a time limit, and writes down each result as it has it: a stage that hangs,
-fails or runs out of memory costs itself alone, and keeps what it had.
+Every stage is a process of its own with a time limit, and each result is written down as it comes: a stage that hangs,
+fails or runs out of memory costs itself alone, and what ends the run costs what was being measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +31,23 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # the tree is not installed on a bare machine
 sys.path.insert(0, str(HERE.parent))
 
-from gpu_results import RESULTS, SCHEMA, Record  # noqa: E402
+from children import followed, records_of, stage_of, written  # noqa: E402
+from gpu_results import RESULTS, SCHEMA, Record, put  # noqa: E402
+from journal import (  # noqa: E402
+    Journal,
+    NoRun,
+    check_same_machine,
+    earlier,
+    is_whole,
+    kept_records,
+    said,
+    say_what_failed,
+    spent,
+)  # fmt: skip
 from surroundings import Setting, about, missing, unpacked  # noqa: E402
 
 LIMIT, DRY_LIMIT = 480.0, 240.0  # seconds, all stages together
+LEAST = 5.0  # a stage with less time is not begun
 
 
 class Stage(NamedTuple):
@@ -58,85 +71,66 @@ STAGES = (  # most valuable first
 )
 
 
-class NoRun(SystemExit):
-    """The run cannot start; the message says why."""
-
-
-class Journal:
-    """The JSON of a run, written after every stage; what no disk takes is kept and shown at the end."""
-
-    def __init__(self, path: Path, found: Record) -> None:
-        self.path, self.found, self.lost = path, found, False
-
-    def write(self) -> None:
-        """Put what is known into the file, through a second one: a reader never sees half of it."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self.found, indent=1, allow_nan=False) + "\n")
-            partial.replace(self.path)
-            self.lost = False
-        except OSError as error:
-            if not self.lost:
-                said(f"{self.path} could not be written ({error}); the results are kept and printed at the end")
-            self.lost = True
-
-
-def said(text: str) -> None:
-    """One line for the person who waits."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def earlier(path: Path, *, dry: bool) -> dict[str, Record]:
-    """The finished stages of an interrupted run.
+def run(options: argparse.Namespace) -> Journal:
+    """Run the stages one after the other; returns the journal.
 
     Raises:
-        NoRun: There is none, or one that this version cannot go on with.
+        NoRun: There is no device, no room, or an earlier run that this one cannot go on with.
     """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise NoRun(f"there is no run to resume: {path} cannot be read ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict | None):
-        raise NoRun(f"{path} is no record of a run: start a new one")
-    if found.get("schema") != SCHEMA:
-        raise NoRun(f"{path} was written by another version (schema {found.get('schema')}): start a new run")
-    if found.get("dry") != dry:
-        raise NoRun(f"{path} is {'a dry' if found.get('dry') else 'a real'} run: resume it as such, or start a new one")
-    return {name: stage for name, stage in found.get("stages", {}).items() if stage["status"] in ("done", "skipped")}
-
-
-def run(options: argparse.Namespace) -> Record:
-    """Run the stages one after the other; returns what the JSON holds."""
-    setting = Setting(tiny=options.dry_run, carried=str(options.carried))
-    kept = earlier(options.json, dry=options.dry_run) if options.resume else {}
-    with tempfile.TemporaryDirectory() as scratch:
-        paths = unpacked(options.carried, Path(scratch, "site"))
-        env = environment(paths)
-        found = {"schema": SCHEMA, "dry": options.dry_run, "stages": kept} | about(env, options.carried)
-        found["seconds"] = spent(found)
+    begun = time.monotonic()
+    goes_on = options.resume or (options.stages and options.json.is_file())
+    before = earlier(options.json, dry=options.dry_run) if goes_on else None
+    with scratch_folder() as scratch:
+        env = environment(unpacked(options.carried, scratch / "site"))
+        found = {"schema": SCHEMA, "dry": options.dry_run, "stages": {}, "seconds": 0.0} | about(env, options.carried)
         if not options.dry_run and found["device"] is None:
             raise NoRun("there is no CUDA device here: --dry-run shows on a CPU that everything works")
-        journal, begun = Journal(options.json, found), time.monotonic()
-        for stage in STAGES:
-            if stage.name in kept or (options.stages and stage.name not in options.stages):
-                continue
-            left = options.limit - (time.monotonic() - begun)
-            result = carried_out(stage, setting, env, Path(scratch), left)
-            journal.found["stages"][stage.name] = result
-            journal.found["seconds"] = spent(journal.found)
-            journal.write()
-            said(f"{stage.name}: {result['status']}, {len(result['records'])} results, {result['seconds']:.0f} s"
-                 + (f" ({result['why']})" if result["why"] else ""))  # fmt: skip
-    if journal.lost:
-        sys.stdout.write(json.dumps(journal.found) + "\n")
-    return journal.found
+        if before is not None:
+            check_same_machine(options.json, before, found)
+            found["stages"] = dict(before.get("stages", {}))
+            found["seconds"] = spent(found)
+        journal = Journal(options.json, found)
+        try:
+            for stage in STAGES:
+                if is_wanted(stage.name, options, found):
+                    left = options.limit - (time.monotonic() - begun)
+                    carried_out(stage, setting_of(options), env, scratch, left, journal, go_on=options.resume)
+        except (KeyboardInterrupt, SystemExit):
+            goes_on_with = "" if journal.place == options.json else f" --json {journal.place}"
+            where = f"in {journal.place}: --resume{goes_on_with} goes on" if journal.place else "printed below"
+            said(f"stopped; what was measured is {where}")
+            raise
+        finally:
+            journal.close()
+    return journal
 
 
-def spent(found: Record) -> float:
-    """Seconds of all stages, those of an earlier start with them."""
-    return round(sum(stage["seconds"] for stage in found["stages"].values()), 1)
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for what does not last.
+
+    Raises:
+        NoRun: There is no room for one.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError as error:
+        raise NoRun(f"there is no room for temporary files ({error}): set TMPDIR to a folder that has some") from error
+    with folder as name:
+        yield Path(name)
+
+
+def setting_of(options: argparse.Namespace) -> Setting:
+    """What every stage is told."""
+    return Setting(tiny=options.dry_run, carried=str(options.carried))
+
+
+def is_wanted(name: str, options: argparse.Namespace, found: Record) -> bool:
+    """Whether this start runs a stage."""
+    asked = bool(options.stages) and name in options.stages
+    if options.stages and not asked:
+        return False
+    return not (options.resume and is_whole(found["stages"].get(name), asked=asked))
 
 
 def environment(paths: list[str]) -> dict[str, str]:
@@ -154,107 +148,135 @@ def environment(paths: list[str]) -> dict[str, str]:
     }
 
 
-def carried_out(stage: Stage, setting: Setting, env: dict[str, str], scratch: Path, left: float) -> Record:
-    """One stage in a process of its own: its records, and how it ended."""
-    lacking = missing(stage.needs, env)
-    if lacking:
-        return {"status": "skipped", "why": f"needs {', '.join(lacking)}", "seconds": 0.0, "records": []}
-    limit = min(stage.limit, left)
-    if limit < 5:
-        return {"status": "out of time", "why": "the run's time was used up before it", "seconds": 0.0, "records": []}
-    told, log = scratch / f"{stage.name}.jsonl", scratch / f"{stage.name}.log"
-    command = [sys.executable, __file__, "--stage", stage.module, str(told), json.dumps(setting.within(limit))]
-    begun = time.monotonic()
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
-        )
-        try:
-            child.wait(limit)
-            status, why = ("done", "") if child.returncode == 0 else ("failed", last_line(log, child.returncode))
-        except subprocess.TimeoutExpired:
-            status, why = "out of time", f"stopped after {limit:.0f} s"
-        finally:
-            ended(child)
-    return {"status": status, "why": why, "seconds": round(time.monotonic() - begun, 1), "records": records_of(told)}
+def carried_out(
+    stage: Stage, setting: Setting, env: dict[str, str], scratch: Path, left: float, journal: Journal, *, go_on: bool
+) -> None:
+    """One stage in a process of its own; its records, and how it ended, are in the journal as soon as they are known.
+
+    Whatever ends the run, the journal has the records until then, under the status "interrupted". With ``go_on`` the
+    stage measures only what an earlier start has not. One that cannot begin leaves what an earlier start found.
+    """
+    revision, before = journal.found.get("revision"), journal.found["stages"].get(stage.name)
+    kept = kept_records(before, revision) if go_on else []
+    told, lacking, begun = scratch / f"{stage.name}.jsonl", missing(stage.needs, env), time.monotonic()
+    past = before["seconds"] if before is not None and kept else 0.0
+
+    def note(status: str, why: str) -> None:
+        seconds = round(past + time.monotonic() - begun, 1)
+        records = [*kept, *records_of(told)]
+        journal.note(stage.name, {"status": status, "why": why, "revision": revision, "seconds": seconds, "records": records})  # noqa: E501  # fmt: skip
+
+    status, why, limit = "interrupted", "the run was stopped", min(stage.limit, left)
+    if lacking or limit < LEAST:
+        status, why = ("skipped", f"needs {', '.join(lacking)}") if lacking else ("out of time", "the run's time was used up before it")  # noqa: E501  # fmt: skip
+        if before is None or not before["records"]:
+            note(status, why)
+        said(f"{stage.name}: {status} ({why})")
+        return
+    try:
+        known = written(scratch / f"{stage.name}.kept", kept)
+        given = json.dumps(replace(setting, earlier=str(known)).within(limit))
+        command = [sys.executable, __file__, "--stage", stage.module, str(told), given]
+        status, why = followed(command, told, env, limit, lambda: note(status, why))
+    finally:
+        note(status, why)
+        last = journal.found["stages"][stage.name]
+        said(f"{stage.name}: {status}, {len(last['records'])} results, {last['seconds']:.0f} s" + why_of(why))
 
 
-def ended(child: subprocess.Popen[bytes]) -> None:
-    """End a stage with all it started; one that hangs in the driver is left behind."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(5)
+def why_of(why: str) -> str:
+    """In brackets, where there is something to say."""
+    return f" ({why})" if why else ""
 
 
-def last_line(log: Path, status: int) -> str:
-    """What a failed stage said last."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return (lines[-1] if lines else f"ended with status {status}")[:300]
-
-
-def records_of(told: Path) -> list[Record]:
-    """The records of a stage; a last one that was cut off is left out."""
-    found: list[Record] = []
-    for line in told.read_text().splitlines() if told.exists() else []:
-        with suppress(ValueError):
-            found.append(json.loads(line))
+def seconds(text: str) -> float:
+    """A time limit from the command line."""
+    found = float(text)
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return found
-
-
-def leave_with(parent: int) -> None:
-    """End this stage when the run is gone, so that it does not hold the device."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def stage_of(name: str, told: str, setting: str) -> None:
-    """Inside the process of a stage: measure, and write every record down at once."""
-    threading.Thread(target=leave_with, args=(os.getppid(),), daemon=True).start()
-    module = importlib.import_module(name)
-    with Path(told).open("a", buffering=1) as stream:
-        module.measure(
-            Setting(**json.loads(setting)), lambda record: stream.write(json.dumps(record, allow_nan=False) + "\n")
-        )
 
 
 def parsed(given: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--dry-run", action="store_true", help="every stage at tiny size on the CPU; no evidence")
-    parser.add_argument("--resume", action="store_true", help="run the stages that an interrupted run left")
-    parser.add_argument("--page", action="store_true", help="run nothing; write the pages from the JSON")
-    parser.add_argument("--stages", nargs="+", choices=[stage.name for stage in STAGES], help="these only")
+    parser.add_argument("--resume", action="store_true", help="measure what an interrupted run left")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing; make FILE the results of this tree and write the pages"
+    )
+    parser.add_argument(
+        "--stages", nargs="+", choices=[stage.name for stage in STAGES], help="these only; others in FILE are kept"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     parser.add_argument("--carried", type=Path, default=ROOT / ".gpu", metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="for all stages together")
+    parser.add_argument("--limit", type=seconds, metavar="SECONDS", help="for all stages together")
     parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(given)
-    options.limit = options.limit or (DRY_LIMIT if options.dry_run else LIMIT)
+    if options.limit is None:
+        options.limit = DRY_LIMIT if options.dry_run else LIMIT
     options.json = options.json or (ROOT / "runs" / "gpu-dry.json" if options.dry_run else RESULTS)
     return options
 
 
+def pages(path: Path) -> int:
+    """Every page, from the results in the file, which become those of the tree.
+
+    Raises:
+        NoRun: The file holds no real run of this version, or the tree cannot be written.
+    """
+    if path != RESULTS:
+        earlier(path, dry=False)
+    try:
+        from gpu_page import write_every
+
+        if path != RESULTS:
+            put(RESULTS, path.read_text(encoding="utf-8"))
+        write_every()
+    except OSError as error:
+        raise NoRun(f"the pages could not be written ({error})") from error
+    except ModuleNotFoundError as error:
+        raise NoRun(f"the pages need an environment of this project ({error}): take the JSON to one") from error
+    return 0
+
+
+def page_of(found: Record) -> None:
+    """The page of a run that has just ended; a tree that cannot be written does not cost the results."""
+    from gpu_page import PAGE, write
+
+    try:
+        write(found)
+    except OSError as error:
+        said(f"{PAGE} could not be written ({error}): --page --json FILE does it where it can be")
+
+
+def stopped(number: int, frame: object) -> None:
+    """Leave through every ``finally``, which end the stage and keep its records."""
+    del frame
+    raise SystemExit(128 + number)
+
+
 def main(given: list[str] | None = None) -> int:
-    """Run, then write the pages of a real run; status 1 where a stage failed."""
+    """Run, then write the page of a real run; status 1 where a stage failed or results are not where they should be."""
     options = parsed(given)
     if options.stage:
         stage_of(*options.stage)
         return 0
     if options.page:
-        from gpu_page import write_every
-
-        write_every()
-        return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the finally that ends the stage
-    found = run(options)
+        return pages(options.json)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stopped)
+    try:
+        journal = run(options)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    found = journal.found
     if options.json == RESULTS:
-        from gpu_page import write
-
-        write(found)
-    said(f"{options.json}: {found['seconds']:.0f} s in all" if found.get("seconds") else "nothing was left to do")
-    return int(any(stage["status"] == "failed" for stage in found["stages"].values()))
+        page_of(found)
+    say_what_failed(found)
+    said(f"{journal.place or 'above'}: {found['seconds']:.0f} s in all")
+    return int(journal.place != options.json or any(stage["status"] == "failed" for stage in found["stages"].values()))
 
 
 if __name__ == "__main__":

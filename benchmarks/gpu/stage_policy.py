@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clock import Record, forget_peak, kept_going, peak_gib, settle, spread, warm
+from clock import Record, Room, forget_peak, kept_going, peak_gib, settle, spread, warm
 from random_llamas import MIDDLE, SMALL, TINY, Shape
 from surroundings import Setting
 from transformers import TrainingArguments
@@ -23,6 +23,7 @@ from llm.training.config import TRAINING_DEFAULTS
 
 STEPS = 4  # the first warms up
 WAYS = (("plain", "erm"), ("robust", "tv:0.2"))
+PROBE, LONGEST = 8, 128  # tokens of an answer: in the step that tells how long one takes, and at most
 
 
 class Watched:
@@ -45,28 +46,57 @@ class Watched:
 
 
 def measure(setting: Setting, say: Callable[[Record], Any]) -> None:
-    """RLOO on random Llamas, scores by length."""
+    """RLOO on random Llamas, scores by length; answers as long as the time allows, the same for both ways."""
     warm(setting.device)
-    for shape in (TINY,) if setting.tiny else (MIDDLE, SMALL):
-        for name, ambiguity in WAYS:
-            if setting.left <= 0:
-                return
-            what = {"shape": shape.name, "way": name, "ambiguity": ambiguity}
-            with kept_going(say, **what), tempfile.TemporaryDirectory() as folder:
-                forget_peak(setting.device)
-                say({**what, **steps(shape, ambiguity, setting, folder), "peak_gib": peak_gib(setting.device)})
+    shapes = (TINY,) if setting.tiny else (MIDDLE, SMALL)
+    for index, shape in enumerate(shapes):
+        ways = [way for way in WAYS if not setting.has(shape=shape.name, way=way[0])]
+        if ways:
+            on_shape(shape, ways, setting.left / (len(shapes) - index), setting, say)
 
 
-def steps(shape: Shape, ambiguity: str, setting: Setting, folder: str) -> Record:
-    """Take some steps; times of a step, of its rollout and of its updates, medians."""
-    prompts, samples, tokens = (2, 2, 4) if setting.tiny else (8, 8, 128)
+def on_shape(
+    shape: Shape, ways: list[tuple[str, str]], seconds: float, setting: Setting, say: Callable[[Record], Any]
+) -> None:
+    """Both ways on one model, within about ``seconds``."""
+    begun, known, room = time.perf_counter(), earlier_length(shape, setting), Room(setting)
+    with Room(setting).taken(), kept_going(say, shape=shape.name), tempfile.TemporaryDirectory() as folder:
+        if known is None:
+            probe = steps(shape, WAYS[0][1], setting, folder, PROBE, count=2)["seconds"]
+            known = length_for(seconds - (time.perf_counter() - begun), probe, len(ways), tiny=setting.tiny)
+    for name, ambiguity in ways if known else ():
+        if not room.is_left():
+            return
+        what = {"shape": shape.name, "way": name, "ambiguity": ambiguity}
+        with room.taken(), kept_going(say, **what), tempfile.TemporaryDirectory() as folder:
+            forget_peak(setting.device)
+            say({**what, **steps(shape, ambiguity, setting, folder, known), "peak_gib": peak_gib(setting.device)})
+
+
+def earlier_length(shape: Shape, setting: Setting) -> int | None:
+    """The length of answers that an earlier start chose for a model, so that both ways stay comparable."""
+    fitting = (tokens for tokens in range(1, LONGEST + 1) if setting.has(shape=shape.name, tokens_per_answer=tokens))
+    return next(fitting, None)
+
+
+def length_for(seconds: float, probe: float, ways: int, *, tiny: bool) -> int:
+    """Tokens of an answer, a power of two, so that the steps of all ways fit: a step grows at most with its tokens."""
+    tokens = PROBE if tiny else LONGEST
+    while tokens > PROBE and STEPS * ways * probe * tokens / PROBE > seconds:
+        tokens //= 2
+    return tokens
+
+
+def steps(shape: Shape, ambiguity: str, setting: Setting, folder: str, tokens: int, count: int = STEPS) -> Record:
+    """Take ``count`` steps; times of a step, of its rollout and of its updates, medians without the first."""
+    prompts, samples = (2, 2) if setting.tiny else (8, 8)
     config = PolicyConfig(
         train_file="-", reward_model="-", ambiguity=ambiguity, plain_share=0.0, prompts_per_step=prompts,
         samples=samples, max_new_tokens=tokens, max_length=shape.tokens, max_sampler_gap=10.0,
     )  # fmt: skip
     given = {
         "output_dir": folder, "per_device_train_batch_size": 16, "per_device_eval_batch_size": prompts * samples,
-        "max_steps": STEPS, "save_strategy": "no", "disable_tqdm": True, "use_cpu": setting.tiny, "learning_rate": 1e-6,
+        "max_steps": count, "save_strategy": "no", "disable_tqdm": True, "use_cpu": setting.tiny, "learning_rate": 1e-6,
     }  # fmt: skip
     model = shape.model("policy", setting.device)
     model.generation_config.eos_token_id = None  # every answer has its full length
@@ -75,8 +105,8 @@ def steps(shape: Shape, ambiguity: str, setting: Setting, folder: str) -> Record
         module=ActorCritic(model, critic=None),
         reference=Reference(shape.model("policy", setting.device).eval()),
         tokenizer=Numbers(),
-        prompts=[Prompt(str(i), ({"role": "user", "content": str(i)},)) for i in range(prompts * STEPS)],
-        encoded=[rng.integers(2, shape.vocab_size, shape.tokens // 4).tolist() for _ in range(prompts * STEPS)],
+        prompts=[Prompt(str(i), ({"role": "user", "content": str(i)},)) for i in range(prompts * count)],
+        encoded=[rng.integers(2, shape.vocab_size, shape.tokens // 4).tolist() for _ in range(prompts * count)],
         scorer=lambda asked, texts: np.array([float(len(text) % 17) for text in texts]),
         config=config,
         arguments=TrainingArguments(**{**TRAINING_DEFAULTS, **given}),
@@ -84,7 +114,7 @@ def steps(shape: Shape, ambiguity: str, setting: Setting, folder: str) -> Record
     found: defaultdict[str, list[float]] = defaultdict(list)
     trainer.pen = Watched(trainer.pen, setting.device, found["rollout"])  # pyright: ignore
     trainer.update = Watched(trainer.update, setting.device, found["update"])  # pyright: ignore
-    for _ in range(STEPS):
+    for _ in range(count):
         begun = time.perf_counter()
         trainer.take_step()
         settle(setting.device)

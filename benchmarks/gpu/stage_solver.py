@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,7 @@ def measure(setting: Setting, say: Say) -> None:
     torch.set_grad_enabled(True)
     warm(setting.device)
     races = [race for race in RACES if race.batched]
-    for race in races:  # what the targets ask for, of every set, before all else
-        waits(race, setting, say)
-        graph(race, setting, say)
+    still = [race for race in races if waits(race, setting, say)]  # what the targets ask for comes first
     sizes = TINY_SIZES if setting.tiny else (1024, 2**20, 64, 16384, 2**17)
     shapes = [(1, n) for n in sizes] + list(TINY_BATCHES if setting.tiny else BATCHES)
     for batch, n in shapes:
@@ -39,27 +39,45 @@ def measure(setting: Setting, say: Say) -> None:
                 if setting.left <= 0:
                     return
                 cell(race, batch, n, dtype, setting, say)
+        if (batch, n) == shapes[1]:  # after the sizes of the targets: a capture that fails may harm what follows
+            for race in races:
+                graph(race, setting, say, waits=race not in still)
 
 
 def cell(race: Race, batch: int, n: int, dtype: str, setting: Setting, say: Say) -> None:
     """One set at one shape: time forward, and backward where the page asks for it, with the error against the host."""
-    ambiguity, drawn = race.ambiguity(n), draw_losses(batch, n, dtype)
-    losses = torch.tensor(drawn if batch > 1 else drawn[0], device=setting.device)
-    place = described(race.name, batch, n, dtype, setting)
-    with kept_going(say, **place, mode="forward", who="ours", kind="ours"):
-        error = disagreement(worst_case(losses, ambiguity), drawn if batch > 1 else drawn[0], ambiguity)
-        seconds = timed(lambda: worst_case(losses, ambiguity), setting.device, budget=0.05)
-        say({**place, "mode": "forward", "who": "ours", "kind": "ours", "error": error, **seconds})
-    if batch == 1 and (n in BACKWARD or setting.tiny):
-        leaf = losses.clone().requires_grad_()
+    place = described(race.name, batch, n, dtype, setting) | {"who": "ours", "kind": "ours"}
+    wanted = [mode for mode in modes(batch, n, setting) if not setting.has(**place, mode=mode)]
+    if not wanted:
+        return
+    ambiguity, drawn = placed(race, n, setting.device), draw_losses(batch, n, dtype)
+    drawn = drawn if batch > 1 else drawn[0]
+    for mode in wanted:
+        with kept_going(say, **place, mode=mode):
+            losses = torch.tensor(drawn, device=setting.device, requires_grad=mode == "backward")
+            if mode == "forward":
+                told = {"error": disagreement(worst_case(losses, ambiguity), drawn, race.ambiguity(n))}
+                call = partial(worst_case, losses, ambiguity)
+            else:
+                told, call = {}, partial(step, losses, ambiguity)
+            say({**place, "mode": mode, **told, **timed(call, setting.device, budget=0.05)})
 
-        def step() -> None:
-            leaf.grad = None
-            robust_loss(leaf, ambiguity).backward()
 
-        with kept_going(say, **place, mode="backward", who="ours", kind="ours"):
-            seconds = timed(step, setting.device, budget=0.05)
-            say({**place, "mode": "backward", "who": "ours", "kind": "ours", **seconds})
+def placed(race: Race, n: int, device: str) -> Any:
+    """The set of a race, its labels where the losses are: from main memory every call would wait for a copy."""
+    made: Any = race.ambiguity(n)
+    return replace(made, groups=torch.as_tensor(made.groups, device=device)) if hasattr(made, "groups") else made
+
+
+def modes(batch: int, n: int, setting: Setting) -> list[str]:
+    """The gradient is timed where the page asks for it."""
+    return ["forward", *(["backward"] if batch == 1 and (n in BACKWARD or setting.tiny) else [])]
+
+
+def step(leaf: torch.Tensor, ambiguity: Any) -> None:
+    """The robust loss and its gradient."""
+    leaf.grad = None
+    robust_loss(leaf, ambiguity).backward()
 
 
 def disagreement(found: Any, drawn: np.ndarray, ambiguity: Any) -> float:
@@ -79,8 +97,9 @@ def floors(batch: int, n: int, dtype: str, setting: Setting, say: Say) -> None:
     losses = torch.tensor(draw_losses(batch, n, dtype), device=setting.device)
     for name, call in contestants(losses):
         place = described("", batch, n, dtype, setting) | {"mode": "forward", "who": f"floor: {name}", "kind": "floor"}
-        with kept_going(say, **place):
-            say({**place, **timed(call, setting.device, budget=0.05)})
+        if not setting.has(**place):
+            with kept_going(say, **place):
+                say({**place, **timed(call, setting.device, budget=0.05)})
 
 
 def contestants(losses: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -99,18 +118,27 @@ def contestants(losses: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]
     yield "sparsemax by sorting", sparsemax
 
 
-def waits(race: Race, setting: Setting, say: Say) -> None:
-    """How often a call waits for the device; the library's own look at the values is off, as it is by default."""
+def waits(race: Race, setting: Setting, say: Say) -> bool:
+    """How often a call waits for the device; the library's own look at the values is off, as it is by default.
+
+    Returns:
+        Whether the forward call was seen to wait nowhere.
+    """
     n = TINY_SIZES[0] if setting.tiny else 1024
     losses = torch.tensor(draw_losses(1, n, "float32")[0], device=setting.device, requires_grad=True)
-    ambiguity = race.ambiguity(n)
+    ambiguity, still = placed(race, n, setting.device), False
     calls = {
         "forward": lambda: worst_case(losses.detach(), ambiguity),
         "backward": lambda: robust_loss(losses, ambiguity).backward(),
     }
     for mode, call in calls.items():
-        with kept_going(say, set=race.name, n=n, mode=mode, what="synchronisations"):
-            say({"set": race.name, "n": n, "mode": mode, "synchronisations": synchronisations(call, setting.device)})
+        what = {"set": race.name, "n": n, "mode": mode, "what": "synchronisations"}
+        with kept_going(say, **what):
+            found = synchronisations(call, setting.device)
+            still = still or (mode == "forward" and found == 0)
+            if not setting.has(**what):
+                say({**what, "synchronisations": found})
+    return still
 
 
 def synchronisations(call: Callable[[], Any], device: str) -> int | None:
@@ -129,25 +157,36 @@ def synchronisations(call: Callable[[], Any], device: str) -> int | None:
     return sum("called a synchronizing" in str(warning.message) for warning in seen)  # not torch's notice on the mode
 
 
-def graph(race: Race, setting: Setting, say: Say) -> None:
-    """Capture a call in a CUDA graph, replay it on other losses, compare with the call itself."""
-    n = 1024
-    if setting.device != "cuda":
+def graph(race: Race, setting: Setting, say: Say, *, waits: bool) -> None:
+    """Capture a call in a CUDA graph, replay it on other losses, compare with the call itself.
+
+    One that waits for the host is not tried: the failed capture would leave the allocator without its blocks.
+    """
+    what = {"set": race.name, "n": 1024, "what": "graph"}
+    if setting.device != "cuda" or setting.has(**what):
         return
-    first, second = (torch.tensor(draw_losses(seed, n, "float32")[0], device="cuda") for seed in (1, 2))
-    ambiguity, still = race.ambiguity(n), first.clone()
-    with kept_going(say, set=race.name, n=n, what="graph"):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                worst_case(still, ambiguity)
-        torch.cuda.current_stream().wait_stream(side)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            kept = worst_case(still, ambiguity)
-        still.copy_(second)
-        captured.replay()
-        settle("cuda")
-        off = float((kept.weights - worst_case(second, ambiguity).weights).abs().max() * n)
-        say({"set": race.name, "n": n, "what": "graph", "off": off, **timed(captured.replay, "cuda", budget=0.05)})
+    if waits:
+        say({**what, "failed": "it waits for the device, which a graph cannot hold"})
+        return
+    first, second = (torch.tensor(draw_losses(rows, 1024, "float32")[0], device="cuda") for rows in (1, 2))
+    with kept_going(say, **what):
+        off, replay = captured(placed(race, 1024, "cuda"), first, second)
+        say({**what, "off": off, **timed(replay, "cuda", budget=0.05)})
+
+
+def captured(ambiguity: Any, first: torch.Tensor, second: torch.Tensor) -> tuple[float, Callable[[], Any]]:
+    """The largest difference of n q between a replay on ``second`` and the call itself, and the replay."""
+    still, side = first.clone(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            worst_case(still, ambiguity)
+    torch.cuda.current_stream().wait_stream(side)
+    made = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(made):
+        kept = worst_case(still, ambiguity)
+    still.copy_(second)
+    made.replay()
+    settle("cuda")
+    off = float((kept.weights - worst_case(second, ambiguity).weights).abs().max() * len(second))
+    return off, made.replay

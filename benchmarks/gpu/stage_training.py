@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from clock import Record, forget_peak, kept_going, matmul_rate, peak_gib, spread, timed, warm
+from clock import Record, Room, forget_peak, kept_going, matmul_rate, peak_gib, spread, timed, warm
 from random_llamas import (
     LARGE,
     MICRO,
@@ -33,6 +33,7 @@ from llm.kinds.reward import RewardTrainer
 from llm.training.losses import Sigmoid
 
 STEPS = 4  # the first warms up
+PRODUCT = "bf16 matrix product of 8192"
 Say = Callable[[Record], Any]
 
 
@@ -66,7 +67,8 @@ def measure(setting: Setting, say: Say) -> None:
     """Middle, small and large models; reward models first."""
     warm(setting.device)
     rate = matmul_rate(setting.device, tiny=setting.tiny)
-    say({"what": "bf16 matrix product of 8192", "flops_per_second": float(f"{rate:.4g}")})
+    if not setting.has(what=PRODUCT):
+        say({"what": PRODUCT, "flops_per_second": float(f"{rate:.4g}")})
     for shape in (TINY,) if setting.tiny else (MIDDLE, SMALL, LARGE):
         for task, ways in (("reward", REWARD), ("dpo", DPO)):
             if setting.left > 0:
@@ -76,17 +78,20 @@ def measure(setting: Setting, say: Say) -> None:
 def task_on(shape: Shape, task: str, ways: tuple[Way, ...], setting: Setting, rate: float, say: Say) -> None:
     """All contestants of one kind of training on one model, one after the other."""
     what = {"shape": shape.name, "task": task}
+    ways = tuple(way for way in ways if not setting.has(**what, **way._asdict()))
+    if not ways:
+        return
     if (needed := least_gib(shape, task)) > (has := device_gib(setting)):
         say({**what, "failed": f"needs about {needed:.0f} GiB, the device has {has:.0f}"})
         return
     with kept_going(say, **what):
         model, data = shape.model(task, setting.device), pairs(shape, MICRO * WINDOW * STEPS)
-        solver = solver_seconds(setting)
+        solver, room = solver_seconds(setting), Room(setting)
         for way in ways:
-            if setting.left <= 0:
+            if not room.is_left():
                 return
             told = {**what, **way._asdict()}
-            with kept_going(say, **told), tempfile.TemporaryDirectory() as folder:
+            with room.taken(), kept_going(say, **told), tempfile.TemporaryDirectory() as folder:
                 forget_peak(setting.device)
                 found = step_seconds(lambda times: trainer_of(way, task, model, data, setting, folder, times), setting.device)  # noqa: B023, E501  # fmt: skip
                 say({**told, **costs(found, shape, task, model, rate), "peak_gib": peak_gib(setting.device), **solver})

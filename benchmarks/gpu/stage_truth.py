@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from clock import Record, kept_going
+from clock import Record, Room, kept_going
 from pack import restored
 from surroundings import Setting
 from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -28,6 +28,7 @@ from llm.training.pair_trainer import GROUPINGS, texts_of
 
 ARMS = ("erm", "tv:0.2", "tv:0.2,by=source")
 LENGTH, BATCH, RATE = 128, 64, 1e-4
+PROBE = 10  # steps that tell how long one takes
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,30 @@ def measure(setting: Setting, say: Callable[[Record], Any]) -> None:
         found = invented() if setting.tiny else carried(Path(setting.carried), Path(folder), say)
         if found is None:
             return
-        longest = 0.0
+        fitted, room = replace(found, steps=fitting_steps(found, setting, folder)), Room(setting)
         for seed in range(1 if setting.tiny else 20):
             for arm in ARMS:
-                if setting.left < 1.1 * longest:
+                if setting.has(arm=arm, seed=seed, steps=fitted.steps):
+                    continue
+                if not room.is_left():
                     return
-                begun = time.perf_counter()
-                with kept_going(say, arm=arm, seed=seed):
-                    say({"arm": arm, "seed": seed, **trained(found, arm, seed, setting, folder)})
-                longest = max(longest, time.perf_counter() - begun)
+                with room.taken(), kept_going(say, arm=arm, seed=seed):
+                    say({"arm": arm, "seed": seed, **trained(fitted, arm, seed, setting, folder)})
+
+
+def fitting_steps(material: Material, setting: Setting, folder: str) -> int:
+    """Steps of a run: all of an epoch, or as many as let every arm be trained once; as an earlier start chose."""
+    for steps in range(1, material.steps + 1):
+        if setting.has(steps=steps):
+            return steps
+    if setting.tiny:
+        return material.steps
+    trained(replace(material, steps=2, suites={}), ARMS[0], 0, setting, folder)  # warms up
+    warmed = time.perf_counter()
+    trained(replace(material, steps=PROBE, suites={}), ARMS[-1], 0, setting, folder)
+    pace = (time.perf_counter() - warmed) / PROBE
+    judged = pace * sum(map(len, material.suites.values())) / BATCH  # a forward pass alone, but in float32
+    return max(PROBE, min(material.steps, int((0.9 * setting.left / len(ARMS) - judged) / pace)))
 
 
 def carried(folder: Path, scratch: Path, say: Callable[[Record], Any]) -> Material | None:

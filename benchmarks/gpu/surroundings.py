@@ -9,6 +9,7 @@ import time
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ class Setting:
         tiny: A dry run: the smallest sizes, on the CPU.
         carried: The folder of what was carried along (``pack.py``).
         until: When the stage should have come to an end by itself, on the clock of ``time.monotonic``.
+        earlier: A file of the records that an earlier start has measured, one a line; "" where there is none.
     """
 
     tiny: bool
     carried: str
     until: float = float("inf")
+    earlier: str = ""
+
+    def has(self, **what: Any) -> bool:
+        """Whether an earlier start has measured this."""
+        return any(what.items() <= record.items() for record in _lines(self.earlier))
 
     @property
     def device(self) -> str:
@@ -46,6 +53,11 @@ class Setting:
         return self.until - time.monotonic()
 
 
+@cache
+def _lines(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()] if path else []
+
+
 def unpacked(carried: Path, site: Path) -> list[str]:
     """Unpack the pure-Python wheels of the folder; returns what to put in front of the path."""
     wheels = sorted(carried.glob("*.whl"))
@@ -53,8 +65,10 @@ def unpacked(carried: Path, site: Path) -> list[str]:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
-        except (zipfile.BadZipFile, OSError) as error:
+        except zipfile.BadZipFile as error:
             raise SystemExit(f"{wheel} cannot be unpacked ({error}): pack it again") from error
+        except OSError as error:
+            raise SystemExit(f"{wheel} cannot be unpacked into {site} ({error}): set TMPDIR to a folder with room") from error  # noqa: E501  # fmt: skip
     return [str(site)] if wheels else []
 
 
@@ -83,9 +97,12 @@ else:
 
 def _asked(program: str, env: dict[str, str], *given: str) -> Any:
     """What a short program in the environment of the stages prints, as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *given], env=env, capture_output=True, text=True, check=False, timeout=120
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *given], env=env, capture_output=True, text=True, check=False, timeout=120
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit("the machine cannot be looked at: torch or its device did not answer in 120 s") from error
     if done.returncode:
         raise SystemExit(f"the machine cannot be looked at: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
     return json.loads(done.stdout)

@@ -19,6 +19,7 @@ Namespace: TypeAlias = Any
 
 array_api_compat: Any = _untyped  # ships no type hints
 device = array_api_compat.device
+_FEW = 32  # numbers that cost less one by one than a wait for the device
 _LARGEST = 2.0**1022  # the range of losses below it is finite, too
 
 
@@ -111,6 +112,18 @@ def asarray_like(xp: Namespace, value: Any, array: Array, *, dtype: Any = None) 
     return xp.asarray(value, dtype=dtype or xp.float64, device=device(array))
 
 
+def arange_like(xp: Namespace, count: int, array: Array, *, dtype: Any) -> Array:
+    """0, 1, ... on the device of ``array``, made there: a copy from main memory would make the host wait."""
+    return xp.arange(count, dtype=dtype, device=device(array))
+
+
+def constants_like(xp: Namespace, values: Any, array: Array) -> Array:
+    """Plain numbers in float64 on the device of ``array``; a few are written there one by one, for the same reason."""
+    if on_host(xp) or len(values) > _FEW:
+        return asarray_like(xp, values, array)
+    return xp.stack([xp.full((), float(one), dtype=xp.float64, device=device(array)) for one in values])
+
+
 def float64_like(xp: Namespace, value: Array | float, array: Array) -> Array:
     """Bring a plain number or an array to float64 on the device of ``array``."""
     if isinstance(value, (int, float)):
@@ -192,7 +205,7 @@ def sum_by_code(xp: Namespace, values: Array, codes: Array, count: int) -> Array
     if hasattr(values, "scatter_add"):
         zeros = xp.zeros((*values.shape[:-1], count), dtype=values.dtype, device=device(values))
         return zeros.scatter_add(-1, codes, values)
-    is_code = codes[..., None] == asarray_like(xp, range(count), values, dtype=codes.dtype)
+    is_code = codes[..., None] == arange_like(xp, count, values, dtype=codes.dtype)
     return xp.sum(xp.where(is_code, values[..., None], 0.0), axis=-2)
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, asarray_like, at_least, at_most, descending_order, sum_by_code, total, unequal_to_previous
+from .arrays import (
+    Array,
+    arange_like,
+    at_least,
+    at_most,
+    constants_like,
+    descending_order,
+    sum_by_code,
+    total,
+    unequal_to_previous,
+)
 from .problem import Problem
 from .sorting import descending, excess
 
@@ -13,7 +23,7 @@ def _cumulative(problem: Problem, spectrum: tuple[float, ...], mass: Array) -> A
     """Return the spectral mass of the worst ``mass``: piecewise linear through the partial sums from the top."""
     xp, k = problem.xp, len(spectrum)
     steps = np.array(spectrum[::-1])
-    height, before = (asarray_like(xp, part, mass) for part in (steps, np.cumsum(steps) - steps))
+    height, before = (constants_like(xp, part, mass) for part in (steps, np.cumsum(steps) - steps))
     step = at_most(xp, at_least(xp, xp.floor(mass * k), 0.0), float(k - 1))
     at = xp.reshape(xp.astype(step, xp.int64), (-1,))
     base, slope = (xp.reshape(xp.take(part, at), mass.shape) for part in (before, height))
@@ -49,12 +59,12 @@ def dual_value(problem: Problem, spectrum: tuple[float, ...]) -> Array:
     share = np.arange(1, k + 1) / k
     mixture = k * share * -np.diff([*spectrum[::-1], 0.0])
     _, through = descending(problem)
-    shares = xp.broadcast_to(asarray_like(xp, share * (1 - 1e-12), through), (*problem.losses.shape[:-1], k))
+    shares = xp.broadcast_to(constants_like(xp, share * (1 - 1e-12), through), (*problem.losses.shape[:-1], k))
     # How many scenarios come before share j: its place among both, less the j - 1 shares before it.
     through = xp.broadcast_to(through, problem.losses.shape)
     both = xp.argsort(xp.argsort(xp.concat([shares, through], axis=-1), axis=-1, stable=True), axis=-1)
-    place = both[..., :k] - asarray_like(xp, xp.arange(k), through, dtype=both.dtype)
+    place = both[..., :k] - arange_like(xp, k, through, dtype=both.dtype)
     place = at_most(xp, at_least(xp, place, 0), through.shape[-1] - 1)
     eta, above = (xp.take_along_axis(part, place, axis=-1) for part in (ordered, first))
-    scaled = asarray_like(xp, mixture / share, through)
-    return total(xp, asarray_like(xp, mixture, through) * eta + scaled * above)
+    scaled = constants_like(xp, mixture / share, through)
+    return total(xp, constants_like(xp, mixture, through) * eta + scaled * above)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._solvers.arrays import (
     Array,
+    arange_like,
     asarray_like,
     at_least,
     at_most,
@@ -95,7 +96,7 @@ class Wasserstein(Ball):
         xp, losses = problem.xp, problem.losses
         cost, masses = self._cost_for(problem), problem.masses()
         dear = _plan(problem, cost, xp.where(losses == 0, losses, -xp.inf)[..., None, :] - cost)
-        stay = xp.broadcast_to(asarray_like(xp, xp.arange(losses.shape[-1]), losses, dtype=xp.int64), losses.shape)
+        stay = xp.broadcast_to(arange_like(xp, losses.shape[-1], losses, dtype=xp.int64), losses.shape)
         cheap = _Plan(stay, problem.mean(losses), xp.zeros_like(dear.cost))
         enough = dear.cost <= self.radius  # everything reaches the largest loss
         for _ in range(_MOST_STEPS if on_host(xp) else _STEPS):

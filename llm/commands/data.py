@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+from dro_core.locks import locked
+from dro_core.messages import check_folder
 
 from ..run.escaping import visible
 from .shell import Arguments, one_sentence_errors, parser_of
@@ -39,14 +43,17 @@ def data(argv: Arguments) -> int:
         return _convert_data(options)
     from ..data.corpus.corpus import write_corpus
 
+    check_folder(options.folder)
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
-    sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
+    with locked(options.folder):
+        sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
     return 0
 
 
 def _convert_data(options: argparse.Namespace) -> int:
     from ..data.conversion import convert
 
+    check_folder(Path(options.target).parent, flag="the folder of the target,")
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
     done = convert(

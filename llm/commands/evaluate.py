@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
+from dro_core.locks import locked
+from dro_core.messages import check_folder
+
+from ..run.finished import check_run
+from ..run.likeness import record_of, remarks
 from .shell import Arguments, one_sentence_errors, parser_of
 
 
@@ -31,12 +38,32 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
-    if options.batch_size < 1 or (options.eval_pairs is not None and options.eval_pairs < 1):
-        raise ValueError("--batch-size and --eval-pairs must be at least 1")
-    if options.output and Path(options.output).is_file():
-        raise FileExistsError(f"--output {options.output} is a file, the metrics need a folder: choose another")
-    from ..data.suites import suite_files
-    from ..judging.judge import judge
+    if options.output:
+        check_folder(options.output, flag="--output")
+        check_run(Path(options.output))  # whose seal will list the new metrics
+    with locked(options.output) if options.output else nullcontext():
+        return _judge(options)
 
-    judge(options, suite_files(options.suite))
+
+def _judge(options: Namespace) -> int:
+    from ..api import judged
+    from ..judging.tables import render_comparison, render_table
+    from ..run.terminal import Terminal
+
+    how = {name: getattr(options, name) for name in (
+        "reference", "beta", "dtype", "max_length", "batch_size", "eval_pairs", "trust_remote_code"
+    )}  # fmt: skip
+    console = Terminal()
+    records = [record_of(name) for name in (options.model, options.against) if name]  # before hours of judging
+    found = []
+    for name in [name for name in (options.model, options.against) if name]:
+        found.append(judged.evaluate(name, options.suite, progress=True, **how))
+        console.print(render_table(found[-1].result["suites"], title=f"Accuracy of {name}, %"))
+    comparison = judged.compare(*found) if options.against else None
+    if comparison:
+        console.print(render_comparison(comparison.suites, names=comparison.names))
+    for line in remarks([one.name for one in found], records):
+        console.print(line, soft_wrap=True)
+    if options.output:
+        found[0].write(options.output, comparison=comparison)
     return 0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dro_core.messages import check_folder
+
 from ..report.content import FAMILIES, build_content
 from ..report.judge import SMALLEST_GROUP
 from ..report.page import write_report
+from ..run.locks import locked_file
 from .shell import Arguments, one_sentence_errors, parser_of
 
 
@@ -39,15 +42,17 @@ def report(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     from ..run.terminal import Terminal
 
-    content = build_content(
-        options.results,
-        inside=options.inside,
-        smallest=options.smallest_group,
-        families=options.families,
-        texts=not options.no_texts,
-        where=dict(options.where),
-    )
-    page, folder = write_report(content, Path(options.output))
+    check_folder(Path(options.output).parent, flag="--output: the folder")
+    with locked_file(options.output):
+        content = build_content(
+            options.results,
+            inside=options.inside,
+            smallest=options.smallest_group,
+            families=options.families,
+            texts=not options.no_texts,
+            where=dict(options.where),
+        )
+        page, folder = write_report(content, Path(options.output))
     console = Terminal(soft_wrap=True, highlight=False)
     for note in content["notes"]:
         console.print(f"note: {note}")

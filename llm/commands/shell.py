@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from ..run.escaping import one_line
-from ..run.launch import check_alone
+from dro_core.messages import PlainParser, said
+
 from ..run.terminal import quiet_libraries
 
 Arguments = Sequence[str]
-_OF_MANY_PROCESSES = ("train", "pipeline")
 _GOES_ON = {
     **dict.fromkeys(("train", "demo"), "; it goes on with --resume"),
     **dict.fromkeys(("pipeline", "sweep"), "; it goes on when started again"),
@@ -26,8 +24,6 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
     def run(argv: Arguments) -> int:
         quiet_libraries()
         try:
-            if command.__name__ not in _OF_MANY_PROCESSES:
-                check_alone(command.__name__)
             return command(argv)
         except KeyboardInterrupt as stop:
             if not getattr(stop, "said_by_main_process", False):
@@ -39,7 +35,7 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
             if not _is_ours(error):
                 raise
             if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {one_line(error)}\n")
+                sys.stderr.write(f"robust-rlhf: {said(error)}\n")
             if getattr(error, "leaves_broken_group", False):
                 sys.stderr.flush()
                 os._exit(2)
@@ -53,9 +49,11 @@ def _is_ours(error: BaseException) -> bool:
     """Input and surroundings, said by us or a library; ROBUST_RLHF_TRACEBACK=1 shows where it came from."""
     if os.environ.get("ROBUST_RLHF_TRACEBACK"):
         return False
-    return type(error).__module__.split(".")[0] == "llm" or isinstance(error, OSError | ValueError | ArithmeticError)
+    return type(error).__module__.split(".")[0] in ("llm", "dro_core") or isinstance(
+        error, OSError | ValueError | ArithmeticError
+    )
 
 
-def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+def parser_of(name: str, description: str) -> PlainParser:
     """The parser of one command; flags are written in full."""
-    return argparse.ArgumentParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
+    return PlainParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)

@@ -113,7 +113,7 @@ def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None
         digest, pairs = hashlib.sha256(), []
         for pair in stream:
             pairs.append(pair)
-            digest.update(_line(pair))
+            digest.update(line_of(pair))
         fingerprint = digest.hexdigest()
     return PairSet(pairs, stream.name, stream.layout, fingerprint, dict(stream.dropped))
 
@@ -137,9 +137,9 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     with _replacing(path) as raw:
         if path.name.lower().endswith(".gz"):
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream:  # no name, no time: same bytes
-                stream.writelines(map(_line, pairs))
+                stream.writelines(map(line_of, pairs))
         else:
-            raw.writelines(map(_line, pairs))
+            raw.writelines(map(line_of, pairs))
 
 
 @contextlib.contextmanager
@@ -156,7 +156,8 @@ def _replacing(path: Path) -> Iterator[io.BufferedWriter]:
         part.unlink(missing_ok=True)
 
 
-def _line(pair: Pair) -> bytes:
+def line_of(pair: Pair) -> bytes:
+    """A pair as :func:`write_pairs` writes it."""
     record: dict[str, Any] = {
         "id": pair.id, "prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected,
         "source": pair.source, "category": pair.category,

@@ -39,6 +39,13 @@ def suite_files(files: Sequence[str]) -> dict[str, Path]:
     return {stem if stems.count(stem) == 1 else file: Path(file) for stem, file in zip(stems, files, strict=True)}
 
 
+def subset_of(pairs: Sequence[Pair], size: int | None) -> list[Pair]:
+    """A fixed random subset of at most that size, in the order of the pairs; None: all."""
+    if size is None or size >= len(pairs):
+        return list(pairs)
+    return [pairs[i] for i in sorted(np.random.default_rng(0).permutation(len(pairs))[:size])]
+
+
 def load_suites(
     files: dict[str, Path], *, eval_pairs: int | None = None
 ) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
@@ -48,10 +55,6 @@ def load_suites(
     suites, records = {}, {}
     for name, path in files.items():
         source = read_pairs(path)
-        pairs = list(source.pairs)
-        if eval_pairs is not None and eval_pairs < len(pairs):
-            kept = np.random.default_rng(0).permutation(len(pairs))[:eval_pairs]
-            pairs = [pairs[i] for i in sorted(kept)]
-        suites[name] = pairs
+        suites[name] = pairs = subset_of(source.pairs, eval_pairs)
         records[name] = describe_file(source) | {"evaluated": len(pairs)}
     return suites, records

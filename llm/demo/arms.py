@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class ArmRun:
     """One finished training run and its margins on the suites.
 
     Attributes:
@@ -54,10 +54,10 @@ class Run:
 class Arms:
     """The runs of a report by ambiguity set; the baseline is ``erm`` where present, else the first."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[ArmRun]) -> None:
         if not runs:
             raise ValueError("A report needs at least one finished run, got none.")
-        self.runs: dict[str, dict[int, Run]] = {}
+        self.runs: dict[str, dict[int, ArmRun]] = {}
         for run in runs:
             seeds = self.runs.setdefault(run.ambiguity, {})
             if run.seed in seeds:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites
@@ -24,19 +23,22 @@ from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
 from ..run.environment import environment
 from ..run.escaping import visible
+from ..run.finished import RECORD, RunError, read_record, run_damage, sealing
 from ..run.folder import check_output, start_output, write_folder
 from ..run.kinds import KINDS
 from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
+from ..run.sealed import checksum, file_hash
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
 from ..training.config import ConfigError, TrainConfig
 from ..training.run import train_run
 from ..training.settings import check_known, parse_settings, read_recipe
-from .page import Run, build_report, render_summary, write_report
+from .page import ArmRun, build_report, render_summary, write_report
 
 _log = logging.getLogger(__name__)
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
+_CORPUS, _MARGINS = "content of the built-in corpus", "margins.npz"
 _DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
 _DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
 
@@ -100,9 +102,12 @@ def _run_demo(
     if demo.model != "tiny":
         (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
     read = {f"content of {role}": content for role, content in contents({"model": demo.model}).items()}
-    notes = asdict(demo) | {"files": _hashes(data)} | read | {OPTIONAL: [], ENVIRONMENT: environment()}
+    corpus = {} if data else _corpus_hashes()
+    read |= {_CORPUS: corpus} if corpus else {}
+    # Demos of earlier versions did not note their corpus.
+    notes = asdict(demo) | {"files": _hashes(data)} | read | {OPTIONAL: [_CORPUS], ENVIRONMENT: environment()}
     start_output(output, notes, overwrite=overwrite)
-    train_file, suites, suite_records = data or _read_data(_builtin_corpus(output), demo.eval_pairs)
+    train_file, suites, suite_records = data or _read_data(_builtin_corpus(output, corpus), demo.eval_pairs)
     plan = [(spec, seed) for seed in range(demo.seeds) for spec in demo.ambiguity]
     folders = []
     for number, (spec, seed) in enumerate(plan, start=1):
@@ -112,9 +117,9 @@ def _run_demo(
             _train_and_judge(demo, spec, seed, train_file, suites, folders[-1])
     report = build_report(
         title=f"Robust and standard {KINDS[demo.kind].results}: {demo.model} on {demo.data or 'the built-in corpus'}",
-        runs=[_read_run(run) for run in folders],
+        runs=(runs := [_read_run(run) for run in folders]),
         suites=suites,
-        data=json.loads((folders[0] / "run.json").read_text())["data"] | {"suites": suite_records},
+        data=runs[0].record["data"] | {"suites": suite_records},
         environment=environment(),
         command=shlex.join(command),
         settings=asdict(demo) | {"settings": _settings(demo)},
@@ -132,11 +137,11 @@ def _read_data(folder: Path, eval_pairs: int | None) -> tuple[Path, dict[str, li
 
 def _hashes(data: tuple[Path, Any, dict[str, dict]] | None) -> dict[str, str]:
     """SHA-256 of the training file and of every suite: a resumed demo must have the same."""
-    if data is None:  # the built-in corpus lies in the output folder, made once
-        return {}
-    with data[0].open("rb") as stream:
-        train = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"train": train} | {name: record["sha256"] for name, record in data[2].items()}
+    return (
+        {}
+        if data is None
+        else {"train": file_hash(data[0])} | {name: record["sha256"] for name, record in data[2].items()}
+    )
 
 
 def _train_and_judge(
@@ -148,7 +153,8 @@ def _train_and_judge(
     judged = judge_trained(task, train_run(task, arguments), arguments, suites)
     partial = folder / "margins.partial.npz"
     np.savez(partial, **judged["margins"])
-    partial.replace(folder / "margins.npz")
+    with sealing(folder, _MARGINS):
+        partial.replace(folder / _MARGINS)
 
 
 def _run_settings(
@@ -163,26 +169,31 @@ def _run_settings(
         "seed": seed,
         "output_dir": str(folder),
         "resume": True,
+        "skip_damaged": True,  # nobody is there to be asked
     }
     return parse_settings(config_of(demo.kind), _settings(demo) | run, where="--set")
 
 
 def _is_finished(folder: Path) -> bool:
     """Whether a run was judged; where what it left cannot be read any more, it is exported and judged again."""
-    if not (folder / "margins.npz").exists():
+    if not (folder / _MARGINS).exists():
         return False
     try:
+        damage = run_damage(folder)
         _read_run(folder)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        _log.warning("%s is exported and judged again: what it left is damaged (%s)", folder, error)
-        return False
-    return True
+    except ValueError as error:
+        damage = error
+    if damage is not None:
+        _log.warning("%s is exported and judged again: what it left is damaged (%s)", folder, damage)
+    return damage is None
 
 
-def _read_run(folder: Path) -> Run:
-    record = json.loads((folder / "run.json").read_text())
-    margins = read_arrays(folder / "margins.npz")
-    return Run(
+def _read_run(folder: Path) -> ArmRun:
+    record = read_record(folder / RECORD, "config", "seed", "history", "adversary", "seconds", "steps", "data")
+    if "ambiguity" not in record["config"]:
+        raise RunError(f"{folder / RECORD} is no record of a run, its config has no ambiguity")
+    margins = read_arrays(folder / _MARGINS)
+    return ArmRun(
         ambiguity=record["config"]["ambiguity"],
         seed=record["seed"],
         history=record["history"],
@@ -201,9 +212,18 @@ def _settings(demo: DemoConfig) -> dict[str, Any]:
     return recipe | demo.settings
 
 
-def _builtin_corpus(output: Path) -> Path:
+def _corpus_hashes() -> dict[str, str]:
+    """SHA-256 of the files of the built-in corpus, as this version makes them."""
+    with TemporaryDirectory() as folder:
+        return {file.name: file_hash(file) for file in sorted(write_corpus(folder).iterdir())}
+
+
+def _builtin_corpus(output: Path, made: Mapping[str, str]) -> Path:
+    """The corpus in the output folder, where it is made once, and again where it is not that one any more."""
     folder = output / "data"
-    if not folder.exists():
+    if any(checksum(folder / name) != known for name, known in made.items()):
+        if folder.exists():
+            _log.warning("%s is made again: it is damaged, or of an earlier version", folder)
         write_folder(folder, lambda partial: write_corpus(partial))
     return folder
 

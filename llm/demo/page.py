@@ -21,10 +21,10 @@ from ..report.pages import breakable, filled
 from ..run.files import json_ready, write_json, write_text
 from ..run.terminal import shown
 from ..statistics.numbers import MISSING, bracket, decimals, p_text, percent
-from .arms import LEVEL, Arms, Run, adjust_for_multiplicity, macro_report, suite_report
+from .arms import LEVEL, ArmRun, Arms, adjust_for_multiplicity, macro_report, suite_report
 from .verdicts import cautions, verdicts
 
-__all__ = ["Run", "build_report", "render_summary", "write_report"]
+__all__ = ["ArmRun", "build_report", "render_summary", "write_report"]
 
 FORMAT = 1
 LONGEST_TEXT = 4000  # characters of an example shown in the HTML; report.json keeps all
@@ -43,7 +43,7 @@ _CURVES = (
 def build_report(
     *,
     title: str,
-    runs: Sequence[Run],
+    runs: Sequence[ArmRun],
     suites: Mapping[str, Sequence[Pair]],
     data: dict,
     environment: dict,
@@ -130,7 +130,7 @@ def _summary_cells(record: Mapping[str, Any], arm: str) -> list[str]:
     return [percent(entry["accuracy"]), bracket(entry["low"], entry["high"]), points, str(entry.get("ties", ""))]
 
 
-def _arm(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+def _arm(name: str, runs: Sequence[ArmRun]) -> dict[str, Any]:
     return {
         "ambiguity": name,
         "seeds": [run.seed for run in runs],
@@ -139,7 +139,7 @@ def _arm(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: ArmRun) -> dict[str, Any]:
     names = ("ambiguity", "seed", "steps", "seconds", "history", "adversary")
     return {name: getattr(run, name) for name in names}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from html import escape
 from typing import Any
 
 from rich.console import Console
 
+from ..run.escaping import visible
 from ..run.kinds import KINDS
 from ..run.terminal import shown
 from .diagnosis import Check, Finding, Severity, Unchecked
@@ -56,6 +58,18 @@ class Diagnosis:
     findings: list[Finding]
     checked: list[str]
     unchecked: dict[str, str]
+
+    @property
+    def table(self) -> Any:
+        """The findings as a ``pandas.DataFrame``, the worst first."""
+        import pandas as pd
+
+        rows = [asdict(finding) | {"severity": finding.severity.value} for finding in self.findings]
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)])
+
+    def _repr_html_(self) -> str:
+        found = self.table.to_html(index=False, border=0) if self.findings else "<p>nothing found</p>"
+        return visible(f"{found}<p>checked: {escape(', '.join(self.checked))}</p>")
 
     @property
     def problems(self) -> int:

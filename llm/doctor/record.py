@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
+from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
 from ..run.kinds import kind_of
+from ..run.manifest import MANIFEST, manifest_damage
 from ..statistics.counting import EARLIER_RULE, RULE
 
 Values = NDArray[np.float64]
 _FULL = 0.999  # a mean over steps of a strength that is 1 throughout may be rounded
-
-
-class RunError(ValueError):
-    """A folder that holds no run to diagnose; the message says what would."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,10 @@ def read_run(folder: str | Path) -> RunRecord:
     folder = _run_of(Path(folder))
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder: name the output_dir of a training run")
-    finished = folder / "run.json"
+    finished = folder / RECORD
     if not finished.exists() and not (folder / SETTINGS).exists():
         raise RunError(f"{folder} holds no run ({finished.name} or {SETTINGS}): name the output_dir of a training run")
-    record = _finished(folder, _json(finished)) if finished.exists() else _unfinished(folder)
+    record = _finished(folder, read_record(finished, "config", "history")) if finished.exists() else _unfinished(folder)
     if not record.training:
         raise RunError(
             f"the log of {folder} nowhere has an effective_sample_size, as all runs with and without adversary do: "
@@ -111,8 +108,8 @@ def read_run(folder: str | Path) -> RunRecord:
 
 def _run_of(folder: Path) -> Path:
     """The run folder of a ``model`` folder that a run exported; any other folder as it is."""
-    is_model = folder.resolve().name == "model" and not (folder / "run.json").exists()
-    return folder.resolve().parent if is_model and (folder.resolve().parent / "run.json").exists() else folder
+    is_model = folder.resolve().name == "model" and not (folder / RECORD).exists()
+    return folder.resolve().parent if is_model and (folder.resolve().parent / RECORD).exists() else folder
 
 
 def _kind(run: Mapping[str, Any]) -> str:
@@ -121,12 +118,12 @@ def _kind(run: Mapping[str, Any]) -> str:
 
 
 def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
-    metrics = _json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    metrics = read_record(folder / "metrics.json", "suites") if (folder / "metrics.json").exists() else {}
     training, evaluations = _rows(run.get("history", []))
     config, batch = run.get("config", {}), run.get("effective_batch")
     kind = _kind(run)
     if batch and kind == "policy":
-        batch //= config["samples"]  # the answers to one prompt share its weight
+        batch //= config.get("samples") or 1  # the answers to one prompt share its weight
     return RunRecord(
         folder=folder,
         kind=kind,
@@ -147,13 +144,14 @@ def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
 
 
 def _unfinished(folder: Path) -> RunRecord:
-    checkpoint, settings = _newest(folder), _json(folder / SETTINGS)
+    checkpoint, settings = _newest(folder), read_record(folder / SETTINGS)
     if checkpoint is None:
         raise RunError(
             f"the run in {folder} stopped before its first checkpoint, so nothing of it is known: read its last "
             "message, and lower save_steps to see more"
         )
-    state = _json(checkpoint / MARKER)
+    _check(checkpoint, MARKER)
+    state = read_record(checkpoint / MARKER, "log_history")
     training, evaluations = _rows(state.get("log_history", []))
     per_process = ("per_device_train_batch_size", "gradient_accumulation_steps")
     if "prompts_per_step" in settings:
@@ -183,15 +181,15 @@ def _rows(history: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dic
 def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
     """The kind of an unfinished run, by the model in its checkpoint."""
     if "prompts_per_step" in settings:
-        return "Policy by reinforcement"
+        return "policy"
     adapter, config = checkpoint / "adapter_config.json", checkpoint / "config.json"
     if adapter.exists():
-        reward = _json(adapter).get("task_type") == "SEQ_CLS"
+        reward = read_record(adapter).get("task_type") == "SEQ_CLS"
     elif config.exists():
-        reward = any("SequenceClassification" in name for name in _json(config).get("architectures") or [])
+        reward = any("SequenceClassification" in name for name in read_record(config).get("architectures") or [])
     else:
         return ""
-    return "Reward model" if reward else "Policy" if "beta" in settings else "Imitating policy"
+    return "reward" if reward else "dpo" if "beta" in settings else "sft"
 
 
 def _newest(folder: Path) -> Path | None:
@@ -199,22 +197,20 @@ def _newest(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name[11:]), default=None)
 
 
+def _check(checkpoint: Path, name: str) -> None:
+    """Refuse a file of a checkpoint that is not what was written; those of earlier versions have no manifest."""
+    listed = (checkpoint / MANIFEST).exists()
+    if listed and (damage := manifest_damage(checkpoint, wanted=lambda file: file == name)):
+        raise RunError(f"{damage}: put a whole copy of it back, or continue the run with --resume --skip_damaged true")
+
+
 def _ledger(checkpoint: Path | None) -> AdversaryLedger | None:
     if checkpoint is None or not (checkpoint / "ledger.npz").exists():
         return None
+    _check(checkpoint, "ledger.npz")
     ledger = AdversaryLedger(0)
     ledger.load(checkpoint)
     return ledger
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): it is cut off, or was not written by a run") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is not a record of a run: it holds a {type(content).__name__}")
-    return content
 
 
 def _number(value: Any) -> float:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from dro_core.messages import check_folder
+
 from ..data.corpus.corpus import generate
 from ..data.pairs import DataError, Pair
 from ..models.adapters import adapter_chain
@@ -26,6 +28,8 @@ from ..models.loading import ModelError, is_policy, load_policy, load_reward_mod
 from ..models.saving import save_model
 from ..run.escaping import shell_word
 from ..run.files import write_text
+from ..run.finished import RECORD, read_record
+from ..run.locks import LOCK, locked
 from ..text.chat_templates import PLAIN, bare_template, framed_template
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks
@@ -97,19 +101,28 @@ def export_model(
         OldConfigError: A model that RewardBench's version of transformers cannot describe.
         DataError: No suite where one is needed.
         FileExistsError: The folder has content.
+        FolderInUse: Another process exports into it.
     """
-    folder, name = Path(folder), model_of(name)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    check_folder(folder, flag="--output")
+    with locked(folder):
+        return _export(name, judge, Path(folder), suites, reference, remote=trust_remote_code)
+
+
+def _export(
+    name: str, judge: Tool, folder: Path, suites: Mapping[str, Sequence[Pair]], reference: str | None, *, remote: bool
+) -> Exported:
+    name = model_of(name)
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise FileExistsError(f"{folder} already has content: choose another folder for the export")
-    policy = is_policy(name, trust_remote_code=trust_remote_code)
+    policy = is_policy(name, trust_remote_code=remote)
     if judge is Tool.LM_EVAL and not policy:
         raise ModelError(f"lm-eval ranks answers by their likelihood and {name} gives rewards: use --to rewardbench")
     if judge is Tool.LM_EVAL and not suites:
         raise DataError("lm-eval needs at least one suite to make a task of: give --suite FILE")
     if judge is Tool.REWARDBENCH and policy and not (reference := reference or _start_of(name)):
         raise ModelError(f"{name} is a policy, which RewardBench judges against the one it started from: --reference")
-    loaded = _loaded(name, policy=policy, remote=trust_remote_code)
-    second = _loaded(reference, policy=True, remote=trust_remote_code) if policy and reference else None
+    loaded = _loaded(name, policy=policy, remote=remote)
+    second = _loaded(reference, policy=True, remote=remote) if policy and reference else None
     try:
         if judge is Tool.LM_EVAL:
             done = _for_lm_eval(folder, loaded, suites)
@@ -129,10 +142,10 @@ def _start_of(model: str) -> str | None:
         return None
     if (run / "reference" / "config.json").exists():
         return str(run / "reference")
-    if not (run / "run.json").exists():
+    if not (run / RECORD).exists():
         return None
-    config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
-    return config.get("reference_model") or config["model"]
+    config = read_record(run / RECORD, "config", remedy="name the policy that this one started from with --reference")
+    return config["config"].get("reference_model") or config["config"].get("model")
 
 
 def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:

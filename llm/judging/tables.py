@@ -14,6 +14,7 @@ from rich.text import Text
 from ..data.pairs import Pair
 from ..run.escaping import csv_text
 from ..run.files import json_ready, write_json, write_text
+from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.counting import RULE
 from ..statistics.numbers import bracket, decimals, p_text, percent
@@ -37,14 +38,15 @@ def write_metrics(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
-    write_json(folder / "metrics.json", json_ready(content))
-    write_text(folder / "metrics.csv", _tidy_csv(result["suites"]))
     lines = (
         json.dumps({"suite": name, "id": pair.id, "margin": float(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
         for pair, margin in zip(pairs, result["margins"][name], strict=True)
     )
-    write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
+    with sealing(folder, "metrics.json", "metrics.csv", "margins.jsonl"):
+        write_json(folder / "metrics.json", json_ready(content))
+        write_text(folder / "metrics.csv", csv_text(tidy_rows(result["suites"])))
+        write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accuracy, %") -> Table:
@@ -87,8 +89,9 @@ def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tu
     return table
 
 
-def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
+def tidy_rows(suites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per suite and group of ``evaluate_model(...)["suites"]``: overall, by category, by source."""
+    return [
         {"suite": name, "kind": kind, "group": group, **record}
         for name, suite in suites.items()
         for kind, records in (
@@ -98,7 +101,6 @@ def _tidy_csv(suites: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for group, record in records.items()
     ]
-    return csv_text(rows)
 
 
 def _table_row(name: str, record: Mapping[str, Any]) -> list[Text | str]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..run.finished import check_model
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
 
@@ -111,8 +112,8 @@ def adapter_chain(name: str) -> list[str]:
     """
     chain = [model_of(name)]
     while (settings := Path(chain[0]) / _SETTINGS).exists():
-        base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
+        base = _read(settings).get("base_model_name_or_path")
+        if not base or not isinstance(base, str):
             raise ModelError(f"{chain[0]} holds an adapter without the name of its base model: add it to {_SETTINGS}")
         base = model_of(_place(base, settings.parent))
         if Path(base).is_absolute() and not Path(base).exists():
@@ -151,7 +152,23 @@ def has_tokenizer(folder: str) -> bool:
 def adapter_task(name: str) -> str | None:
     """What peft calls the kind of model an adapter is for; None where there is no adapter, or it does not say."""
     settings = Path(model_of(name)) / _SETTINGS
-    return json.loads(settings.read_text(encoding="utf-8")).get("task_type") if settings.exists() else None
+    return _read(settings).get("task_type") if settings.exists() else None
+
+
+def _read(settings: Path) -> dict[str, Any]:
+    """The settings of an adapter.
+
+    Raises:
+        ModelError, RunError: They are none, or not what was written.
+    """
+    check_model(settings.parent)
+    try:
+        found = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{settings} cannot be read ({error}): put a whole copy of it back") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{settings} holds a {type(found).__name__} and no settings: put a whole copy of it back")
+    return found
 
 
 def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel, set[str]]:
@@ -163,6 +180,7 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
         ModelError: The adapter does not fit this model, or is of a kind that cannot be merged.
     """
     peft = _peft()
+    _check_kind(folder)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     try:
         brought = {_plain(key): value.shape for key, value in peft.utils.load_peft_weights(folder, "cpu").items()}
@@ -173,12 +191,24 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
     except (*_UNFIT, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error
-    if not hasattr(adapted, "merge_and_unload"):
-        raise ModelError(f"the adapter in {folder} cannot be merged into weights: only LoRA and its relatives can")
     whole = adapted.merge_and_unload()
     for name, weight in whole.named_parameters():
         weight.requires_grad_(name in trained)
     return whole, set(brought)
+
+
+def _check_kind(folder: str) -> None:
+    """Look at the settings before peft does: of other kinds some read files that they name, or import what they name.
+
+    Raises:
+        ModelError: The adapter cannot be merged, or names code.
+    """
+    settings = json.loads((Path(folder) / _SETTINGS).read_text(encoding="utf-8"))
+    kinds = _peft().mapping.PEFT_TYPE_TO_TUNER_MAPPING
+    if not hasattr(kinds.get(settings.get("peft_type")), "merge_and_unload"):
+        raise ModelError(f"the adapter in {folder} cannot be merged into weights: only LoRA and its relatives can")
+    if settings.get("megatron_config"):
+        raise ModelError(f"the adapter in {folder} names code to import: take megatron_config out of its {_SETTINGS}")
 
 
 def _plain(key: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, utils
 
 from .fetching import ModelError
 
@@ -20,6 +20,19 @@ def configurations(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
     for part in vars(config).values():
         if isinstance(part, PretrainedConfig):
             yield from configurations(part)
+
+
+def check_no_code(config: PretrainedConfig) -> None:
+    """Refuse a configuration whose attention transformers would fetch from the hub and run, where it finds ``kernels``.
+
+    Raises:
+        ValueError: It names a repository, or a flash attention that is not installed, which has one to stand in for it.
+    """
+    for part in configurations(config):
+        name = str(part._attn_implementation)
+        is_here = getattr(utils, f"is_{name.replace('flash_attention', 'flash_attn')}_available", lambda: True)
+        if "/" in name or not is_here():
+            raise ValueError(f"its configuration asks for code of the hub, {name}: that takes trust_remote_code")
 
 
 def switch_dropout_off(config: PretrainedConfig) -> None:

@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dro_core.messages import check_folder
+
 
 class ModelError(ValueError):
     """A model cannot be found or loaded; the message says what to do."""
@@ -48,6 +50,7 @@ def fetch(alias: str) -> Path:
     target = cache_folder() / alias
     if (target / "config.json").exists():
         return target
+    check_folder(target.parent, flag="the cache,")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         unpacked = _unpacked(FETCHABLE[alias], Path(scratch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,8 +23,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from ..run.finished import check_model
 from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
-from .architectures import check_tokens, switch_dropout_off, tell_padding
+from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
+from .contents import check_below
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
 
@@ -51,6 +54,7 @@ def load_reward_model(
 
     Raises:
         ModelError: Nothing loadable under that name.
+        RunError: It is the model of a finished run, and not what was written.
     """
     model, tokenizer, lacking = _load(
         AutoModelForSequenceClassification,
@@ -103,11 +107,14 @@ def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
 
     Raises:
         ModelError: There is no configuration under that name.
+        RunError: It is the model of a finished run, and not what was written.
     """
+    for part in (chain := adapter_chain(name)):
+        check_model(locate(part))
     if task := adapter_task(name):
         return task == "CAUSAL_LM"
     try:
-        config = AutoConfig.from_pretrained(locate(adapter_chain(name)[0]), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(locate(chain[0]), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error
     return not set(config.architectures or []).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
@@ -124,11 +131,15 @@ def _load(
     if base == "tiny":
         raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
     place = locate(base)
+    for part in (place, *adapters):
+        check_model(part)
+    for below, adapter in pairwise([base, *adapters]):
+        check_below(adapter, below)
     try:
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
         source = next(filter(has_tokenizer, reversed(adapters)), place)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unloadable(base, error) from error
     for adapter in adapters:
         model, given = merge_adapter(model, adapter)
@@ -154,6 +165,8 @@ def _base(
         ValueError: A weight below the head has another shape: the files are of another model.
     """
     config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
+    if not trust_remote_code:
+        check_no_code(config)
     if disable_dropout:
         switch_dropout_off(config)
     model, loading = kind.from_pretrained(

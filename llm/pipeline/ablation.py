@@ -8,7 +8,6 @@ judged by the same gold on the same prompts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,9 @@ from rich.text import Text
 from ..policy.judging import score_interval, with_limits
 from ..report.overoptimisation import write_overoptimisation
 from ..run.files import json_ready, write_json
+from ..run.finished import RECORD, RunError, read_record
 from ..run.likeness import record_of
+from ..run.states import NOTE
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
 from ..statistics.intervals import Interval, mean_interval
@@ -117,7 +118,7 @@ def gold_curves(pipeline: Pipeline) -> tuple[list[Curve], list[str]]:
     """Proxy and gold reward against KL while each arm was trained, and why an arm has no curve."""
     curves, missing = [], []
     for arm, stages in _runs_by_arm(pipeline).items():
-        histories = [json.loads((stage.folder / "run.json").read_text(encoding="utf-8"))["history"] for stage in stages]
+        histories = [read_record(stage.folder / RECORD, "history")["history"] for stage in stages]
         try:
             curves.append(training_curve(histories, name=arm, points=POINTS))
         except ValueError as reason:
@@ -240,8 +241,11 @@ def _best_of_suite(suite: str, found: Drawn, stages: Sequence[Stage]) -> Iterato
 
 def _asked(stage: Stage, suite: str) -> list[str]:
     """Ids of the prompts that a policy was judged by."""
-    answers = json.loads((stage.folder / "answers.json").read_text(encoding="utf-8"))
-    return [entry["id"] for entry in answers[suite]]
+    path = stage.folder / "answers.json"
+    answers = read_record(path, suite)[suite]
+    if not isinstance(answers, list) or not all(isinstance(entry, dict) and "id" in entry for entry in answers):
+        raise RunError(f"{path} holds no answers to {suite}: delete {NOTE} beside it to have the policy judged again")
+    return [entry["id"] for entry in answers]
 
 
 def _record(row: Row | BestOfRow) -> dict[str, Any]:

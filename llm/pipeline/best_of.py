@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,13 @@ from ..policy.drawing import Lots, Purpose
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
 from ..policy.scorers import checked_scores
-from ..run.files import write_json
+from ..run.sealed import read_sealed, write_sealed
 from ..statistics.best_of import BestOfN, best_of
 from ..statistics.overoptimisation import Curve, best_of_curve
 from ..training.processes import on_main_process
 from .plan import Pipeline
 
+_log = logging.getLogger(__name__)
 Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_WITH = ("eval_prompts", "max_length", "max_new_tokens", "temperature", "top_p", "dtype")
 
@@ -149,13 +151,12 @@ def _scored(
 
 def _kept(path: Path, made_from: Mapping[str, Any], make: Callable[[], Any]) -> Any:
     """What ``path`` holds if it was made from the same, else what is made now, which it then holds."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["made_from"] == made_from:
-            return found["made"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # nothing usable is there
+    found = read_sealed(path, earlier={"made_from", "made"})
+    if found is not None and found.get("made_from") == made_from and "made" in found:
+        return found["made"]
+    if found is None and path.exists():
+        _log.warning("%s is made again: it was cut off or altered since it was written", path)
     made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"made_from": made_from, "made": made})
+    write_sealed(path, {"made_from": made_from, "made": made})
     return made

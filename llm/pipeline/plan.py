@@ -84,7 +84,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Judging:
     """What models are judged by.
 
     Attributes:
@@ -123,7 +123,7 @@ class Pipeline:
         train_file: For every stage that names none.
         seeds: How many, from 0.
         arms: Cells of the ablation, ``reward/policy``; empty: all that the switches allow.
-        evaluation: Fields of ``Evaluation``.
+        evaluation: Fields of ``Judging``.
     """
 
     output_dir: str
@@ -141,7 +141,7 @@ class Pipeline:
         for name in _STAGES:
             if (section := getattr(self, name)) is not None:
                 _check_section(name, section)
-        _check_names("evaluation", self.evaluation, {entry.name for entry in fields(Evaluation)})
+        _check_names("evaluation", self.evaluation, {entry.name for entry in fields(Judging)})
         if self.sft is not None and "model" in self.policy:
             raise ConfigError("policy: model is what the sft stage makes: drop it here, or drop the section sft")
         self.cells()
@@ -160,9 +160,9 @@ class Pipeline:
             )
         return [arm for arm in possible if not self.arms or str(arm) in self.arms]
 
-    def judged_by(self) -> Evaluation:
+    def judged_by(self) -> Judging:
         """The section ``evaluation``."""
-        return Evaluation(**self.evaluation)
+        return Judging(**self.evaluation)
 
     def stages(self) -> list[Stage]:
         """All runs, each after those whose models it needs."""

@@ -8,6 +8,7 @@ and one made from anything else is refused rather than mixed with the rest.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -20,7 +21,9 @@ from rich.table import Table
 from ..kinds.registry import run
 from ..models.contents import contents, digest
 from ..policy.config import CHECKER
-from ..run.files import write_json
+from ..run.finished import RunError, read_record, run_damage
+from ..run.sealed import read_sealed, write_sealed
+from ..run.states import NOTE, Holds, holds
 from ..run.terminal import shown, shown_title
 from ..training.config import ConfigError
 from ..training.processes import locked_for_all, on_main_process
@@ -28,9 +31,10 @@ from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of import Drawn, best_of_curves, draw_best_of
 from .plan import Pipeline, Stage
 
-NOTE = "stage.json"
 _FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")
 _JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
+_OF_A_START = {"force", "skip_damaged"}  # how to go on from what is there, which makes nothing
+_log = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -110,17 +114,18 @@ def state_of(stage: Stage) -> State:
 
     Raises:
         ConfigError: Its folder was made from other settings, data or models, which are named.
+        RunError: What it was made from cannot be read.
     """
     if not (stage.folder / NOTE).exists():
         return State.OPEN
-    found = json.loads((stage.folder / NOTE).read_text(encoding="utf-8"))
-    wanted = _made_from(stage)
+    if holds(stage.folder) is not Holds.RUN:
+        return State.BEGUN  # nothing was made, so nothing can be mixed
+    found = _noted(stage.folder / NOTE)
+    wanted, ignored = _made_from(stage), _JUDGING | _OF_A_START
     for what, made_from in wanted.items():
         # Who names what is a setting; older notes have no bases of adapters and no commits of the hub.
         names = made_from.keys() | found[what].keys() if what == "settings" else made_from.keys() & found[what].keys()
-        changed = sorted(
-            name for name in names if made_from.get(name) != found[what].get(name) and name not in _JUDGING
-        )
+        changed = sorted(name for name in names if made_from.get(name) != found[what].get(name) and name not in ignored)
         if changed:
             raise ConfigError(
                 f"stage {stage.name}: {stage.folder} was made from another {', '.join(changed)}"
@@ -129,12 +134,30 @@ def state_of(stage: Stage) -> State:
             )
     same_judges = all(found["settings"].get(name) == wanted["settings"].get(name) for name in _JUDGING)
     same_judges = same_judges and found.get("suites", _suites(stage)) == _suites(stage)
-    return State.DONE if found["judged"] and same_judges else State.BEGUN
+    if not (found["judged"] and same_judges):
+        return State.BEGUN
+    if damage := run_damage(stage.folder):
+        _log.warning("stage %s is exported and judged again: %s", stage.name, damage)
+        return State.BEGUN
+    return State.DONE
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What ``note`` wrote; earlier versions wrote no checksum.
+
+    Raises:
+        RunError: The file is cut off, altered or something else; the message names it.
+    """
+    remedy = "delete it, and the stage goes on from what its folder holds"
+    found = read_record(path, "settings", "inputs", "judged", remedy=remedy)
+    if read_sealed(path, earlier=found.keys()) is None:
+        raise RunError(f"{path} was altered since it was written: {remedy}")
+    return found
 
 
 def note(stage: Stage, *, judged: bool) -> None:
     """Write what the stage is made from, and whether it is finished and judged."""
-    write_json(stage.folder / NOTE, {**_made_from(stage), "suites": _suites(stage), "judged": judged})
+    write_sealed(stage.folder / NOTE, {**_made_from(stage), "suites": _suites(stage), "judged": judged})
 
 
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from ..run.files import write_json
-from ..run.folder import MARKER, CheckpointError, discard, keep_newest
+from ..run.folder import MARKER, keep_newest, writing
 from ..run.manifest import MANIFEST, write_manifest
 from ..training.processes import on_main_process
 from ..training.resuming import Resumable, loading, verify
@@ -24,6 +24,11 @@ from ..training.resuming import Resumable, loading, verify
 _log = logging.getLogger(__name__)
 _WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", "schedule.json", "scaler.json"
 _EARLIER_SCHEDULE = "custom_checkpoint_0.pkl"
+
+
+def of_other_answers(folder: Path) -> bool:
+    """Whether the run drew its answers otherwise up to here: from before the manifest, of accelerate's making."""
+    return (folder / _EARLIER_SCHEDULE).exists() and not (folder / MANIFEST).exists()
 
 
 class PolicyCheckpoints:
@@ -56,7 +61,7 @@ class PolicyCheckpoints:
         """
         step, main = progress["global_step"], self.accelerator.is_main_process
         folder = output / f"checkpoint-{step}"
-        try:
+        with writing(output, step):
             folder.mkdir(parents=True, exist_ok=True)
             if main:
                 (folder / MANIFEST).unlink(missing_ok=True)
@@ -66,12 +71,6 @@ class PolicyCheckpoints:
             self.accelerator.wait_for_everyone()  # the manifest names every rank's part
             if main:
                 write_manifest(folder)
-        except Exception as error:
-            discard(output, step)
-            raise CheckpointError(
-                f"could not save the checkpoint of step {step} ({error}); earlier checkpoints in {output} are intact: "
-                "make room and continue with --resume"
-            ) from error
         if main:
             keep_newest(output, limit)
 
@@ -84,7 +83,7 @@ class PolicyCheckpoints:
         if not verified:
             on_main_process(lambda: verify(folder))
         with loading(folder, "the state of the run"):
-            if (folder / _EARLIER_SCHEDULE).exists() and not (folder / MANIFEST).exists():
+            if of_other_answers(folder):
                 self._load_earlier(folder)
             else:
                 self._load_shared(folder)

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..data.prompts import Prompt, questions
 from ..run.files import json_ready, write_json
+from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.intervals import Interval, accuracy_interval, mean_interval
 from ..statistics.numbers import decimals
@@ -163,11 +164,12 @@ def write_judged(
     for suite, found in judged.items():
         arrays |= {f"{suite}/{name}": scores for name, scores in found.scores.items()} | {f"{suite}/kl": found.kl}
         arrays[f"{suite}/question"] = questions(suites[suite])
-    with (folder / "scores.npz").open("wb") as stream:
-        np.savez(stream, **arrays)
     texts = {
         suite: [{"id": p.id, "answers": answers} for p, answers in zip(prompts, judged[suite].texts, strict=True)]
         for suite, prompts in suites.items()
     }
-    write_json(folder / "answers.json", texts)
-    write_json(folder / "metrics.json", {"suites": summaries})
+    with sealing(folder, "metrics.json", "answers.json", "scores.npz"):
+        with (folder / "scores.npz").open("wb") as stream:
+            np.savez(stream, **arrays)
+        write_json(folder / "answers.json", texts)
+        write_json(folder / "metrics.json", {"suites": summaries})

@@ -24,15 +24,17 @@ from ..models.saving import save_model
 from ..models.usage import licence_of
 from ..run.environment import environment
 from ..run.files import json_ready, write_json, write_text
-from ..run.folder import SETTINGS, check_output, write_folder
+from ..run.finished import RECORD, seal
+from ..run.folder import SETTINGS, Started, check_output, write_folder
 from ..run.resumption import other_versions
 from ..text.answers import encode_prompts
 from ..training.config import ConfigError
 from ..training.guards import check_requests, check_weights, live_dropout
 from ..training.identity import identity
 from ..training.processes import bounded_waiting, locked_for_all, on_main_process
-from ..training.resuming import start_run
+from ..training.resuming import note_session, start_run
 from .actor_critic import ActorCritic, Reference
+from .checkpoints import of_other_answers
 from .config import CHECKER, PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
@@ -80,7 +82,7 @@ def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained
     output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
     trainer, data = build_policy_trainer(config, arguments)
     read = {"train": data["train"]}
-    checkpoint, forced = on_main_process(lambda: start_run(output, identity(config, arguments, read), config))
+    checkpoint, forced = on_main_process(lambda: _start(output, identity(config, arguments, read), config))
     with bounded_waiting(arguments.ddp_timeout):
         trainer.train(checkpoint, verified=True)
     check_weights(trainer.core.policy, trainer.step)
@@ -91,6 +93,14 @@ def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained
     model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
     on_main_process(lambda: _export(output, model, tokenizer, record))
     return TrainedPolicy(model, tokenizer, trainer.history, record)
+
+
+def _start(output: Path, notes: dict[str, Any], config: PolicyConfig) -> Started:
+    started = start_run(output, notes, config)
+    if started.checkpoint is not None and of_other_answers(started.checkpoint):
+        other = f"answers up to {started.checkpoint.name} were drawn by other random numbers, by an older version"
+        note_session(output / SETTINGS, other)
+    return started
 
 
 def judge_run(
@@ -239,4 +249,5 @@ def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         write_text(folder / "README.md", policy_card(record))
 
     write_folder(output / "model", fill)
-    write_json(output / "run.json", record)
+    write_json(output / RECORD, record)
+    seal(output)

@@ -16,9 +16,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# C0 but for tab and newline, DEL and C1; the marks, embeddings and isolates of bidirectional text; the separators that
-# some readers take for a newline.
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\N{ARABIC LETTER MARK}\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from dro_core.messages import one_line as one_line
+from dro_core.messages import visible as visible
+
 _MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -29,20 +29,6 @@ _TEX = {
 # Where a spreadsheet would begin a formula: at the start, behind spaces that it trims and apostrophes, and behind what
 # separates cells in other countries; there too at a tab or a newline that begins a cell.
 _FORMULA = re.compile(r"^(?=[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?=[\s']*[=+@\uff1d\uff0b\uff20\uff0d-])")
-
-
-def visible(text: str) -> str:
-    r"""The text with every character that acts instead of showing as its escape; newlines and tabs are kept.
-
-    >>> print(visible("a\x1b[2J\u202eb"))
-    a\u001b[2J\u202eb
-    """
-    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
-
-
-def one_line(text: object) -> str:
-    """The text as ``visible`` shows it, with single spaces for whatever white space it holds."""
-    return " ".join(visible(str(text)).split())
 
 
 def markdown(text: object) -> str:

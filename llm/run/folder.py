@@ -12,18 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dro_core.messages import check_folder, said
+
 from .files import write_json
-from .locks import LOCK
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+from .finished import unseal
 from .manifest import MANIFEST
-from .resumption import FORCED, LISTED, continued
+from .resumption import ANEW, FORCED, LISTED, continued
+from .states import SETTINGS, Holds, clear, clear_beginnings, holds, is_settings, may_be_overwritten
 
 MARKER = "trainer_state.json"  # where a run stands; of the parts of a checkpoint the last one
-SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
-_PREPARED = ("reference", "reference.npz")  # what DPO makes before its first step
 
 
 class CheckpointError(RuntimeError):
@@ -82,6 +83,24 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+@contextmanager
+def writing(output: Path, step: int) -> Iterator[None]:
+    """Inside, a checkpoint is written: a failure removes what there is of it.
+
+    Raises:
+        CheckpointError: In place of whatever else was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        discard(output, step)
+        reason = said(error)
+        raise CheckpointError(
+            f"could not save the checkpoint of step {step} ({reason}); earlier checkpoints in {output} are intact: "
+            "make room and continue with --resume"
+        ) from error
+
+
 def remove(checkpoint: Path) -> None:
     """Delete a checkpoint; a kill meanwhile leaves it half-written, not damaged."""
     for mark in (MANIFEST, MARKER):
@@ -110,26 +129,33 @@ def keep_newest(output_dir: str | Path, limit: int | None, *, best: str | None =
 def check_output(folder: str | Path, *, resume: bool, overwrite: bool) -> Path:
     """Refuse to touch an existing run folder without being told how; changes nothing.
 
-    One of a run that ended before its first checkpoint is free.
+    One of a run that ended before its first checkpoint is free; what counts as a run says ``llm.run.states``.
 
     Raises:
-        FileExistsError: The folder has content and neither ``resume`` nor ``overwrite`` is set.
+        FileExistsError: The folder holds a run and neither ``resume`` nor ``overwrite`` is set; or it holds something
+            else.
+        NotADirectoryError, PermissionError: There can be no such folder, or nothing written to it.
         ValueError: Both are set.
     """
     folder = Path(folder)
     if resume and overwrite:
         raise ValueError("resume continues a run and overwrite deletes it: give one of them, not both")
-    if folder.is_file():
-        raise FileExistsError(f"{folder} is a file, a run needs a folder: choose another output folder")
-    if resume or not folder.exists() or _only_claimed(folder):
+    check_folder(folder)
+    found = holds(folder)
+    if found in (Holds.NOTHING, Holds.BEGINNINGS) or (resume and found is Holds.RUN):
         return folder
-    if not overwrite:
+    if overwrite and not may_be_overwritten(folder):
+        raise FileExistsError(f"{folder} does not look like a run of ours, so --overwrite will not delete it")
+    if not overwrite and found is Holds.RUN:
         raise FileExistsError(
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, "
             "or choose another output folder"
         )
-    if not (folder / SETTINGS).exists():
-        raise FileExistsError(f"{folder} does not look like a run of ours, so --overwrite will not delete it")
+    if not overwrite:
+        raise FileExistsError(
+            f"{folder} holds files and no run of ours{', so there is nothing to resume' if resume else ''}: choose "
+            "another output folder, or empty this one"
+        )
     return folder
 
 
@@ -138,7 +164,7 @@ def start_output(
     settings: dict[str, Any],
     *,
     overwrite: bool,
-    force: bool = False,
+    force: bool | None = None,
     choose: Callable[[], Path | None] = lambda: None,
 ) -> Started:
     """Make the run folder (with ``overwrite`` from nothing) and note the settings; a resumed run must have the same.
@@ -149,67 +175,54 @@ def start_output(
         folder: Of the run.
         settings: Its notes.
         overwrite: Whether to begin from nothing.
-        force: Go on with other settings.
+        force: Go on with other settings; None where nobody can ask for that.
         choose: Asked for the checkpoint of a run that may go on, before anything is noted: where that refuses, the
             record stays that of the steps which were taken.
 
     Raises:
-        ValueError: The folder was started with other settings, which are named, and ``force`` is off.
-        CheckpointError: What the folder was started with cannot be read, and ``force`` is off.
+        ValueError: The folder was started with other settings, which are named, and ``force`` is not on.
+        CheckpointError: What the folder was started with cannot be read, and ``force`` is not on.
     """
-    if overwrite and folder.exists():
-        _clear(folder)
+    if overwrite and holds(folder) in (Holds.RUN, Holds.OTHER):  # of which check_output lets through what was a run
+        clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record, notes, listed = folder / SETTINGS, json.loads(json.dumps(settings)), 0
-    if _only_claimed(folder) and not _says(record, notes):
-        _clear(folder)
+    if holds(folder) is Holds.BEGINNINGS and (overwrite or not _says(record, notes)):
+        clear_beginnings(folder)
     checkpoint = None
-    if record.exists() or by_step(folder):
-        found = _started_with(record, notes if force else None)
+    if record.exists() or holds(folder) is Holds.RUN:
+        found = _started_with(record, notes if force else None, forcible=force is not None)
         notes = continued(folder, found, notes, force=force)
         checkpoint = choose()
         earlier = (step for step, path in by_step(folder).items() if is_earlier(path))
         listed = found.get(LISTED, next(earlier, 0))
+    unseal(folder)
     write_json(record, {FORCED: []} | notes | {LISTED: listed})
     return Started(checkpoint, notes.get(FORCED, []))
 
 
-def _started_with(record: Path, otherwise: dict[str, Any] | None) -> dict[str, Any]:
+def _started_with(record: Path, otherwise: dict[str, Any] | None, *, forcible: bool) -> dict[str, Any]:
     """What a run was started with; ``otherwise``, if given, where that is lost."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
+        if is_settings(found):
             return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     if otherwise is not None:
         return otherwise | {FORCED: [f"{record.name} was lost, so that nothing was compared"]}
     raise CheckpointError(
         f"{record} is {'damaged' if record.exists() else 'missing'}, so nothing tells what this run was started with: "
-        "put a whole copy of it back, or resume all the same with --force"
+        f"put a whole copy of it back, or {'resume all the same with --force' if forcible else ANEW}"
     )
-
-
-def _only_claimed(folder: Path) -> bool:
-    """Whether no step of a run was kept in its folder, nor anything that was not ours."""
-    return {path.name.removesuffix(".partial") for path in folder.iterdir()} <= {SETTINGS, LOCK, *_PREPARED}
 
 
 def _says(record: Path, settings: dict[str, Any]) -> bool:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {name: found.get(name) for name in settings} == settings
-
-
-def _clear(folder: Path) -> None:
-    """Delete all but the lock, which another run could take otherwise; last what tells that the rest is a run."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == SETTINGS):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != LOCK:
-            path.unlink()
 
 
 @contextmanager

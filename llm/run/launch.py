@@ -29,7 +29,13 @@ _FIRST_WORD = 10.0  # seconds that the first process may start later than anothe
 
 
 class LaunchError(ValueError):
-    """The processes that were started do not know of each other."""
+    """The processes that were started do not know of each other.
+
+    Attributes:
+        said_by_main_process: Whether another of them tells the user.
+    """
+
+    said_by_main_process = False
 
 
 class Launched(NamedTuple):
@@ -139,5 +145,5 @@ def _told(found: Launched, sentence: str) -> LaunchError:
     if found.rank > 0 and _AGENT in os.environ:
         time.sleep(_FIRST_WORD)
     error = LaunchError(sentence)
-    error.__dict__["said_by_main_process"] = found.rank > 0
+    error.said_by_main_process = found.rank > 0
     return error

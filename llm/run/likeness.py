@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .finished import RECORD, RunError, check_run, read_record
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
+from .resumption import OPTIONAL
 
 Record = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 
 
 def record_of(model: str | Path) -> dict[str, Any] | None:
-    """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model."""
+    """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model.
+
+    A file beside a model that is no record of a run is named in a warning; nothing is known of its run then.
+
+    Raises:
+        RunError: The record or the settings of a finished run are not what was written; the message names the file.
+    """
     folder = Path(model)
     for place in (folder, folder.parent) if folder.name == "model" else (folder,):
-        found, settings = _read(place / "run.json"), _read(place / SETTINGS)
-        if found is not None:
-            return found | {"settings": settings or {}} if "config" in found else None
+        if not (place / RECORD).exists():
+            continue
+        check_run(place, RECORD, SETTINGS)
+        try:
+            record = read_record(place / RECORD, "config")
+            return record | {"settings": read_record(place / SETTINGS) if (place / SETTINGS).exists() else {}}
+        except RunError as error:
+            _log.warning("%s; what its run was is not known", error)
+            return None
     return None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def differences(one: Record, other: Record) -> list[str]:
@@ -128,7 +135,7 @@ _COMPARED: dict[str, Callable[[Record], Any]] = {
 _SAID = {
     *("ambiguity", "learning_rate", "max_length", "model", "seed", "final", "lora_rank", "loss", "beta", "samples"),
     *("reward_model", "estimator", "kl_coefficient", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file", FORCED),
+    *("gradient_accumulation_steps", "world_size", "prompts_per_step", "sha256 of the train file", FORCED, OPTIONAL),
 }
 _OF_AN_ADVERSARY = {
     *("plain_share", "ramp_share", "adapt_radius", "passes", "last_window"),

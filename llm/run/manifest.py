@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
+
+from .sealed import file_hash, text_hash
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the manifest; one number up whenever an older reader would misread it
@@ -26,26 +28,45 @@ class Damage(NamedTuple):
         return f"{self.file} {self.what}"
 
 
-def write_manifest(folder: Path) -> None:
-    """Name every file below ``folder`` with its size and checksum; each is read once."""
-    files = {name: _facts(folder / name) for name in _names(folder)}
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, "files": files, _OWN: _own(files)}, indent=1) + "\n")
-    partial.replace(folder / MANIFEST)
+def write_manifest(
+    folder: Path, *, name: str = MANIFEST, files: Iterable[str] | None = None, known: Mapping[str, Any] | None = None
+) -> None:
+    """Name files below ``folder`` with their sizes and checksums; each is read once.
+
+    Args:
+        folder: Where.
+        name: Of the manifest.
+        files: Paths within the folder; None for all that is there.
+        known: What is listed of others, and stays.
+    """
+    found = {file: _facts(folder / file) for file in (_names(folder) if files is None else files)}
+    found = {**(known or {}), **found}
+    partial = folder / f"{name}.partial"
+    partial.write_text(json.dumps({"format": FORMAT, "files": found, _OWN: _own(found)}, indent=1) + "\n")
+    partial.replace(folder / name)
 
 
-def manifest_damage(folder: Path) -> Damage | None:
-    """The first file that is not as the manifest of ``folder`` says; None if all are. Reads every file once."""
+def listed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | Damage:
+    """What the manifest of ``folder`` names, by path; what is wrong with it where it cannot be believed."""
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        newer, files = listed["format"] > FORMAT, listed["files"]
-        whole = newer or listed[_OWN] == _own(files)
-    except (OSError, ValueError, LookupError, TypeError):
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        newer, files = found["format"] > FORMAT, found["files"]
+        whole = newer or found[_OWN] == _own(files)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         newer, files, whole = False, {}, False
     if not whole:
-        return Damage(folder / MANIFEST, "is cut off or altered")
-    if newer:
-        return Damage(folder / MANIFEST, "was written by a newer version of this program")
+        return Damage(folder / name, "is cut off or altered")
+    return Damage(folder / name, "was written by a newer version of this program") if newer else files
+
+
+def manifest_damage(
+    folder: Path, *, name: str = MANIFEST, wanted: Callable[[str], bool] = lambda name: True
+) -> Damage | None:
+    """The first of the ``wanted`` files that is not as the manifest of ``folder`` says; None if all are. Reads each."""
+    found = listed(folder, name)
+    if isinstance(found, Damage):
+        return found
+    files = {name: facts for name, facts in found.items() if wanted(name)}
     # Sizes first: most damage shows there, and looking at them costs nothing.
     for look in (_other_size, _other_content):
         for name, facts in files.items():
@@ -71,13 +92,11 @@ def _names(folder: Path) -> list[str]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"bytes": stream.tell(), "sha256": checksum}
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def _own(files: Any) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return text_hash(json.dumps(files, sort_keys=True))
 
 
 def _other_size(path: Path, facts: dict[str, Any]) -> Damage | None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
 
+ANEW = "use --overwrite, or choose another output folder"
 OPTIONAL = "may be missing elsewhere"
 ENVIRONMENT = "environment"
-SESSIONS = "other versions"  # of which resumed sessions were
+SESSIONS = "other versions"  # of which sessions were, and what these did otherwise
 FORCED = "changed on the way"  # what --force let through
 LISTED = "checkpoints have a manifest after step"  # tells checkpoints of earlier versions apart
 OF_FILES = "sha256 of the {} file"  # which all versions noted
@@ -63,38 +64,39 @@ def _is_unset(value: Any) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def continued(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
+def continued(
+    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, force: bool | None
+) -> dict[str, Any]:
     """The notes of ``folder`` from now on, if the run may go on there.
 
     Args:
         folder: For the messages.
         found: Its notes.
         wanted: Those of the run that is resumed, as they come from a file.
-        force: Go on whatever has changed; it is added to what was changed on the way.
+        force: Go on whatever has changed; it is added to what was changed on the way. None where nobody can ask for
+            that.
 
     Raises:
-        ValueError: Something has changed, and ``force`` is off.
+        ValueError: Something has changed, and ``force`` is not on.
     """
     changed, unknown = differences(found, wanted)
     if changed and not force:
         raise ValueError(
-            f"{folder} was started with another {', '.join(changed)}: resume with the same, use --overwrite, "
-            "or choose another output folder (--force resumes all the same)"
+            f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
+            f"{'' if force is None else ' (--force resumes all the same)'}"
         )
+    other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
     if unknown:
-        _log.warning(
-            "%s was started by an older version, which did not note %s: whether they are the same is not known",
-            folder, _listed(unknown),
-        )  # fmt: skip
+        _log.warning("%s was %s: whether they are the same is not known", folder, other[0])
     then, now = found.get(ENVIRONMENT, {}), wanted.get(ENVIRONMENT, {})
-    other = [f"started with {name} {then[name]}, resumed with {now[name]}" for name in then.keys() & now.keys()
-             if then[name] != now[name]]  # fmt: skip
-    if other:
-        _log.warning("%s was %s: results may differ in their last digits or more", folder, "; ".join(sorted(other)))
+    moved = sorted(f"started with {name} {then[name]}, resumed with {now[name]}" for name in then.keys() & now.keys()
+                   if then[name] != now[name])  # fmt: skip
+    if moved:
+        _log.warning("%s was %s: results may differ in their last digits or more", folder, "; ".join(moved))
     return {
         **wanted,
         **({ENVIRONMENT: then or now} if then or now else {}),
-        SESSIONS: sorted({*found.get(SESSIONS, []), *other}),
+        SESSIONS: sorted({*found.get(SESSIONS, []), *other, *moved}),
         FORCED: found.get(FORCED, []) + [_change(name, found, wanted) for name in changed],
     }
 
@@ -117,5 +119,9 @@ def _short(value: Any) -> Any:
 
 
 def other_versions(notes: Path) -> list[str]:
-    """Which libraries or devices had changed when the run whose notes these are was resumed."""
-    return json.loads(notes.read_text(encoding="utf-8")).get(SESSIONS, []) if notes.exists() else []
+    """What was otherwise in an earlier session of the run whose notes these are: libraries, the device, our version."""
+    try:
+        found = json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return found.get(SESSIONS, []) if isinstance(found, dict) else []

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from .files import write_text
-
 SEAL = "sha256"
+_SETTLED = 2 * 10**9  # nanoseconds since the last change of a file whose hash is remembered
+_hashes: dict[tuple[int, ...], str] = {}  # of this process
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with the checksum of its content, through a temporary file."""
     plain = json.loads(json.dumps(content))
-    write_text(path, json.dumps({**plain, SEAL: _seal(plain)}))
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({**plain, SEAL: _seal(plain)}), encoding="utf-8")
+    partial.replace(path)
 
 
 def read_sealed(path: Path, *, earlier: Set[str] = frozenset()) -> dict[str, Any] | None:
@@ -38,11 +42,39 @@ def read_sealed(path: Path, *, earlier: Set[str] = frozenset()) -> dict[str, Any
 def checksum(path: Path) -> str | None:
     """SHA-256 of a file; None if it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_hash(path)
     except OSError:
         return None
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal text; a file that nobody has touched since is read once by a process.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as stream:
+        before = _state(stream.fileno())
+        if (known := _hashes.get(before)) is not None:
+            return known
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        after = _state(stream.fileno())
+    # A clock that ticks slower than two writes follow each other would not show the second one.
+    if before == after and time.time_ns() - max(after[-2:]) > _SETTLED:
+        _hashes[after] = found
+    return found
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text as hexadecimal text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    """What a change of a file's content changes, whoever makes it."""
+    facts = os.fstat(descriptor)
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
 def _seal(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return text_hash(json.dumps(content, sort_keys=True))

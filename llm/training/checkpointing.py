@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..run.folder import MARKER, CheckpointError, discard, keep_newest
+from ..run.folder import MARKER, keep_newest, writing
 from ..run.manifest import MANIFEST, write_manifest
 from .guards import check_weights
 from .processes import on_main_process
@@ -105,17 +105,12 @@ class CheckpointingTrainer(Trainer):
         folder, limit = output / f"checkpoint-{step}", self.args.save_total_limit
         self.args.save_total_limit = None
         try:
-            if self.args.should_save:
-                (folder / MANIFEST).unlink(missing_ok=True)
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                write_manifest(folder)
-        except Exception as error:
-            discard(output, step)
-            raise CheckpointError(
-                f"could not save the checkpoint of step {step} ({error}); earlier checkpoints in {output} are intact: "
-                "make room and continue with --resume"
-            ) from error
+            with writing(output, step):
+                if self.args.should_save:
+                    (folder / MANIFEST).unlink(missing_ok=True)
+                super()._save_checkpoint(model, trial)
+                if self.args.should_save:
+                    write_manifest(folder)
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:

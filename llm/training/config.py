@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Self, get_args
 
-from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import RadiusSchedule
+from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow
 from ..models.adapters import Adapter
 from .losses import parse_pair_loss
@@ -86,6 +87,11 @@ class RunConfig:
         self.check_least(max_length=8, lora_rank=0)
         if self.lora_rank and not self.merge_adapter and self.model == "tiny":
             raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """The settings that a ``run.json`` of this or an earlier version holds; what is gone since is left out."""
+        return cls(**{name: value for name, value in record.items() if name in {f.name for f in fields(cls) if f.init}})
 
     def check_shares(self, *names: str) -> None:
         """Refuse settings outside [0, 1)."""

@@ -22,6 +22,7 @@ REFUSED = {
     "save_only_model": "a run could not be resumed from such checkpoints",
     "auto_find_batch_size": "retried steps would be counted twice; lower per_device_train_batch_size instead",
     "ignore_data_skip": "a resumed run would see the beginning of its epoch twice and the rest never",
+    "enable_jit_checkpoint": "leave it out, every run saves a checkpoint on SIGTERM, which this would take from it",
 }
 _ALWAYS = {"kubeflow"}  # a service, not a package
 _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}
@@ -101,6 +102,19 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
         raise ValueError(
             "the DeepSpeed configuration leaves gradient_clipping out, and DeepSpeed then clips at 1.0 without saying "
             f'so; set it to "auto", which is max_grad_norm (now {arguments.max_grad_norm})'
+        )
+
+
+def check_checkpoints(arguments: TrainingArguments) -> None:
+    """Refuse checkpoints in the middle of a step, whose examples were weighed and counted already.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if arguments.enable_jit_checkpoint:
+        raise ValueError(
+            "enable_jit_checkpoint saves in the middle of a step, whose examples a resumed run would weigh and count "
+            "once more; leave it out, and let checkpoint_on_interrupt save at the end of the step"
         )
 
 

@@ -21,8 +21,10 @@ from ..run.folder import (
     is_earlier,
     latest_checkpoint,
     start_output,
+    write_json,
 )
 from ..run.manifest import MANIFEST, Damage, manifest_damage, unreadable
+from ..run.resumption import SESSIONS
 from .config import RunConfig
 
 _REMEDY = (
@@ -100,6 +102,13 @@ def start_run(output: Path, notes: dict[str, Any], config: RunConfig, *, best: b
 
     force = config.force and config.resume
     return start_output(output, notes, overwrite=config.overwrite, force=force, choose=choose)
+
+
+def note_session(notes: Path, other: str) -> None:
+    """Add to what was otherwise in a session; once is enough."""
+    found = json.loads(notes.read_text(encoding="utf-8"))
+    found[SESSIONS] = sorted({*found.get(SESSIONS, []), other})
+    write_json(notes, found)
 
 
 def verify(checkpoint: Path) -> None:

@@ -26,12 +26,13 @@ from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.rules import Reweighting, parse_reweighting
+from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
-from .guards import check_dataset, check_finite, check_setup
+from .guards import check_checkpoints, check_dataset, check_finite, check_setup
 from .passes import Decision, Passes, StepCost, check_passes, decide, expected_zero_share, skipped_share
 
 Batch = dict[str, Tensor]
@@ -83,6 +84,7 @@ class RobustTrainer(CheckpointingTrainer):
         self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
+        check_checkpoints(self.args)
         self.passes, window = passes, self.args.gradient_accumulation_steps
         check_passes(passes, micro_batches=window, micro_batch=self.args.train_batch_size)
         self.decision: Decision | None = None  # before the first robust step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.acting import check_losses, check_reached, verdict_of
 from ..adversary.ledger import describe_adversary
-from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import AdaptiveStrength
+from ..adversary.spec import parse_reweighting
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf
 from ..judging.tables import write_metrics
@@ -36,6 +35,7 @@ from ..models.sharding import is_sharded, whole_model
 from ..models.usage import licence_of
 from ..run.environment import environment
 from ..run.files import json_ready, write_json, write_text
+from ..run.finished import RECORD, read_record, seal
 from ..run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder
 from ..run.resumption import other_versions
 from ..text.chat_templates import holds_frame
@@ -273,11 +273,12 @@ def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result
         write_text(folder / "README.md", model_card(record))
 
     write_folder(output / "model", fill)
-    write_json(output / "run.json", json_ready(record))
+    write_json(output / RECORD, json_ready(record))
+    seal(output)
 
 
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    record = read_record(output / RECORD, "config", "data", "kind")
     write_text(output / "model" / "README.md", model_card(record, judged["suites"]))
     write_metrics(judged, suites, output)

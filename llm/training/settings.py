@@ -32,6 +32,7 @@ def parse_train(kind: type[Config], argv: Sequence[str]) -> tuple[Config, Traini
         ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
     """
     first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first_look.error = _raise
     first_look.add_argument("--config")
     recipe = first_look.parse_known_args(argv)[0].config
     return parse_settings(kind, read_recipe(recipe) if recipe else {}, argv, where=recipe or "")

@@ -18,8 +18,9 @@ from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy
 from ..adversary.ledger import LEDGER, AdversaryLedger
-from ..adversary.rules import Reweighting, parse_reweighting
+from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..adversary.spec import parse_reweighting
 from ..training.guards import check_finite
 from ..training.resuming import loading
 

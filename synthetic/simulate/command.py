@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
+from dro_core.locks import FolderInUse, locked
+from dro_core.messages import check_folder, one_line, said
 
 from .grid import BACKENDS, Pool, Task, run
 from .results import write
@@ -41,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense, 130 after Ctrl-C.
+        0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense or another process works in
+        the folder, 130 after Ctrl-C.
     """
     console, backend = Console(stderr=True, soft_wrap=True), "loky"
     try:
@@ -49,12 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         backend = arguments.backend
         chosen = study(arguments.study)
         tasks = _tasks(chosen, arguments)
-        return _simulate(chosen, tasks, arguments, console)
-    except _UsageError as error:
+        with locked(arguments.output):
+            return _simulate(chosen, tasks, arguments, console)
+    except (_UsageError, FolderInUse) as error:
         message = str(error)
     except ModuleNotFoundError as error:
         message = _missing(error, backend)
-    console.print(f"robust-rlhf simulate: {message}", markup=False, highlight=False)
+    except OSError as error:
+        message = said(error)
+    console.print(one_line(f"robust-rlhf simulate: {message}"), markup=False, highlight=False)
     return 2
 
 
@@ -64,7 +70,7 @@ def _simulate(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespac
     except KeyboardInterrupt:
         folder = arguments.output / "points"
         done = sum((folder / f"{task.digest}.json").exists() for task in tasks)
-        console.print(f"Interrupted: {done} of {len(tasks)} points are kept in {folder}.", markup=False)
+        console.print(one_line(f"Interrupted: {done} of {len(tasks)} points are kept in {folder}."), markup=False)
         console.print("Run the same command again to go on from there.")
         return 130
     summary = write(chosen, outcome, arguments.output, parameters=_parameters(arguments))
@@ -91,10 +97,7 @@ def _run(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, co
 
 
 def _tasks(chosen: Study, arguments: argparse.Namespace) -> list[Task]:
-    folder = arguments.output
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise _UsageError(f"--output must be a folder or a new path, but {part} is a file: choose another path.")
+    check_folder(arguments.output, flag="--output")
     full = arguments.grid == "full"
     seeds = (arguments.seeds or chosen.seeds[full]) if any(chosen.seeds) else 1
     given = {name: getattr(arguments, name) for name in chosen.options if getattr(arguments, name) is not None}
@@ -203,7 +206,7 @@ def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: i
     done = total - len(outcome.failures)
     console.print(f"{done} of {total} points are there, {outcome.reused} of them from an earlier run.")
     picture = f", {summary['study']}.png" if outcome.rows else ""
-    console.print(f"Written to {folder}: curves.csv, summary.json{picture}.", markup=False)
+    console.print(one_line(f"Written to {folder}: curves.csv, summary.json{picture}."), markup=False)
     for failed in outcome.failures[:_SHOWN]:
         console.print(f"failed: {dict(failed.task.point)}, seed {failed.task.seed}: {failed.error}", markup=False)
     if outcome.failures:

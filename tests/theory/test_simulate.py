@@ -222,7 +222,7 @@ def test_a_point_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, caps
         (["bias", "--steps", "5"], "unrecognized arguments: --steps 5"),
         (["bias", "--grid", "huge"], "'huge' (choose from"),
         (["biass"], "invalid choice: 'biass'"),
-        (["npg", "--output", __file__], "is a file: choose another path"),
+        (["npg", "--output", __file__], "is a file: choose another folder"),
     ],
 )
 def test_a_bad_request_is_one_sentence_and_status_two(capsys, options, sentence):

@@ -15,8 +15,9 @@ from dro_core import AmbiguitySet, worst_case
 from llm.adversary.acting import bound
 from llm.adversary.adversary import Adversary
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
-from llm.adversary.rules import parse_reweighting, reweighted, state_of
+from llm.adversary.rules import reweighted, state_of
 from llm.adversary.schedule import AdaptiveStrength, RadiusSchedule
+from llm.adversary.spec import parse_reweighting
 from llm.policy.experience import Experience
 from llm.sweep.heads import HeadData, HeadTraining, train_head
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,23 @@ def _no_findings(names: dict[str, Any]) -> None:
     assert len(names["results"].table)
 
 
+def _few_pairs(folder: Path) -> dict[str, Any]:
+    """The files that the block names, small."""
+    write_corpus(folder / "corpus", train=192, test=12)
+    for name, file in (("train", "train"), ("id_test", "test")):
+        shutil.copy(folder / "corpus" / f"{name}.jsonl", folder / f"{file}.jsonl")
+    return {}
+
+
+def _compared(names: dict[str, Any]) -> None:
+    difference = names["difference"] if hasattr(names["difference"], "columns") else names["difference"].table
+    assert set(difference["group"]) > {"all"}
+    assert names["robust"].ambiguity == "tv:0.2"
+
+
 PYTHON = [
+    Snippet("README.md", "from llm import", _few_pairs, _compared),
+    Snippet("docs/python.md", "from llm import", _few_pairs, _compared),
     Snippet("README.md", "import trl", _trl, _trained),
     Snippet("README.md", "import torch", claims=_gradient),
     Snippet("README.md", "import numpy", claims=_collapses),

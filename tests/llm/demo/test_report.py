@@ -10,7 +10,7 @@ from pages import Page, opened
 from rich.console import Console
 
 from llm.data.pairs import Pair, length_baseline
-from llm.demo.page import Run, build_report, render_summary, write_report
+from llm.demo.page import ArmRun, build_report, render_summary, write_report
 from llm.report import plots
 from llm.statistics.intervals import accuracy_interval, holm, independent_mean, mcnemar_p, paired_difference
 
@@ -37,7 +37,7 @@ def margins(seed, pairs, shift=0.4):
 
 def run(ambiguity, seed, scores, **fields):
     defaults = {"history": [], "adversary": {}, "seconds": 1.5, "steps": 10}
-    return Run(ambiguity=ambiguity, seed=seed, margins=scores, **{**defaults, **fields})
+    return ArmRun(ambiguity=ambiguity, seed=seed, margins=scores, **{**defaults, **fields})
 
 
 def report_of(runs, suites, **fields):

@@ -266,7 +266,11 @@ def test_unfinished_run_is_read_from_its_last_checkpoint(run, capsys):
         ({}, "no run"),
         ({"run.json": '{"kind": "Reward'}, "cannot be read"),
         ({"run.json": "[1]"}, "list"),
-        ({"run.json": '{"kind": "Something later", "history": [{"step": 1, "other": 2}]}'}, "cannot read"),
+        ({"run.json": '{"kind": "Something later", "history": [{"step": 1, "other": 2}]}'}, "lacks config"),
+        (
+            {"run.json": '{"kind": "Something later", "config": {}, "history": [{"step": 1, "other": 2}]}'},
+            "cannot read",
+        ),
     ],
 )
 def test_what_is_no_run_gets_one_sentence(tmp_path, capsys, files, said):

@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from test_best_of import enumerated
+from test_finished import digit
 from test_pipeline import section, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,6 +27,7 @@ from llm.pipeline.plan import read_pipeline
 from llm.pipeline.run import run_pipeline
 from llm.policy.rollouts import Answers
 from llm.policy.scorers import RewardScorer
+from llm.run.finished import SEAL
 from llm.statistics.best_of import kl_bound
 from llm.text.answers import encode_prompts
 from robust_rlhf import main
@@ -72,6 +74,7 @@ def change_weights(folder):
     path, noise = folder / START / "model.safetensors", torch.Generator().manual_seed(1)
     varied = {name: part + 0.1 * torch.randn(part.shape, generator=noise) for name, part in load_file(path).items()}
     save_file(varied, path, metadata={"format": "pt"})
+    (path.parents[1] / SEAL).unlink(missing_ok=True)  # changed on purpose
 
 
 def stored(folder):
@@ -182,6 +185,7 @@ def test_what_a_judge_lacks_is_scored_from_the_same_answers(again, monkeypatch):
     before = {path.name: path.read_bytes() for path in kept.iterdir()}
     (kept / "robust-0.json").unlink()
     (kept / "gold.json").write_text('{"made_from": {"answ')
+    digit(kept / "standard-0.json")
     monkeypatch.setattr(best_of_run, "load_policy", None)
     draw_best_of(pipeline)
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before

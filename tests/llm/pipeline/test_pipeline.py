@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+from test_finished import HOSTILE
 from test_runs import wrong
 
 from llm.data.corpus.corpus import generate
@@ -118,13 +119,21 @@ def test_wrong_files_get_one_sentence_before_anything_is_trained(tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+def finish(stage):
+    (stage.folder / "run.json").write_text("{}")
+    note(stage, judged=True)
+
+
 def test_what_was_made_from_something_else_is_refused(tmp_path):
     path = write(tmp_path)
     stage = read_pipeline(path).stages()[0]
     assert state_of(stage) is State.OPEN
     assert begin(stage) is State.OPEN
     assert state_of(stage) is State.BEGUN
-    note(stage, judged=True)
+    other = read_pipeline(write(tmp_path, sft=section(path, "sft", learning_rate=0.5))).stages()[0]
+    assert state_of(other) is State.BEGUN  # of the first start nothing was kept
+    write(tmp_path)
+    finish(stage)
     assert begin(stage) is State.DONE
     path = write(tmp_path, sft=section(path, "sft", learning_rate=0.5))
     with pytest.raises(ConfigError, match=r"stage sft: .*sft was made from another learning_rate: delete"):
@@ -138,7 +147,7 @@ def test_other_suites_judge_a_finished_stage_anew(tmp_path):
     path = write(tmp_path)
     stage = read_pipeline(path).stages()[1]
     begin(stage)
-    note(stage, judged=True)
+    finish(stage)
     stage = read_pipeline(write(tmp_path, evaluation={"pairs": []})).stages()[1]
     assert state_of(stage) is State.BEGUN
 
@@ -155,13 +164,14 @@ def test_what_a_stage_starts_from_counts_down_to_the_base_of_an_adapter(tmp_path
     path = write(tmp_path, sft=section(path, "sft", model=str(tmp_path / "start")))
     stage = read_pipeline(path).stages()[0]
     begin(stage)
+    (stage.folder / "checkpoint-1").mkdir()
     (tmp_path / "start" / "run.json").write_text("{}")
     assert state_of(stage) is State.BEGUN
     (base / "model.safetensors").write_bytes(b"two")
     with pytest.raises(ConfigError, match=r"another base of model \(its content changed\)"):
         state_of(stage)
     found = json.loads((stage.folder / NOTE).read_text())
-    del found["inputs"]["base of model"]
+    del found["inputs"]["base of model"], found["sha256"]
     (stage.folder / NOTE).write_text(json.dumps(found))
     assert state_of(stage) is State.BEGUN
 
@@ -171,7 +181,7 @@ def test_a_suite_of_new_content_judges_a_finished_stage_anew(tmp_path):
     write_pairs(generate(8, seed=1), suite)
     stage = read_pipeline(write(tmp_path, evaluation={"prompts": [str(suite)]})).stages()[-1]
     begin(stage)
-    note(stage, judged=True)
+    finish(stage)
     assert state_of(stage) is State.DONE
     write_pairs(generate(8, seed=2), suite)
     assert state_of(stage) is State.BEGUN
@@ -188,7 +198,7 @@ def test_a_model_is_known_by_its_weights_not_by_its_card(tmp_path):
     assert digest(folder) != before
 
 
-def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path, capsys, monkeypatch):
+def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path, capsys, caplog, monkeypatch):
     files = section(write(tmp_path), "evaluation", gold="builtin")
     path = write(tmp_path, arms=["robust/robust"], evaluation=files)
     folders = [stage.folder for stage in read_pipeline(path).stages()]
@@ -212,6 +222,59 @@ def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path
     assert "Gold score by arm" in printed
     assert json.loads((tmp_path / "run" / "ablation.json").read_text())["arms"][0]["arm"] == "robust/robust"
     assert json.loads((folders[2] / NOTE).read_text())["inputs"].keys() == {"train_file", "model", "reward_model"}
+    damages_are_named(path, folders, caplog)
+
+
+def damages_are_named(path, folders, caplog):
+    """A finished stage that was damaged is exported and judged again, whichever file it was."""
+    files = [folders[0] / "model" / "model.safetensors", folders[1] / "metrics.json", folders[2] / "scores.npz",
+             folders[2] / "answers.json"]  # fmt: skip
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    caplog.clear()
+    assert main(["pipeline", "--config", str(path)]) == 0
+    said = [record.getMessage() for record in caplog.records if "exported and judged again" in record.getMessage()]
+    assert [str(file) in text for file, text in zip([*files[:2], files[3]], said, strict=True)] == [True] * 3
+    assert files[0].read_bytes() == before[0]
+    assert [json.loads(file.read_text()) for file in files[1::2]] == [json.loads(text) for text in before[1::2]]
+    caplog.clear()
+    assert main(["pipeline", "--config", str(path)]) == 0
+    assert "exported" not in caplog.text
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_note_of_a_stage_is_named(content, tmp_path, capsys):
+    path = write(tmp_path)
+    stage = read_pipeline(path).stages()[0]
+    begin(stage)
+    finish(stage)
+    (stage.folder / NOTE).write_bytes(content)
+    for how in ([], ["--dry-run"]):
+        message = wrong(capsys, "pipeline", "--config", str(path), *how)
+        assert f"{stage.folder / NOTE} " in message
+        assert "delete it, and the stage goes on" in message
+
+
+def test_a_note_of_a_stage_with_another_letter_is_no_note(tmp_path, capsys):
+    path = write(tmp_path)
+    stage = read_pipeline(path).stages()[0]
+    begin(stage)
+    (stage.folder / "checkpoint-1").mkdir()
+    text = (stage.folder / NOTE).read_text()
+    (stage.folder / NOTE).write_text(text.replace('"judged": false', '"judged": true'))
+    assert "was altered since it was written" in wrong(capsys, "pipeline", "--config", str(path))
+
+
+def test_how_a_stage_goes_on_may_change_at_any_time(tmp_path):
+    path = write(tmp_path)
+    stage = read_pipeline(path).stages()[0]
+    begin(stage)
+    finish(stage)
+    path = write(tmp_path, sft=section(path, "sft", skip_damaged=True, force=True))
+    assert state_of(read_pipeline(path).stages()[0]) is State.DONE
 
 
 def test_dry_run_lists_the_stages_and_makes_nothing(tmp_path, capsys):

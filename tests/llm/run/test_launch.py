@@ -23,7 +23,7 @@ from llm.run.launch import LaunchError
 from llm.run.launch import launched as launched_by
 from llm.training.guards import check_dataset, check_setup
 from llm.training.settings import recipe_folder
-from robust_rlhf import main
+from robust_rlhf import COMMANDS, main
 
 FOLDER = recipe_folder().parent / "accelerate"
 NAMES = ["cpu", "ddp", "fsdp2", "single", "zero2", "zero3"]
@@ -187,7 +187,7 @@ def test_processes_without_a_gpu_are_refused_before_they_meet(asked, pairs_file,
     assert "add --use_cpu true" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate", "sweep", "export", "report", "doctor"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("train", "pipeline")])
 def test_a_command_of_one_process_is_not_started_twice(command, capsys, monkeypatch):
     for name, value in (TORCHRUN | {"RANK": "0"}).items():
         monkeypatch.setenv(name, value)

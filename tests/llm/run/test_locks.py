@@ -17,16 +17,17 @@ from test_pipeline import write as write_pipeline
 from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
-from llm.run.folder import _clear, start_output
-from llm.run.locks import LOCK, FolderInUse, locked
+from llm.run.folder import start_output
+from llm.run.locks import LOCK, FolderInUse, locked, locked_file
+from llm.run.states import clear
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
 
 
 def hold(folder, *children):
-    """Hold a lock until killed, with a forked helper that lives on."""
-    with locked(folder):
+    """Hold a lock until killed, with a forked helper that lives on; of a file where the name is one."""
+    with (locked_file if folder.suffix else locked)(folder):
         if children and not os.fork():
             sys.stdout.write(f"child {os.getpid()}\n")
             time.sleep(60)
@@ -52,10 +53,45 @@ def commands(kind, place, folder):  # noqa: F811
         return ["sweep", "--config", str(folder / "sweep.yaml"), "--output", str(folder / "run")]
     if kind == "pipeline":
         return ["pipeline", "--config", str(write_pipeline(folder))]
+    if kind in OTHERS:
+        return [text.format(place=place, folder=folder) for text in OTHERS[kind].split()]
     return arguments(kind, place, folder / "run")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep"])
+OTHERS = {  # they have no --resume of a run, and write into a folder all the same
+    "simulate": "simulate bias --output {folder}/run",
+    "evaluate": "evaluate {place}/start --suite {place}/train.jsonl --output {folder}/run",
+    "export": "export {place}/start --to lm-eval --suite {place}/train.jsonl --output {folder}/run",
+    "builtin": "data builtin {folder}/run",
+}
+FILES = {
+    "json": "verify danskin --jobs 1 --json {file}",
+    "html": "verify danskin --jobs 1 --html {file}",
+    "markdown": "verify danskin --jobs 1 --markdown {file}",
+    "report": "report {folder} -o {file}",
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_written_by_one_at_a_time(kind, tmp_path, capsys):
+    """Two checks would each take minutes, and the file be that of whoever ends last."""
+    process = Forked(hold, tmp_path / "out.html")
+    wait_for(lambda: "held" in process.said(), process)
+    command = FILES[kind].format(file=tmp_path / "out.html", folder=tmp_path).split()
+    assert main(command) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "".join(said).count(f"is about to be written by process {process.pid} on {os.uname().nodename}: ") == 1
+    process.kill()
+    process.communicate(timeout=10)
+    if kind == "report":  # of nothing
+        assert main(command) == 2
+        assert "about to be written" not in capsys.readouterr().err
+    else:
+        assert main(command) == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep", *OTHERS])
 def test_whoever_comes_second_is_told_who_is_there(kind, place, tmp_path, holder, capsys):  # noqa: F811
     before = (tmp_path / "run" / LOCK).read_bytes()
     ways = [[], *([["--resume"], ["--overwrite"]] if kind in (*KINDS, "demo") else [])]
@@ -142,12 +178,13 @@ def test_a_folder_is_free_again_if_no_step_of_its_run_was_kept(kind, place, tmp_
         signal.signal(signal.SIGALRM, before)
     assert "the machine broke" in capsys.readouterr().err
     assert {path.name for path in run.iterdir()} - {"reference", "reference.npz"} == {"settings.json"}
-    (run / "mine.txt").write_text("something else")
-    assert main(arguments(kind, place, run)) == 2
-    (run / "mine.txt").unlink()
+    for other in ("stage.json", "mine.txt", "tensorboard/events", "job-7.out"):  # which make no run of it
+        (run / other).parent.mkdir(exist_ok=True)
+        (run / other).write_text("something else")
     (run / LOCK).write_text("{")  # and a kill -9 left the lock
     assert main(arguments(kind, place, run, "--ambiguity", "cvar:0.5", "--max_steps", "1")) == 0
     assert json.loads((run / "settings.json").read_text())["ambiguity"] == "cvar:0.5"
+    assert (run / "mine.txt").read_text() == (run / "tensorboard" / "events").read_text() == "something else"
     assert not (run / LOCK).exists()
     assert main(arguments(kind, place, run)) == 2
 
@@ -170,8 +207,8 @@ def test_a_kill_while_overwriting_leaves_what_can_be_overwritten(tmp_path, monke
     deleted = []
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, **_: deleted.append(path.name))
-        patch.setattr("llm.run.folder.shutil.rmtree", lambda path, **_: deleted.append(path.name))
-        _clear(run)
+        patch.setattr("llm.run.states.shutil.rmtree", lambda path, **_: deleted.append(path.name))
+        clear(run)
     assert sorted(deleted) == sorted(path.name for path in run.iterdir())
     assert deleted[-1] == "settings.json"  # without it nothing says that the rest may be deleted
 
@@ -180,7 +217,7 @@ def test_a_file_system_without_locks_is_named_and_used(tmp_path, monkeypatch, ca
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("llm.run.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("dro_core.locks.fcntl.flock", refuse)
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "made").write_text("x")
     assert "has no locks" in caplog.text

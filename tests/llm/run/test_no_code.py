@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 from checkpoint_runs import KINDS, command, earlier, halted, place_of
+from transformers import modeling_utils
+from transformers.integrations import hub_kernels
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -196,6 +198,70 @@ def test_adapter_folders(every, place, tmp_path, mark):
     reference = ["--reference", str(place.inputs / "start")]
     assert evaluated(place, adapter, *reference) == 0
     assert planted(adapter, mark, lambda: evaluated(place, adapter, *reference), every=every) >= 1
+
+
+def named(place, tmp_path, mark, **settings):
+    """An adapter whose settings name a module that would leave the mark; what is said of it."""
+    (tmp_path / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    adapter = adapter_in(place, tmp_path / f"adapter-{'-'.join(settings)}")
+    found = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(found | settings))
+    return adapter
+
+
+OTHER_KINDS = {
+    "PROMPT_TUNING": {"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "x", "num_virtual_tokens": 2},
+    "MULTITASK_PROMPT_TUNING": {"prompt_tuning_init": "AVERAGE_SOURCE_TASKS", "num_virtual_tokens": 2, "num_tasks": 1},
+    "ADAPTION_PROMPT": {"adapter_len": 2, "adapter_layers": 1},
+    "NONE_OF_THEM": {},
+}
+
+
+@pytest.mark.parametrize("kind", [*OTHER_KINDS, "LORA"])
+def test_modules_and_files_that_an_adapter_names(kind, place, tmp_path, mark, monkeypatch, capsys):
+    """peft imports and unpickles what its settings name, or did in some version: they are read before it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    reference = ["--reference", str(place.inputs / "start")]
+    stranger = shutil.copytree(place.inputs / "start", tmp_path / "stranger")
+    torch.save(Payload(mark), tmp_path / "prompts.bin")
+    code = {"megatron_config": {"x": 1}, "megatron_core": "evil", "auto_mapping": {"parent_library": "evil"}}
+    files = {"prompt_tuning_init_state_dict_path": str(tmp_path / "prompts.bin"), "tokenizer_name_or_path":
+             str(stranger), "tokenizer_kwargs": {"trust_remote_code": True}}  # fmt: skip
+    told = code if kind == "LORA" else {"peft_type": kind, "inference_mode": False, **OTHER_KINDS[kind], **files}
+    adapter = named(place, tmp_path, mark, **told)
+    monkeypatch.setattr("peft.PeftModel.from_pretrained", lambda *_: pytest.fail("peft was asked"))
+    assert evaluated(place, adapter, *reference) == 2
+    said = "names code to import" if kind == "LORA" else "cannot be merged into weights"
+    assert said in capsys.readouterr().err
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["attn_implementation", pytest.param("_attn_implementation", marks=pytest.mark.exhaustive)]
+)
+def test_code_of_the_hub_that_a_configuration_names(key, place, tmp_path, capsys, monkeypatch):
+    """``kernels``, where it is installed, fetches and runs what a configuration calls its attention."""
+    fetched = []
+    for module in (hub_kernels, modeling_utils):
+        monkeypatch.setattr(module, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda name, **_: fetched.append(name) or 1 / 0)
+    for name in ("rm", "start"):
+        model = shutil.copytree(place.inputs / name, tmp_path / name)
+        settings = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(settings | {key: "kernels-community/attention"}))
+        for argv in readers(place, tmp_path, model):
+            assert main(argv) in (0, 2), argv
+            assert not fetched, argv
+        more = ["--reference", "none"] if name == "start" else []
+        capsys.readouterr()
+        assert evaluated(place, model, *more) == 2
+        assert "asks for code of the hub, kernels-community/attention" in capsys.readouterr().err
+        assert evaluated(place, model, *more, "--trust-remote-code") == 2
+        assert fetched.pop() == "kernels-community/attention"
+        # What is not installed is fetched, too.
+        (model / "config.json").write_text(json.dumps(settings | {key: "flash_attention_2"}))
+        assert evaluated(place, model, *more) == 2
+        assert not fetched
 
 
 def readers(place, tmp_path, model):

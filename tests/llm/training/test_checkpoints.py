@@ -295,6 +295,10 @@ def test_a_run_of_an_earlier_version_goes_on(kind, place, tmp_path, capsys, capl
     assert said.count("cannot be verified") == 1
     assert said.count("drew answers by other random numbers") == (kind == "policy")
     assert same_end(run, place.runs / kind)
+    # Who has the model alone must learn it, too, and who reads what the command said cannot.
+    noted = "answers up to checkpoint-2 were drawn by other random numbers"
+    for file in (run / "run.json", run / "model" / "README.md"):
+        assert file.read_text().count(noted) == (kind == "policy")
     # From now on it is a run of this version: what it wrote since needs a manifest, what it found does not.
     (run / "checkpoint-3" / MANIFEST).unlink()
     assert [is_complete(run / f"checkpoint-{step}") for step in (1, 2, 3)] == [True, True, False]

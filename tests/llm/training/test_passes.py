@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dro_core import worst_case
-from llm.adversary.rules import parse_reweighting
 from llm.adversary.schedule import RadiusSchedule
+from llm.adversary.spec import parse_reweighting
 from llm.data.pairs import write_pairs
 from llm.models.adapters import with_adapter
 from llm.run.manifest import write_manifest

@@ -294,6 +294,8 @@ def test_a_folder_of_an_older_version_goes_on_and_what_it_lacks_is_said_once(pla
     assert "another weight_decay: " in capsys.readouterr().err
     assert main([*argv, "--resume"]) == 0
     assert caplog.text.count("older version, which did not note content of model and ") == 1
+    for file in ("run.json", "model/README.md"):  # who has no log of that session learns it there
+        assert (run / file).read_text().count("started by an older version, which did not note content of model") == 1
     caplog.clear()
     assert main([*argv, "--resume"]) == 0
     assert "older version" not in caplog.text

@@ -18,7 +18,6 @@ from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.averaging import IterateAverage
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.guards import NonFiniteLoss
-from llm.training.losses import bradley_terry_loss
 
 PAIRS = generate(24, seed=7)
 SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3", "tv:0.3,by=category", "kl:0.3,trim=0.2"]
@@ -85,6 +84,11 @@ def trained_gradient(start, args, spec, *, kind=RewardTrainer, **kwargs):
     return gradients.first, trainer
 
 
+def bradley_terry_loss(chosen, rejected):
+    """-log of the probability that the chosen answer wins, shape ``(n,)``."""
+    return -torch.nn.functional.logsigmoid(chosen - rejected)
+
+
 def seen_rows(trainer):
     return np.flatnonzero(trainer.ledger.visits)
 
@@ -131,6 +135,11 @@ def test_gradient_is_that_of_the_full_batch(start, tmp_path, spec, micro, steps,
 def test_a_set_by_an_unknown_column_is_refused(start, tmp_path):
     with pytest.raises(ValueError, match="names the column 'language'; the columns are: category"):
         trainer_for(start, arguments(tmp_path), "tv:0.2,by=language")
+
+
+def test_checkpoints_within_a_step_are_refused(start, tmp_path):
+    with pytest.raises(ValueError, match="enable_jit_checkpoint saves in the middle of a step"):
+        trainer_for(start, arguments(tmp_path, enable_jit_checkpoint=True), "tv:0.2")
 
 
 class PerMicroBatch(RewardTrainer):

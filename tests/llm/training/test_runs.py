@@ -219,7 +219,8 @@ def test_existing_run_is_not_touched(pairs_file, tmp_path, capsys):
     output = tmp_path / "run"
     output.mkdir()
     (output / "precious.txt").write_text("keep me")
-    assert "--resume" in wrong(capsys, *command(pairs_file, output))
+    for how in ([], ["--resume"]):
+        assert "holds files and no run of ours" in wrong(capsys, *command(pairs_file, output), *how)
     assert "will not delete" in wrong(capsys, *command(pairs_file, output, "--overwrite"))
     assert (output / "precious.txt").read_text() == "keep me"
 

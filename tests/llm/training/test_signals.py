@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import kills
 import numpy as np
 import pytest
 import torch
 import yaml
-from forked import Forked, start_ranks
+from forked import Forked, finished, start_ranks
 from safetensors.torch import load_file
+from test_pipeline import write as write_pipeline
 from test_ranks import command
 from transformers import Trainer
 
@@ -24,7 +28,9 @@ from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_policy
 from llm.policy.trainer import PolicyTrainer
 from llm.run.folder import is_complete
+from llm.run.locks import LOCK
 from llm.training.interrupts import StopRequest
+from llm.training.settings import recipe_folder
 from robust_rlhf import main
 
 KINDS = ["sft", "reward", "dpo", "policy"]
@@ -139,8 +145,8 @@ def wait_for(condition, process, seconds=120):
 
 
 def running(session):
-    """The living processes of a session, by their command lines."""
-    found = []
+    """The living processes of a session: their numbers, and their command lines."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             state, _, _, owner = (folder / "stat").read_text().rpartition(") ")[2].split()[:4]
@@ -148,7 +154,7 @@ def running(session):
         except OSError:  # it has just ended
             continue
         if int(owner) == session and state != "Z":
-            found.append(said)
+            found[int(folder.name)] = said
     return found
 
 
@@ -205,6 +211,85 @@ def test_a_terminated_verification_keeps_its_verdicts_and_leaves_no_worker(tmp_p
     assert stored["unchecked"]
 
 
+def hit_in(place, at, argv, event=lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    """Run a command that something happens to, SIGTERM if not told otherwise, at the ``at``-th call of a function."""
+    module, *names = place.split(":")
+    owner = importlib.import_module(module)
+    for name in names[:-1]:
+        owner = getattr(owner, name)
+    function, calls = getattr(owner, names[-1]), []
+
+    def hit(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            event()
+        return function(*args, **kwargs)
+
+    setattr(owner, names[-1], hit)
+    return main(argv)
+
+
+def made(folder):
+    """Weights and margins of every run in it, and what its reports say, but for what is a matter of time."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if "checkpoint-" not in str(path)):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".safetensors":
+            found |= {f"{name}/{part}": values.numpy() for part, values in load_file(path).items()}
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found |= {f"{name}/{part}": arrays[part] for part in arrays}
+        elif path.name in ("metrics.json", "ablation.json"):
+            found[name] = np.frombuffer(path.read_bytes(), np.uint8)
+    return found
+
+
+def many_runs(kind, folder):
+    """The command line of some trainings one after the other."""
+    if kind == "pipeline":
+        files = {"pairs": [str(folder / "train.jsonl")], "prompts": [str(folder / "train.jsonl")], "gold": "builtin"}
+        return ["pipeline", "--config", str(write_pipeline(folder, arms=["robust/robust"], evaluation=files))]
+    told = ["max_steps=4", "logging_steps=1", "max_length=48", "per_device_train_batch_size=8", "use_cpu=true"]
+    flags = ["--ambiguity", "erm", "tv:0.3", "--max-pairs", "64", "--eval-pairs", "16", "--set", *told]
+    return ["demo", "--output", str(folder / "run"), *flags, *(["--resume"] if (folder / "run").exists() else [])]
+
+
+TRAINING_STEP = "transformers:Trainer:training_step"
+MOMENTS = {  # 4 steps for each run of the demo, 2 for each stage of the pipeline: sft, reward, policy
+    "demo, second run": ("demo", TRAINING_STEP, 6),
+    "demo, judging": ("demo", "llm.demo:judge_trained", 1),
+    "demo, report": ("demo", "llm.demo:build_report", 1),
+    "pipeline, reward": ("pipeline", TRAINING_STEP, 3),
+    "pipeline, policy": ("pipeline", "llm.policy.trainer:PolicyTrainer:take_step", 1),
+    "pipeline, between": ("pipeline", "llm.pipeline.run:note", 4),
+}
+ALWAYS = ("demo, second run", "pipeline, reward", "pipeline, policy")
+
+
+@pytest.mark.slow("each trains all of its runs twice")
+@pytest.mark.parametrize(
+    "moment", [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.exhaustive) for name in MOMENTS]
+)
+def test_a_terminated_demo_or_pipeline_goes_on_and_ends_as_if_it_had_not_been(moment, once, tmp_path):
+    kind, where, at = MOMENTS[moment]
+
+    def build(folder):
+        finished([Forked(main, many_runs(kind, folder))])
+
+    process = Forked(hit_in, where, at, many_runs(kind, tmp_path), new_session=True)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, said
+    goes_on = {"demo": "with --resume", "pipeline": "when started again"}[kind]
+    assert said.endswith(f"robust-rlhf: interrupted; it goes on {goes_on}\n")
+    assert "Traceback" not in said
+    assert not running(process.pid)
+    assert not list((tmp_path / "run").rglob(LOCK))
+    [said] = finished([Forked(main, many_runs(kind, tmp_path))])
+    whole, broken = made(once(f"whole {kind}", build) / "run"), made(tmp_path / "run")
+    assert len(whole) > 20
+    assert kills.differences(broken, whole) == []
+
+
 def sleeping(function, argv):
     """Run a command that sleeps where it would begin its work."""
     module, name = function.split(":")
@@ -218,7 +303,7 @@ def sleeping(function, argv):
 
 
 STATELESS = {
-    "evaluate": ("llm.judging.judge:judge", ["evaluate", "model", "--suite", "train.jsonl"]),
+    "evaluate": ("llm.api.judged:evaluate", ["evaluate", "model", "--suite", "train.jsonl"]),
     "report": ("llm.commands.report:build_content", ["report", "folder"]),
     "export": ("llm.export.export:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
@@ -268,6 +353,49 @@ def test_a_signal_to_one_rank_of_a_policy_run_saves_and_stops_all(place, tmp_pat
     assert [rank.returncode for rank in ranks] == [143, 143], said
     latest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     assert is_complete(latest)
+
+
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--config_file", str(recipe_folder().parent / "accelerate" / "cpu.yaml"),
+              "--main_process_port", "0"]  # fmt: skip
+
+
+@pytest.mark.slow("a launcher of torch, and the imports of two processes")
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("event", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("launcher", "kind"), [(TORCHRUN, "sft"), (TORCHRUN, "policy"), (ACCELERATE, "dpo"), (ACCELERATE, "reward")]
+)
+def test_a_run_under_a_launcher_goes_on_as_if_nothing_had_come_over_it(launcher, kind, event, place, tmp_path):
+    """SIGTERM to the launcher alone, as a scheduler sends it; a rank killed with -9, as the kernel does."""
+    more = ["--dataloader_drop_last", "true", "--save_steps", "2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    ranks = start_ranks(main, arguments(kind, place, whole, *more))
+    ended(ranks, 120)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    where = ("llm.policy.trainer:PolicyTrainer:take_step", 3) if kind == "policy" else (TRAINING_STEP, 5)
+    script = [Path(__file__).with_name("under_an_agent.py"), event, *where, *arguments(kind, place, broken, *more)]
+    surroundings = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", *launcher, *map(str, script)]
+    with (tmp_path / "said").open("w") as said:
+        agent = subprocess.Popen(command, env=surroundings, stdout=said, stderr=said, start_new_session=True)
+    try:
+        assert agent.wait(120) == 1  # as torch's launcher ends then, whatever its processes say
+    finally:
+        left = running(agent.pid)
+        for process in left:
+            os.kill(process, signal.SIGKILL)
+    told = (tmp_path / "said").read_text()
+    assert not left, told
+    assert told.count("robust-rlhf: interrupted; it goes on with --resume") == (event == "SIGTERM"), told
+    assert not (broken / "model").exists()
+    latest = max(broken.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    assert (latest.name, is_complete(latest)) == ("checkpoint-3" if event == "SIGTERM" else "checkpoint-2", True)
+    ranks = start_ranks(main, arguments(kind, place, broken, *more, "--resume"))
+    ended(ranks, 120)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    first, second = weights(whole), weights(broken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_does_not(monkeypatch):

@@ -349,6 +349,30 @@ def test_prompts_count_by_clipped_rewards_and_not_without_any(tiny, tmp_path):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+# -- resuming --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["tv:0.2", pytest.param("tv:0.3,by=source", marks=EXHAUSTIVE)])
+@pytest.mark.parametrize("name", ["reward", pytest.param("dpo", marks=EXHAUSTIVE), "grpo",
+                                  pytest.param("rloo", marks=EXHAUSTIVE)])  # fmt: skip
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny, tmp_path, name, spec):
+    """Weights, and every robust number of every step, over a schedule that reads how far the run is."""
+    shape = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2, "max_grad_norm": 1.0}
+    shape |= {"schedule": RadiusSchedule(plain_share=0.25, ramp_share=0.5), "lr_scheduler_type": "linear"}
+    whole = trainer_for(tiny, name, tmp_path, spec, **shape)
+    whole.train()
+    again = trainer_for(tiny, name, tmp_path, spec, **shape)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same_training(again, whole, steps=4)
+    told = ["radius_fraction", "robust_loss", "mean_loss", "effective_sample_size"]
+    assert logged(again, *told) == logged(whole, *told)
+    fractions = [fraction for fraction, *_ in logged(whole, *told)]
+    assert fractions[0] == 0 < fractions[1] < fractions[2] <= 1
+    assert min(size for *_, size in logged(whole, *told)[2:]) < 3.99  # the adversary chose after the checkpoint, too
+    for column in ("multiplier_sum", "visits", "last_loss"):  # as docs/trl.md says
+        np.testing.assert_array_equal(getattr(again.ledger, column), getattr(whole.ledger, column))
+
+
 # -- two processes ---------------------------------------------------------------------------------
 
 

@@ -12,8 +12,9 @@ from tiny_trl import build
 from transformers import TrainerCallback
 
 from llm.adversary.ledger import LEDGER
-from llm.adversary.rules import parse_reweighting, state_of
+from llm.adversary.rules import state_of
 from llm.adversary.schedule import AdaptiveStrength, RadiusSchedule
+from llm.adversary.spec import parse_reweighting
 from llm.training.resuming import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")

@@ -1,0 +1,192 @@
+"""Judging from Python: a model on suites, and one model against another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.objects import pairs_of
+from ..data.pairs import Pair, PairSet
+from ..data.suites import subset_of, suite_files
+from ..run.likeness import record_of, remarks
+from .frames import Shown, frame
+from .runs import Run
+
+Model = Any  # a Run, a path or name, or a model with its tokenizer
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
+    """A model on suites of pairs: ``table`` has a row per suite and group.
+
+    Attributes:
+        name: Of the model.
+        suites: Their pairs, by name.
+        result: As from ``llm.judging.accuracy.evaluate_model``: ``suites`` (summaries) and ``margins``.
+        record: What ``run.json`` says of the model, where there is one.
+    """
+
+    name: str
+    suites: Mapping[str, Sequence[Pair]]
+    result: Mapping[str, Any]
+    record: Mapping[str, Any] | None = None
+
+    @property
+    def table(self) -> Any:
+        """Accuracy with its interval, ties, losses and the rule "longer wins", overall and by group."""
+        from ..judging.tables import tidy_rows
+
+        return frame(tidy_rows(self.result["suites"]))
+
+    def caption(self) -> str:
+        """Whose numbers these are."""
+        return f"Accuracy of {self.name}, with 95 % intervals over prompts; a tie counts one half."
+
+    def write(self, folder: str | Path, *, comparison: PairedComparison | None = None) -> None:
+        """Write metrics.json, metrics.csv and margins.jsonl into a folder, which is made where it is missing."""
+        from ..judging.tables import write_metrics
+
+        found = comparison.suites if comparison else None
+        write_metrics(self.result, self.suites, folder, comparisons=found)
+
+
+@dataclass(frozen=True, repr=False)
+class PairedComparison(Shown):
+    """Accuracy of one model minus that of another on the same pairs: ``table`` has a row per suite and category.
+
+    Attributes:
+        names: Of both models.
+        suites: Suite -> record of ``llm.judging.accuracy.compare``.
+        remarks: What else the two differ in than the ambiguity set, and whose adversary did not act.
+    """
+
+    names: tuple[str, str]
+    suites: Mapping[str, Mapping[str, Any]]
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> Any:
+        """Differences with their intervals and p-values."""
+        return frame(
+            {"suite": name, "group": group, **record}
+            for name, found in self.suites.items()
+            for group, record in {"all": found["overall"], **found["by_category"]}.items()
+        )
+
+    def caption(self) -> str:
+        """Which model minus which, and what must be known before believing it."""
+        return " ".join([f"Accuracy of {self.names[0]} minus {self.names[1]}, paired by prompt.", *self.remarks])
+
+
+def evaluate(
+    model: Model,
+    suites: Any = None,
+    *,
+    reference: str | None = None,
+    beta: float = 0.1,
+    dtype: str = "float32",
+    max_length: int | None = None,
+    batch_size: int = 32,
+    eval_pairs: int | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """Judge a reward model or a policy on preference pairs.
+
+    Args:
+        model: A ``Run``, a folder, hub name or alias, or a model with its tokenizer.
+        suites: A path, several, pairs, or name -> path or pairs; None: those that the run was told of.
+        reference: A policy's margins are beta times its log-ratios to this one; ``none``: plain log-probabilities,
+            summed over tokens. A run of SFT or DPO knows its own.
+        beta: Scale of margins against a reference.
+        dtype: Precision of the weights.
+        max_length: Tokens per answer with its prompt; None: as in training.
+        batch_size: Pairs per forward pass.
+        eval_pairs: At most this many pairs of each suite, a fixed random subset.
+        trust_remote_code: Let a hub repository run its own code.
+        progress: Show a bar.
+
+    Raises:
+        DataError: A suite cannot be read.
+        ModelError: The model cannot be loaded, or it is a policy and there is no reference.
+        ValueError: There is no suite, or a number makes no sense.
+    """
+    from ..judging.accuracy import evaluate_model
+    from ..models.architectures import check_length, reading_length
+    from .loading import judge_of
+
+    if batch_size < 1 or (eval_pairs is not None and eval_pairs < 1):
+        raise ValueError("batch_size and eval_pairs must be at least 1")
+    found = {name: subset_of(source.pairs, eval_pairs) for name, source in suites_of(model, suites).items()}
+    loaded, tokenizer, margin_of = judge_of(
+        model, reference=reference, beta=beta, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+    length = max_length or reading_length(loaded, tokenizer)
+    check_length(loaded, length)
+    more: dict[str, Any] = {"batch_size": batch_size, "margin_of": margin_of, "progress": progress}
+    result = evaluate_model(loaded, tokenizer, found, max_length=length, **more)
+    return Evaluation(name_of(model), found, result, _record(model))
+
+
+def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = None, **how: Any) -> PairedComparison:
+    """Compare two models pair by pair.
+
+    Args:
+        one: An ``Evaluation``, or whatever ``evaluate`` takes.
+        other: The same.
+        suites: As in ``evaluate``; evaluations bring theirs.
+        **how: As in ``evaluate``.
+
+    Raises:
+        ValueError: Two evaluations are of different pairs.
+    """
+    from ..judging.accuracy import compare as compared
+
+    first = one if isinstance(one, Evaluation) else evaluate(one, suites, **how)
+    second = other if isinstance(other, Evaluation) else evaluate(other, suites or dict(first.suites), **how)
+    if {name: [p.id for p in pairs] for name, pairs in first.suites.items()} != {
+        name: [p.id for p in pairs] for name, pairs in second.suites.items()
+    }:
+        raise ValueError("the two evaluations are of different pairs: judge both models on the same suites")
+    margins = first.result["margins"], second.result["margins"]
+    found = {name: compared(pairs, margins[0][name], margins[1][name]) for name, pairs in first.suites.items()}
+    return PairedComparison((first.name, second.name), found, remarks_of([first, second]))
+
+
+def remarks_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Whose adversary did not act, and what else two runs differ in than the ambiguity set."""
+    return remarks([one.name for one in evaluations], [one.record for one in evaluations])
+
+
+def suites_of(model: Model, suites: Any) -> dict[str, PairSet]:
+    """Name -> pairs of whatever names suites; the names of files are their stems.
+
+    Raises:
+        DataError: A suite cannot be read.
+        ValueError: There is none.
+    """
+    if suites is None and isinstance(model, Run):
+        suites = list(model.config.suites)
+    if suites is None or (not isinstance(suites, str | Path) and not len(suites)):
+        raise ValueError("there is no suite to judge by: give preference files or pairs")
+    if isinstance(suites, Mapping):
+        return {str(name): pairs_of(source, name=str(name)) for name, source in suites.items()}
+    paths = [suites] if isinstance(suites, str | Path) else suites
+    if isinstance(paths, Sequence) and all(isinstance(path, str | Path) for path in paths):
+        return {name: pairs_of(path) for name, path in suite_files([str(path) for path in paths]).items()}
+    return {"suite": pairs_of(suites, name="suite")}
+
+
+def name_of(model: Model) -> str:
+    """What tables call a model."""
+    if isinstance(model, Run):
+        return model.ambiguity
+    return str(model) if isinstance(model, str | Path) else type(model[0]).__name__
+
+
+def _record(model: Model) -> Mapping[str, Any] | None:
+    if isinstance(model, Run):
+        return model.record
+    return record_of(model) if isinstance(model, str | Path) else None

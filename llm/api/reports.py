@@ -1,0 +1,61 @@
+"""Diagnoses and reports from Python: of a run, of several, of a results folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..doctor.doctor import Diagnosis
+from ..doctor.doctor import diagnose as examined
+from ..doctor.record import read_run
+from ..results.store import TABLE
+from .runs import Run
+
+
+def diagnose(run: Run | str | Path) -> Diagnosis:
+    """What is wrong with a training run, finished or not, the evidence, and what to try.
+
+    Raises:
+        llm.doctor.record.RunError: There is no run to look at.
+    """
+    return examined(read_run(run.folder if isinstance(run, Run) else run))
+
+
+def write_report(
+    what: Run | str | Path | Sequence[Run | str | Path],
+    output: str | Path = "report.html",
+    *,
+    suites: Any = None,
+    **choices: Any,
+) -> Path:
+    """Write one page, with figures, tables and tests, and a folder of its figures and tables beside it.
+
+    Args:
+        what: The results folder of a sweep, a run, or several runs, which are judged and compared; one trained plainly
+            (``erm``) is what the others are compared with.
+        output: The page, a .html file.
+        suites: What runs are judged by, as in ``evaluate``; None: the suites that they were told of.
+        **choices: As of ``llm.report.content.build_content``.
+
+    Returns:
+        The page.
+
+    Raises:
+        llm.results.store.ResultsError: There is nothing to report.
+        RunError: A folder holds neither results nor a finished run.
+        ValueError: ``output`` is no .html file, or there is no suite.
+    """
+    from ..report.content import build_content
+    from ..report.page import write_report as write_page
+
+    if isinstance(what, str | Path) and (Path(what).name == TABLE or (Path(what) / TABLE).exists()):
+        return write_page(build_content(what, **choices), Path(output))[0]
+    from .recorded import record_runs
+
+    many = what if isinstance(what, Sequence) and not isinstance(what, str) else [what]
+    runs = [run if isinstance(run, Run) else Run(run) for run in many]
+    with tempfile.TemporaryDirectory(prefix="robust-rlhf-") as folder:
+        record_runs(runs, Path(folder), suites)
+        return write_page(build_content(folder, **choices), Path(output))[0]

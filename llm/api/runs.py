@@ -1,0 +1,185 @@
+"""Training from Python, and finished runs as values."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dro_core import AmbiguitySet
+
+from ..data.objects import NAME, pairs_of
+from ..data.pairs import PairSet, write_pairs
+from ..doctor.record import RunError
+from ..run.kinds import KINDS, kind_of
+from ..run.likeness import record_of
+from .frames import Shown, frame
+
+Source = Any  # a path, pairs, a data frame, a data set, mappings
+
+
+class Run(Shown):
+    """A finished training run: ``table`` is its log, one row per logged step.
+
+    Args:
+        folder: The run folder; the ``model`` folder in it will do.
+        temporary: A folder that goes with this value.
+
+    Attributes:
+        folder: The run folder.
+        record: What ``run.json`` holds.
+
+    Raises:
+        RunError: There is no finished run in the folder.
+    """
+
+    def __init__(self, folder: str | Path, *, temporary: Path | None = None) -> None:
+        folder = Path(folder)
+        record = record_of(folder)
+        kind = kind_of(record.get("kind")) if record else None
+        if record is None or kind is None:
+            raise RunError(f"{folder} holds no finished run: name the output_dir of a training that came to its end")
+        self.folder = folder.parent if folder.name == "model" and not (folder / "run.json").exists() else folder
+        self.record, self.kind = record, kind.name
+        if temporary is not None:
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+
+    @property
+    def ambiguity(self) -> str:
+        """The set or rule that it was trained against, as text."""
+        return self.record["config"]["ambiguity"]
+
+    @cached_property
+    def config(self) -> Any:
+        """Its settings, as the class of its kind."""
+        from ..kinds.registry import config_of
+
+        return config_of(self.kind).of_record(self.record["config"])
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        """The exported model and its tokenizer, read when first asked for."""
+        from ..models.loading import load_policy, load_reward_model
+
+        load: Any = load_reward_model if self.kind == "reward" else load_policy
+        more: dict[str, Any] = {"new_head": False} if self.kind == "reward" else {}
+        return load(str(self.folder), trust_remote_code=self.config.trust_remote_code, dtype=self.config.dtype, **more)
+
+    @property
+    def model(self) -> Any:
+        """The exported model."""
+        return self.loaded[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self.loaded[1]
+
+    @property
+    def table(self) -> Any:
+        """The log of the training."""
+        return frame(self.record["history"])
+
+    def caption(self) -> str:
+        """What was trained, and whether its adversary did anything."""
+        record = self.record
+        said = (
+            f"{KINDS[self.kind].result} against {self.ambiguity}: {record['steps']} steps in {record['seconds']:.0f} s"
+        )
+        return f"{said}. {record['inaction']}" if record.get("inaction") else said
+
+
+def train(
+    kind: str,
+    data: Source,
+    *,
+    model: str | tuple[Any, Any] | None = None,
+    ambiguity: str | AmbiguitySet = "erm",
+    suites: Any = None,
+    recipe: str | None = None,
+    output: str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a model as ``robust-rlhf train KIND`` does, with the same settings, refusals and run folder.
+
+    Args:
+        kind: ``sft``, ``reward``, ``dpo`` or ``policy``.
+        data: Pairs (for a policy, prompts): a path, or pairs, a data frame, a data set, mappings.
+        model: Alias, folder or hub name, or a model with its tokenizer; None: as the recipe or the kind says.
+        ambiguity: The set, or set or rule as text; ``erm`` trains plainly.
+        suites: What to judge the model by at the end: a path, several, or name -> path or pairs.
+        recipe: A YAML file or a shipped recipe; None: the shipped one of this kind and model, where there is one.
+        output: The run folder; None: a temporary one, which goes with the value.
+        **settings: Whatever else the recipe could say, fields of ``TrainingArguments`` included.
+
+    Raises:
+        ConfigError: A setting that does not exist, or makes no sense.
+        llm.training.run.train_run: What else can go wrong.
+    """
+    from rich.console import Console
+
+    from ..kinds.registry import config_of, run
+    from ..training.config import ConfigError
+    from ..training.settings import parse_settings
+
+    if settings.get("dry_run"):
+        raise ConfigError("dry_run prints a plan and trains nothing: use robust-rlhf train --dry_run true")
+    place = Path(tempfile.mkdtemp(prefix="robust-rlhf-"))  # for what is no file yet
+    folder = Path(output) if output else place / "run"
+    try:
+        said: dict[str, Any] = {**_recipe(kind, model, recipe), **settings}
+        said |= {"train_file": _file(data, place / f"{NAME}.jsonl"), "output_dir": str(folder)}
+        said |= {"ambiguity": str(ambiguity)}
+        if judged_by := _suites(suites, place / "suites"):
+            said["suites"] = judged_by
+        if model is not None:
+            said["model"] = model if isinstance(model, str) else _saved(*model, place / "start")
+        if not isinstance(said.get("eval_file") or "", str):
+            said["eval_file"] = _file(said["eval_file"], place / "eval.jsonl")
+        run(*parse_settings(config_of(kind), said, where="train"), Console(quiet=True))
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Run(folder, temporary=place)
+
+
+def _recipe(kind: str, model: Any, recipe: str | None) -> dict[str, Any]:
+    from ..training.settings import read_recipe, recipe_folder
+
+    if recipe is None and isinstance(model, str) and (recipe_folder() / f"{kind}-{model}.yaml").exists():
+        recipe = f"{kind}-{model}"
+    return dict(read_recipe(recipe)) if recipe else {}
+
+
+def _file(source: Source, path: Path) -> str:
+    """The path of the source; of objects, that of a file which holds them."""
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, PairSet) and Path(source.path).exists():
+        return source.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_pairs(pairs_of(source).pairs, path)
+    return str(path)
+
+
+def _suites(suites: Any, folder: Path) -> list[str]:
+    if suites is None:
+        return []
+    if isinstance(suites, Mapping):
+        if odd := [name for name in suites if Path(str(name)).name != name]:
+            raise ValueError(f"a suite is called by the stem of a file, which {odd[0]!r} cannot be")
+        return [_file(source, folder / f"{name}.jsonl") for name, source in suites.items()]
+    many = (
+        isinstance(suites, Sequence) and not isinstance(suites, str) and all(isinstance(s, str | Path) for s in suites)
+    )
+    return [str(suite) for suite in suites] if many else [_file(suites, folder / "suite.jsonl")]
+
+
+def _saved(model: Any, tokenizer: Any, folder: Path) -> str:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

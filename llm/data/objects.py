@@ -1,0 +1,66 @@
+"""Pairs from what a notebook holds: pairs, rows of a data frame or data set, or a path after all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .pairs import DataError, Pair, PairSet, line_of, read_pairs
+from .records import Record
+from .stream import PairStream
+
+NAME = "objects"
+
+
+def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
+    """The pairs of a source, in its order and with unique ids.
+
+    Args:
+        source: What :func:`llm.data.pairs.read_pairs` takes; a ``PairSet``; pairs; or rows in any layout that files
+            have: a ``datasets.Dataset``, a data frame, mappings.
+        name: What messages and records call objects.
+
+    Raises:
+        DataError: As ``read_pairs``; or the source is none of these.
+
+    >>> rows = [{"prompt": "2 + 2?", "chosen": "4", "rejected": "five"}]
+    >>> pairs_of(rows).pairs[0].chosen
+    '4'
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_pairs(source)
+    if isinstance(source, PairSet):
+        return source
+    rows = _rows(source)
+    if rows and all(isinstance(row, Pair) for row in rows):
+        return PairSet(rows, name, "pairs", _sha256(rows))
+    stream = PairStream(name, name, _records(rows, name))
+    pairs = list(stream)
+    return PairSet(pairs, name, stream.layout, _sha256(pairs), dict(stream.dropped))
+
+
+def _rows(source: Any) -> list[Any]:
+    if hasattr(source, "to_dict") and hasattr(source, "iterrows"):  # a data frame, without importing pandas
+        return source.to_dict("records")
+    if not isinstance(source, Iterable) or isinstance(source, Mapping | bytes):
+        raise DataError(f"pairs are a path, pairs, a data frame, a data set or mappings, got {type(source).__name__}.")
+    rows = list(source)
+    if not rows:
+        raise DataError("there are no pairs: the data are empty.")
+    return rows
+
+
+def _records(rows: Iterable[Any], name: str) -> Iterator[Record]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name}: row {number} is a {type(row).__name__}, a pair or a mapping was expected.")
+        yield Record(f"row {number}", dict(row))
+
+
+def _sha256(pairs: Iterable[Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(line_of(pair))
+    return digest.hexdigest()

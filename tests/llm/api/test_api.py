@@ -1,0 +1,184 @@
+"""The Python face: what a notebook says in five lines is what the commands do, with the same refusals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+import llm
+from dro_core import TotalVariation
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import read_pairs, write_pairs
+from llm.judging.margins import reward_margins, score_pairs
+from robust_rlhf import main
+
+SMALL = {"max_length": 48, "max_steps": 3, "logging_steps": 1, "use_cpu": True, "disable_tqdm": True, "plain_share": 0,
+         "ramp_share": 0, "per_device_train_batch_size": 8}  # fmt: skip
+TRAIN, TEST = generate(48, seed=1), generate(30, seed=2)
+
+
+def trained(folder, kind="reward", ambiguity="tv:0.5", **more):
+    return llm.train(kind, TRAIN, model="tiny", ambiguity=ambiguity, output=folder, **SMALL, **more)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A plain and a robust reward model, judged by the test pairs."""
+    folder = tmp_path_factory.mktemp("api")
+    write_pairs(TEST, folder / "test.jsonl")
+    return tuple(
+        trained(folder / name, ambiguity=ambiguity, suites=folder / "test.jsonl")
+        for name, ambiguity in (("plain", "erm"), ("robust", TotalVariation(0.5)))
+    )
+
+
+def test_training_from_python_is_the_command(tmp_path, runs):
+    write_pairs(TRAIN, tmp_path / "train.jsonl")
+    flags = {"config": "reward-tiny", "train_file": tmp_path / "train.jsonl", "output_dir": tmp_path / "run",
+             "ambiguity": "tv:0.5"} | SMALL  # fmt: skip
+    assert (
+        main(["train", "reward", *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]) == 0
+    )
+    there = llm.Run(tmp_path / "run")
+    for name, weight in there.model.state_dict().items():
+        assert (weight == runs[1].model.state_dict()[name]).all()
+    assert there.ambiguity == runs[1].ambiguity == "tv:0.5"
+    assert there.kind == "reward"
+    assert list(there.table["step"])[:3] == [1, 2, 3]
+    assert "Reward model against tv:0.5: 3 steps" in there._repr_html_()
+
+
+def test_margins_are_those_of_the_model(runs):
+    judged = llm.judging.accuracy(runs[1], {"mine": TEST})
+    margins = score_pairs(runs[1].model, runs[1].tokenizer, TEST, max_length=48, margin_of=reward_margins)
+    assert judged.result["margins"]["mine"] == pytest.approx(margins)
+    whole = judged.table.query("kind == 'overall'").iloc[0]
+    assert whole["accuracy"] == pytest.approx(np.mean(np.heaviside(margins, 0.5)))
+
+
+@pytest.mark.parametrize("form", ["run", "folder", "model folder", "objects"])
+@pytest.mark.parametrize("suites", ["own", "path", "pairs"])
+def test_every_way_to_name_models_and_suites_is_one(runs, form, suites):
+    run = runs[1]
+    model = {"run": run, "folder": str(run.folder), "model folder": run.folder / "model", "objects": run.loaded}[form]
+    if suites == "own" and form != "run":
+        with pytest.raises(ValueError, match="no suite"):
+            llm.judging.accuracy(model)
+        return
+    path = run.config.suites[0]
+    judged = llm.judging.accuracy(model, {"own": None, "path": path, "pairs": read_pairs(path).pairs}[suites])
+    (margins,) = judged.result["margins"].values()
+    assert margins == pytest.approx(llm.judging.accuracy(run).result["margins"]["test"], abs=1e-6)
+
+
+def test_a_comparison_is_that_of_the_command(runs, tmp_path, capsys):
+    plain, robust = runs
+    compared = llm.compare(robust, plain)
+    paths = [str(run.folder / "model") for run in (robust, plain)]
+    assert main(["evaluate", paths[0], "--against", paths[1], "--suite", *robust.config.suites,
+                 "--output", str(tmp_path / "out")]) == 0  # fmt: skip
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["comparisons"]["test"]["overall"]
+    whole = compared.table.query("group == 'all'").iloc[0]
+    assert whole["difference"] == pytest.approx(told["difference"])
+    assert whole["p"] == pytest.approx(told["p"])
+    assert "tv:0.5 minus erm" in compared._repr_html_()
+    assert "may be missing elsewhere" not in repr(compared)
+    with pytest.raises(ValueError, match="different pairs"):
+        llm.compare(llm.judging.accuracy(plain, TEST[:10]), llm.judging.accuracy(robust, TEST))
+
+
+def test_reports_of_runs_and_of_folders(runs, tmp_path):
+    page = llm.write_report(runs, tmp_path / "report.html")
+    numbers = json.loads((tmp_path / "report_files" / "report.json").read_text())
+    assert page.read_text().startswith("<!doctype html>")
+    assert [arm["ambiguity"] for arm in numbers["arms"]] == ["erm", "tv:0.5"]
+    accuracy = llm.judging.accuracy(runs[1]).table.query("kind == 'overall'").iloc[0]["accuracy"]
+    assert numbers["arms"][1]["suites"]["test"]["accuracy"] == pytest.approx(accuracy)
+    assert llm.write_report(runs[1].folder, tmp_path / "one.html").exists()
+    with pytest.raises(ValueError, match=r"\.html"):
+        llm.write_report(runs, tmp_path / "report.pdf")
+    with pytest.raises(ValueError, match="no finished run"):
+        llm.write_report(tmp_path, tmp_path / "none.html")
+
+
+def test_a_diagnosis_shows_itself(runs):
+    found = llm.diagnose(runs[1])
+    assert list(found.table["title"]) == [finding.title for finding in found.findings]
+    assert "checked: " in found._repr_html_()
+    assert llm.diagnose(runs[1].folder).findings == found.findings
+
+
+ROWS = [{"prompt": pair.prompt[-1]["content"], "chosen": pair.chosen, "rejected": pair.rejected} for pair in TEST]
+
+
+@pytest.mark.parametrize(
+    "form", [ROWS, pd.DataFrame(ROWS), Dataset.from_list(ROWS), iter(ROWS)], ids=lambda f: type(f).__name__
+)
+def test_rows_are_read_as_files_are(form, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    found, there = llm.read_pairs(form), llm.read_pairs(tmp_path / "rows.jsonl")
+    texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in there.pairs]
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in found.pairs] == texts
+    assert found.layout == there.layout
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    ([], "empty"), (7, "got int"), ({"prompt": "x"}, "got dict"), ([1], "row 1 is a int"),
+    ([{"prompt": "x"}], "objects"), ("nowhere.jsonl", "does not exist"),
+])  # fmt: skip
+def test_what_holds_no_pairs_says_so(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        llm.read_pairs(wrong)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"lerning_rate": 1}, "did you mean 'learning_rate'"), ({"ambiguity": "tv:2"}, "radius"),
+    ({"dry_run": True}, "robust-rlhf train --dry_run"), ({"suites": {"a/b": TEST}}, "stem of a file"),
+])  # fmt: skip
+def test_refusals_are_those_of_the_command_and_leave_nothing(changes, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        llm.train("reward", TRAIN, **{"model": "tiny", "output": tmp_path / "run", **SMALL, **changes})
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="no kind of training 'rewrd'"):
+        llm.train("rewrd", TRAIN)
+
+
+def test_without_an_output_the_run_goes_with_its_value(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = llm.train("sft", TRAIN, model="tiny", suites={"mine": TEST[:8]}, **(SMALL | {"max_steps": 1}))
+    folder = run.folder
+    assert llm.judging.accuracy(run).suites.keys() == {"mine"}
+    assert not list(tmp_path.iterdir())
+    del run
+    assert not folder.exists()
+
+
+def test_a_model_that_was_loaded_already_is_a_start(runs, tmp_path):
+    more = SMALL | {"max_steps": 1, "learning_rate": 0.0}
+    run = llm.train("reward", TRAIN, model=runs[0].loaded, output=tmp_path / "run", **more)
+    assert llm.judging.accuracy(run, TEST).result["margins"]["suite"] == pytest.approx(
+        llm.judging.accuracy(runs[0], TEST).result["margins"]["suite"], abs=1e-6
+    )
+
+
+def test_policies_need_a_reference_and_runs_know_their_own(tmp_path):
+    start = llm.train("sft", TRAIN, model="tiny", output=tmp_path / "sft", **(SMALL | {"max_steps": 1}))
+    run = llm.train("dpo", TRAIN, model=str(start.folder), output=tmp_path / "dpo", **(SMALL | {"max_steps": 1}))
+    own = llm.judging.accuracy(run, TEST).result["margins"]["suite"]
+    told = llm.judging.accuracy(run.folder, TEST, reference=str(start.folder)).result["margins"]["suite"]
+    assert own == pytest.approx(told, abs=1e-6)
+    with pytest.raises(ValueError, match="is a policy"):
+        llm.judging.accuracy(run.folder, TEST)
+
+
+def test_the_face_is_typed_lazy_and_whole():
+    assert set(llm.__all__) <= set(dir(llm))
+    for name in llm.__all__:
+        assert getattr(llm, name).__doc__
+    assert llm.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        llm.trian  # noqa: B018
