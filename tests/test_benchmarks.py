@@ -32,7 +32,6 @@ import solvers
 import stage_solver
 import targets
 import training
-import training_errors
 import training_page
 
 RACES = {one.name: one for one in contestants.RACES}
@@ -338,14 +337,3 @@ def test_page_of_the_training_cost_is_that_of_its_results():
     assert training_page.filled(text, found) == text
     with pytest.raises(ValueError, match="put both markers back"):
         training_page.filled(text.replace("<!-- end: errors -->", ""), found)
-
-
-@pytest.mark.parametrize("spec", ["tv:0.25", "tv:0.25,max_ratio=3", "cvar:0.25", "chi2:0.5", "kl:0.3"])
-def test_dual_variables_of_the_same_losses_give_their_weights(spec):
-    """The alternative to carried losses is not made worse than it is."""
-    rule, losses = training_errors.parse_ambiguity(spec), np.random.default_rng(2).exponential(size=16)
-    duals = training_errors.FixedDuals()
-    duals.weights(rule, losses)
-    exact = training_errors.worst_case(losses, rule).weights
-    atoms = np.sort(np.abs(duals.weights(rule, losses) - exact))  # at a threshold, one loss may fall on either side
-    assert atoms[:-2] == pytest.approx(0.0, abs=1e-9)

@@ -15,8 +15,8 @@ from ..data.prompts import subset
 from ..policy.config import PolicyConfig
 from ..policy.judging import render_policy_table
 from ..policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
+from ..run.progress import closing_lines
 from ..run.terminal import shown, shown_title
-from ..training.progress import closing_lines
 from ..training.run import publish
 
 
@@ -34,7 +34,7 @@ def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Cons
     if config.publish and arguments.process_index == 0:
         publish(output / "model", config.publish)
     if arguments.process_index == 0:
-        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
+        console.print(closing_lines(config.kind, config.model, output), markup=False, highlight=False, soft_wrap=True)
 
 
 def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:

@@ -15,10 +15,10 @@ from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..judging.accuracy import evaluate_model, render_table
 from ..run.kinds import KINDS
+from ..run.progress import closing_lines
 from ..training.config import ConfigError, TrainConfig
 from ..training.plan import render_plan
 from ..training.processes import locked_for_all
-from ..training.progress import closing_lines
 from ..training.run import Task, Trained, add_results, publish, train_run
 
 
@@ -68,7 +68,7 @@ def _run(config: Any, arguments: TrainingArguments, console: Console) -> None:
     if config.publish and arguments.process_index == 0:
         publish(output / "model", config.publish)
     if arguments.process_index == 0:
-        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
+        console.print(closing_lines(config.kind, config.model, output), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_trained(

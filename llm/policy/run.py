@@ -29,10 +29,9 @@ from ..run.folder import SETTINGS, Started, check_output, write_folder
 from ..run.resumption import other_versions
 from ..text.answers import encode_prompts
 from ..training.config import ConfigError
-from ..training.guards import check_weights, live_dropout
+from ..training.guards import check_requests, check_weights, live_dropout
 from ..training.identity import identity
 from ..training.processes import bounded_waiting, locked_for_all, on_main_process
-from ..training.requests import check_requests
 from ..training.resuming import note_session, start_run
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import of_other_answers

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from ..adversary.acting import check_reached, verdict_of
+from ..adversary.acting import check_losses, check_reached, verdict_of
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
@@ -43,12 +43,11 @@ from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pair
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .examples import load_training_pairs
-from .guards import check_weights
+from .guards import check_requests, check_weights
 from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .processes import bounded_waiting, locked_for_all, on_main_process
-from .requests import check_requests
 from .resuming import start_run
 from .sessions import Sums
 
@@ -208,7 +207,8 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
-    check_reached(trainer.ambiguity, trainer.schedule, steps_of(trainer)[0])
+    check_losses(trainer.ambiguity, logistic=trainer.logistic)
+    check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))

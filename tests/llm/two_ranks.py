@@ -18,11 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import ranks
 import test_dpo
-import test_passes
 import test_sft
-from transformers import set_seed
 
-from llm.models.loading import tiny_reward_model
 from llm.models.sharding import whole_model
 from llm.training.guards import NonFiniteLoss, check_weights
 from llm.training.processes import RankLost, bounded_waiting, on_main_process
@@ -69,15 +66,6 @@ def sft_error(folder: Path) -> float:
     rows = test_sft.seen_rows(trainer)
     assert len(rows) == 16
     return test_sft.relative_error(gradients.first, test_sft.full_gradient(begin, rows, "tv:0.3"))
-
-
-def carried_error(folder: Path) -> float:
-    """Both processes weigh their micro-batches among the latest losses of both."""
-    set_seed(0)
-    model, tokenizer = tiny_reward_model((pair.chosen + pair.rejected for pair in test_passes.PAIRS), max_length=96)
-    with torch.no_grad():
-        model.classifier.weight *= 20
-    return test_passes.carried_second_error((model, tokenizer, None), folder, "tv:0.3", micro=2)
 
 
 def message_of(action, kind: type[Exception]) -> str:
@@ -129,7 +117,6 @@ def main(folder: Path) -> None:
         "whole": whole_from_shards(),
         "dpo": {name: dpo_error(name, folder) for name in ("model", "precomputed")},
         "sft": sft_error(folder),
-        "carried": carried_error(folder),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "looked": looked,
         "diverged": a_shard_that_diverged(),

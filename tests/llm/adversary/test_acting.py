@@ -17,7 +17,7 @@ from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_
 from transformers import TrainingArguments
 
 from dro_core import Wasserstein, parse_ambiguity
-from llm.adversary.acting import bound, check_reached, inaction
+from llm.adversary.acting import bound, check_losses, check_reached, inaction
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.adversary.ledger import AdversaryLedger
@@ -29,7 +29,6 @@ from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
 from llm.sweep.heads import HeadData, HeadTraining, train_head
-from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
 from llm.training.run import steps_of
 from robust_rlhf import main
@@ -101,14 +100,11 @@ def test_no_set_or_rule_acts_on_rounding(spec, padded):
     assert float((16 * apart - 1).abs().max()) > 0.01  # it does act on what is there
 
 
-def test_carried_losses_and_values_of_prompts_are_shared_too():
+def test_values_of_prompts_are_shared_too():
     losses, rule = (
         0.6931472 + 2e-7 * torch.randn(16, generator=torch.Generator().manual_seed(1)),
         parse_ambiguity("tv:0.4"),
     )
-    carried = CarriedLosses(16)
-    for part in torch.arange(16).split(4):
-        assert float((carried.multipliers(rule, losses[part], part, accuracy=SINGLE) - 1).abs().max()) < 1e-5
     returns = losses.double()[:, None].expand(16, 2)
     assert torch.equal(prompt_multipliers(returns, rule, accuracy=SINGLE), torch.ones_like(returns))
     assert float(prompt_multipliers(returns, rule).max()) > 2
@@ -134,9 +130,7 @@ class Rounding(RewardTrainer):
         return losses - losses.detach() + 0.6931472 + 2e-7 * torch.randn(len(losses), generator=self.noise)
 
 
-@pytest.mark.parametrize(
-    ("micro", "steps", "passes"), [(16, 1, "auto"), (4, 4, "two"), (4, 4, "held"), (4, 4, "carried")]
-)
+@pytest.mark.parametrize(("micro", "steps", "passes"), [(16, 1, "auto"), (16, 1, "two"), (4, 4, "two")])
 def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes):  # noqa: F811
     args = arguments(tmp_path, micro=micro, steps=steps)
     trainer = trainer_for(start, args, "tv:0.4", kind=Rounding, passes=passes)
@@ -245,7 +239,6 @@ def test_embedding_noise_is_refused_where_two_passes_would_disagree(start, tmp_p
     with pytest.raises(ValueError, match="another noise than the one trained on"):
         trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2")
     trainer_for(start, arguments(tmp_path, micro=16, steps=1, **noisy), "tv:0.2")
-    trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2", passes="held")
     trainer_for(start, arguments(tmp_path, **noisy), "erm")
 
 
@@ -353,3 +346,22 @@ def test_the_value_of_a_prompt_is_known_to_rounding_of_score_and_kl(tmp_path):
     assert (subject.ledger.looks, subject.ledger.acted) == (1, False)
     assert subject.objective.accuracy == value_accuracy(subject.config, args, subject.core.policy)
     assert value_accuracy(subject.config, args, subject.core.policy).absolute >= rounding_of(torch.float32)
+
+
+def test_a_probability_is_read_out_of_no_other_loss(tmp_path, capsys):
+    """In a rule inside another one, too; every kind of run says so before it starts."""
+    for spec in ("focal:2", "shuffled:focal:2"):
+        check_losses(parse_reweighting(spec), logistic=True)
+        with pytest.raises(ValueError, match="another rule"):
+            check_losses(parse_reweighting(spec), logistic=False)
+    check_losses(parse_reweighting("hardest:0.1,factor=4"), logistic=False)
+    pairs, told = tmp_path / "pairs.jsonl", {"actions": 3, "samples": 2, "ambiguity": "focal:2"}
+    write_pairs(generate(16, seed=1), pairs)
+    flags = (
+        f"--train_file {pairs} --output_dir {tmp_path}/run --use_cpu true --model tiny --per_device_train_batch_size 8"
+    )
+    for kind, more in (("dpo", ["--loss", "ipo"]), ("sft", [])):
+        assert main(["train", kind, *flags.split(), *more, "--ambiguity", "focal:2"]) == 2
+        assert "the losses here are not -log sigmoid(margin)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="another rule"):
+        policy_trainer(bigram(4, 3, np.zeros((4, 3))), np.ones((4, 3)), tmp_path, **told)
