@@ -103,7 +103,7 @@ BREAKS = [
         "dro_core/sampling/bounds.py",
         "bound = variance / (2 * strength * n)",
         "bound = variance / (4 * strength * n)",
-        "core/test_bounds.py",
+        "core/test_bias_bounds.py",
     ),
     Break(
         "verdict-of-survivors",
@@ -173,7 +173,7 @@ BREAKS = [
         "proofs_check/_workers.py",
         "if self._closed or len(deaths) == ATTEMPTS:",
         "if True:",
-        "theory/test_verify.py",
+        "theory/test_verify_killed.py",
     ),
     Break(
         "world-size",
