@@ -43,7 +43,7 @@ import surroundings
 import targets
 from random_llamas import StepTimes
 
-from dro_core import _arrays
+from dro_core._solvers import arrays as _arrays
 
 ROOT = Path(__file__).parents[1]
 MODULES = (stage_solver, stage_gradients, stage_training, stage_policy, stage_truth, stage_options)

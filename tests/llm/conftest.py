@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from joblib.externals.loky.backend.context import set_start_method
+
+# Some files import from a test file of another room, which pytest would find only once it has come to that room.
+sys.path += sorted(str(room) for room in Path(__file__).parent.iterdir() if room.is_dir())
 
 
 @pytest.fixture(scope="session")

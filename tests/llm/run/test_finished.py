@@ -18,7 +18,7 @@ from test_checkpoints import cut, flipped
 
 from dro_core.messages import check_folder
 from llm.data.corpus.corpus import write_corpus
-from llm.demo.demo import demo as demos
+from llm.demo import demo as demos
 from llm.run import sealed
 from llm.run.finished import SEAL
 from llm.run.folder import check_output
@@ -378,7 +378,7 @@ def test_a_checkpoint_that_cannot_be_saved_gets_the_same_sentence(kind, place, t
     def full(folder):
         raise OSError(28, "No space left on device", str(folder / "manifest.json"))
 
-    for module in ("checkpointing", "policy_checkpoints"):
+    for module in ("training.checkpointing", "policy.checkpoints"):
         monkeypatch.setattr(f"llm.{module}.write_manifest", full)
     run = halted(place, kind, tmp_path / "run")
     status, said = said_by(capsys, caplog, command(place, kind, run, resume=True))
