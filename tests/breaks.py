@@ -449,14 +449,14 @@ BREAKS = [
         "llm/run/states.py",
         "if _keeps_something(folder) else",
         "if True else",
-        "llm/run/test_finished.py",
+        "llm/run/test_run_folders.py",
     ),
     Break(
         "typed-is-obeyed",
         "dro_core/messages.py",
         "error(one_line(message))",
         "error(message)",
-        "llm/run/test_finished.py",
+        "llm/run/test_places.py",
     ),
     Break(
         "note-altered",
