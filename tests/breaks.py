@@ -5,6 +5,8 @@
     .venv/bin/python tests/breaks.py --whole      # against the whole suite instead of the tests named for each
 
 A break is applied to a copy of the checkout and taken back, so the tree itself never changes.
+
+One table drives this file.
 """
 
 from __future__ import annotations
