@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.text.encoding import PairCollator
-from llm.training.losses import bradley_terry_loss
+from llm.training.losses import Sigmoid
 
 
 def losses_of(model: nn.Module, begin: Start, rows: np.ndarray, precision: Precision) -> Tensor:
@@ -26,7 +26,8 @@ def losses_of(model: nn.Module, begin: Start, rows: np.ndarray, precision: Preci
     batch = {name: part.to(device) for name, part in batch.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.AUTOCAST):
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return bradley_terry_loss(*output.logits[:, 0].float().chunk(2))
+    chosen, rejected = output.logits[:, 0].float().chunk(2)
+    return Sigmoid()(chosen - rejected)
 
 
 def reference_gradient(
