@@ -5,6 +5,8 @@
     .venv/bin/python tests/breaks.py --whole      # against the whole suite instead of the tests named for each
 
 A break is applied to a copy of the checkout and taken back, so the tree itself never changes.
+
+One table drives this file.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ BREAKS = [
         "dro_core/sampling/bounds.py",
         "bound = variance / (2 * strength * n)",
         "bound = variance / (4 * strength * n)",
-        "core/test_bounds.py",
+        "core/test_bias_bounds.py",
     ),
     Break(
         "verdict-of-survivors",
@@ -173,7 +175,7 @@ BREAKS = [
         "proofs_check/_workers.py",
         "if self._closed or len(deaths) == ATTEMPTS:",
         "if True:",
-        "theory/test_verify.py",
+        "theory/test_verify_killed.py",
     ),
     Break(
         "world-size",
@@ -399,56 +401,56 @@ BREAKS = [
         "benchmarks/gpu/children.py",
         "                    look()\n",
         "                    pass\n",
-        "test_gpu_run.py",
+        "test_gpu_resume.py",
     ),
     Break(
         "gpu-resumed-parts",
         "benchmarks/gpu/run.py",
         "kept = kept_records(before, revision) if go_on else []",
         "kept: list[Record] = []",
-        "test_gpu_run.py",
+        "test_gpu_resume.py",
     ),
     Break(
         "gpu-two-machines",
         "benchmarks/gpu/journal.py",
         "if before.get(name) != now.get(name)]",
         "if False]",
-        "test_gpu_run.py",
+        "test_gpu_resume.py",
     ),
     Break(
         "gpu-other-stages",
         "benchmarks/gpu/run.py",
         'found["stages"] = dict(before.get("stages", {}))',
         'found["stages"] = {}',
-        "test_gpu_run.py",
+        "test_gpu_resume.py",
     ),
     Break(
         "gpu-memory-of-failures",
         "benchmarks/gpu/clock.py",
         "        forget_frames(error)\n",
         "",
-        "test_gpu_run.py",
+        "test_gpu_device.py",
     ),
     Break(
         "gpu-tf32-flags",
         "benchmarks/gpu/stage_options.py",
         '{"torch_compile": True, "tf32": False}',
         '{"torch_compile": True}',
-        "test_gpu_run.py",
+        "test_gpu_device.py",
     ),
     Break(
         "gpu-time-left",
         "benchmarks/gpu/clock.py",
         "return self._setting.left > 1.1 * self._longest",
         "return self._setting.left > 0",
-        "test_gpu_run.py",
+        "test_gpu_device.py",
     ),
     Break(
         "spectral-copies",
         "dro_core/_solvers/arrays.py",
         "if on_host(xp) or len(values) > _FEW:",
         "if True:",
-        "test_gpu_run.py",
+        "test_gpu_device.py",
     ),
     Break(
         "seal-model",
@@ -470,14 +472,14 @@ BREAKS = [
         "llm/run/states.py",
         "if _keeps_something(folder) else",
         "if True else",
-        "llm/run/test_finished.py",
+        "llm/run/test_run_folders.py",
     ),
     Break(
         "typed-is-obeyed",
         "dro_core/messages.py",
         "error(one_line(message))",
         "error(message)",
-        "llm/run/test_finished.py",
+        "llm/run/test_places.py",
     ),
     Break(
         "note-altered",

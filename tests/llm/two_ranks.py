@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import exact_cells
 import ranks
 import test_dpo
 import test_sft
@@ -25,16 +26,16 @@ from llm.training.guards import NonFiniteLoss, check_weights
 from llm.training.processes import RankLost, bounded_waiting, on_main_process
 
 
-def measured(cells: list[ranks.Cell]) -> list[dict]:
-    starts = {adapter: ranks.start(adapter) for adapter in ranks.Adapter}
+def measured(cells: list[exact_cells.Cell]) -> list[dict]:
+    starts = {adapter: exact_cells.start(adapter) for adapter in exact_cells.Adapter}
     with tempfile.TemporaryDirectory() as folder:
         return [ranks.measure(cell, starts[cell.adapter], folder, 2) for cell in cells]
 
 
 def whole_from_shards() -> bool | None:
     """Whether the model put together from both processes' shards holds the trained adapter and the untouched rest."""
-    begin = ranks.start(ranks.Adapter.LORA)
-    cell = ranks.Cell(ranks.Launcher.FSDP2, adapter=ranks.Adapter.LORA, steps=2)
+    begin = exact_cells.start(exact_cells.Adapter.LORA)
+    cell = exact_cells.Cell(exact_cells.Launcher.FSDP2, adapter=exact_cells.Adapter.LORA, steps=2)
     with tempfile.TemporaryDirectory() as folder:
         recorder = ranks.trained(cell, begin, folder, 2)
     whole = whole_model(recorder.trainer, lambda: copy.deepcopy(begin.model).requires_grad_(requires_grad=False))
@@ -111,7 +112,7 @@ def a_silent_process(heard: Path) -> str:
 
 
 def main(folder: Path) -> None:
-    cells = [ranks.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
+    cells = [exact_cells.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
     found = {
         "cells": measured(cells),
         "whole": whole_from_shards(),

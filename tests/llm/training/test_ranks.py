@@ -25,7 +25,7 @@ pytest.importorskip("peft")
 
 import ranks
 import two_ranks
-from ranks import Adapter, Cell, Launcher, Precision, Rows
+from exact_cells import Adapter, Cell, Launcher, Precision, Rows
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ranks.__file__]
 DDP, FSDP2 = Launcher.DDP, Launcher.FSDP2
