@@ -16,7 +16,7 @@ from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
-from ..models.card import policy_card
+from ..models.card import model_card
 from ..models.loading import check_vocabulary, load_policy
 from ..run.files import write_text
 from ..run.folder import SETTINGS
@@ -79,9 +79,6 @@ class _OnOwnAnswers(Work[PolicyConfig]):
             ledger=trainer.ledger,
         )
 
-    def card(self, record: dict[str, Any]) -> str:
-        return policy_card(record)
-
 
 def judge_run(
     trained: Trained,
@@ -112,7 +109,7 @@ def judge_run(
         )
     summaries = {suite: summarise_policy(kept[suite], found) for suite, found in judged.items()}
     write_judged(folder, kept, judged, summaries)
-    write_text(folder / "model" / CARD, policy_card(trained.record, summaries))
+    write_text(folder / "model" / CARD, model_card(trained.record, summaries))
     return summaries
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..adversary.acting import verdict_of
 from ..adversary.ledger import AdversaryLedger
+from ..models.card import model_card
 from ..models.saving import save_model
 from ..models.usage import licence_of
 from ..run.environment import environment
@@ -112,10 +113,6 @@ class Work(ABC, Generic[Config]):
     def outcome(self) -> Outcome:
         """What the run has come to."""
 
-    @abstractmethod
-    def card(self, record: dict[str, Any]) -> str:
-        """The model card; the main process alone asks for it."""
-
 
 def carry_out(work: Work[Any]) -> Trained:
     """A run from its first check to its seal; its folder holds checkpoints, ``model/`` and ``run.json``.
@@ -151,7 +148,7 @@ def save_run(work: Work[Any], outcome: Outcome, forced: list[str]) -> dict[str, 
 
     def fill(folder: Path) -> None:
         save_model(folder, outcome.model, outcome.tokenizer)
-        write_text(folder / CARD, work.card(record))
+        write_text(folder / CARD, model_card(record))
 
     write_folder(work.output / "model", fill)
     write_json(work.output / RECORD, record)

@@ -145,9 +145,6 @@ class _OnPairs(Work[TrainConfig]):
     def _fresh(self) -> nn.Module:
         return with_adapter(self.task.load(self.pairs)[0], self.config.adapter(), task=self.task.adapter_task)
 
-    def card(self, record: dict[str, Any]) -> str:
-        return model_card(record)
-
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""

@@ -28,7 +28,7 @@ from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
 from llm.demo.page import ArmRun, build_report, render_summary, write_report
 from llm.judging.tables import render_comparison, render_table
-from llm.models.card import model_card, policy_card
+from llm.models.card import model_card
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.run.escaping import csv_text, latex, markdown, markdown_code, python_text, shell_word
 from llm.run.terminal import Terminal
@@ -227,10 +227,9 @@ def test_a_card_has_the_same_structure_whatever_the_names(folder, written):
     run = written / f"{folder} {WHERE}"
     record, metrics = (json.loads((run / name).read_text()) for name in ("run.json", "metrics.json"))
     front, card = body((run / "model" / "README.md").read_text())
-    make = policy_card if folder == "policy" else model_card
     with chdir(written):
-        assert (run / "model" / "README.md").read_text() == make(record, metrics["suites"])
-    tame, its_card = body(make(tamed(record), tamed(metrics["suites"])))
+        assert (run / "model" / "README.md").read_text() == model_card(record, metrics["suites"])
+    tame, its_card = body(model_card(tamed(record), tamed(metrics["suites"])))
     assert structure(card) == structure(its_card)
     assert front.keys() == tame.keys()
     assert front["base_model"] == f"{'start' if folder == 'policy' else 'rm'} {WHERE}"  # read back as it is
