@@ -22,7 +22,7 @@ from ..run.files import write_text
 from ..run.folder import SETTINGS
 from ..text.answers import encode_prompts
 from ..training.config import ConfigError
-from ..training.frame import CARD, Outcome, Trained, Work, carry_out
+from ..training.frame import CARD, RunOutcome, Trained, Work, carry_out
 from ..training.guards import check_weights, live_dropout
 from ..training.processes import on_main_process
 from ..training.resuming import note_session
@@ -63,11 +63,11 @@ class _OnOwnAnswers(Work[PolicyConfig]):
     def train(self, checkpoint: Path | None) -> None:
         self.trainer.train(checkpoint, verified=True)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer
         policy: Any = trainer.core.policy
         check_weights(policy, trainer.step)
-        return Outcome(
+        return RunOutcome(
             model=merged(policy, merge=config.merge_adapter),
             tokenizer=trainer.pen.tokenizer,
             effective_batch=config.prompts_per_step * config.samples * trainer.world,

@@ -37,7 +37,7 @@ class PublishError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run has come to when its steps are taken: the model as it is exported, and what ``run.json`` says.
 
     Attributes:
@@ -110,7 +110,7 @@ class Work(ABC, Generic[Config]):
         """Take the steps that are left after ``checkpoint``, which has been verified."""
 
     @abstractmethod
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         """What the run has come to."""
 
 
@@ -140,7 +140,7 @@ def carry_out(work: Work[Any]) -> Trained:
     return Trained(outcome.model, outcome.tokenizer, record)
 
 
-def save_run(work: Work[Any], outcome: Outcome, forced: list[str]) -> dict[str, Any]:
+def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder, and seal it; the record."""
     record = _record(work, outcome, forced)
     if record["inaction"]:
@@ -156,7 +156,7 @@ def save_run(work: Work[Any], outcome: Outcome, forced: list[str]) -> dict[str, 
     return record
 
 
-def _record(work: Work[Any], outcome: Outcome, forced: list[str]) -> dict[str, Any]:
+def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
     config, arguments = work.config, work.arguments
     record = {
         "kind": config.kind,

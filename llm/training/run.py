@@ -40,7 +40,7 @@ from ..text.chat_templates import holds_frame
 from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
-from .frame import CARD, Outcome, Trained, Work, carry_out
+from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
@@ -117,7 +117,7 @@ class _OnPairs(Work[TrainConfig]):
         with checkpoint_on_interrupt(self.trainer):
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer
         self.sums.conclude()
         model: Any = trainer.model
@@ -129,7 +129,7 @@ class _OnPairs(Work[TrainConfig]):
             )
         check_weights(model, trainer.state.global_step)
         self.whole, tokenizer = whole_model(trainer, self._fresh), cast(Any, trainer.processing_class)
-        return Outcome(
+        return RunOutcome(
             model=model if self.whole is None else merged(self.whole, merge=config.merge_adapter),
             tokenizer=tokenizer,
             effective_batch=trainer.effective_batch,
