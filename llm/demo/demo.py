@@ -14,6 +14,8 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
+from dro_core.locks import locked
+
 from ..adversary.spec import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
@@ -26,7 +28,6 @@ from ..run.escaping import visible
 from ..run.finished import RECORD, RunError, read_record, run_damage, sealing
 from ..run.folder import check_output, start_output, write_folder
 from ..run.kinds import KINDS
-from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.sealed import checksum, file_hash
 from ..run.stored_arrays import read_arrays

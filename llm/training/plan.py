@@ -15,9 +15,8 @@ from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.encoding import EncodedPairs, Side
 from .config import DPOConfig
-from .examples import load_training_pairs
 from .pair_trainer import PairTrainer
-from .run import Task, build_trainer, steps_of
+from .run import Task, build_trainer, load_training_pairs, steps_of
 
 _GIB = 2.0**30
 

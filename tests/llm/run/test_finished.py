@@ -123,8 +123,7 @@ def test_a_resumed_run_that_ends_before_its_export_is_not_damaged(kind, place, t
     run = copy(place, kind, tmp_path)
     before = (run / "settings.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("llm.training.run.save_run", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
-        patch.setattr("llm.policy.run._export", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
+        patch.setattr("llm.training.frame.save_run", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
         assert main(command(place, kind, run, resume=True, force=True, weight_decay=0.5)) == 2
     assert (run / "settings.json").read_bytes() != before
     assert said_by(capsys, caplog, evaluate(run, place)) == (0, "")

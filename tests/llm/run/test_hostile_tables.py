@@ -13,7 +13,7 @@ from hostile_names import MARKDOWN, NAMES, WHERE, acting, day_of, files, seen, s
 from rich.console import Console
 
 from llm.judging.tables import render_comparison, render_table
-from llm.models.card import model_card, policy_card
+from llm.models.card import model_card
 from llm.run.escaping import latex, markdown, markdown_code
 
 
@@ -47,10 +47,9 @@ def test_a_card_has_the_same_structure_whatever_the_names(folder, written):
     run = written / f"{folder} {WHERE}"
     record, metrics = (json.loads((run / name).read_text()) for name in ("run.json", "metrics.json"))
     front, card = body((run / "model" / "README.md").read_text())
-    make = policy_card if folder == "policy" else model_card
     with chdir(written):
-        assert (run / "model" / "README.md").read_text() == make(record, metrics["suites"])
-    tame, its_card = body(make(tamed(record), tamed(metrics["suites"])))
+        assert (run / "model" / "README.md").read_text() == model_card(record, metrics["suites"])
+    tame, its_card = body(model_card(tamed(record), tamed(metrics["suites"])))
     assert structure(card) == structure(its_card)
     assert front.keys() == tame.keys()
     assert front["base_model"] == f"{'start' if folder == 'policy' else 'rm'} {WHERE}"  # read back as it is
