@@ -15,7 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..results.findings import CELL
-from ..results.store import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
+from ..results.store import (
+    Results,
+    ResultsError,
+    read_margins,
+    read_results,
+    read_run_record,
+    read_suite,
+    read_training_pairs,
+)
 from ..statistics.arms import Array
 from ..statistics.counting import credit
 
@@ -36,13 +44,15 @@ class Suite(NamedTuple):
     """The test pairs of a suite, all arrays of shape (n,).
 
     ``questions`` are integers, equal where pairs share a question; ``longer`` is the score of the rule "the longer
-    answer wins"; ``categories`` are names, all "" where the suite has none.
+    answer wins"; ``categories`` are names, all "" where the suite has none; ``lengths`` are those of chosen minus
+    rejected, in characters.
     """
 
     name: str
     questions: NDArray[np.intp]
     categories: NDArray[np.str_]
     longer: Array
+    lengths: Array
 
     @property
     def has_categories(self) -> bool:
@@ -93,6 +103,7 @@ class Collection:
     notes: list[str]
     unread: dict[str, str] = field(default_factory=dict)
     _margins: dict[str, dict[str, Array]] = field(default_factory=dict)
+    _records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -171,6 +182,12 @@ class Collection:
         """The accuracy of these margins by the rule that made the table's: of an earlier version, ties earn 0."""
         earlier = bool(pd.isna(self.whole.at[(run, suite), "ties"]))
         return float(np.mean(margins > 0 if earlier else credit(margins)))
+
+    def record(self, run: str) -> Mapping[str, Any]:
+        """The ``run.json`` of a whole model; {} of a head."""
+        if run not in self._records:
+            self._records[run] = read_run_record(self.folder, run)
+        return self._records[run]
 
     def _of_run(self, run: str) -> dict[str, Array]:
         if run not in self._margins:
@@ -262,4 +279,4 @@ def _suite(folder: Path, name: str) -> Suite | None:
     categories = pairs["category"].fillna("").astype(str).to_numpy(dtype=str)
     difference = (pairs["chosen_chars"] - pairs["rejected_chars"]).to_numpy()
     longer = np.where(difference == 0, 0.5, (difference > 0).astype(float))
-    return Suite(name, questions.astype(np.intp), categories, longer)
+    return Suite(name, questions.astype(np.intp), categories, longer, difference.astype(float))

@@ -16,6 +16,8 @@ from .claims import claims, notes
 from .collect import Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
+from .suites import beyond_the_average
+from .training import origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
 FORMAT = 1
@@ -60,6 +62,7 @@ def build_content(
     report = {
         "format": FORMAT,
         "folder": str(collection.folder.name),
+        **origin(collection),
         "level": LEVEL,
         "suites": judge.suite_facts(),
         "inside": collection.inside,
@@ -72,6 +75,7 @@ def build_content(
         "arms": records,
         "runs": sum(len(arm.runs) for arm in collection.arms),
         "details": details,
+        "training": trainings(collection),
     }
     report = json_ready(report)
     return {**report, "claims": claims(report), "notes": [*collection.notes, *notes(report, collection)]}
@@ -112,12 +116,14 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
             if sum("examples" in other for other in shown) < examples_of:
                 entry["examples"] = examples(account, training.pairs, count=EXAMPLES)
         shown.append(entry)
+    categories = _categories(collection, arms)
     return {
         "family": collection.arms.index(plain),
         "ensemble_seeds": len(ensemble.margins) if ensemble else 0,
         "anchor": anchor,
         "arms": shown,
-        "categories": _categories(collection, arms),
+        "categories": categories,
+        "suites": beyond_the_average(collection, arms, categories["suites"]),
     }
 
 
