@@ -34,7 +34,7 @@ from llm.kinds.reward import RewardTrainer
 from llm.models.loading import tiny_reward_model
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
-from llm.training.losses import bradley_terry_loss
+from llm.training.losses import Sigmoid
 from llm.training.passes import Passes
 
 PAIRS = generate(24, seed=7)
@@ -133,7 +133,8 @@ def losses_of(model: nn.Module, begin: Start, rows: np.ndarray, precision: Preci
     batch = {name: part.to(device) for name, part in batch.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.AUTOCAST):
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return bradley_terry_loss(*output.logits[:, 0].float().chunk(2))
+    chosen, rejected = output.logits[:, 0].float().chunk(2)
+    return Sigmoid()(chosen - rejected)
 
 
 def reference_gradient(

@@ -21,7 +21,7 @@ from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.carried import CarriedLosses
-from llm.training.losses import bradley_terry_loss
+from llm.training.losses import Sigmoid
 
 Record = dict[str, Any]
 SETS = ("tv:0.1", "tv:0.2", "tv:0.4", "tv:0.2,max_ratio=4", "cvar:0.3", "chi2:0.5", "kl:0.3")
@@ -72,7 +72,7 @@ def _start(kind: str) -> tuple[Any, Any, Callable[[Any, dict[str, Tensor]], Tens
             with torch.no_grad():
                 known = answer_logps(reference, batch)
             margins = dpo_margins(answer_logps(model, batch), known, beta=0.5)
-        return bradley_terry_loss(margins, torch.zeros_like(margins))
+        return Sigmoid()(margins)
 
     return model, PairCollator(tokenizer), losses, [encoded[row] for row in range(len(encoded))]
 
@@ -154,7 +154,7 @@ def solver_share() -> list[Record]:
     def micro_batch() -> None:
         model.zero_grad()
         chosen, rejected = model(input_ids=ids).logits[:, 0].chunk(2)
-        bradley_terry_loss(chosen, rejected).mean().backward()
+        Sigmoid()(chosen - rejected).mean().backward()
 
     losses = torch.nn.functional.softplus(torch.randn(BATCH))
     micro_batch()

@@ -1,12 +1,224 @@
-"""Ambiguity sets as text, for recipes and the command line: ``"tv:0.2,max_ratio=8"``."""
+"""Ambiguity sets as text, for recipes and the command line, and the grammar of all that is written like them.
+
+    NAME[:NUMBER[/NUMBER...]][:INNER][,KEY=VALUE...]        "tv:0.2,max_ratio=8"
+
+``Spec`` takes any text apart and knows no name. A ``Form`` says how one name is written and what it makes, and ``read``
+goes from a text to what it means, or says in one sentence why it means nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
-from typing import Any
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from .sets.ambiguity import AmbiguitySet
+from .sets.ambiguity import AmbiguitySet, in_text
 from .sets.composition import Composite
+
+T_co = TypeVar("T_co", covariant=True)
+Option = tuple[str, str | None]
+_DEEPEST = 50  # names inside one another: nobody means more, and Python does not recurse without end
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A text taken apart; ``str`` puts it together again, without spaces and with numbers at their shortest.
+
+    Every text is a Spec, whether or not anybody knows its names: what does not fit is kept as a name.
+
+    Attributes:
+        name: What stands first.
+        numbers: After the colon.
+        inner: What stands after them, where a rule wraps another: ``tv:0.2`` in ``micro:8:tv:0.2``.
+        options: Key and value of all parts after a comma, in order; None for a value without an equals sign. They
+            stand at the end, so the outermost Spec has those of the inner ones too.
+
+    >>> Spec.of("micro:8:tv:0.20, by = source")
+    Spec(name='micro', numbers=(8.0,), inner=Spec(name='tv', numbers=(0.2,), inner=None, options=()), \
+options=(('by', 'source'),))
+    >>> str(Spec.of("micro:8:tv:0.20, by = source"))
+    'micro:8:tv:0.2,by=source'
+    """
+
+    name: str
+    numbers: tuple[float, ...] = ()
+    inner: Spec | None = None
+    options: tuple[Option, ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> Spec:
+        """Take a text apart."""
+        head, *parts = text.split(",")
+        layers: list[tuple[str, tuple[float, ...]]] = []
+        for piece in head.split(":"):
+            numbers = [_number(part) for part in piece.split("/")]
+            if layers and not layers[-1][1] and None not in numbers:
+                layers[-1] = (layers[-1][0], tuple(number for number in numbers if number is not None))
+            else:
+                layers.append((piece.strip(), ()))
+        spec: Spec | None = None
+        for name, known in reversed(layers):
+            spec = cls(name, known, spec)
+        assert spec is not None
+        return replace(spec, options=tuple(_option(part) for part in parts))
+
+    def layers(self) -> list[Spec]:
+        """This one and what stands inside it, from the outermost."""
+        found: list[Spec] = [self]
+        while (inner := found[-1].inner) is not None:
+            found.append(inner)
+        return found
+
+    def __str__(self) -> str:
+        layers = ((layer.name, layer.numbers) for layer in self.layers())
+        head = ":".join(piece for name, numbers in layers for piece in (name, *filter(None, [in_text(numbers)])))
+        return ",".join([head, *map(_part, self.options)])
+
+
+def _option(part: str) -> Option:
+    key, equals, value = (piece.strip() for piece in part.partition("="))
+    return key, value if equals else None
+
+
+def _part(option: Option) -> str:
+    return option[0] if option[1] is None else f"{option[0]}={option[1]}"
+
+
+@dataclass(frozen=True)
+class Form(Generic[T_co]):
+    """How one name is written, and what it makes.
+
+    Args:
+        make: Called with its number, what its inner text makes, and its options by name, as far as it has them.
+        example: A text that can be read.
+        size: What its number is called; "" for none.
+        many: Whether there may be several numbers, given as a tuple.
+        inner: What the thing inside is called; "" for none.
+        options: Its options, ``float`` or ``str`` each.
+        needed: The options that cannot be left out.
+    """
+
+    make: Callable[..., T_co]
+    example: str
+    size: str = ""
+    many: bool = False
+    inner: str = ""
+    options: Mapping[str, type] = field(default_factory=dict[str, type])
+    needed: Sequence[str] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing may follow the name."""
+        return not (self.size or self.inner or self.options)
+
+
+def read(text: str, forms: Mapping[str, Form[T_co]], what: str) -> T_co:
+    """What a text means.
+
+    Args:
+        text: In the grammar of this module.
+        forms: The names that are known.
+        what: What a text stands for, as errors call it: "ambiguity".
+
+    Raises:
+        ValueError: In one sentence: an unknown name (the known ones are listed, and the nearest), a number that is
+            missing or malformed, an option that is unknown, malformed, repeated or missing, or what ``make`` refuses.
+    """
+    said, spec = f"{what} {text!r}", Spec.of(text)
+    chain: list[tuple[Form[T_co], list[Any]]] = []
+    for layer in spec.layers():
+        form = forms.get(layer.name)
+        if form is None or (form.plain and (layer.numbers or layer.inner or layer.options)):
+            place = f"{what} {str(layer)!r} in {text!r}" if chain else said
+            raise ValueError(f"unknown {place}{_known(layer.name, forms)}")
+        chain.append((form, _size(layer, form, said)))
+        if len(chain) > _DEEPEST:
+            raise ValueError(f"{said} has more than {_DEEPEST} names inside one another; leave some out.")
+    options = _dealt(spec.options, [form for form, _ in chain], said)
+    made: Any = None
+    for (form, size), given in zip(reversed(chain), reversed(options), strict=True):
+        made = form.make(*size, *([made] if form.inner else []), **given)
+    return made
+
+
+def _known(name: str, forms: Mapping[str, Form[Any]]) -> str:
+    """The rest of the sentence on an unknown name."""
+    shapes = ((name, form.size.upper(), form.inner.upper()) for name, form in forms.items())
+    listed = f"the known ones are: {', '.join(':'.join(filter(None, shape)) for shape in shapes)}."
+    close = difflib.get_close_matches(name.lower(), forms, n=1)
+    return f", did you mean {forms[close[0]].example!r}? T{listed[1:]}" if close else f"; {listed}"
+
+
+def _size(layer: Spec, form: Form[Any], said: str) -> list[Any]:
+    """The number of a layer, none or one of them, after a look at whether what follows the name suits the form."""
+    numbers, inner, odd = in_text(layer.numbers), str(layer.inner or ""), None
+    if form.size and not numbers and not inner:
+        raise ValueError(f"{said} lacks its {form.size}; write for example {form.example!r}.")
+    if form.size and not numbers:
+        odd = layer.layers()[1].name if form.inner else inner
+    elif numbers and (not form.size or (len(layer.numbers) > 1 and not form.many)):
+        odd = numbers
+    elif layer.inner and not form.inner:
+        odd = f"{numbers}:{inner}"
+    if odd is not None:
+        odd = next((part.strip() for part in odd.split("/") if _number(part) is None), odd)
+        belongs = "number" if form.size else form.inner
+        raise ValueError(f"{said} has {odd!r} where a {belongs} belongs, as in {form.example!r}.")
+    if form.inner and not inner:
+        raise ValueError(f"{said} lacks its {form.inner}; write for example {form.example!r}.")
+    return [layer.numbers] if len(layer.numbers) > 1 else list(layer.numbers)
+
+
+def _dealt(options: Sequence[Option], forms: Sequence[Form[Any]], said: str) -> list[dict[str, Any]]:
+    """The options of every form: each takes what it knows, the outer ones first and from the end of the text.
+
+    So ``shuffled:shuffled:tv:0.2,within=a`` is shuffled within a by the outer one, and anywhere by the inner.
+    """
+    left, last = list(options), forms[-1]
+    dealt: list[dict[str, str]] = []
+    for form in forms[:-1]:
+        mine = {key: (at, value) for at, (key, value) in enumerate(left) if key in form.options and value is not None}
+        dealt.append({key: value for key, (_, value) in mine.items()})
+        left = [option for at, option in enumerate(left) if at not in {at for at, _ in mine.values()}]
+    if not last.options:  # a comma with nothing behind it
+        left = [option for option in left if option != ("", None)]
+    dealt.append({})
+    for key, value in left:
+        if key not in last.options or value is None or key in dealt[-1]:
+            raise ValueError(f"{said} has the option {_part((key, value))!r}, but {_allowed(forms)}.")
+        dealt[-1][key] = value
+    return [_values(form, given, said) for form, given in zip(forms, dealt, strict=True)]
+
+
+def _allowed(forms: Sequence[Form[Any]]) -> str:
+    kinds = {key: kind for form in forms for key, kind in form.options.items()}
+    listed = ", ".join(f"{key}={_shape(kind)}" for key, kind in kinds.items())
+    return f"the allowed ones, once each, are: {listed}" if listed else "takes none"
+
+
+def _shape(kind: type) -> str:
+    return "NAME" if kind is str else "NUMBER"
+
+
+def _values(form: Form[Any], given: Mapping[str, str], said: str) -> dict[str, Any]:
+    """The options of one form, numbers as such."""
+    for key in form.needed:
+        if key not in given:
+            raise ValueError(f"{said} lacks {key}; add ',{key}={_shape(form.options[key])}'.")
+    values = {key: _number(text) if form.options[key] is float else text for key, text in given.items()}
+    for key, value in values.items():
+        if value is None:
+            raise ValueError(f"{said} has {given[key]!r} where a number belongs, as in {form.example!r}.")
+    return values
 
 
 def _subclasses(kind: type[AmbiguitySet], attribute: str) -> dict[str, type[AmbiguitySet]]:
@@ -20,32 +232,30 @@ def _subclasses(kind: type[AmbiguitySet], attribute: str) -> dict[str, type[Ambi
     return dict(sorted(found.items()))
 
 
-def _known() -> dict[str, type[AmbiguitySet]]:
-    """Return the sets that text can name; one that holds an array cannot."""
-    return {name: kind for name, kind in _subclasses(AmbiguitySet, "spec").items() if kind.from_text}
-
-
-def _number(text: str, spec: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"ambiguity {spec!r} has {text!r} where a number belongs, as in 'tv:0.2,max_ratio=8'."
-        ) from None
-
-
-def _options(parts: list[str], names: list[str], spec: str) -> dict[str, str]:
-    """Read ``name=text`` parts; only ``names`` are allowed, each once."""
-    options: dict[str, str] = {}
-    for part in parts:
-        name, equals, text = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in names or name in options:
-            allowed = ", ".join(f"{known}={'NAME' if known == 'by' else 'NUMBER'}" for known in names)
-            raise ValueError(
-                f"ambiguity {spec!r} has the option {part.strip()!r}, but the allowed ones, once each, are: {allowed}."
+def set_forms() -> dict[str, Form[AmbiguitySet | None]]:
+    """The sets that text can name, and ``erm``, which makes None; a set that holds an array has no text."""
+    forms: dict[str, Form[AmbiguitySet | None]] = {"erm": Form(lambda: None, "erm")}
+    wrappers = _subclasses(Composite, "option")
+    for name, kind in _subclasses(AmbiguitySet, "spec").items():
+        if kind.from_text:
+            own = {known.name: known.default is MISSING for known in fields(kind) if known.name != kind.size}
+            forms[name] = Form(
+                make=partial(_set, kind, wrappers),
+                example=f"{name}:{kind.example}",
+                size=kind.size,
+                many=True,
+                options=dict.fromkeys(own, float) | {key: str if key == "by" else float for key in wrappers},
+                needed=[key for key, lacking in own.items() if lacking],
             )
-        options[name] = text
-    return options
+    return forms
+
+
+def _set(kind: Any, wrappers: Mapping[str, Any], size: Any, /, **options: Any) -> AmbiguitySet:
+    """The set with its own options, and around it the wrappers in the order written."""
+    chosen = kind(**{kind.size: size}, **{key: value for key, value in options.items() if key not in wrappers})
+    for key, value in options.items():
+        chosen = wrappers[key](chosen, value) if key in wrappers else chosen
+    return chosen
 
 
 def parse_ambiguity(spec: str) -> AmbiguitySet | None:
@@ -71,29 +281,4 @@ def parse_ambiguity(spec: str) -> AmbiguitySet | None:
         >>> str(parse_ambiguity("cvar:0.3,by=source"))
         'cvar:0.3,by=source'
     """
-    name, _, rest = (piece.strip() for piece in spec.partition(":"))
-    if spec.strip() == "erm":
-        return None
-    known, wrappers = _known(), _subclasses(Composite, "option")
-    if name not in known:
-        listed = ", ".join(["erm", *(f"{key}:{kind.size.upper()}" for key, kind in known.items())])
-        raise ValueError(f"unknown ambiguity {spec!r}; the known ones are: {listed}.")
-    kind: Any = known[name]
-    if not rest:
-        raise ValueError(f"ambiguity {spec!r} lacks its {kind.size}; write for example '{name}:{kind.example}'.")
-    size, *parts = rest.split(",")
-    numbers = [_number(part.strip(), spec) for part in size.split("/")]
-    own = {field.name: field for field in fields(kind) if field.name != kind.size}
-    options = _options(parts, [*own, *wrappers], spec)
-    lacking = [field.name for field in own.values() if field.default is MISSING and field.name not in options]
-    if lacking:
-        raise ValueError(f"ambiguity {spec!r} lacks {lacking[0]}; add ',{lacking[0]}=NUMBER'.")
-    chosen = kind(
-        **{kind.size: tuple(numbers) if len(numbers) > 1 else numbers[0]},
-        **{o: _number(options[o], spec) for o in own if o in options},
-    )
-    for option, text in options.items():
-        if option in wrappers:
-            wrapper: Any = wrappers[option]
-            chosen = wrapper(chosen, text if option == "by" else _number(text, spec))
-    return chosen
+    return read(spec, set_forms(), "ambiguity")

@@ -269,6 +269,20 @@ BREAKS = [
         "llm/training/test_losses.py llm/kinds/test_dpo.py",
     ),
     Break(
+        "options-outer-first",
+        "dro_core/spec.py",
+        "for at, (key, value) in enumerate(left) if key in form.options",
+        "for at, (key, value) in [] if key in form.options",
+        "llm/adversary/test_spec.py core/test_grammar.py",
+    ),
+    Break(
+        "text-of-nested-rules",
+        "llm/adversary/comparisons.py",
+        'within or ",within=" in inner',
+        "within",
+        "llm/adversary/test_spec.py",
+    ),
+    Break(
         "clusters",
         "llm/statistics/intervals.py",
         "return np.bincount(groups, weights=array) / np.bincount(groups)",

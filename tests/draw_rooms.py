@@ -53,12 +53,10 @@ def table() -> str:
     """The rooms as Markdown, from the top."""
     below, said = used(), signs()
     floor = floors(below)
-    size = {room: [p for r, p in FILES if r == room] for room in MAY}
-    rows = ["| floor | room | who lives there | may touch | files | lines |", "|--:|---|---|---|--:|--:|"]
+    rows = ["| floor | room | who lives there | may touch |", "|--:|---|---|---|"]
     for room in sorted(MAY, key=lambda room: (-floor[room], room)):
-        lines = sum(len(path.read_text().splitlines()) for path in size[room])
         mine = ", ".join(sorted(below[room])) or "nothing"
-        rows.append(f"| {floor[room]} | `{room}` | {said[room]} | {mine} | {len(size[room])} | {lines:,} |")
+        rows.append(f"| {floor[room]} | `{room}` | {said[room]} | {mine} |")
     return "\n".join(rows) + "\n"
 
 

@@ -56,9 +56,10 @@ def set_field(instance: AmbiguitySet, field: str, value: object) -> None:
     object.__setattr__(instance, field, value)
 
 
-def _text(value: Any) -> str:
+def in_text(value: Any) -> str:
+    """Return a number as short as it can be read back, several with slashes between them, and a text as it is."""
     if hasattr(value, "__iter__") and not isinstance(value, str):
-        return "/".join(_text(part) for part in value)
+        return "/".join(in_text(part) for part in value)
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
@@ -121,8 +122,8 @@ class AmbiguitySet(ABC):
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         size = values.pop(self.size)
-        options = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
-        return ",".join([f"{self.spec}:{_text(size)}", *options])
+        options = [f"{name}={in_text(value)}" for name, value in values.items() if value is not None]
+        return ",".join([f"{self.spec}:{in_text(size)}", *options])
 
 
 class Ball(AmbiguitySet):

@@ -63,6 +63,7 @@ class CressieRead(Ball):
     order: float
     radius: float
     spec: ClassVar[str] = "cressie_read"
+    example: ClassVar[str] = "0.5,order=1.5"
 
     def __post_init__(self) -> None:
         meaning, remedy = "the power of q/p", "Order 1 is KL(radius), order 2 ChiSquare(radius)."

@@ -11,8 +11,9 @@ from dro_core import AmbiguitySet
 
 from .comparisons import PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
-from .rules import Reweighting, parse_reweighting
+from .rules import Reweighting
 from .schedule import RadiusSchedule
+from .spec import parse_reweighting
 
 _NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
 RAISE_BATCH = "raise per_device_train_batch_size or gradient_accumulation_steps"

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from dro_core import CVaR, worst_case
+from dro_core.sets.ambiguity import in_text
 
-from .rules import Placeless, Reweighting, Rule, parse_reweighting, reweighted
+from .rules import Placeless, Reweighting, Rule, reweighted
 
 
 def _draws(losses: Tensor) -> np.random.Generator:
@@ -63,7 +64,7 @@ class RandomSubset(Placeless):
         return weights / weights.sum()
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.share:g}"
+        return f"{self.spec}:{in_text(self.share)}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Hardest(Placeless):
         return (masses + extra * tail) / (1 + extra)
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.share:g},factor={self.factor:g}"
+        return f"{self.spec}:{in_text(self.share)},factor={in_text(self.factor)}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Focal(Placeless):
         return weights.to(losses.dtype)
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.gamma:g}"
+        return f"{self.spec}:{in_text(self.gamma)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +178,10 @@ class Shuffled(Rule):
         return weights
 
     def __str__(self) -> str:
-        suffix = f",within={self.within}" if isinstance(self.within, str) else ""
-        return f"{self.spec}:{self.inner}{suffix}"
+        inner = str(self.inner)
+        within = self.within if isinstance(self.within, str) else ""
+        named = within or ",within=" in inner  # else this one would take what the inner one says
+        return f"{self.spec}:{inner},within={within}" if named else f"{self.spec}:{inner}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,51 +224,3 @@ class PerMicroBatch(Rule):
 
     def __str__(self) -> str:
         return f"{self.spec}:{self.size}:{self.inner}"
-
-
-COMPARISONS = {
-    "random": "random:0.4",
-    "hardest": "hardest:0.1,factor=4",
-    "focal": "focal:2",
-    "shuffled": "shuffled:tv:0.2 or shuffled:tv:0.2,within=category",
-    "micro": "micro:8:tv:0.2",
-}
-
-
-def parse_comparison(spec: str) -> Rule:
-    """Read ``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SPEC[,within=COLUMN]``, ``micro:8:SPEC``.
-
-    Raises:
-        ValueError: A number that is missing, malformed or outside its interval, or an inner rule that is none.
-
-    >>> parse_comparison("hardest:0.1,factor=4"), str(parse_comparison("micro:8:tv:0.2"))
-    (Hardest(share=0.1, factor=4.0), 'micro:8:tv:0.2')
-    """
-    name, _, rest = spec.strip().partition(":")
-    usage = f"cannot read {spec!r}: write {COMPARISONS[name]}"
-    if name == "random":
-        return RandomSubset(_number(rest, usage))
-    if name == "focal":
-        return Focal(_number(rest, usage))
-    if name == "hardest":
-        share, _, factor = rest.partition(",factor=")
-        return Hardest(_number(share, usage), _number(factor, usage))
-    if name == "micro":
-        size, _, inner = rest.partition(":")
-        return PerMicroBatch(_inner(inner, usage), int(_number(size, usage)))
-    inner, _, column = rest.partition(",within=")
-    return Shuffled(_inner(inner, usage), column.strip() or None)
-
-
-def _number(text: str, usage: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(usage) from None
-
-
-def _inner(spec: str, usage: str) -> Reweighting:
-    rule = parse_reweighting(spec) if spec else None
-    if rule is None:
-        raise ValueError(f"{usage}; erm has equal weights, of which nothing can be made")
-    return rule

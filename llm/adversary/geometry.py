@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dro_core import Wasserstein, worst_case
+from dro_core.sets.ambiguity import in_text
 
 from .discrepancy import worst_in_discrepancy
 
@@ -76,7 +77,7 @@ class _PromptGeometry:
         """Weights ``(n,)`` of the worst case, from losses and masses ``(n,)``, all of them positive."""
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.radius:g}"
+        return f"{self.spec}:{in_text(self.radius)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,22 +123,3 @@ class PromptDiscrepancy(_PromptGeometry):
 
 def _squared_distances(unit: Array) -> Array:
     return np.maximum(2 - 2 * unit @ unit.T, 0.0)
-
-
-GEOMETRIES: dict[str, type[_PromptGeometry]] = {kind.spec: kind for kind in (PromptTransport, PromptDiscrepancy)}
-
-
-def parse_geometry(spec: str) -> _PromptGeometry:
-    """Read ``wasserstein:0.1`` or ``mmd:0.2``.
-
-    Raises:
-        ValueError: A radius that is missing, malformed or negative.
-
-    >>> str(parse_geometry("mmd:0.2"))
-    'mmd:0.2'
-    """
-    name, _, radius = spec.strip().partition(":")
-    try:
-        return GEOMETRIES[name](float(radius))
-    except ValueError as error:
-        raise ValueError(f"cannot read {spec!r}: write {name}:0.1, with a radius of at least 0") from error

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dro_core.spec import Spec
+
 from .effective_batch import batch_weights
-from .rules import Reweighting, parse_reweighting
+from .rules import Reweighting
+from .spec import parse_reweighting
 
 HOLE = "?"  # stands for the radius in the text of a set: "tv:?,max_ratio=4"
 _BATCHES = 64
@@ -88,7 +91,7 @@ def _interval(template: str) -> tuple[float, float]:
     for high in (1e4, 1.0):
         try:
             parse_reweighting(template.replace(HOLE, repr(high)))
-            low = 1.0 if "factor=" + HOLE in template else 1e-6
+            low = 1.0 if ("factor", HOLE) in Spec.of(template).options else 1e-6
             return low, high
         except ValueError as error:
             reason = error

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dro_core import AmbiguitySet, KLPenalty, parse_ambiguity, worst_case
+from dro_core import AmbiguitySet, worst_case
+from dro_core.sets.ambiguity import in_text
 
 from ..run.stored_arrays import read_array
 from .equal_losses import Accuracy, sharing_equals
@@ -99,7 +100,7 @@ class DrDPO(Placeless):
         return torch.softmax(masses.log() - losses / self.temperature, dim=0)
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.temperature:g}"
+        return f"{self.spec}:{in_text(self.temperature)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ class GroupAscent:
         self.log_weights[:] = read_array(folder / "groups.npy")
 
     def __str__(self) -> str:
-        return f"{self.spec}:{self.rate:g},by={self.groups if isinstance(self.groups, str) else '(codes)'}"
+        return f"{self.spec}:{in_text(self.rate)},by={self.groups if isinstance(self.groups, str) else '(codes)'}"
 
 
 def state_of(rule: Reweighting | None) -> GroupAscent | None:
@@ -175,37 +176,3 @@ def state_of(rule: Reweighting | None) -> GroupAscent | None:
     if rule is None or isinstance(rule, GroupAscent):
         return rule
     return state_of(getattr(rule, "inner", None))
-
-
-def parse_reweighting(spec: str) -> Reweighting | None:
-    """Read ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, or any set.
-
-    Also the rules of ``comparisons`` (``shuffled:tv:0.2``, ``focal:2``) and of ``geometry`` (``mmd:0.2``).
-
-    Raises:
-        ValueError: As ``dro_core.parse_ambiguity``, or a number of a rule that is missing or outside its interval.
-
-    >>> parse_reweighting("kldpo:0.5"), parse_reweighting("dr_dpo:2"), parse_reweighting("erm")
-    (KLPenalty(temperature=0.5), DrDPO(temperature=2.0), None)
-    """
-    from .comparisons import COMPARISONS, parse_comparison  # both are made of what stands above
-    from .geometry import GEOMETRIES, parse_geometry
-
-    name, _, rest = spec.strip().partition(":")
-    if name in COMPARISONS:
-        return parse_comparison(spec)
-    if name in GEOMETRIES:
-        return parse_geometry(spec)
-    size, _, option = rest.partition(",")
-    if name not in ("dr_dpo", "kldpo", "gr_dpo"):
-        return parse_ambiguity(spec)
-    column = option.removeprefix("by=").strip()
-    if bool(option) != (name == "gr_dpo") or (option and (not option.startswith("by=") or not column)):
-        raise ValueError(f"cannot read {spec!r}: write dr_dpo:1, kldpo:1 or gr_dpo:0.1,by=source")
-    try:
-        number = float(size)
-    except ValueError:
-        raise ValueError(f"{spec!r} lacks its number: write dr_dpo:1, kldpo:1 or gr_dpo:0.1,by=source") from None
-    if name == "gr_dpo":
-        return GroupAscent(number, column)
-    return DrDPO(number) if name == "dr_dpo" else KLPenalty(number)

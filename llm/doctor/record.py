@@ -181,7 +181,7 @@ def _rows(history: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dic
 def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
     """The kind of an unfinished run, by the model in its checkpoint."""
     if "prompts_per_step" in settings:
-        return "Policy by reinforcement"
+        return "policy"
     adapter, config = checkpoint / "adapter_config.json", checkpoint / "config.json"
     if adapter.exists():
         reward = read_record(adapter).get("task_type") == "SEQ_CLS"
@@ -189,7 +189,7 @@ def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
         reward = any("SequenceClassification" in name for name in read_record(config).get("architectures") or [])
     else:
         return ""
-    return "Reward model" if reward else "Policy" if "beta" in settings else "Imitating policy"
+    return "reward" if reward else "dpo" if "beta" in settings else "sft"
 
 
 def _newest(folder: Path) -> Path | None:

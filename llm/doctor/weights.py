@@ -9,6 +9,7 @@ from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
+from dro_core.spec import Spec
 
 from ..adversary.ledger import VERDICT
 from .diagnosis import Finding, Severity, Unchecked, Verdict
@@ -200,11 +201,15 @@ def _again(run: RunRecord) -> str:
     return f"; {len(often)} of the {len(top)} most weighted pairs still contradict the model after {visits:.0f} visits"
 
 
+def _spec(run: RunRecord) -> Spec:
+    return Spec.of(str(run.config.get("ambiguity")))
+
+
 def _set(run: RunRecord) -> AmbiguitySet | None:
     """The ambiguity set, where it is one that knows examples by their losses alone."""
-    spec = str(run.config.get("ambiguity"))
+    spec = _spec(run)
     try:
-        return None if "by=" in spec else parse_ambiguity(spec)
+        return None if "by" in dict(spec.options) else parse_ambiguity(str(spec))
     except ValueError:
         return None  # a rule, of which there is no weaker version to suggest
 
@@ -212,7 +217,7 @@ def _set(run: RunRecord) -> AmbiguitySet | None:
 def _gentler(run: RunRecord) -> str:
     """The strongest version of the set, and the smallest batch, that keep enough examples in play."""
     ambiguity, batch = _set(run), run.batch
-    cap = ", or cap the weights (max_ratio=4)" if str(run.config.get("ambiguity")).startswith("tv:") else ""
+    cap = ", or cap the weights (max_ratio=4)" if _spec(run).name == "tv" else ""
     advice = f"lower the radius (cvar: raise the level), enlarge the batch (gradient_accumulation_steps){cap}"
     if ambiguity is None or not batch:
         return advice

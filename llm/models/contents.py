@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from ..run.sealed import file_hash
+from ..run.states import SETTINGS
 from .adapters import adapter_chain
-from .fetching import locate
+from .fetching import ModelError, locate
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ _OF_A_MODEL = (".safetensors", ".json", ".jinja", ".model", ".py")
 _WORDS = {"vocab.txt", "merges.txt"}
 _LARGE = 2**28  # bytes that are hashed without a word: less than a second
 FROM_SCRATCH, UNKNOWN = "tiny", "unknown"
+OF_THE_MODEL = "content of model"  # in the notes of a run
 
 
 def digest(path: Path) -> str:
@@ -59,6 +62,26 @@ def contents(names: Mapping[str, str | None]) -> dict[str, str]:
 def content_of(name: str) -> str:
     """The content of one name, with the bases of an adapter; of what is not known, the name."""
     return " on ".join(name if found == UNKNOWN else found for found in contents({"model": name}).values())
+
+
+def check_below(adapter: str, below: str) -> None:
+    """Refuse to put an adapter of one of our runs on another model than it was trained on.
+
+    Adapters made elsewhere do not say what that was, and a model that lies in no folder has no files to compare.
+
+    Raises:
+        ModelError: The model below it was overwritten, or altered.
+    """
+    notes, place = Path(adapter).resolve().parent / SETTINGS, Path(locate(below))
+    try:
+        wanted = json.loads(notes.read_text(encoding="utf-8")).get(OF_THE_MODEL)
+    except (OSError, ValueError, AttributeError):
+        return
+    if wanted is not None and place.is_dir() and digest(place) != wanted:
+        raise ModelError(
+            f"the adapter in {adapter} was trained on another model than {below} is now: put back what was there, or "
+            f"delete {notes} to use the adapter all the same"
+        )
 
 
 def _places(name: str) -> list[str]:

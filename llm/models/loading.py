@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from ..run.finished import check_model
 from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
 from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
+from .contents import check_below
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
 
@@ -131,6 +133,8 @@ def _load(
     place = locate(base)
     for part in (place, *adapters):
         check_model(part)
+    for below, adapter in pairwise([base, *adapters]):
+        check_below(adapter, below)
     try:
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
         source = next(filter(has_tokenizer, reversed(adapters)), place)

@@ -197,6 +197,7 @@ class PolicyConfig(RunConfig):
         return "adapter" if self.lora_rank and not self.reference_model else "model"
 
     def reads(self) -> dict[str, str | None]:
-        """The policy and who scores it; the exact checker of the corpus is no file."""
+        """The policy, its reference, and who scores it; the exact checker of the corpus is no file."""
         judges = {"reward_model": self.reward_model, "gold": self.gold}
-        return super().reads() | {role: None if name == CHECKER else name for role, name in judges.items()}
+        scored = {role: None if name == CHECKER else name for role, name in judges.items()}
+        return super().reads() | {"reference_model": self.reference_model} | scored

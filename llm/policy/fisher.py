@@ -25,16 +25,6 @@ Product = Callable[[Tensor], Tensor]
 """v of shape ``(d,)`` to a matrix times v."""
 
 
-def enumerated_weights(log_probabilities: Tensor, prompt_weights: Tensor) -> Tensor:
-    """w_ia = q_i pi(a | x_i): the exact F_q = sum_i q_i sum_a pi(a | x_i) grad log pi grad log pi^T.
-
-    Args:
-        log_probabilities: Of all answers, in nats, shape ``(prompts, answers)``.
-        prompt_weights: q, shape ``(prompts,)``.
-    """
-    return prompt_weights[:, None] * log_probabilities.detach().exp()
-
-
 def sampled_weights(log_probabilities: Tensor, prompt_weights: Tensor) -> Tensor:
     """w_ij = q_i / K: F_q estimated from K answers per prompt that the policy drew.
 
@@ -57,7 +47,7 @@ def fisher_product(log_probabilities: Tensor, parameters: Iterable[Tensor], weig
 
     >>> theta = torch.zeros(2, requires_grad=True)
     >>> logs = theta.log_softmax(0)[None]
-    >>> fisher_product(logs, [theta], enumerated_weights(logs, torch.ones(1)))(torch.tensor([1.0, 0.0]))
+    >>> fisher_product(logs, [theta], logs.exp())(torch.tensor([1.0, 0.0]))
     tensor([ 0.2500, -0.2500])
     """
     leaves = list(parameters)
@@ -148,7 +138,7 @@ def natural_direction(
     The same weights stand in F and in g, so g lies in the range of F whatever the advantages are.
 
     Args:
-        log_probabilities: As for ``enumerated_weights`` or ``sampled_weights``, with a graph.
+        log_probabilities: As for ``sampled_weights``, or of all answers; with a graph.
         parameters: Leaves of the graph, d entries in all.
         weights: What one of these two returned for the worst-case q.
         advantages: The shape of the log-probabilities; constants.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList
 
+from ..models.fetching import ModelError
 from ..models.logprobs import evaluation_mode
 from ..training.guards import NonFiniteLoss
 from .drawing import Draws, Lots
@@ -112,6 +113,7 @@ class Answers:
         Raises:
             NonFiniteLoss: The model's logits are nan or infinite.
             ForeignSampler: The model writes other tokens than those that were drawn.
+            ModelError: Its settings name as the end of an answer what is no token.
         """
         self._name_what_is_not_heeded(model)
         positions = range(len(prompts)) if positions is None else positions
@@ -179,8 +181,13 @@ class Answers:
     def _ends(self, model: Any) -> list[int]:
         """Tokens that end an answer: a chat model often has one for the turn beside the one for the text."""
         said = getattr(model.generation_config, "eos_token_id", None)
-        ends = {*(said if isinstance(said, list) else [said]), self.tokenizer.eos_token_id} - {None}
-        return sorted(ends)  # pyright: ignore[reportReturnType]
+        ends = [end for end in (said if isinstance(said, list | tuple) else [said]) if end is not None]
+        if odd := [end for end in ends if not isinstance(end, int) or isinstance(end, bool) or end < 0]:
+            raise ModelError(
+                f"the eos_token_id of the model's generation_config.json must be ids of tokens, got {odd[0]!r}: write "
+                "numbers, or leave it out"
+            )
+        return sorted({*ends, *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])})
 
 
 @contextmanager

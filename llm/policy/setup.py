@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 
 from ..adversary.acting import bound, check_reached
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
-from ..adversary.rules import Reweighting, parse_reweighting
+from ..adversary.rules import Reweighting
+from ..adversary.spec import parse_reweighting
 from ..run.launch import check_launch
 from ..training.config import ConfigError
 from .config import PolicyConfig

@@ -14,16 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..run.escaping import one_line
 from ..statistics.overoptimisation import Curve, Fit, fit
-from .plots import INLINE, PRINTED, WIDTH, Page, Style, inline_svg, open_frame, styles
+from .plots import PRINTED, WIDTH, Style, open_frame, styles
 
 _PANEL, _TITLE, _FOOT, _ROW = 1.8, 0.34, 0.5, 0.175  # heights in inches
 _TICKS = 5
 _MOST_MARKS = 12  # a long run is a line with so many marks on it
-
-
-def overoptimisation_svg(curves: Sequence[Curve], *, key: str, label: str) -> str:
-    """The figure as one ``<svg>`` element for a page; ``key`` keeps its ids apart, ``label`` is read aloud."""
-    return inline_svg(_figure(curves, INLINE), key, label)
 
 
 def write_overoptimisation(curves: Sequence[Curve], path: Path) -> None:
@@ -31,10 +26,10 @@ def write_overoptimisation(curves: Sequence[Curve], path: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "text.parse_math": False}):
         # The same bytes every time; only an SVG has a date to leave out.
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        _figure(curves, PRINTED).savefig(path, dpi=140, facecolor=PRINTED.paper, metadata=metadata)
+        _figure(curves).savefig(path, dpi=140, facecolor=PRINTED.paper, metadata=metadata)
 
 
-def _figure(curves: Sequence[Curve], page: Page) -> Figure:
+def _figure(curves: Sequence[Curve]) -> Figure:
     """Marks: means over prompts or runs with 95 % intervals; thin lines: fitted laws; carets: the KL of their peaks."""
     if not curves:
         raise ValueError("there is no curve to draw")
@@ -51,13 +46,13 @@ def _figure(curves: Sequence[Curve], page: Page) -> Figure:
     largest = max(float(curve.kl.mean(axis=0).max()) for curve in curves)
     largest = largest if largest > 0 else 1.0  # nothing has left the start yet
     for axes, title in zip(panels, ("proxy reward: what is optimised", "gold reward: what judges"), strict=True):
-        _furnish(axes, title, largest, page)
+        _furnish(axes, title, largest)
     panels[0].tick_params(axis="x", labelbottom=False)
     panels[1].set_xlabel("KL to the starting policy, nats (square-root axis)")
     handles = panels[0].get_legend_handles_labels()[0]
     figure.legend(
         handles, [*map(one_line, names)], loc="upper left", bbox_to_anchor=(0.11, 1.0), frameon=False, fontsize=9.5,
-        labelcolor=page.ink, handlelength=3.4, labelspacing=0.3,
+        labelcolor=PRINTED.ink, handlelength=3.4, labelspacing=0.3,
     )  # fmt: skip
     return figure
 
@@ -82,15 +77,15 @@ def _draw(axes: Axes, curve: Curve, gains: np.ndarray, style: Style, law: Fit | 
         axes.plot([np.sqrt(law.peak.kl)], [0.0], color=style.colour, marker=CARETUPBASE, transform=place, clip_on=False)
 
 
-def _furnish(axes: Axes, title: str, largest: float, page: Page) -> None:
-    open_frame(axes, page)
+def _furnish(axes: Axes, title: str, largest: float) -> None:
+    open_frame(axes, PRINTED)
     axes.set_xticks(*_kl_ticks(largest))
     axes.set_xlim(-0.03 * np.sqrt(largest), 1.06 * np.sqrt(largest))
-    axes.grid(axis="x", color=page.line, linewidth=0.5)
-    axes.axhline(0, color=page.quiet, linewidth=0.8, zorder=0)
-    axes.grid(axis="y", color=page.line, linewidth=0.8)
+    axes.grid(axis="x", color=PRINTED.line, linewidth=0.5)
+    axes.axhline(0, color=PRINTED.quiet, linewidth=0.8, zorder=0)
+    axes.grid(axis="y", color=PRINTED.line, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.set_title(title, loc="left", fontsize=9.5, color=page.ink)
+    axes.set_title(title, loc="left", fontsize=9.5, color=PRINTED.ink)
 
 
 def _kl_ticks(largest: float) -> tuple[list[float], list[str]]:

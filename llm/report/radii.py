@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dro_core import CVaR, parse_ambiguity
 from dro_core.sets.ambiguity import Ball
 from dro_core.sets.composition import Composite
+from dro_core.spec import Spec
 
 
 class Sized(NamedTuple):
@@ -35,15 +36,14 @@ def sized(text: str) -> Sized | None:
     >>> sized("cvar:0.3").plain, sized("erm")
     (1.0, None)
     """
-    found = re.fullmatch(r"((?:[A-Za-z_]\w*:)*)([A-Za-z_]\w*):([-+.\deE]+)((?:,.*)?)", text)
-    if found is None:
+    spec = Spec.of(text)
+    names = [layer.name for layer in spec.layers()]
+    numbers = [number for layer in spec.layers() for number in layer.numbers]
+    size = spec.layers()[-1].numbers
+    if numbers != [*size] or len(size) != 1 or not math.isfinite(size[0]) or not all(map(str.isidentifier, names)):
         return None
-    try:
-        size = float(found[3])
-    except ValueError:
-        return None
-    quantity, plain = _scale([f"{found[2]}:{found[3]}{found[4]}", f"{found[2]}:{found[3]}"])
-    return Sized(found[1] + found[2] + found[4], size, quantity, plain)
+    quantity, plain = _scale([Spec(names[-1], size, options=spec.options), Spec(names[-1], size)])
+    return Sized(str(Spec(":".join(names), options=spec.options)), size[0], quantity, plain)
 
 
 def kind_of(text: str) -> str:
@@ -56,11 +56,11 @@ def kind_of(text: str) -> str:
     return text if parts is None else parts.kind
 
 
-def _scale(texts: Sequence[str]) -> tuple[str, float | None]:
-    """Quantity and plain size of the first text that names a set."""
-    for text in texts:
+def _scale(specs: Sequence[Spec]) -> tuple[str, float | None]:
+    """Quantity and plain size of the first one that names a set."""
+    for spec in specs:
         try:
-            ambiguity = parse_ambiguity(text)
+            ambiguity = parse_ambiguity(str(spec))
         except ValueError:  # a rule that is no set, or the option of one
             continue
         while isinstance(ambiguity, Composite):

@@ -5,7 +5,7 @@ of best-of-n, and the expectation over all C(N, n) subsets is a weighted sum of 
 
 How far best-of-n is from the policy that it samples from is known without knowing the policy: its KL divergence is at
 most log n - (n-1)/n, with equality where no two answers have the same reward and none has a probability of its own
-[2401.01879]. A policy with few likely answers stays nearer: ``discrete_kl`` has its divergence.
+[2401.01879]. A policy with few likely answers stays nearer.
 """
 
 from __future__ import annotations
@@ -131,62 +131,12 @@ def kl_bound(sizes: ArrayLike) -> Floats:
     return np.log(n) - (n - 1) / n
 
 
-def discrete_probabilities(probabilities: ArrayLike, rewards: ArrayLike, n: int) -> Floats:
-    """The best-of-n distribution over the answers of a discrete policy, ``(answers,)``.
-
-    With F the share of the policy at or below a reward and F- the share below it, that reward wins with probability
-    F^n - F-^n, which its answers divide as the policy does.
-
-    Args:
-        probabilities: Of the policy, ``(answers,)``, sum 1.
-        rewards: One per answer; answers of equal reward are drawn from fairly.
-        n: Answers drawn.
-
-    >>> discrete_probabilities([0.5, 0.25, 0.25], [0.0, 1.0, 1.0], 2).tolist()
-    [0.25, 0.375, 0.375]
-    """
-    policy, group = np.asarray(probabilities, dtype=np.float64), _reward_groups(rewards)
-    masses = _group_sums(group, policy)
-    return policy * (_wins(masses, n) / np.where(masses > 0, masses, 1.0))[group]
-
-
-def discrete_kl(probabilities: ArrayLike, rewards: ArrayLike, n: int) -> float:
-    """KL(best-of-n || policy) of a discrete policy in nats, exactly; arguments as for ``discrete_probabilities``.
-
-    It is at most ``kl_bound(n)``, and at most -log of the probability of the best reward, however large n is.
-
-    >>> round(discrete_kl([0.5, 0.5], [0.0, 1.0], 1000), 6)
-    0.693147
-    """
-    masses = _group_sums(_reward_groups(rewards), np.asarray(probabilities, dtype=np.float64))
-    wins = _wins(masses, n)
-    likely = wins > 0
-    return float(np.sum(wins[likely] * np.log(wins[likely] / masses[likely])))
-
-
-def _reward_groups(rewards: ArrayLike) -> NDArray[np.intp]:
-    """The rank of every reward among the different ones, from 0."""
-    return np.unique(np.asarray(rewards, dtype=np.float64), return_inverse=True)[1].reshape(-1)
-
-
-def _group_sums(group: NDArray[np.intp], values: Floats) -> Floats:
-    return np.asarray(np.bincount(group, weights=values), dtype=np.float64)
-
-
-def _wins(masses: Floats, n: int) -> Floats:
-    """F^n - F-^n per reward, ascending, without cancellation where a reward is rare."""
-    share = np.cumsum(masses)
-    rarity = np.clip(np.divide(masses, share, out=np.zeros_like(masses), where=share > 0), 0.0, 1.0)
-    with np.errstate(divide="ignore"):  # the lowest reward: log 0, and nothing below it
-        return share**n * -np.expm1(n * np.log1p(-rarity))
-
-
 def _tie_means(ascending: Floats, golds: Floats) -> Floats:
     """Gold rewards with each replaced by the mean over the answers of the same proxy reward, ``(prompts, N)``."""
     prompts, samples = ascending.shape
     starts = np.concatenate([np.ones((prompts, 1), bool), ascending[:, 1:] != ascending[:, :-1]], axis=1)
     group = np.cumsum(starts.reshape(-1)) - 1
-    means = _group_sums(group, golds.reshape(-1)) / np.bincount(group)
+    means = np.bincount(group, weights=golds.reshape(-1)) / np.bincount(group)
     return means[group].reshape(prompts, samples)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.spec import GEOMETRIES
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
 from ..data.questions import questions
@@ -25,6 +25,7 @@ from ..results.store import write_pairs_table
 from ..run.folder import write_folder
 from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
+from .asked import Asked
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
@@ -216,8 +217,8 @@ def _features(
         model = config.models[name]
         if isinstance(model, HeadModel):
             backbone = load_backbone(model.model, max_length=model.max_length, train=origins[TRAIN], dtype=model.dtype)
-            specs = [cell.ambiguity for cell in config.cells if cell.model == name]
-            geometric = any(f"{kind}:" in spec for spec in specs for kind in GEOMETRIES)
+            cells = [cell for cell in config.cells if cell.model == name]
+            geometric = any(Asked.of(cell.ambiguity).names() & GEOMETRIES for cell in cells)
             asked = list(origins) if config.shift_budget else [TRAIN] if geometric else []
             found[name] = HeadFeatures(
                 {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()},

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
 from ..data.suites import load_suites

@@ -24,8 +24,9 @@ from ..training.config import ConfigError, RewardConfig
 from ..training.resuming import checkpoint_to_resume
 from ..training.run import Trained, train_run
 from ..training.settings import parse_settings
+from .asked import Asked
 from .context import TRAIN, Margins, SweepContext, TrainedRun
-from .plan import ADAPTIVE, Cell, FullModel
+from .plan import Cell, FullModel
 from .regimes import Selection, flips
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _labelled(pair: Pair, *, wrong: bool) -> Pair:
 
 def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, Any]:
     """The recipe, then what makes this run this run."""
-    spec = cell.ambiguity.removeprefix(ADAPTIVE)
+    asked = Asked.of(cell.ambiguity)
     axes = {"learning_rate": cell.learning_rate, "num_train_epochs": cell.epochs}
     if cell.batch_size:
         micro = min(int(model.settings.get("per_device_train_batch_size", 8)), cell.batch_size)
@@ -107,8 +108,8 @@ def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path)
             "gradient_accumulation_steps": cell.batch_size // micro,
         }
     run = {
-        "ambiguity": spec,
-        "adapt_radius": spec != cell.ambiguity,
+        "ambiguity": asked.text,
+        "adapt_radius": asked.adaptive,
         "seed": cell.seed,
         "final": cell.final[0],
         "output_dir": str(folder),

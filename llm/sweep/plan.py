@@ -10,15 +10,13 @@ from typing import Any, get_args
 
 import yaml
 
-from ..adversary.matching import HOLE
-from ..adversary.rules import parse_reweighting
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
+from .asked import Asked
 from .heads import HeadTraining
 from .regimes import Regime, read_regime
 
 ITERATES = get_args(Iterate)
-ADAPTIVE = "adaptive:"  # before the text of a set: validation pairs move its radius
 _AXES = ("model", "ambiguity", "radius", "regime", "batch_size", "learning_rate", "epochs", "seeds")
 
 
@@ -210,7 +208,7 @@ def _resolved(cell: Cell, models: Mapping[str, Model]) -> Iterator[Cell]:
     """The cell with the defaults of its model; a whole model once for each of its iterates."""
     model = models[cell.model]
     if isinstance(model, FullModel):
-        if "@" in cell.ambiguity:
+        if Asked.of(cell.ambiguity).reference is not None:
             raise ConfigError(f"{cell.ambiguity} is matched on the losses of heads: give {cell.model} a radius")
         yield from (replace(cell, final=(final,)) for final in model.final)
         return
@@ -225,26 +223,8 @@ def _specs(texts: list[Any], radii: list[Any]) -> Iterator[str]:
             raise ConfigError(f"{text} asks for radii, and the grid has none: add radius: [0.1, 0.2]")
         for radius in radii if "{radius}" in text else [""]:
             spec = text.replace("{radius}", str(radius))
-            _check_spec(spec)
+            Asked.of(spec).check()
             yield spec
-
-
-def _check_spec(spec: str) -> None:
-    template, at, reference = spec.removeprefix(ADAPTIVE).partition("@")
-    if not at:
-        parse_reweighting(template)
-        return
-    if template.count(HOLE) != 1:
-        raise ConfigError(f"{spec}: what is matched needs one {HOLE} for its number, as in chi2:{HOLE}@tv:0.2")
-    if reference.startswith("ess="):
-        try:
-            share = float(reference.removeprefix("ess="))
-        except ValueError:
-            share = -1.0
-        if not 0 < share < 1:
-            raise ConfigError(f"{spec}: ess is an effective share of the batch in (0, 1), as in chi2:{HOLE}@ess=0.4")
-    else:
-        parse_reweighting(reference)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -284,4 +264,4 @@ def _refuse_unknown(where: str, given: Any, known: set[str]) -> None:
         raise ConfigError(f"{where} has the unknown setting {unknown[0]!r}: it takes {', '.join(sorted(known))}")
 
 
-__all__ = ["ADAPTIVE", "Cell", "FullModel", "HeadModel", "Model", "SweepConfig", "parse_sweep", "read_sweep"]
+__all__ = ["Cell", "FullModel", "HeadModel", "Model", "SweepConfig", "parse_sweep", "read_sweep"]

@@ -18,14 +18,15 @@ from dro_core import CVaR, robust_loss
 
 from ..adversary.geometry import COLUMN
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
 from ..statistics.counting import credit, ties
+from .asked import Asked
 from .context import TRAIN, Margins, SuiteRows, SweepContext, TrainedRun
 from .full import train_full
 from .heads import HeadData, HeadRun, train_head
-from .plan import ADAPTIVE, Cell, FullModel, HeadModel
+from .plan import Cell, FullModel, HeadModel
 from .regimes import Selection, flips
 
 _ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
@@ -99,16 +100,16 @@ def record_failure(cell: Cell, context: SweepContext, error: Exception) -> Outco
 def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadData, Selection, NDArray[np.float64]]:
     """Train the head of a cell; also what it was trained on, and the scale ``(width,)`` of its features."""
     data, selection, scale = head_data(cell, context)
-    spec = cell.ambiguity.removeprefix(ADAPTIVE)
+    asked = Asked.of(cell.ambiguity)
     run = train_head(
         data,
-        parse_reweighting(spec),
+        parse_reweighting(asked.text),
         context.config.head,
         batch_size=cell.batch_size,
         learning_rate=cell.learning_rate,
         epochs=cell.epochs,
         seed=cell.seed,
-        adaptive=spec != cell.ambiguity,
+        adaptive=asked.adaptive,
     )
     return run, data, selection, scale
 

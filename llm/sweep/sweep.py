@@ -22,14 +22,15 @@ from threadpoolctl import threadpool_limits
 from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
-from ..adversary.rules import parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..results.store import write_results
 from ..results.training_records import read_training
 from ..run.files import write_text
 from ..run.sealed import read_sealed, write_sealed
+from .asked import Asked
 from .context import SweepContext, prepare
 from .features import FeatureCache
-from .plan import ADAPTIVE, Cell, HeadModel, SweepConfig
+from .plan import Cell, HeadModel, SweepConfig
 from .process import begin, train
 from .runs import Outcome, head_run, identity, is_done, record_failure, run_training
 from .shift import write_shifts
@@ -142,38 +143,38 @@ class _Matcher:
 
     def resolve(self, cell: Cell) -> Cell:
         """The cell with a set that needs no match; seed 0 decides for all of them."""
-        if "@" not in cell.ambiguity:
+        asked = Asked.of(cell.ambiguity)
+        if asked.reference is None:
             return cell
         if (key := self._key(cell)) not in self._found:
             self._found[key] = self._matched(_first(cell))
             write_sealed(self._file, self._found)
-        prefix = ADAPTIVE if cell.ambiguity.startswith(ADAPTIVE) else ""
-        return replace(cell, ambiguity=prefix + self._found[key])
+        return replace(cell, ambiguity=str(replace(asked, text=self._found[key], reference=None)))
 
     def _key(self, cell: Cell) -> str:
         return identity(_first(cell), self._context)
 
     def knows(self, cell: Cell) -> bool:
         """Whether resolving it takes no training."""
-        return "@" not in cell.ambiguity or self._key(cell) in self._found
+        return Asked.of(cell.ambiguity).reference is None or self._key(cell) in self._found
 
     def _matched(self, cell: Cell) -> str:
-        template, _, reference = cell.ambiguity.partition("@")
-        share = reference.startswith("ess=")
-        rule = None if share else parse_reweighting(reference)
-        key = replace(cell, ambiguity="erm" if share else reference)
+        asked = Asked.of(cell.ambiguity)
+        trained = asked.reference if asked.reference is not None and asked.share is None else "erm"
+        key = replace(cell, ambiguity=trained)
         if key not in self._losses:
             run, data, _, _ = head_run(key, self._context)
             self._losses[key] = np.logaddexp(0.0, -(data.differences @ run.iterates["last"])), data.columns
         losses, columns = self._losses[key]
         batches = sampled_batches(len(losses), cell.batch_size)
+        rule = parse_reweighting(trained)
         bound = None if rule is None else rule.bind(columns)
-        target = float(reference.removeprefix("ess=")) if share else effective_share(bound, losses, batches)
-        return matched_radius(template, target, losses, batches, columns)
+        target = effective_share(bound, losses, batches) if asked.share is None else asked.share
+        return matched_radius(asked.text, target, losses, batches, columns)
 
 
 def _first(cell: Cell) -> Cell:
-    return replace(cell, seed=0, ambiguity=cell.ambiguity.removeprefix(ADAPTIVE))
+    return replace(cell, seed=0, ambiguity=str(replace(Asked.of(cell.ambiguity), adaptive=False)))
 
 
 @contextmanager

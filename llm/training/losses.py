@@ -8,33 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dro_core.spec import Form, read
+
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding
-
-
-def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Negative log-likelihood of each preference under the Bradley-Terry model.
-
-        l_i = -log sigmoid(r(x_i, y_i+) - r(x_i, y_i-))
-
-    Args:
-        chosen: Rewards of the preferred answers, shape ``(n,)``.
-        rejected: Rewards of the other answers, shape ``(n,)``.
-
-    Returns:
-        Losses in nats, shape ``(n,)``, **not reduced**: pass them to ``dro_core.robust_loss``.
-
-    >>> import torch
-    >>> bradley_terry_loss(torch.tensor([0.0]), torch.tensor([0.0]))
-    tensor([0.6931])
-    """
-    return -logsigmoid(chosen - rejected)
-
 
 PairLoss = Callable[[Tensor], Tensor]
 """Margins ``(n,)`` to losses ``(n,)``."""
@@ -125,22 +107,14 @@ def parse_pair_loss(spec: str, *, beta: float) -> PairLoss:
     >>> parse_pair_loss("cdpo:0.1", beta=0.1)
     ConservativeDPO(flip=0.1)
     """
-    name, colon, text = spec.strip().partition(":")
-    plain: dict[str, PairLoss] = {"sigmoid": Sigmoid(), "ipo": IPO(beta)}
-    sized: dict[str, Any] = {
-        "cdpo": ConservativeDPO,
-        "rdpo": UnbiasedDPO,
-        "wdpo": lambda penalty: GradientPenalised(penalty=penalty),
+    forms: dict[str, Form[PairLoss]] = {
+        "sigmoid": Form(Sigmoid, "sigmoid"),
+        "ipo": Form(partial(IPO, beta), "ipo"),
+        "cdpo": Form(ConservativeDPO, "cdpo:0.1", "flip"),
+        "rdpo": Form(UnbiasedDPO, "rdpo:0.1", "flip"),
+        "wdpo": Form(GradientPenalised, "wdpo:0.01", "penalty"),
     }
-    if name in plain and not colon:
-        return plain[name]
-    if name not in sized:
-        raise ValueError(f"unknown loss {spec!r}: the known ones are sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01")
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"the loss {spec!r} lacks its number, as in '{name}:0.1'") from None
-    return sized[name](number)
+    return read(spec, forms, "loss")
 
 
 def dpo_accuracy(

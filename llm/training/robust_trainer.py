@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..adversary.acting import bound
 from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
-from ..adversary.rules import Reweighting, parse_reweighting, state_of
+from ..adversary.rules import Reweighting, state_of
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer

@@ -22,8 +22,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.acting import check_reached, verdict_of
 from ..adversary.ledger import describe_adversary
-from ..adversary.rules import parse_reweighting
 from ..adversary.schedule import AdaptiveStrength
+from ..adversary.spec import parse_reweighting
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf
 from ..judging.tables import write_metrics

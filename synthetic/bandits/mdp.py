@@ -154,26 +154,6 @@ def chain(length: int, discount: float, *, slip: float = 0.0) -> TabularMDP:
     return TabularMDP(rewards, (1 - slip) * moves + slip * moves[:, ::-1], discount, np.eye(length)[0])
 
 
-def gridworld(width: int, height: int, discount: float, *, slip: float = 0.0) -> TabularMDP:
-    """A grid without walls; actions go up, right, down, left, and ``slip`` is shared by the two turns of 90 degrees.
-
-    The last cell is the goal: it keeps the agent and pays 1 per step. State y width + x; uniform start.
-
-    Example:
-        >>> gridworld(2, 1, 0.5).optimal_values().tolist()
-        [1.0, 2.0]
-    """
-    cells = width * height
-    y, x = np.divmod(np.arange(cells), width)
-    steps = ((-1, 0), (0, 1), (1, 0), (0, -1))
-    targets = [np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1) for dy, dx in steps]
-    moves = np.stack([np.eye(cells)[target] for target in targets], axis=1)
-    turns = (np.roll(moves, 1, axis=1) + np.roll(moves, -1, axis=1)) / 2
-    transitions, rewards = (1 - slip) * moves + slip * turns, np.zeros((cells, 4))
-    transitions[-1], rewards[-1] = np.eye(cells)[-1], 1.0
-    return TabularMDP(rewards, transitions, discount, _uniform(cells))
-
-
 def corridor(length: int, actions: int, discount: float, comfort: float) -> TabularMDP:
     """A corridor with exits, in which policy iteration needs a round per room: each learns from the next.
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from joblib.externals.loky.backend.context import set_start_method
+
+# Tests of one room borrow what those of another have prepared.
+sys.path += [str(room) for room in sorted(Path(__file__).parent.iterdir()) if any(room.glob("test_*.py"))]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path += [str(Path(__file__).parents[up] / below) for up, below in ((0, "."), (1, "."), (0, "training"))]
 from test_signals import hit_in
 
 from robust_rlhf import main

@@ -5,9 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from performance_estimation import worst_gap
 
 from proofs_check import Evidence, Verdict, check
-from proofs_check._performance_estimation import worst_gap
 from proofs_check.claims.convergence.convergence import Descent, sgd_dpo, sgd_reward, sgd_sampled
 from proofs_check.claims.convergence.subgradient import (
     Kink,

@@ -3,13 +3,12 @@ import pytest
 from scipy.optimize import linprog, minimize
 
 from dro_core import TotalVariation, robust_value_iteration
-from synthetic.bandits.mdp import KLRegulariser, TabularMDP, chain, corridor, garnet, gridworld, prompts
+from synthetic.bandits.mdp import KLRegulariser, TabularMDP, chain, corridor, garnet, prompts
 
 MDPS = {
     "garnet": garnet(6, 3, 2, 0.9, np.random.default_rng(1)),
     "dense": garnet(4, 4, 4, 0.5, np.random.default_rng(2)),
     "chain": chain(5, 0.95, slip=0.125),
-    "grid": gridworld(3, 2, 0.8, slip=0.25),
     "corridor": corridor(3, 16, 0.9, 0.125),
     "prompts": prompts(np.random.default_rng(3).normal(size=(4, 3)), [0.1, 0.2, 0.3, 0.4]),
 }
@@ -67,7 +66,6 @@ def test_the_performance_difference_lemma(mdp):
 def test_named_problems_have_the_values_one_expects():
     # Far from the reward an action gains only 2^-15: too little to be taken for rounding.
     assert chain(16, 0.5).optimal_values() == pytest.approx(2.0 ** -np.arange(14, -2, -1), rel=1e-12)
-    assert gridworld(3, 2, 0.5).optimal_values() == pytest.approx([0.25, 0.5, 1, 0.5, 1, 2])
     room = corridor(3, 4, 0.5, 0.0625)
     assert room.optimal_values() == pytest.approx([0.25, 0.5, 1, 2, 0.125])
     assert room.optimal_policy()[0].tolist() == [1, 0, 0, 0]

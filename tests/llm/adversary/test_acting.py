@@ -21,8 +21,8 @@ from llm.adversary.acting import bound, check_reached, inaction
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
 from llm.adversary.ledger import AdversaryLedger
-from llm.adversary.rules import parse_reweighting
 from llm.adversary.schedule import RadiusSchedule
+from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.kinds.reward import RewardTrainer

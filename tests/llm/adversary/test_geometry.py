@@ -7,7 +7,8 @@ from scipy.optimize import linprog
 
 from dro_core import gaussian_kernel, mmd_ball, worst_case
 from llm.adversary.discrepancy import RIDGE, worst_in_discrepancy
-from llm.adversary.rules import parse_reweighting, reweighted
+from llm.adversary.rules import reweighted
+from llm.adversary.spec import parse_reweighting
 
 
 def instance(seed):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llm.adversary.matching import UnreachableShare, effective_share, matched_radius, sampled_batches
-from llm.adversary.rules import parse_reweighting
+from llm.adversary.spec import parse_reweighting
 
 RNG = np.random.default_rng(0)
 LOSSES = np.logaddexp(0, -RNG.normal(0.5, 1, size=600))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_saved_models import SUITE, TRAIN
 
 from llm.data.pairs import write_pairs
-from llm.export.export import Judge, export_model
+from llm.export.export import Tool, export_model
 from llm.judging.margins import likelihood_margins, score_pairs
 from llm.models.architectures import check_length, position_limit, reading_length
 from llm.models.loading import ModelError, is_policy, load_policy, load_reward_model
@@ -126,6 +126,26 @@ def test_the_base_is_found_from_anywhere(adapters, start, tmp_path, monkeypatch)
     relative = alone("sft", tmp_path / "run", "models/base")
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert np.isfinite(margins(relative)).all()
+
+
+def test_an_adapter_is_not_put_on_what_its_base_has_become(start, tmp_path):
+    """Other weights of the same shape, at the same place: nothing but their content tells."""
+    base = tmp_path / "base"
+    shutil.copytree(start("llama"), base)
+    adapter = alone("sft", tmp_path, base)
+    before = margins(adapter)
+    model, _ = load_policy(str(base))
+    with torch.no_grad():
+        next(iter(model.parameters())).add_(0.5)
+    model.save_pretrained(base)
+    with pytest.raises(ModelError, match=r"trained on another model than .*base is now"):
+        load_policy(str(adapter))
+    for file in start("llama").iterdir():
+        shutil.copy(file, base)
+    np.testing.assert_array_equal(margins(adapter), before)
+    (adapter.parent / "settings.json").unlink()  # of an adapter made elsewhere nobody knows
+    model.save_pretrained(base)
+    assert not np.array_equal(margins(adapter), before)
 
 
 def test_an_adapter_brings_its_tokenizer_or_takes_that_of_its_base(adapters, start, tmp_path):
@@ -368,7 +388,7 @@ def test_the_header_of_the_card_says_where_the_model_comes_from(start, tmp_path)
 def test_an_exported_encoder_is_exported_for_a_judge_with_its_special_tokens_once(start, tmp_path):
     """Its folder has a chat template that writes them, and so has its tokenizer."""
     assert train("reward", tmp_path, start("bert")) == 0
-    done = export_model(str(tmp_path / "run" / "model"), Judge.REWARDBENCH, tmp_path / "out", {"suite": SUITE})
+    done = export_model(str(tmp_path / "run" / "model"), Tool.REWARDBENCH, tmp_path / "out", {"suite": SUITE})
     assert done.agreement.same + done.agreement.longer >= done.agreement.answers
     chat = [*SUITE[0].prompt, {"role": "assistant", "content": "red"}]
     tokenizer = tf.AutoTokenizer.from_pretrained(tmp_path / "out" / "model")

@@ -11,7 +11,6 @@ from torch import nn
 from dro_core import KL
 from llm.policy.fisher import (
     conjugate_gradient,
-    enumerated_weights,
     fisher_product,
     natural_direction,
     policy_gradient,
@@ -21,6 +20,12 @@ from llm.policy.prompt_weights import prompt_multipliers
 from synthetic.bandits import policies
 from synthetic.bandits.mdp import prompts
 from synthetic.bandits.natural_gradient import natural_policy_gradient
+
+
+def enumerated_weights(log_probabilities, q):
+    """w_ia = q_i pi(a | x_i): those of the exact F_q = sum_i q_i sum_a pi(a | x_i) grad log pi grad log pi^T."""
+    return q[:, None] * log_probabilities.detach().exp()
+
 
 BANDIT = prompts([[1.0, 0.2, -0.5], [0.3, 0.1, 2.0], [-1.0, 0.4, 0.2], [0.0, 0.7, 0.9]])
 

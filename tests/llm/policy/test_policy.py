@@ -9,7 +9,7 @@ from bigram import bigram, one_action, trainer
 from exact import close
 
 from dro_core import worst_case
-from llm.adversary.rules import parse_reweighting
+from llm.adversary.spec import parse_reweighting
 from llm.policy.config import PolicyConfig
 from llm.policy.experience import Experience
 from llm.policy.observation import observed

@@ -14,7 +14,8 @@ import torch
 from scipy.stats import binom
 
 from dro_core import TotalVariation, worst_case
-from llm.adversary.rules import GroupAscent, parse_reweighting
+from llm.adversary.rules import GroupAscent
+from llm.adversary.spec import parse_reweighting
 from llm.policy.config import PolicyConfig
 from llm.policy.experience import Experience, Objective
 from llm.policy.prompt_weights import held_out_value, prompt_multipliers, split_multipliers

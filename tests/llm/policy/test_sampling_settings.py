@@ -12,6 +12,7 @@ from bigram import bigram, trainer
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from llm.data.corpus.corpus import generate
+from llm.models.fetching import ModelError
 from llm.models.loading import tiny_policy
 from llm.policy.drawing import Lots, Purpose
 from llm.policy.observation import SamplerMismatch, sampler_gap
@@ -95,6 +96,19 @@ def test_answers_have_the_frequencies_of_the_softmax(tmp_path, entry):
     first, second = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (logits[0], following))
     expected = first[:, None] * second
     assert np.all(np.abs(counts / 20_000 - expected) < 5 * np.sqrt(expected * (1 - expected) / 20_000))
+
+
+@pytest.mark.parametrize("ends", ["</s>", [2, "</s>"], -1, 2.5, True])
+def test_the_end_of_an_answer_is_a_token(policy, ends):
+    model, tokenizer = policy
+    plain = model.generation_config
+    model.generation_config = GenerationConfig()
+    model.generation_config.eos_token_id = ends
+    try:
+        with pytest.raises(ModelError, match=r"eos_token_id of the model's generation_config\.json must be ids"):
+            Answers(tokenizer, Sampling(1), batch_size=2)(model, [[5, 6]], LOTS)
+    finally:
+        model.generation_config = plain
 
 
 def test_what_is_not_heeded_is_named_once(policy, caplog):

@@ -399,7 +399,9 @@ def test_shift_bounds_start_at_the_limit_and_never_fall(report):
         ("kl_penalty:1", "kl_penalty", None), ("dr_dpo:1", "dr_dpo", None), ("erm", "erm", None),
         ("shuffled:tv:0.2,within=category", "shuffled:tv,within=category", 0.0),
         ("adaptive:tv:0.4", "adaptive:tv", 0.0), ("chi2:0.5,batch=4", "chi2,batch=4", 0.0),
-        ("spectral:0.1/0.9", "spectral:0.1/0.9", None),
+        ("spectral:0.1/0.9", "spectral:0.1/0.9", None), ("micro:8:tv:0.2", "micro:8:tv:0.2", None),
+        (" tv : 0.20 , by = source", "tv,by=source", 0.0), ("kl_penalty:inf", "kl_penalty:inf", None), ("", "", None),
+        ("chi2:?@tv:0.2", "chi2:?@tv:0.2", None), ("shuffled:gr_dpo:1,by=source", "shuffled:gr_dpo,by=source", None),
     ],
 )  # fmt: skip
 def test_sets_are_placed_on_the_scale_of_their_kind(text, kind, plain):

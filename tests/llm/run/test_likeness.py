@@ -11,6 +11,7 @@ from llm.data.pairs import write_pairs
 from llm.kinds.registry import config_of
 from llm.run.kinds import KINDS
 from llm.run.likeness import differences, record_of, remarks
+from llm.run.resumption import OPTIONAL
 from llm.training.identity import identity
 from llm.training.settings import parse_train
 from robust_rlhf import main
@@ -48,7 +49,7 @@ def test_every_setting_that_decides_a_result_is_compared(kind):
     settings = identity(*parse_train(config_of(kind), told), {"train": {"sha256": "a"}})
     one = {"config": {}, "settings": settings}
     assert remarks(["a", "b"], [one, one]) == ["The records of the two runs differ in the ambiguity set at most"]
-    for name in settings.keys() - SAID_BY_THEIR_RESULT:
+    for name in settings.keys() - SAID_BY_THEIR_RESULT - {OPTIONAL}:
         said = differences(one, {"config": {}, "settings": settings | {name: "another"}})
         assert [line.startswith(f"{name} ") for line in said] == [True], name
     plain = {"config": {}, "settings": settings | {"ambiguity": "erm", "plain_share": 0.9, "optim": "sgd"}}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from llm.report.overoptimisation import overoptimisation_svg, write_overoptimisation
+from llm.report.overoptimisation import write_overoptimisation
 from llm.statistics.best_of import BestOfN, best_of, kl_bound
 from llm.statistics.overoptimisation import Curve, Law, best_of_curve, fit, training_curve
 
@@ -181,18 +180,16 @@ def test_neighbouring_steps_can_be_one_point():
 
 
 def test_figure_shows_every_curve_and_the_same_bytes_again(tmp_path):
-    svg = overoptimisation_svg(drawn(), key="over", label="curves")
-    for said in ("best-of-n", "PPO", "noisy", "gold reward: what judges", "nats (square-root axis)"):
-        assert said in svg
-    assert not re.search(r"#0[1-9a-c]0[2-9a-c]", svg)  # the page's own colours took their place
     files = [tmp_path / name for name in ("one.svg", "one.png")]
     for file in files:
         write_overoptimisation(drawn(), file)
     before = [file.read_bytes() for file in files]
+    for said in ("best-of-n", "PPO", "noisy", "gold reward: what judges", "nats (square-root axis)"):
+        assert said in files[0].read_text()
     for file in files:
         write_overoptimisation(drawn(), file)
     assert [file.read_bytes() for file in files] == before
     with pytest.raises(ValueError, match="no curve"):
-        overoptimisation_svg([], key="k", label="l")
+        write_overoptimisation([], files[0])
     with pytest.raises(ValueError, match="different names"):
-        overoptimisation_svg([drawn()[0]] * 2, key="k", label="l")
+        write_overoptimisation([drawn()[0]] * 2, files[0])

@@ -6,7 +6,7 @@ import torch
 from statsmodels.discrete.discrete_model import Logit
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.adversary.rules import parse_reweighting
+from llm.adversary.spec import parse_reweighting
 from llm.sweep.heads import HeadData, HeadTraining, train_head
 from llm.sweep.regimes import flips
 from llm.training.config import ConfigError

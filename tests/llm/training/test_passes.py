@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import set_seed
 
 from dro_core import parse_ambiguity, worst_case
-from llm.adversary.rules import parse_reweighting
+from llm.adversary.spec import parse_reweighting
 from llm.data.pairs import write_pairs
 from llm.kinds.dpo import DPOTrainer
 from llm.models.adapters import with_adapter

@@ -18,7 +18,6 @@ from llm.text.encoding import PairCollator, encode_pairs
 from llm.training.averaging import IterateAverage
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.guards import NonFiniteLoss
-from llm.training.losses import bradley_terry_loss
 
 PAIRS = generate(24, seed=7)
 SETS = ["tv:0.2", "tv:0.4,max_ratio=3", "cvar:0.3", "chi2:0.5", "kl:0.3", "tv:0.3,by=category", "kl:0.3,trim=0.2"]
@@ -83,6 +82,11 @@ def trained_gradient(start, args, spec, *, kind=RewardTrainer, **kwargs):
     trainer = trainer_for(start, args, spec, kind=kind, callbacks=[gradients], **kwargs)
     trainer.train()
     return gradients.first, trainer
+
+
+def bradley_terry_loss(chosen, rejected):
+    """-log of the probability that the chosen answer wins, shape ``(n,)``."""
+    return -torch.nn.functional.logsigmoid(chosen - rejected)
 
 
 def seen_rows(trainer):

@@ -1,0 +1,69 @@
+"""Sets and rules as text: the grammar of ``dro_core.spec`` with the names that this room adds."""
+
+from __future__ import annotations
+
+import math
+
+from dro_core import KLPenalty
+from dro_core.spec import Form, read, set_forms
+
+from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
+from .geometry import PromptDiscrepancy, PromptTransport
+from .rules import DrDPO, GroupAscent, Reweighting
+
+GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})
+
+
+def _group_ascent(rate: float, by: str) -> GroupAscent:
+    if not by:
+        raise ValueError("gr_dpo names no column after by=; write for example 'gr_dpo:0.1,by=source'.")
+    return GroupAscent(rate, by)
+
+
+def _shuffled(inner: Reweighting | None, within: str = "") -> Shuffled:
+    return Shuffled(_weighing(inner), within or None)
+
+
+def _per_micro_batch(size: float, inner: Reweighting | None) -> PerMicroBatch:
+    if not math.isfinite(size):
+        raise ValueError(f"micro: takes the size of a micro-batch, at least 1, got {size}")
+    return PerMicroBatch(_weighing(inner), int(size))
+
+
+def _weighing(inner: Reweighting | None) -> Reweighting:
+    if inner is None:
+        raise ValueError("erm has equal weights, of which nothing can be made: name a set, as in 'shuffled:tv:0.2'.")
+    return inner
+
+
+RULES: dict[str, Form[Reweighting | None]] = {
+    "dr_dpo": Form(DrDPO, "dr_dpo:1", "temperature"),
+    "kldpo": Form(KLPenalty, "kldpo:1", "temperature"),
+    "gr_dpo": Form(_group_ascent, "gr_dpo:0.1,by=source", "rate", options={"by": str}, needed=["by"]),
+    "random": Form(RandomSubset, "random:0.4", "share"),
+    "hardest": Form(Hardest, "hardest:0.1,factor=4", "share", options={"factor": float}, needed=["factor"]),
+    "focal": Form(Focal, "focal:2", "gamma"),
+    "shuffled": Form(_shuffled, "shuffled:tv:0.2", inner="set", options={"within": str}),
+    "micro": Form(_per_micro_batch, "micro:8:tv:0.2", "size", inner="set"),
+    "wasserstein": Form(PromptTransport, "wasserstein:0.1", "radius"),
+    "mmd": Form(PromptDiscrepancy, "mmd:0.1", "radius"),
+}
+
+
+def parse_reweighting(spec: str) -> Reweighting | None:
+    """Read a set, as ``dro_core.parse_ambiguity`` does, or a rule; None is ``erm``.
+
+    Rules: ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, those to compare
+    with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``) and
+    those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is anything that can be read, rules included.
+
+    Raises:
+        ValueError: As ``dro_core.parse_ambiguity``.
+
+    >>> parse_reweighting("kldpo:0.5"), parse_reweighting("dr_dpo:2"), parse_reweighting("erm")
+    (KLPenalty(temperature=0.5), DrDPO(temperature=2.0), None)
+    >>> str(parse_reweighting("micro:8:tv:0.2, by = source"))
+    'micro:8:tv:0.2,by=source'
+    """
+    forms: dict[str, Form[Reweighting | None]] = {**set_forms(), **RULES}
+    return read(spec, forms, "ambiguity")

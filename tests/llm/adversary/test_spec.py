@@ -1,0 +1,147 @@
+"""Sets and rules as text: what every kind says of itself is read back as itself, and any other text is one sentence."""
+
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dro_core import KL, CressieRead, CVaR, Grouped, KLPenalty, Spectral, TotalVariation, Trimmed
+from llm.adversary.comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
+from llm.adversary.geometry import PromptDiscrepancy, PromptTransport
+from llm.adversary.rules import DrDPO, GroupAscent
+from llm.adversary.spec import RULES, parse_reweighting
+
+SHARES = st.floats(0, 1, exclude_min=True)
+SIZES = st.floats(0, allow_infinity=False)
+COLUMNS = st.text(st.characters(exclude_characters=","), min_size=1).map(str.strip).filter(bool)
+SINGLE = {
+    "tv": st.builds(TotalVariation, SHARES, st.none() | st.floats(1, allow_infinity=False)),
+    "cvar": st.builds(CVaR, SHARES),
+    "spectral": st.just(Spectral((0.1, 0.3, 0.6))),
+    "cressie_read": st.builds(CressieRead, st.sampled_from([0.5, 1.5]), SIZES),
+    "grouped": st.builds(Grouped, st.builds(KL, SIZES), COLUMNS),
+    "trimmed": st.builds(Trimmed, st.builds(Grouped, st.builds(KL, SIZES), COLUMNS), st.floats(0, 0.9)),
+    "kldpo": st.builds(KLPenalty, SHARES | st.just(float("inf"))),
+    "dr_dpo": st.builds(DrDPO, st.floats(0, exclude_min=True)),
+    "gr_dpo": st.builds(GroupAscent, SIZES, COLUMNS),
+    "random": st.builds(RandomSubset, SHARES),
+    "hardest": st.builds(Hardest, SHARES, st.floats(1, allow_infinity=False)),
+    "focal": st.builds(Focal, SIZES),
+    "wasserstein": st.builds(PromptTransport, SIZES),
+    "mmd": st.builds(PromptDiscrepancy, SIZES),
+}
+ANY = st.one_of(*SINGLE.values())
+NESTED = {
+    "shuffled": lambda inner: st.builds(Shuffled, inner, st.none() | COLUMNS),
+    "micro": lambda inner: st.builds(PerMicroBatch, inner, st.integers(1, 10**6)),
+}
+KINDS = SINGLE | {name: made(ANY) for name, made in NESTED.items()}
+KINDS["deep"] = st.recursive(ANY, lambda inner: st.one_of(*(made(inner) for made in NESTED.values())), max_leaves=8)
+
+
+def same(one, two):
+    if is_dataclass(one):
+        names = [field.name for field in fields(one)]
+        return type(one) is type(two) and all(same(getattr(one, name), getattr(two, name)) for name in names)
+    return np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_read_back_from_its_own_text(kind):
+    @given(KINDS[kind])
+    def survives(rule):
+        text = str(rule)
+        assert same(parse_reweighting(text), rule), text
+        assert str(parse_reweighting(f" {text.replace(':', ' : ', 1)} ")) == text
+
+    survives()
+
+
+def test_no_kind_is_left_out():
+    assert set(RULES) <= set(KINDS)
+    for name, form in RULES.items():
+        assert str(parse_reweighting(form.example)).startswith("kl_penalty" if name == "kldpo" else name)
+
+
+PIECES = [
+    *RULES, "erm", "tv", "cvar", "by", "within", "factor", "trim", "max_ratio", "source", "0.2", "1", "8", "-1", "inf",
+    "nan", "1e400", "", " ", "?", *":::,,,===/@.",
+]  # fmt: skip
+
+
+@given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join) | st.lists(st.sampled_from(PIECES)).map(":".join))
+def test_no_text_ends_otherwise_than_in_a_rule_or_a_sentence(text):
+    try:
+        found = parse_reweighting(text)
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert found is None or same(parse_reweighting(str(found)), found)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("kldpo:0.5", KLPenalty(0.5)),
+        ("dr_dpo:1,", DrDPO(1.0)),
+        ("gr_dpo:0.1,by= source ", GroupAscent(0.1, "source")),
+        (" hardest: 0.1 ,factor= 4 ", Hardest(0.1, 4.0)),
+        ("micro:8:tv:0.2,by=source", PerMicroBatch(Grouped(TotalVariation(0.2), "source"), 8)),
+        ("micro:8.7:tv:0.2", PerMicroBatch(TotalVariation(0.2), 8)),
+        ("shuffled:tv:0.2,by=source,within=category", Shuffled(Grouped(TotalVariation(0.2), "source"), "category")),
+        ("shuffled:tv:0.2,within=", Shuffled(TotalVariation(0.2))),
+        ("shuffled:micro:8:gr_dpo:1,by=a", Shuffled(PerMicroBatch(GroupAscent(1.0, "a"), 8))),
+        ("shuffled:shuffled:tv:0.2,within=a", Shuffled(Shuffled(TotalVariation(0.2)), "a")),
+        ("shuffled:shuffled:tv:0.2,within=a,within=b", Shuffled(Shuffled(TotalVariation(0.2), "a"), "b")),
+        ("shuffled:shuffled:tv:0.2,within=a,within=", Shuffled(Shuffled(TotalVariation(0.2), "a"))),
+    ],
+)
+def test_texts_mean_what_they_meant(text, rule):
+    assert same(parse_reweighting(text), rule)
+    assert same(parse_reweighting(str(rule)), rule)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("random:", "'random:' lacks its share; write for example 'random:0.4'"),
+        ("random:1.5", "in \\(0, 1\\]"),
+        ("random:0.4:tv:0.2", "has '0.4:tv:0.2' where a number belongs, as in 'random:0.4'"),
+        ("hardest:0.1", "lacks factor; add ',factor=NUMBER'"),
+        ("hardest:0.1,factor=", "has '' where a number belongs, as in 'hardest:0.1,factor=4'"),
+        ("hardest:0.1,factor=0.5", "at least 1"),
+        ("focal:-1", "at least 0"),
+        ("focal:1/2", "has '1/2' where a number belongs, as in 'focal:2'"),
+        ("shuffled:erm", "nothing can be made"),
+        ("shuffled:", "lacks its set; write for example 'shuffled:tv:0.2'"),
+        (
+            "shuffled:tv:0.2,within=a,within=b",
+            "has the option 'within=a', but the allowed ones, once each",
+        ),
+        ("shuffled:tv:0.2,cap=3", "has the option 'cap=3', but the allowed ones, once each, are: within=NAME, max_rat"),
+        ("micro:tv:0.2", "has 'tv' where a number belongs, as in 'micro:8:tv:0.2'"),
+        ("micro:8", "lacks its set; write for example 'micro:8:tv:0.2'"),
+        ("micro:0:tv:0.2", "at least 1"),
+        ("micro:inf:tv:0.2", "at least 1, got inf"),
+        ("micro:8:erm", "nothing can be made"),
+        ("micro:8:nothing:1", "unknown ambiguity 'nothing:1' in 'micro:8:nothing:1'"),
+        ("shufled:tv:0.2", "unknown ambiguity 'shufled:tv:0.2', did you mean 'shuffled:tv:0.2'\\? The known ones are:"),
+        ("mmd:x", "has 'x' where a number belongs, as in 'mmd:0.1'"),
+        ("mmd:-1", "at least 0"),
+        ("dr_dpo", "lacks its temperature"),
+        ("dr_dpo:0", "must be positive"),
+        ("dr_dpo:1,by=source", "has the option 'by=source', but takes none"),
+        ("gr_dpo:0.1", "lacks by; add ',by=NAME'"),
+        ("gr_dpo:0.1,by=", "names no column"),
+        ("gr_dpo:0.1,by=a,by=b", "has the option 'by=b', but the allowed ones, once each, are: by=NAME"),
+        ("gr_dpo:-1,by=source", "at least 0"),
+        ("kldpo:x", "has 'x' where a number belongs, as in 'kldpo:1'"),
+        ("nothing:1", "unknown ambiguity 'nothing:1'; the known ones are: erm, chi2:RADIUS, .* mmd:RADIUS\\."),
+    ],
+)
+def test_what_cannot_be_read_is_explained(spec, said):
+    with pytest.raises(ValueError, match=said):
+        parse_reweighting(spec)
