@@ -36,7 +36,7 @@ def write_report(
 
     Args:
         what: The results folder of a sweep, a run, or several runs, which are judged and compared; one trained plainly
-            (``erm``) is what the others are compared with.
+            (``erm``) is what the others are compared with, where there is none the first.
         output: The page, a .html file.
         suites: What runs are judged by, as in ``evaluate``; None: the suites that they were told of.
         **choices: As of ``llm.report.content.build_content``.
@@ -54,6 +54,7 @@ def write_report(
 
     if isinstance(what, str | Path) and (Path(what).name == TABLE or (Path(what) / TABLE).exists()):
         return write_page(build_content(what, **choices), Path(output))[0]
+    from ..report.collect import baseline_of
     from ..sweep.recorded import Finished, record_runs
 
     many = what if isinstance(what, Sequence) and not isinstance(what, str) else [what]
@@ -64,6 +65,7 @@ def write_report(
     found = [Finished(run.folder, run.record, one.result["margins"]) for run, one in zip(runs, judged, strict=True)]
     with tempfile.TemporaryDirectory(prefix="robust-rlhf-") as folder:
         record_runs(Path(folder), found, judged[0].suites, about={"title": _title(runs)})
+        choices.setdefault("baseline", baseline_of([run.ambiguity for run in runs]))
         return write_page(build_content(folder, **choices), Path(output))[0]
 
 

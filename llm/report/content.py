@@ -13,7 +13,7 @@ from ..run.files import json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
 from .claims import claims, notes
-from .collect import Arm, Collection, collect
+from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
 from .suites import beyond_the_average
@@ -31,6 +31,7 @@ def build_content(
     folder: str | Path,
     *,
     inside: Sequence[str] = (),
+    baseline: str = BASELINE,
     smallest: int = SMALLEST_GROUP,
     families: int = FAMILIES,
     texts: bool = True,
@@ -41,6 +42,7 @@ def build_content(
     Args:
         folder: As ``robust-rlhf sweep`` leaves it.
         inside: The suites from the distribution of the training data; by default those called "id...".
+        baseline: The set that the others are compared with, plain training unless there is none.
         smallest: Questions a category needs to count as the worst.
         families: How many families get the detailed sections; the first ones with a plain arm and another one.
         texts: Show example pairs; without them the report holds nothing of the data but names of suites and groups.
@@ -53,10 +55,11 @@ def build_content(
     """
     if smallest < 2 or families < 0:
         raise ValueError(f"smallest must be at least 2 and families at least 0, got {smallest} and {families}.")
-    collection = collect(folder, inside=inside).restricted(where or {})
+    collection = collect(folder, inside=inside, baseline=baseline).restricted(where or {})
     judge = Judge(collection, smallest=smallest)
     records, groups = judge.records(), _families(collection)
-    detailed = [group for group in groups if len(group) > 1 and records[group[0]]["plain"]][:families]
+    lone = len(records) == 1  # which is described for its own sake
+    detailed = [group for group in groups if (len(group) > 1 or lone) and records[group[0]]["plain"]][:families]
     shown = ([collection.arms[n] for n in _shown(group, records)] for group in detailed)
     details = [_details(collection, arms, examples_of=WITH_EXAMPLES if texts else 0) for arms in shown]
     report = {
@@ -65,6 +68,7 @@ def build_content(
         **origin(collection),
         "level": LEVEL,
         "suites": judge.suite_facts(),
+        "baseline": baseline,
         "inside": collection.inside,
         "outside": collection.outside,
         "longer_average": judge.longer_average(),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .claims import survives
+from .collect import BASELINE
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
 from .plots import Style, styles
 from .radii import Sized, kind_of, sized
@@ -43,7 +44,7 @@ def looks(report: Record) -> dict[str, Style]:
 def arm_looks(report: Record) -> dict[str, Style]:
     """One style per ambiguity set among the arms with details."""
     shown = (arm["ambiguity"] for detail in report["details"] for arm in detail["arms"])
-    return styles(list(dict.fromkeys(shown)), "erm")
+    return styles(list(dict.fromkeys(shown)), report["baseline"])
 
 
 def families_of(report: Record) -> list[tuple[str, list[Record]]]:
@@ -59,7 +60,8 @@ def trade_off(report: Record) -> list[Drawing]:
     for number, (label, arms) in enumerate(families_of(report)[:MOST_PANELS]):
         rows = [row for arm in arms if (row := _plane(report, arm, gain=False))]
         if len(rows) > 1:
-            plain = next(((row["x"], row["y"]) for row in rows if row["kind"] == "erm"), None)
+            bases = (row for arm in arms if arm["plain"] and (row := _plane(report, arm, gain=False)))
+            plain = next(((row["x"], row["y"]) for row in bases), None)
             drawings.append(_plane_drawing(f"trade-off-{number}", label, rows, look, titles, "accuracy, %", plain))
     gains = [row for arm in report["arms"] if (row := _plane(report, arm, gain=True))]
     if len(report["families"]) > 1 and gains:
@@ -99,7 +101,7 @@ def radius_curves(report: Record) -> list[Drawing]:
         for arm in arms:
             if parts := sized(arm["ambiguity"]):
                 kinds.setdefault(parts.kind, []).append((parts, arm))
-        plain = next((arm for arm in arms if arm["plain"]), None)
+        plain = next((arm for arm in arms if arm["plain"] and arm["ambiguity"] == BASELINE), None)
         curves = [members for members in kinds.values() if len({parts.size for parts, _ in members}) > 1]
         for place, members in enumerate(curves[: MOST_PANELS + 2]):
             anchor = members[0][0].plain

@@ -20,7 +20,7 @@ def render_summary(report: Mapping[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title="Accuracy, %",
-        caption="brackets: 95 % interval over prompts; points: against erm; ties count one half",
+        caption=f"brackets: 95 % interval over prompts; points: against {report['baseline']}; ties count one half",
     )
     table.add_column("suite / arm", overflow="fold", min_width=20)
     for heading in ("pairs", "accuracy", "interval", "points", "ties"):

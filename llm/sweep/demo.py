@@ -25,6 +25,7 @@ from ..data.suites import load_suites
 from ..kinds.registry import config_of, judge_trained, task_of
 from ..models.contents import contents
 from ..models.loading import load_policy, load_reward_model
+from ..report.collect import baseline_of
 from ..report.content import build_content
 from ..report.page import write_report
 from ..report.screen import render_summary
@@ -214,7 +215,7 @@ def _report(
     runs = [_read_run(folder) for folder in folders]
     results = output / "results"
     write_folder(results, lambda partial: record_runs(partial, runs, data.suites, train=train, about=about))
-    report = build_content(results)
+    report = build_content(results, baseline=baseline_of(demo.ambiguity))
     page, _ = write_report(report, output / "report.html")
     if (earlier := output / _EARLIER).exists():
         _log.warning("%s was of an earlier version: the numbers of the page are in report_files now", earlier)

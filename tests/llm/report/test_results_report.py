@@ -665,6 +665,32 @@ def test_without_plain_training_or_a_known_suite_there_is_no_comparison(tmp_path
     assert build_content(tmp_path / "r", inside=["second"])["inside"] == ["second"]
 
 
+def test_without_plain_training_another_set_may_stand_for_it(tmp_path):
+    write_sample(tmp_path / "r", ambiguities=("tv:0.1", "tv:0.2"), whole=True)
+    report = build_content(tmp_path / "r", baseline="tv:0.2")
+    assert [arm["ambiguity"] for arm in report["arms"]] == ["tv:0.2", "tv:0.1"]
+    difference = report["arms"][1]["suites"]["ood_maths"]["difference"]
+    expected = correct("ood_maths", "tv:0.1").mean() - correct("ood_maths", "tv:0.2").mean()
+    assert difference["difference"] == pytest.approx(expected)
+    assert said(report, "Compared with tv:0.2, which stands for plain training (erm)")
+    text = text_of(report, tmp_path)
+    assert "minus tv:0.2" in text
+    assert "minus erm" not in text
+    with pytest.raises(ResultsError, match=r"No arm was trained with 'tv:0.3'"):
+        build_content(tmp_path / "r", baseline="tv:0.3")
+
+
+def test_a_lone_arm_is_described_for_its_own_sake(tmp_path):
+    write_sample(tmp_path / "r", ambiguities=("tv:0.1",), whole=True)
+    report = build_content(tmp_path / "r", baseline="tv:0.1")
+    [detail] = report["details"]
+    assert detail["suites"]["ood_maths"][0]["worst_category"]
+    assert "No arm can be compared" in report["claims"][0]["text"]
+    page = Page()
+    page.feed(text_of(report, tmp_path))
+    assert len(page.svgs) > 10
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
