@@ -114,7 +114,11 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
-        if arm is not plain and (account := training.account(arm, ensemble)) is not None and training.pairs is not None:
+        if (
+            arm.ambiguity != BASELINE
+            and (account := training.account(arm, ensemble)) is not None
+            and training.pairs is not None
+        ):
             entry["weights"] = {factor: shares(account, factor, fifths) for factor in FACTORS}
             entry["noise_ranking"] = noise_ranking(account)
             if sum("examples" in other for other in shown) < examples_of:
