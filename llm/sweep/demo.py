@@ -172,9 +172,8 @@ def _train_and_judge(demo: DemoConfig, spec: str, seed: int, data: _Data, folder
     config, arguments = demo.run(spec, seed, train_file=str(data.train_file), folder=folder)
     task = task_of(config)
     judged = judge_trained(task, train_run(task, arguments), arguments, data.suites)
-    with sealing(folder, _MARGINS):
-        with whole(folder / _MARGINS) as stream:
-            np.savez(stream, **judged["margins"])
+    with sealing(folder, _MARGINS), whole(folder / _MARGINS) as stream:
+        np.savez(stream, **judged["margins"])
 
 
 def _is_finished(folder: Path) -> bool:
