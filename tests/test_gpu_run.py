@@ -43,7 +43,7 @@ import surroundings
 import targets
 from random_llamas import StepTimes
 
-from dro_core import _arrays
+from dro_core._solvers import arrays
 
 ROOT = Path(__file__).parents[1]
 MODULES = (stage_solver, stage_gradients, stage_training, stage_policy, stage_truth, stage_options)
@@ -264,7 +264,7 @@ def test_a_captured_call_solves_other_losses(monkeypatch):
         "graph": lambda made: made, "synchronize": lambda: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stands_in)
-    monkeypatch.setattr(_arrays, "as_numpy", lambda array: array if type(array) is np.ndarray else None)
+    monkeypatch.setattr(arrays, "as_numpy", lambda array: array if type(array) is np.ndarray else None)
     first, second = (torch.tensor(stage_solver.draw_losses(rows, 1024, "float32")[0]) for rows in (1, 2))
     for race in stage_solver.RACES:
         if race.batched:

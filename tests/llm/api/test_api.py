@@ -53,7 +53,7 @@ def test_training_from_python_is_the_command(tmp_path, runs):
 
 
 def test_margins_are_those_of_the_model(runs):
-    judged = llm.judging.accuracy(runs[1], {"mine": TEST})
+    judged = llm.evaluate(runs[1], {"mine": TEST})
     margins = score_pairs(runs[1].model, runs[1].tokenizer, TEST, max_length=48, margin_of=reward_margins)
     assert judged.result["margins"]["mine"] == pytest.approx(margins)
     whole = judged.table.query("kind == 'overall'").iloc[0]
@@ -67,12 +67,12 @@ def test_every_way_to_name_models_and_suites_is_one(runs, form, suites):
     model = {"run": run, "folder": str(run.folder), "model folder": run.folder / "model", "objects": run.loaded}[form]
     if suites == "own" and form != "run":
         with pytest.raises(ValueError, match="no suite"):
-            llm.judging.accuracy(model)
+            llm.evaluate(model)
         return
     path = run.config.suites[0]
-    judged = llm.judging.accuracy(model, {"own": None, "path": path, "pairs": read_pairs(path).pairs}[suites])
+    judged = llm.evaluate(model, {"own": None, "path": path, "pairs": read_pairs(path).pairs}[suites])
     (margins,) = judged.result["margins"].values()
-    assert margins == pytest.approx(llm.judging.accuracy(run).result["margins"]["test"], abs=1e-6)
+    assert margins == pytest.approx(llm.evaluate(run).result["margins"]["test"], abs=1e-6)
 
 
 def test_a_comparison_is_that_of_the_command(runs, tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_comparison_is_that_of_the_command(runs, tmp_path, capsys):
     assert "tv:0.5 minus erm" in compared._repr_html_()
     assert "may be missing elsewhere" not in repr(compared)
     with pytest.raises(ValueError, match="different pairs"):
-        llm.compare(llm.judging.accuracy(plain, TEST[:10]), llm.judging.accuracy(robust, TEST))
+        llm.compare(llm.evaluate(plain, TEST[:10]), llm.evaluate(robust, TEST))
 
 
 def test_reports_of_runs_and_of_folders(runs, tmp_path):
@@ -96,7 +96,7 @@ def test_reports_of_runs_and_of_folders(runs, tmp_path):
     numbers = json.loads((tmp_path / "report_files" / "report.json").read_text())
     assert page.read_text().startswith("<!doctype html>")
     assert [arm["ambiguity"] for arm in numbers["arms"]] == ["erm", "tv:0.5"]
-    accuracy = llm.judging.accuracy(runs[1]).table.query("kind == 'overall'").iloc[0]["accuracy"]
+    accuracy = llm.evaluate(runs[1]).table.query("kind == 'overall'").iloc[0]["accuracy"]
     assert numbers["arms"][1]["suites"]["test"]["accuracy"] == pytest.approx(accuracy)
     assert llm.write_report(runs[1].folder, tmp_path / "one.html").exists()
     with pytest.raises(ValueError, match=r"\.html"):
@@ -151,7 +151,7 @@ def test_without_an_output_the_run_goes_with_its_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = llm.train("sft", TRAIN, model="tiny", suites={"mine": TEST[:8]}, **(SMALL | {"max_steps": 1}))
     folder = run.folder
-    assert llm.judging.accuracy(run).suites.keys() == {"mine"}
+    assert llm.evaluate(run).suites.keys() == {"mine"}
     assert not list(tmp_path.iterdir())
     del run
     assert not folder.exists()
@@ -160,19 +160,19 @@ def test_without_an_output_the_run_goes_with_its_value(tmp_path, monkeypatch):
 def test_a_model_that_was_loaded_already_is_a_start(runs, tmp_path):
     more = SMALL | {"max_steps": 1, "learning_rate": 0.0}
     run = llm.train("reward", TRAIN, model=runs[0].loaded, output=tmp_path / "run", **more)
-    assert llm.judging.accuracy(run, TEST).result["margins"]["suite"] == pytest.approx(
-        llm.judging.accuracy(runs[0], TEST).result["margins"]["suite"], abs=1e-6
+    assert llm.evaluate(run, TEST).result["margins"]["suite"] == pytest.approx(
+        llm.evaluate(runs[0], TEST).result["margins"]["suite"], abs=1e-6
     )
 
 
 def test_policies_need_a_reference_and_runs_know_their_own(tmp_path):
     start = llm.train("sft", TRAIN, model="tiny", output=tmp_path / "sft", **(SMALL | {"max_steps": 1}))
     run = llm.train("dpo", TRAIN, model=str(start.folder), output=tmp_path / "dpo", **(SMALL | {"max_steps": 1}))
-    own = llm.judging.accuracy(run, TEST).result["margins"]["suite"]
-    told = llm.judging.accuracy(run.folder, TEST, reference=str(start.folder)).result["margins"]["suite"]
+    own = llm.evaluate(run, TEST).result["margins"]["suite"]
+    told = llm.evaluate(run.folder, TEST, reference=str(start.folder)).result["margins"]["suite"]
     assert own == pytest.approx(told, abs=1e-6)
     with pytest.raises(ValueError, match="is a policy"):
-        llm.judging.accuracy(run.folder, TEST)
+        llm.evaluate(run.folder, TEST)
 
 
 def test_the_face_is_typed_lazy_and_whole():

@@ -18,7 +18,7 @@ from test_checkpoints import cut, flipped
 
 from dro_core.messages import check_folder
 from llm.data.corpus.corpus import write_corpus
-from llm.demo.demo import demo as demos
+from llm.demo import demo as demos
 from llm.run import sealed
 from llm.run.finished import SEAL
 from llm.run.folder import check_output

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
-from llm.demo.page import Run, build_report, render_summary, write_report
+from llm.demo.page import ArmRun, build_report, render_summary, write_report
 from llm.judging.tables import render_comparison, render_table
 from llm.models.card import model_card, policy_card
 from llm.models.loading import tiny_policy, tiny_reward_model
@@ -341,8 +341,9 @@ def demo_report(run: Path, folder: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     suites = {WHERE: hostile_pairs(30), NAMES["front"]: hostile_pairs(20)}
     runs = [
-        Run(ambiguity=ambiguity, seed=0, steps=2, seconds=1.0, history=record["history"], adversary=record["adversary"],
-            margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()}, record=record)
+        ArmRun(ambiguity=ambiguity, seed=0, steps=2, seconds=1.0, history=record["history"],
+               adversary=record["adversary"], record=record,
+               margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()})
         for ambiguity in ("erm", "tv:0.2")
     ]  # fmt: skip
     common = {"environment": {"device": NAMES["image"]}, "command": shell_word(WHERE), "settings": {WHERE: [WHERE]}}

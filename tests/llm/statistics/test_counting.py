@@ -14,7 +14,7 @@ from llm.data.pairs import Pair
 from llm.data.prompts import Prompt
 from llm.data.prompts import questions as prompts_asked
 from llm.data.questions import questions
-from llm.demo.arms import Run
+from llm.demo.arms import ArmRun
 from llm.demo.page import build_report, render_summary
 from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
@@ -105,7 +105,7 @@ def test_ties_are_shown_on_screen_card_and_report():
     assert "ties" in text
     assert {"50.0", "40"} <= set(text.split())
     assert any("| 40 | 0.500" in line and "| 40 |" in line[10:] for line in _results({"test": summary}))
-    runs = [Run("erm", 0, [], {}, {"test": np.zeros(40)}, 1.0, 1)]
+    runs = [ArmRun("erm", 0, [], {}, {"test": np.zeros(40)}, 1.0, 1)]
     report = build_report(
         title="T", runs=runs, suites={"test": pairs}, data={}, environment={}, command="c", settings={}
     )
@@ -118,7 +118,7 @@ def test_all_arms_of_a_demo_fit_into_a_terminal():
     names = ["erm", "tv:0.2", "tv:0.2,max_ratio=4", "cvar:0.3", "chi2:0.5"]
     suites = dict.fromkeys(("id_test", "ood_shifted_mixture", "ood_reversed_length"), pairs)
     draws = np.random.default_rng(0)
-    runs = [Run(name, 0, [], {}, {s: draws.normal(size=40) for s in suites}, 1.0, 1) for name in names]
+    runs = [ArmRun(name, 0, [], {}, {s: draws.normal(size=40) for s in suites}, 1.0, 1) for name in names]
     report = build_report(title="T", runs=runs, suites=suites, data={}, environment={}, command="c", settings={})
     lines = _screen(render_summary(report)).splitlines()
     assert max(map(len, lines)) <= 80
@@ -159,7 +159,7 @@ def test_naming_the_prompt_as_question_changes_nothing_anywhere():
     a, b = (np.repeat(draws.normal(size=20), 4) + 0.3 * draws.normal(size=80) for _ in range(2))
     assert summarise(pairs, a) == summarise(named, a)
     assert compare(pairs, a, b) == compare(named, a, b)
-    runs = [Run("erm", 0, [], {}, {"s": a}, 1.0, 1), Run("tv:0.2", 0, [], {}, {"s": b}, 1.0, 1)]
+    runs = [ArmRun("erm", 0, [], {}, {"s": a}, 1.0, 1), ArmRun("tv:0.2", 0, [], {}, {"s": b}, 1.0, 1)]
     common = {"title": "T", "runs": runs, "data": {}, "environment": {}, "command": "", "settings": {}}
     assert build_report(suites={"s": pairs}, **common) == build_report(suites={"s": named}, **common)
     assert suite_rows("s", np.arange(80), pairs).clusters == suite_rows("s", np.arange(80), named).clusters
