@@ -10,7 +10,7 @@ from typing import Any
 from ..data.objects import pairs_of
 from ..data.pairs import Pair, PairSet
 from ..data.suites import subset_of, suite_files
-from ..run.likeness import record_of, remarks
+from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
 from .runs import Run
 

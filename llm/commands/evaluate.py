@@ -10,7 +10,7 @@ from dro_core.locks import locked
 from dro_core.messages import check_folder
 
 from ..run.finished import check_run
-from ..run.likeness import record_of, remarks
+from ..run.run_differences import record_of, remarks
 from .shell import Arguments, one_sentence_errors, parser_of
 
 

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from ..adversary.ledger import VERDICT
-from ..run.likeness import differences
+from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
 

@@ -12,9 +12,9 @@ from test_robust_trainer import arguments, start, trainer_for  # noqa: F401
 
 import llm.trl as robust_trl
 from dro_core import AmbiguitySet, worst_case
-from llm.adversary.acting import bound
 from llm.adversary.adversary import Adversary
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
+from llm.adversary.inaction import bound
 from llm.adversary.rules import reweighted, state_of
 from llm.adversary.schedule import AdaptiveStrength, RadiusSchedule
 from llm.adversary.spec import parse_reweighting
