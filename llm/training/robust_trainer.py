@@ -51,7 +51,7 @@ class RobustTrainer(CheckpointingTrainer):
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples: auto once where one micro-batch holds them all, else twice;
             single insists on the first, two always looks twice, which pays where a set ignores many examples.
-        last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.last_window``).
+        last_window: Whether an epoch under a set ends with its last full effective batch (``adversary.last_window``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.

@@ -75,7 +75,8 @@ def bias_layers() -> Claim[CappedLosses]:
     Problem: bias = L - Lbar_n for total variation, with a cap and without, and CVaR.
     Guarantee (exact): bias = sum_j (l_(j+1) - l_(j)) beta_n(P(l > l_(j))) over the sorted atoms, beta_n(p) the bias
         of a loss of 1 with probability p, else 0. Hence bias <= B max_p beta_n(p), attained by such a loss.
-    Source: derived in ``synthetic.biases.without_enumeration``: the value is comonotone additive, and l = l_(1) + sum of its steps.
+    Source: derived in ``synthetic.biases.without_enumeration``: the value is comonotone additive, and l = l_(1) + sum
+    of its steps.
     Example: l = (0, 1, 3) has steps 1 and 2.
     """
 
