@@ -496,10 +496,17 @@ BREAKS = [
         "core/test_files.py",
     ),
     Break(
-        "frame-reads-first",
+        "frame-of-python",
         "llm/training/frame.py",
         "    check_requests(config, arguments)\n",
         "",
+        "llm/commands/test_sentences.py",
+    ),
+    Break(
+        "frame-takes-any-folder",
+        "llm/training/frame.py",
+        "check_output(folder, resume=config.resume,",
+        "check_output(folder, resume=not config.overwrite,",
         "llm/training/test_frame.py",
     ),
     Break(
