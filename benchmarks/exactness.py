@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from exact_cells import Adapter, Cell, Launcher, Precision, Rows, start
+from full_batch import losses_of
 from gpu_results import hardware, measured, records
 from machine import cpu, revision
-from ranks import Adapter, Cell, Launcher, Precision, Rows, losses_of, start
 
 from dro_core import parse_ambiguity, worst_case
 

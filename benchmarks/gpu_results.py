@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dro_core.files import whole
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 SCHEMA = 2
@@ -13,19 +14,10 @@ Record = dict[str, Any]
 
 
 def put(path: Path, text: str) -> None:
-    """Write a file through a second one: a reader never sees half of it, and a full disk does not cost the old one."""
-    if path.exists() and not path.is_file():  # a device or a pipe
-        path.write_text(text, encoding="utf-8")
-        return
+    """Write a file whole or not at all, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    with whole(path) as stream:
+        stream.write(text.encode())
 
 
 def measured(path: Path = RESULTS) -> Record | None:

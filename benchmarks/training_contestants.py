@@ -96,9 +96,7 @@ WAYS = (
     Way("two passes, nothing skipped", trainer="without skipping"),
     Way("two passes", radii=RADII),
     Way("single pass", single=True),
-    Way("graphs held", passes="held"),
     Way("per micro-batch (wrong)", trainer="per micro-batch", passes="two"),
-    Way("carried (approximate)", passes="carried"),
 )
 
 

@@ -1,4 +1,4 @@
-"""How wrong approximate weights make the gradient, step by step along exact training; and what the solver takes."""
+"""How wrong weights per micro-batch make the gradient, step by step along exact training; and what the solver takes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from torch import Tensor
 from training_contestants import MICRO, WINDOW
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-from dro_core import CVaR, Dual, TotalVariation, parse_ambiguity, worst_case
+from dro_core import TotalVariation, parse_ambiguity, worst_case
 from llm.data.corpus.corpus import generate
 from llm.judging.margins import dpo_margins, reward_margins
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.text.encoding import PairCollator, encode_pairs
-from llm.training.carried import CarriedLosses
 from llm.training.losses import Sigmoid
 
 Record = dict[str, Any]
@@ -29,31 +28,6 @@ LENGTH, STEPS = 64, 40
 SOLVED = ("tv:0.2", "cvar:0.3", "chi2:0.5", "kl:0.3")
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TOKENS, BATCH = 128, 1024
-
-
-class FixedDuals:
-    """The obvious alternative to carried losses: the dual variables of the previous effective batch, kept fixed."""
-
-    def __init__(self) -> None:
-        self.dual: Dual | None = None
-
-    def weights(self, ambiguity: Any, losses: np.ndarray) -> np.ndarray:
-        """Weights from the last duals, one formula a set; then the duals of these losses."""
-        dual, self.dual = self.dual, worst_case(losses, ambiguity).dual
-        if dual is None:
-            return np.full(len(losses), 1 / len(losses))
-        above = losses - float(dual.threshold)
-        multiplier, n = max(float(dual.multiplier), 1e-12), len(losses)
-        match ambiguity:
-            case TotalVariation(radius, max_ratio):
-                added = radius if max_ratio is None else (max_ratio - 1) / n
-                return (above >= 0) / n + (above >= multiplier) * added
-            case CVaR(alpha):
-                return (above >= 0) / (n * alpha)
-            case _ if ambiguity.spec == "chi2":
-                return np.maximum(above, 0) / multiplier / n
-            case _:
-                return np.exp(np.minimum(above / multiplier, 50.0)) / n  # as a run in float32 would have to
 
 
 def _start(kind: str) -> tuple[Any, Any, Callable[[Any, dict[str, Tensor]], Tensor], list[Any]]:
@@ -78,7 +52,7 @@ def _start(kind: str) -> tuple[Any, Any, Callable[[Any, dict[str, Tensor]], Tens
 
 
 def gradient_errors(kind: str) -> list[Record]:
-    """Relative gradient errors of three approximations for every set, at the steps of one run.
+    """Relative gradient errors of weights per micro-batch for every set, at the steps of one run.
 
     The run takes the exact gradient of tv:0.2. With the Gram matrix of the examples' gradients, the error of any
     weights is a quadratic form.
@@ -86,19 +60,20 @@ def gradient_errors(kind: str) -> list[Record]:
     model, collate, losses_of, items = _start(kind)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-3)
-    size, rules = MICRO * WINDOW, {spec: Approximations(spec) for spec in SETS}
+    size, errors = MICRO * WINDOW, {spec: [] for spec in SETS}
     for step in range(STEPS):
         rows = [collate([item]) for item in items[step * size : (step + 1) * size]]
         losses, jacobian = _example_gradients([losses_of(model, row)[0] for row in rows], weights)
         gram = (jacobian @ jacobian.T).double()
-        for rule in rules.values():
-            rule.look(losses, gram)
+        for spec, found in errors.items() if step else ():
+            found.append(_error(losses, gram, spec))
         exact = worst_case(losses, TotalVariation(0.2)).weights.float() @ jacobian
         for weight, part in zip(weights, exact.split([weight.numel() for weight in weights]), strict=True):
             weight.grad = part.view_as(weight)
         optimizer.step()
     shape = {"n": size, "micro": MICRO, "steps": STEPS - 1}
-    return [{"kind": kind, "set": spec, **shape, **_quartiles(rule.errors)} for spec, rule in rules.items()]
+    quartiles = {spec: np.quantile(found, [0.25, 0.5, 0.75]).tolist() for spec, found in errors.items()}
+    return [{"kind": kind, "set": spec, **shape, "per micro-batch": found} for spec, found in quartiles.items()]
 
 
 def _example_gradients(losses: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -111,34 +86,13 @@ def _example_gradients(losses: list[Tensor], weights: list[Tensor]) -> tuple[Ten
     return torch.stack(losses).detach().double(), torch.stack(rows)
 
 
-class Approximations:
-    """The approximations for one set, and the errors they made."""
-
-    def __init__(self, spec: str) -> None:
-        ambiguity = parse_ambiguity(spec)
-        assert ambiguity is not None
-        self.ambiguity, self.carried, self.duals = ambiguity, CarriedLosses(MICRO * WINDOW), FixedDuals()
-        self.errors: dict[str, list[float]] = {"carried": [], "per micro-batch": [], "fixed duals": []}
-        self.first = True
-
-    def look(self, losses: Tensor, gram: Tensor) -> None:
-        """Weigh an effective batch; nothing is carried into the first one, which does not count."""
-        parts, n = losses.split(MICRO), len(losses)
-        exact = worst_case(losses, self.ambiguity).weights
-        found = {
-            "carried": torch.cat([self.carried.multipliers(self.ambiguity, p, torch.arange(len(p))) for p in parts])
-            / n,
-            "per micro-batch": torch.cat([worst_case(part, self.ambiguity).weights for part in parts]) / len(parts),
-            "fixed duals": torch.from_numpy(self.duals.weights(self.ambiguity, losses.numpy())),
-        }
-        for name, weights in found.items() if not self.first else ():
-            wrong = weights - exact
-            self.errors[name].append(float((wrong @ gram @ wrong).clamp_min(0).sqrt() / (exact @ gram @ exact).sqrt()))
-        self.first = False
-
-
-def _quartiles(errors: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {name: [float(part) for part in np.quantile(found, [0.25, 0.5, 0.75])] for name, found in errors.items()}
+def _error(losses: Tensor, gram: Tensor, spec: str) -> float:
+    """Of the gradient whose weights are solved micro-batch by micro-batch, relative to the exact one."""
+    ambiguity, parts = parse_ambiguity(spec), losses.split(MICRO)
+    assert ambiguity is not None
+    exact = worst_case(losses, ambiguity).weights
+    wrong = torch.cat([worst_case(part, ambiguity).weights for part in parts]) / len(parts) - exact
+    return float((wrong @ gram @ wrong).clamp_min(0).sqrt() / (exact @ gram @ exact).sqrt())
 
 
 def solver_share() -> list[Record]:

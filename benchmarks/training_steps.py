@@ -70,7 +70,7 @@ def race(kind: str, mode: str, *, rounds: int, log: Callable[[str], None]) -> li
         records = []
         for way, radius, trainer in entries:
             records.append({"kind": kind, "mode": mode, "way": way.name, "radius": radius, "flops": flops(trainer)})
-            decision = getattr(getattr(trainer, "choice", None), "decision", None)
+            decision = getattr(trainer, "decision", None)
             records[-1]["expected"] = decision.factor if decision and way.trainer == "ours" else None
         log(f"{kind}, {mode}: FLOPs counted")
         seconds: list[list[float]] = [[] for _ in entries]

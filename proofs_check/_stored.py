@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dro_core.files import whole
 from proofs_check.claim import Claim, Verdict
 from proofs_check.evaluation import TOLERANCE
 from proofs_check.report import Report, Witness, instance_from_json
@@ -80,12 +80,8 @@ def write_json(path: Path, reports: Sequence[Report], *, budget: str, seed: int,
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: if that fails, an earlier one is still there."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as stream:
+        stream.write(text.encode())
 
 
 def replay_file(path: Path, claims: Mapping[str, Claim[Any]], labels: Sequence[str] = ()) -> tuple[Replayed, ...]:

@@ -1,4 +1,4 @@
-"""The floors import downwards only, private modules stay at home, files and functions stay small."""
+"""The floors import downwards only, private modules stay at home, files and functions stay small everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,25 @@ ALLOWED = {
     "llm": {"dro_core"},
 }
 OURS = set(ALLOWED) | {"robust_rlhf"}
+FOLDERS = [*ALLOWED, "benchmarks", "experiments", "examples", "tests"]
+TABLE = "One table drives this file."  # what the docstring of a longer file of tests says
+# Not yet split.
+NOT_YET_SPLIT = [
+    ROOT / "tests" / name
+    for name in (
+        "llm/report/test_results_report.py",
+        "llm/sweep/test_sweep.py",
+        "llm/sweep/test_sweep_faults.py",
+        "llm/training/test_checkpoints.py",
+        "llm/training/test_flags.py",
+        "llm/training/test_resuming.py",
+        "llm/training/test_robust_trainer.py",
+        "llm/training/test_signals.py",
+        "llm/trl/test_trl.py",
+    )
+]
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+SMALL = [ROOT / "robust_rlhf.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
 
 
 def imported(path: Path, package: str):
@@ -44,15 +62,32 @@ def test_imports_point_downwards(package, path):
             assert target not in ("torch", "transformers"), f"{package} must not import {target}"
 
 
-@pytest.mark.parametrize(("package", "path"), FILES, ids=[str(path.relative_to(ROOT)) for _, path in FILES])
-def test_files_and_functions_stay_small(package, path):
+@pytest.mark.parametrize("path", SMALL, ids=[str(path.relative_to(ROOT)) for path in SMALL])
+def test_files_and_functions_stay_small(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 300
+    if path not in NOT_YET_SPLIT and not says_that_a_table_drives_it(path):
+        assert len(text.splitlines()) <= most_lines(path), "split it by subject"
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node, clean=False)
             length = node.end_lineno - node.lineno + 1 - (len(docstring.splitlines()) if docstring else 0)
             assert length <= 60, f"{node.name} has {length} lines"
+
+
+def most_lines(path):
+    return 100 if path.is_relative_to(ROOT / "examples") else 300
+
+
+def says_that_a_table_drives_it(path):
+    """Which excuses files of tests alone."""
+    return path.is_relative_to(ROOT / "tests") and TABLE in (ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
+def test_only_long_files_are_excused():
+    """Whoever splits one takes its name, or its sentence, away."""
+    for path in [*NOT_YET_SPLIT, *filter(says_that_a_table_drives_it, SMALL)]:
+        assert path.exists(), path
+        assert len(path.read_text().splitlines()) > most_lines(path), path
 
 
 def run(*arguments):

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from clock import Record, Room, kept_going
-from ranks import Adapter, Cell, Launcher, Precision, compared, start
+from exact_cells import Adapter, Cell, Launcher, Precision, start
+from ranks import compared
 from surroundings import Setting
 
 SINGLE, SEVERAL = 1, 4  # micro-batches: one pass, or two with accumulation

@@ -9,7 +9,7 @@ import numpy as np
 
 from dro_core import AmbiguitySet
 
-from .comparisons import PerMicroBatch
+from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
 from .rules import Reweighting
 from .schedule import RadiusSchedule
@@ -57,6 +57,23 @@ def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int
         raise ValueError(
             f"plain_share {schedule.plain_share:g} leaves the adversary no step of {steps}: lower it, take more steps, "
             "or train plainly (ambiguity erm)"
+        )
+
+
+def check_losses(rule: Reweighting | None, *, logistic: bool) -> None:
+    """Refuse a rule that reads a probability out of losses that hold none.
+
+    Args:
+        rule: The set or rule.
+        logistic: Whether losses are -log sigmoid(margin).
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    if not logistic and any(isinstance(part, Focal) for part in _layers(rule)):
+        raise ValueError(
+            f"{rule} weighs by the probability 1 - exp(-loss) of a mistake, and the losses here are not -log "
+            "sigmoid(margin): train a reward model or DPO with the sigmoid loss, or choose a set or another rule"
         )
 
 

@@ -10,8 +10,9 @@ for every practical purpose independent of them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from dro_core import CVaR, worst_case
 from dro_core.sets.ambiguity import in_text
 
-from .rules import Placeless, Reweighting, Rule, reweighted
+from .rules import Placeless, Reweighting, Rule, advance, reweighted, state_of
 
 
 def _draws(losses: Tensor) -> np.random.Generator:
@@ -177,6 +178,10 @@ class Shuffled(Rule):
         weights[present[torch.as_tensor(to)]] = inner[present[torch.as_tensor(by)]]
         return weights
 
+    def advance(self, losses: Tensor, masses: Tensor) -> None:
+        """Move the inner rule."""
+        advance(self.inner, losses, reference=masses)
+
     def __str__(self) -> str:
         inner = str(self.inner)
         within = self.within if isinstance(self.within, str) else ""
@@ -212,15 +217,26 @@ class PerMicroBatch(Rule):
         return replace(self, inner=self.inner.with_strength(fraction))
 
     def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
-        """Weights ``(n,)``, part by part."""
+        """Weights ``(n,)``, part by part; an inner rule with a state has seen the parts before."""
         weights = torch.zeros_like(masses)
-        for start in range(0, len(losses), self.size):
-            rows = np.arange(start, min(start + self.size, len(losses)))
-            mass = masses[rows].sum()
-            if mass > 0:
-                part = reweighted(self.inner.take(rows), losses[rows], reference=masses[rows] / mass)
-                weights[rows] = mass * part
+        inner = self.inner if state_of(self.inner) is None else copy.deepcopy(self.inner)
+        for rows, mass in self._parts(masses):
+            here, share = inner.take(rows), masses[rows] / mass
+            weights[rows] = mass * reweighted(here, losses[rows], reference=share)
+            advance(here, losses[rows], reference=share)
         return weights
+
+    def advance(self, losses: Tensor, masses: Tensor) -> None:
+        """Move the inner rule by one part after the other."""
+        for rows, mass in self._parts(masses):
+            advance(self.inner.take(rows), losses[rows], reference=masses[rows] / mass)
+
+    def _parts(self, masses: Tensor) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Rows and mass of every part that has any."""
+        for start in range(0, len(masses), self.size):
+            rows = np.arange(start, min(start + self.size, len(masses)))
+            if (mass := masses[rows].sum()) > 0:
+                yield rows, mass
 
     def __str__(self) -> str:
         return f"{self.spec}:{self.size}:{self.inner}"

@@ -20,7 +20,7 @@ from dro_core import AmbiguitySet, effective_sample_size, largest_multiplier, wo
 
 from .equal_losses import Accuracy, rounding_of, sharing_equals
 from .ledger import AdversaryLedger
-from .rules import Reweighting, reweighted
+from .rules import Reweighting, advance, reweighted, state_of, weakened
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,30 @@ class EffectiveBatch:
     def weights(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> Tensor:
         """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; equal ones at strength 0 or without a set.
 
+        Asking changes nothing.
+
         Args:
             ambiguity: A set or rule over the whole training set; the places of these examples are taken from it.
             strength: Share of the set's strength, in [0, 1].
             accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
-        equal = self.present / self.present.sum()
-        if ambiguity is None or strength == 0.0:
-            return equal
-        chosen = ambiguity.with_strength(strength).take(self.index.cpu().numpy())
-        return reweighted(chosen, self.losses, reference=equal if self.padded else None, accuracy=accuracy)
+        chosen = weakened(ambiguity, strength)
+        if chosen is None:
+            return self._equal()
+        here = chosen.take(self.index.cpu().numpy())
+        return reweighted(here, self.losses, reference=self._reference(), accuracy=accuracy)
+
+    def advance(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> None:
+        """Move a rule that keeps a state by the step that this batch is. Arguments: see ``weights``."""
+        if (chosen := weakened(ambiguity, strength)) is not None:
+            here = chosen.take(self.index.cpu().numpy())
+            advance(here, self.losses, reference=self._reference(), accuracy=accuracy)
+
+    def _equal(self) -> Tensor:
+        return self.present / self.present.sum()
+
+    def _reference(self) -> Tensor | None:
+        return self._equal() if self.padded else None
 
     def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
         """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
@@ -106,14 +120,6 @@ class AdversaryAccount:
         losses, index, weights = batch.without_padding(weights)
         multipliers = weights * len(weights)
         self._record(index, multipliers, losses, strength=strength)
-        self._look(losses, weights, step=step, strength=strength)
-
-    def book_carried(
-        self, batch: EffectiveBatch, multipliers: Tensor, losses: Tensor, weights: Tensor, *, step: int, strength: float
-    ) -> None:
-        """Book a micro-batch of all ranks with its ``multipliers``, and the ``losses`` and ``weights`` carried then."""
-        seen, index = batch.without_padding()
-        self._record(index, multipliers, seen, strength=strength)
         self._look(losses, weights, step=step, strength=strength)
 
     def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
@@ -175,7 +181,7 @@ _ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
 
 
 def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> Array:
-    """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``.
+    """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``. Asking changes nothing.
 
     Args:
         rule: Bound to the training pairs; None for equal weights.
@@ -183,10 +189,17 @@ def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int
         batch: Positions in the training set, shape ``(n,)``.
         strength: Share of the rule's strength, in [0, 1].
     """
-    if rule is None or strength == 0.0:
+    chosen = weakened(rule, strength)
+    if chosen is None:
         return np.full(len(losses), 1 / len(losses))
-    chosen = (rule if strength == 1.0 else rule.with_strength(strength)).take(batch)
-    if isinstance(chosen, AmbiguitySet):
+    here = chosen.take(batch)
+    if isinstance(here, AmbiguitySet):
         shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
-        return worst_case(shared, chosen).weights
-    return reweighted(chosen, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()
+        return worst_case(shared, here).weights
+    return reweighted(here, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()
+
+
+def moved_by(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> None:
+    """Move a rule that keeps a state by the step of one minibatch. Arguments: see ``batch_weights``."""
+    if state_of(rule) is not None and (chosen := weakened(rule, strength)) is not None:
+        advance(chosen.take(batch), torch.from_numpy(losses), accuracy=_ACCURACY)

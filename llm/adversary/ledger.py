@@ -12,6 +12,7 @@ import numpy as np
 from ..data.pairs import Pair, length_baseline
 from ..run.stored_arrays import read_arrays
 
+LEDGER = "ledger.npz"  # its file in a checkpoint
 VERDICT = "the adversary did not act"
 _ROUNDING = 1e-5  # of a multiplier in float32
 
@@ -65,7 +66,7 @@ class AdversaryLedger:
     def save(self, folder: Path) -> None:
         """Write the account to ``folder/ledger.npz``."""
         np.savez(
-            folder / "ledger.npz",
+            folder / LEDGER,
             multiplier_sum=self.multiplier_sum,
             visits=self.visits,
             last_loss=self.last_loss,
@@ -75,7 +76,7 @@ class AdversaryLedger:
 
     def load(self, folder: Path) -> None:
         """Take the account over from ``folder/ledger.npz``."""
-        stored = read_arrays(folder / "ledger.npz", "multiplier_sum", "visits", "last_loss")
+        stored = read_arrays(folder / LEDGER, "multiplier_sum", "visits", "last_loss")
         self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
         self.last_loss = stored["last_loss"]
         if "looks" in stored:

@@ -6,6 +6,7 @@ nothing else. Dr. DPO tilts towards *small* losses: the opposite adversary, mean
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ class Rule(Protocol):
         ...
 
     def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
-        """Weights ``(n,)`` that sum to 1, from losses ``(n,)`` and reference masses ``(n,)``."""
+        """Weights ``(n,)``, sum 1, from losses ``(n,)`` and reference masses ``(n,)``; asking changes nothing."""
         ...
 
 
@@ -61,6 +62,48 @@ def reweighted(
         return worst_case(losses, rule, reference=reference).weights
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
     return rule.weights(losses, masses)
+
+
+def weakened(rule: Reweighting | None, strength: float) -> Reweighting | None:
+    """The rule at a share of its strength, in [0, 1]; None, which is equal weights, at 0 or without a rule."""
+    if rule is None or strength == 0.0:
+        return None
+    return rule if strength == 1.0 else rule.with_strength(strength)
+
+
+class Stateful(Rule):
+    """A rule that the losses of every step move; asked for weights, it answers as after the step at hand."""
+
+    @abstractmethod
+    def advance(self, losses: Tensor, masses: Tensor) -> None:
+        """Take the step for which ``weights`` was asked with the same losses and masses."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the state into an existing folder."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Take the state over from a folder that ``save`` wrote."""
+
+
+def state_of(rule: Reweighting | None) -> Stateful | None:
+    """The rule that keeps a state over the run: the given one, or one inside it."""
+    if rule is None or isinstance(rule, Stateful):
+        return rule
+    return state_of(getattr(rule, "inner", None))
+
+
+def advance(
+    rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None, accuracy: Accuracy | None = None
+) -> None:
+    """Move the state inside a rule, if there is one, by the step that was weighed. Arguments: see ``reweighted``."""
+    if state_of(rule) is None:
+        return
+    losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
+    masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
+    moving: Any = rule  # itself stateful, or made of one that is
+    moving.advance(losses, masses)
 
 
 class Placeless(Rule):
@@ -104,7 +147,7 @@ class DrDPO(Placeless):
 
 
 @dataclass(frozen=True, eq=False)
-class GroupAscent:
+class GroupAscent(Stateful):
     """Group weights a by exponentiated gradient over the whole run: GR-DPO of 2405.20304, group DRO of 1911.08731.
 
         a_g <- a_g exp(rate mean_g(l)) / sum;   q_i = a_g p_i / p_g   (over the groups of the batch, made to sum to 1)
@@ -115,7 +158,7 @@ class GroupAscent:
     Args:
         rate: Step size, at least 0, in 1/nats.
         groups: Name of a column, or integer codes, one per example.
-        log_weights: log a, one per group; changed in place.
+        log_weights: log a, one per group; ``advance`` changes it in place.
     """
 
     rate: float
@@ -143,21 +186,26 @@ class GroupAscent:
         return replace(self, rate=self.rate * fraction)
 
     def weights(self, losses: Tensor, masses: Tensor) -> Tensor:
-        """Take one step on the groups present, then weigh their examples."""
-        groups = torch.as_tensor(self.groups, device=losses.device)
-        mass = torch.zeros(len(self.log_weights), dtype=torch.float64, device=losses.device)
-        total = mass.clone().index_add_(0, groups, (masses * losses).double())
-        mass.index_add_(0, groups, masses.double())
-        present = mass > 0
-        self._ascend(torch.where(present, total / mass.clamp_min(1e-300), 0.0).cpu().numpy())
-        logs = torch.as_tensor(self.log_weights, device=losses.device).masked_fill(~present, -torch.inf)
+        """What the examples weigh after one step on the groups present."""
+        groups, mass, moved = self._step(losses, masses)
+        logs = torch.as_tensor(moved, device=losses.device).masked_fill(mass == 0, -torch.inf)
         share = (logs - logs.max()).exp()  # relative to the heaviest group here, which the batch may lack
         weights = (share / mass.clamp_min(1e-300))[groups] * masses
         return (weights / weights.sum()).to(losses.dtype)
 
-    def _ascend(self, means: np.ndarray) -> None:
+    def advance(self, losses: Tensor, masses: Tensor) -> None:
+        """Take that step."""
+        self.log_weights[:] = self._step(losses, masses)[2]
+
+    def _step(self, losses: Tensor, masses: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Groups of the examples ``(n,)``, masses of the groups ``(k,)``, and log a after a step on those present."""
+        groups = torch.as_tensor(self.groups, device=losses.device)
+        mass = torch.zeros(len(self.log_weights), dtype=torch.float64, device=losses.device)
+        total = mass.clone().index_add_(0, groups, (masses * losses).double())
+        mass.index_add_(0, groups, masses.double())
+        means = torch.where(mass > 0, total / mass.clamp_min(1e-300), 0.0).cpu().numpy()
         log_weights = self.log_weights + self.rate * means
-        self.log_weights[:] = log_weights - np.logaddexp.reduce(log_weights)
+        return groups, mass, log_weights - np.logaddexp.reduce(log_weights)
 
     def save(self, folder: Path) -> None:
         """Write the group weights to ``folder/groups.npy``."""
@@ -169,10 +217,3 @@ class GroupAscent:
 
     def __str__(self) -> str:
         return f"{self.spec}:{in_text(self.rate)},by={self.groups if isinstance(self.groups, str) else '(codes)'}"
-
-
-def state_of(rule: Reweighting | None) -> GroupAscent | None:
-    """The rule that keeps a state over the run: the given one, or one inside it."""
-    if rule is None or isinstance(rule, GroupAscent):
-        return rule
-    return state_of(getattr(rule, "inner", None))

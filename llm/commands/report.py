@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dro_core.locks import locked_file
 from dro_core.messages import check_folder
 
 from ..report.collect import BASELINE
 from ..report.content import FAMILIES, build_content
 from ..report.judge import SMALLEST_GROUP
 from ..report.page import write_report
-from ..run.locks import locked_file
 from .shell import Arguments, one_sentence_errors, parser_of
 
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dro_core.locks import locked
+
 from ..run.escaping import one_line
-from ..run.locks import locked
 from .shell import Arguments, one_sentence_errors, parser_of
 
 

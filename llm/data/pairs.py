@@ -13,18 +13,17 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dro_core.files import whole
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Message, Pair
 from llm.data.records import SUFFIXES, DataError, read_records, stem_of, suffix_of
@@ -134,26 +133,12 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if suffix_of(path) not in (".jsonl", ".jsonl.gz"):
         raise DataError(f"{path}: pairs are written as .jsonl or .jsonl.gz; choose one of these suffixes.")
-    with _replacing(path) as raw:
+    with whole(path, unlocked=True, durable=True) as raw:
         if path.name.lower().endswith(".gz"):
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream:  # no name, no time: same bytes
                 stream.writelines(map(line_of, pairs))
         else:
             raw.writelines(map(line_of, pairs))
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[io.BufferedWriter]:
-    """Open a file beside ``path`` that takes its place once everything is on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def line_of(pair: Pair) -> bytes:

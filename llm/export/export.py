@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from dro_core.locks import LOCK, locked
 from dro_core.messages import check_folder
 
 from ..data.corpus.corpus import generate
@@ -29,7 +30,6 @@ from ..models.saving import save_model
 from ..run.escaping import shell_word
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
-from ..run.locks import LOCK, locked
 from ..text.chat_templates import PLAIN, bare_template, framed_template
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks

@@ -23,10 +23,11 @@ from ..models.saving import save_model
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
+from ..training.frame import Trained
 from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, parse_pair_loss
 from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
-from ..training.run import Task, Trained, train_run
+from ..training.run import Task, train_run
 from .reference import put_reference
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch

@@ -1,4 +1,4 @@
-"""The command ``train policy``: a run with what comes after it, or its plan."""
+"""The command ``train policy``: its run, what is judged after it, and its plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments
 
@@ -16,25 +15,18 @@ from ..policy.config import PolicyConfig
 from ..policy.judging import render_policy_table
 from ..policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
 from ..run.terminal import shown, shown_title
-from ..training.progress import closing_lines
-from ..training.run import publish
+from .registry import Parts
 
 
-def run_policy(config: PolicyConfig, arguments: TrainingArguments, console: Console, files: Mapping[str, Path]) -> None:
-    """The command: train, judge on every suite of prompts, publish; or, dry, print the plan."""
+def parts(config: PolicyConfig, arguments: TrainingArguments, files: Mapping[str, Path]) -> Parts:
+    """The parts of the command: a policy is judged on suites of prompts."""
     suites = {name: subset(prompts_of(config, path).prompts, config.eval_prompts) for name, path in files.items()}
-    if config.dry_run:
-        console.print(render_policy_plan(config, arguments))
-        return
-    trained = train_policy(config, arguments)
     output = Path(str(arguments.output_dir))
-    if suites and arguments.process_index == 0:
-        summaries = judge_run(trained, config, arguments, suites, output)
-        console.print(render_policy_table(summaries))
-    if config.publish and arguments.process_index == 0:
-        publish(output / "model", config.publish)
-    if arguments.process_index == 0:
-        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
+    return Parts(
+        plan=lambda: render_policy_plan(config, arguments),
+        train=lambda: train_policy(config, arguments),
+        judge=lambda trained: render_policy_table(judge_run(trained, config, arguments, suites, output)),
+    )
 
 
 def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:

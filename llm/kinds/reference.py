@@ -16,6 +16,8 @@ from rich.progress import track
 from torch import nn
 from transformers import TrainingArguments
 
+from dro_core.files import whole
+
 from ..models.logprobs import answer_logps
 from ..run.stored_arrays import UnreadableArrays, read_arrays
 from ..text.encoding import EncodedPairs, PairCollator
@@ -95,11 +97,9 @@ def _stored(cache: Path, mark: str) -> dict[str, np.ndarray] | None:
 
 def _store(cache: Path, mark: str, logps: Mapping[str, np.ndarray]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(cache.name + ".partial")
-    with partial.open("wb") as stream:
-        arrays: Any = dict(logps)
+    arrays: Any = dict(logps)
+    with whole(cache) as stream:
         np.savez(stream, fingerprint=np.array(mark), **arrays)
-    partial.replace(cache)
 
 
 @torch.no_grad()

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 from transformers import TrainingArguments
 
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..judging.accuracy import evaluate_model, render_table
 from ..run.kinds import KINDS
+from ..run.progress import closing_lines
 from ..training.config import ConfigError, TrainConfig
+from ..training.frame import Trained, publish
 from ..training.plan import render_plan
 from ..training.processes import locked_for_all
-from ..training.progress import closing_lines
-from ..training.run import Task, Trained, add_results, publish, train_run
+from ..training.run import Task, add_results, train_run
+
+
+class Parts(NamedTuple):
+    """What a kind of training does of the command.
+
+    Attributes:
+        plan: What the run would do, as a table.
+        train: The run.
+        judge: How it does on the suites, as a table; the results are put beside its model.
+    """
+
+    plan: Callable[[], Table]
+    train: Callable[[], Trained]
+    judge: Callable[[Trained], Table]
 
 
 def config_of(name: str) -> Any:
@@ -49,26 +65,33 @@ def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
 
 
 def _run(config: Any, arguments: TrainingArguments, console: Console) -> None:
-    files = suite_files(config.suites)
-    if config.own_answers:
-        from .policy import run_policy
-
-        run_policy(config, arguments, console, files)
+    files, output = suite_files(config.suites), Path(str(arguments.output_dir))
+    plan, train, judge = _parts(config, arguments, files)
+    if config.dry_run:
+        console.print(plan())
         return
+    trained = train()
+    if arguments.process_index != 0:
+        return
+    if files:
+        console.print(judge(trained))
+    if config.publish:
+        publish(output / "model", config.publish)
+    console.print(closing_lines(config.kind, config.model, output), markup=False, highlight=False, soft_wrap=True)
+
+
+def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) -> Parts:
+    if config.own_answers:
+        from .policy import parts
+
+        return parts(config, arguments, files)
     task = task_of(config)
     suites = load_suites(files, eval_pairs=config.eval_pairs)[0] if files else {}
-    if config.dry_run:
-        console.print(render_plan(task, arguments))
-        return
-    trained = train_run(task, arguments)
-    if suites and arguments.process_index == 0:
-        judged = judge_trained(task, trained, arguments, suites)
-        console.print(render_table(judged["suites"]))
-    output = Path(str(arguments.output_dir))
-    if config.publish and arguments.process_index == 0:
-        publish(output / "model", config.publish)
-    if arguments.process_index == 0:
-        console.print(closing_lines(config, output), markup=False, highlight=False, soft_wrap=True)
+    return Parts(
+        plan=lambda: render_plan(task, arguments),
+        train=lambda: train_run(task, arguments),
+        judge=lambda trained: render_table(judge_trained(task, trained, arguments, suites)["suites"]),
+    )
 
 
 def judge_trained(

@@ -13,8 +13,9 @@ from ..data.pairs import Pair
 from ..judging.margins import MarginOf, reward_margins
 from ..models.loading import load_reward_model, tiny_reward_model
 from ..training.config import RewardConfig
+from ..training.frame import Trained
 from ..training.pair_trainer import PairTrainer, texts_of
-from ..training.run import Task, Trained, train_run
+from ..training.run import Task, train_run
 
 
 class RewardTrainer(PairTrainer):

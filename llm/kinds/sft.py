@@ -23,8 +23,9 @@ from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps
 from ..statistics.counting import credit
 from ..training.config import SFTConfig
+from ..training.frame import Trained
 from ..training.pair_trainer import Metrics, PairTrainer, texts_of
-from ..training.run import Task, Trained, train_run
+from ..training.run import Task, train_run
 
 
 class SFTTrainer(PairTrainer):

@@ -5,59 +5,54 @@ from __future__ import annotations
 from typing import Any
 
 from ..run.escaping import markdown, markdown_code
-from ..run.kinds import Kind, kind_of
+from ..run.kinds import kind_of
 from .usage import base_name, header, use
 
 
-def model_card(record: dict[str, Any], metrics: dict[str, Any] | None = None) -> str:
+def model_card(record: dict[str, Any], results: dict[str, Any] | None = None) -> str:
     """Markdown for ``README.md`` beside the weights.
 
     Args:
         record: What ``run.json`` holds.
-        metrics: Suite records of ``llm.judging.accuracy.summarise`` by suite name, when the model was evaluated.
+        results: Suite records by suite name, when the model was judged: of ``llm.judging.accuracy.summarise``, or of
+            ``llm.policy.judging.summarise_policy``.
     """
-    config, data, kind = record["config"], record["data"], _kind(record)
-    train = data["train"]
-    cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
+    if (kind := kind_of(record["kind"])) is None:
+        raise ValueError(f"a run of kind {record['kind']!r} has no card")
+    prompts = kind.name == "policy"  # no pairs
+    rows = _policy_rows(record) if prompts else _rows(record)
     lines = [
-        *header(record, pipeline=kind.pipeline, tag=kind.tag),
-        f"# {kind.result}",
-        "",
-        kind.text,
-        _objective(record),
-        "",
-        "| | |",
-        "|---|---|",
-        f"| ambiguity set | {_set(config)} |",
-        *([f"| **weights** | {markdown(record['inaction'])} |"] if record.get("inaction") else []),
-        f"| starting model | {markdown(base_name(config['model']))} |",
-        f"| training data | {markdown(train['file'])}, sha256 `{train['sha256'][:16]}…`, {data['trained_on']} of "
-        f"{train['pairs']} pairs |",
-        f"| held-out data | {_held_out(data, config)} |",
-        f"| dropped pairs | {_counts(train['dropped'])} |",
-        f"| truncated | {_counts(cut)} at max_length {config['max_length']} |",
-        f"| steps | {record['steps']}, effective batch {record['effective_batch']}, "
-        f"learning rate {record['learning_rate']:g} |",
-        f"| licence | {markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the data) |",
-        f"| seed | {record['seed']} (subset seed {config['subset_seed']}) |",
-        f"| exported iterate | {config['final']} |",
-        *_special(record),
-        f"| training time | {record['seconds']:.0f} s on {markdown(record['environment']['device'])} |",
-        "",
-        *(_results(metrics) if metrics else ["Not evaluated.", ""]),
+        *header(record, pipeline=kind.pipeline, tag=kind.tag), f"# {kind.result}", "", kind.text,
+        *([] if prompts else [_objective(record)]), "",
+        "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
+        *((_policy_results if prompts else _results)(results) if results else ["Not evaluated.", ""]),
         *use(record, reward=kind.name == "reward"),
-        "## Versions",
-        "",
-        _versions(record),
-        "",
-    ]
+        "## Versions", "", _versions(record), "",
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _kind(record: dict[str, Any]) -> Kind:
-    if (kind := kind_of(record["kind"])) is None:
-        raise ValueError(f"a run of kind {record['kind']!r} has no card")
-    return kind
+def _rows(record: dict[str, Any]) -> dict[str, str]:
+    config, data = record["config"], record["data"]
+    train = data["train"]
+    cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
+    return {
+        "ambiguity set": _set(config),
+        **_inaction(record),
+        "starting model": markdown(base_name(config["model"])),
+        "training data": f"{_source(train)}, {data['trained_on']} of {train['pairs']} pairs",
+        "held-out data": _held_out(data, config),
+        "dropped pairs": _counts(train["dropped"]),
+        "truncated": f"{_counts(cut)} at max_length {config['max_length']}",
+        "steps": f"{record['steps']}, effective batch {record['effective_batch']}, learning rate "
+        f"{record['learning_rate']:g}",
+        "licence": f"{markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the data)",
+        "seed": f"{record['seed']} (subset seed {config['subset_seed']})",
+        "exported iterate": config["final"],
+        **_special(config),
+        **_changes(record),
+        "training time": _time(record),
+    }
 
 
 def _objective(record: dict[str, Any]) -> str:
@@ -75,23 +70,17 @@ def _set(config: dict[str, Any]) -> str:
     return f"{markdown_code(config['ambiguity'])} (plain for {plain:g} of the steps, ramp over {ramp:g})"
 
 
-def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None) -> str:
-    """Markdown for ``README.md`` beside a policy trained on its own answers.
-
-    Args:
-        record: What ``run.json`` holds.
-        summaries: Suite records of ``llm.policy.judging.summarise_policy`` by suite name.
-    """
-    config, train, kind = record["config"], record["data"]["train"], _kind(record)
+def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
+    config, data = record["config"], record["data"]
+    train = data["train"]
     against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"
-    robust = "no adversary" if config["ambiguity"] == "erm" else against
-    rows = {
-        "adversary over prompts": robust,
-        **({"**weights**": markdown(record["inaction"])} if record.get("inaction") else {}),
+    return {
+        "adversary over prompts": "no adversary" if config["ambiguity"] == "erm" else against,
+        **_inaction(record),
         "starting model": markdown(base_name(config["model"])),
         "reward": markdown(base_name(config["reward_model"])),
-        "prompts": f"{markdown(train['file'])}, sha256 `{train['sha256'][:16]}…`, {record['data']['trained_on']} of "
-        f"{train['prompts']} ({record['data']['too_long']} too long, dropped: {_counts(train['dropped'])})",
+        "prompts": f"{_source(train)}, {data['trained_on']} of {train['prompts']} ({data['too_long']} too long, "
+        f"dropped: {_counts(train['dropped'])})",
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
         f"in the {config['kl_in']}",
         "steps": f"{record['steps']}, {record['effective_batch']} answers each, learning rate "
@@ -100,18 +89,9 @@ def policy_card(record: dict[str, Any], summaries: dict[str, Any] | None = None)
         f"top-p {config['top_p']:g}",
         "licence": f"{markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the prompts)",
         "seed": str(record["seed"]),
-        "training time": f"{record['seconds']:.0f} s on {markdown(record['environment']['device'])}",
-        **({"**changed on the way (--force)**": markdown("; ".join(record["forced"]))} if record["forced"] else {}),
-        **({"other versions": markdown("; ".join(record["other_versions"]))} if record.get("other_versions") else {}),
+        "training time": _time(record),
+        **_changes(record),
     }
-    lines = [
-        *header(record, pipeline=kind.pipeline, tag=kind.tag), f"# {kind.result}", "", kind.text, "",
-        "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
-        *(_policy_results(summaries) if summaries else ["Not evaluated.", ""]),
-        *use(record, reward=False),
-        "## Versions", "", _versions(record), "",
-    ]  # fmt: skip
-    return "\n".join(lines)
 
 
 def _policy_results(summaries: dict[str, Any]) -> list[str]:
@@ -132,29 +112,43 @@ def _policy_results(summaries: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _special(record: dict[str, Any]) -> list[str]:
+def _special(config: dict[str, Any]) -> dict[str, str]:
     """Rows that only some runs have."""
-    config, rows = record["config"], []
+    rows, weighed = {}, config["ambiguity"] != "erm"
     if "beta" in config:
         reference = markdown(base_name(config["reference_model"] or config["model"]))
-        rows.append(f"| loss | {config['loss']}, beta {config['beta']:g}, reference {reference} |")
-    if config.get("last_window") == "keep" and config["ambiguity"] != "erm":
-        rows.append("| last window of an epoch | kept: smaller than the effective batch, as large a step |")
-    if config.get("passes") == "carried" and config["ambiguity"] != "erm":
-        rows.append("| weights | **approximate**: each micro-batch weighed among the latest losses (passes=carried) |")
+        rows["loss"] = f"{config['loss']}, beta {config['beta']:g}, reference {reference}"
+    if config.get("last_window") == "keep" and weighed:
+        rows["last window of an epoch"] = "kept: smaller than the effective batch, as large a step"
+    if config.get("passes") == "carried" and weighed:
+        rows["weights"] = "**approximate**: each micro-batch weighed among the latest losses (passes=carried)"
     if config["lora_rank"]:
         export = "merged" if config["merge_adapter"] else "exported alone"
-        rows.append(f"| adapter | LoRA of rank {config['lora_rank']}, {export} |")
-    if record["forced"]:
-        rows.append(f"| **changed on the way (--force)** | {markdown('; '.join(record['forced']))} |")
-    if record.get("other_versions"):
-        rows.append(f"| other versions | {markdown('; '.join(record['other_versions']))} |")
+        rows["adapter"] = f"LoRA of rank {config['lora_rank']}, {export}"
     return rows
+
+
+def _inaction(record: dict[str, Any]) -> dict[str, str]:
+    return {"**weights**": markdown(record["inaction"])} if record.get("inaction") else {}
+
+
+def _changes(record: dict[str, Any]) -> dict[str, str]:
+    """What was changed on the way, and what other sessions did otherwise."""
+    named = {"**changed on the way (--force)**": "forced", "other versions": "other_versions"}
+    return {name: markdown("; ".join(record[key])) for name, key in named.items() if record.get(key)}
+
+
+def _time(record: dict[str, Any]) -> str:
+    return f"{record['seconds']:.0f} s on {markdown(record['environment']['device'])}"
+
+
+def _source(file: dict[str, Any]) -> str:
+    return f"{markdown(file['file'])}, sha256 `{file['sha256'][:16]}…`"
 
 
 def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:
     if "eval" in data:
-        return f"{markdown(data['eval']['file'])}, sha256 `{data['eval']['sha256'][:16]}…`"
+        return _source(data["eval"])
     return f"{config['validation_share']:g} of the prompts" if config["validation_share"] else "none"
 
 

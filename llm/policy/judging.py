@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from dro_core.files import whole
+
 from ..data.prompts import Prompt, questions
 from ..run.files import json_ready, write_json
 from ..run.finished import sealing
@@ -169,7 +171,7 @@ def write_judged(
         for suite, prompts in suites.items()
     }
     with sealing(folder, "metrics.json", "answers.json", "scores.npz"):
-        with (folder / "scores.npz").open("wb") as stream:
+        with whole(folder / "scores.npz") as stream:
             np.savez(stream, **arrays)
         write_json(folder / "answers.json", texts)
         write_json(folder / "metrics.json", {"suites": summaries})

@@ -26,7 +26,6 @@ A KL or entropy term of the loss is *inside* if the adversary's values count it 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -34,10 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dro_core import AmbiguitySet
-
 from ..adversary.equal_losses import Accuracy
-from ..adversary.rules import Reweighting, reweighted
+from ..adversary.rules import Reweighting, advance, reweighted
 
 RewardMap = Callable[[Tensor], Tensor]
 """Rewards ``(prompts, samples)`` or ``(prompts, samples, length)`` to advantages, as the surrogate reads them."""
@@ -148,16 +145,17 @@ def split_multipliers(
     """
     found = torch.empty_like(returns)
     for mine, other in ((0, 1), (1, 0)):
-        half = prompt_multipliers(returns[:, other::2], _unmoved(rule), rows=rows, accuracy=accuracy)
+        half = prompt_multipliers(returns[:, other::2], rule, rows=rows, accuracy=accuracy)
         found[:, mine::2] = half[:, :1]
-    if _unmoved(rule) is not rule:  # a rule with a state takes one step, from all answers
-        prompt_multipliers(returns, rule, rows=rows, accuracy=accuracy)
     return found
 
 
-def _unmoved(rule: Reweighting | None) -> Reweighting | None:
-    """What may be asked without a trace: a set, or a copy of a rule, which may have a state that every answer moves."""
-    return rule if rule is None or isinstance(rule, AmbiguitySet) else copy.deepcopy(rule)
+def advance_prompts(
+    returns: Tensor, rule: Reweighting | None, rows: np.ndarray, *, accuracy: Accuracy | None = None
+) -> None:
+    """Move a rule that keeps a state by one step, from all answers. Arguments: see ``prompt_multipliers``."""
+    if rule is not None:
+        advance(rule.take(rows), -returns.detach().double().mean(dim=1), accuracy=accuracy)
 
 
 def held_out_value(
@@ -171,7 +169,6 @@ def held_out_value(
 
     The weighted mean of the returns that chose the weights lies below the worst case of the true values, by an order of
     1/samples. This is an unbiased estimate of what weights from half the answers do, which is no lower than it.
-    A rule with a state is asked without moving it.
 
     Args:
         returns: Shape ``(prompts, samples)``; with one sample there is nothing to hold out, and it is nan.
@@ -181,7 +178,7 @@ def held_out_value(
     """
     if returns.shape[1] < 2:
         return returns.new_tensor(float("nan"))
-    multipliers = split_multipliers(returns, _unmoved(rule), rows=rows, accuracy=accuracy)
+    multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)
     return torch.stack([(multipliers[:, half::2] * returns[:, half::2]).mean() for half in (0, 1)]).mean()
 
 

@@ -1,39 +1,31 @@
-"""A policy run: load policy, reference and rewards, train, export; resumable at every step."""
+"""A policy run: load policy, reference and rewards, train on its answers, and what is exported."""
 
 from __future__ import annotations
 
 import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from ..adversary.acting import verdict_of
 from ..adversary.ledger import multipliers_by
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
-from ..models.card import policy_card
+from ..models.card import model_card
 from ..models.loading import check_vocabulary, load_policy
-from ..models.saving import save_model
-from ..models.usage import licence_of
-from ..run.environment import environment
-from ..run.files import json_ready, write_json, write_text
-from ..run.finished import RECORD, seal
-from ..run.folder import SETTINGS, Started, check_output, write_folder
-from ..run.resumption import other_versions
+from ..run.files import write_text
+from ..run.folder import SETTINGS
 from ..text.answers import encode_prompts
 from ..training.config import ConfigError
+from ..training.frame import CARD, RunOutcome, Trained, Work, carry_out
 from ..training.guards import check_weights, live_dropout
-from ..training.identity import identity
-from ..training.processes import bounded_waiting, locked_for_all, on_main_process
-from ..training.requests import check_requests
-from ..training.resuming import note_session, start_run
+from ..training.processes import on_main_process
+from ..training.resuming import note_session
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import of_other_answers
 from .config import CHECKER, PolicyConfig
@@ -45,67 +37,51 @@ from .trainer import PolicyTrainer
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainedPolicy:
-    """A finished policy run.
-
-    Attributes:
-        model: The policy, an adapter merged in or alone as the settings say.
-        tokenizer: Its tokenizer.
-        history: One record per log.
-        record: What ``run.json`` holds.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    history: list[dict[str, Any]]
-    record: dict[str, Any]
-
-
-def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedPolicy:
+def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained:
     """Train a policy; the run folder holds checkpoints, ``model/``, ``run.json``.
 
     Raises:
-        ConfigError, DataError, ModelError: The settings, the prompts or a model cannot be used.
-        FileExistsError: The run folder exists and neither resume nor overwrite is set.
-        FolderInUse: Another process works in it.
+        DataError: The prompts cannot be used.
         BadScores, KLExplosion, NonFiniteLoss: Training stopped before an update that would have made no sense.
-        CheckpointError: A checkpoint could not be written.
-        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands there.
+        Exception: What else can go wrong, see ``llm.training.frame.carry_out``.
     """
-    check_requests(config, arguments)
-    with locked_for_all(str(arguments.output_dir)):
-        return _train_policy(config, arguments)
+    return carry_out(_OnOwnAnswers(config, arguments))
 
 
-def _train_policy(config: PolicyConfig, arguments: TrainingArguments) -> TrainedPolicy:
-    folder = str(arguments.output_dir)
-    output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
-    trainer, data = build_policy_trainer(config, arguments)
-    read = {"train": data["train"]}
-    checkpoint, forced = on_main_process(lambda: _start(output, identity(config, arguments, read), config))
-    with bounded_waiting(arguments.ddp_timeout):
-        trainer.train(checkpoint, verified=True)
-    check_weights(trainer.core.policy, trainer.step)
-    policy: Any = trainer.core.policy
-    record = json_ready(_record(config, trainer, data, forced))
-    if record["inaction"] and arguments.process_index == 0:
-        _log.warning("%s", record["inaction"])
-    model, tokenizer = merged(policy, merge=config.merge_adapter), trainer.pen.tokenizer
-    on_main_process(lambda: _export(output, model, tokenizer, record))
-    return TrainedPolicy(model, tokenizer, trainer.history, record)
+class _OnOwnAnswers(Work[PolicyConfig]):
+    """A policy within the frame of a run."""
 
+    def build(self) -> dict[str, Any]:
+        self.trainer, self.data = build_policy_trainer(self.config, self.arguments)
+        return {"train": self.data["train"]}
 
-def _start(output: Path, notes: dict[str, Any], config: PolicyConfig) -> Started:
-    started = start_run(output, notes, config)
-    if started.checkpoint is not None and of_other_answers(started.checkpoint):
-        other = f"answers up to {started.checkpoint.name} were drawn by other random numbers, by an older version"
-        note_session(output / SETTINGS, other)
-    return started
+    def prepare(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None and of_other_answers(checkpoint):
+            other = f"answers up to {checkpoint.name} were drawn by other random numbers, by an older version"
+            on_main_process(lambda: note_session(self.output / SETTINGS, other))
+
+    def train(self, checkpoint: Path | None) -> None:
+        self.trainer.train(checkpoint, verified=True)
+
+    def outcome(self) -> RunOutcome:
+        config, trainer = self.config, self.trainer
+        policy: Any = trainer.core.policy
+        check_weights(policy, trainer.step)
+        return RunOutcome(
+            model=merged(policy, merge=config.merge_adapter),
+            tokenizer=trainer.pen.tokenizer,
+            effective_batch=config.prompts_per_step * config.samples * trainer.world,
+            steps=trainer.step,
+            seconds=trainer.clock.seconds(),
+            data=self.data,
+            history=trainer.history,
+            adversary={name: multipliers_by(trainer.ledger, column) for name, column in trainer.columns.items()},
+            ledger=trainer.ledger,
+        )
 
 
 def judge_run(
-    trained: TrainedPolicy,
+    trained: Trained,
     config: PolicyConfig,
     arguments: TrainingArguments,
     suites: Mapping[str, Sequence[Prompt]],
@@ -133,7 +109,7 @@ def judge_run(
         )
     summaries = {suite: summarise_policy(kept[suite], found) for suite, found in judged.items()}
     write_judged(folder, kept, judged, summaries)
-    write_text(folder / "model" / "README.md", policy_card(trained.record, summaries))
+    write_text(folder / "model" / CARD, model_card(trained.record, summaries))
     return summaries
 
 
@@ -219,36 +195,3 @@ def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> 
     """The judge of that name, placed and batched as the run says."""
     loading = config.loading() | {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
     return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)
-
-
-def _record(config: PolicyConfig, trainer: PolicyTrainer, data: dict[str, Any], forced: list[str]) -> dict[str, Any]:
-    arguments = trainer.arguments
-    return {
-        "kind": config.kind,
-        "config": asdict(config),
-        "seed": arguments.seed,
-        "learning_rate": arguments.learning_rate,
-        "effective_batch": config.prompts_per_step * config.samples * trainer.world,
-        "steps": trainer.step,
-        "seconds": trainer.clock.seconds(),
-        "data": data,
-        "environment": environment(),
-        "history": trainer.history,
-        "adversary": {name: multipliers_by(trainer.ledger, column) for name, column in trainer.columns.items()},
-        "forced": forced,
-        "other_versions": other_versions(Path(str(arguments.output_dir)) / SETTINGS),
-        "licence": licence_of(config.model),
-        **verdict_of(config.ambiguity, trainer.ledger),
-    }
-
-
-def _export(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]) -> None:
-    """Write ``model/`` (safetensors, tokenizer, card) and ``run.json``."""
-
-    def fill(folder: Path) -> None:
-        save_model(folder, model, tokenizer)
-        write_text(folder / "README.md", policy_card(record))
-
-    write_folder(output / "model", fill)
-    write_json(output / RECORD, record)
-    seal(output)

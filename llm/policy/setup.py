@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
-from ..adversary.acting import bound, check_reached
+from ..adversary.acting import bound, check_losses, check_reached
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
 from ..adversary.rules import Reweighting
 from ..adversary.spec import parse_reweighting
@@ -46,8 +46,9 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
 
 def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int) -> Reweighting | None:
     """The set or rule that weighs the prompts of all ranks; refused where it could not act."""
-    remedy = "raise prompts_per_step, for it is prompts that are weighed"
-    return bound(parse_reweighting(config.ambiguity), columns, batch=config.prompts_per_step * world, remedy=remedy)
+    rule, remedy = parse_reweighting(config.ambiguity), "raise prompts_per_step, for it is prompts that are weighed"
+    check_losses(rule, logistic=False)
+    return bound(rule, columns, batch=config.prompts_per_step * world, remedy=remedy)
 
 
 def value_accuracy(config: PolicyConfig, arguments: TrainingArguments, policy: Any) -> Accuracy:

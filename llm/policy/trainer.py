@@ -25,20 +25,21 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainingArguments, get_scheduler
 
+from ..adversary.adversary import Adversary
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.rules import state_of
 from ..data.prompts import Prompt
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
+from ..run.progress import Steps
 from ..training.guards import check_weights
 from ..training.interrupts import listening
-from ..training.progress import Steps
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
 from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .observation import observed
+from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
@@ -96,7 +97,8 @@ class PolicyTrainer:
             batch_size=arguments.per_device_eval_batch_size,
         )
         self.columns = {name: [getattr(prompt, name) for prompt in prompts] for name in ("source", "category")}
-        self.rule = prompt_rule(config, self.columns, world=self.world)
+        rule = prompt_rule(config, self.columns, world=self.world)
+        self.adversary = Adversary(rule, len(prompts), schedule=config.schedule())
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
@@ -105,10 +107,13 @@ class PolicyTrainer:
         self.step, self.clock = 0, TrainingClock()
         self.history: list[dict[str, Any]] = []
         self.waiting: list[dict[str, Any]] = []  # steps since the last log
-        self.ledger = AdversaryLedger(len(prompts))
-        kept = [self.ledger, self.clock, *filter(None, [state_of(self.rule)])]
-        update = self.update
+        kept, update = [self.adversary, self.clock], self.update
         self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
+
+    @property
+    def ledger(self) -> AdversaryLedger:
+        """Sum of multipliers, visits and last loss of every training prompt."""
+        return self.adversary.ledger
 
     def _prepared_update(self) -> SurrogateUpdate | NaturalUpdate:
         """Place model and reference on the device, make optimizer and schedule."""
@@ -204,9 +209,9 @@ class PolicyTrainer:
                 f"({self.config.max_kl:g}), and the policy was not updated: raise kl_coefficient, lower the learning "
                 "rate, or continue from the last checkpoint with a larger max_kl"
             )
-        rule = self.rule if self.rule is None or strength > 0 else None
-        weighed = self.objective.weighed(known, None if rule is None else rule.with_strength(strength), rows)
-        shape = (len(rows), self.config.samples)
+        rule, shape = self.adversary.at(strength), (len(rows), self.config.samples)
+        weighed = self.objective.weighed(known, rule, rows)
+        advance_prompts(weighed.returns.reshape(shape), rule, rows, accuracy=self.objective.accuracy)
         values = weighed.returns.reshape(shape).mean(dim=1)
         multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
         answered = None if rule is None else weighed.multipliers.double().cpu().numpy()
@@ -214,7 +219,7 @@ class PolicyTrainer:
         return weighed
 
     def _strength(self) -> float:
-        return self.config.schedule()(self.step, max(self.steps, 1))
+        return self.adversary.strength(self.step, self.steps)
 
     # -- the run ----------------------------------------------------------------------------------
 

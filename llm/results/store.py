@@ -29,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dro_core.files import whole
+
 from ..data.pairs import Pair
 from ..data.questions import questions
 from ..run.files import json_ready
@@ -143,12 +145,11 @@ def training_of(run: str) -> str:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
-    """Write a Parquet file of these columns through a temporary one; a value a row lacks is null."""
-    partial = path.with_name(path.name + ".partial")
+    """Write a Parquet file of these columns, whole or not at all; a value a row lacks is null."""
     schema = pa.schema(list(columns.items()))
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-    partial.replace(path)
+    with whole(path) as stream:
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
 def write_results(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:

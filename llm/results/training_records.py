@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dro_core.files import whole
+
 from ..run.sealed import checksum, read_sealed, write_sealed
 from .findings import Caveat
 
@@ -40,12 +42,10 @@ def write_training(
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write a compressed .npz file through a temporary one."""
+    """Write a compressed .npz file, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with whole(path) as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:

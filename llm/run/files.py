@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dro_core.files import whole
+
 
 def json_ready(value: Any) -> Any:
     """Plain lists, dicts and numbers; None for nan and infinities, text for everything JSON does not know.
@@ -34,14 +36,13 @@ def _encodable(text: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file, so that no reader ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="", errors="replace")  # a lone surrogate must not cost the file
-    partial.replace(path)
+    """Write a text whole or not at all."""
+    with whole(path) as stream:
+        stream.write(text.encode("utf-8", errors="replace"))  # a lone surrogate must not cost the file
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON through a temporary file, so that no reader ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write JSON whole or not at all."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with whole(path) as stream:
+        stream.write(text.encode("utf-8"))

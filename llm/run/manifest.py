@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from .files import write_text
 from .sealed import file_hash, text_hash
 
 MANIFEST = "manifest.json"
@@ -41,9 +42,7 @@ def write_manifest(
     """
     found = {file: _facts(folder / file) for file in (_names(folder) if files is None else files)}
     found = {**(known or {}), **found}
-    partial = folder / f"{name}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, "files": found, _OWN: _own(found)}, indent=1) + "\n")
-    partial.replace(folder / name)
+    write_text(folder / name, json.dumps({"format": FORMAT, "files": found, _OWN: _own(found)}, indent=1) + "\n")
 
 
 def listed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | Damage:

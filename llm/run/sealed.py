@@ -10,17 +10,17 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from .files import write_text
+
 SEAL = "sha256"
 _SETTLED = 2 * 10**9  # nanoseconds since the last change of a file whose hash is remembered
 _hashes: dict[tuple[int, ...], str] = {}  # of this process
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with the checksum of its content, through a temporary file."""
+    """Write a JSON object with the checksum of its content."""
     plain = json.loads(json.dumps(content))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({**plain, SEAL: _seal(plain)}), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps({**plain, SEAL: _seal(plain)}))
 
 
 def read_sealed(path: Path, *, earlier: Set[str] = frozenset()) -> dict[str, Any] | None:

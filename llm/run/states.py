@@ -14,8 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from dro_core.locks import LOCK
+
 from .finished import RECORD, SEAL
-from .locks import LOCK
 from .manifest import MANIFEST
 from .resumption import FORCED, LISTED, OPTIONAL
 

@@ -18,6 +18,9 @@ import numpy as np
 from rich.console import Console
 from transformers import TrainingArguments
 
+from dro_core.files import whole
+from dro_core.locks import locked
+
 from ..adversary.spec import parse_reweighting
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files
@@ -34,14 +37,12 @@ from ..run.escaping import visible
 from ..run.finished import RECORD, RunError, read_record, run_damage, sealing
 from ..run.folder import SETTINGS, check_output, start_output, write_folder
 from ..run.kinds import KINDS
-from ..run.locks import locked
 from ..run.resumption import ENVIRONMENT, OPTIONAL
 from ..run.sealed import checksum, file_hash
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
 from ..training.config import ConfigError, TrainConfig
-from ..training.examples import load_training_pairs
-from ..training.run import train_run
+from ..training.run import load_training_pairs, train_run
 from ..training.settings import check_known, parse_settings, read_recipe
 from .recorded import Finished, record_runs
 
@@ -171,10 +172,8 @@ def _train_and_judge(demo: DemoConfig, spec: str, seed: int, data: _Data, folder
     config, arguments = demo.run(spec, seed, train_file=str(data.train_file), folder=folder)
     task = task_of(config)
     judged = judge_trained(task, train_run(task, arguments), arguments, data.suites)
-    partial = folder / "margins.partial.npz"
-    np.savez(partial, **judged["margins"])
-    with sealing(folder, _MARGINS):
-        partial.replace(folder / _MARGINS)
+    with sealing(folder, _MARGINS), whole(folder / _MARGINS) as stream:
+        np.savez(stream, allow_pickle=False, **judged["margins"])
 
 
 def _is_finished(folder: Path) -> bool:

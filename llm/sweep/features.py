@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dro_core.files import whole
 
 from ..data.pairs import Pair
 from ..models.architectures import check_length
@@ -151,11 +152,10 @@ class FeatureCache:
 
     def _write(self, file: Path, array: Features) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as stream:
+        with whole(file, unlocked=True) as stream:
             np.save(stream, array)
-        write_text(_sum_of(file), str(checksum(partial)))
-        partial.replace(file)
+            stream.flush()
+            write_text(_sum_of(file), str(checksum(Path(stream.name))))
 
 
 def _sum_of(file: Path) -> Path:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.acting import bound, check_reached
-from ..adversary.effective_batch import Array, batch_weights
+from ..adversary.adversary import Adversary
+from ..adversary.effective_batch import Array
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
@@ -128,27 +129,25 @@ def train_head(
     total = max(round(epochs * (n // batch_size)), 1)
     schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
     check_reached(rule, schedule, total)
-    strength = AdaptiveStrength() if adaptive else None
+    adversary = Adversary(rule, n, schedule=schedule)
+    adversary.adaptive = AdaptiveStrength() if adaptive else None
     weights = training.init_scale * np.random.default_rng([seed, 4]).standard_normal(width)
     optimizer = _Adam(width) if training.optimizer == "adam" else _SGD()
-    ledger, watch, sizes = AdversaryLedger(n), _Watch(data, training, total), np.empty(total)
+    watch, sizes = _Watch(data, training, total), np.empty(total)
     for step, batch in enumerate(_batches(n, batch_size, total, seed)):
         differences = data.differences[batch]
         losses = np.logaddexp(0.0, -(differences @ weights))
-        level = schedule(step, total) * (strength.level if strength else 1.0)
-        q = batch_weights(rule, losses, batch, strength=level)
+        q = adversary.weigh_rows(losses, batch, strength=adversary.strength(step, total))
         rate = learning_rate * _rate(training.schedule, step / total)
         weights *= 1 - rate * training.weight_decay
         # sigmoid(-margin) = 1 - exp(-loss) is minus the derivative of the loss in the margin.
         optimizer.step(weights, (q * np.expm1(-losses)) @ differences, rate)
-        asked = rule is not None and level > 0
-        ledger.record(batch, batch_size * q, losses, answered=batch_size * q if asked else None)
         sizes[step] = 1 / (q @ q)
-        watch.look(step, weights, strength)
+        watch.look(step, weights, adversary.adaptive)
     if not np.isfinite(weights).all():
         raise ArithmeticError(f"the weights of the head ceased to be finite: lower the learning rate {learning_rate:g}")
     size = float(sizes[-max(total // 4, 1) :].mean())
-    return HeadRun(watch.iterates(weights), ledger, total, size, time.perf_counter() - start)
+    return HeadRun(watch.iterates(weights), adversary.ledger, total, size, time.perf_counter() - start)
 
 
 class _Optimizer(Protocol):

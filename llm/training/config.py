@@ -11,7 +11,7 @@ from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow
 from ..models.adapters import Adapter
 from .losses import parse_pair_loss
-from .passes import Passes
+from .passes import check_passes
 
 
 class ConfigError(ValueError):
@@ -57,7 +57,7 @@ class RunConfig:
     )
     lora_alpha: float | None = field(default=None, metadata={"help": "scale of the adapter (default: twice the rank)"})
     lora_dropout: float = field(
-        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1 or passes held"}
+        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1"}
     )
     lora_targets: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "modules that get an adapter"}
@@ -145,11 +145,11 @@ class TrainConfig(RunConfig):
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
     )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
-    passes: Passes = field(
+    passes: str = field(
         default="auto",
         metadata={
-            "help": "how a step gets its weights: two passes, one with its graphs held, auto: the cheaper one that "
-            "memory allows; carried: one pass with approximate weights"
+            "help": "how often a step looks at its examples: auto once where one micro-batch holds them all, else "
+            "twice; single insists on once; two always looks twice, cheaper where a set ignores many"
         },
     )
     last_window: LastWindow = field(
@@ -175,7 +175,11 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         self.check_shares("validation_share", "average_after")
         self.check_least(max_pairs=1, eval_pairs=1, patience=1)
-        self.check_choices(passes=Passes, final=Iterate, last_window=LastWindow)
+        try:
+            check_passes(self.passes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.check_choices(final=Iterate, last_window=LastWindow)
         self._check_held_out()
 
     def _check_held_out(self) -> None:

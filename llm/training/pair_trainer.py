@@ -15,9 +15,9 @@ from transformers import TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
+from ..run.progress import Steps
 from ..statistics.counting import credit
 from .losses import PairLoss, Sigmoid
-from .progress import Steps
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]

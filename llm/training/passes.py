@@ -1,14 +1,13 @@
 """How often an optimizer step looks at its examples, and what that costs against plain training.
 
-Worst-case weights are known only when all losses of the effective batch are. The gradient can then be had in three
-exact ways and an approximate one (``Pass``). The choice goes by floating-point operations, which are the same on
-every machine, and by memory; never by a clock. docs/training-cost.md explains it in words.
+Worst-case weights are known only when all losses of the effective batch are. Where one micro-batch holds it, the pass
+that is differentiated has them all; else a first pass without gradients finds them. The cost is told in floating-point
+operations, which are the same on every machine. docs/training-cost.md explains it in words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
@@ -17,22 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..adversary.rules import Reweighting, reweighted, state_of
-from .memory import Holding
+from ..adversary.rules import Reweighting, reweighted
 
-Passes = Literal["auto", "two", "held", "carried"]
-
-_GIB = 2.0**30
+Passes = Literal["auto", "single", "two"]
+_DROPPED = ("held", "carried")  # values of earlier versions
 
 
 class Pass(Enum):
     """What one optimizer step does; the value is what the log calls it."""
 
-    EQUAL = "one pass, equal weights"
     SINGLE = "single pass"
     TWO = "two passes"
-    HELD = "one pass, graphs held"
-    CARRIED = "one pass, APPROXIMATE weights"
 
 
 @dataclass(frozen=True)
@@ -97,8 +91,6 @@ def expected_zero_share(rule: Reweighting, n: int, *, examples: int) -> float:
         n: Size of the effective batch.
         examples: Size of the training set.
     """
-    if state_of(rule) is not None:  # weighs all, and asking it for weights would move it
-        return 0.0
     rows = np.random.default_rng(0).integers(max(examples, 1), size=n)
     losses = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
     return float((reweighted(rule.take(rows), losses) == 0).double().mean())
@@ -119,23 +111,6 @@ def skipped_share(zero_share: float, n: int, micro_batch: int) -> float:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What the choice depends on.
-
-    Attributes:
-        cost: Of a forward and a backward pass.
-        skipped: Expected share of examples that a second pass leaves out.
-        micro_batches: Per optimizer step and process.
-        alone: Whether one process holds the whole, unsharded model and the whole effective batch.
-    """
-
-    cost: StepCost
-    skipped: float
-    micro_batches: int
-    alone: bool
-
-
-@dataclass(frozen=True)
 class Decision:
     """What the steps of a run do, what they are expected to cost, and why.
 
@@ -143,76 +118,62 @@ class Decision:
         way: The pass.
         factor: FLOPs against plain training.
         reason: Half a sentence.
-        limit: Entries of a window's tensors up to which its graphs are held; larger windows take two passes.
     """
 
     way: Pass
     factor: float
     reason: str
-    limit: float = math.inf
 
     def __str__(self) -> str:
         return f"{self.way.value}, {self.factor:.2f} x the FLOPs of plain training expected: {self.reason}"
 
 
-def check_passes(passes: str, rule: Reweighting | None, *, micro_batches: int, alone: bool) -> None:
-    """Refuse what cannot be done.
+def check_passes(passes: str, *, micro_batches: int = 1, micro_batch: int = 1) -> None:
+    """Refuse what there is not, and a single pass over several micro-batches.
+
+    Args:
+        passes: The setting.
+        micro_batches: Per optimizer step and process.
+        micro_batch: Examples in one.
 
     Raises:
         ValueError: One sentence with the remedy.
     """
+    together = f"per_device_train_batch_size {micro_batch * micro_batches} with gradient_accumulation_steps 1"
+    if passes in _DROPPED:
+        raise ValueError(
+            f"passes={passes} is gone: set passes=auto, and where memory allows a larger per_device_train_batch_size "
+            "with gradient_accumulation_steps 1, which is one exact pass"
+        )
     if passes not in get_args(Passes):
         raise ValueError(f"passes must be one of {', '.join(get_args(Passes))}, got {passes!r}; auto chooses")
-    if passes == "held" and not alone:
-        raise ValueError("passes=held keeps the graphs of one unsharded process: with ranks or shards use passes=auto")
-    if passes == "carried" and micro_batches < 2:
+    if passes == "single" and micro_batches > 1:
         raise ValueError(
-            "passes=carried approximates weights across micro-batches, and with gradient_accumulation_steps 1 "
-            "the exact ones cost nothing: use passes=auto"
-        )
-    if passes == "carried" and state_of(rule) is not None:
-        raise ValueError(
-            "passes=carried shows a rule most losses twice, and gr_dpo moves its group weights at every look: "
-            "use passes=auto, or an ambiguity set"
+            f"passes=single needs all examples of a step in one micro-batch, and there are {micro_batches}: set "
+            f"{together}, or passes=auto"
         )
 
 
-def decide(passes: str, at: Situation, probe: Callable[[], Holding] | None = None) -> Decision:
-    """Choose what the steps do.
+def decide(passes: str, cost: StepCost, *, skipped: float, micro_batch: int, micro_batches: int) -> Decision:
+    """What the steps of a run do.
 
     Args:
         passes: The setting.
-        at: What it depends on.
-        probe: Measures what holding the graphs takes and what memory there is; None where nothing runs yet.
+        cost: Of a forward and a backward pass.
+        skipped: Expected share of examples that a second pass leaves out.
+        micro_batch: Examples in a micro-batch.
+        micro_batches: Per optimizer step and process.
     """
-    two = at.cost.two_passes(skipped=at.skipped)
-    if at.micro_batches < 2:
-        return Decision(Pass.SINGLE, 1.0, "there is one micro-batch per step, so its losses give the weights")
-    if passes == "carried":
-        return Decision(Pass.CARRIED, 1.0, "passes=carried weighs each micro-batch among the latest losses")
-    if passes == "held":
-        return Decision(Pass.HELD, 1.0, "passes=held keeps the activations of the whole effective batch")
-    if passes == "two":
+    two = cost.two_passes(skipped=skipped)
+    if passes == "two" and micro_batches < 2:
         return Decision(Pass.TWO, two, "passes=two")
-    if not at.alone:
-        return Decision(Pass.TWO, two, "several processes or shards hold the effective batch")
-    if at.skipped >= at.cost.break_even:
-        share = (
-            f"{at.skipped:.0%} of the examples skip the second pass, at least the break-even {at.cost.break_even:.0%}"
-        )
-        return Decision(Pass.TWO, two, share)
-    return _by_memory(two, probe)
-
-
-def _by_memory(two: float, probe: Callable[[], Holding] | None) -> Decision:
-    """Hold the graphs where half of the free memory is enough for them."""
-    if probe is None:
-        return Decision(Pass.HELD, 1.0, f"if memory suffices for all activations of a step, else {two:.2f} x")
-    holding = probe()
-    if holding.available is None:
-        return Decision(Pass.TWO, two, "how much memory is free cannot be read here, so graphs are not held")
-    need, free = holding.needed / _GIB, holding.available / _GIB
-    memory = f"the activations of a step take {need:.2f} GiB of {free:.2f} GiB free"
-    if holding.needed > holding.available / 2:
-        return Decision(Pass.TWO, two, f"{memory}, more than half")
-    return Decision(Pass.HELD, 1.0, memory, holding.limit)
+    if micro_batches < 2:
+        return Decision(Pass.SINGLE, 1.0, "there is one micro-batch per step, so its losses give the weights")
+    reason = f"{micro_batches} micro-batches share the weights"
+    if skipped >= cost.break_even:
+        return Decision(
+            Pass.TWO, two, f"{reason}, and {skipped:.0%} of the examples skip the second pass, at least the break-even "
+            f"{cost.break_even:.0%}"
+        )  # fmt: skip
+    larger = f"per_device_train_batch_size {micro_batch * micro_batches} with gradient_accumulation_steps 1"
+    return Decision(Pass.TWO, two, f"{reason}; where memory allows, {larger} is the same step in a single pass")

@@ -15,10 +15,8 @@ from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.encoding import EncodedPairs, Side
 from .config import DPOConfig
-from .examples import load_training_pairs
 from .pair_trainer import PairTrainer
-from .passes import decide
-from .run import Task, build_trainer, steps_of
+from .run import Task, build_trainer, load_training_pairs, steps_of
 
 _GIB = 2.0**30
 
@@ -59,7 +57,7 @@ def _passes(trainer: PairTrainer, config: Any) -> str:
         return "one: plain training"
     precomputed = isinstance(config, DPOConfig) and config.reference_kind() == "precomputed"
     batch: dict[str, Any] = {"reference": None} if precomputed else {}
-    return str(decide(config.passes, trainer.choice.situation(batch)))
+    return str(trainer.decided(batch))
 
 
 def _lengths(encoded: EncodedPairs, sides: Sequence[Side]) -> NDArray[np.intp]:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from ..run.locks import locked
+from dro_core.locks import locked
 
 Result = TypeVar("Result")
 
@@ -43,7 +43,7 @@ def on_main_process(action: Callable[[], Result]) -> Result:
 
 @contextmanager
 def locked_for_all(folder: str | Path) -> Iterator[None]:
-    """Inside, the first process has the lock of the folder (``llm.run.locks``) for all of this run.
+    """Inside, the first process has the lock of the folder (``dro_core.locks``) for all of this run.
 
     Raises:
         FolderInUse: Another run has it; on all processes.

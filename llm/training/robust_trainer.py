@@ -7,11 +7,12 @@ micro-batch by micro-batch they give a wrong gradient, not an approximation. One
 2. forward and backward of ``world * sum_i q_i l_i``, without the examples whose weight is zero.
 
 With one micro-batch per step both collapse into one: the weights come from the detached losses of the pass that is
-differentiated. ``llm.training.passes`` has the other ways.
+differentiated.
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Sized
 from functools import cached_property
@@ -21,19 +22,21 @@ import torch
 from torch import Tensor, nn
 
 from ..adversary.acting import bound
-from ..adversary.effective_batch import AdversaryAccount, EffectiveBatch, equal_weights
+from ..adversary.adversary import Adversary
+from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
-from ..adversary.rules import Reweighting, state_of
+from ..adversary.ledger import AdversaryLedger
+from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
-from .choice import PassChoice
 from .guards import check_checkpoints, check_dataset, check_finite, check_setup
-from .passes import Pass, Passes
+from .passes import Decision, Passes, StepCost, check_passes, decide, expected_zero_share, skipped_share
 
 Batch = dict[str, Tensor]
+_log = logging.getLogger(__name__)
 
 
 class RobustTrainer(CheckpointingTrainer):
@@ -46,7 +49,8 @@ class RobustTrainer(CheckpointingTrainer):
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.adversary.rules``), or its text
             (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
-        passes: How often a step looks at its examples; ``carried`` is approximate (``llm.training.passes``).
+        passes: How often a step looks at its examples: auto once where one micro-batch holds them all, else twice;
+            single insists on the first, two always looks twice, which pays where a set ignores many examples.
         last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.windows``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
@@ -74,21 +78,18 @@ class RobustTrainer(CheckpointingTrainer):
             super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
-        self.ambiguity = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
-        self.last_window = last_window
-        self.schedule = schedule or RadiusSchedule()
-        self.example_ids = example_ids
-        self.account = AdversaryAccount(examples)
-        self.ledger = self.account.ledger
-        self.resumable = [self.ledger]
-        if (state := state_of(self.ambiguity)) is not None:
-            self.resumable.append(state)
-        self.adaptive: AdaptiveStrength | None = None
+        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
+        self.adversary = Adversary(rule, examples, schedule=schedule)
+        self.last_window, self.example_ids = last_window, example_ids
+        self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None
         check_dataset(self.train_dataset, self.args)
         check_checkpoints(self.args)
-        self.choice = PassChoice(passes, self)
-        check_setup(self.args, self.accelerator, self.model, two_passes=self.choice.may_look_twice)
+        self.passes, window = passes, self.args.gradient_accumulation_steps
+        check_passes(passes, micro_batches=window, micro_batch=self.args.train_batch_size)
+        self.decision: Decision | None = None  # before the first robust step
+        twice = self.ambiguity is not None and (window > 1 or passes == "two")
+        check_setup(self.args, self.accelerator, self.model, two_passes=twice)
 
     @abstractmethod
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -106,6 +107,16 @@ class RobustTrainer(CheckpointingTrainer):
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
         """Forward passes of other models that ``with_constants`` runs per example of a micro-batch."""
         return 0.0
+
+    @property
+    def ambiguity(self) -> Reweighting | None:
+        """The set or rule in force, bound to the training examples."""
+        return self.adversary.rule
+
+    @property
+    def ledger(self) -> AdversaryLedger:
+        """Sum of multipliers, visits and last loss of every training example."""
+        return self.adversary.ledger
 
     @property
     def effective_batch(self) -> int:
@@ -126,9 +137,8 @@ class RobustTrainer(CheckpointingTrainer):
 
     def adapt(self, adaptive: AdaptiveStrength) -> None:
         """Let held-out metrics move the strength of the adversary."""
-        self.adaptive = adaptive
+        self.adversary.adaptive = adaptive
         self.add_callback(adaptive)
-        self.resumable.append(adaptive)
 
     def _remove_unused_columns(self, dataset, description=None):
         """Keep all: what a batch must hold is said by the losses, not by the signature of the model's forward pass."""
@@ -148,21 +158,22 @@ class RobustTrainer(CheckpointingTrainer):
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.ambiguity is None:
             return window, items
-        window = [self._prepare_inputs(inputs) for inputs in window]
-        way = self.choice.of(window, strength=self._strength())
-        if way is Pass.SINGLE:
+        window, robust = [self._prepare_inputs(inputs) for inputs in window], self._strength() > 0.0
+        if robust and self.decision is None:
+            self.decision = self.decided(window[0])
+            if self.is_world_process_zero():
+                _log.info("worst-case weights by %s", self.decision)
+        if len(window) == 1 and not (robust and self.passes == "two"):
             return window, items
         index = torch.cat([inputs["index"] for inputs in window])
-        if way in (Pass.TWO, Pass.HELD):
-            window, losses = self.window_losses(window, differentiable=way is Pass.HELD)
-            weights = self._window_weights(torch.cat(losses).detach(), index)
-            if way is Pass.HELD:
-                window = [{**inputs, "losses": part} for inputs, part in zip(window, losses, strict=True)]
+        if robust:
+            window, losses = self._first_pass(window)
+            weights = self._window_weights(losses, index)
         else:
             weights = equal_weights(self.accelerator, index)
         shares = weights.split([len(inputs["index"]) for inputs in window])
-        pairs, drop = zip(window, shares, strict=True), way is Pass.TWO
-        return [self._weighted(inputs, share, drop=drop) for inputs, share in pairs], items
+        pairs = zip(window, shares, strict=True)
+        return [self._weighted(inputs, share, drop=robust) for inputs, share in pairs], items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
         """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one.
@@ -170,7 +181,7 @@ class RobustTrainer(CheckpointingTrainer):
         Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
         robust run every example does. The two agree where all micro-batches are full.
         """
-        losses = inputs["losses"] if "losses" in inputs else self.example_losses(model, inputs)
+        losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
             self._book_equal(losses.detach(), inputs["index"])
@@ -180,39 +191,38 @@ class RobustTrainer(CheckpointingTrainer):
                 weights = self._window_weights(losses.detach(), inputs["index"])
             elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
                 self._book_equal(losses.detach(), inputs["index"])
-            elif self.choice.passes == "carried":
-                weights = weights * self._carried_multipliers(losses.detach(), inputs["index"])
             # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
             loss = self.accelerator.num_processes * (weights * losses).sum()
         return (loss, {"losses": losses}) if return_outputs else loss
 
-    def window_losses(self, window: list[Batch], *, differentiable: bool) -> tuple[list[Batch], list[Tensor]]:
-        """The micro-batches with what later passes need in them, and the losses of their examples."""
+    def decided(self, inputs: Batch) -> Decision:
+        """What the steps do, and what that costs, for micro-batches like ``inputs``."""
+        arguments, constants = self.args, self.constant_forwards(inputs)
+        assert self.ambiguity is not None
+        assert self.model is not None
+        zeros = expected_zero_share(self.ambiguity, self.effective_batch, examples=len(self.ledger.visits))
+        return decide(
+            self.passes,
+            StepCost.of(self.model, recomputes=bool(arguments.activation_checkpointing), constants=constants),
+            skipped=skipped_share(zeros, self.effective_batch, arguments.train_batch_size),
+            micro_batch=arguments.train_batch_size,
+            micro_batches=arguments.gradient_accumulation_steps,
+        )
+
+    @torch.no_grad()
+    def _first_pass(self, window: list[Batch]) -> tuple[list[Batch], Tensor]:
+        """The micro-batches with what the second pass needs in them, and the losses of all their examples."""
         model: Any = self.model_wrapped
         model.train()
-        with torch.set_grad_enabled(differentiable), self.compute_loss_context_manager():
+        with self.compute_loss_context_manager():
             window = [self.with_constants(model, inputs) for inputs in window]
-            return window, [self.example_losses(model, inputs) for inputs in window]
+            return window, torch.cat([self.example_losses(model, inputs) for inputs in window])
 
     def _window_weights(self, losses: Tensor, index: Tensor) -> Tensor:
         """Worst-case weights of this rank's examples, shape ``(n,)``; they sum to one over all ranks."""
-        batch, strength = self._gathered(losses, index), self._strength()
-        weights = batch.weights(self.ambiguity, strength, accuracy=self.accuracy)
-        self.account.book(batch, weights, step=self.state.global_step, strength=strength)
+        batch, step = self._gathered(losses, index), self.state.global_step
+        weights = self.adversary.weigh(batch, step=step, strength=self._strength(), accuracy=self.accuracy)
         return weights[batch.mine]
-
-    def _carried_multipliers(self, losses: Tensor, index: Tensor) -> Tensor:
-        """What this rank's examples of one micro-batch weigh among the latest losses, shape ``(n,)``; approximate."""
-        batch, strength, carried = self._gathered(losses, index), self._strength(), self.choice.carried
-        assert self.ambiguity is not None
-        rule = self.ambiguity.with_strength(strength)
-        multipliers = carried.multipliers(rule, *batch.without_padding(), accuracy=self.accuracy)
-        self.account.book_carried(
-            batch, multipliers, carried.losses, carried.weights, step=self.state.global_step, strength=strength
-        )
-        mine = torch.zeros_like(batch.losses)
-        mine[batch.present > 0] = multipliers
-        return mine[batch.mine]
 
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         """The examples of all ranks, refused if a loss is not finite."""
@@ -232,12 +242,11 @@ class RobustTrainer(CheckpointingTrainer):
     # -- what the log and the report say ---------------------------------------------------------
 
     def _strength(self) -> float:
-        scheduled = self.schedule(self.state.global_step, max(self.state.max_steps, 1))
-        return scheduled if self.adaptive is None else scheduled * self.adaptive.level
+        return self.adversary.strength(self.state.global_step, self.state.max_steps)
 
     def _book_equal(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training, of all ranks."""
-        self.account.book_equal(
+        self.adversary.account.book_equal(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
@@ -246,5 +255,5 @@ class RobustTrainer(CheckpointingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs:
-            logs |= self.account.summary()
+            logs |= self.adversary.account.summary()
         super().log(logs, start_time)

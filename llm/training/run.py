@@ -1,15 +1,16 @@
-"""One training run, whatever is trained: read, check, train, export; resumable at every point."""
+"""A run on pairs, whatever is made of them: read, check, train, and what is exported."""
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
+import numpy as np
+from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -20,44 +21,32 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from ..adversary.acting import check_reached, verdict_of
+from ..adversary.acting import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
-from ..data.pairs import Pair
+from ..data.pairs import Pair, read_pairs
+from ..data.suites import describe_file, split_by_prompt
 from ..judging.margins import MarginOf
 from ..judging.tables import write_metrics
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
-from ..models.saving import save_model
 from ..models.sharding import is_sharded, whole_model
-from ..models.usage import licence_of
-from ..run.environment import environment
-from ..run.files import json_ready, write_json, write_text
-from ..run.finished import RECORD, read_record, seal
-from ..run.folder import SETTINGS, CheckpointError, TrainingClock, check_output, write_folder
-from ..run.resumption import other_versions
+from ..run.files import write_text
+from ..run.finished import RECORD, read_record
+from ..run.folder import CheckpointError, TrainingClock
 from ..text.chat_templates import holds_frame
 from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
-from .examples import load_training_pairs
+from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
-from .identity import identity
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
-from .processes import bounded_waiting, locked_for_all, on_main_process
-from .requests import check_requests
-from .resuming import start_run
 from .sessions import Sums
 
 Config = TypeVar("Config", bound=TrainConfig)
-_log = logging.getLogger(__name__)
-
-
-class PublishError(RuntimeError):
-    """The finished model could not be uploaded."""
 
 
 class Task(ABC, Generic[Config]):
@@ -91,96 +80,88 @@ class Task(ABC, Generic[Config]):
         """What is left to do when the run folder stands and before the first step."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished training run: the model, and what the report and the model card say about it."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    history: list[dict]
-    adversary: dict
-    data: dict
-    steps: int
-    seconds: float
-    forced: list[str]
-    verdict: dict[str, Any]
-
-
 def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
     """Train what ``task`` describes; the run folder holds checkpoints, ``model/``, ``run.json``.
 
     Raises:
         DataError: The training file cannot be used.
-        ModelError: The model cannot be loaded.
-        FileExistsError: The run folder exists and neither resume nor overwrite is set.
-        FolderInUse: Another process works in it.
-        NonFiniteLoss, CheckpointError: See ``RobustTrainer``.
-        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands there.
+        NonFiniteLoss: See ``RobustTrainer``.
+        Exception: What else can go wrong, see ``llm.training.frame.carry_out``.
     """
-    check_requests(task.config, arguments)
-    with locked_for_all(str(arguments.output_dir)):
-        return _train_run(task, arguments)
+    work = _OnPairs(task, arguments)
+    trained = carry_out(work)
+    if work.whole is not None:
+        cast(Any, trained.model).to(arguments.device)  # for judging; a sharded run exports from main memory
+    return trained
 
 
-def _train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
-    config, folder = task.config, str(arguments.output_dir)
-    output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
-    train, held_out, files = load_training_pairs(config)
-    trainer, encoded = build_trainer(task, arguments, train, held_out)
-    average = _average(trainer, config)
-    clock = TrainingClock()
-    trainer.resumable.append(clock)
-    sums, judged = Sums(trainer, clock), bool(arguments.load_best_model_at_end)
-    checkpoint, forced = on_main_process(
-        lambda: start_run(output, identity(config, arguments, files), config, best=judged)
-    )
-    task.prepare(trainer, arguments, output)
-    with bounded_waiting(arguments.ddp_timeout), checkpoint_on_interrupt(trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
-    sums.conclude()
-    model: Any = trainer.model
-    if average:
-        average.copy_to(model)
-    if config.final == "best" and trainer.state.best_model_checkpoint is None:
-        raise CheckpointError(
-            "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
+class _OnPairs(Work[TrainConfig]):
+    """A task within the frame of a run."""
+
+    def __init__(self, task: Task[Any], arguments: TrainingArguments) -> None:
+        super().__init__(task.config, arguments)
+        self.task, self.judges = task, bool(arguments.load_best_model_at_end)
+
+    def build(self) -> dict[str, Any]:
+        self.pairs, held_out, self.files = load_training_pairs(self.config)
+        self.trainer, self.encoded = build_trainer(self.task, self.arguments, self.pairs, held_out)
+        self.average, self.clock = _average(self.trainer, self.config), TrainingClock()
+        self.trainer.resumable.append(self.clock)
+        self.sums = Sums(self.trainer, self.clock)
+        return self.files
+
+    def prepare(self, checkpoint: Path | None) -> None:
+        self.task.prepare(self.trainer, self.arguments, self.output)
+
+    def train(self, checkpoint: Path | None) -> None:
+        with checkpoint_on_interrupt(self.trainer):
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, verified=True)
+
+    def outcome(self) -> RunOutcome:
+        config, trainer = self.config, self.trainer
+        self.sums.conclude()
+        model: Any = trainer.model
+        if self.average:
+            self.average.copy_to(model)
+        if config.final == "best" and trainer.state.best_model_checkpoint is None:
+            raise CheckpointError(
+                "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
+            )
+        check_weights(model, trainer.state.global_step)
+        self.whole, tokenizer = whole_model(trainer, self._fresh), cast(Any, trainer.processing_class)
+        return RunOutcome(
+            model=model if self.whole is None else merged(self.whole, merge=config.merge_adapter),
+            tokenizer=tokenizer,
+            effective_batch=trainer.effective_batch,
+            steps=trainer.state.global_step,
+            seconds=self.clock.seconds(),
+            data=self.files | {"trained_on": len(self.pairs), "truncation": asdict(self.encoded.truncation)},
+            history=trainer.state.log_history,
+            adversary=describe_adversary(trainer.ledger, self.pairs, logistic=trainer.logistic),
+            ledger=trainer.ledger,
+            more={"adds_special_tokens": not holds_frame(tokenizer)},
         )
-    check_weights(model, trainer.state.global_step)
-    whole = whole_model(trainer, lambda: with_adapter(task.load(train)[0], config.adapter(), task=task.adapter_task))
-    tokenizer: Any = trainer.processing_class
-    result = Trained(
-        model=model if whole is None else merged(whole, merge=config.merge_adapter),
-        tokenizer=tokenizer,
-        history=trainer.state.log_history,
-        adversary=describe_adversary(trainer.ledger, train, logistic=trainer.logistic),
-        data=files | {"trained_on": len(train), "truncation": asdict(encoded.truncation)},
-        steps=trainer.state.global_step,
-        seconds=clock.seconds(),
-        forced=forced,
-        verdict=verdict_of(config.ambiguity, trainer.ledger),
-    )
-    on_main_process(lambda: save_run(output, task, arguments, result))
-    if whole is not None:
-        cast(Any, result.model).to(arguments.device)  # for judging; a sharded run exports from main memory
-    return result
+
+    def _fresh(self) -> nn.Module:
+        return with_adapter(self.task.load(self.pairs)[0], self.config.adapter(), task=self.task.adapter_task)
 
 
-def publish(folder: Path, repository: str) -> None:
-    """Upload an exported model with its card to a hub repository, which is made private where it does not exist.
-
-    Raises:
-        PublishError: The hub cannot be reached or refuses; the model on disk is whole.
-    """
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().create_repo(repository, private=True, exist_ok=True)
-        HfApi().upload_folder(repo_id=repository, folder_path=folder)
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise PublishError(
-            f"the run is finished and {folder} is whole, but it could not be uploaded to {repository}: {reason[0]}"
-        ) from error
+def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
+    """Training pairs, held-out pairs, and a record of the files they come from."""
+    source = read_pairs(config.train_file)
+    train, held_out = list(source.pairs), []
+    files = {"train": describe_file(source)}
+    if config.eval_file:
+        evaluation = read_pairs(config.eval_file)
+        held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
+    elif config.validation_share:
+        train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
+    if not train:
+        raise ValueError(f"{config.train_file}: no pairs are left to train on, lower validation_share")
+    if config.max_pairs is not None and config.max_pairs < len(train):
+        chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
+        train = [train[i] for i in sorted(chosen)]
+    return train, held_out, files
 
 
 def build_trainer(
@@ -208,7 +189,8 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
-    check_reached(trainer.ambiguity, trainer.schedule, steps_of(trainer)[0])
+    check_losses(trainer.ambiguity, logistic=trainer.logistic)
+    check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
@@ -243,42 +225,8 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
     return average
 
 
-def save_run(output: Path, task: Task[Any], arguments: TrainingArguments, result: Trained) -> None:
-    """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder; push it if asked."""
-    record = {
-        "kind": task.config.kind,
-        "config": asdict(task.config),
-        "seed": arguments.seed,
-        "learning_rate": arguments.learning_rate,
-        "effective_batch": arguments.per_device_train_batch_size
-        * arguments.gradient_accumulation_steps
-        * arguments.world_size,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "data": result.data,
-        "environment": environment(),
-        "history": result.history,
-        "adversary": result.adversary,
-        "forced": result.forced,
-        "other_versions": other_versions(output / SETTINGS),
-        "licence": licence_of(task.config.model),
-        "adds_special_tokens": not holds_frame(result.tokenizer),
-        **result.verdict,
-    }
-    if result.verdict["inaction"]:
-        _log.warning("%s", result.verdict["inaction"])
-
-    def fill(folder: Path) -> None:
-        save_model(folder, result.model, result.tokenizer)
-        write_text(folder / "README.md", model_card(record))
-
-    write_folder(output / "model", fill)
-    write_json(output / RECORD, json_ready(record))
-    seal(output)
-
-
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
     record = read_record(output / RECORD, "config", "data", "kind")
-    write_text(output / "model" / "README.md", model_card(record, judged["suites"]))
+    write_text(output / "model" / CARD, model_card(record, judged["suites"]))
     write_metrics(judged, suites, output)

@@ -30,7 +30,7 @@ class Sums(TrainerCallback):
 
     def save(self, folder: Path) -> None:
         """Write the sums to ``folder/sums.json``."""
-        trainer, account = self.trainer, self.trainer.account
+        trainer, account = self.trainer, self.trainer.adversary.account
         several = trainer.args.world_size > 1  # then Trainer's own is the part of this process
         sums = {
             "logged": trainer._globalstep_last_logged,
@@ -55,7 +55,7 @@ class Sums(TrainerCallback):
         trainer._total_loss_scalar, trainer._globalstep_last_logged = found["losses"], found["logged"]
         trainer._tr_loss += found["since"]
         trainer._initial_global_step, trainer.seconds_before = 0, self.clock.before
-        trainer.account.wait_for(found["looks"])
+        trainer.adversary.account.wait_for(found["looks"])
 
     def conclude(self) -> None:
         """Log the last row of a run that was finished but for its export, as ``Trainer`` does for others."""

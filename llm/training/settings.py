@@ -15,7 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..run.launch import check_devices
 from .config import TRAINING_DEFAULTS, ConfigError, RunConfig, TrainConfig
-from .requests import check_requests
+from .guards import check_requests
 
 Config = TypeVar("Config", bound=RunConfig)
 

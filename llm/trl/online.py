@@ -15,20 +15,21 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
+from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
 from ..run.launch import check_launch
-from ._adversary import INDEX, Adversary
+from .mixin import INDEX, RobustMixin
 
 _PER_SEQUENCE = ("grpo", "dr_grpo")
 
 
-class RobustOnline(Adversary):
+class RobustOnline(RobustMixin):
     """Stands before ``trl.GRPOTrainer`` or ``trl.RLOOTrainer`` and trains on the worst reweighting of prompts.
 
     The effective batch is the generation batch: with ``steps_per_generation`` equal to
     ``gradient_accumulation_steps``, TRL's default, the prompts of one optimizer step. Arguments and attributes: see
-    ``Adversary``.
+    ``RobustMixin``.
     """
 
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
@@ -99,6 +100,7 @@ def _check_online(trainer: RobustOnline) -> None:
         )
     arguments: Any = trainer.args
     check_launch(arguments)
+    check_losses(trainer.ambiguity, logistic=False)
     if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _PER_SEQUENCE:
         raise ValueError(
             f"loss_type {arguments.loss_type!r} does not treat completions one by one (most others divide by the "

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
+from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..training.guards import check_setup
 from ..training.losses import Sigmoid, dpo_accuracy
-from ._adversary import INDEX, Adversary
+from .mixin import INDEX, RobustMixin
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"
 _LONGEST = 1024  # tokens of an answer, where nothing tells
@@ -37,13 +38,13 @@ _MIXING = {  # DPO losses of one pair that are another loss than theirs in a bat
 }
 
 
-class RobustPairs(Adversary):
+class RobustPairs(RobustMixin):
     """Stands before ``trl.RewardTrainer`` or ``trl.DPOTrainer`` and trains on ``max_q sum_i q_i l_i``.
 
     The effective batch is ``gradient_accumulation_steps`` examples on every rank;
     ``per_device_train_batch_size`` must be 1. What an epoch has left over and fills no effective batch is left out,
     unless ``last_window`` is ``"keep"``. TRL's metrics are those of all examples, each counted once, before the
-    update. Arguments and attributes: see ``Adversary``.
+    update. Arguments and attributes: see ``RobustMixin``.
     """
 
     def __init__(self, *args: Any, last_window: LastWindow = "drop", **kwargs: Any) -> None:
@@ -148,7 +149,7 @@ class RobustPairs(Adversary):
     def _book_equal(self, loss: Tensor, index: Tensor) -> None:
         batch = EffectiveBatch.gathered(self.accelerator, loss, index)
         steps = self.current_gradient_accumulation_steps
-        self._account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
+        self.adversary.account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:
@@ -206,6 +207,7 @@ def _check_pairs(trainer: RobustPairs) -> None:
                 f"loss_type {name!r} {_MIXING[name]}, so a pair alone has another loss than in its batch: choose one "
                 "that treats pairs one by one, such as 'sigmoid' or 'ipo', or ambiguity=None"
             )
+    check_losses(trainer.ambiguity, logistic=trainer.accuracy.logistic)
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError(
             "the router's load-balancing loss belongs to the batch and must not be weighted by example: set "

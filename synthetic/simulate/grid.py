@@ -12,6 +12,7 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dro_core.files import whole
 from dro_core.workers import side_by_side
 
 if TYPE_CHECKING:
@@ -211,11 +212,10 @@ def _plain(records: Any) -> list[Record]:
 
 
 def _store(folder: Path, task: Task, records: list[Record]) -> list[Record]:
-    """Write to a file of our own, then rename: a file under its final name is always complete."""
+    """Keep the records of a task: a file under its final name is always complete."""
     content = {**task._asdict(), "point": dict(task.point), "records": records}
-    unfinished = folder / f"{task.digest}.{os.getpid()}.partial"
-    unfinished.write_text(json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / f"{task.digest}.json")
+    with whole(folder / f"{task.digest}.json", unlocked=True) as stream:
+        stream.write((json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n").encode())
     return records
 
 

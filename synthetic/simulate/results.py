@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from dro_core.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +43,8 @@ def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[
     }
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "curves.csv", outcome.rows)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    with whole(folder / "summary.json", unlocked=True) as stream:
+        stream.write((json.dumps(summary, indent=1) + "\n").encode())
     picture = folder / f"{chosen.name}.png"
     if panels:
         from .figures import draw
@@ -54,12 +57,12 @@ def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[
 
 def _write_csv(path: Path, rows: Sequence[Record]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole(path, unlocked=True) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _caption(panels: Sequence[Panel], rows: Sequence[Record], *, random: bool) -> str:

@@ -1,4 +1,7 @@
-"""The table that drives the solver tests: one line per set, one per array library, one strategy per input."""
+"""The table that drives the solver tests: one line per set, one per array library, one strategy per input.
+
+One table drives this file.
+"""
 
 from __future__ import annotations
 

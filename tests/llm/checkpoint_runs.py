@@ -27,7 +27,7 @@ from robust_rlhf import main
 
 # Between them they write every file that a checkpoint may hold on one process.
 KINDS: dict[str, dict[str, Any]] = {
-    "sft": {"passes": "carried", "ambiguity": "tv:0.2", "gradient_accumulation_steps": 2},
+    "sft": {"ambiguity": "tv:0.2", "gradient_accumulation_steps": 2},
     "reward": {"ambiguity": "gr_dpo:0.5,by=source", "final": "average", "average_after": 0.3, "validation_share": 0.3,
                "adapt_radius": True},
     "dpo": {"ambiguity": "tv:0.2", "lora_rank": 2},

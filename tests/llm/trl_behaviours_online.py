@@ -1,4 +1,7 @@
-"""The rows of the GRPO and RLOO trainers."""
+"""The rows of the GRPO and RLOO trainers.
+
+One table drives this file.
+"""
 
 from __future__ import annotations
 

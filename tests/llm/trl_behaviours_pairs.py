@@ -1,4 +1,7 @@
-"""The rows of the reward and DPO trainers, and those that all four share."""
+"""The rows of the reward and DPO trainers, and those that all four share.
+
+One table drives this file.
+"""
 
 from __future__ import annotations
 

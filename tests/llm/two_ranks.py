@@ -16,28 +16,26 @@ from torch.distributed.fsdp import fully_shard
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import exact_cells
 import ranks
 import test_dpo
-import test_passes
 import test_sft
-from transformers import set_seed
 
-from llm.models.loading import tiny_reward_model
 from llm.models.sharding import whole_model
 from llm.training.guards import NonFiniteLoss, check_weights
 from llm.training.processes import RankLost, bounded_waiting, on_main_process
 
 
-def measured(cells: list[ranks.Cell]) -> list[dict]:
-    starts = {adapter: ranks.start(adapter) for adapter in ranks.Adapter}
+def measured(cells: list[exact_cells.Cell]) -> list[dict]:
+    starts = {adapter: exact_cells.start(adapter) for adapter in exact_cells.Adapter}
     with tempfile.TemporaryDirectory() as folder:
         return [ranks.measure(cell, starts[cell.adapter], folder, 2) for cell in cells]
 
 
 def whole_from_shards() -> bool | None:
     """Whether the model put together from both processes' shards holds the trained adapter and the untouched rest."""
-    begin = ranks.start(ranks.Adapter.LORA)
-    cell = ranks.Cell(ranks.Launcher.FSDP2, adapter=ranks.Adapter.LORA, steps=2)
+    begin = exact_cells.start(exact_cells.Adapter.LORA)
+    cell = exact_cells.Cell(exact_cells.Launcher.FSDP2, adapter=exact_cells.Adapter.LORA, steps=2)
     with tempfile.TemporaryDirectory() as folder:
         recorder = ranks.trained(cell, begin, folder, 2)
     whole = whole_model(recorder.trainer, lambda: copy.deepcopy(begin.model).requires_grad_(requires_grad=False))
@@ -69,15 +67,6 @@ def sft_error(folder: Path) -> float:
     rows = test_sft.seen_rows(trainer)
     assert len(rows) == 16
     return test_sft.relative_error(gradients.first, test_sft.full_gradient(begin, rows, "tv:0.3"))
-
-
-def carried_error(folder: Path) -> float:
-    """Both processes weigh their micro-batches among the latest losses of both."""
-    set_seed(0)
-    model, tokenizer = tiny_reward_model((pair.chosen + pair.rejected for pair in test_passes.PAIRS), max_length=96)
-    with torch.no_grad():
-        model.classifier.weight *= 20
-    return test_passes.carried_second_error((model, tokenizer, None), folder, "tv:0.3", micro=2)
 
 
 def message_of(action, kind: type[Exception]) -> str:
@@ -123,13 +112,12 @@ def a_silent_process(heard: Path) -> str:
 
 
 def main(folder: Path) -> None:
-    cells = [ranks.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
+    cells = [exact_cells.Cell.from_record(record) for record in json.loads((folder / "cells.json").read_text())]
     found = {
         "cells": measured(cells),
         "whole": whole_from_shards(),
         "dpo": {name: dpo_error(name, folder) for name in ("model", "precomputed")},
         "sft": sft_error(folder),
-        "carried": carried_error(folder),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),
         "looked": looked,
         "diverged": a_shard_that_diverged(),

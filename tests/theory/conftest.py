@@ -1,4 +1,4 @@
-"""What the files on the theory share: the searches that several of them judge, each made once for all."""
+"""What the files on the theory share: searches and runs that several of them judge, each made once for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import NamedTuple
 
 import pytest
+from planted_claims import ENDING, LIGHT, plant, run_once
 
 from proofs_check import QUICK, Budget, Report, check
 
@@ -38,3 +39,21 @@ def searched(request, once):
         return Searched(*pickle.loads((folder / "searched").read_bytes()))
 
     return search
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    return plant(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def light(once):
+    """Three claims of ours."""
+    return run_once(once, "light", [*LIGHT, "--seed", "3", "--jobs", "2", "--json", "out.json"])
+
+
+@pytest.fixture(scope="module")
+def ending(once):
+    """All planted claims that come to an end by themselves."""
+    outputs = ["--json", "out.json", "--html", "out.html", "--markdown", "out.md"]
+    return run_once(once, "ending", ["--registry", "planted:CLAIMS", "--jobs", "1", *ENDING, *outputs])

@@ -1,9 +1,8 @@
-"""An adversary acts on differences that are there, or the run is refused, or it is said that it did not act."""
+"""An adversary acts on differences that are there, or the run is refused."""
 
 from __future__ import annotations
 
 import copy
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +15,10 @@ from test_dpo import begin as begin_dpo
 from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_for  # noqa: F401
 from transformers import TrainingArguments
 
-from dro_core import Wasserstein, parse_ambiguity
-from llm.adversary.acting import bound, check_reached, inaction
+from dro_core import parse_ambiguity
+from llm.adversary.acting import bound, check_losses, check_reached
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
-from llm.adversary.ledger import AdversaryLedger
 from llm.adversary.schedule import RadiusSchedule
 from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate
@@ -29,9 +27,7 @@ from llm.kinds.reward import RewardTrainer
 from llm.policy.prompt_weights import prompt_multipliers
 from llm.policy.setup import value_accuracy
 from llm.sweep.heads import HeadData, HeadTraining, train_head
-from llm.training.carried import CarriedLosses
 from llm.training.losses import IPO, Sigmoid
-from llm.training.run import steps_of
 from robust_rlhf import main
 
 SINGLE = Accuracy(rounding_of(torch.float32))
@@ -101,14 +97,11 @@ def test_no_set_or_rule_acts_on_rounding(spec, padded):
     assert float((16 * apart - 1).abs().max()) > 0.01  # it does act on what is there
 
 
-def test_carried_losses_and_values_of_prompts_are_shared_too():
+def test_values_of_prompts_are_shared_too():
     losses, rule = (
         0.6931472 + 2e-7 * torch.randn(16, generator=torch.Generator().manual_seed(1)),
         parse_ambiguity("tv:0.4"),
     )
-    carried = CarriedLosses(16)
-    for part in torch.arange(16).split(4):
-        assert float((carried.multipliers(rule, losses[part], part, accuracy=SINGLE) - 1).abs().max()) < 1e-5
     returns = losses.double()[:, None].expand(16, 2)
     assert torch.equal(prompt_multipliers(returns, rule, accuracy=SINGLE), torch.ones_like(returns))
     assert float(prompt_multipliers(returns, rule).max()) > 2
@@ -134,9 +127,7 @@ class Rounding(RewardTrainer):
         return losses - losses.detach() + 0.6931472 + 2e-7 * torch.randn(len(losses), generator=self.noise)
 
 
-@pytest.mark.parametrize(
-    ("micro", "steps", "passes"), [(16, 1, "auto"), (4, 4, "two"), (4, 4, "held"), (4, 4, "carried")]
-)
+@pytest.mark.parametrize(("micro", "steps", "passes"), [(16, 1, "auto"), (16, 1, "two"), (4, 4, "two")])
 def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes):  # noqa: F811
     args = arguments(tmp_path, micro=micro, steps=steps)
     trainer = trainer_for(start, args, "tv:0.4", kind=Rounding, passes=passes)
@@ -245,80 +236,7 @@ def test_embedding_noise_is_refused_where_two_passes_would_disagree(start, tmp_p
     with pytest.raises(ValueError, match="another noise than the one trained on"):
         trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2")
     trainer_for(start, arguments(tmp_path, micro=16, steps=1, **noisy), "tv:0.2")
-    trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2", passes="held")
     trainer_for(start, arguments(tmp_path, **noisy), "erm")
-
-
-# The verdict
-
-
-def ledger_of(*answers):
-    ledger = AdversaryLedger(4)
-    for answered in answers:
-        ledger.record(np.arange(4), answered, np.ones(4), answered=answered)
-    return ledger
-
-
-def test_the_verdict_names_what_is_known():
-    even, apart = np.ones(4), np.array([0.9, 1.1, 1.0, 1.0])
-    assert inaction("tv:0.2", ledger_of(even, apart, even)) is None
-    assert inaction("erm", AdversaryLedger(4)) is None
-    for spec, ledger, reason in [
-        ("tv:0.2", AdversaryLedger(4), "the schedule of the radius left it no step"),
-        ("tv:0", ledger_of(even), "tv:0 holds nothing but equal weights"),
-        ("tv:0", AdversaryLedger(4), "tv:0 holds nothing but equal weights"),
-        ("kl:0,by=source,trim=0", ledger_of(even), "holds nothing but equal weights"),
-        (Wasserstein(0.2, 1 - np.eye(4)), AdversaryLedger(4), "left it no step"),  # has no text to read again
-        ("cvar:1,by=source", ledger_of(even), "holds nothing but equal weights"),
-        ("tv:0.2", ledger_of(even + 1e-7), "the weights were equal whenever it was asked"),
-        ("gr_dpo:1,by=source", ledger_of(even), "the weights were equal"),
-    ]:
-        assert inaction(spec, ledger).startswith("the adversary did not act: ")
-        assert reason in inaction(spec, ledger)
-
-
-def test_an_account_of_an_older_version_is_read(tmp_path):
-    kept, found = ledger_of(np.array([0.9, 1.1, 1.0, 1.0])), AdversaryLedger(0)
-    kept.save(tmp_path)
-    found.load(tmp_path)
-    assert (found.looks, found.largest_change) == (1, pytest.approx(0.1))
-    parts = {name: getattr(kept, name) for name in ("multiplier_sum", "visits", "last_loss")}
-    np.savez(tmp_path / "ledger.npz", **parts)
-    found.load(tmp_path)
-    assert (found.acted, found.largest_change) == (True, pytest.approx(0.1))
-
-
-# The last window
-
-
-def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):  # noqa: F811
-    caplog.set_level(logging.INFO, logger="llm.adversary.windows")
-    visits = {}
-    for spec, last, sampling in [
-        ("tv:0.2", "drop", "random"), ("tv:0.2", "drop", "sequential"), ("tv:0.2", "keep", "random"),
-        ("erm", "drop", "random"),
-    ]:  # fmt: skip
-        args = arguments(tmp_path, max_steps=-1, num_train_epochs=3, train_sampling_strategy=sampling)
-        trainer = trainer_for(start, args, spec, last_window=last)
-        assert steps_of(trainer)[0] == (3 if last == "drop" and spec != "erm" else 6)
-        trainer.train()
-        assert trainer.state.global_step == steps_of(trainer)[0]
-        visits[spec, last, sampling] = trainer.ledger.visits
-    assert [found.sum() for found in visits.values()] == [48, 48, 72, 72]
-    assert sorted(visits["tv:0.2", "drop", "sequential"]) == [0] * 8 + [3] * 16
-    assert visits["tv:0.2", "drop", "random"].min() < 3 > len({*visits["tv:0.2", "drop", "random"]}) - 1
-    said = [text for text in caplog.messages if "left out of every epoch" in text]
-    assert said == [
-        f"8 of 24 examples fill no effective batch and are left out of every epoch{which}; last_window keep takes a "
-        "step of them, as large as any other" for which in ("", ", the same ones, which are never trained on")
-    ]  # fmt: skip
-
-
-def test_examples_that_fill_no_window_at_all_are_kept(start, tmp_path):  # noqa: F811
-    args = arguments(tmp_path, micro=8, steps=4, max_steps=-1, num_train_epochs=1)
-    trainer = trainer_for(start, args, "tv:0.2")
-    trainer.train()
-    assert (trainer.state.global_step, trainer.ledger.visits.sum()) == (1, 24)
 
 
 def test_the_command_refuses_what_cannot_act(tmp_path, capsys):
@@ -353,3 +271,22 @@ def test_the_value_of_a_prompt_is_known_to_rounding_of_score_and_kl(tmp_path):
     assert (subject.ledger.looks, subject.ledger.acted) == (1, False)
     assert subject.objective.accuracy == value_accuracy(subject.config, args, subject.core.policy)
     assert value_accuracy(subject.config, args, subject.core.policy).absolute >= rounding_of(torch.float32)
+
+
+def test_a_probability_is_read_out_of_no_other_loss(tmp_path, capsys):
+    """In a rule inside another one, too; every kind of run says so before it starts."""
+    for spec in ("focal:2", "shuffled:focal:2"):
+        check_losses(parse_reweighting(spec), logistic=True)
+        with pytest.raises(ValueError, match="another rule"):
+            check_losses(parse_reweighting(spec), logistic=False)
+    check_losses(parse_reweighting("hardest:0.1,factor=4"), logistic=False)
+    pairs, told = tmp_path / "pairs.jsonl", {"actions": 3, "samples": 2, "ambiguity": "focal:2"}
+    write_pairs(generate(16, seed=1), pairs)
+    flags = (
+        f"--train_file {pairs} --output_dir {tmp_path}/run --use_cpu true --model tiny --per_device_train_batch_size 8"
+    )
+    for kind, more in (("dpo", ["--loss", "ipo"]), ("sft", [])):
+        assert main(["train", kind, *flags.split(), *more, "--ambiguity", "focal:2"]) == 2
+        assert "the losses here are not -log sigmoid(margin)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="another rule"):
+        policy_trainer(bigram(4, 3, np.zeros((4, 3))), np.ones((4, 3)), tmp_path, **told)

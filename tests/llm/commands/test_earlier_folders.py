@@ -18,7 +18,7 @@ from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.doctor.record import read_run
 from llm.kinds.registry import config_of
-from llm.models.card import model_card, policy_card
+from llm.models.card import model_card
 from llm.run.kinds import kind_of
 from llm.run.resumption import differences
 from llm.training.identity import identity
@@ -66,7 +66,7 @@ def test_a_finished_run_is_of_the_kind_it_was(place, kind, capsys):
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_card_is_written_as_it_was(place, kind):
     metrics = json.loads((place / kind / "metrics.json").read_text())["suites"]
-    card = (policy_card if kind == "policy" else model_card)(record(place, kind), metrics)
+    card = model_card(record(place, kind), metrics)
     assert card == (place / kind / "model" / "README.md").read_text()
 
 

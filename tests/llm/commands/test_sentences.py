@@ -22,10 +22,10 @@ from llm.models.loading import tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.policy.setup import accelerator_for
+from llm.run.progress import LINES, Steps, closing_lines
 from llm.text.encoding import PairCollator, encode_pairs
-from llm.training import requests
+from llm.training import guards
 from llm.training.config import RewardConfig, SFTConfig
-from llm.training.progress import LINES, Steps, closing_lines
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
 FLAGS = [
@@ -95,16 +95,16 @@ KINDS = {"reward": [], "sft": [], "dpo": ["--model", "nowhere"], "policy": ["--r
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow", "tensorboard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tracker_that_is_not_installed_is_named(kind, tracker, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(requests, "get_available_reporting_integrations", list)
-    monkeypatch.setattr(requests, "get_available_trackers", list)
+    monkeypatch.setattr(guards, "get_available_reporting_integrations", list)
+    monkeypatch.setattr(guards, "get_available_trackers", list)
     flags = [*KINDS[kind], "--train_file", "nowhere", "--report_to", tracker, "--output_dir", str(tmp_path / "run")]
     assert f"pip install {tracker}" in sentence(capsys, main(["train", kind, *flags]))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_is_looked_for_by_demos_and_from_python_too(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(requests, "get_available_reporting_integrations", list)
-    monkeypatch.setattr(requests, "get_available_trackers", list)
+    monkeypatch.setattr(guards, "get_available_reporting_integrations", list)
+    monkeypatch.setattr(guards, "get_available_trackers", list)
     demo = ["demo", "--data", "nowhere", "--output", str(tmp_path / "demo"), "--set", "report_to=wandb"]
     assert "pip install wandb" in sentence(capsys, main(demo))
     arguments = TrainingArguments(str(tmp_path / "run"), report_to="wandb", use_cpu=True)
@@ -259,7 +259,7 @@ def test_a_run_ends_by_saying_where_its_model_is_and_what_is_next(data, tmp_path
     ],
 )
 def test_policies_are_evaluated_against_their_start(config, reference, tmp_path):
-    assert f" --suite FILE{reference};" in closing_lines(config, tmp_path)
+    assert f" --suite FILE{reference};" in closing_lines(config.kind, config.model, tmp_path)
 
 
 def test_the_table_of_an_evaluation_fits_into_a_terminal():

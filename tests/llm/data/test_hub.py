@@ -15,7 +15,7 @@ from llm.data.hub import Address, address_of
 from llm.data.pairs import DataError, read_pairs, write_pairs
 from llm.data.suites import load_suites
 from llm.training.config import RewardConfig
-from llm.training.examples import load_training_pairs
+from llm.training.run import load_training_pairs
 from robust_rlhf import main
 
 datasets = pytest.importorskip("datasets")

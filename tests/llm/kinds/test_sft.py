@@ -80,7 +80,7 @@ def full_gradient(start, rows, spec):
         ("erm", 16, 1, "auto"),
         ("erm", 4, 4, "auto"),
         ("tv:0.4", 4, 4, "two"),
-        ("kl:0.3", 4, 4, "held"),
+        ("kl:0.3", 16, 1, "two"),
         ("cvar:0.3", 16, 1, "auto"),
         ("tv:0.3,by=category", 8, 2, "two"),
     ],

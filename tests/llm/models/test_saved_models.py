@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +17,10 @@ import pytest
 import shapes
 import torch
 import transformers as tf
+from loaded_models import SUITE, TRAIN
 from shapes import DECODERS, ENCODERS, SHAPES
 
-from llm.data.pairs import Pair, write_pairs
+from llm.data.pairs import write_pairs
 from llm.data.prompts import Prompt
 from llm.judging.margins import likelihood_margins, score_pairs
 from llm.policy.config import PolicyConfig
@@ -59,20 +59,6 @@ DIAGONAL = [row(name, form, "reward") for name in ENCODERS for form in (FORMS[le
     for shift, form in enumerate(FORMS)
 ]
 PRODUCT = [Cell(name, form, kind, side) for name, kind in TRAININGS for form in FORMS for side in SIDES]
-
-
-def draw(count, seed):
-    """Pairs of one question each, with answers of very different lengths."""
-    chance, words = random.Random(seed), ["red", "blue", "green", "amber", "dog", "cat", "bird"]
-    pairs = []
-    for i in range(count):
-        good, bad = (" ".join(chance.choices(words, k=chance.choice([1, 2, 3, 6]))) for _ in range(2))
-        question = ({"role": "user", "content": f"{chance.choice(words)} {i}?"},)
-        pairs.append(Pair(f"p{i}", question, good, bad + "." * (good == bad), source="xy"[i % 2]))
-    return pairs
-
-
-TRAIN, SUITE = draw(8, 0), draw(24, 1)
 
 
 def flags(cell, folder, start, judge):

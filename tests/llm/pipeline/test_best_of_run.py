@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damaged_runs import digit
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from test_best_of import enumerated
-from test_finished import digit
 from test_pipeline import section, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

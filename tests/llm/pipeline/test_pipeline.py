@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from test_finished import HOSTILE
+from damaged_runs import HOSTILE
 from test_runs import wrong
 
 from llm.data.corpus.corpus import generate

@@ -18,7 +18,7 @@ from llm.adversary.rules import GroupAscent
 from llm.adversary.spec import parse_reweighting
 from llm.policy.config import PolicyConfig
 from llm.policy.experience import Experience, Objective
-from llm.policy.prompt_weights import held_out_value, prompt_multipliers, split_multipliers
+from llm.policy.prompt_weights import advance_prompts, held_out_value, prompt_multipliers, split_multipliers
 from llm.training.config import ConfigError
 from synthetic import sample_counts
 
@@ -175,7 +175,8 @@ def test_a_rule_with_a_state_moves_once_a_step_whatever_is_logged(estimate):
     rule, logps = rule.bind({"source": ["a", "b", "b"]}), token_logps(REFERENCE)[flat]
     rollout = Experience(REWARDS[flat], torch.ones(12).bool(), LENGTHS[flat], logps, logps, torch.zeros(12, LONGEST))
     for step in (1, 2):
-        Objective(config).weighed(rollout, rule, np.arange(3))
+        weighed = Objective(config).weighed(rollout, rule, np.arange(3))
+        advance_prompts(weighed.returns.reshape(3, 4), rule, np.arange(3))
         values = REWARDS[flat].reshape(3, 4).mean(dim=1).numpy()
         raised = np.exp(-0.5 * step * np.array([values[0], values[1:].mean()]))
         np.testing.assert_allclose(np.exp(rule.log_weights), raised / raised.sum(), rtol=1e-6)

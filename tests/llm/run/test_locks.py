@@ -17,8 +17,8 @@ from test_pipeline import write as write_pipeline
 from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
+from dro_core.locks import LOCK, FolderInUse, locked, locked_file
 from llm.run.folder import start_output
-from llm.run.locks import LOCK, FolderInUse, locked, locked_file
 from llm.run.states import clear
 from robust_rlhf import main
 

@@ -76,7 +76,7 @@ def test_folders_inside_a_checkpoint_are_named_too(tmp_path):
 def test_these_runs_write_every_kind_of_file(place):
     written = {path.name for kind in KINDS for path in parts(place.runs / kind / "checkpoint-2")}
     assert {"model.safetensors", "adapter_model.safetensors", "average.safetensors", "optimizer.pt", "scheduler.pt",
-            "schedule.json", "rng_state.pth", "rng_state_0.json", "ledger.npz", "carried.npz", "groups.npy",
+            "schedule.json", "rng_state.pth", "rng_state_0.json", "ledger.npz", "groups.npy",
             "adaptive.json", "clock.json", "trainer_state.json", "tokenizer.json"} <= written  # fmt: skip
     assert not [name for name in written if name.endswith((".pkl", ".bin"))]
 
@@ -338,7 +338,7 @@ def test_a_checkpoint_of_this_version_without_a_manifest_is_half_written(place, 
 @pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.exhaustive), "policy"])
 def test_the_manifest_waits_for_every_rank_and_all_refuse_together(kind, place, tmp_path):
     run = tmp_path / "run"
-    more = {} if kind == "policy" else {"passes": "auto", "dataloader_drop_last": True}
+    more = {} if kind == "policy" else {"dataloader_drop_last": True}
     argv = command(place, kind, run, ddp_timeout=60, **more)
     finished(start_ranks(main_with_a_slow_rank, argv))
     listed = json.loads((run / "checkpoint-2" / MANIFEST).read_text())["files"]

@@ -26,8 +26,8 @@ from llm.policy.run import train_policy
 from llm.policy.setup import UNHEEDED
 from llm.run.resumption import differences
 from llm.training.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
+from llm.training.guards import REFUSED, check_requests
 from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
-from llm.training.requests import REFUSED, check_requests
 from robust_rlhf import main
 
 PAGE = Path(__file__).parents[3] / "docs" / "resuming.md"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_expit, softmax
 
-from llm.adversary.rules import DrDPO, GroupAscent, reweighted, state_of
+from llm.adversary.rules import DrDPO, GroupAscent, advance, reweighted, state_of
 from llm.adversary.spec import parse_reweighting
 from llm.judging.margins import dpo_margins
 from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO, parse_pair_loss
@@ -122,8 +122,11 @@ def test_group_ascent_is_exponentiated_gradient_on_group_means(tmp_path):
         log_weights = log_weights + 0.5 * means
         log_weights -= np.log(np.exp(log_weights).sum())
         shares = np.array([np.exp(log_weights[g]) / np.sum(groups == g) for g in groups])
-        found = reweighted(rule.take(np.array(rows)), torch.tensor(losses, dtype=torch.float64))
-        np.testing.assert_allclose(found.numpy(), shares / shares.sum(), rtol=1e-12)
+        here, asked = rule.take(np.array(rows)), torch.tensor(losses, dtype=torch.float64)
+        for _ in range(2):  # asking changes nothing
+            np.testing.assert_allclose(reweighted(here, asked).numpy(), shares / shares.sum(), rtol=1e-12)
+        advance(here, asked)
+        np.testing.assert_allclose(rule.log_weights, log_weights, rtol=1e-12)
     rule.save(tmp_path)
     other = GroupAscent(0.5, "source").bind({"source": ["a", "b", "a", "c"]})
     other.load(tmp_path)
@@ -155,7 +158,7 @@ def test_the_state_inside_a_rule_is_found_and_goes_on_from_a_file(outer, tmp_pat
     losses, columns = torch.tensor([0.1, 2.0, 0.3, 1.0]), {"source": ["a", "b", "a", "c"]}
     rules = [parse_reweighting(f"{outer}gr_dpo:0.5,by=source").bind(columns) for _ in range(2)]
     state, other = map(state_of, rules)
-    reweighted(rules[0].with_strength(0.5).take(np.arange(4)), losses)
+    advance(rules[0].with_strength(0.5).take(np.arange(4)), losses)
     assert np.ptp(state.log_weights) > 0
     state.save(tmp_path)
     other.load(tmp_path)

@@ -23,12 +23,12 @@ from test_pipeline import write as write_pipeline
 from test_ranks import command
 from transformers import Trainer
 
+from dro_core.locks import LOCK
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.models.loading import tiny_policy
 from llm.policy.trainer import PolicyTrainer
 from llm.run.folder import is_complete
-from llm.run.locks import LOCK
 from llm.training.interrupts import StopRequest
 from llm.training.settings import recipe_folder
 from robust_rlhf import main

@@ -8,8 +8,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .config import RewardConfig, RunConfig
-
 LINES = 20  # of a whole run, in a log file
 
 
@@ -37,9 +35,15 @@ class Steps(tqdm):
         super().close()
 
 
-def closing_lines(config: RunConfig, output: Path) -> str:
-    """Where the model of a finished run is, and what to do next."""
-    run, model = (shlex.quote(str(folder)) for folder in (output, output / "model"))
-    start = "none" if config.model == "tiny" else shlex.quote(config.model)
-    reference = "" if isinstance(config, RewardConfig) else f" --reference {start}"
-    return f"model: {model}\nnext: robust-rlhf evaluate {model} --suite FILE{reference}; robust-rlhf doctor {run}"
+def closing_lines(kind: str, model: str, output: Path) -> str:
+    """Where the model of a finished run is, and what to do next.
+
+    Args:
+        kind: Name of the kind of training.
+        model: What the run began with.
+        output: The run folder.
+    """
+    run, trained = (shlex.quote(str(folder)) for folder in (output, output / "model"))
+    start = "none" if model == "tiny" else shlex.quote(model)
+    reference = "" if kind == "reward" else f" --reference {start}"
+    return f"model: {trained}\nnext: robust-rlhf evaluate {trained} --suite FILE{reference}; robust-rlhf doctor {run}"

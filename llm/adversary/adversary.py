@@ -1,0 +1,88 @@
+"""Whom a run trains against: one value that every trainer holds, whatever it trains and whatever it weighs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .effective_batch import AdversaryAccount, Array, EffectiveBatch, batch_weights, moved_by
+from .equal_losses import Accuracy
+from .ledger import AdversaryLedger
+from .rules import Reweighting, state_of, weakened
+from .schedule import AdaptiveStrength, RadiusSchedule
+
+
+class Adversary:
+    """A rule, how strong it is at every step, and the account of its answers; ``Resumable``.
+
+    Weights are asked for without a trace (``at``); ``weigh`` and ``weigh_rows`` ask once for a step that is taken:
+    they book the answer and move a rule that keeps a state.
+
+    Args:
+        rule: A set or rule, bound to the training examples (``llm.adversary.acting.bound``); None trains plainly.
+        examples: Size of the training set.
+        schedule: Strength over the steps; None means full strength throughout.
+
+    Attributes:
+        adaptive: What moves the strength by held-out metrics; None: nothing does.
+        account: What the adversary did, to every example and at every step.
+    """
+
+    def __init__(self, rule: Reweighting | None, examples: int, *, schedule: RadiusSchedule | None = None) -> None:
+        self.rule, self.schedule = rule, schedule or RadiusSchedule()
+        self.adaptive: AdaptiveStrength | None = None
+        self.account = AdversaryAccount(examples)
+
+    @property
+    def ledger(self) -> AdversaryLedger:
+        """Sum of multipliers, visits and last loss of every training example."""
+        return self.account.ledger
+
+    def strength(self, step: int, steps: int) -> float:
+        """Share of the rule's strength, in [0, 1], at the zero-based ``step`` of ``steps``."""
+        scheduled = self.schedule(step, max(steps, 1))
+        return scheduled if self.adaptive is None else scheduled * self.adaptive.level
+
+    def at(self, strength: float) -> Reweighting | None:
+        """The rule at that strength; None where weights are equal."""
+        return weakened(self.rule, strength)
+
+    def weigh(self, batch: EffectiveBatch, *, step: int, strength: float, accuracy: Accuracy | None) -> Tensor:
+        """Weights ``(n,)`` of the effective batch of one optimizer step, sum 1; the same on all ranks.
+
+        Args:
+            batch: The examples of all ranks.
+            step: Optimizer steps done so far.
+            strength: As from ``strength``.
+            accuracy: Of the losses: what is closer is equal; None takes them as exact.
+        """
+        weights = batch.weights(self.rule, strength, accuracy=accuracy)
+        self.account.book(batch, weights, step=step, strength=strength)
+        batch.advance(self.rule, strength, accuracy=accuracy)
+        return weights
+
+    def weigh_rows(self, losses: Array, rows: NDArray[np.int64], *, strength: float) -> Array:
+        """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``."""
+        weights = batch_weights(self.rule, losses, rows, strength=strength)
+        multipliers = len(losses) * weights
+        answered = None if self.at(strength) is None else multipliers
+        self.ledger.record(rows, multipliers, losses, answered=answered)
+        moved_by(self.rule, losses, rows, strength=strength)
+        return weights
+
+    def save(self, folder: Path) -> None:
+        """Write the ledger, and where there are any the state of the rule and the adaptive strength."""
+        for part in self._parts():
+            part.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what ``save`` wrote, of this version or an earlier one."""
+        for part in self._parts():
+            part.load(folder)
+
+    def _parts(self) -> list[Any]:
+        return [part for part in (self.ledger, state_of(self.rule), self.adaptive) if part is not None]

@@ -1,0 +1,197 @@
+"""The frame of a run, whatever is trained: check, lock, begin or go on, train, export, seal; resumable throughout."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from ..adversary.acting import verdict_of
+from ..adversary.ledger import AdversaryLedger
+from ..models.card import model_card
+from ..models.saving import save_model
+from ..models.usage import licence_of
+from ..run.environment import environment
+from ..run.files import json_ready, write_json, write_text
+from ..run.finished import RECORD, seal
+from ..run.folder import SETTINGS, check_output, write_folder
+from ..run.resumption import other_versions
+from .config import RunConfig
+from .guards import check_requests
+from .identity import identity
+from .processes import bounded_waiting, locked_for_all, on_main_process
+from .resuming import start_run
+
+Config = TypeVar("Config", bound=RunConfig)
+CARD = "README.md"
+_log = logging.getLogger(__name__)
+
+
+class PublishError(RuntimeError):
+    """The finished model could not be uploaded."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run has come to when its steps are taken: the model as it is exported, and what ``run.json`` says.
+
+    Attributes:
+        model: Whole, adapters merged in or alone as the settings say.
+        tokenizer: Its tokenizer.
+        effective_batch: How many examples the adversary compares.
+        steps: That were taken.
+        seconds: Of training, over all sessions.
+        data: What was read, and how much of it was used.
+        history: One record per log.
+        adversary: Who weighed how much.
+        ledger: The account that this is from.
+        more: What only this way of training notes.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    effective_batch: int
+    steps: int
+    seconds: float
+    data: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    adversary: Mapping[str, Any]
+    ledger: AdversaryLedger
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        model: As it was exported.
+        tokenizer: Its tokenizer.
+        record: What ``run.json`` holds.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    record: dict[str, Any]
+
+
+class Work(ABC, Generic[Config]):
+    """What one way of training does within the frame; every process calls it in this order.
+
+    Args:
+        config: The settings of the run.
+        arguments: Those of transformers.
+
+    Attributes:
+        judges: Whether checkpoints are judged, and the best may be exported.
+        output: The run folder.
+    """
+
+    judges = False
+
+    def __init__(self, config: Config, arguments: TrainingArguments) -> None:
+        self.config, self.arguments = config, arguments
+        self.output = Path(str(arguments.output_dir))
+
+    @abstractmethod
+    def build(self) -> dict[str, Any]:
+        """Load and check everything; nothing is written. The files that were read, by their part in the run."""
+
+    def prepare(self, checkpoint: Path | None) -> None:
+        """What is left to do when the run folder stands and before the first step."""
+
+    @abstractmethod
+    def train(self, checkpoint: Path | None) -> None:
+        """Take the steps that are left after ``checkpoint``, which has been verified."""
+
+    @abstractmethod
+    def outcome(self) -> RunOutcome:
+        """What the run has come to."""
+
+
+def carry_out(work: Work[Any]) -> Trained:
+    """A run from its first check to its seal; its folder holds checkpoints, ``model/`` and ``run.json``.
+
+    Raises:
+        ConfigError, DataError, ModelError: The settings, the data or a model cannot be used.
+        FileExistsError: The run folder exists and neither resume nor overwrite is set.
+        FolderInUse: Another process works in it.
+        CheckpointError: A checkpoint could not be written, or none can be resumed from.
+        llm.training.interrupts.Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last finished step stands there.
+    """
+    config, arguments, folder = work.config, work.arguments, str(work.arguments.output_dir)
+    check_requests(config, arguments)
+    with locked_for_all(folder):
+        output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
+        read = work.build()
+        checkpoint, forced = on_main_process(
+            lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
+        )
+        work.prepare(checkpoint)
+        with bounded_waiting(arguments.ddp_timeout):
+            work.train(checkpoint)
+        outcome = work.outcome()
+        record = on_main_process(lambda: save_run(work, outcome, forced))
+    return Trained(outcome.model, outcome.tokenizer, record)
+
+
+def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
+    """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder, and seal it; the record."""
+    record = _record(work, outcome, forced)
+    if record["inaction"]:
+        _log.warning("%s", record["inaction"])
+
+    def fill(folder: Path) -> None:
+        save_model(folder, outcome.model, outcome.tokenizer)
+        write_text(folder / CARD, model_card(record))
+
+    write_folder(work.output / "model", fill)
+    write_json(work.output / RECORD, record)
+    seal(work.output)
+    return record
+
+
+def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
+    config, arguments = work.config, work.arguments
+    record = {
+        "kind": config.kind,
+        "config": asdict(config),
+        "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate,
+        "effective_batch": outcome.effective_batch,
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "data": outcome.data,
+        "environment": environment(),
+        "history": outcome.history,
+        "adversary": outcome.adversary,
+        "forced": forced,
+        "other_versions": other_versions(work.output / SETTINGS),
+        "licence": licence_of(config.model),
+        **outcome.more,
+        **verdict_of(config.ambiguity, outcome.ledger),
+    }
+    return json_ready(record)
+
+
+def publish(folder: Path, repository: str) -> None:
+    """Upload an exported model with its card to a hub repository, which is made private where it does not exist.
+
+    Raises:
+        PublishError: The hub cannot be reached or refuses; the model on disk is whole.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().create_repo(repository, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise PublishError(
+            f"the run is finished and {folder} is whole, but it could not be uploaded to {repository}: {reason[0]}"
+        ) from error
