@@ -173,7 +173,7 @@ def _train_and_judge(demo: DemoConfig, spec: str, seed: int, data: _Data, folder
     task = task_of(config)
     judged = judge_trained(task, train_run(task, arguments), arguments, data.suites)
     with sealing(folder, _MARGINS), whole(folder / _MARGINS) as stream:
-        np.savez(stream, **judged["margins"])
+        np.savez(stream, allow_pickle=False, **judged["margins"])
 
 
 def _is_finished(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
         ledger=ledger,
         steps=trained.record["steps"],
         seconds=trained.record["seconds"],
-        effective_sample_size=effective_sample_size(trained.record["history"], trained.record["steps"]),
+        effective_sample_size=effective_sample_size(trained.record),
         batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         learning_rate=arguments.learning_rate,
     )
@@ -138,11 +138,10 @@ def _margins(
     }
 
 
-def effective_sample_size(history: Sequence[Mapping[str, Any]], steps: int) -> float:
-    """Mean over the last quarter of the steps, from the log; nan where it was not logged."""
-    sizes = [
-        (row["step"], row["effective_sample_size"]) for row in history if row.get("effective_sample_size") is not None
-    ]
+def effective_sample_size(record: Mapping[str, Any]) -> float:
+    """Mean over the last quarter of the steps, from the log in a ``run.json``; nan where it was not logged."""
+    name, steps = "effective_sample_size", record["steps"]
+    sizes = [(row["step"], row[name]) for row in record["history"] if row.get(name) is not None]
     late = [size for step, size in sizes if step > 0.75 * steps] or [size for _, size in sizes[-1:]]
     return float(np.mean(late)) if late else float("nan")
 

@@ -133,6 +133,6 @@ def _settings(run: Finished) -> dict[str, Any]:
         "revision": "",
         "status": "done",
         "error": "",
-        "effective_sample_size": effective_sample_size(record["history"], record["steps"]),
+        "effective_sample_size": effective_sample_size(record),
         "acted": None if config["ambiguity"] == "erm" else not record.get("inaction"),
     }

@@ -57,16 +57,6 @@ def test_a_demo_of_another_corpus_is_refused_and_a_damaged_one_is_made_again(
     assert said_by(capsys, caplog, demo(folder, "--resume")) == (0, "")
 
 
-@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_settings_of_a_demo_that_are_none_are_named_with_a_remedy_that_exists(content, done, tmp_path, capsys, caplog):
-    folder = shutil.copytree(done / "demo", tmp_path / "demo")
-    (folder / "settings.json").write_bytes(content)
-    status, said = said_by(capsys, caplog, demo(folder, "--resume"))
-    assert (status, said.count("\n")) == (2, 1)
-    assert str(folder / "settings.json") in said or "holds files and no run of ours" in said
-    assert "--force" not in said
-
-
 EARLIER = {  # as the version before the demo had a results folder wrote it
     "changed on the way": [],
     "data": None,
@@ -108,3 +98,13 @@ def test_a_demo_of_the_version_before_goes_on_with_one_sentence(done, tmp_path, 
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
     assert model.stat().st_mtime_ns == before
     assert said_by(capsys, caplog, demo(folder, "--resume")) == (0, "")
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_settings_of_a_demo_that_are_none_are_named_with_a_remedy_that_exists(content, done, tmp_path, capsys, caplog):
+    folder = shutil.copytree(done / "demo", tmp_path / "demo")
+    (folder / "settings.json").write_bytes(content)
+    status, said = said_by(capsys, caplog, demo(folder, "--resume"))
+    assert (status, said.count("\n")) == (2, 1)
+    assert str(folder / "settings.json") in said or "holds files and no run of ours" in said
+    assert "--force" not in said
