@@ -54,8 +54,8 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
         margins={cell.final[0]: margins},
         selection=selection,
         ledger=ledger,
-        steps=trained.record["steps"],
-        seconds=trained.record["seconds"],
+        steps=trained.steps,
+        seconds=trained.seconds,
         effective_sample_size=_effective_sample_size(trained),
         batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         learning_rate=arguments.learning_rate,
@@ -139,9 +139,9 @@ def _margins(
 
 def _effective_sample_size(trained: Trained) -> float:
     """Mean over the last quarter of the steps, from the log."""
-    name, steps = "effective_sample_size", trained.record["steps"]
-    sizes = [(row["step"], row[name]) for row in trained.record["history"] if row.get(name) is not None]
-    late = [size for step, size in sizes if step > 0.75 * steps] or [size for _, size in sizes[-1:]]
+    name = "effective_sample_size"
+    sizes = [(row["step"], row[name]) for row in trained.history if row.get(name) is not None]
+    late = [size for step, size in sizes if step > 0.75 * trained.steps] or [size for _, size in sizes[-1:]]
     return float(np.mean(late)) if late else float("nan")
 
 

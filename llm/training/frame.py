@@ -79,6 +79,21 @@ class Trained:
     tokenizer: PreTrainedTokenizerBase
     record: dict[str, Any]
 
+    @property
+    def steps(self) -> int:
+        """That were taken, over all sessions."""
+        return self.record["steps"]
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all sessions."""
+        return self.record["seconds"]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record per log; None where a number was none."""
+        return self.record["history"]
+
 
 class Work(ABC, Generic[Config]):
     """What one way of training does within the frame; every process calls it in this order.
