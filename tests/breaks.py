@@ -300,7 +300,7 @@ BREAKS = [
     ),
     Break(
         "draw-by-sample",
-        "llm/policy/drawing.py",
+        "llm/policy/token_draws.py",
         "[0, sample, prompt, self.step]",
         "[0, 0, prompt, self.step]",
         "llm/policy/test_drawing.py",

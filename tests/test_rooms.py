@@ -26,11 +26,10 @@ MAY = {  # from the ground up
     "policy": "adversary data models run statistics text training",
     "trl": "adversary run training",
     "kinds": "adversary data judging models policy run statistics text training",
-    "sweep": "adversary data judging kinds models results run statistics text training",
+    "sweep": "adversary data judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
-    "demo": "adversary data judging kinds models report run statistics training",
-    "api": "data doctor judging kinds models report results run training",
-    "commands": "api data demo doctor export judging kinds models pipeline report results run sweep training",
+    "api": "data doctor judging kinds models report results run sweep training",
+    "commands": "api data doctor export judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthetic.biases.layers import Layers
+from synthetic.biases.without_enumeration import Layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

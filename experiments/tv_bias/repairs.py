@@ -10,7 +10,7 @@ from scipy.optimize import root_scalar
 
 from dro_core import ChiSquare, CVaR, TotalVariation, bias_bound, inverse_cdf_bias_bound, worst_case
 from synthetic import Estimate, plugin_bias
-from synthetic.biases.layers import Layers, bradley_terry
+from synthetic.biases.without_enumeration import Layers, bradley_terry
 
 from .simulation import LARGEST, chi2_biases, chi2_population, coin_biases, group_means, grouped_biases
 

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from dro_core import ChiSquare, CVaR, TotalVariation, worst_case
 from synthetic import Estimate, mean_estimate
-from synthetic.biases.layers import bradley_terry
+from synthetic.biases.without_enumeration import bradley_terry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

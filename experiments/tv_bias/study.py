@@ -39,7 +39,7 @@ from .simulation import chi2_biases, coin_biases, grouped_biases
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from synthetic.biases.layers import Layers
+    from synthetic.biases.without_enumeration import Layers
 
 
 class Row(NamedTuple):

@@ -23,7 +23,7 @@ class Adversary:
     they book the answer and move a rule that keeps a state.
 
     Args:
-        rule: A set or rule, bound to the training examples (``llm.adversary.acting.bound``); None trains plainly.
+        rule: A set or rule, bound to the training examples (``llm.adversary.inaction.bound``); None trains plainly.
         examples: Size of the training set.
         schedule: Strength over the steps; None means full strength throughout.
 

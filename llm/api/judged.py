@@ -10,7 +10,7 @@ from typing import Any
 from ..data.objects import pairs_of
 from ..data.pairs import Pair, PairSet
 from ..data.suites import subset_of, suite_files
-from ..run.likeness import record_of, remarks
+from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
 from .runs import Run
 
@@ -92,6 +92,7 @@ def evaluate(
     eval_pairs: int | None = None,
     trust_remote_code: bool = False,
     progress: bool = False,
+    record: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Judge a reward model or a policy on preference pairs.
 
@@ -107,6 +108,7 @@ def evaluate(
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         trust_remote_code: Let a hub repository run its own code.
         progress: Show a bar.
+        record: What ``run.json`` says of the model, where that was read already; empty: nothing.
 
     Raises:
         DataError: A suite cannot be read.
@@ -119,6 +121,7 @@ def evaluate(
 
     if batch_size < 1 or (eval_pairs is not None and eval_pairs < 1):
         raise ValueError("batch_size and eval_pairs must be at least 1")
+    record = _record(model) if record is None else record  # before hours of judging
     found = {name: subset_of(source.pairs, eval_pairs) for name, source in suites_of(model, suites).items()}
     loaded, tokenizer, margin_of = judge_of(
         model, reference=reference, beta=beta, dtype=dtype, trust_remote_code=trust_remote_code
@@ -127,7 +130,7 @@ def evaluate(
     check_length(loaded, length)
     more: dict[str, Any] = {"batch_size": batch_size, "margin_of": margin_of, "progress": progress}
     result = evaluate_model(loaded, tokenizer, found, max_length=length, **more)
-    return Evaluation(name_of(model), found, result, _record(model))
+    return Evaluation(name_of(model), found, result, record or None)
 
 
 def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = None, **how: Any) -> PairedComparison:

@@ -11,6 +11,8 @@ from ..doctor.doctor import Diagnosis
 from ..doctor.doctor import diagnose as examined
 from ..doctor.record import read_run
 from ..results.store import TABLE
+from ..run.kinds import KINDS
+from .judged import evaluate
 from .runs import Run
 
 
@@ -34,7 +36,7 @@ def write_report(
 
     Args:
         what: The results folder of a sweep, a run, or several runs, which are judged and compared; one trained plainly
-            (``erm``) is what the others are compared with.
+            (``erm``) is what the others are compared with, where there is none the first.
         output: The page, a .html file.
         suites: What runs are judged by, as in ``evaluate``; None: the suites that they were told of.
         **choices: As of ``llm.report.content.build_content``.
@@ -52,10 +54,22 @@ def write_report(
 
     if isinstance(what, str | Path) and (Path(what).name == TABLE or (Path(what) / TABLE).exists()):
         return write_page(build_content(what, **choices), Path(output))[0]
-    from .recorded import record_runs
+    from ..report.collect import baseline_of
+    from ..sweep.recorded import Finished, record_runs
 
     many = what if isinstance(what, Sequence) and not isinstance(what, str) else [what]
     runs = [run if isinstance(run, Run) else Run(run) for run in many]
+    if not runs:
+        raise ValueError("there is no run to report")
+    judged = [evaluate(run, suites if suites is not None else list(runs[0].config.suites)) for run in runs]
+    found = [Finished(run.folder, run.record, one.result["margins"]) for run, one in zip(runs, judged, strict=True)]
     with tempfile.TemporaryDirectory(prefix="robust-rlhf-") as folder:
-        record_runs(runs, Path(folder), suites)
+        record_runs(Path(folder), found, judged[0].suites, about={"title": _title(runs)})
+        choices.setdefault("baseline", baseline_of([run.ambiguity for run in runs]))
         return write_page(build_content(folder, **choices), Path(output))[0]
+
+
+def _title(runs: Sequence[Run]) -> str:
+    kinds = {KINDS[run.kind].result if len(runs) == 1 else KINDS[run.kind].results for run in runs}
+    name = " and ".join(sorted(kinds))
+    return f"{name[:1].upper()}{name[1:]} against {', '.join(dict.fromkeys(run.ambiguity for run in runs))}"

@@ -16,7 +16,7 @@ from ..data.objects import NAME, pairs_of
 from ..data.pairs import PairSet, write_pairs
 from ..doctor.record import RunError
 from ..run.kinds import KINDS, kind_of
-from ..run.likeness import record_of
+from ..run.run_differences import record_of
 from .frames import Shown, frame
 
 Source = Any  # a path, pairs, a data frame, a data set, mappings

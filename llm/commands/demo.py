@@ -32,8 +32,8 @@ def demo(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     import yaml
 
-    from ..demo.demo import DemoConfig, run_demo
     from ..run.terminal import Terminal
+    from ..sweep.demo import DemoConfig, run_demo
     from ..training.config import ConfigError
 
     if wrong := [text for text in options.set if "=" not in text]:

@@ -10,7 +10,7 @@ from dro_core.locks import locked
 from dro_core.messages import check_folder
 
 from ..run.finished import check_run
-from ..run.likeness import record_of, remarks
+from ..run.run_differences import record_of, remarks
 from .shell import Arguments, one_sentence_errors, parser_of
 
 
@@ -56,8 +56,8 @@ def _judge(options: Namespace) -> int:
     console = Terminal()
     records = [record_of(name) for name in (options.model, options.against) if name]  # before hours of judging
     found = []
-    for name in [name for name in (options.model, options.against) if name]:
-        found.append(judged.evaluate(name, options.suite, progress=True, **how))
+    for name, record in zip([name for name in (options.model, options.against) if name], records, strict=True):
+        found.append(judged.evaluate(name, options.suite, progress=True, record=record or {}, **how))
         console.print(render_table(found[-1].result["suites"], title=f"Accuracy of {name}, %"))
     comparison = judged.compare(*found) if options.against else None
     if comparison:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dro_core.locks import locked_file
 from dro_core.messages import check_folder
 
+from ..report.collect import BASELINE
 from ..report.content import FAMILIES, build_content
 from ..report.judge import SMALLEST_GROUP
 from ..report.page import write_report
@@ -24,6 +25,9 @@ def report(argv: Arguments) -> int:
         "--inside", nargs="+", default=[], metavar="SUITE",
         help="suites from the distribution of the training data (default: those called id...)",
     )  # fmt: skip
+    parser.add_argument(
+        "--baseline", default=BASELINE, metavar="SET", help="the set to compare the others with (default: %(default)s)"
+    )
     parser.add_argument(
         "--smallest-group", type=int, default=SMALLEST_GROUP, metavar="N",
         help="questions a category needs to count as the worst group (default: %(default)s)",
@@ -47,6 +51,7 @@ def report(argv: Arguments) -> int:
         content = build_content(
             options.results,
             inside=options.inside,
+            baseline=options.baseline,
             smallest=options.smallest_group,
             families=options.families,
             texts=not options.no_texts,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..adversary.ledger import AdversaryLedger
 from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
-from ..run.kinds import kind_of
+from ..run.kinds import is_logistic, kind_of
 from ..run.manifest import MANIFEST, manifest_damage
 from ..statistics.counting import EARLIER_RULE, RULE
 
@@ -77,7 +77,7 @@ class RunRecord:
     @cached_property
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that log 2 is the loss of a coin."""
-        return self.kind == "reward" or (self.kind == "dpo" and self.config.get("loss") == "sigmoid")
+        return is_logistic(self.kind, self.config)
 
     @property
     def plain_share(self) -> float:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
 from torch import nn
 
 from dro_core import CVaR, robust_loss
@@ -22,6 +21,7 @@ from dro_core import CVaR, robust_loss
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..run.files import json_ready
+from ..statistics.arms import length_correlation
 from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
@@ -138,6 +138,7 @@ def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.
     shared = questions(pairs)
     accuracy = accuracy_interval(credit(margins), shared, level=level)
     losses = np.logaddexp(0.0, -margins)  # -log sigmoid(margin)
+    lengths = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     return json_ready(
         {
             "pairs": len(pairs),
@@ -149,17 +150,9 @@ def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.
             "mean_loss": losses.mean() if len(pairs) else None,
             "cvar_loss": robust_loss(losses, CVaR(alpha=TAIL)) if len(pairs) else None,
             "longer_wins": np.mean([length_baseline(pair) for pair in pairs]) if len(pairs) else None,
-            "length_correlation": _length_correlation(pairs, margins),
+            "length_correlation": length_correlation(margins, lengths),
         }
     )
-
-
-def _length_correlation(pairs: Sequence[Pair], margins: Margins) -> float | None:
-    lengths = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
-    if len(pairs) < 3 or np.ptp(lengths) == 0 or np.ptp(margins) == 0:
-        return None
-    rank_correlation: Any = spearmanr(margins, lengths)
-    return float(rank_correlation.statistic)
 
 
 def _comparison(pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..run.escaping import markdown, markdown_code
 from ..run.kinds import kind_of
-from .usage import base_name, header, use
+from .card_parts import base_name, header, use
 
 
 def model_card(record: dict[str, Any], results: dict[str, Any] | None = None) -> str:

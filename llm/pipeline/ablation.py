@@ -22,7 +22,7 @@ from ..policy.judging import score_interval, with_limits
 from ..report.overoptimisation import write_overoptimisation
 from ..run.files import json_ready, write_json
 from ..run.finished import RECORD, RunError, read_record
-from ..run.likeness import record_of
+from ..run.run_differences import record_of
 from ..run.states import NOTE
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown

@@ -28,10 +28,10 @@ from ..data.suites import suite_files
 from ..models.contents import content_of
 from ..models.loading import load_policy
 from ..policy.config import PolicyConfig
-from ..policy.drawing import Lots, Purpose
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
 from ..policy.scorers import checked_scores
+from ..policy.token_draws import Lots, Purpose
 from ..run.sealed import read_sealed, write_sealed
 from ..statistics.best_of import BestOfN, best_of
 from ..statistics.overoptimisation import Curve, best_of_curve

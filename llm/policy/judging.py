@@ -25,10 +25,10 @@ from ..statistics.intervals import Interval, accuracy_interval, mean_interval
 from ..statistics.numbers import decimals
 from ..text.answers import encode_prompts
 from .actor_critic import ActorCritic, Reference
-from .drawing import Lots, Purpose
 from .observation import observed
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
+from .token_draws import Lots, Purpose
 
 Scores = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from ..models.fetching import ModelError
 from ..models.logprobs import evaluation_mode
 from ..training.guards import NonFiniteLoss
-from .drawing import Draws, Lots
+from .token_draws import Draws, Lots
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
-from ..adversary.acting import bound, check_losses, check_reached
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
+from ..adversary.inaction import bound, check_losses, check_reached
 from ..adversary.rules import Reweighting
 from ..adversary.spec import parse_reweighting
 from ..run.launch import check_launch

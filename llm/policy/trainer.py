@@ -36,13 +36,13 @@ from ..training.interrupts import listening
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
-from .drawing import Lots, Purpose
 from .experience import Experience, Objective, Weighed
 from .observation import observed
 from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
 from .scorers import Scorer, checked_scores
 from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
+from .token_draws import Lots, Purpose
 from .update import NaturalUpdate, Rollout, SurrogateUpdate
 
 

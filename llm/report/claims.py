@@ -7,6 +7,7 @@ from math import isnan
 from typing import Any
 
 from ..adversary.ledger import VERDICT
+from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
 
@@ -30,6 +31,7 @@ def claims(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         _worst(report, arms),
         *[_column(report, arms, name) for name in report["suites"]],
         _average(report, arms),
+        *[_against_the_longer(report, detail) for detail in report["details"]],
     ]
 
 
@@ -117,6 +119,23 @@ def _outcomes(place: str, entries: Sequence[tuple[Mapping[str, Any], Mapping[str
     return {"text": text, "items": [_finding(arm, difference, loses=False) for arm, difference in kept]}
 
 
+def _against_the_longer(report: Mapping[str, Any], detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Which arms with details do better than a ruler, before any correction."""
+    lines, beaten, cells = [], 0, 0
+    for number, shown in enumerate(detail["arms"]):
+        outcomes = {name: arms[number]["longer"]["outcome"] for name, arms in detail["suites"].items() if arms[number]}
+        beaten, cells = beaten + list(outcomes.values()).count("better"), cells + len(outcomes)
+        parts = [
+            f"{outcome} on {', '.join(names)}"
+            for outcome in dict.fromkeys(("better", "worse", *outcomes.values()))
+            if (names := [name for name, found in outcomes.items() if found == outcome])
+        ]
+        lines.append(f"{name_of(report['arms'][shown['arm']])}: {'; '.join(parts) or 'not judged'}")
+    rule = "\N{LEFT DOUBLE QUOTATION MARK}the longer answer wins\N{RIGHT DOUBLE QUOTATION MARK}"
+    text = f"The rule {rule} is beaten in {beaten} of {cells} cells of arm and suite."
+    return {"text": text, "items": lines}
+
+
 def _unread(collection: Collection) -> list[str]:
     if not collection.unread:
         return []
@@ -201,8 +220,7 @@ def _unlike(report: Mapping[str, Any], collection: Collection) -> list[str]:
     said: dict[str, dict[str, None]] = {}
     for arm, plain in collection.baselines.items():
         for seed in arm.runs.keys() & plain.runs.keys():
-            here, there = (collection.runs.loc[one.runs[seed]] for one in (arm, plain))
-            if apart := ", ".join(_differences(here, there)):
+            if apart := ", ".join(_differences(collection, arm.runs[seed], plain.runs[seed])):
                 said.setdefault(apart, {})[name_of(report["arms"][collection.arms.index(arm)])] = None
     return [
         f"Not trained like the plain runs that they are compared with ({apart}): {_listed(list(arms))}."
@@ -210,7 +228,12 @@ def _unlike(report: Mapping[str, Any], collection: Collection) -> list[str]:
     ]
 
 
-def _differences(here: Any, there: Any) -> list[str]:
+def _differences(collection: Collection, run: str, other: str) -> list[str]:
+    """As the records of whole models tell, which know every setting; else as the table does."""
+    records = [collection.record(one) for one in (run, other)]
+    if all("config" in record for record in records):
+        return differences(*records)
+    here, there = (collection.runs.loc[one] for one in (run, other))
     pairs = [(noun, float(here[name]), float(there[name])) for name, noun in _ALIKE.items()]
     return [f"{noun} {a:g} against {b:g}" for noun, a, b in pairs if a != b and not (isnan(a) or isnan(b))]
 

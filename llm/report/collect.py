@@ -15,7 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..results.findings import CELL
-from ..results.store import Results, ResultsError, read_margins, read_results, read_suite, read_training_pairs
+from ..results.store import (
+    Results,
+    ResultsError,
+    read_margins,
+    read_results,
+    read_run_record,
+    read_suite,
+    read_training_pairs,
+)
 from ..statistics.arms import Array
 from ..statistics.counting import credit
 
@@ -36,13 +44,15 @@ class Suite(NamedTuple):
     """The test pairs of a suite, all arrays of shape (n,).
 
     ``questions`` are integers, equal where pairs share a question; ``longer`` is the score of the rule "the longer
-    answer wins"; ``categories`` are names, all "" where the suite has none.
+    answer wins"; ``categories`` are names, all "" where the suite has none; ``lengths`` are those of chosen minus
+    rejected, in characters.
     """
 
     name: str
     questions: NDArray[np.intp]
     categories: NDArray[np.str_]
     longer: Array
+    lengths: Array
 
     @property
     def has_categories(self) -> bool:
@@ -82,6 +92,7 @@ class Collection:
         inside: The in-distribution suites.
         validation: Suites of pairs held out of training to choose by; shown, but no part of averages and worst groups.
         notes: What is missing or was left out, in plain sentences.
+        baseline: The set that the others are compared with.
     """
 
     results: Results
@@ -91,8 +102,10 @@ class Collection:
     inside: list[str]
     validation: list[str]
     notes: list[str]
+    baseline: str = BASELINE
     unread: dict[str, str] = field(default_factory=dict)
     _margins: dict[str, dict[str, Array]] = field(default_factory=dict)
+    _records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -143,7 +156,7 @@ class Collection:
     @cached_property
     def baselines(self) -> dict[Arm, Arm]:
         """The plain arm of every arm: of its family, else the only one that was trained on the same."""
-        plain = [arm for arm in self.arms if arm.ambiguity == BASELINE]
+        plain = [arm for arm in self.arms if arm.ambiguity == self.baseline]
         found = {}
         for arm in self.arms:
             own = [one for one in plain if one.family == arm.family] or [one for one in plain if _alike(one, arm)]
@@ -172,6 +185,12 @@ class Collection:
         earlier = bool(pd.isna(self.whole.at[(run, suite), "ties"]))
         return float(np.mean(margins > 0 if earlier else credit(margins)))
 
+    def record(self, run: str) -> Mapping[str, Any]:
+        """The ``run.json`` of a whole model; {} of a head."""
+        if run not in self._records:
+            self._records[run] = read_run_record(self.folder, run)
+        return self._records[run]
+
     def _of_run(self, run: str) -> dict[str, Array]:
         if run not in self._margins:
             stored = read_margins(self.folder, run)
@@ -191,12 +210,18 @@ class Collection:
         return False
 
 
-def collect(folder: str | Path, *, inside: Sequence[str] = ()) -> Collection:
+def baseline_of(sets: Sequence[str]) -> str:
+    """What to compare these sets with: plain training, else the first of them."""
+    return BASELINE if BASELINE in sets else sets[0]
+
+
+def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str = BASELINE) -> Collection:
     """Read a results folder.
 
     Args:
         folder: As ``robust-rlhf sweep`` leaves it.
         inside: The suites from the distribution of the training data; by default those called "id...".
+        baseline: The set that the others are compared with, plain training unless there is none.
 
     Raises:
         ResultsError: Nothing to read, no finished run with a suite, or an unknown suite in ``inside``.
@@ -215,7 +240,12 @@ def collect(folder: str | Path, *, inside: Sequence[str] = ()) -> Collection:
     notes = [finding.text for finding in results.findings]
     if read_training_pairs(results.folder) is None:
         notes.append("train.parquet, the training pairs, is missing or damaged: nothing is said of who got the weight.")
-    return Collection(results, _arms(done), suites, ordered, chosen, held_out, notes)
+    arms = _arms(done, baseline)
+    if baseline != BASELINE:
+        if baseline not in {arm.ambiguity for arm in arms}:
+            raise ResultsError(f"No arm was trained with {baseline!r}, so nothing can be compared with it.")
+        notes.append(f"Compared with {baseline}, which stands for plain training (erm) wherever that is named.")
+    return Collection(results, arms, suites, ordered, chosen, held_out, notes, baseline)
 
 
 def label_of(arm: Arm, varying: Sequence[str]) -> str:
@@ -231,7 +261,7 @@ def varying_settings(arms: Sequence[Arm]) -> list[str]:
     return [name for name, values in columns if len(set(values)) > 1]
 
 
-def _arms(done: Frame) -> list[Arm]:
+def _arms(done: Frame, baseline: str) -> list[Arm]:
     runs = done.drop_duplicates("run", keep="last").copy()
     for name in CELL:  # nan is not equal to itself, and would make an arm of every run
         runs[name] = runs[name].astype(object).where(runs[name].notna(), "" if runs[name].dtype == object else 0)
@@ -241,7 +271,7 @@ def _arms(done: Frame) -> list[Arm]:
         for key, group in runs.groupby(CELL, sort=False)
     ]  # fmt: skip
     order = {family: number for number, family in enumerate(dict.fromkeys(arm.family for arm in arms))}
-    return sorted(arms, key=lambda arm: (order[arm.family], arm.ambiguity != BASELINE))
+    return sorted(arms, key=lambda arm: (order[arm.family], arm.ambiguity != baseline))
 
 
 def _text(value: Any) -> str:
@@ -262,4 +292,4 @@ def _suite(folder: Path, name: str) -> Suite | None:
     categories = pairs["category"].fillna("").astype(str).to_numpy(dtype=str)
     difference = (pairs["chosen_chars"] - pairs["rejected_chars"]).to_numpy()
     longer = np.where(difference == 0, 0.5, (difference > 0).astype(float))
-    return Suite(name, questions.astype(np.intp), categories, longer)
+    return Suite(name, questions.astype(np.intp), categories, longer, difference.astype(float))

@@ -13,9 +13,11 @@ from ..run.files import json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
 from .claims import claims, notes
-from .collect import Arm, Collection, collect
+from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
+from .suites import beyond_the_average
+from .training import origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
 FORMAT = 1
@@ -29,6 +31,7 @@ def build_content(
     folder: str | Path,
     *,
     inside: Sequence[str] = (),
+    baseline: str = BASELINE,
     smallest: int = SMALLEST_GROUP,
     families: int = FAMILIES,
     texts: bool = True,
@@ -39,6 +42,7 @@ def build_content(
     Args:
         folder: As ``robust-rlhf sweep`` leaves it.
         inside: The suites from the distribution of the training data; by default those called "id...".
+        baseline: The set that the others are compared with, plain training unless there is none.
         smallest: Questions a category needs to count as the worst.
         families: How many families get the detailed sections; the first ones with a plain arm and another one.
         texts: Show example pairs; without them the report holds nothing of the data but names of suites and groups.
@@ -51,17 +55,20 @@ def build_content(
     """
     if smallest < 2 or families < 0:
         raise ValueError(f"smallest must be at least 2 and families at least 0, got {smallest} and {families}.")
-    collection = collect(folder, inside=inside).restricted(where or {})
+    collection = collect(folder, inside=inside, baseline=baseline).restricted(where or {})
     judge = Judge(collection, smallest=smallest)
     records, groups = judge.records(), _families(collection)
-    detailed = [group for group in groups if len(group) > 1 and records[group[0]]["plain"]][:families]
+    lone = len(records) == 1  # which is described for its own sake
+    detailed = [group for group in groups if (len(group) > 1 or lone) and records[group[0]]["plain"]][:families]
     shown = ([collection.arms[n] for n in _shown(group, records)] for group in detailed)
     details = [_details(collection, arms, examples_of=WITH_EXAMPLES if texts else 0) for arms in shown]
     report = {
         "format": FORMAT,
         "folder": str(collection.folder.name),
+        **origin(collection),
         "level": LEVEL,
         "suites": judge.suite_facts(),
+        "baseline": baseline,
         "inside": collection.inside,
         "outside": collection.outside,
         "longer_average": judge.longer_average(),
@@ -72,6 +79,7 @@ def build_content(
         "arms": records,
         "runs": sum(len(arm.runs) for arm in collection.arms),
         "details": details,
+        "training": trainings(collection),
     }
     report = json_ready(report)
     return {**report, "claims": claims(report), "notes": [*collection.notes, *notes(report, collection)]}
@@ -106,18 +114,24 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
-        if arm is not plain and (account := training.account(arm, ensemble)) is not None and training.pairs is not None:
+        if (
+            arm.ambiguity != BASELINE
+            and (account := training.account(arm, ensemble)) is not None
+            and training.pairs is not None
+        ):
             entry["weights"] = {factor: shares(account, factor, fifths) for factor in FACTORS}
             entry["noise_ranking"] = noise_ranking(account)
             if sum("examples" in other for other in shown) < examples_of:
                 entry["examples"] = examples(account, training.pairs, count=EXAMPLES)
         shown.append(entry)
+    categories = _categories(collection, arms)
     return {
         "family": collection.arms.index(plain),
         "ensemble_seeds": len(ensemble.margins) if ensemble else 0,
         "anchor": anchor,
         "arms": shown,
-        "categories": _categories(collection, arms),
+        "categories": categories,
+        "suites": beyond_the_average(collection, arms, categories["suites"]),
     }
 
 

@@ -60,7 +60,7 @@ def line_figure(
     """Lines with their error bars.
 
     Args:
-        series: In the order of the legend.
+        series: In the order of the legend; lines of one name share a style.
         key: Unique on the page.
         label: Read aloud.
         axes_names: What stands under and beside the axes.
@@ -68,7 +68,7 @@ def line_figure(
         diagonal: Whether y = x is drawn.
         logarithmic: Whether x is.
     """
-    figure, axes = _panel([(line.name, line.style) for line in series], axes_names)
+    figure, axes = _panel(list({line.name: line.style for line in series}.items()), axes_names)
     spans = [x for line in series if line.low is not None for x in line.x]
     width = max(spans) - min(spans) if spans else 0.0  # bars at the same place are drawn beside each other
     for number, line in enumerate(series):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .claims import survives
+from .collect import BASELINE
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
 from .plots import Style, styles
 from .radii import Sized, kind_of, sized
@@ -43,7 +44,7 @@ def looks(report: Record) -> dict[str, Style]:
 def arm_looks(report: Record) -> dict[str, Style]:
     """One style per ambiguity set among the arms with details."""
     shown = (arm["ambiguity"] for detail in report["details"] for arm in detail["arms"])
-    return styles(list(dict.fromkeys(shown)), "erm")
+    return styles(list(dict.fromkeys(shown)), report["baseline"])
 
 
 def families_of(report: Record) -> list[tuple[str, list[Record]]]:
@@ -59,7 +60,8 @@ def trade_off(report: Record) -> list[Drawing]:
     for number, (label, arms) in enumerate(families_of(report)[:MOST_PANELS]):
         rows = [row for arm in arms if (row := _plane(report, arm, gain=False))]
         if len(rows) > 1:
-            plain = next(((row["x"], row["y"]) for row in rows if row["kind"] == "erm"), None)
+            bases = (row for arm in arms if arm["plain"] and (row := _plane(report, arm, gain=False)))
+            plain = next(((row["x"], row["y"]) for row in bases), None)
             drawings.append(_plane_drawing(f"trade-off-{number}", label, rows, look, titles, "accuracy, %", plain))
     gains = [row for arm in report["arms"] if (row := _plane(report, arm, gain=True))]
     if len(report["families"]) > 1 and gains:
@@ -99,7 +101,7 @@ def radius_curves(report: Record) -> list[Drawing]:
         for arm in arms:
             if parts := sized(arm["ambiguity"]):
                 kinds.setdefault(parts.kind, []).append((parts, arm))
-        plain = next((arm for arm in arms if arm["plain"]), None)
+        plain = next((arm for arm in arms if arm["plain"] and arm["ambiguity"] == BASELINE), None)
         curves = [members for members in kinds.values() if len({parts.size for parts, _ in members}) > 1]
         for place, members in enumerate(curves[: MOST_PANELS + 2]):
             anchor = members[0][0].plain
@@ -163,43 +165,70 @@ def side_by_side(report: Record) -> list[Drawing]:
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
         arms = [report["arms"][entry["arm"]] for entry in detail["arms"]]
-        family = f", {arms[0]['family']}" if arms[0]["family"] else ""
-        columns = [*report["suites"], "average", "worst"]
-        for name, field, title, axis, guide in (
-            ("difference", "difference", "Difference to plain training", "points of accuracy", 0.0),
-            ("accuracy", "accuracy", "Accuracy", "accuracy, %", 50.0),
-        ):
-            rows, records = _side_rows(arms, columns, field)
-            if rows:
-                svg = row_figure(
-                    rows, look, key=f"{name}-{number}", axis=axis, guide=guide,
-                    label=f"{title}{family}; the tables have the numbers",
-                    strokes=("the longer answer wins", _longer(report)) if field == "accuracy" else None,
-                )  # fmt: skip
-                note = "Bars: 95 % intervals over test pairs; strokes: single seeds." + (
-                    " Hollow: not shown after Holm's correction." if guide == 0 else ""
-                )
-                drawings.append(Drawing(f"{name}-{number}", title + family, note, svg, records))
+        label = f", {arms[0]['family']}" if arms[0]["family"] else ""
+        rows = [
+            ("worst group" if column == "worst" else column,
+             {arm["ambiguity"]: arm[column] if column in ("average", "worst") else arm["suites"][column]
+              for arm in arms})
+            for column in [*report["suites"], "average", "worst"]
+        ]  # fmt: skip
+        drawings += _side("", str(number), label, rows, look, _longer(report))
     return drawings
 
 
-def _side_rows(arms: Sequence[Record], columns: Sequence[str], field: str) -> tuple[list[Any], list[dict[str, Any]]]:
+def by_category(report: Record) -> list[Drawing]:
+    """The same for the categories of every suite, of the first family with details."""
+    drawings = []
+    for detail in report["details"][:1]:
+        names, look = [arm["ambiguity"] for arm in detail["arms"]], arm_looks(report)
+        for number, (suite, categories) in enumerate(detail["categories"]["suites"].items()):
+            rows = [(name, dict(zip(names, record["arms"], strict=True))) for name, record in categories.items()]
+            longer = {name: 100 * record["longer_wins"] for name, record in categories.items()}
+            drawings += _side("category-", str(number), f", {suite}", rows, look, longer)
+    return drawings
+
+
+def _side(
+    stem: str, number: str, label: str, rows: Sequence[tuple[str, Record]], look: Mapping[str, Style],
+    longer: Mapping[str, float],
+) -> list[Drawing]:  # fmt: skip
+    """Difference and accuracy of the arms, one row for each place."""
+    drawings = []
+    for field, title, axis, guide in (
+        ("difference", "Difference to plain training", "points of accuracy", 0.0),
+        ("accuracy", "Accuracy", "accuracy, %", 50.0),
+    ):
+        marks, records = _side_rows(rows, field)
+        if marks:
+            name = f"{stem}{field}-{number}"
+            svg = row_figure(
+                marks, dict(look), key=name, axis=axis, guide=guide,
+                label=f"{title}{label}; the tables have the numbers",
+                strokes=("the longer answer wins", longer) if field == "accuracy" else None,
+            )  # fmt: skip
+            note = "Bars: 95 % intervals over test pairs; strokes: single seeds." + (
+                " Hollow: not shown after Holm's correction." if guide == 0 else ""
+            )
+            drawings.append(Drawing(name, title + label, note, svg, records))
+    return drawings
+
+
+def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[Any], list[dict[str, Any]]]:
     rows, records = [], []
-    for column in columns:
+    for place, entries in places:
         marks = {}
-        for arm in arms:
-            entry = arm[column] if column in ("average", "worst") else arm["suites"][column]
-            entry = entry["difference"] if entry and field == "difference" else entry
+        for arm, found in entries.items():
+            entry = found["difference"] if found and field == "difference" else found
             if not entry or entry[field] is None:
                 continue
             seeds = [100 * value for value in entry["by_seed"].values() if value is not None]
             low, high = (np.nan if entry[end] is None else 100 * entry[end] for end in ("low", "high"))
             hollow = field == "difference" and not survives(entry)
-            marks[arm["ambiguity"]] = Mark(100 * entry[field], low, high, seeds if len(seeds) > 1 else (), hollow)
-            records.append({"column": column, "arm": arm["ambiguity"], field: entry[field], "low": entry["low"],
+            marks[arm] = Mark(100 * entry[field], low, high, seeds if len(seeds) > 1 else (), hollow)
+            records.append({"column": place, "arm": arm, field: entry[field], "low": entry["low"],
                             "high": entry["high"], "seeds": " ".join(f"{s / 100:.6f}" for s in seeds)})  # fmt: skip
         if marks:
-            rows.append(({"average": "average", "worst": "worst group"}.get(column, column), marks))
+            rows.append((place, marks))
     return rows, records
 
 

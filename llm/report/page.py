@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from ..run.escaping import csv_text
+from ..run.escaping import csv_text, visible
 from ..run.files import write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
-from . import detail_figures, figures
+from . import detail_figures, figures, training
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
-from .pages import breakable, filled
 from .weights import FACTORS
 
+_NUMBERS = "report.json"
 _FIGURES = {
     "trade_off": figures.trade_off,
     "radius": figures.radius_curves,
     "sample_size": figures.sample_size,
     "side": figures.side_by_side,
+    "categories": figures.by_category,
     "weights": detail_figures.weight_figures,
     "calibration": detail_figures.calibration_figures,
     "tails": detail_figures.tail_figures,
     "shifts": detail_figures.shift_figures,
+    "training": training.training_figures,
 }
 
 
@@ -59,6 +63,7 @@ def write_report(report: Mapping[str, Any], output: str | Path) -> list[Path]:
     page = _page(report, drawings)  # before anything is written: a failure leaves an earlier report as it is
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = _fresh_folder(output.with_name(f"{output.stem}_files"))
+    write_json(folder / _NUMBERS, report)
     for drawing in (one for section in drawings.values() for one in section):
         write_text(folder / f"{drawing.name}.svg", standalone(drawing.svg))
         write_text(folder / f"{drawing.name}.csv", csv_text(drawing.rows))
@@ -66,27 +71,28 @@ def write_report(report: Mapping[str, Any], output: str | Path) -> list[Path]:
         write_text(folder / f"table-{name}.md", markdown(table))
         write_text(folder / f"table-{name}.tex", latex(table, name))
     write_text(folder / "arms.csv", csv_text(tidy(report)))
-    write_json(folder / "report.json", report)
     write_text(output, page)
     return [output, folder]
 
 
 def _fresh_folder(folder: Path) -> Path:
-    if folder.exists():
-        if not (folder / "report.json").is_file():
+    """The folder, empty. The numbers tell whose it is: they go last and come first, lest a kill leave it in the way."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _NUMBERS).is_file():
             raise ValueError(
                 f"{folder} is in the way and was not written by a report: move it, or choose another name."
             )
-        shutil.rmtree(folder)
-    folder.mkdir()
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == _NUMBERS):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.mkdir(exist_ok=True)
     return folder
 
 
 def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> str:
     filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
-    return filled(
+    return _filled(
         "results.html.j2",
-        {**filters, "shortened": _cut, "breakable": breakable},
+        {**filters, "shortened": _cut, "breakable": _breakable},
         report=report,
         drawings=drawings,
         svg=Markup,
@@ -102,3 +108,26 @@ def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> s
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} [...]"
+
+
+def _filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+    """The page that a template makes of these values with these filters.
+
+    Everything is escaped, nothing may be undefined, and a character that acts instead of showing is an escape wherever
+    it stands: in texts, attributes and drawings alike. ``css`` is the style sheet.
+    """
+    environment = Environment(
+        loader=PackageLoader("llm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    return visible(environment.get_template(template).render(css=Markup(css), **values))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may wrap after an underscore, comma, hyphen or slash."""
+    return Markup(re.sub(r"([_,/-])(?=\w)", r"\1<wbr>", str(escape(name))))

@@ -23,7 +23,6 @@ from matplotlib.ticker import MaxNLocator
 from ..run.escaping import one_line, visible
 
 WIDTH = 4.4  # inches; 72 points each
-_UNDECIDED = ("no difference shown", "too few pairs")
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
 
 # Colours that are replaced in the SVG by the page's own.
@@ -81,81 +80,6 @@ def styles(arms: Sequence[str], baseline: str) -> dict[str, Style]:
     return {baseline: _STYLES[0], **chosen}
 
 
-def legend_key(style: Style, key: str) -> str:
-    """A short piece of line with the arm's marker, for legends; needs a new ``key`` wherever it is shown."""
-    figure = Figure(figsize=(0.5, 0.17))
-    axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[], xlim=(0, 1), ylim=(-1, 1))
-    axes.plot([0.02, 0.98], [0, 0], color=style.colour, linestyle=style.dash, linewidth=1.4)
-    axes.plot([0.5], [0], color=style.colour, marker=style.marker, markersize=5)
-    return inline_svg(figure, key, None)
-
-
-def accuracy_figure(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
-) -> str:
-    """Accuracy per row (a suite or category) with intervals; an upright stroke marks "longer wins"."""
-    figure, axes = row_axes([name for name, _ in rows])
-    axes.axvline(50, color=LINE, linewidth=1, zorder=0)
-    longer = [(100 * r["longer_wins"], y) for y, (_, r) in enumerate(rows) if r["longer_wins"] is not None]
-    x, y = np.array(longer).reshape(-1, 2).T
-    axes.vlines(x, y - 0.36, y + 0.36, color=QUIET, linewidth=2)
-    _interval_marks(axes, rows, look, "arms", "accuracy")
-    axes.set_xlabel("accuracy, %")
-    return inline_svg(figure, key, label)
-
-
-def difference_figure(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], look: Mapping[str, Style], *, key: str, label: str
-) -> str:
-    """Difference to the baseline per row with intervals, in points; filled where the interval excludes 0."""
-    figure, axes = row_axes([name for name, _ in rows])
-    axes.axvline(0, color=INK, linewidth=0.8, zorder=0)
-    _interval_marks(axes, rows, look, "differences", "difference")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -1.0), max(high, 1.0))
-    axes.set_xlabel("points of accuracy")
-    return inline_svg(figure, key, label)
-
-
-def curve_figure(
-    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]],
-    look: Mapping[str, Style],
-    *,
-    key: str,
-    label: str,
-) -> str:
-    """A logged quantity over training steps, one line per run."""
-    figure = Figure(figsize=(WIDTH, 2.2))
-    axes = figure.add_axes((0.125, 0.19, 0.85, 0.77))
-    for arm, points in curves:
-        steps, values = np.array(points, dtype=float).T
-        style = look[arm]
-        mark = style.marker if len(points) < 3 else None
-        axes.plot(steps, values, color=style.colour, linestyle=style.dash, marker=mark, markersize=4, linewidth=1.4)
-    open_frame(axes)
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
-    axes.set_xlabel("step")
-    return inline_svg(figure, key, label)
-
-
-def weight_figure(
-    rows: Sequence[tuple[str, Mapping[str, float]]], look: Mapping[str, Style], *, key: str, label: str
-) -> str:
-    """Mean weight of each group of training examples relative to plain training, one mark per arm."""
-    figure, axes = row_axes([name for name, _ in rows])
-    axes.axvline(1, color=INK, linewidth=0.8, zorder=0)
-    arms = [arm for arm in look if any(arm in record for _, record in rows)]
-    for arm, offset in zip(arms, offsets(len(arms)), strict=True):
-        points = [(record[arm], row + offset) for row, (_, record) in enumerate(rows) if arm in record]
-        x, y = np.array(points, dtype=float).T
-        axes.plot(x, y, color=look[arm].colour, marker=look[arm].marker, linestyle="none", markersize=5.5)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("mean weight (plain training = 1)")
-    return inline_svg(figure, key, label)
-
-
 def curve(history: Sequence[Mapping[str, Any]], field: str) -> list[tuple[float, float]]:
     """(step, value) of a logged field, without gaps and nan, averaged down to at most 30 points.
 
@@ -186,33 +110,6 @@ def row_axes(names: Sequence[str], *, tall: float = 0.34) -> tuple[Figure, Axes]
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.tick_params(axis="y", labelcolor=INK)
     return figure, axes
-
-
-def _interval_marks(
-    axes: Axes,
-    rows: Sequence[tuple[str, Mapping[str, Any]]],
-    look: Mapping[str, Style],
-    field: str,
-    value: str,
-) -> None:
-    arms = [arm for arm in look if any(arm in record[field] for _, record in rows)]
-    for arm, offset in zip(arms, offsets(len(arms)), strict=True):
-        style = look[arm]
-        marks = [(row + offset, record[field][arm]) for row, (_, record) in enumerate(rows) if arm in record[field]]
-        marks = [(y, entry) for y, entry in marks if entry[value] is not None]
-        bars = [(y, 100 * e["low"], 100 * e["high"]) for y, e in marks if None not in (e["low"], e["high"])]
-        y, low, high = np.array(bars).reshape(-1, 3).T
-        axes.hlines(y, low, high, color=style.colour, linewidth=1.3)
-        axes.scatter(
-            [100 * entry[value] for _, entry in marks],
-            [y for y, _ in marks],
-            marker=style.marker,
-            s=24,
-            edgecolors=style.colour,
-            facecolors=[PAPER if entry.get("outcome") in _UNDECIDED else style.colour for _, entry in marks],
-            linewidths=1,
-            zorder=3,
-        )
 
 
 def offsets(count: int, *, reach: float = 0.26) -> list[float]:

@@ -63,10 +63,12 @@ class Training:
         self.pairs = read_training_pairs(collection.folder)
 
     def ensemble(self, plain: Arm) -> Ensemble | None:
-        """The plain runs whose account can be read."""
+        """The plain runs whose account can be read and holds losses that margins can be told from."""
         if self.pairs is None:
             return None
-        found = {seed: self._margins(stored) for seed, run in plain.runs.items() if (stored := self._read(run))}
+        stored = {seed: account for seed, run in plain.runs.items() if (account := self._read(run))}
+        known = {seed: self._margins(account) for seed, account in stored.items()}
+        found = {seed: margins for seed, margins in known.items() if not np.isnan(margins).all()}
         return Ensemble(found) if found else None
 
     def fifths(self, ensemble: Ensemble | None) -> dict[str, list[float]]:

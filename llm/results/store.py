@@ -7,6 +7,8 @@
     weights/TRAINING.npz what the adversary did to each training pair, see ``RunWeights``
     suites/NAME.parquet  the test pairs, PAIR_COLUMNS below; train.parquet: the training pairs of all regimes
     sweep.yaml           the settings as run
+    full/TRAINING/run.json  what a training of a whole model left behind: log, data, versions
+    about.json           of runs that no sweep made: title, command, settings, data; see ``write_about``
 
 One training gives up to three runs, one for each iterate it kept: RUN is ``TRAINING-last``, ``TRAINING-average`` or
 ``TRAINING-best``. What is wrong with a folder is reported as data (``Caveat``), not raised, as long as there is
@@ -15,6 +17,7 @@ something to read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +33,14 @@ from dro_core.files import whole
 
 from ..data.pairs import Pair
 from ..data.questions import questions
+from ..run.files import json_ready
+from ..run.sealed import read_sealed, write_sealed
 from .findings import KEY, Caveat, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
 
 TABLE = "results.parquet"
+RUN_RECORD = "full/{}/run.json"
+ABOUT = "about.json"
 LONGEST_TEXT = 600  # characters of a prompt or answer that are kept
 
 SETTINGS: dict[str, Any] = {
@@ -157,6 +164,11 @@ def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     write_table(path, rows, PAIR_COLUMNS)
 
 
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write what a page says of results beside numbers: ``title``, ``command``, ``settings``, ``data``, or some."""
+    write_sealed(folder / ABOUT, json_ready(about))
+
+
 def _pair_row(pair: Pair) -> dict[str, Any]:
     prompt = "\n".join(message["content"] for message in pair.prompt)
     texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
@@ -207,6 +219,20 @@ def read_weights(folder: str | Path, run: str) -> RunWeights | None:
     if arrays is None or not arrays.keys() >= set(RunWeights._fields):
         return None
     return RunWeights(*(arrays[name] for name in RunWeights._fields))
+
+
+def read_run_record(folder: str | Path, run: str) -> dict[str, Any]:
+    """The ``run.json`` of the whole model of ``run``; {} where there is none, or it is damaged."""
+    try:
+        found = json.loads((Path(folder) / RUN_RECORD.format(training_of(run))).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """What ``write_about`` wrote; {} where it is missing or damaged."""
+    return read_sealed(Path(folder) / ABOUT) or {}
 
 
 def read_suite(folder: str | Path, name: str) -> pd.DataFrame | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
@@ -82,3 +83,13 @@ def kind_of(recorded: object) -> Kind | None:
     (True, 'policy', None)
     """
     return next((kind for kind in _KINDS if recorded in (kind.name, kind.earlier)), None)
+
+
+def is_logistic(recorded: object, config: Mapping[str, Any]) -> bool:
+    """Whether the losses of such a run are -log sigmoid(margin), so that margins can be told from them.
+
+    >>> is_logistic("reward", {}), is_logistic("dpo", {"loss": "ipo"}), is_logistic("sft", {})
+    (True, False, False)
+    """
+    kind = kind_of(recorded)
+    return kind is not None and (kind.name == "reward" or (kind.name == "dpo" and config.get("loss") == "sigmoid"))

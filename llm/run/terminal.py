@@ -40,5 +40,5 @@ def quiet_libraries() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
     # What takes time, how weights are had, and of what.
-    for told in ("llm.training.robust_trainer", "llm.models.contents", "llm.adversary.windows"):
+    for told in ("llm.training.robust_trainer", "llm.models.contents", "llm.adversary.last_window"):
         logging.getLogger(told).setLevel(logging.INFO)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import spearmanr
 
 from .counting import credit, ties
 from .intervals import Clusters, Interval, accuracy_interval, holm, paired_difference, paired_p
@@ -60,6 +61,19 @@ def outcome_of(interval: Interval) -> str:
 def share_right(seeds: Mapping[int, Array]) -> Array:
     """Per pair, the share of the seeds that rank it right; a tie counts one half."""
     return np.mean([credit(values) for values in seeds.values()], axis=0)
+
+
+def length_correlation(margins: ArrayLike, lengths: ArrayLike) -> float | None:
+    """Spearman's rank correlation of margins with the lengths of chosen minus rejected; None where there is none.
+
+    >>> length_correlation([0.1, 0.2, 0.3], [1, 2, 3]), length_correlation([1, 1, 1], [1, 2, 3])
+    (1.0, None)
+    """
+    scores, sizes = np.asarray(margins), np.asarray(lengths)
+    if len(scores) < 3 or np.ptp(sizes) == 0 or np.ptp(scores) == 0:
+        return None
+    found: Any = spearmanr(scores, sizes)
+    return float(found.statistic)
 
 
 def limits(name: str, interval: Interval) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +55,9 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
         margins={cell.final[0]: margins},
         selection=selection,
         ledger=ledger,
-        steps=trained.steps,
-        seconds=trained.seconds,
-        effective_sample_size=_effective_sample_size(trained),
+        steps=trained.record["steps"],
+        seconds=trained.record["seconds"],
+        effective_sample_size=effective_sample_size(trained.record["history"], trained.record["steps"]),
         batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         learning_rate=arguments.learning_rate,
     )
@@ -137,11 +138,12 @@ def _margins(
     }
 
 
-def _effective_sample_size(trained: Trained) -> float:
-    """Mean over the last quarter of the steps, from the log."""
-    name = "effective_sample_size"
-    sizes = [(row["step"], row[name]) for row in trained.history if row.get(name) is not None]
-    late = [size for step, size in sizes if step > 0.75 * trained.steps] or [size for _, size in sizes[-1:]]
+def effective_sample_size(history: Sequence[Mapping[str, Any]], steps: int) -> float:
+    """Mean over the last quarter of the steps, from the log; nan where it was not logged."""
+    sizes = [
+        (row["step"], row["effective_sample_size"]) for row in history if row.get("effective_sample_size") is not None
+    ]
+    late = [size for step, size in sizes if step > 0.75 * steps] or [size for _, size in sizes[-1:]]
     return float(np.mean(late)) if late else float("nan")
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..adversary.acting import bound, check_reached
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import Array
+from ..adversary.inaction import bound, check_reached
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule

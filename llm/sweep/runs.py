@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dro_core import CVaR, robust_loss
 
 from ..adversary.geometry import COLUMN
+from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import parse_reweighting
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
@@ -78,7 +79,7 @@ def run_training(cell: Cell, context: SweepContext) -> Outcome:
         rows = [
             {**_settings(cell, context, judged), **_ending(cell, judged), "run": f"{training}-{final}", **record}
             for final, margins in judged.margins.items()
-            for record in _records(margins, context.suites_of(cell.regime), final)
+            for record in records(margins, context.suites_of(cell.regime), final)
         ]
         files = _keep(context.folder, training, judged)
         kept = _records_of_full(context.folder, training)
@@ -166,7 +167,7 @@ def _judge(cell: Cell, context: SweepContext, training: str) -> TrainedRun:
     )
 
 
-def _records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> list[dict[str, Any]]:
+def records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> list[dict[str, Any]]:
     """The numbers of one run, by suite and category."""
     return [
         {"final": final, "suite": name, "category": category, **_record(margins[name][rows], suite, category)}
@@ -227,16 +228,23 @@ def _keep(folder: Path, training: str, judged: TrainedRun) -> list[str]:
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}
         write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
-    ledger = judged.ledger
+    write_weights(folder, training, judged.ledger, judged.selection)
+    return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
+
+
+def write_weights(
+    folder: Path, training: str, ledger: AdversaryLedger, selection: Selection, *, margins: bool = True
+) -> None:
+    """Keep what the adversary did to each pair; its last loss only where a margin can be told from that."""
+    last_loss = ledger.last_loss if margins else np.full(len(ledger.last_loss), np.nan)
     write_arrays(
         folder / "weights" / f"{training}.npz",
-        rows=judged.selection.rows.astype(np.int32),
+        rows=selection.rows.astype(np.int32),
         multiplier=ledger.mean_multiplier().astype(np.float32),
         visits=ledger.visits.astype(np.int32),
-        last_loss=ledger.last_loss.astype(np.float32),
-        flipped=judged.selection.flipped,
+        last_loss=last_loss.astype(np.float32),
+        flipped=selection.flipped,
     )
-    return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
 
 
 def _records_of_full(folder: Path, training: str) -> list[str]:

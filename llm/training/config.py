@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
-from ..adversary.windows import LastWindow
 from ..models.adapters import Adapter
 from .losses import parse_pair_loss
 from .passes import check_passes

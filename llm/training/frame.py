@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..adversary.acting import verdict_of
+from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
 from ..models.card import model_card
+from ..models.card_parts import licence_of
 from ..models.saving import save_model
-from ..models.usage import licence_of
 from ..run.environment import environment
 from ..run.files import json_ready, write_json, write_text
 from ..run.finished import RECORD, seal
@@ -83,16 +83,6 @@ class Trained:
     def steps(self) -> int:
         """That were taken, over all sessions."""
         return self.record["steps"]
-
-    @property
-    def seconds(self) -> float:
-        """Of training, over all sessions."""
-        return self.record["seconds"]
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One record per log; None where a number was none."""
-        return self.record["history"]
 
 
 class Work(ABC, Generic[Config]):

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adversary.acting import bound
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
+from ..adversary.inaction import bound
+from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.spec import parse_reweighting
-from ..adversary.windows import LastWindow, first_of, whole_windows
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
 from .guards import check_checkpoints, check_dataset, check_finite, check_setup
@@ -51,14 +51,14 @@ class RobustTrainer(CheckpointingTrainer):
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples: auto once where one micro-batch holds them all, else twice;
             single insists on the first, two always looks twice, which pays where a set ignores many examples.
-        last_window: Whether an epoch under a set ends with its last full effective batch (``llm.adversary.windows``).
+        last_window: Whether an epoch under a set ends with its last full effective batch (``adversary.last_window``).
         example_ids: Name of every training example, used in error messages.
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Raises:
         ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column;
-            ``passes`` that cannot be had; an adversary that cannot act (``llm.adversary.acting``).
+            ``passes`` that cannot be had; an adversary that cannot act (``llm.adversary.inaction``).
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """

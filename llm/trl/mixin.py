@@ -13,10 +13,10 @@ import datasets
 from torch import Tensor
 from transformers import Trainer
 
-from ..adversary.acting import bound, inaction
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy
+from ..adversary.inaction import bound, inaction
 from ..adversary.ledger import LEDGER, AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule

@@ -15,9 +15,9 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
+from ..adversary.inaction import check_losses
 from ..run.launch import check_launch
 from .mixin import INDEX, RobustMixin
 

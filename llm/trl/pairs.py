@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
-from ..adversary.acting import check_losses
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
-from ..adversary.windows import LastWindow, first_of, whole_windows
+from ..adversary.inaction import check_losses
+from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..training.guards import check_setup
 from ..training.losses import Sigmoid, dpo_accuracy
 from .mixin import INDEX, RobustMixin

@@ -124,7 +124,7 @@ def moves(call):
 
 
 def test_no_package_replaces_a_file_by_hand():
-    """What llm moves to its place beside are folders, and the margins of the demo, under its seal."""
+    """What llm moves to its place beside are folders."""
     found = {
         path.relative_to(ROOT).as_posix()
         for package in ("dro_core", "synthetic", "proofs_check", "llm", "benchmarks", "experiments")
@@ -132,5 +132,5 @@ def test_no_package_replaces_a_file_by_hand():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and moves(node)
     }
-    folders = {"llm/run/folder.py", "llm/training/resuming.py", "llm/models/fetching.py", "llm/demo/demo.py"}
+    folders = {"llm/run/folder.py", "llm/training/resuming.py", "llm/models/fetching.py"}
     assert found - folders == {"dro_core/files.py"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from llm.data.pairs import Pair, length_baseline
-from llm.results.store import write_pairs_table, write_results
+from llm.results.store import write_about, write_pairs_table, write_results
 from llm.results.training_records import write_arrays
 
 SUITES = {
@@ -46,6 +47,7 @@ def write_sample(
     gain: float = 0.25,
     cost: float = 0.0,
     hard: float = 0.0,
+    whole: bool = False,
     change=None,
 ) -> list[dict]:
     """Write a folder and return the rows of its table.
@@ -59,6 +61,7 @@ def write_sample(
         gain: How much the margins of every set but erm gain on pairs whose ids do not begin with "id".
         cost: How much they lose on the others.
         hard: How much every arm loses on pairs whose ids do not begin with "id".
+        whole: As of whole models: with a ``run.json`` of each training, and what a demo says of its results.
         change: Called with each row before it is written; may alter it, or return False to drop it.
     """
     (folder / "suites").mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,12 @@ def write_sample(
             for name, members in pairs.items()
         }
         rows += _run(folder, pairs, margins, number, cell, train)
+        if whole:
+            (place := folder / "full" / f"r{number:05d}").mkdir(parents=True)
+            (place / "run.json").write_text(json.dumps(run_record(cell[3], cell[4])))
+    if whole:
+        write_about(folder, {"title": "A demo", "command": "robust-rlhf demo --seeds 3", "settings": {"seeds": seeds},
+                             "data": {"suites": {name: {"file": f"{name}.jsonl"} for name in suites}}})  # fmt: skip
     rows = [row for row in rows if change is None or change(row) is not False]
     write_results(folder, rows)
     return rows
@@ -90,6 +99,42 @@ def margins_of(
     inside, plain = pairs[0].id.startswith("id"), ambiguity == "erm"
     shift = (0.0 if plain else -cost) if inside else (-hard if plain else gain - hard)
     return (shared + 0.4 * own + shift).astype(np.float32)
+
+
+def report_of_runs(folder: Path, margins: dict[str, dict[str, np.ndarray]], suites: dict[str, list[Pair]]) -> dict:
+    """The report of finished runs, one of seed 0 for each set, with these margins by set and suite."""
+    from llm.report import build_content
+    from llm.sweep.recorded import Finished, record_runs
+
+    runs = [Finished(folder, run_record(ambiguity, 0), scores) for ambiguity, scores in margins.items()]
+    record_runs(folder / "results", runs, suites, about={})
+    return build_content(folder / "results")
+
+
+def run_record(ambiguity: str, seed: int, steps: int = 100) -> dict:
+    """What a training of a whole model notes of itself: curves that end at 1 / steps, one of them with gaps."""
+    names = ("loss", "mean_loss", "robust_loss", "effective_sample_size", "zero_share")
+    log = [{"step": step, **dict.fromkeys(names[: 1 if ambiguity == "erm" else None], (1 + seed) / step)}
+           for step in range(1, steps + 1)]  # fmt: skip
+    log += [
+        {"step": 50, "eval_accuracy": 0.5},
+        {"step": 75, "eval_accuracy": None},
+        {"step": 100, "eval_accuracy": 0.75},
+    ]
+    train = {"file": "train.jsonl", "sha256": "0" * 64, "pairs": 400, "dropped": {"empty answer": 7}}
+    return {
+        "kind": "reward",
+        "config": {"ambiguity": ambiguity, "model": "tiny", "max_length": 64},
+        "seed": seed,
+        "learning_rate": 0.01,
+        "effective_batch": 64,
+        "inaction": None,
+        "steps": steps,
+        "seconds": 1.0,
+        "history": [*log, {"train_runtime": 3.0}],
+        "data": {"train": train, "trained_on": 400},
+        "environment": {"python": "3.11", "torch": f"2.13.{seed}"},
+    }
 
 
 def _run(folder, pairs, margins, number, cell, train):

@@ -14,7 +14,7 @@ from scipy.stats import binom, norm
 from dro_core import KL, CVaR, TotalVariation, bias_bound, worst_case
 from synthetic import LinearBradleyTerry, plugin_bias, plugin_value
 from synthetic.biases.bias import sample_chances, sample_counts
-from synthetic.biases.layers import Layers, atoms, bradley_terry, expected_fill
+from synthetic.biases.without_enumeration import Layers, atoms, bradley_terry, expected_fill
 
 SETS = (CVaR(0.3), CVaR(1.0), TotalVariation(0.25), TotalVariation(0.25, max_ratio=3), TotalVariation(0.6, max_ratio=2))
 

@@ -13,7 +13,7 @@ from dro_core import CVaR, TotalVariation, bias_bound
 from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, mutant, shrunk, swapped
 from proofs_check.claims.minibatch.sampled import MASSES, RADIUS, SampledLosses, cvar_value, draws, exact_bias, tv_value
 from synthetic import plugin_bias
-from synthetic.biases.layers import atoms
+from synthetic.biases.without_enumeration import atoms
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def bias_layers() -> Claim[CappedLosses]:
     Problem: bias = L - Lbar_n for total variation, with a cap and without, and CVaR.
     Guarantee (exact): bias = sum_j (l_(j+1) - l_(j)) beta_n(P(l > l_(j))) over the sorted atoms, beta_n(p) the bias
         of a loss of 1 with probability p, else 0. Hence bias <= B max_p beta_n(p), attained by such a loss.
-    Source: derived in ``synthetic.biases.layers``: the value is comonotone additive, and l = l_(1) + sum of its steps.
+    Source: derived in ``synthetic.biases.without_enumeration``: the value is comonotone additive, and l = l_(1) + sum
+    of its steps.
     Example: l = (0, 1, 3) has steps 1 and 2.
     """
 

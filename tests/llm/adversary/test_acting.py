@@ -16,9 +16,9 @@ from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_
 from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
-from llm.adversary.acting import bound, check_losses, check_reached
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.equal_losses import Accuracy, log_ratio_rounding, rounding_of, sharing_equals
+from llm.adversary.inaction import bound, check_losses, check_reached
 from llm.adversary.schedule import RadiusSchedule
 from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate

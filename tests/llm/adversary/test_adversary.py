@@ -12,9 +12,9 @@ from test_robust_trainer import arguments, start, trainer_for  # noqa: F401
 
 import llm.trl as robust_trl
 from dro_core import AmbiguitySet, worst_case
-from llm.adversary.acting import bound
 from llm.adversary.adversary import Adversary
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
+from llm.adversary.inaction import bound
 from llm.adversary.rules import reweighted, state_of
 from llm.adversary.schedule import AdaptiveStrength, RadiusSchedule
 from llm.adversary.spec import parse_reweighting
@@ -147,18 +147,21 @@ def test_every_holder_gives_every_rule_the_same_weights(holders, name, spec, wea
 @pytest.mark.parametrize("weakly", [False, True])
 @pytest.mark.parametrize("spec", RULES)
 def test_a_head_asks_the_same_adversary(spec, weakly):
-    """Its losses are its own, in float64; the batch is in the order that it draws."""
+    """Its losses are its own, in float64; three batches in the order that it draws, at weights that stay."""
     differences = np.random.default_rng(3).normal(size=(EXAMPLES, 3))
     validation = (differences, np.array(COLUMNS["source"])) if weakly else (differences[:0], np.array([], dtype=str))
     run = train_head(
-        HeadData(differences, COLUMNS, *validation), parse_reweighting(spec), HeadTraining(init_scale=1.0),
-        batch_size=EXAMPLES, learning_rate=0.0, epochs=1, seed=4, adaptive=weakly,
+        HeadData(differences, COLUMNS, *validation), parse_reweighting(spec), HeadTraining(init_scale=1.0, checks=1),
+        batch_size=EXAMPLES, learning_rate=0.0, epochs=3, seed=4, adaptive=weakly,
     )  # fmt: skip
-    order = np.random.default_rng([4, 3]).permutation(EXAMPLES)
-    fresh, losses = adversary_of(spec, weakly=weakly), torch.tensor(run.ledger.last_loss[order])
-    other = EffectiveBatch(losses, torch.tensor(order), torch.ones(EXAMPLES), slice(0, EXAMPLES), padded=False)
-    found = fresh.weigh(other, step=0, strength=fresh.strength(0, 1), accuracy=None)
-    np.testing.assert_allclose(run.ledger.multiplier_sum[order], EXAMPLES * found.numpy(), rtol=1e-9, atol=1e-12)
+    fresh, rng, found = adversary_of(spec, weakly=weakly), np.random.default_rng([4, 3]), np.zeros(EXAMPLES)
+    for _ in range(3):
+        order = rng.permutation(EXAMPLES)
+        losses = torch.tensor(run.ledger.last_loss[order])
+        same = EffectiveBatch(losses, torch.tensor(order), torch.ones(EXAMPLES), slice(0, EXAMPLES), padded=False)
+        weights = fresh.weigh(same, step=0, strength=fresh.strength(0, 1), accuracy=None)
+        found[order] += EXAMPLES * weights.numpy()
+    np.testing.assert_allclose(run.ledger.multiplier_sum, found, rtol=1e-7, atol=1e-9)
     assert run.ledger.acted is (spec != "erm")
 
 

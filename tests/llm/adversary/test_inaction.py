@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dro_core import Wasserstein
-from llm.adversary.acting import inaction
+from llm.adversary.inaction import inaction
 from llm.adversary.ledger import AdversaryLedger
 
 

@@ -10,7 +10,7 @@ from llm.training.run import steps_of
 
 
 def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):  # noqa: F811
-    caplog.set_level(logging.INFO, logger="llm.adversary.windows")
+    caplog.set_level(logging.INFO, logger="llm.adversary.last_window")
     visits = {}
     for spec, last, sampling in [
         ("tv:0.2", "drop", "random"), ("tv:0.2", "drop", "sequential"), ("tv:0.2", "keep", "random"),

@@ -95,6 +95,10 @@ def test_reports_of_runs_and_of_folders(runs, tmp_path):
     page = llm.write_report(runs, tmp_path / "report.html")
     numbers = json.loads((tmp_path / "report_files" / "report.json").read_text())
     assert page.read_text().startswith("<!doctype html>")
+    assert "<h1>Reward models against erm, tv:0.5</h1>" in page.read_text()
+    assert [run["curves"]["mean_loss"] for run in numbers["training"]] == [
+        [[row["step"], row["mean_loss"]] for row in run.record["history"] if "mean_loss" in row] for run in runs
+    ]
     assert [arm["ambiguity"] for arm in numbers["arms"]] == ["erm", "tv:0.5"]
     accuracy = llm.evaluate(runs[1]).table.query("kind == 'overall'").iloc[0]["accuracy"]
     assert numbers["arms"][1]["suites"]["test"]["accuracy"] == pytest.approx(accuracy)

@@ -11,6 +11,7 @@ from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
 from llm.judging.accuracy import score_pairs
 from llm.models.loading import load_reward_model
+from llm.results.store import read_results
 from robust_rlhf import main
 
 SMALL = ["--set", "max_length=48", "per_device_train_batch_size=8", "logging_steps=2", "use_cpu=true"]
@@ -43,15 +44,20 @@ def sentence(capsys, status):
     return message
 
 
+def report_in(output):
+    return json.loads((output / "report_files" / "report.json").read_text())
+
+
 def test_report_agrees_with_the_saved_models(folder, finished):
-    report = json.loads((finished / "report.json").read_text())
+    report = report_in(finished)
     pairs = read_pairs(folder / "shifted.jsonl").pairs
-    for name, slug in (("erm", "erm"), ("tv:0.5", "tv-0.5")):
+    assert [arm["ambiguity"] for arm in report["arms"]] == ["erm", "tv:0.5"]
+    for arm, slug in zip(report["arms"], ("erm", "tv-0.5"), strict=True):
         correct = []
         for seed in (0, 1):
             model, tokenizer = load_reward_model(str(finished / "runs" / slug / f"seed-{seed}" / "model"))
             correct.append(score_pairs(model, tokenizer, pairs, max_length=48) > 0)
-        assert report["suites"]["shifted"]["arms"][name]["accuracy"] == pytest.approx(np.mean(correct))
+        assert arm["suites"]["shifted"]["accuracy"] == pytest.approx(np.mean(correct))
 
 
 def test_arms_share_seeds_and_differ_in_training(finished):
@@ -66,23 +72,50 @@ def test_arms_share_seeds_and_differ_in_training(finished):
     assert runs["erm", 0]["history"][-2]["zero_share"] == 0
 
 
-def test_page_is_self_contained_and_shows_the_weighted_examples(finished):
+def test_page_shows_the_weighted_examples_the_logs_and_how_to_run_it_again(folder, finished):
     page = (finished / "report.html").read_text()
     assert "<svg" in page
     assert 'src="http' not in page
-    adversary = json.loads((finished / "runs" / "tv-0.5" / "seed-0" / "run.json").read_text())["adversary"]
-    assert adversary["top"][0]["id"] in page
+    sums = []
+    for seed in (0, 1):
+        newest = max(finished.glob(f"runs/tv-0.5/seed-{seed}/checkpoint-*"), key=lambda path: int(path.name[11:]))
+        with np.load(newest / "ledger.npz") as ledger:
+            sums.append(ledger["multiplier_sum"] / ledger["visits"])
+    weights = np.mean(sums, axis=0)
+    pairs = read_pairs(folder / "train.jsonl").pairs
+    assert f"{weights.max():.2f} \N{MULTIPLICATION SIGN}" in page
+    report = report_in(finished)
+    [arm] = [arm for arm in report["details"][0]["arms"] if "examples" in arm]
+    shown = [(item["id"], item["multiplier"]) for item in arm["examples"]["top"]]
+    by_id = {pair.id: weight for pair, weight in zip(pairs, weights, strict=True)}
+    assert shown[0][1] == pytest.approx(weights.max())
+    assert all(by_id[name] == pytest.approx(weight) for name, weight in shown)
+    record = json.loads((finished / "runs" / "erm" / "seed-1" / "run.json").read_text())
+    [curves] = [run["curves"] for run in report["training"] if (run["arm"], run["seed"]) == (0, 1)]
+    assert curves["mean_loss"] == [[row["step"], row["mean_loss"]] for row in record["history"] if "mean_loss" in row]
+    assert report["command"].startswith("robust-rlhf demo --data")
+    assert report["data"]["train"]["sha256"] == record["data"]["train"]["sha256"]
+    assert report["data"]["suites"]["shifted"]["pairs"] == 30
+    assert report["settings"]["settings"]["max_length"] == 48
+
+
+def test_results_of_a_demo_are_results_of_a_sweep(finished, tmp_path, capsys):
+    assert read_results(finished / "results").findings == ()
+    assert main(["report", str(finished / "results"), "-o", str(tmp_path / "report.html")]) == 0
+    assert (tmp_path / "report.html").read_text() == (finished / "report.html").read_text()
 
 
 def test_resume_keeps_what_is_done_and_repeats_the_missing_run(folder, finished):
     models = sorted(finished.glob("runs/*/*/model/model.safetensors"))
     before = {path: path.read_bytes() for path in models}
-    report = json.loads((finished / "report.json").read_text())
+    report = report_in(finished)
     redone = finished / "runs" / "tv-0.5" / "seed-1"
     (redone / "margins.npz").unlink()
     assert demo(folder, finished, "--ambiguity", "erm", "tv:0.5", "--seeds", "2", "--resume") == 0
     assert {path: path.read_bytes() for path in models} == before
-    assert json.loads((finished / "report.json").read_text())["suites"] == report["suites"]
+    assert {name: report_in(finished)[name] for name in ("arms", "suites", "claims")} == {
+        name: report[name] for name in ("arms", "suites", "claims")
+    }
 
 
 def test_resume_with_other_settings_is_refused(folder, finished, capsys):

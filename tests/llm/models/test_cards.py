@@ -11,8 +11,8 @@ import yaml
 from loaded_models import SUITE, alone, quiet, starts, train
 
 from llm.export.export import Tool, export_model
+from llm.models.card_parts import licence_of
 from llm.models.loading import load_reward_model
-from llm.models.usage import licence_of
 
 pytestmark = quiet
 

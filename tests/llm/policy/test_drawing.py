@@ -15,9 +15,9 @@ from llm.data.corpus.corpus import generate
 from llm.data.prompts import Prompt
 from llm.models.loading import tiny_policy
 from llm.policy.actor_critic import Reference
-from llm.policy.drawing import Draws, Lots, Purpose
 from llm.policy.judging import judge_policy
 from llm.policy.rollouts import Answers, ForeignSampler, Sampling
+from llm.policy.token_draws import Draws, Lots, Purpose
 from llm.training.guards import NonFiniteLoss
 
 LOTS = Lots(5, Purpose.TRAINING, step=2)

@@ -19,9 +19,9 @@ from llm.data.pairs import write_pairs
 from llm.models.loading import load_policy, tiny_policy, tiny_reward_model
 from llm.policy.actor_critic import Reference
 from llm.policy.config import PolicyConfig
-from llm.policy.drawing import Lots, Purpose
 from llm.policy.rollouts import batch_of
 from llm.policy.run import build_policy_trainer
+from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import PolicyTrainer
 from llm.run.folder import latest_checkpoint
 from llm.training.settings import parse_train

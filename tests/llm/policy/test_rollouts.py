@@ -15,10 +15,10 @@ from llm.data.pairs import DataError, write_pairs
 from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
-from llm.policy.drawing import Lots, Purpose
 from llm.policy.judging import ScoredAnswers, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
+from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import KLExplosion
 from llm.text.answers import encode_answers, encode_prompts
 from llm.text.encoding import encode_pairs

@@ -14,9 +14,9 @@ from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenalt
 from llm.data.corpus.corpus import generate
 from llm.models.fetching import ModelError
 from llm.models.loading import tiny_policy
-from llm.policy.drawing import Lots, Purpose
 from llm.policy.observation import SamplerMismatch, sampler_gap
 from llm.policy.rollouts import Answer, Answers, Sampling
+from llm.policy.token_draws import Lots, Purpose
 
 LOTS = Lots(3, Purpose.TRAINING)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,14 +15,16 @@ import pytest
 from pages import Page, opened
 from results_samples import SUITES, margins_of, pairs_of, write_sample
 from scipy.special import expit
+from scipy.stats import binomtest, chi2, spearmanr
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 import robust_rlhf
-from llm.report import build_content, write_report
+from llm.report import build_content, plots, write_report
+from llm.report import page as report_page
 from llm.report.curves import calibration_error, reliability, shift_bounds, tail_losses
 from llm.report.radii import kind_of, sized
-from llm.results.store import ResultsError, read_training_pairs, read_weights, write_results
+from llm.results.store import ResultsError, read_training_pairs, read_weights, write_about, write_results
 from llm.results.training_records import write_training
 from llm.statistics.intervals import accuracy_interval, holm, independent_mean, paired_difference
 from llm.statistics.shift_bounds import error_limit
@@ -33,7 +36,7 @@ EVIL = "<script src='https://evil.example/x.js'></script> & $x_1$ 50 %"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "noisy"
-    write_sample(folder, label_noise=(0.2,))
+    write_sample(folder, label_noise=(0.2,), whole=True)
     return folder
 
 
@@ -174,6 +177,20 @@ def test_runs_that_did_not_act_or_were_trained_otherwise_are_named(tmp_path):
     assert said == ["Not trained like the plain runs that they are compared with (steps 75 against 100): cvar:0.3."]
 
 
+def test_whole_models_that_were_trained_otherwise_are_told_apart_by_their_records(tmp_path):
+    write_sample(tmp_path / "r", whole=True, seeds=1)
+    for number, (name, value) in {1: ("max_length", 32), 2: ("label_smoothing", 0.1)}.items():
+        path = tmp_path / "r" / "full" / f"r{number:05d}" / "run.json"
+        record = json.loads(path.read_text())
+        record["config"][name] = value
+        record["settings"] = {name: value}
+        path.write_text(json.dumps(record))
+    notes = build_content(tmp_path / "r", families=0)["notes"]
+    assert [note for note in notes if "Not trained like" in note] == [
+        "Not trained like the plain runs that they are compared with (max_length 32 against 64): tv:0.1."
+    ]
+
+
 LARGE = {"id_test": (1400, ("",)), "ood": (1600, ("x", "y"))}
 
 
@@ -208,6 +225,128 @@ def test_without_a_difference_none_is_claimed(tmp_path):
     report = build_content(tmp_path / "r", families=0)
     assert report["claims"][0]["text"].startswith("No arm of 2 is shown")
     assert all("0 better and 0 worse" in claim["text"] for claim in report["claims"][1:])
+
+
+# Beyond the average
+
+
+def mcnemar(a, b):
+    """Exact below 25 discordant pairs, else chi-square with continuity correction."""
+    return binomtest(a, a + b).pvalue if a + b < 25 else chi2.sf((abs(a - b) - 1) ** 2 / (a + b), 1)
+
+
+def test_what_stands_beyond_the_average_is_that_of_the_margins(folder, report):
+    names = [entry["ambiguity"] for entry in report["details"][0]["arms"]]
+    pairs, records = suite_pairs("ood_maths"), report["details"][0]["suites"]["ood_maths"]
+    lengths = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
+    longer = [0.5 if length == 0 else float(length > 0) for length in lengths]
+    for name, record in zip(names, records, strict=True):
+        margins = {seed: margins_of(pairs, name, seed).astype(float) for seed in range(3)}
+        plain = {seed: margins_of(pairs, "erm", seed) > 0 for seed in range(3)}
+        only = {seed: (int(np.sum((m > 0) & ~plain[seed])), int(np.sum((m <= 0) & plain[seed])))
+                for seed, m in margins.items()}  # fmt: skip
+        expected = {str(seed): mcnemar(*counts) for seed, counts in only.items() if name != "erm"}
+        assert record["mcnemar"] == pytest.approx(expected)
+        assert record["length_correlation"] == pytest.approx(
+            np.mean([spearmanr(m, lengths)[0] for m in margins.values()])
+        )
+        assert record["mean_loss"] == pytest.approx(np.mean([np.logaddexp(0, -m).mean() for m in margins.values()]))
+        right = np.mean([m > 0 for m in margins.values()], axis=0)
+        assert record["longer"]["difference"] == pytest.approx(np.mean(right - longer))
+        accuracies = {
+            name: np.mean(right[[n for n, pair in enumerate(pairs) if pair.category == name]])
+            for name in ("algebra", "counting", "tiny")
+        }
+        assert record["category_average"] == pytest.approx(np.mean(list(accuracies.values())))
+        assert record["worst_category"]["name"] == min(accuracies, key=accuracies.get)
+    assert all(record["category_average"] is None for record in report["details"][0]["suites"]["ood_plain"])
+
+
+def test_holm_runs_over_all_categories_of_all_suites(report):
+    tables = report["details"][0]["categories"]
+    found = [entry["difference"] for table in tables["suites"].values() for record in table.values()
+             for entry in record["arms"] if entry["difference"]]  # fmt: skip
+    assert tables["tests"] == len(found) == 3 * 5
+    assert [record["p_holm"] for record in found] == pytest.approx(holm([record["p"] for record in found]))
+
+
+def test_the_rule_of_the_longer_answer_is_held_against_every_arm(tmp_path):
+    suites = {"id_test": (600, ("",)), "ood": (600, ("",))}
+    write_sample(tmp_path / "r", suites=suites, ambiguities=("erm", "tv:0.2"), hard=3.0, gain=0.0)
+    [claim] = [claim for claim in build_content(tmp_path / "r")["claims"] if "the longer answer wins" in claim["text"]]
+    assert "is beaten in 2 of 4 cells" in claim["text"]
+    assert claim["items"] == ["erm: better on id_test; worse on ood", "tv:0.2: better on id_test; worse on ood"]
+
+
+# Training
+
+
+def test_curves_are_those_of_the_records(report, written):
+    runs = {(run["arm"], run["seed"]): run["curves"] for run in report["training"]}
+    assert set(runs) == {(arm, seed) for arm in range(4) for seed in range(3)}
+    for (arm, seed), curves in runs.items():
+        points = np.array(curves["mean_loss"])  # 100 steps in 30 stretches, of four steps first; plain runs log a loss
+        assert points.shape == (30, 2)
+        assert points[0] == pytest.approx([2.5, (1 + seed) * np.mean(1 / np.arange(1, 5))])
+        assert ("zero_share" in curves) == (arm > 0)
+        assert curves["eval_accuracy"] == [[50.0, 0.5], [100.0, 0.75]]
+    with (written[1] / "training-0-mean_loss.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["arm"], row["seed"]) for row in rows} == {
+        (arm, str(seed)) for arm in ("erm", "tv:0.1", "tv:0.2", "cvar:0.3") for seed in range(3)
+    }
+
+
+def test_the_page_says_what_was_run_on_what_with_what(written):
+    page = Page()
+    page.feed(written[0])
+    text = " ".join(" ".join(page.text).split())
+    assert {"training", "data", "again"} <= set(page.ids)
+    assert "<h1>A demo</h1>" in written[0]
+    for words in ("robust-rlhf demo --seeds 3", "empty answer 7", "2.13.0 | 2.13.1 | 2.13.2", "ood_maths.jsonl"):
+        assert words in text, words
+
+
+def test_a_sweep_over_heads_has_no_section_on_training(small, tmp_path):
+    page = Page()
+    page.feed(text_of(small, tmp_path))
+    assert not {"training", "data", "again"} & set(page.ids)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+
+
+def test_damage_to_what_only_whole_models_have_costs_nothing_else(tmp_path):
+    write_sample(tmp_path / "r", whole=True, ambiguities=("erm", "tv:0.2"), seeds=2)
+    whole = build_content(tmp_path / "r")
+    cut(tmp_path / "r" / "about.json")
+    cut(tmp_path / "r" / "full" / "r00001" / "run.json")
+    report = build_content(tmp_path / "r")
+    assert said(report, "about.json is damaged")
+    assert [(run["arm"], run["seed"]) for run in report["training"]] == [(0, 0), (1, 0), (1, 1)]
+    assert report["arms"] == whole["arms"]
+    assert "<h1>Results of r</h1>" in text_of(report, tmp_path)
+
+
+def test_runs_that_logged_nothing_have_a_table_alone(tmp_path):
+    write_sample(tmp_path / "r", whole=True, ambiguities=("tv:0.2",), seeds=1)
+    path = tmp_path / "r" / "full" / "r00000" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"history": [{"step": 1, "loss": float("nan")}]}))
+    report = build_content(tmp_path / "r")
+    assert report["training"][0]["curves"] == {}
+    assert "Nothing was logged during training" in text_of(report, tmp_path)
+
+
+def test_long_curves_are_averaged_and_gaps_skipped():
+    history = [{"step": s, "x": float(s)} for s in range(300)] + [{"step": 300, "x": float("nan")}, {"x": 1.0}]
+    points = plots.curve(history, "x")
+    assert len(points) == plots.MAX_POINTS
+    assert points[0] == (4.5, 4.5)
+    assert all(step == value for step, value in points)
+
+
+def test_arms_differ_in_colour_marker_and_dash():
+    look = plots.styles(["tv:0.2", "erm", "a", "b", "c", "d", "e"], "erm")
+    for property_ in zip(*look.values(), strict=True):
+        assert len(set(property_)) == 7
 
 
 # Curves
@@ -528,6 +667,32 @@ def test_without_plain_training_or_a_known_suite_there_is_no_comparison(tmp_path
     assert build_content(tmp_path / "r", inside=["second"])["inside"] == ["second"]
 
 
+def test_without_plain_training_another_set_may_stand_for_it(tmp_path):
+    write_sample(tmp_path / "r", ambiguities=("tv:0.1", "tv:0.2"), whole=True)
+    report = build_content(tmp_path / "r", baseline="tv:0.2")
+    assert [arm["ambiguity"] for arm in report["arms"]] == ["tv:0.2", "tv:0.1"]
+    difference = report["arms"][1]["suites"]["ood_maths"]["difference"]
+    expected = correct("ood_maths", "tv:0.1").mean() - correct("ood_maths", "tv:0.2").mean()
+    assert difference["difference"] == pytest.approx(expected)
+    assert said(report, "Compared with tv:0.2, which stands for plain training (erm)")
+    text = text_of(report, tmp_path)
+    assert "minus tv:0.2" in text
+    assert "minus erm" not in text
+    with pytest.raises(ResultsError, match=r"No arm was trained with 'tv:0.3'"):
+        build_content(tmp_path / "r", baseline="tv:0.3")
+
+
+def test_a_lone_arm_is_described_for_its_own_sake(tmp_path):
+    write_sample(tmp_path / "r", ambiguities=("tv:0.1",), whole=True)
+    report = build_content(tmp_path / "r", baseline="tv:0.1")
+    [detail] = report["details"]
+    assert detail["suites"]["ood_maths"][0]["worst_category"]
+    assert "No arm can be compared" in report["claims"][0]["text"]
+    page = Page()
+    page.feed(text_of(report, tmp_path))
+    assert len(page.svgs) > 10
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -568,12 +733,16 @@ def test_page_needs_no_other_file_and_serves_screen_readers(written):
 
 
 def test_hostile_text_stays_text(tmp_path):
-    write_sample(tmp_path / "r", regimes=(EVIL, "plain"), ambiguities=("erm", "tv:0.2"), seeds=2)
+    write_sample(tmp_path / "r", regimes=(EVIL, "plain"), ambiguities=("erm", "tv:0.2"), seeds=2, whole=True)
+    for path in tmp_path.glob("r/full/*/run.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"data": {"train": {"file": EVIL}}, "environment": {EVIL: EVIL}}))
+    write_about(tmp_path / "r", {"title": EVIL, "command": f"demo '{EVIL}'", "settings": {EVIL: [EVIL]}})
     html = text_of(build_content(tmp_path / "r", families=1), tmp_path)
     page = Page()
     page.feed(html)
     assert page.tags.count("script") == 0
-    assert EVIL in "".join(page.text)
+    assert "".join(page.text).count(EVIL) > 6
     tex = (tmp_path / "report_files" / "table-accuracy.tex").read_text()
     assert r"\textless{}script" in tex
     assert r"\& \$x\_1\$ 50 \%" in tex
@@ -593,7 +762,19 @@ def test_every_figure_is_a_file_with_its_numbers(written):
         with (files / f"{name}.csv").open() as stream:
             assert len(list(csv.DictReader(stream))) >= 2, name
     sections = {name.rstrip("-0123456789").split("-")[0] for name in drawings}
-    assert sections >= {"trade", "radius", "sample", "difference", "accuracy", "weight", "calibration", "tail", "shift"}
+    assert sections >= {
+        "training",
+        "category",
+        "trade",
+        "radius",
+        "sample",
+        "difference",
+        "accuracy",
+        "weight",
+        "calibration",
+        "tail",
+        "shift",
+    }
 
 
 def test_tables_for_papers_hold_the_numbers_of_the_page(report, written):
@@ -642,6 +823,27 @@ def test_an_earlier_report_is_replaced_whole_and_nothing_else_is_touched(small, 
     assert (tmp_path / "mine_files" / "thesis.tex").exists()
     with pytest.raises(ValueError, match=r"end in \.html"):
         write_report(small, tmp_path / "report.pdf")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Path, "unlink"), (report_page, "write_text"), (Path, "mkdir")])
+def test_a_report_that_was_cut_short_is_in_nobodys_way(owner, name, small, tmp_path, monkeypatch):
+    """A kill after any deleted or written file, and before the folder is made."""
+    write_report(small, tmp_path / "a.html")
+    whole = sorted(path.name for path in (tmp_path / "a_files").iterdir())
+    act = getattr(owner, name)
+    for count in (1, 2, 5):
+        left = iter(range(count))
+
+        def cut_short(*arguments, left=left, **more):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return act(*arguments, **more)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(owner, name, cut_short)
+            write_report(small, tmp_path / "a.html")
+        write_report(small, tmp_path / "a.html")
+        assert sorted(path.name for path in (tmp_path / "a_files").iterdir()) == whole
 
 
 def test_the_command_says_what_it_found_without_loading_torch(folder, tmp_path):

@@ -18,10 +18,11 @@ from hostile_names import NAMES, UTF8, WHERE, acting, day_of, files, hostile_pai
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.demo.arms import ArmRun
-from llm.demo.page import build_report, render_summary, write_report
+from llm.report import build_content, write_report
+from llm.report.screen import render_summary
 from llm.run.escaping import csv_text, python_text, shell_word
 from llm.run.terminal import Terminal
+from llm.sweep.recorded import Finished, record_runs
 from robust_rlhf import main
 
 
@@ -107,15 +108,21 @@ def demo_report(run: Path, folder: Path) -> None:
     """The report of a demo, from the run that there is and drawn margins; shown on the terminal's console too."""
     record = json.loads((run / "run.json").read_text())
     suites = {WHERE: hostile_pairs(30), NAMES["front"]: hostile_pairs(20)}
+    margins = {name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()}
     runs = [
-        ArmRun(ambiguity=ambiguity, seed=0, steps=2, seconds=1.0, history=record["history"],
-               margins={name: np.linspace(-1, 1, len(pairs)) for name, pairs in suites.items()},
-               adversary=record["adversary"], record=record)
+        Finished(run, record | {"environment": {"device": NAMES["image"]}, "config": record["config"] | {
+            "ambiguity": ambiguity}}, margins)
         for ambiguity in ("erm", "tv:0.2")
     ]  # fmt: skip
-    common = {"environment": {"device": NAMES["image"]}, "command": shell_word(WHERE), "settings": {WHERE: [WHERE]}}
-    report = build_report(title=WHERE, runs=runs, suites=suites, data=record["data"], **common)
-    write_report(report, folder)
+    about = {
+        "title": WHERE,
+        "command": shell_word(WHERE),
+        "settings": {WHERE: [WHERE]},
+        "data": {NAMES["script"]: WHERE},
+    }
+    record_runs(folder / "results", runs, suites, train=hostile_pairs(record["data"]["trained_on"]), about=about)
+    report = build_content(folder / "results")
+    write_report(report, folder / "report.html")
     console = Terminal(width=400, record=True, file=StringIO())
     console.print(render_summary(report))
     shown = console.export_text()
@@ -132,7 +139,7 @@ def test_pages_and_drawings_hold_the_names_as_text(written, tmp_path):
         assert not [name for name in page.attributes if name.startswith("on")]
         words = " ".join(" ".join(page.words).split())
         assert all(seen(name) in words for name in (NAMES["image"], NAMES["direction"], WHERE))
-    for path in files(written, ".svg"):
+    for path in (*files(written, ".svg"), *files(tmp_path, ".svg")):
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         assert not [part for part in root.iter() if part.tag.endswith(("script", "img", "}b"))]
 

@@ -10,8 +10,8 @@ from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.kinds.registry import config_of
 from llm.run.kinds import KINDS
-from llm.run.likeness import differences, record_of, remarks
 from llm.run.resumption import OPTIONAL
+from llm.run.run_differences import differences, record_of, remarks
 from llm.training.identity import identity
 from llm.training.settings import parse_train
 from robust_rlhf import main

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from record_runs import unpack
-from results_samples import SUITES, pairs_of, write_sample
+from results_samples import SUITES, pairs_of, report_of_runs, write_sample
 from rich.console import Console
 from scipy import stats
 
@@ -14,8 +14,6 @@ from llm.data.pairs import Pair
 from llm.data.prompts import Prompt
 from llm.data.prompts import questions as prompts_asked
 from llm.data.questions import questions
-from llm.demo.arms import ArmRun
-from llm.demo.page import build_report, render_summary
 from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
 from llm.judging.accuracy import compare, render_table, summarise
@@ -24,6 +22,7 @@ from llm.models.card import _results
 from llm.policy.judging import score_interval
 from llm.report.content import build_content
 from llm.report.curves import reliability, shift_bounds
+from llm.report.screen import render_summary
 from llm.results.store import COLUMNS, read_results, write_results, write_table
 from llm.statistics.arms import accuracy_record, difference_record
 from llm.statistics.counting import RULE, credit
@@ -98,35 +97,32 @@ def _screen(table, width=80):
     return console.export_text()
 
 
-def test_ties_are_shown_on_screen_card_and_report():
+def test_ties_are_shown_on_screen_card_and_report(tmp_path):
     pairs = [pair(n) for n in range(40)]
     summary = summarise(pairs, np.zeros(40))
     text = _screen(render_table({"test": summary}))
     assert "ties" in text
     assert {"50.0", "40"} <= set(text.split())
     assert any("| 40 | 0.500" in line and "| 40 |" in line[10:] for line in _results({"test": summary}))
-    runs = [ArmRun("erm", 0, [], {}, {"test": np.zeros(40)}, 1.0, 1)]
-    report = build_report(
-        title="T", runs=runs, suites={"test": pairs}, data={}, environment={}, command="c", settings={}
-    )
-    (line,) = (line.split() for line in _screen(render_summary(report)).splitlines() if line.startswith("   erm"))
+    report = report_of_runs(tmp_path, {"erm": {"test": np.zeros(40)}}, {"test": pairs})
+    line, *_ = (line.split() for line in _screen(render_summary(report)).splitlines() if line.startswith("   erm"))
     assert (line[1], line[-1]) == ("50.0", "40")
 
 
-def test_all_arms_of_a_demo_fit_into_a_terminal():
+def test_all_arms_of_a_demo_fit_into_a_terminal(tmp_path):
     pairs = [pair(n) for n in range(40)]
     names = ["erm", "tv:0.2", "tv:0.2,max_ratio=4", "cvar:0.3", "chi2:0.5"]
     suites = dict.fromkeys(("id_test", "ood_shifted_mixture", "ood_reversed_length"), pairs)
     draws = np.random.default_rng(0)
-    runs = [ArmRun(name, 0, [], {}, {s: draws.normal(size=40) for s in suites}, 1.0, 1) for name in names]
-    report = build_report(title="T", runs=runs, suites=suites, data={}, environment={}, command="c", settings={})
+    margins = {name: {suite: draws.normal(size=40) for suite in suites} for name in names}
+    report = report_of_runs(tmp_path, margins, suites)
     lines = _screen(render_summary(report)).splitlines()
     assert max(map(len, lines)) <= 80
-    for suite in report["suites"].values():
-        for arm in suite["arms"].values():
-            shown = f"{100 * arm['accuracy']:.1f} [{100 * arm['low']:.1f}, {100 * arm['high']:.1f}]"
+    for arm in report["arms"]:
+        for entry in (*arm["suites"].values(), arm["average"], arm["worst"]):
+            shown = f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
             assert any(shown in " ".join(line.split()) for line in lines)
-    assert sum("tv:0.2,max_ratio=4" in line for line in lines) == 4  # whole, on every suite and on average
+    assert sum("tv:0.2,max_ratio=4" in line for line in lines) == 5  # whole; on every suite, on average, worst group
 
 
 # What counts as one unit.
@@ -152,16 +148,18 @@ def _shared(prompts, each):
     return [pair(f"{p}-{n}", f"Prompt {p}?") for p in range(prompts) for n in range(each)]
 
 
-def test_naming_the_prompt_as_question_changes_nothing_anywhere():
+def test_naming_the_prompt_as_question_changes_nothing_anywhere(tmp_path):
     pairs = _shared(20, 4)
     named = [Pair(p.id, p.prompt, p.chosen, p.rejected, question_id=p.prompt[0]["content"]) for p in pairs]
     draws = np.random.default_rng(0)
     a, b = (np.repeat(draws.normal(size=20), 4) + 0.3 * draws.normal(size=80) for _ in range(2))
     assert summarise(pairs, a) == summarise(named, a)
     assert compare(pairs, a, b) == compare(named, a, b)
-    runs = [ArmRun("erm", 0, [], {}, {"s": a}, 1.0, 1), ArmRun("tv:0.2", 0, [], {}, {"s": b}, 1.0, 1)]
-    common = {"title": "T", "runs": runs, "data": {}, "environment": {}, "command": "", "settings": {}}
-    assert build_report(suites={"s": pairs}, **common) == build_report(suites={"s": named}, **common)
+    margins = {"erm": {"s": a}, "tv:0.2": {"s": b}}
+    shown, renamed = (
+        report_of_runs(tmp_path / name, margins, {"s": suite}) for name, suite in (("a", pairs), ("b", named))
+    )
+    assert shown == renamed
     assert suite_rows("s", np.arange(80), pairs).clusters == suite_rows("s", np.arange(80), named).clusters
     assert summarise(pairs, a)["overall"]["clusters"] == 20
 

@@ -257,8 +257,8 @@ def many_runs(kind, folder):
 TRAINING_STEP = "transformers:Trainer:training_step"
 MOMENTS = {  # 4 steps for each run of the demo, 2 for each stage of the pipeline: sft, reward, policy
     "demo, second run": ("demo", TRAINING_STEP, 6),
-    "demo, judging": ("demo", "llm.demo:judge_trained", 1),
-    "demo, report": ("demo", "llm.demo:build_report", 1),
+    "demo, judging": ("demo", "llm.sweep.demo:judge_trained", 1),
+    "demo, report": ("demo", "llm.sweep.demo:build_content", 1),
     "pipeline, reward": ("pipeline", TRAINING_STEP, 3),
     "pipeline, policy": ("pipeline", "llm.policy.trainer:PolicyTrainer:take_step", 1),
     "pipeline, between": ("pipeline", "llm.pipeline.run:note", 4),

@@ -1,0 +1,138 @@
+"""Finished run folders as a results folder, which the report reads like that of a sweep over whole models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..adversary.ledger import AdversaryLedger
+from ..data.pairs import Pair
+from ..judging.margins import checked_margins
+from ..results.store import RUN_RECORD, write_about, write_pairs_table, write_results
+from ..results.training_records import write_arrays, write_training
+from ..run.files import json_ready, write_json
+from ..run.folder import by_step, is_complete
+from ..run.kinds import is_logistic
+from ..run.stored_arrays import UnreadableArrays
+from .context import Margins, SuiteRows, suite_rows
+from .full import effective_sample_size
+from .regimes import Selection
+from .runs import records, write_weights
+
+
+class Finished(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: Of the run.
+        record: What its ``run.json`` holds, and its ``settings`` where they are at hand.
+        margins: By suite, ``(pairs,)``.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    margins: Mapping[str, Any]
+
+
+def record_runs(
+    folder: Path,
+    runs: Sequence[Finished],
+    suites: Mapping[str, Sequence[Pair]],
+    *,
+    train: Sequence[Pair] = (),
+    about: Mapping[str, Any],
+) -> None:
+    """Write what came out of runs of one kind as the results of a sweep.
+
+    Args:
+        folder: Of the results, empty.
+        runs: No two of them alike.
+        suites: What they were judged by, in the order of the margins.
+        train: What all of them trained on, in the order of their ledgers; without it nothing is said of weights.
+        about: As ``llm.results.store.write_about`` takes it.
+
+    Raises:
+        ValueError: There is no run, or margins do not fit their suite.
+    """
+    if not runs:
+        raise ValueError("there is no run to report")
+    (folder / "suites").mkdir(parents=True)
+    names = {name: name.replace("/", "-") for name in suites}  # suites of one stem are called by their path
+    for name, pairs in suites.items():
+        write_pairs_table(folder / "suites" / f"{names[name]}.parquet", pairs)
+    if train:
+        write_pairs_table(folder / "train.parquet", train)
+    write_about(folder, about)
+    rows = {names[name]: suite_rows(name, np.arange(len(pairs)), pairs) for name, pairs in suites.items()}
+    table: list[dict[str, Any]] = []
+    for number, run in enumerate(runs):
+        margins = {names[name]: checked_margins(pairs, run.margins[name]) for name, pairs in suites.items()}
+        table += _record(folder, f"run{number}", run, margins, rows, train)
+    write_results(folder, table)
+
+
+def _record(
+    folder: Path,
+    training: str,
+    run: Finished,
+    margins: Margins,
+    suites: Mapping[str, SuiteRows],
+    train: Sequence[Pair],
+) -> list[dict[str, Any]]:
+    """Write the files of a run; its rows of the table."""
+    final = run.record["config"].get("final", "last")
+    name = f"{training}-{final}"
+    rows = [{**_settings(run), "run": name, **record} for record in records(margins, suites, final)]
+    write_arrays(
+        folder / "margins" / f"{name}.npz", **{suite: values.astype(np.float32) for suite, values in margins.items()}
+    )
+    record = folder / RUN_RECORD.format(training)
+    record.parent.mkdir(parents=True)
+    write_json(record, json_ready(run.record))
+    files = [f"margins/{name}.npz", *_weights(folder, training, run, len(train)), RUN_RECORD.format(training)]
+    write_training(folder, training, rows, files=files)
+    return rows
+
+
+def _weights(folder: Path, training: str, run: Finished, pairs: int) -> list[str]:
+    """The account of the last checkpoint, where it is one of these pairs."""
+    checkpoint = next((place for place in by_step(run.folder).values() if is_complete(place)), None)
+    if not pairs or checkpoint is None:
+        return []
+    ledger = AdversaryLedger(pairs)
+    try:
+        ledger.load(checkpoint)
+    except UnreadableArrays:
+        return []
+    if len(ledger.visits) != pairs:
+        return []
+    everything = Selection(np.arange(pairs), np.zeros(pairs, dtype=bool))
+    logistic = is_logistic(run.record["kind"], run.record["config"])
+    write_weights(folder, training, ledger, everything, margins=logistic)
+    return [f"weights/{training}.npz"]
+
+
+def _settings(run: Finished) -> dict[str, Any]:
+    record, config = run.record, run.record["config"]
+    return {
+        "model": config["model"],
+        "ambiguity": config["ambiguity"],
+        "regime": "all",
+        "seed": record["seed"],
+        "batch_size": record["effective_batch"],
+        "learning_rate": record["learning_rate"],
+        "train_pairs": record["data"]["trained_on"],
+        "label_noise": 0.0,
+        "steps": record["steps"],
+        "seconds": record["seconds"],
+        "version": record["environment"].get("robust-rlhf", version("robust-rlhf")),
+        "revision": "",
+        "status": "done",
+        "error": "",
+        "effective_sample_size": effective_sample_size(record["history"], record["steps"]),
+        "acted": None if config["ambiguity"] == "erm" else not record.get("inaction"),
+    }
