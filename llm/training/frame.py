@@ -79,6 +79,11 @@ class Trained:
     tokenizer: PreTrainedTokenizerBase
     record: dict[str, Any]
 
+    @property
+    def steps(self) -> int:
+        """That were taken, over all sessions."""
+        return self.record["steps"]
+
 
 class Work(ABC, Generic[Config]):
     """What one way of training does within the frame; every process calls it in this order.
