@@ -203,7 +203,7 @@ def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path
     path = write(tmp_path, arms=["robust/robust"], evaluation=files)
     folders = [stage.folder for stage in read_pipeline(path).stages()]
     with monkeypatch.context() as broken:
-        broken.setattr("llm.kinds.policy.run_policy", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
+        broken.setattr("llm.kinds.policy.train_policy", lambda *_: (_ for _ in ()).throw(OSError("power failure")))
         assert "power failure" in wrong(capsys, "pipeline", "--config", str(path))
     first = {folder: (folder / "model").stat().st_mtime_ns for folder in folders[:2]}
     assert not (folders[2] / "model").exists()
