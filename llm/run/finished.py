@@ -1,8 +1,8 @@
 """A finished run folder, sealed with names, sizes and checksums of what it consists of: whoever reads it sees damage.
 
 The seal lists the record, the settings, the model and what is needed to judge it; of a judged run, its metrics too. The
-card is for people to edit, checkpoints have manifests of their own, and what else lies in the folder is not ours.
-Folders from before there was a seal are read as they are.
+card and the chat template are for people to edit, checkpoints have manifests of their own, and what else lies in the
+folder is not ours. Folders from before there was a seal are read as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from .manifest import Damage, listed, manifest_damage, write_manifest
 
 RECORD, SEAL = "run.json", "seal.json"
-_CARD = "README.md"
+_FOR_PEOPLE = {"README.md", "chat_template.jinja"}  # to edit
 _FILES, _FOLDERS = (RECORD, "settings.json", "reference.npz"), ("model", "reference")
 _ROWS, _NUMBER = "rows", (int, float)
 _KINDS: dict[str, dict[str, Any]] = {  # of entries that are read, where there are any
@@ -39,7 +39,7 @@ def seal(folder: Path) -> None:
         file.relative_to(folder).as_posix()
         for place in _FOLDERS
         for file in sorted((folder / place).rglob("*"))
-        if file.is_file() and file.name != _CARD
+        if file.is_file() and file.name not in _FOR_PEOPLE
     ]
     write_manifest(folder, name=SEAL, files=files)
 

@@ -28,7 +28,8 @@ def test_the_seal_lists_what_a_run_exported_as_it_is(kind, place):
     files = json.loads((run / SEAL).read_text())["files"]
     there = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     checkpoints = {name for name in there if name.startswith("checkpoint-")}
-    assert there - checkpoints - {SEAL, "model/README.md"} == set(files)
+    for_people = {"model/README.md", "model/chat_template.jinja"}
+    assert there - checkpoints - for_people - {SEAL} == set(files)
     for name, facts in files.items():
         content = (run / name).read_bytes()
         assert facts == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -59,6 +60,7 @@ def test_any_damage_to_any_file_of_a_finished_run_is_named(kind, place, tmp_path
 def test_what_people_add_or_edit_is_no_damage_nor_is_a_folder_without_a_seal(place, tmp_path, capsys, caplog):
     run = copy(place, "reward", tmp_path)
     (run / "model" / "README.md").write_text("my own card")
+    (run / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     (run / "model" / "notes.txt").write_text("mine")
     (run / "metrics.csv").write_text("mine")
     assert said_by(capsys, caplog, evaluate(run, place)) == (0, "")
