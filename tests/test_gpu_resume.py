@@ -48,6 +48,8 @@ def test_parts_that_failed_are_named_and_tried_again_when_asked_for(stages, caps
 
 PROGRAM = """
 import sys; sys.path[:0] = {paths}
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background ignores interrupts
 import children, run
 children.LOOK, run.STAGES = 0.1, (run.Stage("parts", "temper_parts", 60.0),)
 run.about = lambda env, carried: {here}
