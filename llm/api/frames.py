@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,13 +16,13 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
     return pd.DataFrame(list(rows))
 
 
-class Shown:
+class Shown(ABC):
     """A value with a ``table``, which a notebook shows."""
 
     @property
+    @abstractmethod
     def table(self) -> Any:
         """The numbers as a ``pandas.DataFrame``."""
-        raise NotImplementedError
 
     def caption(self) -> str:
         """One sentence about the table."""

@@ -102,7 +102,7 @@ def evaluate(
         reference: A policy's margins are beta times its log-ratios to this one; ``none``: plain log-probabilities,
             summed over tokens. A run of SFT or DPO knows its own.
         beta: Scale of margins against a reference.
-        dtype: Precision of the weights.
+        dtype: Precision that the weights are read in; of a model that is loaded, its own.
         max_length: Tokens per answer with its prompt; None: as in training.
         batch_size: Pairs per forward pass.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
@@ -139,7 +139,7 @@ def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = No
     Args:
         one: An ``Evaluation``, or whatever ``evaluate`` takes.
         other: The same.
-        suites: As in ``evaluate``; evaluations bring theirs.
+        suites: As in ``evaluate``; an evaluation that comes first brings its own.
         **how: As in ``evaluate``.
 
     Raises:
@@ -148,7 +148,7 @@ def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = No
     from ..judging.accuracy import compare as compared
 
     first = one if isinstance(one, Evaluation) else evaluate(one, suites, **how)
-    second = other if isinstance(other, Evaluation) else evaluate(other, suites or dict(first.suites), **how)
+    second = other if isinstance(other, Evaluation) else evaluate(other, dict(first.suites), **how)
     if {name: [p.id for p in pairs] for name, pairs in first.suites.items()} != {
         name: [p.id for p in pairs] for name, pairs in second.suites.items()
     }:
@@ -172,7 +172,7 @@ def suites_of(model: Model, suites: Any) -> dict[str, PairSet]:
     """
     if suites is None and isinstance(model, Run):
         suites = list(model.config.suites)
-    if suites is None or (not isinstance(suites, str | Path) and not len(suites)):
+    if suites is None or (isinstance(suites, Mapping | Sequence) and not suites):
         raise ValueError("there is no suite to judge by: give preference files or pairs")
     if isinstance(suites, Mapping):
         return {str(name): pairs_of(source, name=str(name)) for name, source in suites.items()}

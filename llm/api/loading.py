@@ -24,20 +24,24 @@ def judge_of(
     """
     loading: Any = {"trust_remote_code": trust_remote_code, "dtype": dtype}
     if isinstance(model, Run):
-        loaded, tokenizer = model.loaded
-        if reference is None and not model.config.own_answers:
-            return _placed(loaded), tokenizer, task_of(model.config).margin_of(model.folder)
-        policy, name = model.kind != "reward", str(model.folder)
+        run = Run(model.folder, trust_remote_code=True) if trust_remote_code and not model.trusted else model
+        policy, name = run.kind != "reward", str(run.folder)
+        found, tokenizer = run.loaded if dtype == "float32" else loaded(name, policy=policy, **loading)
+        if reference is None and not run.config.own_answers:
+            return _placed(found), tokenizer, task_of(run.config).margin_of(run.folder)
     elif isinstance(model, tuple):
-        loaded, tokenizer = model
-        policy, name = loaded.can_generate(), type(loaded).__name__
+        found, tokenizer = model
+        policy, name = found.can_generate(), type(found).__name__
     else:
         name = str(model)
         policy = is_policy(name, trust_remote_code=trust_remote_code)
-        loaded, tokenizer = (
-            load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
-        )
-    return _placed(loaded), tokenizer, _margins(name, tokenizer, reference, beta, loading) if policy else reward_margins
+        found, tokenizer = loaded(name, policy=policy, **loading)
+    return _placed(found), tokenizer, _margins(name, tokenizer, reference, beta, loading) if policy else reward_margins
+
+
+def loaded(name: str, *, policy: bool, **loading: Any) -> tuple[Any, Any]:
+    """A policy, or a reward model that has its head, and its tokenizer."""
+    return load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
 
 
 def _margins(name: str, tokenizer: Any, reference: str | None, beta: float, loading: Any) -> MarginOf:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -12,10 +14,12 @@ from typing import Any
 
 from dro_core import AmbiguitySet
 
-from ..data.objects import NAME, pairs_of
+from ..data.objects import NAME, pairs_of, rows_of
 from ..data.pairs import PairSet, write_pairs
 from ..doctor.record import RunError
+from ..run.files import json_ready, write_text
 from ..run.kinds import KINDS, kind_of
+from ..run.launch import launched
 from ..run.run_differences import record_of
 from .frames import Shown, frame
 
@@ -27,6 +31,7 @@ class Run(Shown):
 
     Args:
         folder: The run folder; the ``model`` folder in it will do.
+        trust_remote_code: Let the models that the record names run code of their own; the record cannot ask for it.
         temporary: A folder that goes with this value.
 
     Attributes:
@@ -37,14 +42,14 @@ class Run(Shown):
         RunError: There is no finished run in the folder.
     """
 
-    def __init__(self, folder: str | Path, *, temporary: Path | None = None) -> None:
+    def __init__(self, folder: str | Path, *, trust_remote_code: bool = False, temporary: Path | None = None) -> None:
         folder = Path(folder)
         record = record_of(folder)
         kind = kind_of(record.get("kind")) if record else None
         if record is None or kind is None:
             raise RunError(f"{folder} holds no finished run: name the output_dir of a training that came to its end")
         self.folder = folder.parent if folder.name == "model" and not (folder / "run.json").exists() else folder
-        self.record, self.kind = record, kind.name
+        self.record, self.kind, self.trusted = record, kind.name, trust_remote_code
         if temporary is not None:
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
 
@@ -58,16 +63,14 @@ class Run(Shown):
         """Its settings, as the class of its kind."""
         from ..kinds.registry import config_of
 
-        return config_of(self.kind).of_record(self.record["config"])
+        return config_of(self.kind).of_record(self.record["config"] | {"trust_remote_code": self.trusted})
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
-        """The exported model and its tokenizer, read when first asked for."""
-        from ..models.loading import load_policy, load_reward_model
+        """The exported model and its tokenizer in float32, read when first asked for."""
+        from .loading import loaded
 
-        load: Any = load_reward_model if self.kind == "reward" else load_policy
-        more: dict[str, Any] = {"new_head": False} if self.kind == "reward" else {}
-        return load(str(self.folder), trust_remote_code=self.config.trust_remote_code, dtype=self.config.dtype, **more)
+        return loaded(str(self.folder), policy=self.kind != "reward", trust_remote_code=self.trusted, dtype="float32")
 
     @property
     def model(self) -> Any:
@@ -97,7 +100,7 @@ def train(
     kind: str,
     data: Source,
     *,
-    model: str | tuple[Any, Any] | None = None,
+    model: str | Path | Run | tuple[Any, Any] | None = None,
     ambiguity: str | AmbiguitySet = "erm",
     suites: Any = None,
     recipe: str | None = None,
@@ -109,11 +112,12 @@ def train(
     Args:
         kind: ``sft``, ``reward``, ``dpo`` or ``policy``.
         data: Pairs (for a policy, prompts): a path, or pairs, a data frame, a data set, mappings.
-        model: Alias, folder or hub name, or a model with its tokenizer; None: as the recipe or the kind says.
+        model: Alias, folder or hub name, a run, or a model with its tokenizer, which is kept as long as the value that
+            comes back; None: as the recipe or the kind says.
         ambiguity: The set, or set or rule as text; ``erm`` trains plainly.
         suites: What to judge the model by at the end: a path, several, or name -> path or pairs.
         recipe: A YAML file or a shipped recipe; None: the shipped one of this kind and model, where there is one.
-        output: The run folder; None: a temporary one, which goes with the value.
+        output: The run folder, which several processes must name; None: a temporary one, which goes with the value.
         **settings: Whatever else the recipe could say, fields of ``TrainingArguments`` included.
 
     Raises:
@@ -128,23 +132,31 @@ def train(
 
     if settings.get("dry_run"):
         raise ConfigError("dry_run prints a plan and trains nothing: use robust-rlhf train --dry_run true")
+    if isinstance(model, tuple) and not settings.get("merge_adapter", True):
+        raise ConfigError("an adapter alone needs its base in a folder: save the model, and name that folder")
+    alone = launched(os.environ)
+    if output is None and alone is not None and alone.processes > 1:
+        raise ConfigError(f"{alone.processes} processes need one folder to train into: give output")
     place = Path(tempfile.mkdtemp(prefix="robust-rlhf-"))  # for what is no file yet
     folder = Path(output) if output else place / "run"
     try:
         said: dict[str, Any] = {**_recipe(kind, model, recipe), **settings}
-        said |= {"train_file": _file(data, place / f"{NAME}.jsonl"), "output_dir": str(folder)}
+        said |= {
+            "train_file": _file(data, place / f"{NAME}.jsonl", prompts=kind == "policy"),
+            "output_dir": str(folder),
+        }
         said |= {"ambiguity": str(ambiguity)}
         if judged_by := _suites(suites, place / "suites"):
             said["suites"] = judged_by
         if model is not None:
-            said["model"] = model if isinstance(model, str) else _saved(*model, place / "start")
-        if not isinstance(said.get("eval_file") or "", str):
+            said["model"] = _start(model, place / "start")
+        if said.get("eval_file") is not None:
             said["eval_file"] = _file(said["eval_file"], place / "eval.jsonl")
         run(*parse_settings(config_of(kind), said, where="train"), Console(quiet=True))
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return Run(folder, temporary=place)
+    return Run(folder, trust_remote_code=bool(settings.get("trust_remote_code")), temporary=place)
 
 
 def _recipe(kind: str, model: Any, recipe: str | None) -> dict[str, Any]:
@@ -155,13 +167,18 @@ def _recipe(kind: str, model: Any, recipe: str | None) -> dict[str, Any]:
     return dict(read_recipe(recipe)) if recipe else {}
 
 
-def _file(source: Source, path: Path) -> str:
+def _file(source: Source, path: Path, *, prompts: bool = False) -> str:
     """The path of the source; of objects, that of a file which holds them."""
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, PairSet) and Path(source.path).exists():
         return source.path
     path.parent.mkdir(parents=True, exist_ok=True)
+    if prompts and not isinstance(source, PairSet):
+        source = rows_of(source)
+        if isinstance(source[0], Mapping):  # records with a prompt may have no answers
+            write_text(path, "".join(json.dumps(json_ready(row), ensure_ascii=False) + "\n" for row in source))
+            return str(path)
     write_pairs(pairs_of(source).pairs, path)
     return str(path)
 
@@ -179,7 +196,9 @@ def _suites(suites: Any, folder: Path) -> list[str]:
     return [str(suite) for suite in suites] if many else [_file(suites, folder / "suite.jsonl")]
 
 
-def _saved(model: Any, tokenizer: Any, folder: Path) -> str:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def _start(model: str | Path | Run | tuple[Any, Any], folder: Path) -> str:
+    if isinstance(model, tuple):
+        for part in model:
+            part.save_pretrained(folder)
+        return str(folder)
+    return str(model.folder if isinstance(model, Run) else model)

@@ -33,7 +33,7 @@ def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
         return read_pairs(source)
     if isinstance(source, PairSet):
         return source
-    rows = _rows(source)
+    rows = rows_of(source)
     if rows and all(isinstance(row, Pair) for row in rows):
         return PairSet(rows, name, "pairs", _sha256(rows))
     stream = PairStream(name, name, _records(rows, name))
@@ -41,7 +41,8 @@ def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
     return PairSet(pairs, name, stream.layout, _sha256(pairs), dict(stream.dropped))
 
 
-def _rows(source: Any) -> list[Any]:
+def rows_of(source: Any) -> list[Any]:
+    """The rows of objects, whatever they are; raises ``DataError`` where there are none."""
     if hasattr(source, "to_dict") and hasattr(source, "iterrows"):  # a data frame, without importing pandas
         return source.to_dict("records")
     if not isinstance(source, Iterable) or isinstance(source, Mapping | bytes):

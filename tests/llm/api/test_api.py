@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from forked import start_ranks
 
 import llm
 from dro_core import TotalVariation
@@ -186,3 +188,70 @@ def test_the_face_is_typed_lazy_and_whole():
     assert llm.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         llm.trian  # noqa: B018
+
+
+def planted(folder, evil):
+    """A run whose model brings code, whose record asks for it to be trusted."""
+    config = json.loads((folder / "model" / "config.json").read_text())
+    classes = ("AutoConfig", "AutoModelForSequenceClassification", "AutoModel")
+    (folder / "model" / "config.json").write_text(
+        json.dumps(config | {"auto_map": dict.fromkeys(classes, "evil.Evil")})
+    )
+    (folder / "model" / "evil.py").write_text(f"import os\nos.mkdir({str(evil)!r})\n")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["trust_remote_code"] = True
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "seal.json").unlink()
+    return folder
+
+
+def test_a_record_cannot_ask_to_be_trusted(runs, tmp_path):
+    folder = planted(shutil.copytree(runs[0].folder, tmp_path / "run"), tmp_path / "ran")
+    run = llm.Run(folder)
+    llm.evaluate(run, TEST[:4])
+    assert run.model is not None
+    assert not run.config.trust_remote_code
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(Exception, match=r"(?s).+"):  # asked for, it runs, and is no model
+        llm.evaluate(run, TEST[:4], trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_objects_stand_wherever_paths_do(runs, tmp_path):
+    frame = pd.DataFrame(ROWS)
+    few = SMALL | {"max_steps": 1}
+    run = llm.train("reward", frame, model=runs[0], output=tmp_path / "run", eval_file=frame, **few)
+    assert run.record["data"]["eval"]["pairs"] == len(ROWS)
+    assert run.record["config"]["model"] == str(runs[0].folder)
+    assert llm.compare(run, runs[0], frame).names == ("erm", "erm")
+    assert llm.evaluate(run, iter(ROWS[:5])).suites.keys() == {"suite"}
+    with pytest.raises(ValueError, match="an adapter alone needs its base in a folder"):
+        llm.train("reward", frame, model=run.loaded, lora_rank=2, merge_adapter=False, **few)
+
+
+def test_prompts_need_no_answers(runs, tmp_path):
+    start = llm.train("sft", TRAIN, model="tiny", output=tmp_path / "sft", **(SMALL | {"max_steps": 1}))
+    rows = [{"prompt": row["prompt"]} for row in ROWS]
+    few = {name: SMALL[name] for name in ("logging_steps", "use_cpu", "disable_tqdm")}
+    run = llm.train("policy", rows, model=start, reward_model=str(runs[0].folder), output=tmp_path / "policy",
+                    max_steps=1, max_length=96, max_new_tokens=8, prompts_per_step=4, samples=2, **few)  # fmt: skip
+    assert run.kind == "policy"
+    assert run.record["data"]["train"]["prompts"] > 1
+
+
+def test_processes_need_one_folder(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="2 processes need one folder to train into: give output"):
+        llm.train("reward", TRAIN, model="tiny", **SMALL)
+
+
+def test_two_processes_are_one_run(runs, tmp_path):
+    said = [rank.communicate(timeout=120)[0] for rank in start_ranks(ranked, tmp_path / "run")]
+    assert llm.Run(tmp_path / "run").record["effective_batch"] == 8, said
+
+
+def ranked(folder):
+    llm.train("reward", TRAIN, model="tiny", ambiguity="tv:0.5", output=folder,
+              **(SMALL | {"per_device_train_batch_size": 4, "dataloader_drop_last": True}))  # fmt: skip
+    return 0
