@@ -71,8 +71,8 @@ class DemoConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind not in _PRETRAINED:
+            raise ConfigError(f"kind must be one of {', '.join(_PRETRAINED)}, got {self.kind!r}")
         for spec in self.ambiguity:
             parse_reweighting(spec)
         if self.seeds < 1:

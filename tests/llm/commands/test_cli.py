@@ -207,3 +207,10 @@ def test_data_commands(folder, tmp_path, capsys):
     assert "50 pairs" in capsys.readouterr().out
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b"\n')
     assert "line 1" in sentence(capsys, main(["data", "show", str(tmp_path / "bad.jsonl")]))
+
+
+@pytest.mark.parametrize("kind", ["policy", "rewrd"])
+def test_a_demo_is_of_a_kind_that_is_trained_on_pairs(kind, tmp_path, capsys):
+    status = main(["demo", "--kind", kind, "--output", str(tmp_path / "demo")])
+    assert f"kind must be one of sft, reward, dpo, got '{kind}'" in sentence(capsys, status)
+    assert not (tmp_path / "demo").exists()
