@@ -1,7 +1,7 @@
 """Raw records of a data file, one dictionary each, with the place they came from.
 
 Everything that can be wrong with the *file* (missing, empty, cut off, wrong encoding, malformed line) ends
-here in a :class:`DataError`; what can be wrong with a *record* is the business of ``_layouts``.
+here in a :class:`DataError`; what can be wrong with a *record* is the business of ``layouts``.
 """
 
 from __future__ import annotations
