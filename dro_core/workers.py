@@ -202,7 +202,7 @@ def _serve(pipe: Connection) -> None:
         while True:
             call, item = pickle.loads(pipe.recv_bytes())
             pipe.send_bytes(_reply(call, item))
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):  # reset, too: of one that lets go while an answer lies unread
         return
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

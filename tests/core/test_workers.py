@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from dro_core import workers
 from dro_core.workers import WorkerDied, side_by_side
 
 _STATE = []
@@ -135,3 +136,12 @@ def test_processes_leave_when_their_starter_is_killed(tmp_path):
     starter.kill()
     starter.join()
     wait_for(lambda: not alive(pid), 10)
+
+
+def test_a_process_whose_answer_nobody_reads_ends_without_a_word(capfd):
+    hand = workers._Hand(None, None)
+    assert hand.ask(fate, "unread").poll(60)
+    hand.let_go()
+    hand.process.join(60)
+    assert hand.process.exitcode == 0
+    assert capfd.readouterr().err == ""
