@@ -15,7 +15,7 @@ from exact_cells import CATEGORIES, CLIP, RATE, Cell, Precision, Start
 from torch import Tensor, nn
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.text.encoding import PairCollator
+from llm.text.batches import PairCollator
 from llm.training.losses import Sigmoid
 
 

@@ -26,7 +26,8 @@ from dro_core import parse_ambiguity
 from llm.kinds.dpo import DPOTrainer
 from llm.kinds.reward import RewardTrainer
 from llm.models.adapters import with_adapter
-from llm.text.encoding import EncodedPairs, PairCollator, Truncation
+from llm.text.batches import PairCollator
+from llm.text.encoding import EncodedPairs, Truncation
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.config import RewardConfig as Settings
 from llm.training.losses import Sigmoid

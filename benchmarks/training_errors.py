@@ -19,7 +19,8 @@ from llm.data.corpus.corpus import generate
 from llm.judging.margins import dpo_margins, reward_margins
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training.losses import Sigmoid
 
 Record = dict[str, Any]

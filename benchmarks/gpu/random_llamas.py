@@ -21,7 +21,8 @@ from transformers import (
     set_seed,
 )
 
-from llm.text.encoding import EncodedPairs, PairCollator, Truncation
+from llm.text.batches import PairCollator
+from llm.text.encoding import EncodedPairs, Truncation
 from llm.training.config import TRAINING_DEFAULTS
 
 Record = dict[str, Any]

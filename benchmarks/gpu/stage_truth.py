@@ -22,7 +22,8 @@ from llm.judging.margins import reward_margins
 from llm.kinds.reward import RewardTrainer
 from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.statistics.counting import credit
-from llm.text.encoding import EncodedPairs, PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import EncodedPairs, encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.pair_trainer import GROUPINGS, texts_of
 

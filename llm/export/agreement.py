@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..data.pairs import Pair
+from ..data.pairs import DataError, Pair
 from ..models.logprobs import evaluation_mode
-from ..text.encoding import encode_pairs
-from ..text.framing import token_ids
+from ..text.encoding import EncodedPairs, encode_pairs
+from ..text.tokens import Reader
 from .lm_eval import question, their_tokens
 
 Tokens = list[int]
@@ -38,11 +38,14 @@ class Agreement:
     padding: float = 0.0
 
 
-def agreement(pairs: Sequence[Pair], tokenizer: Any, max_length: int, reading: Reading) -> Agreement:
-    """Compare the tokens of both answers of all pairs."""
+def agreement(
+    pairs: Sequence[Pair], tokenizer: Any, max_length: int, reading: Reading, *, policy: bool = False
+) -> Agreement:
+    """Compare the tokens of both answers of all pairs that can be read; a ``policy`` reads nothing behind an answer."""
     cut, whole = (encode_pairs(pairs, tokenizer, max_length=limit) for limit in (max_length, _UNCUT))
-    ours, uncut = ([item[side] for item in encoded for side in ("chosen", "rejected")] for encoded in (cut, whole))
-    theirs = [tokens for pair in pairs for tokens in reading(pair)]
+    kept = sorted(set(cut.kept) & set(whole.kept))
+    ours, uncut = (list(_answers(encoded, kept, policy=policy)) for encoded in (cut, whole))
+    theirs = [tokens for place in kept for tokens in reading(pairs[place])]
     return Agreement(
         answers=len(ours),
         same=sum(a == b for a, b in zip(ours, theirs, strict=True)),
@@ -50,11 +53,21 @@ def agreement(pairs: Sequence[Pair], tokenizer: Any, max_length: int, reading: R
     )
 
 
+def _answers(encoded: EncodedPairs, kept: Sequence[int], *, policy: bool) -> Iterator[Tokens]:
+    for place in kept:
+        item = encoded[encoded.kept.index(place)]
+        yield item["chosen"][: item["chosen_span"][1] if policy else None]
+        yield item["rejected"][: item["rejected_span"][1] if policy else None]
+
+
 def lm_eval_reading(tokenizer: Any) -> Reading:
     """The harness reads prompt and answer as one text."""
+    reader = Reader(tokenizer)
 
     def read(pair: Pair) -> tuple[Tokens, Tokens]:
-        asked = question(pair, tokenizer)
+        asked = question(pair, reader)
+        if asked is None:
+            raise DataError(f"pair {pair.id!r} cannot be asked")
         chosen, rejected = (asked["answers"][place] for place in (asked["label"], 1 - asked["label"]))
         return their_tokens(tokenizer, asked["context"], chosen), their_tokens(tokenizer, asked["context"], rejected)
 
@@ -72,7 +85,7 @@ def rewardbench_reading(tokenizer: Any, template: str, max_length: int, *, polic
         if not policy:
             return tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        return [first, *token_ids(tokenizer, [text])[0], tokenizer.eos_token_id]
+        return [first, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
     return lambda pair: (tokens(pair, pair.chosen), tokens(pair, pair.rejected))
 

@@ -30,7 +30,7 @@ from ..models.saving import save_model
 from ..run.escaping import shell_word
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
-from ..text.chat_templates import PLAIN, bare_template, framed_template
+from ..text.chat_templates import PLAIN, bare_template, framed_template, with_end, without_edges
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks
 from .transformers_4 import write_for_version_4
@@ -159,8 +159,9 @@ def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:
 def _for_lm_eval(folder: Path, loaded: _Model, suites: Mapping[str, Sequence[Pair]]) -> Exported:
     tokenizer = loaded.tokenizer
     write_tasks(folder / "tasks", suites, tokenizer)
-    agreed = agreement(_sample(suites), tokenizer, loaded.max_length, lm_eval_reading(tokenizer))
-    save_model(folder / "model", loaded.model, tokenizer, template=tokenizer.chat_template or PLAIN)
+    read = without_edges(tokenizer)
+    agreed = agreement(_sample(suites), tokenizer, loaded.max_length, lm_eval_reading(read), policy=True)
+    save_model(folder / "model", loaded.model, read, template=tokenizer.chat_template or PLAIN)
     command = f"lm_eval --model hf --model_args pretrained=model --include_path tasks --tasks {TAG} --batch_size 16"
     return Exported(folder, command, agreed)
 
@@ -170,14 +171,15 @@ def _for_rewardbench(
 ) -> Exported:
     tokenizer, sample = loaded.tokenizer, _sample(suites)
     template = bare_template(tokenizer) if loaded.policy else framed_template(tokenizer)
-    reading = rewardbench_reading(tokenizer, template, loaded.max_length, policy=loaded.policy)
-    agreed = agreement(sample, tokenizer, loaded.max_length, reading)
+    read = with_end(tokenizer) if loaded.policy else without_edges(tokenizer)
+    reading = rewardbench_reading(read, template, loaded.max_length, policy=loaded.policy)
+    agreed = agreement(sample, tokenizer, loaded.max_length, reading, policy=loaded.policy)
     if not loaded.policy:
         agreed = with_padding(agreed, loaded.model, tokenizer.pad_token_id, sample[:_PADDED_SAMPLE], reading)
     left_out = sum(_write_suite(folder / "suites" / f"{name}.jsonl", pairs) for name, pairs in suites.items())
     for model, place in ((loaded, "model"), (reference, "reference")):
         if model is not None:
-            save_model(folder / place, model.model, model.tokenizer, template=template)
+            save_model(folder / place, model.model, read, template=template)
             write_for_version_4(folder / place)
     data = f"--dataset {shell_word(f'suites/{next(iter(suites))}.jsonl')} --load_json " if suites else ""
     settings = (

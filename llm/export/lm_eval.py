@@ -15,9 +15,8 @@ from typing import Any
 
 from ..data.pairs import Pair
 from ..run.files import write_text
-from ..text.chat_templates import special_text
-from ..text.framing import frame_of
-from ..text.rendering import rendered
+from ..text.rendering import Refused, Rendered
+from ..text.tokens import Reader
 
 TAG = "robust_rlhf"
 _LOADER = '''"""Reads the pairs that lie beside this file, wherever the folder was moved to."""
@@ -43,30 +42,46 @@ def write_tasks(folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: A
         raise ValueError(f"two suites would be one task: give them other file names ({', '.join(suites)})")
     folder.mkdir(parents=True)
     write_text(folder / "pairs.py", _LOADER)
+    reader = Reader(tokenizer)
     for suite, pairs in suites.items():
-        rows = (json.dumps(question(pair, tokenizer), ensure_ascii=False) for pair in pairs)
+        rows = (json.dumps(asked, ensure_ascii=False) for pair in pairs if (asked := question(pair, reader)))
         write_text(folder / f"{_word(suite)}.jsonl", "".join(f"{row}\n" for row in rows))
         write_text(folder / f"{names[suite]}.yaml", _yaml(names[suite], _word(suite)))
     return names
 
 
-def question(pair: Pair, tokenizer: Any) -> dict[str, Any]:
+def question(pair: Pair, reader: Reader) -> dict[str, Any] | None:
     """A pair as the harness asks it; ``label`` is where the chosen answer stands, first or second by the id's hash.
 
     A model that cannot tell, or says nan, then gets half of the questions right, not all.
+
+    Returns:
+        The question, or None for a pair that the chat template refuses or does not write whole.
     """
-    chosen, rejected = rendered(pair, tokenizer)
-    start, end = (special_text(tokenizer, ids) for ids in frame_of(tokenizer))
+    try:
+        texts = reader.renderer.answered(pair.prompt, [pair.chosen, pair.rejected])
+    except Refused:
+        return None
+    ending = reader.ending()
+    start, end = (reader.special_text(ids) for ids in (ending.before, ending.after))
     label = hashlib.sha256(pair.id.encode()).digest()[0] & 1
-    answers = [chosen.answer + end, rejected.answer + end]
+    answers = [_closed(text, reader) + end for text in texts]
     return {
         "id": pair.id,
         "source": pair.source,
         "category": pair.category,
-        "context": start + chosen.prompt,
+        "context": start + texts[0].text[: texts[0].start],
         "answers": answers[::-1] if label else answers,
         "label": label,
     }
+
+
+def _closed(text: Rendered, reader: Reader) -> str:
+    """An answer with the token that the template ends it by, and nothing behind that."""
+    ending, answer = reader.ending(), text.text[text.start :]
+    if ending.token is None or not ending.rest:
+        return answer
+    return answer.removesuffix(ending.rest) + reader.special_text([ending.token])
 
 
 def their_tokens(tokenizer: Any, context: str, answer: str) -> list[int]:

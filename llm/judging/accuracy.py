@@ -54,7 +54,7 @@ def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95)
         ``pairs``, ``clusters`` (``llm.data.questions.questions``), ``accuracy``, ``low``, ``high``, ``ties``,
         ``mean_loss`` and ``cvar_loss`` (Bradley-Terry, in nats; CVaR over the worst tenth), ``longer_wins`` and
         ``length_correlation``: Spearman's rank correlation between the margin and the length of chosen
-        minus rejected in characters.
+        minus rejected in characters. Pairs that were not judged (nan) count nowhere but in ``left_out``.
     """
     scores = checked_margins(pairs, margins)
     groups = {
@@ -65,7 +65,7 @@ def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95)
         for field in ("category", "source")
     }
     categories = groups["category"]
-    accuracies = [record["accuracy"] for record in categories.values()]
+    accuracies = [record["accuracy"] for record in categories.values() if record["pairs"]]
     return {
         "overall": summarise_rows(pairs, scores, level=level),
         "by_category": categories,
@@ -82,10 +82,13 @@ def compare(
 
     A record holds ``pairs``, ``difference``, ``low``, ``high``, ``p`` (clustered by question),
     ``mcnemar_p`` (which ignores shared questions), and ``only_a`` and ``only_b``: pairs on which one model
-    does better than the other, right against tied included. The p-values of the categories are not adjusted
-    for their number.
+    does better than the other, right against tied included. Pairs that one of them did not judge are left out. The
+    p-values of the categories are not adjusted for their number.
     """
-    a, b = credit(checked_margins(pairs, margins_a)), credit(checked_margins(pairs, margins_b))
+    scores = checked_margins(pairs, margins_a), checked_margins(pairs, margins_b)
+    judged = np.flatnonzero(~np.isnan(scores[0] + scores[1])).tolist()
+    a, b = (credit(margins[judged]) for margins in scores)
+    pairs = [pairs[row] for row in judged]
     return {
         "overall": _comparison(pairs, a, b, np.arange(len(pairs)), level),
         "by_category": {
@@ -119,9 +122,10 @@ def worst_category(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     >>> worst_category({"a": {"accuracy": 0.7}, "b": {"accuracy": 0.6}})
     {'name': 'b', 'accuracy': 0.6}
     """
-    if not categories:
+    judged = [name for name, record in categories.items() if record["accuracy"] is not None]
+    if not judged:
         return None
-    name = min(categories, key=lambda key: categories[key]["accuracy"])
+    name = min(judged, key=lambda key: categories[key]["accuracy"])
     return {"name": name, **categories[name]}
 
 
@@ -135,6 +139,9 @@ def rows_by(pairs: Sequence[Pair], field: str) -> dict[str, NDArray[np.intp]]:
 
 def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.95) -> dict[str, Any]:
     """The record of one group of pairs; its entries are listed at :func:`summarise`."""
+    judged = np.flatnonzero(~np.isnan(margins)).tolist()
+    left_out, margins = len(pairs) - len(judged), margins[judged]
+    pairs = [pairs[row] for row in judged]
     shared = questions(pairs)
     accuracy = accuracy_interval(credit(margins), shared, level=level)
     losses = np.logaddexp(0.0, -margins)  # -log sigmoid(margin)
@@ -151,6 +158,7 @@ def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.
             "cvar_loss": robust_loss(losses, CVaR(alpha=TAIL)) if len(pairs) else None,
             "longer_wins": np.mean([length_baseline(pair) for pair in pairs]) if len(pairs) else None,
             "length_correlation": length_correlation(margins, lengths),
+            "left_out": left_out,
         }
     )
 

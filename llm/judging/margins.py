@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..data.pairs import Pair
 from ..models.logprobs import answer_logps, evaluation_mode
-from ..text.encoding import PairCollator, encode_pairs
+from ..text.batches import PairCollator
+from ..text.encoding import EncodedPairs, encode_pairs
 
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]
@@ -66,6 +67,9 @@ def score_pairs(
 ) -> Margins:
     """Margins of every pair: r(chosen) - r(rejected) of a reward model, by default.
 
+    Pairs that the model cannot tell apart, because its tokenizer or ``max_length`` make one sequence of both answers,
+    or that its chat template does not write, are not judged: their margin is nan, and nothing else's is.
+
     Pairs of similar length share a batch, so little is spent on padding; the order of the result is that of
     ``pairs``. Runs in evaluation mode, without gradients, on the device of the model, and leaves the
     model in the mode it was found in.
@@ -80,24 +84,45 @@ def score_pairs(
         progress: Show a progress bar on the terminal.
 
     Returns:
-        float64 margins of shape (n,).
+        float64 margins of shape (n,); nan where a pair is not judged.
 
     Raises:
         FloatingPointError: If a margin is nan or infinite; names the pairs.
     """
-    margins = np.zeros(len(pairs))
+    margins = np.full(len(pairs), np.nan)
     if not len(pairs):
         return margins
     encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
+    margins[encoded.kept] = score_encoded(
+        model, tokenizer, encoded, max_length=max_length, batch_size=batch_size, margin_of=margin_of, progress=progress
+    )
+    return margins
+
+
+def score_encoded(
+    model: nn.Module,
+    tokenizer: Any,
+    encoded: EncodedPairs,
+    *,
+    max_length: int,
+    batch_size: int = 32,
+    margin_of: MarginOf = reward_margins,
+    progress: bool = False,
+) -> Margins:
+    """Margins of encoded pairs, in their order; otherwise as :func:`score_pairs`."""
+    margins = np.zeros(len(encoded))
     collate = PairCollator(tokenizer, max_length=max_length)
-    rows = [encoded[row] for row in range(len(pairs))]
+    rows = [encoded[row] for row in range(len(encoded))]
     lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
     order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     with evaluation_mode(model), torch.inference_mode():
         for batch in track(batches, "scoring", transient=True, disable=not progress):
             margins[batch] = _batch_margins(model, collate([rows[row] for row in batch]), margin_of)
-    return checked_margins(pairs, margins, FloatingPointError)
+    broken = ~np.isfinite(margins)
+    if broken.any():
+        raise _broken(encoded.pairs, broken, FloatingPointError)
+    return margins
 
 
 def _batch_margins(model: nn.Module, batch: Mapping[str, Tensor], margin_of: MarginOf) -> Margins:
@@ -105,16 +130,24 @@ def _batch_margins(model: nn.Module, batch: Mapping[str, Tensor], margin_of: Mar
     return margin_of(model, {name: tensor.to(device) for name, tensor in batch.items()}).double().cpu().numpy()
 
 
-def checked_margins(pairs: Sequence[Pair], margins: ArrayLike, error: type[Exception] = ValueError) -> Margins:
-    """The margins as float64 of shape (n,); raises ``error`` naming the pairs where they are not finite."""
+def checked_margins(pairs: Sequence[Pair], margins: ArrayLike) -> Margins:
+    """The margins as float64 of shape (n,), nan where a pair was not judged.
+
+    Raises:
+        ValueError: The shape is another, or a margin is infinite; names the pairs.
+    """
     scores = np.asarray(margins, dtype=np.float64)
     if scores.shape != (len(pairs),):
         raise ValueError(f"One margin per pair is needed: got shape {scores.shape} for {len(pairs)} pairs.")
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if len(broken):
-        names = ", ".join(pairs[row].id for row in broken[:5]) + (", ..." if len(broken) > 5 else "")
-        raise error(f"{len(broken)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
+    if np.isinf(scores).any():
+        raise _broken(pairs, np.isinf(scores), ValueError)
     return scores
+
+
+def _broken(pairs: Sequence[Pair], broken: NDArray[np.bool_], error: type[Exception]) -> Exception:
+    rows = np.flatnonzero(broken)
+    names = ", ".join(pairs[row].id for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+    return error(f"{len(rows)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
 
 
 def dpo_margins(policy: Tensor, reference: Tensor, *, beta: float) -> Tensor:

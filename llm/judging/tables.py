@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def write_metrics(
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
     lines = (
-        json.dumps({"suite": name, "id": pair.id, "margin": float(margin)}, ensure_ascii=False)
+        json.dumps({"suite": name, "id": pair.id, "margin": _or_none(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
         for pair, margin in zip(pairs, result["margins"][name], strict=True)
     )
@@ -54,7 +55,11 @@ def render_table(suites: Mapping[str, Mapping[str, Any]], *, title: str = "Accur
     caption = (
         'brackets: 95 % interval over prompts; a tie counts one half\nlonger: the rule "longer wins"; tail: worst tenth'
     )
-    table = Table(title=shown_title(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    left_out = {name: suite["overall"].get("left_out", 0) for name, suite in suites.items()}
+    if any(left_out.values()):
+        named = ", ".join(f"{count} of {shown(name)}" for name, count in left_out.items() if count)
+        caption += f"\nnot judged, since the model reads both answers alike or not at all: {named}"
+    table = Table(title=shown_title(title), caption=Text(caption), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("suite / category", overflow="fold", min_width=17)
     for heading in ("pairs", "accuracy", "interval", "ties", "longer", "loss", "tail"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")
@@ -101,6 +106,11 @@ def tidy_rows(suites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
         for group, record in records.items()
     ]
+
+
+def _or_none(margin: float) -> float | None:
+    """A pair that was not judged has no margin."""
+    return None if isnan(margin) else float(margin)
 
 
 def _table_row(name: str, record: Mapping[str, Any]) -> list[Text | str]:

@@ -20,7 +20,8 @@ from dro_core.files import whole
 
 from ..models.logprobs import answer_logps
 from ..run.stored_arrays import UnreadableArrays, read_arrays
-from ..text.encoding import EncodedPairs, PairCollator
+from ..text.batches import PairCollator
+from ..text.encoding import EncodedPairs
 from ..training.processes import on_main_process
 
 

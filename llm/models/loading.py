@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..run.finished import check_model
+from ..text.rendering import folded
 from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
 from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
 from .contents import check_below
@@ -41,6 +42,7 @@ def load_reward_model(
     disable_dropout: bool = True,
     new_head: bool = True,
     dtype: str = "float32",
+    fold_system: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, the reward, and its tokenizer.
 
@@ -51,6 +53,7 @@ def load_reward_model(
         new_head: Whether a model without a reward head may get a random one, as training needs it;
             judging such a model would report noise.
         dtype: Precision of the weights: float32, bfloat16 or float16.
+        fold_system: Let the chat template read a system turn as the beginning of the first turn of the user.
 
     Raises:
         ModelError: Nothing loadable under that name.
@@ -62,6 +65,7 @@ def load_reward_model(
         trust_remote_code=trust_remote_code,
         disable_dropout=disable_dropout,
         dtype=dtype,
+        fold_system=fold_system,
         num_labels=1,
         ignore_mismatched_sizes=True,  # a classifier of other labels: its trunk is as good a start as any
     )
@@ -73,7 +77,12 @@ def load_reward_model(
 
 
 def load_policy(
-    name: str, *, trust_remote_code: bool = False, disable_dropout: bool = True, dtype: str = "float32"
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    disable_dropout: bool = True,
+    dtype: str = "float32",
+    fold_system: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer; arguments as in ``load_reward_model``.
 
@@ -81,7 +90,12 @@ def load_policy(
         ModelError: Nothing loadable under that name, or no causal model.
     """
     model, tokenizer, lacking = _load(
-        AutoModelForCausalLM, name, trust_remote_code=trust_remote_code, disable_dropout=disable_dropout, dtype=dtype
+        AutoModelForCausalLM,
+        name,
+        trust_remote_code=trust_remote_code,
+        disable_dropout=disable_dropout,
+        dtype=dtype,
+        fold_system=fold_system,
     )
     if lacking:
         raise ModelError(f"{name!r} is no causal language model: it lacks {', '.join(lacking[:3])}")
@@ -121,7 +135,7 @@ def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
 
 
 def _load(
-    kind: Any, name: str, *, trust_remote_code: bool, **settings: Any
+    kind: Any, name: str, *, trust_remote_code: bool, fold_system: bool, **settings: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """Model with its adapters merged in, tokenizer, and the names of weights that no file has.
 
@@ -144,6 +158,8 @@ def _load(
     for adapter in adapters:
         model, given = merge_adapter(model, adapter)
         lacking -= given
+    if fold_system and tokenizer.chat_template:
+        tokenizer.chat_template = folded(tokenizer.chat_template)
     _ensure_padding(model, tokenizer)
     check_tokens(model, tokenizer)
     return model, tokenizer, sorted(lacking)

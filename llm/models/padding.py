@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.distributed.fsdp import is_fsdp_enabled
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..text.encoding import padded
-from ..text.framing import frame_of, token_ids
+from ..text.batches import padded
+from ..text.tokens import Reader
 from .architectures import position_limit
 from .fetching import ModelError
 from .logprobs import evaluation_mode
@@ -47,8 +47,9 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 def _rows(model: PreTrainedModel, tokenizer: Any) -> list[list[int]]:
     """The texts as they are read, those that leave room for padding."""
-    frame, limit = frame_of(tokenizer), position_limit(model)
-    rows = [[*frame.prefix, *ids, *frame.suffix] for ids in token_ids(tokenizer, _TEXTS)]
+    limit, edges = position_limit(model), Reader(tokenizer).edges
+    texts = tokenizer(_TEXTS, add_special_tokens=False)["input_ids"]
+    rows = [[*edges.prefix, *ids, *edges.suffix] for ids in texts]
     return [row for row in rows if limit is None or len(row) < limit]
 
 

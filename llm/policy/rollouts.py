@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.fetching import ModelError
 from ..models.logprobs import evaluation_mode
+from ..text.tokens import end_ids
 from ..training.guards import NonFiniteLoss
 from .token_draws import Draws, Lots
 
@@ -178,6 +180,10 @@ class Answers:
             )  # fmt: skip
             setattr(base, _NAMED, said)
 
+    @cached_property
+    def _template_ends(self) -> set[int]:
+        return end_ids(self.tokenizer)
+
     def _ends(self, model: Any) -> list[int]:
         """Tokens that end an answer: a chat model often has one for the turn beside the one for the text."""
         said = getattr(model.generation_config, "eos_token_id", None)
@@ -187,7 +193,7 @@ class Answers:
                 f"the eos_token_id of the model's generation_config.json must be ids of tokens, got {odd[0]!r}: write "
                 "numbers, or leave it out"
             )
-        return sorted({*ends, *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])})
+        return sorted({*ends, *self._template_ends})
 
 
 @contextmanager

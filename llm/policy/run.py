@@ -155,9 +155,16 @@ def fitting(prompts: list[Prompt], tokenizer: Any, *, most: int) -> tuple[list[P
     Raises:
         DataError: None is left.
     """
-    encoded = encode_prompts(prompts, tokenizer)
-    kept = [row for row, ids in enumerate(encoded) if len(ids) <= most]
-    long = len(prompts) - len(kept)
+    refused: dict[int, str] = {}
+    encoded = encode_prompts(prompts, tokenizer, refused)
+    kept = [row for row, ids in enumerate(encoded) if row not in refused and len(ids) <= most]
+    long = len(prompts) - len(refused) - len(kept)
+    if refused:
+        place, reason = next(iter(refused.items()))
+        said = f"{len(refused)} of {len(prompts)} prompts cannot be read, {prompts[place].id!r} first: {reason}"
+        if len(refused) == len(prompts):
+            raise DataError(f"{said}.")
+        _log.warning("%s: they are left out", said)
     if long:
         _log.warning("%d of %d prompts have more than %d tokens and are left out", long, len(prompts), most)
     if not kept:
@@ -193,5 +200,8 @@ def _reference(config: PolicyConfig, base: PreTrainedModel, tokenizer: Any) -> P
 
 def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
     """The judge of that name, placed and batched as the run says."""
-    loading = config.loading() | {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
+    loading = config.loading() | {
+        "dtype": "float32",
+        "fold_system": False,
+    }  # rewards differ in digits that half precision rounds away
     return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)

@@ -17,7 +17,7 @@ from ..models.architectures import reading_length
 from ..models.loading import load_reward_model
 from ..models.logprobs import evaluation_mode
 from ..text.answers import encode_answers
-from ..text.encoding import padded
+from ..text.batches import padded
 from ..training.config import ConfigError
 from .config import CHECKER
 

@@ -28,7 +28,8 @@ from ..models.logprobs import evaluation_mode
 from ..run.escaping import one_line
 from ..run.files import write_text
 from ..run.sealed import checksum
-from ..text.encoding import encode_pairs, padded
+from ..text.batches import padded
+from ..text.encoding import encode_pairs
 
 _FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included

@@ -3,35 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from llm.data.pairs import DataError
 from llm.data.prompts import Prompt
-from llm.text.framing import frame_of, joined, token_ids, tokenised
-from llm.text.rendering import rendered, rendered_prompt
+from llm.text.rendering import Refused, Rendered
+from llm.text.tokens import Reader
+from llm.text.window import sequences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any) -> list[list[int]]:
+def encode_prompts(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, refused: dict[int, str] | None = None
+) -> list[list[int]]:
     """Ids that an answer follows on, special tokens at the beginning included; nothing is cut.
 
+    Args:
+        prompts: The chats.
+        tokenizer: Of the model that answers.
+        refused: Takes the places of chats that the chat template refuses, which then have no ids, and the reasons.
+
     Raises:
-        DataError: The chat template refuses a chat.
+        DataError: The chat template refuses a chat, and ``refused`` is None; the message names the prompt.
     """
-    prefix = frame_of(tokenizer).prefix
-    texts = [rendered_prompt(prompt.messages, tokenizer) for prompt in prompts]
-    return [[*prefix, *ids] for ids in token_ids(tokenizer, texts)]
+    reader = Reader(tokenizer)
+    texts: dict[int, Rendered] = {}
+    for place, prompt in enumerate(prompts):
+        try:
+            texts[place] = reader.renderer.asked(prompt.messages)
+        except Refused as reason:
+            if refused is None:
+                raise _unreadable(prompt, reason) from reason
+            refused[place] = str(reason)
+    read = dict(zip(texts, reader.asked(list(texts.values())), strict=True))
+    return [read.get(place, []) for place in range(len(prompts))]
 
 
 def encode_answers(
-    prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: Any, *, max_length: int
+    prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int
 ) -> list[list[int]]:
-    """Every prompt with its answer, framed and cut to ``max_length`` as ``encode_pairs`` does it.
+    """Every prompt with its answer, in at most ``max_length`` tokens, as ``encode_pairs`` reads them.
+
+    All answers to equal chats are read after the same part of it. Of an answer that the chat template does not write
+    whole (thoughts, mostly) the part is read that it writes, as whoever serves the model would.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
-        DataError: The chat template refuses a chat.
+        DataError: The chat template refuses a chat; the message names the prompt.
     """
-    frame = frame_of(tokenizer)
-    room = frame.room(max_length)
-    pairs = [prompt.answered(answer, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    texts = [rendered(pair, tokenizer)[:1] for pair in pairs]
-    return [joined(*ids, frame, room).ids for (ids,) in tokenised(texts, tokenizer)]
+    rows: list[list[int]] = [[] for _ in prompts]
+    if not rows:
+        return rows
+    reader = Reader(tokenizer)
+    places: dict[str, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        places.setdefault(repr(prompt.messages), []).append(place)
+    groups = [_rendered(reader, prompts[held[0]], [answers[place] for place in held]) for held in places.values()]
+    frame = reader.frame()
+    for held, tokens in zip(places.values(), reader.answered(groups), strict=True):
+        for place, (ids, _) in zip(held, sequences(tokens, max_length, frame).rows, strict=True):
+            rows[place] = ids
+    return rows
+
+
+def _rendered(reader: Reader, prompt: Prompt, answers: Sequence[str]) -> list[Rendered]:
+    try:
+        return reader.renderer.answered(prompt.messages, answers, strict=False)
+    except Refused as reason:
+        raise _unreadable(prompt, reason) from reason
+
+
+def _unreadable(prompt: Prompt, reason: Refused) -> DataError:
+    return DataError(f"Prompt {prompt.id!r} cannot be read: {reason}.")

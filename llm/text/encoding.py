@@ -1,55 +1,64 @@
-"""From pairs to token ids: truncation that protects the answer, special tokens, padding.
-
-Truncation. The answer is kept whole and the prompt loses its beginning, because what the answer replies to
-stands at the end. An answer too long by itself keeps its beginning, and the prompt goes altogether.
-"""
+"""From pairs to token ids: both answers after the same part of their prompt; what is left out, and why."""
 
 from __future__ import annotations
 
-import copy
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
-from llm.data.pairs import Pair
-from llm.text.framing import Ids, frame_of, joined, tokenised
-from llm.text.rendering import rendered
+from llm.data.pairs import DataError, Pair
+from llm.text.rendering import Refused, Rendered
+from llm.text.tokens import Reader, Tokens
+from llm.text.window import Frame, Sequences, Window, room_for, sequences
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
+    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["SIDES", "EncodedPairs", "PairCollator", "Side", "Truncation", "encode_pairs", "padded"]
-
-Side = Literal["chosen", "rejected"]
-SIDES: tuple[Side, Side] = ("chosen", "rejected")
+TooLong = Literal["cut", "drop", "refuse"]
+EQUAL_TOKENS = "its two answers have the same tokens"
+_DROPPED = "it is longer than max_length"
 _log = logging.getLogger(__name__)
-_BATCH = 1000  # texts per call of the tokenizer: large enough for its own batching, small enough for a bar
+_LOST = {
+    "system": "system turns",
+    "thoughts": "thoughts of earlier answers",
+    "tool_calls": "calls of tools",
+    "turn": "parts of turns",
+}
+_BATCH = 1000  # pairs per call of the tokenizer: large enough for its own batching, small enough for a bar
 
 
 @dataclass
 class Truncation:
-    """What did not fit into ``max_length``.
+    """What did not fit into ``max_length``, and what the tokens do not show.
 
     Attributes:
         pairs: Pairs encoded.
-        prompts_cut: Pairs whose prompt lost tokens beside at least one of their two answers.
+        prompts_cut: Pairs whose prompt lost tokens.
+        prompts_absent: Pairs that show nothing of their prompt but its frame.
         answers_cut: Answers that lost tokens, out of ``2 * pairs``.
         tokens_cut: Tokens lost altogether.
+        left_out: Why pairs were left out -> how many.
+        lost: What chat templates leave out of prompts ("system", "thoughts", "tool_calls", "turn") -> pairs.
     """
 
     pairs: int = 0
     prompts_cut: int = 0
+    prompts_absent: int = 0
     answers_cut: int = 0
     tokens_cut: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 class EncodedPair(TypedDict):
     """The two token sequences of the pair at ``index``, special tokens included.
 
     The spans say where the answers stand, first position and one past the last: the answer's own tokens and the
-    token that ends it, which a cut answer lacks. ``reference`` are log-probabilities, where they were computed.
+    token that ends it, which a cut answer lacks. ``window`` says what both show of the prompt. ``reference`` are
+    log-probabilities, where they were computed.
     """
 
     index: int
@@ -57,6 +66,7 @@ class EncodedPair(TypedDict):
     rejected: list[int]
     chosen_span: tuple[int, int]
     rejected_span: tuple[int, int]
+    window: Window
     reference: NotRequired[tuple[float, float]]
 
 
@@ -65,11 +75,17 @@ class EncodedPairs:
 
     Attributes:
         pairs: The pairs themselves, in the order of the items.
+        kept: Where they stood among those that were given.
+        left_out: Where the others stood -> why they are not here.
         truncation: What was cut.
     """
 
-    def __init__(self, pairs: Sequence[Pair], items: list[EncodedPair], truncation: Truncation):
-        self.pairs = pairs
+    def __init__(
+        self, pairs: Sequence[Pair], items: list[EncodedPair], left_out: dict[int, str], truncation: Truncation
+    ):
+        self.kept = [place for place in range(len(pairs)) if place not in left_out]
+        self.pairs: Sequence[Pair] = [pairs[place] for place in self.kept]
+        self.left_out = left_out
         self.truncation = truncation
         self._items = items
 
@@ -85,34 +101,119 @@ class EncodedPairs:
             item["reference"] = (chosen, rejected)
 
 
-def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, progress: bool = False) -> EncodedPairs:
-    """Tokenise both answers of every pair after their prompt, in at most ``max_length`` tokens each.
+def encode_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    too_long: TooLong = "cut",
+    progress: bool = False,
+) -> EncodedPairs:
+    """Tokenise both answers of every pair after the same part of their prompt, in at most ``max_length`` tokens each.
+
+    Left out, and counted, are pairs whose two sequences are the same, which nothing can be learned from, and pairs that
+    the chat template refuses or does not write whole.
 
     Args:
         pairs: The pairs.
         tokenizer: A transformers tokenizer, fast or slow.
         max_length: Tokens per sequence, special tokens included.
+        too_long: What becomes of a pair that needs more: it is cut (see ``llm.text.window``), left out, or an error.
         progress: Show a bar on stderr.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
-        DataError: The chat template refuses a chat; the message names the pair.
+        DataError: There are pairs, and none is left; or one is too long. The message names a pair.
     """
-    frame = frame_of(tokenizer)
-    room = frame.room(max_length)
-    items: list[EncodedPair] = []
-    truncation = Truncation()
+    encoder = _Encoder(Reader(tokenizer), max_length, too_long)
     for batch in _batches(pairs, progress=progress):
-        for texts in tokenised([rendered(pair, tokenizer) for pair in batch], tokenizer):
-            _count(truncation, texts, room)
-            chosen, rejected = (joined(*ids, frame, room) for ids in texts)
-            items.append({
-                "index": len(items), "chosen": chosen.ids, "rejected": rejected.ids,
-                "chosen_span": chosen.span, "rejected_span": rejected.span,
-            })  # fmt: skip
-    if truncation.tokens_cut:
-        _log.info("max_length %d: %s", max_length, truncation)
-    return EncodedPairs(pairs, items, truncation)
+        encoder.add(batch)
+    found = EncodedPairs(pairs, encoder.items, encoder.left_out, encoder.counted())
+    if pairs and not encoder.items:
+        place, reason = next(iter(encoder.left_out.items()))
+        raise DataError(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
+    _say(found, pairs, max_length)
+    return found
+
+
+class _Encoder:
+    """Encodes pairs one batch after the other."""
+
+    def __init__(self, reader: Reader, max_length: int, too_long: TooLong) -> None:
+        self.items: list[EncodedPair] = []
+        self.left_out: dict[int, str] = {}
+        self._reader, self._max_length, self._too_long = reader, max_length, too_long
+        self._frame: Frame | None = None
+        self._truncation, self._lost, self._seen = Truncation(), Counter[str](), 0
+
+    def add(self, pairs: Sequence[Pair]) -> None:
+        rendered = [self._rendered(pair, self._seen + place) for place, pair in enumerate(pairs)]
+        groups = [group for group in rendered if group]
+        if groups and self._frame is None:
+            self._frame = self._reader.frame()
+            room_for(0, [0], self._max_length, self._frame)
+        tokens = iter(self._tokens(groups))
+        for place, (pair, group) in enumerate(zip(pairs, rendered, strict=True), self._seen):
+            if group:
+                self._add(pair, place, group, next(tokens))
+        self._seen += len(pairs)
+
+    def counted(self) -> Truncation:
+        self._truncation.left_out = dict(Counter(self.left_out.values()))
+        self._truncation.lost = dict(self._lost)
+        return self._truncation
+
+    def _rendered(self, pair: Pair, place: int) -> list[Rendered]:
+        try:
+            return self._reader.renderer.answered(pair.prompt, [pair.chosen, pair.rejected])
+        except Refused as reason:
+            self.left_out[place] = str(reason)
+            return []
+
+    def _tokens(self, groups: Sequence[list[Rendered]]) -> list[list[Tokens] | str]:
+        try:
+            return list(self._reader.answered(groups))
+        except Refused:
+            return [self._alone(group) for group in groups]
+
+    def _alone(self, group: list[Rendered]) -> list[Tokens] | str:
+        try:
+            return self._reader.answered([group])[0]
+        except Refused as reason:
+            return str(reason)
+
+    def _add(self, pair: Pair, place: int, group: list[Rendered], tokens: list[Tokens] | str) -> None:
+        if isinstance(tokens, str) or self._frame is None:
+            self.left_out[place] = str(tokens)
+            return
+        read = sequences(tokens, self._max_length, self._frame)
+        lost = sum(len(found.ids) for found in tokens) - sum(len(found) for found, _ in read.rows)
+        if lost and self._too_long != "cut":
+            if self._too_long == "refuse":
+                raise DataError(
+                    f"Pair {pair.id!r} has {max(len(found.ids) for found in tokens)} tokens, and max_length is "
+                    f"{self._max_length}: raise it, or say too_long=cut or drop."
+                )
+            self.left_out[place] = _DROPPED
+            return
+        (chosen, chosen_span), (rejected, rejected_span) = read.rows
+        if chosen == rejected:
+            self.left_out[place] = EQUAL_TOKENS
+            return
+        self._count(read, self._frame, lost)
+        self._lost.update(group[0].lost)
+        self.items.append({
+            "index": len(self.items), "chosen": chosen, "rejected": rejected, "chosen_span": chosen_span,
+            "rejected_span": rejected_span, "window": read.room.window,
+        })  # fmt: skip
+
+    def _count(self, read: Sequences, frame: Frame, lost: int) -> None:
+        window, cut = read.room.window, self._truncation
+        cut.pairs += 1
+        cut.prompts_cut += window.cut > 0
+        cut.prompts_absent += window.cut > 0 and window.start <= frame.start and window.end <= frame.end
+        cut.answers_cut += read.answers_cut
+        cut.tokens_cut += lost
 
 
 def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair]]:
@@ -125,90 +226,16 @@ def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair
     return (pairs[start : start + _BATCH] for start in starts)
 
 
-def _count(truncation: Truncation, texts: list[Ids], room: int) -> None:
-    truncation.pairs += 1
-    truncation.prompts_cut += any(prompt and len(prompt) + len(answer) > room for prompt, answer in texts)
-    truncation.answers_cut += sum(len(answer) > room for _, answer in texts)
-    truncation.tokens_cut += sum(max(0, len(prompt) + len(answer) - room) for prompt, answer in texts)
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask ``(rows, length)``, padded on the right to ``length``, or to the longest row.
-
-    On the right whatever the tokenizer says: padding on the left moves the text to other positions, and a model with a
-    table of positions then reads a row otherwise in every batch. Tokenizers are told to pad left for generation.
-    """
-    import torch
-
-    length = max(map(len, rows)) if length is None else length
-    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-    return ids, mask
-
-
-class PairCollator:
-    """Pad a list of encoded pairs into one batch.
-
-    The batch has ``input_ids``, ``attention_mask`` and ``answer_mask`` of shape ``(2 b, length)``, first the b chosen
-    sequences, then the b rejected ones (of shape ``(b, length)`` with one of the sides alone), and ``index`` of shape
-    ``(b,)``; where the pairs have reference log-probabilities, ``reference`` of shape ``(2 b,)`` in the same order.
-    Padding is on the right, where it moves no token.
-
-    Args:
-        tokenizer: Has a padding token.
-        pad_to_multiple_of: Lengths are rounded up to a multiple of this,
-        max_length: but not beyond this: a model may have no positions there.
-        sides: Which answers are in the batch.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        pad_to_multiple_of: int = 8,
-        *,
-        max_length: int | None = None,
-        sides: Sequence[Side] = SIDES,
-    ):
-        if tokenizer.pad_token_id is None:
-            raise ValueError(
-                "The tokenizer has no padding token, and batches need one; "
-                "set tokenizer.pad_token (and model.config.pad_token_id) first."
-            )
-        self.pad_id: int = tokenizer.pad_token_id
-        self.multiple = pad_to_multiple_of
-        self.max_length = max_length
-        self.sides = sides
-
-    def of(self, *sides: Side) -> PairCollator:
-        """The same for these answers only."""
-        other = copy.copy(self)
-        other.sides = sides
-        return other
-
-    def __call__(self, items: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
-        """Return the batch of ``items``."""
-        import torch
-
-        rows = [item[side] for side in self.sides for item in items]
-        spans = [item["chosen_span" if side == "chosen" else "rejected_span"] for side in self.sides for item in items]
-        answers = [
-            [0] * first + [1] * (end - first) + [0] * (len(row) - end)
-            for row, (first, end) in zip(rows, spans, strict=True)
-        ]
-        length = self._length(rows)
-        ids, mask = padded(rows, self.pad_id, length)
-        batch = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "answer_mask": padded(answers, 0, length)[0],
-            "index": torch.tensor([item["index"] for item in items]),
-        }
-        if "reference" in items[0]:
-            both = [dict(zip(SIDES, item.get("reference", ()), strict=True)) for item in items]
-            batch["reference"] = torch.tensor([r[side] for side in self.sides for r in both], dtype=torch.float32)
-        return batch
-
-    def _length(self, rows: Sequence[Sequence[int]]) -> int:
-        longest = max(map(len, rows))
-        rounded = -(-longest // self.multiple) * self.multiple
-        return rounded if self.max_length is None else max(longest, min(rounded, self.max_length))
+def _say(found: EncodedPairs, pairs: Sequence[Pair], max_length: int) -> None:
+    """What a reader of the screen must know."""
+    cut = found.truncation
+    for reason, count in cut.left_out.items():
+        first = next(pairs[place].id for place, why in found.left_out.items() if why == reason)
+        _log.warning("%d of %d pairs are left out, %r first: %s", count, len(pairs), first, reason)
+    for what, count in cut.lost.items():
+        _log.warning("the chat template leaves %s out of the prompts of %d pairs", _LOST[what], count)
+    if cut.tokens_cut:
+        _log.info(
+            "max_length %d: %d of %d prompts are cut, %d show nothing of what is asked, %d answers are cut",
+            max_length, cut.prompts_cut, cut.pairs, cut.prompts_absent, cut.answers_cut,
+        )  # fmt: skip

@@ -1,90 +1,237 @@
-"""From a pair to text.
+"""From a conversation to text, with the place of its answer.
 
 A tokenizer with a chat template renders the chat itself. Without one the plain layout is used: every message is
 ``Role: content``, a blank line stands between messages, the prompt ends in ``Assistant:``.
+
+Where an answer stands is known from what was put in: the template also renders the chat with a mark for its answer.
+What a template makes of an answer is compared with the answer, so nothing of it is dropped or rewritten unseen. Texts
+that read like special tokens are put in as marks as well, and stay text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm.data.pairs import DataError, Message, Pair
+from llm.data.pairs import DataError, Message
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-class Texts(NamedTuple):
-    """A rendered conversation, cut where the answer begins."""
-
-    prompt: str
-    answer: str
-
-
-def edges(tokenizer: Any) -> tuple[str | None, str | None]:
-    """The first and the last special token of a sequence, by the names that decoders or encoders have for them."""
-    return tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+_PLANES = (0xF0000, 0x100000)  # private use: no data have a text there
+_SWITCHES = {"preserve_thinking": True, "keep_thinking": True, "clear_thinking": False}
+# What templates that ask for the date are told: a run of tomorrow reads the same tokens.
+_TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
-def rendered(pair: Pair, tokenizer: Any) -> tuple[Texts, Texts]:
-    """The two conversations of a pair, the chosen one first, without the tokenizer's own first and last token.
+class Refused(DataError):
+    """A conversation cannot be rendered as it is; the message is the reason, without the conversation's name."""
 
-    Raises:
-        DataError: The chat template refuses the chat; the message names the pair.
+
+class Rendered(NamedTuple):
+    """A conversation as text.
+
+    Attributes:
+        text: All of it.
+        start: The first character of its answer,
+        end: and the one after the last.
+        literal: Where characters of the data read like special tokens: first, one past the last.
+        lost: What of the prompt the text does not show: "system", "thoughts", "tool_calls", "turn".
     """
-    render = _plain if not tokenizer.chat_template else _templated
-    return render(pair, pair.chosen, tokenizer), render(pair, pair.rejected, tokenizer)
+
+    text: str
+    start: int
+    end: int
+    literal: tuple[tuple[int, int], ...] = ()
+    lost: frozenset[str] = frozenset()
 
 
-def rendered_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
-    """A chat that waits for its answer, without the tokenizer's own first token.
+class Renderer:
+    """How one tokenizer's conversations are written.
 
-    Raises:
-        DataError: The chat template refuses the chat.
+    Args:
+        tokenizer: Of transformers.
     """
-    from jinja2 import TemplateError
 
-    if not tokenizer.chat_template:
-        return _plain_prompt(messages)
-    try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
-        raise DataError(f"The chat template refuses the prompt {str(messages)[:80]}: {error}.") from error
-    return text.removeprefix(edges(tokenizer)[0] or "")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.template = str(tokenizer.chat_template) if tokenizer.chat_template else None
+        self.special = special_texts(tokenizer)
+        self._tokenizer: Any = tokenizer
+        self._pattern = re.compile("|".join(map(re.escape, self.special)) or "(?!)")
+        self._fixed = {"chat_template": _TODAY + str(self.template)} if "strftime_now" in (self.template or "") else {}
+        self._switches = {name: value for name, value in _SWITCHES.items() if name in (self.template or "")}
+
+    def answered(self, chat: Sequence[Message], answers: Sequence[str], *, strict: bool = True) -> list[Rendered]:
+        """The conversations of a chat with each of its answers.
+
+        Args:
+            chat: What is answered.
+            answers: Its answers.
+            strict: Refuse an answer that the template does not write whole; else what it writes of it is read.
+
+        Raises:
+            Refused: The template refuses the chat, or leaves out or rewrites a part of an answer.
+        """
+        if self.template is None:
+            prompt = plain_prompt(chat)
+            return [Rendered(f"{prompt} {answer}", len(prompt), len(prompt) + 1 + len(answer)) for answer in answers]
+        marks = _Marks([*_strings(list(chat)), *answers], self._pattern)
+        hidden = marks.hide([dict(message) for message in chat])
+        frame = self._written([*hidden, _said(marks.probe)])
+        placed = (self._placed(hidden, marks.hide(answer), frame, marks.probe, strict=strict) for answer in answers)
+        return [marks.shown(rendered) for rendered in placed]
+
+    def asked(self, chat: Sequence[Message]) -> Rendered:
+        """A chat that waits for its answer, which begins at the end of the text.
+
+        Raises:
+            Refused: The template refuses the chat.
+        """
+        if self.template is None:
+            text = plain_prompt(chat)
+            return Rendered(text, len(text), len(text))
+        marks = _Marks(_strings(list(chat)), self._pattern)
+        hidden = marks.hide([dict(message) for message in chat])
+        text = self._written(hidden, add_generation_prompt=True)
+        return marks.shown(Rendered(text, len(text), len(text), lost=_lost(hidden, text)))
+
+    def matches(self, text: str) -> Iterator[re.Match[str]]:
+        """Where a text reads like special tokens."""
+        return self._pattern.finditer(text)
+
+    def _placed(self, chat: list[dict[str, Any]], answer: str, frame: str, probe: str, *, strict: bool) -> Rendered:
+        whole = [*chat, _said(answer)]
+        first = text = self._written(whole)
+        shown = _between(text, *frame.partition(probe)[::2]) or (0, len(text))
+        for switches in ({}, self._switches) if self._switches else ({},):
+            if switches:
+                text = self._written(whole, **switches)
+                frame = self._written([*chat, _said(probe)], **switches)
+            before, found, after = frame.partition(probe)
+            place = _between(text, before, after)
+            if found and place and text[slice(*place)].strip() == answer.strip():
+                return Rendered(text, *place, lost=_lost(chat, text))
+            place = self._with_thoughts(chat, answer, text, probe, switches)
+            if place:
+                return Rendered(text, *place, lost=_lost(chat, text))
+        if strict:
+            raise Refused("its chat template leaves out or rewrites a part of the answer")
+        return Rendered(first, *shown, lost=_lost(chat, first))
+
+    def _with_thoughts(
+        self, chat: list[dict[str, Any]], answer: str, text: str, probe: str, switches: dict[str, Any]
+    ) -> tuple[int, int] | None:
+        """Where an answer stands whose thoughts the template writes in its own way, all of them."""
+        if not (parts := _THOUGHT.fullmatch(answer)):
+            return None
+        frame = self._written([*chat, _said(probe) | {"reasoning_content": probe}], **switches)
+        pieces = frame.split(probe)
+        if len(pieces) != 3 or not (place := _between(text, pieces[0], pieces[2])):
+            return None
+        if _letters(text[slice(*place)]) != _letters(parts[1] + pieces[1] + parts[2]):
+            return None
+        asked = self._written(chat, add_generation_prompt=True, **switches)
+        return len(asked) if pieces[0].startswith(asked) else place[0], place[1]
+
+    def _written(self, chat: list[dict[str, Any]], **said: Any) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(chat, tokenize=False, **self._fixed, **said)
+        except Exception as error:  # a template is a program of somebody else
+            raise Refused(f"its chat template refuses the chat: {' '.join(str(error).split()).rstrip('.')}") from error
 
 
-def _plain(pair: Pair, answer: str, tokenizer: Any) -> Texts:
-    del tokenizer  # the signature is shared with _templated
-    return Texts(_plain_prompt(pair.prompt), " " + answer)
+class _Marks:
+    """Characters that no text has, in place of an answer and of texts that read like special tokens."""
+
+    def __init__(self, texts: Sequence[str], special: re.Pattern[str]) -> None:
+        self.found = sorted({match for text in texts for match in special.findall(text)})
+        plane = next((p for p in _PLANES if not any(p <= ord(c) < p + 0x10000 for t in texts for c in t)), None)
+        if plane is None:
+            raise Refused("its text has characters of both planes for private use")
+        self.probe = chr(plane)
+        self._of = {text: chr(plane + 1 + i) for i, text in enumerate(self.found)}
+        self._special = special
+
+    def hide(self, value: Any) -> Any:
+        """The same with marks for texts that read like special tokens, whatever holds them."""
+        if not self.found:
+            return value
+        if isinstance(value, str):
+            return self._special.sub(lambda match: self._of[match[0]], value)
+        if isinstance(value, dict):
+            return {name: self.hide(item) for name, item in value.items()}
+        return [self.hide(item) for item in value] if isinstance(value, list) else value
+
+    def shown(self, rendered: Rendered) -> Rendered:
+        """With the texts in their places again."""
+        if not self.found:
+            return rendered
+        text, literal, places = "", [], {rendered.start: 0, rendered.end: 0}
+        back = {mark: found for found, mark in self._of.items()}
+        for position, character in enumerate(rendered.text):
+            if position in places:
+                places[position] = len(text)
+            if found := back.get(character):
+                literal.append((len(text), len(text) + len(found)))
+            text += found or character
+        places = {position: places[position] if position < len(rendered.text) else len(text) for position in places}
+        return Rendered(text, places[rendered.start], places[rendered.end], tuple(literal), rendered.lost)
 
 
-def _plain_prompt(messages: Sequence[Message]) -> str:
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-    return "\n\n".join([*turns, "Assistant:"])
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts that a tokenizer reads as special tokens, the longest first."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return sorted(added | set(tokenizer.all_special_tokens), key=lambda text: (-len(text), text))
 
 
-def _templated(pair: Pair, answer: str, tokenizer: Any) -> Texts:
-    """Cut the rendered conversation where the answer begins.
-
-    That is where the rendered prompt ends. Some templates render the prompt alone differently (an empty block
-    of thoughts, say); then it is where the answer's text last occurs, and failing that everything is answer.
-    """
-    from jinja2 import TemplateError
-
-    whole: list[Message] = [*pair.prompt, {"role": "assistant", "content": answer}]
-    try:
-        prompt = tokenizer.apply_chat_template(list(pair.prompt), add_generation_prompt=True, tokenize=False)
-        text = tokenizer.apply_chat_template(whole, tokenize=False)
-    except TemplateError as error:
-        raise DataError(f"The chat template refuses the chat of pair {pair.id!r}: {error}.") from error
-    cut = len(prompt) if text.startswith(prompt) else max(text.rfind(answer.strip()), 0)
-    return _unframed(Texts(text[:cut], text[cut:]), tokenizer)
+def plain_prompt(messages: Sequence[Message]) -> str:
+    """The plain layout of a chat that waits for its answer."""
+    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}" for m in messages), "Assistant:"])
 
 
-def _unframed(texts: Texts, tokenizer: Any) -> Texts:
-    """Take the template's own first and last special token off; the frame puts them back."""
-    prompt, answer = texts
-    first, last = edges(tokenizer)
-    if first:
-        prompt = prompt.removeprefix(first)
-    if last and answer.rstrip().endswith(last):
-        answer = answer.rstrip().removesuffix(last)
-    return Texts(prompt, answer)
+def folded(template: str) -> str:
+    """A chat template that reads the system turn as the beginning of the first turn of the user."""
+    return (
+        "{%- if messages and messages[0]['role'] == 'system' -%}"
+        "{%- if messages[1:] and messages[1]['role'] == 'user' -%}"
+        "{%- set first = {'role': 'user', 'content': messages[0]['content'] + '\\n\\n' + messages[1]['content']} -%}"
+        "{%- set messages = [first] + messages[2:] -%}"
+        "{%- else -%}"
+        "{%- set messages = [{'role': 'user', 'content': messages[0]['content']}] + messages[1:] -%}"
+        "{%- endif -%}{%- endif -%}"
+    ) + template
+
+
+def _said(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _between(text: str, before: str, after: str) -> tuple[int, int] | None:
+    fits = text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text)
+    return (len(before), len(text) - len(after)) if fits else None
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def _lost(chat: Sequence[dict[str, Any]], text: str) -> frozenset[str]:
+    lost = set()
+    for message in chat:
+        content = str(message.get("content") or "").strip()
+        if content not in text:
+            named = "thoughts" if "</think>" in content else "turn"
+            lost.add("system" if message["role"] == "system" else named)
+        calls = message.get("tool_calls") or []
+        if any(str(call.get("function", call).get("name")) not in text for call in calls):
+            lost.add("tool_calls")
+    return frozenset(lost)
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for item in held for text in _strings(item)]

@@ -10,6 +10,7 @@ from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..models.adapters import Adapter
+from ..text.encoding import TooLong
 from .losses import parse_pair_loss
 from .passes import check_passes
 
@@ -19,6 +20,7 @@ class ConfigError(ValueError):
 
 
 Iterate = Literal["last", "best", "average"]
+SystemTurns = Literal["keep", "fold"]
 ReferenceKind = Literal["auto", "model", "adapter", "precomputed"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -43,6 +45,10 @@ class RunConfig:
         default=0, metadata={"help": "which random subset of the data is taken, and which prompts are held out"}
     )
     max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
+    system_turns: SystemTurns = field(
+        default="keep",
+        metadata={"help": "fold reads a system turn as the beginning of the first user turn, in the model's template"},
+    )
     ambiguity: str = field(
         default="erm",
         metadata={
@@ -85,6 +91,7 @@ class RunConfig:
             raise ConfigError(str(error)) from error
         self.check_shares("lora_dropout")
         self.check_least(max_length=8, lora_rank=0)
+        self.check_choices(system_turns=SystemTurns)
         if self.lora_rank and not self.merge_adapter and self.model == "tiny":
             raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
 
@@ -132,6 +139,7 @@ class RunConfig:
             "trust_remote_code": self.trust_remote_code,
             "disable_dropout": self.disable_dropout,
             "dtype": self.dtype,
+            "fold_system": self.system_turns == "fold",
         }
 
 
@@ -143,6 +151,10 @@ class TrainConfig(RunConfig):
     eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
     validation_share: float = field(
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
+    )
+    too_long: TooLong = field(
+        default="cut",
+        metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"},
     )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     passes: str = field(
@@ -179,7 +191,7 @@ class TrainConfig(RunConfig):
             check_passes(self.passes)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.check_choices(final=Iterate, last_window=LastWindow)
+        self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
         self._check_held_out()
 
     def _check_held_out(self) -> None:

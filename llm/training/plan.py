@@ -13,7 +13,8 @@ from transformers import TrainingArguments
 
 from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
-from ..text.encoding import EncodedPairs, Side
+from ..text.batches import Side
+from ..text.encoding import EncodedPairs
 from .config import DPOConfig
 from .pair_trainer import PairTrainer
 from .run import Task, build_trainer, load_training_pairs, steps_of

@@ -36,8 +36,8 @@ from ..models.sharding import is_sharded, whole_model
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
-from ..text.chat_templates import holds_frame
-from ..text.encoding import SIDES, EncodedPairs, PairCollator, Side, encode_pairs
+from ..text.batches import SIDES, PairCollator, Side
+from ..text.encoding import EncodedPairs, encode_pairs
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
@@ -135,11 +135,10 @@ class _OnPairs(Work[TrainConfig]):
             effective_batch=trainer.effective_batch,
             steps=trainer.state.global_step,
             seconds=self.clock.seconds(),
-            data=self.files | {"trained_on": len(self.pairs), "truncation": asdict(self.encoded.truncation)},
+            data=self.files | {"trained_on": len(self.encoded), "truncation": asdict(self.encoded.truncation)},
             history=trainer.state.log_history,
-            adversary=describe_adversary(trainer.ledger, self.pairs, logistic=trainer.logistic),
+            adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
             ledger=trainer.ledger,
-            more={"adds_special_tokens": not holds_frame(tokenizer)},
         )
 
     def _fresh(self) -> nn.Module:
@@ -174,12 +173,14 @@ def build_trainer(
     disable_progress_bar()  # a bar for every written shard; the one for the steps is ours
     check_length(model, config.max_length)
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
-    encoded = encode_pairs(train, tokenizer, max_length=config.max_length, progress=not arguments.disable_tqdm)
+    reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
+    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, **reading)
+    judged = encode_pairs(held_out, tokenizer, **reading) if held_out else None
     trainer = task.trainer(
         model=with_adapter(model, config.adapter(), task=task.adapter_task),
         args=arguments,
         train_dataset=encoded,
-        eval_dataset=encode_pairs(held_out, tokenizer, max_length=config.max_length) if held_out else None,
+        eval_dataset=judged,
         processing_class=tokenizer,
         data_collator=PairCollator(tokenizer, max_length=config.max_length),
         ambiguity=parse_reweighting(config.ambiguity),
@@ -191,7 +192,7 @@ def build_trainer(
     )
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
-    trainer.compute_metrics = trainer.held_out_metrics(held_out) if held_out else None
+    trainer.compute_metrics = trainer.held_out_metrics(judged.pairs) if judged else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if config.adapt_radius:

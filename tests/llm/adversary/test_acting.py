@@ -151,7 +151,7 @@ def test_the_accuracy_of_a_dpo_loss_follows_precision_tokens_and_slope():
 def test_dpo_at_its_start_takes_the_plain_step(tmp_path):
     """Its reference is its start: margins of 0, and the gradient of the mean whatever the set."""
     from llm.kinds.dpo import DPOTrainer
-    from llm.text.encoding import PairCollator
+    from llm.text.batches import PairCollator
 
     policy, _, tokenizer, data = begin_dpo()
 

@@ -23,7 +23,8 @@ from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.policy.setup import accelerator_for
 from llm.run.progress import LINES, Steps, closing_lines
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training import guards
 from llm.training.config import RewardConfig, SFTConfig
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main

@@ -16,7 +16,8 @@ from llm.kinds.reference import StaleReferenceError, put_reference
 from llm.models.adapters import with_adapter
 from llm.models.loading import tiny_policy
 from llm.models.logprobs import answer_logps
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training.config import DPOConfig
 from llm.training.losses import GradientPenalised, parse_pair_loss
 

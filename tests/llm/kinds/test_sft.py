@@ -19,7 +19,8 @@ from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.kinds.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.models.loading import load_policy, tiny_policy
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training.config import SFTConfig
 from llm.training.run import train_run
 from llm.training.settings import parse_train

@@ -9,7 +9,8 @@ import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, Message, Pair, read_pairs
-from llm.text.encoding import PairCollator, Truncation, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import EQUAL_TOKENS, Truncation, encode_pairs
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -72,7 +73,8 @@ def test_special_tokens_stand_around_the_text_cut_or_not(post, special, shape):
     assert whole.endswith("Six." + shape.split("{}")[1])
     added = len(encode_pairs([PAIR], tokenizer, max_length=1000)[0]["chosen"]) - len(PLAIN + " Six.")
     assert added == shape.count("<")
-    assert texts(tokenizer, max_length=added + 3)[0] == shape.format(" Si")
+    least = added + len("User: ") + len("\n\nAssistant:")
+    assert texts(tokenizer, max_length=least + 3)[0] == shape.format("System\n\nAssistant: Si")
 
 
 def test_bert_style_tokenizer_gives_its_own_encoding(minilm_tokenizer):
@@ -83,69 +85,99 @@ def test_bert_style_tokenizer_gives_its_own_encoding(minilm_tokenizer):
 
 @pytest.mark.parametrize("post", [None, "<bos> $A"])
 @pytest.mark.parametrize("bos", ["", "<bos>"])
-def test_template_bos_and_eos_are_not_doubled(post, bos):
+def test_a_template_says_which_special_tokens_there_are(post, bos):
     tokenizer = byte_level(template=bos + CHATML, post=post, bos_token="<bos>", eos_token="<eos>")
-    begin = "<bos>" if bos or post else ""
     prompt = "<|system|>Be brief.<eos>\n<|user|>One two three four five?<eos>\n<|assistant|>"
-    assert texts(tokenizer)[0] == f"{begin}{prompt}Six.<eos>"
-    size = len("Six.") + 1 + bool(begin)
-    assert texts(tokenizer, max_length=size + 4)[0] == f"{begin}nt|>Six.<eos>"
+    assert texts(tokenizer)[0] == f"{bos}{prompt}Six.<eos>\n"
+    item = encode_pairs([PAIR], tokenizer, max_length=1000)[0]
+    assert tokenizer.decode(item["chosen"][slice(*item["chosen_span"])]) == "Six.<eos>"
 
 
 def test_template_equals_the_tokenizers_own_rendering():
     tokenizer = byte_level(template="<bos>" + CHATML, bos_token="<bos>", eos_token="<eos>")
     whole = [*CHAT, {"role": "assistant", "content": PAIR.chosen}]
     expected = tokenizer.apply_chat_template(whole, tokenize=True, return_dict=False)
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    assert encode_pairs([PAIR], tokenizer, max_length=1000)[0]["chosen"] + newline == expected
+    assert encode_pairs([PAIR], tokenizer, max_length=1000)[0]["chosen"] == expected
 
 
-THINKING = CHATML.replace("<|assistant|>", "<|assistant|><think></think>")
 UPPER = "{% for m in messages %}{{ m.content | upper }}.{% endfor %}{{ '>' if add_generation_prompt }}"
+RELUCTANT = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+)
+
+
+def test_pairs_that_a_template_does_not_write_are_left_out_and_named(caplog):
+    good = Pair("q", CHAT[1:], "Six.", "Seven.")
+    for template, reason in ((RELUCTANT, "System role not supported"), (UPPER, "leaves out or rewrites")):
+        tokenizer = byte_level(template=template)
+        with pytest.raises(DataError, match=rf"None of 1 pairs can be read: of pair 'p', its chat template .*{reason}"):
+            encode_pairs([PAIR], tokenizer, max_length=100)
+    caplog.clear()
+    found = encode_pairs([good, PAIR, good], byte_level(template=RELUCTANT), max_length=100)
+    assert (found.kept, found.pairs, list(found.left_out)) == ([0, 2], [good, good], [1])
+    assert list(found.truncation.left_out.values()) == [1]
+    assert "1 of 3 pairs are left out, 'p' first: its chat template refuses the chat" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("template", "cut"),
-    [(THINKING, "nt|>Six.<eos>\n"), (UPPER, "BE BRIEF..")],
-    ids=["the answer's text is found", "everything is answer"],
+    ("chosen", "rejected", "length"),
+    [
+        ("It is Red.", "it is red.", 64),  # a tokenizer without case
+        ("It is red 🙂.", "It is red 🙃.", 64),  # unknown signs
+        ("It is  red.", "It is red.\n", 64),  # white space
+        ("It is red and so is the cat.", "It is red and so is the dog.", 16),  # parted behind the end
+    ],
 )
-def test_template_whose_prompt_is_no_prefix(template, cut):
-    assert texts(byte_level(template=template), max_length=10)[0] == cut
+def test_pairs_with_equal_tokens_are_left_out_and_counted(chosen, rejected, length, caplog):
+    from tokenizer_shapes import wordpiece
+
+    dead, alive = Pair("d", CHAT, chosen, rejected), Pair("a", CHAT, "Blue.", "Red.")
+    found = encode_pairs([dead, alive, dead], wordpiece(), max_length=length)
+    assert (found.kept, found.left_out) == ([1], {0: EQUAL_TOKENS, 2: EQUAL_TOKENS})
+    assert found.truncation.left_out == {EQUAL_TOKENS: 2}
+    assert found[0]["index"] == 0
+    assert "2 of 3 pairs are left out, 'd' first: its two answers have the same tokens" in caplog.text
 
 
-def test_template_that_refuses_names_the_pair():
-    tokenizer = byte_level(template="{{ raise_exception('System role not supported') }}")
-    with pytest.raises(DataError, match=r"refuses the chat of pair 'p': System role not supported"):
-        encode_pairs([PAIR], tokenizer, max_length=100)
+def test_both_answers_are_read_after_the_same_part_of_the_prompt():
+    pair = Pair("p", ({"role": "user", "content": "abcdefghij"},), "xy", "uvwxyz" * 4)
+    tokenizer = byte_level()  # the prompt has 6 + 10 + 12 bytes; answers have 3 and 25
+    whole = encode_pairs([pair], tokenizer, max_length=53)
+    assert whole.truncation == Truncation(pairs=1)
+    some = encode_pairs([pair], tokenizer, max_length=52)
+    for side, answer in (("chosen", "xy"), ("rejected", "uvwxyz" * 4)):
+        assert tokenizer.decode(some[0][side]) == f"User: abcdefghij\n\nAssistant: {answer}".replace("i", "", 1)
+        assert tokenizer.decode(some[0][side][slice(*some[0][f"{side}_span"])]) == f" {answer}"
+    assert some[0]["window"] == (14, 13, 1)
+    assert some.truncation == Truncation(pairs=1, prompts_cut=1, tokens_cut=2)
+    most = encode_pairs([pair], tokenizer, max_length=22)
+    assert tokenizer.decode(most[0]["chosen"]) == "User: \n\nAssistant: xy"
+    assert tokenizer.decode(most[0]["rejected"]) == "User: \n\nAssistant: uvw"
+    assert most.truncation == Truncation(pairs=1, prompts_cut=1, prompts_absent=1, answers_cut=1, tokens_cut=41)
 
 
-def test_truncation_keeps_the_prompts_end_and_the_answer():
-    pair = Pair("p", ({"role": "user", "content": "abc"},), "xy", "uvwxyz" * 4)
-    prompt = "User: abc\n\nAssistant:"  # 21 bytes; answers have 3 and 25
-    tokenizer = byte_level()
-    whole = encode_pairs([pair], tokenizer, max_length=46)
-    assert whole.truncation == Truncation(pairs=1, prompts_cut=0, answers_cut=0, tokens_cut=0)
-    some = encode_pairs([pair], tokenizer, max_length=30)
-    assert tokenizer.decode(some[0]["chosen"]) == prompt + " xy"
-    assert tokenizer.decode(some[0]["rejected"]) == prompt[-5:] + " " + "uvwxyz" * 4
-    assert some.truncation == Truncation(pairs=1, prompts_cut=1, answers_cut=0, tokens_cut=16)
-    most = encode_pairs([pair], tokenizer, max_length=7)
-    assert tokenizer.decode(most[0]["chosen"]) == "ant: xy"
-    assert tokenizer.decode(most[0]["rejected"]) == " uvwxyz"[:7]
-    assert most.truncation == Truncation(pairs=1, prompts_cut=1, answers_cut=1, tokens_cut=17 + 39)
+def test_what_is_too_long_is_left_out_or_refused():
+    pairs, tokenizer = [Pair("p", CHAT[1:], "Six.", "x" * 40), Pair("q", CHAT[1:], "Six.", "Seven.")], byte_level()
+    found = encode_pairs(pairs, tokenizer, max_length=60, too_long="drop")
+    assert (found.kept, found.truncation.left_out) == ([1], {"it is longer than max_length": 1})
+    assert found.truncation.tokens_cut == 0
+    with pytest.raises(DataError, match=r"'p' has 83 tokens, and max_length is 60: raise it, or say too_long=cut or"):
+        encode_pairs(pairs, tokenizer, max_length=60, too_long="refuse")
+    assert len(encode_pairs(pairs, tokenizer, max_length=83, too_long="refuse")) == 2
 
 
 def test_kept_and_cut_tokens_add_up():
     pairs, tokenizer = generate(300, seed=3), byte_level(eos_token="<eos>")
     whole, cut = (encode_pairs(pairs, tokenizer, max_length=n) for n in (1000, 60))
-    lost = 0
-    for a, b in zip(whole, cut, strict=True):
+    before, lost = dict(zip(whole.kept, whole, strict=True)), 0
+    for place, b in zip(cut.kept, cut, strict=True):
         for side in ("chosen", "rejected"):
-            lost += len(a[side]) - len(b[side])
+            lost += len(before[place][side]) - len(b[side])
             assert len(b[side]) <= 60
     assert whole.truncation.tokens_cut == 0
     assert cut.truncation.tokens_cut == lost > 0
-    assert [item["index"] for item in cut] == list(range(300))
+    assert [item["index"] for item in cut] == list(range(len(cut)))
+    assert len(cut) + len(cut.left_out) == 300
 
 
 def test_batches_and_progress_change_nothing(monkeypatch):
@@ -157,8 +189,8 @@ def test_batches_and_progress_change_nothing(monkeypatch):
 
 
 def test_max_length_needs_room():
-    with pytest.raises(ValueError, match=r"includes the 2 special tokens .* at least 3, got 2"):
-        encode_pairs([PAIR], byte_level(post="<bos> $A <eos>"), max_length=2)
+    with pytest.raises(ValueError, match=r"includes the 20 tokens that stand around .* at least 21, got 20"):
+        encode_pairs([PAIR], byte_level(post="<bos> $A <eos>"), max_length=20)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

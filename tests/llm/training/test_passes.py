@@ -28,7 +28,7 @@ from llm.adversary.spec import parse_reweighting
 from llm.data.pairs import write_pairs
 from llm.models.adapters import with_adapter
 from llm.run.manifest import write_manifest
-from llm.text.encoding import PairCollator
+from llm.text.batches import PairCollator
 from llm.training.config import ConfigError, RewardConfig
 from llm.training.passes import Pass, StepCost, check_passes, decide, expected_zero_share, skipped_share
 from robust_rlhf import main

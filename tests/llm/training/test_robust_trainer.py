@@ -14,7 +14,8 @@ from llm.adversary.schedule import RadiusSchedule
 from llm.data.corpus.corpus import generate
 from llm.kinds.reward import RewardTrainer
 from llm.models.loading import tiny_reward_model
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training.averaging import IterateAverage
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.guards import NonFiniteLoss

@@ -18,7 +18,8 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 from llm.kinds.dpo import DPOTrainer
 from llm.kinds.reward import RewardTrainer
 from llm.kinds.sft import SFTTrainer
-from llm.text.encoding import PairCollator, encode_pairs
+from llm.text.batches import PairCollator
+from llm.text.encoding import encode_pairs
 from llm.training.config import TRAINING_DEFAULTS
 from llm.training.losses import Sigmoid
 

@@ -1,0 +1,318 @@
+"""From a rendered conversation to its tokens, and which of them belong to the answer.
+
+The conversation is read as one text, as whoever serves the model reads it. A token that holds characters of the prompt
+and of the answer belongs to the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm.data.pairs import Message
+from llm.text.rendering import Refused, Rendered, Renderer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE = "\U000f8000"  # a text that no data have
+
+
+class Tokens(NamedTuple):
+    """A conversation as tokens, special ones included.
+
+    Attributes:
+        ids: All of them.
+        answer: The first token that holds a character of the answer,
+        text_end: the first one behind its text,
+        end: and the one after the token that ends it, where there is one.
+    """
+
+    ids: list[int]
+    answer: int
+    text_end: int
+    end: int
+
+
+class Frame(NamedTuple):
+    """Tokens that stand around texts, whatever the texts are.
+
+    Attributes:
+        start: Before the first message's text.
+        end: Between the last message's text and the answer.
+        after: After the answer's text.
+    """
+
+    start: int
+    end: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What is put around a text that does not have it.
+
+    Attributes:
+        prefix: At its beginning.
+        suffix: At its end.
+        always: Whether the suffix is put there although the template ends the text by a token.
+    """
+
+    prefix: list[int]
+    suffix: list[int]
+    always: bool
+
+
+class Ending(NamedTuple):
+    """How a tokenizer's conversations end.
+
+    Attributes:
+        token: What ends an answer; None where nothing does.
+        rest: What the template writes from that token on; "" where it does not write it.
+        before: What is put before the text of a conversation,
+        after: and behind it, that the template does not write.
+    """
+
+    token: int | None
+    rest: str
+    before: list[int]
+    after: list[int]
+
+
+class Reader:
+    """How one tokenizer reads conversations.
+
+    With a chat template the tokens are those of ``apply_chat_template(chat, tokenize=True)``; where it writes nothing
+    that ends an answer, the end-of-sequence token follows. Without one, special tokens stand around the text as the
+    tokenizer puts them there, and an end-of-sequence token in any case: a causal classifier reads its score off the
+    last token. Tokenizers that put tokens at both ends (encoders) do so with a template, too.
+
+    Attributes:
+        renderer: How it writes them.
+        written: Tokens it puts before and behind any text by itself.
+        edges: What is put around a conversation here.
+
+    Args:
+        tokenizer: Of transformers; fast, or a slow one, whose tokens are aligned by reading beginnings of the text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.renderer = Renderer(tokenizer)
+        self._tokenizer: Any = tokenizer
+        self._ends = _ends(tokenizer)
+        self._special: dict[str, Any] = {t: tokenizer.convert_tokens_to_ids(t) for t in self.renderer.special}
+        self.written = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
+        self.edges = self._edges()
+
+    def answered(self, groups: Sequence[Sequence[Rendered]]) -> list[list[Tokens]]:
+        """Tokens of all conversations, group by group.
+
+        Raises:
+            Refused: A text that reads like a special token cannot be read as text.
+        """
+        read = iter(self._read([rendered for group in groups for rendered in group]))
+        return [[self._framed(rendered, next(read)) for rendered in group] for group in groups]
+
+    def asked(self, prompts: Sequence[Rendered]) -> list[list[int]]:
+        """Tokens that an answer follows on."""
+        return [[*self._prefix(read.ids), *read.ids] for read in self._read(prompts)]
+
+    def frame(self) -> Frame:
+        """Tokens around the texts of a conversation of one turn.
+
+        Raises:
+            Refused: The template refuses even that.
+        """
+        chat: list[Message] = [{"role": "user", "content": _PROBE}]
+        (whole,) = self.renderer.answered(chat, ["b"])
+        if (place := whole.text.find(_PROBE)) < 0:
+            raise Refused("its chat template leaves out what the user says")
+        text = whole.text.replace(_PROBE, "a")
+        shift = len(whole.text) - len(text)
+        rendered = whole._replace(text=text, start=whole.start - shift, end=whole.end - shift)
+        (read,) = self._read([rendered])
+        tokens = self._framed(rendered, read)
+        prefix = len(self._prefix(read.ids))
+        return Frame(
+            prefix + read.before(place), max(tokens.answer - prefix - read.behind(place + 1), 0),
+            len(tokens.ids) - tokens.text_end,
+        )  # fmt: skip
+
+    def ending(self) -> Ending:
+        """What follows the text of an answer in a conversation of one turn, and what is put around the whole.
+
+        Raises:
+            Refused: The template refuses even that.
+        """
+        (whole,) = self.renderer.answered([{"role": "user", "content": "a"}], ["b"])
+        (read,) = self._read([whole])
+        tokens, prefix, tail = self._framed(whole, read), self._prefix(read.ids), whole.text[whole.end :]
+        closed = tokens.end > tokens.text_end
+        token = tokens.ids[tokens.end - 1] if closed else None
+        place = tail.find(str(self._tokenizer.convert_ids_to_tokens(token))) if closed else -1
+        rest = tail[place:] if place >= 0 else ""
+        added = tokens.ids[len(prefix) :] != read.ids
+        return Ending(token, rest, prefix, self.edges.suffix if added else [])
+
+    def special_text(self, ids: Sequence[int]) -> str:
+        """Special tokens as text, which the tokenizer reads as these tokens."""
+        return "".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def _edges(self) -> Edges:
+        (prefix, suffix), end = self.written, self._tokenizer.eos_token_id
+        ends = [] if end is None else [end]
+        if self.renderer.template is not None and not (prefix and suffix):
+            return Edges([], ends, always=False)
+        return Edges(prefix, suffix or ends, always=True)
+
+    def _prefix(self, ids: list[int]) -> list[int]:
+        prefix = self.edges.prefix
+        return [] if ids[: len(prefix)] == prefix else prefix
+
+    def _framed(self, rendered: Rendered, read: _Read) -> Tokens:
+        prefix, ids = self._prefix(read.ids), read.ids
+        text_end = read.behind(rendered.end)
+        end = next((i + 1 for i in range(text_end, len(ids)) if ids[i] in self._ends), None)
+        suffix = self.edges.suffix
+        if suffix and (end is None or (self.edges.always and ids[len(ids) - len(suffix) :] != suffix)):
+            tail = rendered.text[rendered.end :]
+            ids = [*(ids if tail.strip() or end is not None else ids[:text_end]), *suffix]
+            end = len(ids) if end is None else end
+        ids, shift = [*prefix, *ids], len(prefix)
+        answer, text_end = (shift + place for place in (min(read.before(rendered.start), text_end), text_end))
+        return Tokens(ids, answer, text_end, text_end if end is None else shift + end)
+
+    def _read(self, texts: Sequence[Rendered]) -> list[_Read]:
+        plain = self.renderer.template is None
+        rows = _tokenised(self._tokenizer, [text.text for text in texts], split=plain)
+        if plain:
+            return rows
+        return [self._literal(text) if text.literal else row for text, row in zip(texts, rows, strict=True)]
+
+    def _literal(self, rendered: Rendered) -> _Read:
+        """Tokens of a text some parts of which read like special tokens and are none.
+
+        The text is read in sections between the special tokens of the template. That a tokenizer reads sections as it
+        reads the whole is tried on the same text with marks in place of those parts.
+        """
+        marked = list(rendered.text)
+        for first, last in rendered.literal:
+            marked[first:last] = "\ue000" * (last - first)
+        control = "".join(marked)
+        cuts = [match.span() for match in self.renderer.matches(control)]
+        whole, tried = _tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
+        if whole.ids != tried.ids:
+            raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
+        return self._sections(rendered.text, cuts)
+
+    def _sections(self, text: str, cuts: Sequence[tuple[int, int]]) -> _Read:
+        parts: list[tuple[int, int, _Read]] = []
+        start = 0
+        for first, last in [*cuts, (len(text), len(text))]:
+            if first > start:
+                parts.append((start, first, _tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
+            if last > first:
+                parts.append((first, last, _single(self._special[text[first:last]])))
+            start = last
+
+        def count(character: int, name: str) -> int:
+            inside = ((getattr(read, name)(character - first), read, last) for first, last, read in parts)
+            return sum(len(read.ids) if last <= character else max(found, 0) for found, read, last in inside)
+
+        ids = [i for _, _, read in parts for i in read.ids]
+        return _Read(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that end an answer: what the template writes after one, and the end-of-sequence token."""
+    try:
+        ending = Reader(tokenizer).ending().token
+    except Refused:  # no chat of one turn: nothing is known of its answers
+        ending = None
+    return {token for token in (ending, tokenizer.eos_token_id) if token is not None}  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Tokens of a text.
+
+    Attributes:
+        ids: All of them.
+        before: How many stand wholly before a character.
+        behind: The first token that begins at a character or behind it.
+    """
+
+    ids: list[int]
+    before: Callable[[int], int]
+    behind: Callable[[int], int]
+
+
+def _single(token: int) -> _Read:
+    return _Read([token], lambda character: 0, lambda character: int(character > 0))
+
+
+def _tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[_Read]:
+    """Tokens of every text without special ones around it; ``split`` reads those inside as text.
+
+    verbose=False: a warning about texts longer than the model, which are cut later.
+    """
+    if not texts:
+        return []
+    options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
+    encoded = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
+    if tokenizer.is_fast:
+        return [_by_offsets(row) for row in encoded.encodings]
+
+    def ids_of(text: str) -> list[int]:
+        return tokenizer(text, **options)["input_ids"]
+
+    return [_by_beginnings(ids, text, ids_of) for ids, text in zip(encoded["input_ids"], texts, strict=True)]
+
+
+def _by_offsets(row: Any) -> _Read:
+    """Tokens of a fast tokenizer, which says of each where its characters are."""
+    ids: list[int] = row.ids
+
+    def first(holds: Callable[[int, int], bool]) -> int:
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(*row.token_to_chars(middle)) else (middle + 1, high)
+        return low
+
+    return _Read(
+        ids,
+        lambda character: first(lambda start, end: end > character or start >= character),
+        lambda character: first(lambda start, _: start >= character),
+    )
+
+
+def _by_beginnings(ids: list[int], text: str, ids_of: Callable[[str], list[int]]) -> _Read:
+    """Tokens of a slow tokenizer: those that the beginning of a text, or its end, has too."""
+    return _Read(
+        ids,
+        lambda character: _shared(ids, ids_of(text[:character])),
+        lambda character: len(ids) - _shared(ids[::-1], ids_of(text[character:])[::-1]),
+    )
+
+
+def _shared(first: list[int], second: list[int]) -> int:
+    """How many tokens two sequences begin with together."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that may end an answer: those that are added to the texts', but for white space."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip(" \n\t\r▁")}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _around(tokenizer: Any, probe: str) -> tuple[list[int], list[int]] | None:
+    """Return the ids before and after ``probe`` in its full encoding, or None where it has no tokens."""
+    bare, full = tokenizer(probe, add_special_tokens=False)["input_ids"], tokenizer(probe)["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if bare and full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    return None
