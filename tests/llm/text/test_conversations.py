@@ -74,7 +74,8 @@ def test_the_answer_is_where_it_was_put(kind, name):
             for part in (slice(found.answer), slice(found.answer, found.text_end), slice(found.text_end, None))
         )
         assert squeezed(answer) in squeezed(own)
-        assert len(squeezed(own)) <= len(squeezed(answer)) + 3  # a token may hold a sign beside it
+        block = len("<think></think>") if name == "rewriting" else 0  # which the model is not asked with
+        assert len(squeezed(own)) <= len(squeezed(answer)) + block + 3  # a token may hold a sign beside it
         assert squeezed(chat[-1]["content"]) in squeezed(before)
         assert squeezed(answer[:6]) not in squeezed(after)
         assert found.text_end < found.end <= len(found.ids)
