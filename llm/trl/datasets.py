@@ -30,7 +30,7 @@ def trl_dataset(encoded: EncodedPairs, kind: Literal["reward", "dpo"]) -> Datase
         return Dataset.from_list([{f"{side}_ids": item[side] for side in SIDES} for item in encoded])
     rows = []
     for item in encoded:
-        start = item["chosen_span"][0]
-        answers = {f"{side}_ids": item[side][start : item[f"{side}_span"][1]] for side in SIDES}
+        start, (chosen, rejected) = item["chosen_span"][0], (item["chosen_span"][1], item["rejected_span"][1])
+        answers = {"chosen_ids": item["chosen"][start:chosen], "rejected_ids": item["rejected"][start:rejected]}
         rows.append({"prompt_ids": item["chosen"][:start], **answers})
     return Dataset.from_list(rows)

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,8 @@ class RobustPairs(RobustMixin):
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
-        columns = set(getattr(dataset, "column_names", None) or ())
-        return dataset if columns >= PROCESSED else super()._prepare_dataset(dataset, *args, **kwargs)
+        columns, theirs = set(getattr(dataset, "column_names", None) or ()), cast(Any, super())
+        return dataset if columns >= PROCESSED else theirs._prepare_dataset(dataset, *args, **kwargs)
 
     @cached_property
     def accuracy(self) -> Accuracy:
