@@ -179,9 +179,10 @@ def test_no_ambiguity_is_plain_training_step_by_step(start, tmp_path, steps):
     robust.train()
     losses = [[row["loss"] for row in trainer.state.log_history if "loss" in row] for trainer in (plain, robust)]
     assert len(losses[0]) >= 6
-    assert losses[0] == losses[1]
+    rounding = 0.0 if steps == 1 else 1e-4  # micro-batches of one step are put together by length, and sums rounded
+    np.testing.assert_allclose(losses[0], losses[1], rtol=rounding)
     for ours, theirs in zip(robust.model.parameters(), plain.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("spec", ["tv:0.2", "cvar:1"])
