@@ -72,12 +72,14 @@ class Ending(NamedTuple):
         rest: What the template writes from that token on; "" where it does not write it.
         before: What is put before the text of a conversation,
         after: and behind it, that the template does not write.
+        unread: White space behind an answer that is left out before that.
     """
 
     token: int | None
     rest: str
     before: list[int]
     after: list[int]
+    unread: str
 
 
 class Reader:
@@ -153,7 +155,10 @@ class Reader:
         place = tail.find(str(self._tokenizer.convert_ids_to_tokens(token))) if closed else -1
         rest = tail[place:] if place >= 0 else ""
         added = tokens.ids[len(prefix) :] != read.ids
-        return Ending(token, rest, prefix, self.edges.suffix if added else [])
+        unread = (
+            tail if added and len(tokens.ids) == len(prefix) + read.behind(whole.end) + len(self.edges.suffix) else ""
+        )
+        return Ending(token, rest, prefix, self.edges.suffix if added else [], unread)
 
     def special_text(self, ids: Sequence[int]) -> str:
         """Special tokens as text, which the tokenizer reads as these tokens."""
@@ -175,9 +180,9 @@ class Reader:
         text_end = read.behind(rendered.end)
         end = next((i + 1 for i in range(text_end, len(ids)) if ids[i] in self._ends), None)
         suffix = self.edges.suffix
-        if suffix and (end is None or (self.edges.always and ids[len(ids) - len(suffix) :] != suffix)):
-            tail = rendered.text[rendered.end :]
-            ids = [*(ids if tail.strip() or end is not None else ids[:text_end]), *suffix]
+        if suffix and (end is None or (self.edges.always and not set(suffix) <= set(ids[text_end:]))):
+            blank = end is None and not rendered.text[rendered.end :].strip()
+            ids = [*(ids[:text_end] if blank else ids), *suffix]
             end = len(ids) if end is None else end
         ids, shift = [*prefix, *ids], len(prefix)
         answer, text_end = (shift + place for place in (min(read.before(rendered.start), text_end), text_end))

@@ -166,7 +166,8 @@ def values(cell, model, tokenizer, side):
         question = pair.prompt[-1]["content"]
         ids = shapes.own_tokens(tokenizer, shapes.whole_text(cell.shape, question, getattr(pair, side)))
         first = len(shapes.own_tokens(tokenizer, shapes.prompt_text(cell.shape, question)))
-        value = shapes.reward(model, ids) if cell.kind == "reward" else shapes.answer_logp(model, ids, first)
+        end = len(ids) - len(shapes.SHAPES[cell.shape].behind)
+        value = shapes.reward(model, ids) if cell.kind == "reward" else shapes.answer_logp(model, ids[:end], first)
         found.append(value if len(ids) <= LENGTH else np.nan)
     return np.array(found)
 
