@@ -29,6 +29,7 @@ from .asked import Asked
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
+from .told_apart import told_apart
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]
@@ -123,7 +124,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         DataError, ModelError: Files or models that cannot be used.
         ConfigError: A regime that does not fit the data.
     """
-    files = _files(config, folder)
+    files = told_apart(config, _files(config, folder), folder, train=TRAIN)
     source = read_pairs(files[TRAIN])
     pairs, groups = source.pairs, Origins.of(source.pairs)
     for name, regime in config.regimes.items():

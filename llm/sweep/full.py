@@ -126,7 +126,7 @@ def _margins(
 ) -> Margins:
     files = {name: file for name, file in context.files.items() if name != TRAIN}
     origins = {TRAIN: pairs, **load_suites(files, eval_pairs=context.config.eval_pairs)[0]}
-    return {
+    margins = {
         name: score_pairs(
             trained.model,
             trained.tokenizer,
@@ -136,6 +136,8 @@ def _margins(
         )
         for name, suite in context.suites_of(cell.regime).items()
     }
+    # A model from scratch may not tell apart what the others do: right half of the time.
+    return {name: np.nan_to_num(found, nan=0.0) for name, found in margins.items()}
 
 
 def effective_sample_size(record: Mapping[str, Any]) -> float:
