@@ -106,7 +106,9 @@ def pair_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = 
     encoded = encode_pairs(pairs, backbone.tokenizer, max_length=backbone.max_length)
     if encoded.left_out:
         place, reason = next(iter(encoded.left_out.items()))
-        raise DataError(f"{len(encoded.left_out)} of {len(pairs)} pairs have no features: of {pairs[place].id!r}, {reason}")
+        raise DataError(
+            f"{len(encoded.left_out)} of {len(pairs)} pairs have no features: of {pairs[place].id!r}, {reason}"
+        )
     sequences = [tuple(item[side]) for side in ("chosen", "rejected") for item in encoded]
     return PairFeatures(*np.split(_unique_pooled(backbone, sequences, progress), 2))
 

