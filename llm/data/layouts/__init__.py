@@ -90,6 +90,7 @@ def check(comparison: Comparison) -> None:
     if chosen.strip() == rejected.strip():
         raise Dropped("chosen equals rejected")
     try:
-        json.dumps([chosen, rejected, *prompt], ensure_ascii=False).encode()
+        "".join((chosen, rejected, *(message["content"] for message in prompt))).encode()
+        json.dumps([message.get("tool_calls") for message in prompt], ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate from a \ud83d escape: no tokenizer takes it
         raise Dropped("text is not valid Unicode") from None

@@ -192,9 +192,11 @@ def items(columns: Columns, name: str) -> list[Any]:
         Malformed: It is no list.
     """
     value = unpacked(field(columns, name))
-    if value is not None and not isinstance(value, list):
+    if value in (None, ""):
+        return []
+    if not isinstance(value, list):
         raise Malformed(f"{name!r} should be a list, found {type(value).__name__}")
-    return value or []
+    return value
 
 
 def unpacked(value: Any) -> Any:

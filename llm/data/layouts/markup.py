@@ -104,6 +104,11 @@ def merged(turns: Iterable[Turn]) -> Chat:
     return tuple(chat)
 
 
+def may_begin(text: str) -> bool:
+    """Whether a text begins like one that a markup has written: a quick look that spares most texts the others."""
+    return text.lstrip().startswith(_HEADS)
+
+
 def thought(turn: Turn) -> str:
     """The block of thoughts that a prompt has opened, and not closed, for its answer."""
     return "<think>\n" if turn.content.rstrip() == "<think>" else ""
@@ -142,6 +147,9 @@ MARKUPS = (
     TRANSCRIPT,
     Markup("AI:", _lines("Human|AI|Assistant"), "AI:"),
     Markup("User:", _lines("System|User|Assistant|Human"), "Assistant:"),
-    Markup("USER:", re.compile(r"\s+(USER|ASSISTANT|SYSTEM):"), "ASSISTANT:", ("</s>",), ("<s>",),
+    Markup("USER:", re.compile(r"(?:\s+|(?<=</s>))(USER|ASSISTANT|SYSTEM):"), "ASSISTANT:", ("</s>",), ("<s>",),
            re.compile("A chat between")),
 )  # fmt: skip
+_HEADS = ("<", "[", "### ", "Below is an instruction", "A chat between", *(
+    f"{name}:" for name in ("Human", "AI", "Assistant", "User", "System", "USER", "ASSISTANT", "SYSTEM")
+))  # fmt: skip

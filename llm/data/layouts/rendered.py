@@ -16,7 +16,7 @@ import re
 from typing import NamedTuple
 
 from llm.data.layouts.base import Chat, Comparison, Malformed, Message, Pair, question
-from llm.data.layouts.markup import MARKUPS, Markup, Turn, merged, thought
+from llm.data.layouts.markup import MARKUPS, Markup, Turn, may_begin, merged, thought
 
 _SYSTEM = re.compile(r"\s*<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
 _WORDS = 3  # a prompt shorter than this (a greeting) may well begin both answers
@@ -37,7 +37,7 @@ def asked(text: str) -> tuple[Chat, str] | None:
     Raises:
         Malformed: It is rendered, but cannot be taken apart.
     """
-    found = _waiting(text)
+    found = _waiting(text) if may_begin(text) else None
     return None if found is None else (_chat(*found), found[0].marker)
 
 
@@ -48,6 +48,8 @@ def unwrapped(text: str, chosen: str, rejected: str) -> Unwrapped | None:
         Malformed: The prompt is rendered, but cannot be taken apart.
     """
     answers = (chosen, rejected)
+    if not (may_begin(text) or may_begin(chosen)):
+        return _repeated(text, answers)
     found = _waiting(text) or _waiting_for_opened(text, answers)
     if found is not None:
         markup, turns = found
@@ -154,10 +156,10 @@ def _opened(text: str, answers: tuple[str, str]) -> Unwrapped | None:
 def _repeated(text: str, answers: tuple[str, str]) -> Unwrapped | None:
     """Two answers that begin with the whole prompt and go on after it."""
     prompt = text.strip()
-    rests = [answer.lstrip().removeprefix(prompt) for answer in answers]
-    if len(prompt.split()) < _WORDS or not all(rest[:1].isspace() and rest.strip() for rest in rests):
+    if not all(answer.lstrip().startswith(prompt) for answer in answers) or len(prompt.split()) < _WORDS:
         return None
-    if any(len(rest) == len(answer.lstrip()) for rest, answer in zip(rests, answers, strict=True)):
+    rests = [answer.lstrip()[len(prompt) :] for answer in answers]
+    if not all(rest[:1].isspace() and rest.strip() for rest in rests):
         return None
     return Unwrapped(question(text), *(rest.strip() for rest in rests), "prompt repeated at the start of both answers")
 

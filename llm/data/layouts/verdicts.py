@@ -13,6 +13,7 @@ from llm.data.layouts.base import (
     Malformed,
     Undecided,
     number,
+    present,
     question,
     unless_nan,
 )
@@ -42,7 +43,7 @@ def difference(first: float | None, second: float | None) -> float:
 
 
 def rated_margin(columns: Columns) -> float | None:
-    """How much better the chosen answer was rated, in whichever two columns say so; None where none do or ``margin`` does."""
+    """How much better the chosen answer was rated, where two columns say so and no ``margin`` does; else None."""
     if unless_nan(columns.get("margin")) not in (None, ""):
         return None
     for names in _RATED:
@@ -60,7 +61,7 @@ def first_wins(columns: Columns, name: str, first: Sequence[str], second: Sequen
         Undecided: It says "tie", "A=B" or that both are bad.
         Malformed: It is none of the known values.
     """
-    value = unless_nan(columns[name])
+    value = present(columns, name)
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str("" if value is None else value).strip()
     if not text:

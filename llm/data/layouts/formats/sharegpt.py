@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llm.data.layouts.base import Columns, Comparison, Layout, Undecided, first_of, unpacked
+from llm.data.layouts.base import Columns, Comparison, Layout, Undecided, first_of
 from llm.data.layouts.turns import explicit, messages
 from llm.data.layouts.verdicts import rated_margin
 
@@ -20,17 +20,10 @@ def _fits(columns: Columns) -> bool:
 
 
 def _read(columns: Columns) -> Iterator[Comparison]:
-    answers = {name: _decoded(columns[name]) if name in columns else None for name in ("chosen", "rejected")}
     chat = messages(columns, first_of(columns, *_NAMES))
     if chat and chat[-1]["role"] == "assistant":
         raise Undecided("conversation that is answered already")
-    yield explicit({**columns, **answers}, chat)._replace(margin=rated_margin(columns))
-
-
-def _decoded(value: object) -> object:
-    """A cell of a table that holds one message as JSON text."""
-    found = unpacked(value)
-    return found if isinstance(found, dict) and found.keys() & {"from", "role"} else value
+    yield explicit(columns, chat)._replace(margin=rated_margin(columns))
 
 
 LAYOUT = Layout(

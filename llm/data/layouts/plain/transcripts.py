@@ -55,8 +55,8 @@ def spoken(text: str) -> Chat:
 
 
 def _is_rendered(columns: Columns) -> bool:
-    if not _texts(columns) or TRANSCRIPT.turns(columns["chosen"]):
-        return False
+    if not _texts(columns) or len(TRANSCRIPT.turns(columns["chosen"]) or ()) > 1:
+        return False  # hh-rlhf's own reading counts what it cannot use
     try:
         return conversation(columns["chosen"]) is not None
     except Malformed:
