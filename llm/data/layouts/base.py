@@ -209,6 +209,11 @@ def unpacked(value: Any) -> Any:
     return value
 
 
+def reply(text: str) -> Message:
+    """Return the turn of an assistant that says this."""
+    return {"role": "assistant", "content": text}
+
+
 def question(text: str) -> Chat:
     """Return the chat that consists of one question."""
     return ({"role": "user", "content": text},)

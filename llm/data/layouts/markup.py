@@ -11,10 +11,10 @@ from llm.data.layouts.base import Chat, Malformed, Message
 
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?")  # what some templates open an answer with
 _ROLES = {
-    **dict.fromkeys(("user", "human", "prompter", "[inst]", "instruction", "input", "ipython"), "user"),
+    **dict.fromkeys(("user", "human", "prompter", "[inst]", "instruction", "input"), "user"),
     **dict.fromkeys(("assistant", "model", "chatbot", "[/inst]", "response", "ai"), "assistant"),
     **dict.fromkeys(("system", "developer", "[system_prompt]"), "system"),
-    "tool": "tool",
+    **dict.fromkeys(("tool", "ipython"), "tool"),
 }
 
 
@@ -36,7 +36,7 @@ class Markup:
         assistant: How an assistant's turn opens.
         ends: What closes a turn, or the whole.
         starts: What may stand before the first turn.
-        preamble: The text that may stand before the first turn and is a system turn.
+        preamble: How a text may begin whose part before the first turn is a system turn.
         closes: Whether every turn but the answer must be closed.
     """
 
@@ -50,14 +50,15 @@ class Markup:
 
     def turns(self, text: str) -> list[Turn] | None:
         """The turns of a text that begins with one; None for any other text."""
+        text = text.lstrip()
+        preamble = self.preamble.match(text) if self.preamble else None
         for start in self.starts:
-            text = text.lstrip().removeprefix(start)
-        text = "\n\n" + text.lstrip()  # role markers stand at the beginning of a line
-        preamble = self.preamble.match(text, 2) if self.preamble else None
+            text = text.removeprefix(start).lstrip()
+        text = "\n\n" + text  # role markers stand at the beginning of a line
         if not (preamble or self.opening.match(text) or self.opening.match(text, 2)):
             return None
         before, *pieces = self.opening.split(text)
-        first = [Turn("system", before.strip(), closed=True)] if preamble else []
+        first = [Turn("system", before.strip(), closed=True)] if before.strip() else []
         return first + [self._turn(*piece) for piece in zip(pieces[::2], pieces[1::2], strict=True)]
 
     def _turn(self, who: str, content: str) -> Turn:
@@ -69,7 +70,7 @@ class Markup:
         text, before = text.strip(), ""
         while text != before:
             before = text
-            for end in (*self.ends, *self.starts):
+            for end in self.ends:
                 text = text.removesuffix(end).rstrip()
         return text
 
@@ -79,6 +80,13 @@ class Markup:
         if last.role == "assistant":
             return not last.closed and not _THOUGHT.sub("", last.content, count=1)
         return self.closes and last.closed
+
+    def answered(self, turns: list[Turn]) -> bool:
+        """Whether these are turns to the end, of which the last is an answer or its beginning."""
+        *before, last = turns
+        whole = not any(end in turn.content for turn in turns for end in self.ends)
+        begun = self.closes and all(turn.closed for turn in before)
+        return bool(whole and before and last.role == "assistant" and last.content and (last.closed or begun))
 
     def check(self, turns: Iterable[Turn]) -> None:
         """Let only turns pass that were taken apart completely.
@@ -138,17 +146,18 @@ MARKUPS = (
     Markup("<|user|>", _tokens("<|", r"\|>", "system|user|assistant|prompter"), "<|assistant|>",
            ("</s>", "<|end|>", "<|endoftext|>"), ("<s>",)),
     Markup(f"<{_BAR}User{_BAR}>", _tokens(f"<{_BAR}", f"{_BAR}>", "User|Assistant"), f"<{_BAR}Assistant{_BAR}>",
-           (f"<{_BAR}end\u2581of\u2581sentence{_BAR}>",), (f"<{_BAR}begin\u2581of\u2581sentence{_BAR}>",)),
+           (f"<{_BAR}end\u2581of\u2581sentence{_BAR}>",), (f"<{_BAR}begin\u2581of\u2581sentence{_BAR}>",),
+           re.compile(f"<{_BAR}begin\u2581of\u2581sentence{_BAR}>")),
     Markup("[INST]", re.compile(r"(?:<s>\s*)?(\[/?INST\]|\[SYSTEM_PROMPT\])"), "[/INST]", ("</s>", "[/SYSTEM_PROMPT]"),
            ("<s>",)),
     Markup("### Instruction", re.compile(r"\n+### (Instruction|Input|Response):"), "### Response:", ("</s>",), ("<s>",),
-           re.compile("Below is an instruction")),
+           re.compile(r"(<s>)?\s*Below is an instruction")),
     Markup("### Human", re.compile(r"\n*### (System|Human|User|Assistant):"), "### Assistant:", ("</s>",), ("<s>",)),
     TRANSCRIPT,
     Markup("AI:", _lines("Human|AI|Assistant"), "AI:"),
     Markup("User:", _lines("System|User|Assistant|Human"), "Assistant:"),
     Markup("USER:", re.compile(r"(?:\s+|(?<=</s>))(USER|ASSISTANT|SYSTEM):"), "ASSISTANT:", ("</s>",), ("<s>",),
-           re.compile("A chat between")),
+           re.compile(r"(<s>)?\s*A chat between")),
 )  # fmt: skip
 _HEADS = ("<", "[", "### ", "Below is an instruction", "A chat between", *(
     f"{name}:" for name in ("Human", "AI", "Assistant", "User", "System", "USER", "ASSISTANT", "SYSTEM")

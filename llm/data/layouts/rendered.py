@@ -2,7 +2,8 @@ r"""Texts that hold a whole chat: taken apart into turns, so that no template wr
 
 A text counts as rendered by its structure alone: it begins with the marker of a turn (a token of its own that opens
 the text, or what a template puts first, may stand before it) and ends where an answer must come. Then it is either
-taken apart completely or refused by the name of its marker. Markers anywhere else are text.
+taken apart completely or refused by the name of its marker; refused, too, is a prompt of special tokens that ends in
+an answer. Markers anywhere else are text.
 
 >>> prompt, chosen, rejected, _ = unwrapped(
 ...     "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Where?\n\nAssistant:", " Here.", " There.")
@@ -85,6 +86,11 @@ def _waiting(text: str) -> tuple[Markup, list[Turn]] | None:
         turns = markup.turns(text)
         if turns and markup.waits(turns):
             return markup, turns
+        if turns and markup.answered(turns):
+            raise Malformed(
+                f"the prompt is rendered ({markup.marker}) and ends in an answer; write it as a list of messages that "
+                "waits for one"
+            )
     return None
 
 
@@ -148,8 +154,8 @@ def _opened(text: str, answers: tuple[str, str]) -> Unwrapped | None:
     for markup in MARKUPS:
         start = markup.assistant.strip()
         if markup.ends and all(answer.lstrip().startswith(start) for answer in answers):
-            bare = (_bare(answer, start, markup) for answer in answers)
-            return Unwrapped(question(text), *bare, f"rendered answers taken apart ({markup.marker})")
+            chosen, rejected = (_bare(answer, start, markup) for answer in answers)
+            return Unwrapped(question(text), chosen, rejected, f"rendered answers taken apart ({markup.marker})")
     return None
 
 
@@ -158,10 +164,10 @@ def _repeated(text: str, answers: tuple[str, str]) -> Unwrapped | None:
     prompt = text.strip()
     if not all(answer.lstrip().startswith(prompt) for answer in answers) or len(prompt.split()) < _WORDS:
         return None
-    rests = [answer.lstrip()[len(prompt) :] for answer in answers]
-    if not all(rest[:1].isspace() and rest.strip() for rest in rests):
+    chosen, rejected = (answer.lstrip()[len(prompt) :] for answer in answers)
+    if not all(rest[:1].isspace() and rest.strip() for rest in (chosen, rejected)):
         return None
-    return Unwrapped(question(text), *(rest.strip() for rest in rests), "prompt repeated at the start of both answers")
+    return Unwrapped(question(text), chosen.strip(), rejected.strip(), "prompt repeated at the start of both answers")
 
 
 def turned(comparison: Comparison) -> Comparison:

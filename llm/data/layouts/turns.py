@@ -66,7 +66,7 @@ def _message(name: str, item: object) -> Message:
         raise _no_message(name, ", ".join(f"{key}: {type(value).__name__}" for key, value in item.items()))
     role = _SPEAKERS.get(who.lower(), who)
     if "role" not in known and who.lower() not in _SPEAKERS:
-        raise Malformed(f"a message of {name!r} is from {who!r}; known are {', '.join(_SPEAKERS)}")
+        raise Malformed(f"a message of {name!r} is from {who!r:.40}; known are {', '.join(_SPEAKERS)}")
     message: Message = {"role": role, "content": "" if calls and content == known.get("value") else content}
     if calls:
         message["tool_calls"] = calls
@@ -87,7 +87,7 @@ def _part(name: str, part: object) -> str:
     if isinstance(part, Mapping) and isinstance(part.get("text"), str):
         return part["text"]
     if isinstance(part, Mapping) and isinstance(part.get("type"), str):
-        raise Dropped(f"content that is no text ({part['type']})")
+        raise Dropped(f"content that is no text ({part['type']:.20})")
     raise _no_message(name, f"a part that is {said(part)}")
 
 
@@ -127,8 +127,8 @@ def compared(columns: Columns, prompt: Chat, chosen: str, rejected: str) -> Comp
         if prompt and prompt[-1] not in whole.prompt:
             raise Dropped(DIFFER)
         return whole
-    after = [turns[len(prompt) :] if prompt and turns[: len(prompt)] == prompt else turns for turns in answers]
-    return Comparison(prompt, *map(only_answer, after))
+    first, second = (turns[len(prompt) :] if turns[: len(prompt)] == prompt else turns for turns in answers)
+    return Comparison(prompt, only_answer(first), only_answer(second))
 
 
 def _turns_of_answer(columns: Columns, name: str) -> Chat:

@@ -188,6 +188,9 @@ REFUSED = [
     ("<s>[INST] Hi [/INST] A </s> b [INST] c [/INST]", r"\[INST\] markers"),
     ("[INST][/INST]", r"a turn between the \[INST\] markers of a rendered text is empty"),
     ("User:\nAssistant:", "a turn between the User: markers"),
+    ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n", r"im_start\|>\) and ends in an an"),
+    ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nSure, ", "ends in an answer"),
+    ("<s>[INST] Hi [/INST] Hello</s>", r"\(\[INST\]\) and ends in an answer"),
 ]  # fmt: skip
 
 
@@ -227,6 +230,22 @@ def test_rendered_answers_to_a_plain_prompt_are_taken_apart():
     dialogues = ["User: Hi\nAssistant: Ho\nUser:\nAssistant: x", "User: Hi\nAssistant: Hu"]
     (pair,) = pairs_of([row_of("Write a dialogue.", *dialogues)]).pairs
     assert [pair.chosen, pair.rejected] == dialogues
+
+
+@pytest.mark.parametrize(
+    ("before", "marker"),
+    [
+        (f"<{BAR}begin{LOW}of{LOW}sentence{BAR}>Be brief.", f"<{BAR}User{BAR}>"),
+        ("Below is an instruction that describes a task.\n\n", "### Instruction"),
+        ("A chat between a curious user and an assistant. ", "USER:"),
+    ],
+)
+def test_what_a_template_puts_first_is_a_system_turn(before, marker):
+    text, opening = RENDERINGS[marker][0](QUESTION)
+    text = text.removeprefix(before[: before.find(">") + 1])
+    (pair,) = pairs_of([row_of(f"{before}{text}{opening}")]).pairs
+    said = before.rpartition(">")[2].strip()
+    assert pair.prompt == ({"role": "system", "content": said}, *QUESTION)
 
 
 def test_a_rendering_inside_a_rendering_is_taken_apart_too():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, answer, items, unpacked
+from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, answer, items, question, reply, unpacked
 from llm.data.layouts.turns import explicit, joined
 from llm.data.layouts.verdicts import rated_margin
 
@@ -22,8 +22,7 @@ def asked(columns: Columns) -> Chat:
     for exchange in items(columns, "history") if "history" in columns else ():
         if not isinstance(exchange, list) or [*map(type, exchange)] != [str, str]:
             raise Malformed(f"'history' should hold pairs of question and answer, found {exchange!r:.40}")
-        said, reply = exchange
-        earlier += ({"role": "user", "content": said}, {"role": "assistant", "content": reply})
+        earlier += (*question(exchange[0]), reply(exchange[1]))
     return earlier + joined(answer(columns, "instruction"), answer(columns, "input") if "input" in columns else "")
 
 

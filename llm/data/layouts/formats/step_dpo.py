@@ -10,8 +10,8 @@ from llm.data.layouts.base import Columns, Comparison, Layout, answer, having, q
 def _read(columns: Columns) -> Iterator[Comparison]:
     """The labelled steps, not ``full_chosen`` and ``full_rejected``: nobody judged what follows there."""
     begun = answer(columns, "initial_reason_steps")
-    sides = (begun + answer(columns, name) for name in ("chosen", "rejected"))
-    yield Comparison(question(answer(columns, "prompt")), *sides)
+    chosen, rejected = (begun + answer(columns, name) for name in ("chosen", "rejected"))
+    yield Comparison(question(answer(columns, "prompt")), chosen, rejected)
 
 
 LAYOUT = Layout(

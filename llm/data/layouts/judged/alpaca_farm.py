@@ -12,7 +12,8 @@ from llm.data.layouts.verdicts import first_wins
 def _read(columns: Columns) -> Iterator[Comparison]:
     first = first_wins(columns, "preference", ("1",), ("2",))
     sides = ("output_1", "output_2") if first else ("output_2", "output_1")
-    yield Comparison(asked(columns), *(answer(columns, name) for name in sides))
+    chosen, rejected = (answer(columns, name) for name in sides)
+    yield Comparison(asked(columns), chosen, rejected)
 
 
 LAYOUT = Layout(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llm.data.layouts.base import (
     Chat,
@@ -15,6 +15,8 @@ from llm.data.layouts.base import (
     field,
     having,
     number,
+    question,
+    reply,
     unpacked,
 )
 from llm.data.layouts.turns import DIFFER, messages, parted
@@ -42,14 +44,11 @@ def _turns(columns: Columns, name: str) -> Chat:
     asked, answers = (_list(columns, column) for column in ("prompt", name))
     if len(asked) != len(answers):
         raise Malformed(f"'prompt' has {len(asked)} turns, but {name!r} has {len(answers)}")
-    return tuple(
-        message
-        for said, reply in zip(asked, answers, strict=True)
-        for message in ({"role": "user", "content": said or ""}, {"role": "assistant", "content": reply or ""})
-    )
+    exchanges = zip(asked, answers, strict=True)
+    return tuple(turn for said, answered in exchanges for turn in (*question(said or ""), reply(answered or "")))
 
 
-def _list(columns: Columns, name: str) -> list[str | None]:
+def _list(columns: Columns, name: str) -> Sequence[str | None]:
     value = unpacked(field(columns, name))
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(text, str | None) for text in found):

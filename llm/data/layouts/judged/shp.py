@@ -11,13 +11,15 @@ from llm.data.layouts.verdicts import first_wins
 def _read(columns: Columns) -> Iterator[Comparison]:
     first = first_wins(columns, "labels", ("1",), ("0",))
     sides = "AB" if first else "BA"
-    votes = [number(columns, f"score_{side}") if f"score_{side}" in columns else None for side in sides]
+    votes, others = (number(columns, f"score_{side}") if f"score_{side}" in columns else None for side in sides)
+    chosen, rejected = (answer(columns, f"human_ref_{side}") for side in sides)
     yield Comparison(
         question(answer(columns, "history")),
-        *(answer(columns, f"human_ref_{side}") for side in sides),
+        chosen,
+        rejected,
         category=unless_nan(columns.get("domain")),
         question_id=unless_nan(columns.get("post_id")),
-        margin=None if None in votes else votes[0] - votes[1],
+        margin=None if votes is None or others is None else votes - others,
     )
 
 

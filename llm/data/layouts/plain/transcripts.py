@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, field, unless_nan
+from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, field, reply, unless_nan
 from llm.data.layouts.markup import TRANSCRIPT, merged
 from llm.data.layouts.rendered import conversation
 from llm.data.layouts.turns import DIFFER, parted
@@ -67,8 +67,8 @@ def _rendered(columns: Columns) -> Iterator[Comparison]:
     sides = [conversation(_text(field(columns, name))) for name in ("chosen", "rejected")]
     if None in sides:
         raise Dropped("text is not a rendered conversation")
-    whole = [(*prompt, {"role": "assistant", "content": answer}) for prompt, answer, _ in filter(None, sides)]
-    yield parted(*whole)
+    chosen, rejected = ((*prompt, reply(answer)) for prompt, answer, _ in filter(None, sides))
+    yield parted(chosen, rejected)
 
 
 HH_RLHF = Layout(
