@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from export_samples import BRIEF, EXPORTS
 from hub_samples import SAMPLES
-from pair_layouts import GOOD
+from pair_layouts import GOOD, LAYOUTS, QUESTION
 from test_layouts import save
 
 from llm.data.conversion import convert
@@ -135,6 +135,17 @@ def test_a_record_that_breaks_an_export_says_how(name, change, message):
     row = EXPORTS[name].rows[0]
     with pytest.raises(DataError, match=f"row 2: .*{message}"):
         pairs_of([row, row | change])
+
+
+KNOWN = sorted({name for sample in EXPORTS.values() for row in sample.rows for name in row})
+MEANT = {"prompt", "chosen", "rejected", "system", "initial_reason_steps", "history"}
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in MEANT])
+def test_a_plain_layout_keeps_its_reading_beside_a_column_of_another_one(name):
+    for kind in LAYOUTS:
+        row = kind(QUESTION)
+        assert pairs_of([row | {name: "5"}]).pairs[0].prompt == pairs_of([row]).pairs[0].prompt, kind
 
 
 SUGGESTED = [
