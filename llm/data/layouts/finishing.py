@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, said, unless_nan, unpacked
+from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, said, unless_nan, unpacked
 from llm.data.layouts.rendered import asked, turned
 from llm.data.layouts.turns import messages
 
 _SYSTEM = ("system", "system_prompt")
+_SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")
 
 
 def finished(layout: Layout) -> Layout:
     """The same layout, its comparisons with the system column of their record and with rendered texts in turns.
 
     Raises (while it reads):
+        Dropped: A picture, a film or a sound stands beside the texts.
         Malformed: The system column is no text or says something else than the chat's own system turn; a rendered
             text cannot be taken apart.
     """
 
     def read(columns: Columns) -> Iterator[Comparison]:
+        for name in _SEEN_OR_HEARD:
+            if columns.get(name) and not isinstance(columns[name], str | int | float):
+                raise Dropped(f"content that is no text ({name})")
         for comparison in layout.read(columns):
             done = turned(comparison)
             lost = ("definitions of tools left out",) * bool(unpacked(unless_nan(columns.get("tools"))))

@@ -113,6 +113,15 @@ def test_prompts_alone_are_read_as_the_prompts_of_pairs_are(tmp_path):
     assert read.dropped == {"content that is no text (image_url)": 1}
 
 
+@pytest.mark.parametrize("column", ["images", "image", "videos", "audios"])
+@pytest.mark.parametrize("name", ["sharegpt, LLaMA-Factory", "Intel/orca_dpo_pairs", "one object as an answer"])
+def test_pictures_beside_the_texts_are_lost_and_counted(name, column):
+    row, none = EXPORTS[name].rows[0], [[], None, "a note", float("nan")]
+    kept = [row | {column: value} for value in none]
+    read = pairs_of([*kept, row | {column: ["x.png"]}, row | {column: {"bytes": b"x", "path": None}}])
+    assert (len(read.pairs), read.dropped) == (len(kept), {f"content that is no text ({column})": 2})
+
+
 WRONG = [
     ("ScalerLab/JudgeBench", {"label": "C"}, "'label' should be A>B, B>A or tie, found 'C'"),
     ("PKU-SafeRLHF", {"better_response_id": 2}, "'better_response_id' should be 0, 1 or tie, found '2'"),
