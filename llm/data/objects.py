@@ -38,7 +38,7 @@ def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
         return PairSet(rows, name, "pairs", _sha256(rows))
     stream = PairStream(name, name, _records(rows, name))
     pairs = list(stream)
-    return PairSet(pairs, name, stream.layout, _sha256(pairs), dict(stream.dropped))
+    return PairSet(pairs, name, stream.layout, _sha256(pairs), dict(stream.dropped), dict(stream.noted))
 
 
 def rows_of(source: Any) -> list[Any]:

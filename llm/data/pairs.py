@@ -46,6 +46,7 @@ class PairSet:
         sha256: Of the file's bytes, in hexadecimal; of the pairs as :func:`write_pairs` writes them where a
             data set was read, wherever it lies and however it is cut into files.
         dropped: Why records were left out -> how many.
+        noted: What was reinterpreted, or left out of pairs, to read them -> how many pairs.
     """
 
     pairs: list[Pair]
@@ -53,6 +54,7 @@ class PairSet:
     layout: str
     sha256: str
     dropped: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -114,7 +116,7 @@ def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None
             pairs.append(pair)
             digest.update(line_of(pair))
         fingerprint = digest.hexdigest()
-    return PairSet(pairs, stream.name, stream.layout, fingerprint, dict(stream.dropped))
+    return PairSet(pairs, stream.name, stream.layout, fingerprint, dict(stream.dropped), dict(stream.noted))
 
 
 def _sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm.data.hub import address_of, hub_records
-from llm.data.layouts import Dropped, Message, layout_of, unless_nan
+from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
 from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
@@ -94,7 +94,7 @@ def read_prompts(source: str | os.PathLike[str], *, distinct: bool = True) -> Pr
         found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs)
     else:
         records = read_records(Path(source)) if address is None else hub_records(address)
-        found = _prompts(records, name)
+        found = _prompts(records, name, dropped)
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
         raise DataError(f"{name} holds no prompt that can be answered ({dict(dropped)}).")
@@ -119,32 +119,26 @@ def _is_of_pairs(first: Record | None) -> bool:
     if first is None:
         return True  # an empty file: the reader of pairs says what is wrong
     try:
-        return layout_of(first.columns) is not None
+        layout = layout_of(first.columns)
     except Dropped:
         return True
+    return layout is not None and not (layout.alone and "prompt" in first.columns)
 
 
-def _prompts(records: Iterable[Record], name: str) -> Iterator[Prompt]:
+def _prompts(records: Iterable[Record], name: str, dropped: Counter[str]) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
+        try:
+            chat = prompt_alone(columns)
+        except Dropped as reason:
+            dropped[str(reason)] += 1
+            continue
+        except Malformed as problem:
+            raise DataError(f"{name}, {place}: {problem}.") from problem
         yield Prompt(
             str(unless_nan(columns.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
-            _chat(columns.get("prompt"), f"{name}, {place}"),
+            chat,
             *(str(unless_nan(columns.get(field)) or "unknown") for field in ("source", "category")),
         )
-
-
-def _chat(prompt: Any, place: str) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return ({"role": "user", "content": prompt},)
-    if isinstance(prompt, Sequence | np.ndarray) and len(prompt):
-        messages = [message for message in prompt if isinstance(message, dict)]
-        if len(messages) == len(prompt) and all(
-            isinstance(message.get(field), str) for message in messages for field in ("role", "content")
-        ):
-            return tuple({"role": message["role"], "content": message["content"]} for message in messages)
-    raise DataError(
-        f"{place}: `prompt` must be a text or a list of messages with role and content, got {str(prompt)[:60]!r}."
-    )
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:

@@ -184,13 +184,17 @@ def _parquet(path: Path) -> Iterator[Record]:
 
 
 def table_cell(cell: object) -> object:
-    """Return the messages of a table cell that holds them as JSON text; any other cell as it is.
+    """Return the messages, or the one message, of a table cell that holds them as JSON text; any other cell as it is.
 
     Other structures are left to the layouts, which know where to expect one.
     """
-    if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
+    if isinstance(cell, str) and (cell[:1], cell[-1:]) in (("[", "]"), ("{", "}")):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             value = json.loads(cell)
-            if value and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value):
+            if value and all(map(_is_message, value if isinstance(value, list) else [value])):
                 return value
     return cell
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llm.data.layouts import (
-    KNOWN_LAYOUTS,
     Columns,
     Comparison,
     Dropped,
@@ -18,6 +17,7 @@ from llm.data.layouts import (
     Pair,
     Undecided,
     check,
+    known_layouts,
     layout_of,
     number,
     unless_nan,
@@ -35,6 +35,7 @@ class PairStream:
         layout: Its layout, known from the first pair on.
         kept: Pairs given so far.
         dropped: Why records were left out so far -> how many. A record of several pairs counts each of them.
+        noted: What was reinterpreted, or left out of pairs, so far -> how many pairs.
     """
 
     def __init__(self, name: str, stem: str, records: Iterator[Record]):
@@ -43,6 +44,7 @@ class PairStream:
         self.layout = ""
         self.kept = 0
         self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
         self._stem = stem
         self._records = records
         self._unusable = 0
@@ -70,6 +72,7 @@ class PairStream:
             try:
                 for copy, comparison in enumerate(layout.read(record.columns)):
                     if self._usable(comparison):
+                        self.noted.update(comparison.noted)
                         yield _pair(comparison, record.columns, f"{self._stem}-{index}", copy)
             except Dropped as reason:
                 self._drop(reason)
@@ -88,7 +91,7 @@ class PairStream:
                 raise DataError(
                     f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
                     "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the "
-                    f"columns of a known data set; known layouts: {KNOWN_LAYOUTS}."
+                    f"columns of a known data set; known layouts: {known_layouts(record.columns)}."
                 )
             return layout, record
         return None, None
@@ -116,6 +119,8 @@ class PairStream:
             raise DataError(f"{self.name} holds no comparison: all {total} records were left out ({reasons}).")
         if self.dropped:
             _log.warning("%s: dropped %d of %d records (%s)", self.name, self.dropped.total(), total, reasons)
+        for what, count in self.noted.most_common():
+            _log.warning("%s: %d of %d pairs: %s", self.name, count, self.kept, what)
         if ids.repeated:
             _log.warning("%s: %d ids are not unique; later ones get a number", self.name, ids.repeated)
 
