@@ -14,6 +14,7 @@ PLAIN = (
     "{% for message in messages %}"
     "{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
     "{{ message['role'] | capitalize + ': ' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '\\n' + ((call['function'] or call) | tojson) }}{% endfor %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )

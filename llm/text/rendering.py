@@ -10,6 +10,7 @@ that read like special tokens are put in as marks as well, and stay text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -186,8 +187,13 @@ def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
-    """The plain layout of a chat that waits for its answer."""
-    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}" for m in messages), "Assistant:"])
+    """The plain layout of a chat that waits for its answer; calls of tools stand below what is said, as JSON."""
+    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}{_calls(m)}" for m in messages), "Assistant:"])
+
+
+def _calls(message: Message) -> str:
+    calls = message.get("tool_calls") or []
+    return "".join(f"\n{json.dumps(call.get('function', call), ensure_ascii=False)}" for call in calls)
 
 
 def folded(template: str) -> str:

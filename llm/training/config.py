@@ -153,8 +153,7 @@ class TrainConfig(RunConfig):
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
     )
     too_long: TooLong = field(
-        default="cut",
-        metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"},
+        default="cut", metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"}
     )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     passes: str = field(
