@@ -352,7 +352,7 @@ BREAKS = [
         "llm/run/sealed.py",
         "else seal == _seal(content)",
         "else True",
-        "llm/sweep/test_sweep_faults.py",
+        "llm/sweep/test_sweep_damage.py",
     ),
     Break(
         "launch-believes-sizes",

@@ -23,8 +23,6 @@ TABLE = "One table drives this file."  # what the docstring of a longer file of 
 NOT_YET_SPLIT = [
     ROOT / "tests" / name
     for name in (
-        "llm/sweep/test_sweep.py",
-        "llm/sweep/test_sweep_faults.py",
         "llm/training/test_checkpoints.py",
         "llm/training/test_flags.py",
         "llm/training/test_resuming.py",
