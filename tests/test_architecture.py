@@ -28,7 +28,6 @@ NOT_YET_SPLIT = [
         "llm/training/test_resuming.py",
         "llm/training/test_robust_trainer.py",
         "llm/training/test_signals.py",
-        "llm/trl/test_trl.py",
     )
 ]
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
