@@ -26,8 +26,6 @@ NOT_YET_SPLIT = [
         "llm/training/test_checkpoints.py",
         "llm/training/test_flags.py",
         "llm/training/test_resuming.py",
-        "llm/training/test_robust_trainer.py",
-        "llm/training/test_signals.py",
     )
 ]
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
