@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from robust_trainers import CATEGORIES, PAIRS, Gradients, arguments, relative_error, seen_rows
 from safetensors.torch import load_file
 from test_dpo import plain_logps
-from test_robust_trainer import CATEGORIES, PAIRS, Gradients, arguments, relative_error, seen_rows
 from test_runs import wrong
 from transformers import TrainerCallback, set_seed
 
