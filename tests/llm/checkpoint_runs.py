@@ -1,8 +1,9 @@
-"""A small run of every kind, whole and as a kill after its second of three steps leaves it."""
+"""A small run of every kind, whole and as a kill after its second of three steps leaves it, and harm to its files."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -123,6 +124,27 @@ def same_end(one: Path, other: Path) -> bool:
 def parts(checkpoint: Path) -> list[Path]:
     """Every file of a checkpoint."""
     return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x04
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+DAMAGES = {"missing": Path.unlink, "cut off": cut, "one bit": flipped}
+
+
+def said_by(capsys: Any, caplog: Any, argv: list[str]) -> tuple[int, str]:
+    """Exit status, and what was said on standard error and in the log."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        status = main(argv)
+    return status, capsys.readouterr().err + caplog.text
 
 
 def main_with_a_slow_rank(argv: list[str]) -> int:
