@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import Page, opened
-from results_samples import write_sample
-from sample_reports import arm_of, text_of
+from results_samples import SUITES, write_sample
+from sample_reports import arm_of, correct, text_of
 
 from llm.report import build_content, write_report
 from llm.report import page as report_page
@@ -82,6 +82,15 @@ def test_every_figure_is_a_file_with_its_numbers(written):
         "tail",
         "shift",
     }
+
+
+def test_single_seeds_share_a_cell_beside_the_figure(written):
+    with (written[1] / "accuracy-0.csv").open() as stream:
+        rows = {(row["column"], row["arm"]): row["seeds"].split() for row in csv.DictReader(stream)}
+    for suite in SUITES:
+        assert [float(cell) for cell in rows[suite, "tv:0.2"]] == pytest.approx(
+            correct(suite, "tv:0.2").mean(axis=1), abs=1e-6
+        )
 
 
 def test_tables_for_papers_hold_the_numbers_of_the_page(report, written):
