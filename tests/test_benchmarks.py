@@ -115,10 +115,12 @@ def test_a_failure_row_judges_both_sides():
 
 
 def test_known_failures_are_reproduced_and_are_not_ours():
-    for row in failures.reproduce(known_failures.rows()):
-        if "skipped" not in row:
-            assert row["reproduced"], row
-            assert row["ours_right"], row
+    found = [row for row in failures.reproduce(known_failures.rows()) if "skipped" not in row]
+    if not found:
+        pytest.skip("no package that is known to fail is installed")
+    for row in found:
+        assert row["reproduced"], row
+        assert row["ours_right"], row
 
 
 # the whole

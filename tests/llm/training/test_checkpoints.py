@@ -40,7 +40,9 @@ def place(once):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_manifest_names_every_file_as_it_is(kind, place):
-    for checkpoint in by_step(place.runs / kind).values():
+    checkpoints = by_step(place.runs / kind)
+    assert set(checkpoints) == {1, 2, 3}
+    for checkpoint in checkpoints.values():
         listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
         assert {str(path.relative_to(checkpoint)) for path in parts(checkpoint)} == {*listed, MANIFEST}
         for name, facts in listed.items():
