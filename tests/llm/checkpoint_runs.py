@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from command_lines import flags
 from safetensors.torch import load_file
+from tiny_models import save_models
 from transformers import Trainer
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy import checkpoints as policy_checkpoints
 from llm.policy.config import PolicyConfig
 from llm.policy.run import build_policy_trainer
@@ -52,13 +53,7 @@ def place_of(once: Any) -> Place:
 def _make_inputs(folder: Path) -> None:
     pairs = generate(64, seed=5)
     write_pairs(pairs, folder / "train.jsonl")
-    torch.manual_seed(0)
-    for name, (model, tokenizer) in {
-        "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
-        "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
-    }.items():
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+    save_models(folder, pairs, max_length=96)
 
 
 def _make_runs(place: Place) -> None:
@@ -74,7 +69,7 @@ def command(place: Place, kind: str, output: Path, **more: Any) -> list[str]:
         "disable_tqdm": True, "use_cpu": True, **({"reward_model": place.inputs / "rm"} if kind == "policy" else {}),
         **KINDS[kind], **more,
     }  # fmt: skip
-    return ["train", kind, *(text for name, value in told.items() for text in (f"--{name}", str(value)))]
+    return ["train", kind, *flags(told)]
 
 
 def halted(place: Place, kind: str, output: Path) -> Path:

@@ -1,7 +1,5 @@
 """What the tests of the report look for in it, and what they expect of the margins it was drawn from."""
 
-from pathlib import Path
-
 import numpy as np
 from results_samples import SUITES, margins_of, pairs_of
 
@@ -35,7 +33,3 @@ def text_of(report, folder):
 
 def said(report, *words):
     return any(all(word in note for word in words) for note in report["notes"])
-
-
-def cut(path: Path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

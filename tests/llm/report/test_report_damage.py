@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 from pages import Page
-from results_samples import SUITES, write_sample
-from sample_reports import arm_of, correct, cut, said, text_of
+from results_samples import SUITES, cut, write_sample
+from sample_reports import arm_of, correct, said, text_of
 
 import robust_rlhf
 from llm.report import build_content

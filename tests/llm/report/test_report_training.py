@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 from pages import Page
-from results_samples import write_sample
-from sample_reports import cut, said, text_of
+from results_samples import cut, write_sample
+from sample_reports import said, text_of
 
 from llm.report import build_content, plots
 

@@ -91,7 +91,3 @@ def assert_same(folder, other):
     for name, stored in arrays.items():
         assert all(np.array_equal(values, others_arrays[name][key], equal_nan=True) for key, values in stored.items())
     assert files == others_files
-
-
-def cut(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

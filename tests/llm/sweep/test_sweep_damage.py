@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_sweeps import HEADS, WHOLE, assert_same, cut, prepared, sweep, undisturbed
+from results_samples import cut
+from small_sweeps import HEADS, WHOLE, assert_same, prepared, sweep, undisturbed
 
 from llm.results.store import read_results
 from llm.sweep.runs import identity, run_training

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from command_lines import flags
 from safetensors.torch import load_file, save_file
 
 from llm.data.corpus.corpus import generate
@@ -56,7 +57,7 @@ def command(kind, place, output, **more):
     }  # fmt: skip
     if kind == "policy":
         told |= {"prompts_per_step": 2, "samples": 2, "max_new_tokens": 4}
-    return ["train", kind, *(text for name, value in told.items() for text in (f"--{name}", str(value)))]
+    return ["train", kind, *flags(told)]
 
 
 READ = {  # folders by role, and settings

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import torch
+from command_lines import flags
 from transformers import Trainer
 
 from llm.data.corpus.corpus import generate
@@ -56,7 +57,7 @@ def arguments(kind, place, output, *more):
         }
     else:
         told |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    return ["train", kind, *(text for name, value in told.items() for text in (f"--{name}", str(value))), *more]
+    return ["train", kind, *flags(told), *more]
 
 
 def signalled(monkeypatch, kind, numbers, at):

@@ -7,13 +7,13 @@ from functools import cache
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import save_models
 from transformers import TrainingArguments
 from transformers.utils import logging as verbosity
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.kinds.reward import train_reward
-from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.training.config import RewardConfig
@@ -51,13 +51,7 @@ def files(once):
         pairs = generate(40, seed=3)
         write_pairs(pairs, folder / "train.jsonl")
         write_pairs(generate(12, seed=4), folder / "eval.jsonl")
-        torch.manual_seed(0)
-        for name, (model, tokenizer) in {
-            "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=48),
-            "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=48),
-        }.items():
-            model.save_pretrained(folder / name)
-            tokenizer.save_pretrained(folder / name)
+        save_models(folder, pairs, max_length=48)
 
     return once("flags", build)
 

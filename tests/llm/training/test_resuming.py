@@ -82,13 +82,18 @@ def test_a_name_of_the_hub_counts_by_its_commit(place, tmp_path, monkeypatch, ca
     assert contents({"model": "nobody/nothing"}) == {"model": "unknown"}
 
 
-def test_a_demo_is_not_resumed_with_other_weights(place, tmp_path, capsys):
-    data = tmp_path / "data"
+def demo_of(place, output):
+    """The command line of a demo that trains the judge for a step."""
+    data = place / "data"
     data.mkdir()
-    shutil.copy(place / "train.jsonl", data / "train.jsonl")
-    shutil.copy(place / "train.jsonl", data / "test.jsonl")
-    argv = ["demo", "--data", str(data), "--model", str(place / "judge"), "--ambiguity", "erm", "--output",
-            str(tmp_path / "demo"), "--set", "max_steps=1", "--set", "use_cpu=true"]  # fmt: skip
+    for name in ("train", "test"):
+        shutil.copy(place / "train.jsonl", data / f"{name}.jsonl")
+    told = ["--data", data, "--model", place / "judge", "--ambiguity", "erm", "--output", output]
+    return ["demo", *map(str, told), "--set", "max_steps=1", "use_cpu=true"]
+
+
+def test_a_demo_is_not_resumed_with_other_weights(place, tmp_path, capsys):
+    argv = demo_of(place, tmp_path / "demo")
     assert main(argv) == 0
     touch(place / "judge" / "model.safetensors")
     assert main([*argv, "--resume"]) == 2
@@ -97,12 +102,8 @@ def test_a_demo_is_not_resumed_with_other_weights(place, tmp_path, capsys):
 
 @pytest.mark.parametrize("damaged", ["margins.npz", "run.json"])
 def test_a_demo_judges_a_run_again_that_is_damaged(damaged, place, tmp_path, caplog):
-    data, demo = tmp_path / "data", tmp_path / "demo"
-    data.mkdir()
-    shutil.copy(place / "train.jsonl", data / "train.jsonl")
-    shutil.copy(place / "train.jsonl", data / "test.jsonl")
-    argv = ["demo", "--data", str(data), "--model", str(place / "judge"), "--ambiguity", "erm", "--output", str(demo),
-            "--set", "max_steps=1", "--set", "use_cpu=true"]  # fmt: skip
+    demo = tmp_path / "demo"
+    argv = demo_of(place, demo)
     assert main(argv) == 0
     file, before = demo / "runs" / "erm" / "seed-0" / damaged, read_margins(demo)
     file.write_bytes(file.read_bytes()[:-9])
