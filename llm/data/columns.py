@@ -13,11 +13,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
-from llm.data.formats.opened import DataError
+from llm.data.formats.opened import DataError, Record
 
 KEYS = (
     "prompt", "chosen", "rejected", "first", "second", "winner", "system", "history", "id", "source", "category",
@@ -25,6 +26,7 @@ KEYS = (
 )  # fmt: skip
 SPELLING = "KEY=COLUMN,KEY=COLUMN, such as prompt=question,chosen=good,rejected=bad"
 _OUTCOMES = re.compile(r"(?P<column>.+?):(?P<values>[^:/]+/[^:/]+(/[^:/]+)?)")
+_LOOKED_AT = 100
 _ABSENT = object()
 
 
@@ -98,6 +100,31 @@ class ColumnMap:
         own = {key for key, column in self.named if key == column}
         absent = {key for key, _ in self.missing(columns)}
         return any(key not in absent for key, _ in self.named if key not in own)
+
+    def looked_for(self, records: Iterator[Record], *, name: str, shared: bool) -> tuple[bool, list[Record]]:
+        """Whether the records of a file are read by this mapping, and those that were looked at to tell.
+
+        A column may be missing in some records: JSON leaves out what is null.
+
+        Args:
+            records: They are moved on.
+            name: Of the file.
+            shared: The mapping is meant for several files: it is left aside where none of its columns is there.
+
+        Raises:
+            DataError: A column is in none of the first records.
+        """
+        begun, found = list[Record](), dict[str, Any]()
+        for record in islice(records, _LOOKED_AT):
+            begun.append(record)
+            found |= {
+                column: value for column, value in record.columns.items() if value is not None or column not in found
+            }
+            if not self.missing(found):
+                return True, begun
+        if not begun or (shared and not self.fits(found)):
+            return False, begun
+        raise DataError(f"{name}: {self.complaint(found)}.")
 
     def complaint(self, columns: Mapping[str, Any]) -> str:
         """The sentence about the columns that are not there."""

@@ -28,7 +28,6 @@ from llm.data.reading import Reading
 from llm.data.records import DataError, Record
 from llm.data.suggestions import advice
 
-_LOOKED_AT = 100  # records in which a mapped column must turn up: JSON may leave out what is null
 _log = logging.getLogger(__name__)
 
 
@@ -95,7 +94,7 @@ class PairStream:
         self._report(ids)
 
     def _pairs(self) -> Iterator[Pair]:
-        layout, begun = self._mapped() if self._asked else (None, [])
+        layout, begun = self._mapped(self._asked) if self._asked else (None, [])
         layout, begun = (layout, begun) if layout else self._first(begun)
         if layout is None:
             return
@@ -112,25 +111,11 @@ class PairStream:
             except Malformed as problem:
                 raise DataError(f"{self.name}, {record.place}: {problem}.") from problem
 
-    def _mapped(self) -> tuple[Layout | None, list[Record]]:
-        """The layout by the mapping, None where that is for other files; and the records that were looked at.
-
-        Raises:
-            DataError: One of its columns is in none of the first records.
-        """
-        asked, begun, found = self._asked, list[Record](), dict[str, object]()
-        assert asked is not None
-        for record in itertools.islice(self._records, _LOOKED_AT):
-            begun.append(record)
-            found |= {name: value for name, value in record.columns.items() if value is not None or name not in found}
-            if not asked.missing(found):
-                break
-        if not begun or (self._shared and not asked.fits(found)):
-            return None, begun
-        if asked.missing(found):
-            raise DataError(f"{self.name}: {asked.complaint(found)}.")
-        self.columns = asked
-        return mapped(asked, self.notes), begun
+    def _mapped(self, asked: ColumnMap) -> tuple[Layout | None, list[Record]]:
+        """The layout by the mapping, None where that is for other files; and the records that were looked at."""
+        found, begun = asked.looked_for(self._records, name=self.name, shared=self._shared)
+        self.columns = asked if found else None
+        return mapped(asked, self.notes) if found else None, begun
 
     def _first(self, begun: Sequence[Record]) -> tuple[Layout | None, list[Record]]:
         """Find the layout by the first record that decides it; those before it are dropped."""

@@ -72,6 +72,13 @@ def advice(columns: Mapping[str, Any]) -> str:
     return _alone(known) or f"say which column holds what with --columns, as in {_EXAMPLE}"
 
 
+def prompted(columns: Mapping[str, Any]) -> str:
+    """The rest of a sentence about a record of a file of prompts that has no column of this name."""
+    texts = [_Column(name, _words(name), value) for name, value in columns.items()]
+    found = list(_prompts([column for column in texts if column.is_text]))
+    return f"say which column holds it: `--columns prompt={found[0].name if found else 'COLUMN'}`"
+
+
 _EXAMPLE = "`--columns prompt=question,chosen=good,rejected=bad`"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,12 @@ def describe_file(source: PairSet) -> dict:
         "dropped": source.dropped,
         **{name: value for name, value in read.items() if value},
     }
+
+
+def content_of(record: Mapping[str, Any]) -> str:
+    """What tells the pairs of a described file from others: its hash, and where there is one, the mapping."""
+    columns = record.get("columns")
+    return record["sha256"] if columns is None else f"{record['sha256']} by {columns}"
 
 
 def check_mapped(columns: str | ColumnMap | None, read: Mapping[str, str | None]) -> None:
