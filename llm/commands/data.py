@@ -105,7 +105,7 @@ def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
         f"contradictions, comparisons labelled both ways: {seen.contradictions}",
         f"negative margins, of {seen.margins:,} pairs with one: {seen.negative_margins}",
     ):
-        console.print(shown(line))
+        console.print(shown(line), soft_wrap=True)
     first = seen.first
     assert first is not None  # a stream without pairs is refused
     for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):

@@ -138,7 +138,7 @@ def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared
     name = Path(source).name if address is None else address.name
     if mapping is None:
         return _Opened(records, name, records.notes, None)
-    used, begun = mapping.looked_for(records, name=name, shared=shared)
+    used, begun = mapping.looked_for(records, file=name, shared=shared)
     return _Opened(itertools.chain(begun, records), name, records.notes, mapping if used else None)
 
 

@@ -113,7 +113,7 @@ class PairStream:
 
     def _mapped(self, asked: ColumnMap) -> tuple[Layout | None, list[Record]]:
         """The layout by the mapping, None where that is for other files; and the records that were looked at."""
-        found, begun = asked.looked_for(self._records, name=self.name, shared=self._shared)
+        found, begun = asked.looked_for(self._records, file=self.name, shared=self._shared)
         self.columns = asked if found else None
         return mapped(asked, self.notes) if found else None, begun
 
