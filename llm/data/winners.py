@@ -1,8 +1,8 @@
 """Which of two answers a column says is better.
 
-Known values, whatever their case: ``first`` and ``second``; ``a`` and ``b``, alone or behind what they are (``model_a``,
-``winner_model_b``, ``[[A]]``); ``A>B`` and ``B>A``; the names of the two columns; ``tie`` in its forms; and numbers, which
-count the answers from 0 or from 1: a file that has a 0 counts from 0, one that has a 2 from 1.
+Known values, whatever their case: ``first`` and ``second``; ``a`` and ``b``, alone or behind what they are
+(``model_a``, ``winner_model_b``, ``[[A]]``); ``A>B`` and ``B>A``; the names of the two columns; ``tie`` in its forms;
+and numbers, which count the answers from 0 or from 1: a file that has a 0 counts from 0, one that has a 2 from 1.
 
 Example:
     >>> winner = Winner(("left_text", "right_text"), ())

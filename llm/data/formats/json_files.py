@@ -14,6 +14,7 @@ _OF_A_RECORD = {
     "chosen", "context", "conversation", "conversations", "history", "input", "instruction", "messages", "post",
     "prompt", "query", "question", "rejected",
 }  # fmt: skip
+_SHORT = 100  # characters of what may stand beside the records: a version, a name, a list of tags
 _BY_COLUMN = (
     "its columns stand one after another; write one object per record: df.to_json(orient='records', lines=True)"
 )
@@ -136,7 +137,18 @@ def _lists_of_objects(columns: Mapping[str, Any]) -> list[str]:
     """The keys under which records stand: lists of objects that are no turns of a chat, in what is no record."""
     if _OF_A_RECORD & {name.lower() for name in columns}:
         return []
-    return [name for name, value in columns.items() if isinstance(value, list) and value and _is_row(value[0])]
+    found = [name for name, value in columns.items() if isinstance(value, list) and value and _is_row(value[0])]
+    beside = [value for name, value in columns.items() if name not in found]
+    if beside and (
+        any(isinstance(value, dict) or len(str(value)) > _SHORT for value in beside) or _is_one(columns, found)
+    ):
+        return []
+    return found
+
+
+def _is_one(columns: Mapping[str, Any], lists: list[str]) -> bool:
+    """Whether there is one row in all: it may as well be a part of a record."""
+    return sum(len(columns[name]) for name in lists) == 1
 
 
 def _is_row(value: object) -> bool:

@@ -157,7 +157,7 @@ KEYS = {"key": "records under the key 'data'", "spread key among others": "recor
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], CHATS], ids=["texts", "one", "chats"])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:2], CHATS], ids=["texts", "two", "chats"])
 def test_json_of_every_shape(tmp_path, rows, shape, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_text(SHAPES[shape](rows), encoding="utf-8-sig")
@@ -187,6 +187,10 @@ def test_a_record_with_a_list_of_objects_is_no_key_of_records(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"instruction": "x", "completions": completions}, indent=1))
     assert read_pairs(path).layout == "ultrafeedback"
+    path.write_text(json.dumps({"q": "p", "good": "a", "bad": "b", "notes": [{"by": "x"}]}))
+    assert read_pairs(path, columns="prompt=q,chosen=good,rejected=bad").pairs
+    path.write_text(json.dumps({"rows": ROWS[:1]}))
+    assert texts(read_pairs(path)) == expected(ROWS[:1])
     chat = {"chosen": [*QUESTION, answer("a")], "rejected": [*QUESTION, answer("b")]}
     path.write_text(json.dumps(chat))
     assert read_pairs(path).layout == "trl-implicit"
