@@ -26,7 +26,7 @@ def split_by_prompt(pairs: Sequence[Pair], *, share: float, seed: int) -> tuple[
 
 def describe_file(source: PairSet) -> dict:
     """What a report must say about a data file: also the mapping it was read by, and what had to be found out."""
-    read = {"columns": source.columns, "notes": list(source.notes)}
+    read = {"columns": source.columns, "read_as": list(source.read_as)}
     return {
         "file": source.name,
         "sha256": source.sha256,

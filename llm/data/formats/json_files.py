@@ -20,7 +20,7 @@ _BY_COLUMN = (
 )
 
 
-def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
+def json_records(path: Path, read_as: list[str]) -> Iterator[Record]:
     """Yield the records. Lines are streamed; anything else is read whole.
 
     Raises:
@@ -29,7 +29,7 @@ def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
     first = _first_line(path)
     if first.startswith(b"["):
         return _array(path)
-    return _unwrapped(path, _one_after_another(path) if _goes_on(first) else _lines(path), notes)
+    return _unwrapped(path, _one_after_another(path) if _goes_on(first) else _lines(path), read_as)
 
 
 def _first_line(path: Path) -> bytes:
@@ -108,7 +108,7 @@ def _next(text: str, place: int) -> int:
     return place
 
 
-def _unwrapped(path: Path, records: Iterator[Record], notes: list[str]) -> Iterator[Record]:
+def _unwrapped(path: Path, records: Iterator[Record], read_as: list[str]) -> Iterator[Record]:
     """The records in a list of the only object, where that is what the file holds; else the records as they are."""
     first = next(records, None)
     if first is None:
@@ -123,7 +123,7 @@ def _unwrapped(path: Path, records: Iterator[Record], notes: list[str]) -> Itera
             f"{path} is one object with records under {', '.join(map(repr, lists))}: write each list to a file."
         )
     if second is None and lists:
-        note(notes, f"records under the key {lists[0]!r}")
+        note(read_as, f"records under the key {lists[0]!r}")
         for number, row in enumerate(first.columns[lists[0]], start=1):
             yield _record(path, f"record {number} of {lists[0]!r}", row)
         return

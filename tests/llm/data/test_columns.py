@@ -6,43 +6,13 @@ import json
 
 import pytest
 from pair_layouts import answer, save
+from raw_records import ASKED, PLAIN, RAW, TRUTH, system, texts, user
 
 from llm.data.columns import KEYS, ColumnMap
 from llm.data.objects import pairs_of
 from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
 from llm.data.prompts import read_prompts
 from llm.data.suites import describe_file, load_suites
-
-ASKED = ["Which tea?", 'How long, "exactly"?', "A river?", "Butter\nor wax?"]
-GOOD = ["Black.", "Twelve = 12.", "The Nile, north.", "Butter."]
-BAD = ["It's a plant.", "Two hours", "Danube; perhaps", "Neither"]
-RAW = [{"q": q, "good one": g, "bad": b} for q, g, b in zip(ASKED, GOOD, BAD, strict=True)]
-PLAIN = "prompt=q,chosen=good one,rejected=bad"
-SIDED = [  # the second answer is the good one in every second record
-    {"q": q, "left": g if i % 2 == 0 else b, "right": b if i % 2 == 0 else g}
-    for i, (q, g, b) in enumerate(zip(ASKED, GOOD, BAD, strict=True))
-]
-SIDES = "prompt=q,first=left,second=right,winner=says"
-
-
-def user(text, *before):
-    return (*before, {"role": "user", "content": text})
-
-
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def texts(pairs):
-    return [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]
-
-
-TRUTH = [(user(q), g, b) for q, g, b in zip(ASKED, GOOD, BAD, strict=True)]
-
-
-def told(values, rows=SIDED):
-    return [row | {"says": value} for row, value in zip(rows, values, strict=True)]
-
 
 # Every key, in every format, however the mapping is written.
 
@@ -108,7 +78,7 @@ def test_a_system_turn_that_stands_there_twice_is_one_and_two_are_none(tmp_path)
     (pair,) = read_pairs(save([row], tmp_path / "a.jsonl"), columns=PLAIN + ",system=sys").pairs
     assert pair.prompt == user("p", system("Be brief."))
     path = save([row, row | {"sys": "Be long."}], tmp_path / "b.jsonl")
-    with pytest.raises(DataError, match="line 2: 'system' and the system turn of the prompt differ"):
+    with pytest.raises(DataError, match=r"line 2: the column 'system' says 'Be long\.', but the chat has a system turn"):
         read_pairs(path, columns=PLAIN + ",system=sys")
 
 
@@ -123,101 +93,6 @@ def test_a_column_may_be_missing_where_it_is_null(tmp_path):
     rows = [*RAW[:3], RAW[3] | {"sys": "Be brief."}]
     read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=PLAIN + ",system=sys")
     assert [len(pair.prompt) for pair in read.pairs] == [1, 1, 1, 2]
-
-
-# Winners.
-
-WINNERS = {
-    "from 0": ([0, 1, 0, 1], ""),
-    "from 1": ([1, 2, 1, 2], ""),
-    "as text": (["1", "2", "1", "2"], ""),
-    "as fractions": ([1.0, 2.0, 1.0, 2.0], ""),
-    "letters": (["a", "B", "A", "b"], ""),
-    "models": (["model_a", "model_b", "Model A", "winner_model_b"], ""),
-    "words": (["first", "second", "First", "2nd"], ""),
-    "order": (["A>B", "B>A", "a >> b", "[[B>>A]]"], ""),
-    "columns": (["left", "right", "left", "Right"], ""),
-    "told": ([1, 0, 1, 0], ":1/0"),
-    "told, truth": ([True, False, True, False], ":true/false"),
-    "told, words": (["yes", "NO", "yes", "no "], ":yes/no"),
-    "told, signs": ([-1, 1, -1, 1], ":-1/1"),
-}
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-@pytest.mark.parametrize("kind", WINNERS)
-def test_every_way_to_name_a_winner(tmp_path, kind, suffix, caplog):
-    values, told_as = WINNERS[kind]
-    rows = told([str(v) if suffix == ".csv" else v for v in values])
-    read = read_pairs(save(rows, tmp_path / f"a{suffix}"), columns=SIDES + told_as)
-    assert texts(read.pairs) == TRUTH
-    counted = kind in ("from 0", "from 1", "as text", "as fractions")
-    assert bool(read.notes) == counted == ("if it is the other way round, write winner=says:" in caplog.text)
-    assert not counted or f"winner {values[0] and 1} is read as the first answer" in read.notes[0]
-
-
-@pytest.mark.parametrize("tie", ["tie", "Tie (bothbad)", "draw", "A=B", "both", "winner_tie", 0.5])
-def test_ties_are_counted_and_records_without_a_winner_too(tmp_path, tie):
-    rows = told([0, tie, None, 1, 0, 1], [*SIDED[:2], *SIDED[2:], *SIDED[:2]])
-    read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=SIDES)
-    assert (len(read.pairs), read.dropped) == (4, {"tie": 1, "no winner": 1})
-
-
-def test_a_tie_may_be_told(tmp_path):
-    read = read_pairs(save(told([1, 2, 0, 2]), tmp_path / "a.jsonl"), columns=SIDES + ":1/2/0")
-    assert (texts(read.pairs), read.dropped) == ([TRUTH[0], TRUTH[1], TRUTH[3]], {"tie": 1})
-
-
-@pytest.mark.parametrize("start", [0, 1])
-def test_a_one_waits_for_the_number_that_says_what_it_counts(tmp_path, start):
-    """A file may begin with many of them; the order and the ids stay."""
-    good = start == 1  # all but the last say 1
-    rows = [
-        {"q": f"q{i}", "left": "yes" if good else "no", "right": "no" if good else "yes", "says": 1} for i in range(50)
-    ]
-    rows.append({"q": "last", "left": "no" if good else "yes", "right": "yes" if good else "no", "says": 2 * start})
-    read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=SIDES)
-    assert {(pair.chosen, pair.rejected) for pair in read.pairs} == {("yes", "no")}
-    assert [pair.id for pair in read.pairs] == [f"a-{i}" for i in range(51)]
-
-
-@pytest.mark.parametrize(
-    ("values", "line", "said"),
-    [
-        ([1, 1, 1, 1], 1, r"the winner is 1 wherever one looks, .* write winner=COLUMN:FIRST/SECOND"),
-        ([0, 1, 2, 1], 3, r"the winner is 2 where others are 0 or 2: numbers count the answers from 0 or from 1"),
-        ([1, 2, 0, 1], 3, r"the winner is 0 where"),
-        ([True, False, True, False], 1, r"the winner is True, which is neither side nor a tie"),
-        (["a", "b", "c", "a"], 3, r"the winner is 'c', which is neither side nor a tie"),
-        (["model_a", "gpt-4", "model_a", "a"], 2, r"the winner is 'gpt-4'"),
-        (["A>B", "A<B>A", "a", "b"], 2, "the winner is 'A<B>A'"),
-        (["a", "I like a", "a", "b"], 2, "the winner is 'I like a'"),
-        (["tie", "all the same", "a", "b"], 2, "the winner is 'all the same'"),
-    ],
-)  # fmt: skip
-def test_a_winner_that_may_mean_either_is_refused_with_its_line(tmp_path, values, line, said):
-    with pytest.raises(DataError, match=f"a.jsonl, line {line}: {said}"):
-        read_pairs(save(told(values), tmp_path / "a.jsonl"), columns=SIDES)
-
-
-def test_a_value_that_was_not_told_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"line 4: the winner 'maybe' is none of yes, no"):
-        read_pairs(save(told(["yes", "no", "yes", "maybe"]), tmp_path / "a.jsonl"), columns=SIDES + ":yes/no")
-
-
-def test_chosen_and_rejected_with_a_winner_are_sides_and_scores_go_with_their_answers(tmp_path):
-    rows = [row | {"s1": 5 - i, "s2": 1} for i, row in enumerate(told([0, 1, 0, 1]))]
-    columns = "prompt=q,chosen=left,rejected=right,winner=says,score_chosen=s1,score_rejected=s2"
-    read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=columns)
-    assert (texts(read.pairs), [pair.margin for pair in read.pairs]) == (TRUTH, [4, -3, 2, -1])
-
-
-def test_two_sides_are_told_apart_by_their_scores_where_there_is_no_winner(tmp_path):
-    rows = [row | {"s1": a, "s2": b} for row, (a, b) in zip(SIDED, [(2, 1), (-1, 4), (3, 3), (0, None)], strict=True)]
-    columns = "prompt=q,first=left,second=right,score_chosen=s1,score_rejected=s2"
-    read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=columns)
-    assert (texts(read.pairs), [pair.margin for pair in read.pairs]) == (TRUTH[:2], [1, 5])
-    assert read.dropped == {"tie": 1, "no rating": 1}
 
 
 # What is refused.
@@ -265,7 +140,7 @@ def test_a_mapping_to_columns_that_are_not_there_is_refused(tmp_path, columns, s
 
 @pytest.mark.parametrize("damage", [{"q": 3}, {"good one": 3.5}, {"bad": {"a": "b"}}], ids=str)
 def test_one_damaged_record_in_the_middle_stops_with_its_line(tmp_path, damage):
-    with pytest.raises(DataError, match=r"a\.jsonl, line 3: '(prompt|chosen|rejected)' should be"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 3: .*'(prompt|chosen|rejected)' should "):
         read_pairs(save([*RAW[:2], RAW[2] | damage, RAW[3]], tmp_path / "a.jsonl"), columns=PLAIN)
 
 
@@ -321,73 +196,3 @@ def test_prompts_under_another_name_are_refused_with_the_mapping(tmp_path):
         read_prompts(path)
     with pytest.raises(DataError, match=r"prompt=qestion, did you mean 'question'\?"):
         read_prompts(path, columns="prompt=qestion")
-
-
-# What is said of a file in no known layout.
-
-UNKNOWN = [
-    ({"question": "Who?", "good": "I am.", "bad": "no"}, ["prompt=question,chosen=good,rejected=bad`"]),
-    ({"instruction": "Who?", "preferred_output": "Me.", "non_preferred_output": "no"},
-     ["prompt=instruction,chosen=preferred_output,rejected=non_preferred_output`"]),
-    ({"Query": "Who?", "sys": "", "responseWin": "Me.", "responseLose": "no"},
-     ["prompt=Query,chosen=responseWin,rejected=responseLose`"]),
-    ({"system_prompt": "Be brief.", "question": "Who?", "answer_0": "Me.", "answer_1": "no", "preferred": "answer_0"},
-     ["prompt=question,first=answer_0,second=answer_1,winner=preferred,system=system_prompt`"]),
-    ({"question": "Who?", "model_a": "gpt", "model_b": "llama", "response_a": "Me.", "response_b": "no", "winner": "a"},
-     ["prompt=question,first=response_a,second=response_b,winner=winner`"]),
-    ({"post": "Who?", "ref_A": "Me.", "ref_B": "no", "label": 1},
-     ["prompt=post,first=ref_A,second=ref_B,winner=label`", "with winner=label:1/0 where 1 means ref_A"]),
-    ({"question": "Who?", "completion 1": "Me.", "completion 2": "no", "score 1": 3, "score 2": 1},
-     ["first=completion 1,second=completion 2,score_chosen=score 1,score_rejected=score 2`"]),
-    ({"question": "Who?", "answer_x": "Me.", "answer_y": "no"},
-     ["nothing says which of answer_x and answer_y is better", "first=answer_x,second=answer_y,winner=COLUMN`"]),
-    ({"question": "Who?", "query": "Whom?", "good": "Me.", "bad": "no"},
-     ["prompt=question", "if the prompt is not in another column: question or query"]),
-    ({"question": "Who?", "answer_a": "Me.", "answer_b": "no", "reply_a": "Us.", "reply_b": "nobody", "winner": "a"},
-     ["may be answer_a and answer_b or reply_a and reply_b: say which with --columns"]),
-    ({"question": "Who?", "answer": "Me.", "liked": "", "label": True},
-     ["the answers stand alone, one in each record, with the label label"]),
-    ({"prompt": [{"role": "user", "content": "Who?"}], "response": "Me.", "rating": 4.5}, ["the answers stand alone"]),
-    ({"alpha": "x", "beta": 3}, ["say which column holds what with --columns"]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("row", "said"), UNKNOWN, ids=range(len(UNKNOWN)))
-def test_a_file_in_no_known_layout_is_refused_with_the_mapping_that_reads_it(tmp_path, row, said):
-    path = save([row], tmp_path / "a.jsonl")
-    with pytest.raises(DataError) as caught:
-        read_pairs(path)
-    message = str(caught.value)
-    assert all(part in message for part in said), message
-    if "most likely" in message:
-        mapping = message.split("--columns ")[1].split("`")[0]
-        if "with winner=" in message:
-            mapping = mapping.replace("winner=label", message.split(", with ")[1].split(" where")[0])
-        (pair,) = read_pairs(path, columns=mapping).pairs
-        assert (pair.prompt[-1]["content"], pair.chosen, pair.rejected) == ("Who?", next(
-            text for text in row.values() if text in ("Me.", "I am.")), "no")  # fmt: skip
-
-
-# Mixed layouts.
-
-MIXED = [
-    ({"prompt": "p", "chosen": "a", "rejected": "b"}, {"chosen": [*user("p"), answer("a")], "rejected": [answer("b")]},
-     "trl-implicit", "trl"),
-    ({"chosen": [*user("p"), answer("a")], "rejected": [*user("p"), answer("b")]},
-     {"prompt": "p", "chosen": "a", "rejected": "b"}, "trl", "trl-implicit"),
-    ({"prompt": "p", "chosen": "a", "rejected": "b"},
-     {"instruction": "p", "completions": [{"response": "a", "overall_score": 1}]}, "ultrafeedback", "trl"),
-    ({"prompt": "p", "response": "a", "helpfulness": 3},
-     {"prompt": "p", "chosen": "a", "rejected": "b"}, "trl", "helpsteer2"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("one", "other", "found", "begins"), MIXED, ids=range(len(MIXED)))
-def test_a_record_in_another_layout_stops_with_its_line_and_both_names(tmp_path, one, other, found, begins):
-    with pytest.raises(DataError, match=f"line 3: this record is in the layout {found}, the file begins in {begins};"):
-        read_pairs(save([one, one, other, one], tmp_path / "a.jsonl"))
-
-
-def test_texts_and_messages_may_alternate_where_they_are_read_alike(tmp_path):
-    rows = [{"prompt": p, "chosen": "a", "rejected": "b"} for p in ("p", list(user("p")), "p")]
-    assert [pair.prompt for pair in read_pairs(save(rows, tmp_path / "a.jsonl")).pairs] == [user("p")] * 3

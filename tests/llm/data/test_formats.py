@@ -50,7 +50,7 @@ def spread(rows, between="\n"):
 def test_the_separator_is_found_and_said(tmp_path, sign, said, name, first):
     read = read_pairs(delimited(tmp_path / name, sign, first=first.format(sign)))
     assert texts(read) == expected(ROWS)
-    assert read.notes == tuple(f"cells separated by {name}" for name in said)
+    assert read.read_as == tuple(f"cells separated by {name}" for name in said)
 
 
 def test_a_separator_of_ones_own_may_be_told(tmp_path):
@@ -97,7 +97,7 @@ def test_chats_printed_by_python_come_back_whole(tmp_path, how, suffix):
     read = read_pairs(path)
     assert texts(read) == expected(CHATS)
     assert read.pairs[0].prompt[:2] == CHAT[:2]
-    assert "Python lists in cells" in read.notes
+    assert "Python lists in cells" in read.read_as
 
 
 def test_numpy_prints_texts_side_by_side_and_python_would_join_them():
@@ -137,7 +137,7 @@ def test_a_printed_list_that_does_not_come_back_is_refused_with_the_way_out(tmp_
 )
 def test_brackets_in_ordinary_text_stay_text(tmp_path, text):
     read = read_pairs(delimited(tmp_path / "a.csv", ",", [ROWS[0] | {"prompt": text}]))
-    assert (read.pairs[0].prompt[0]["content"], read.notes) == (text, ())
+    assert (read.pairs[0].prompt[0]["content"], read.read_as) == (text, ())
 
 
 # JSON of all shapes.
@@ -163,7 +163,7 @@ def test_json_of_every_shape(tmp_path, rows, shape, suffix):
     path.write_text(SHAPES[shape](rows), encoding="utf-8-sig")
     read = read_pairs(path)
     assert texts(read) == expected(rows)
-    assert read.notes == ((KEYS[shape],) if shape in KEYS else ())
+    assert read.read_as == ((KEYS[shape],) if shape in KEYS else ())
 
 
 @pytest.mark.parametrize("damage", ["7", '{"prompt": }', '{"prompt": 1' + "0" * 5000 + "}"])
@@ -187,7 +187,7 @@ def test_a_record_with_a_list_of_objects_is_no_key_of_records(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"instruction": "x", "completions": completions}, indent=1))
     assert read_pairs(path).layout == "ultrafeedback"
-    path.write_text(json.dumps({"q": "p", "good": "a", "bad": "b", "notes": [{"by": "x"}]}))
+    path.write_text(json.dumps({"q": "p", "good": "a", "bad": "b", "remarks": [{"by": "x"}]}))
     assert read_pairs(path, columns="prompt=q,chosen=good,rejected=bad").pairs
     path.write_text(json.dumps({"rows": ROWS[:1]}))
     assert texts(read_pairs(path)) == expected(ROWS[:1])

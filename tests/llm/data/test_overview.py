@@ -74,10 +74,10 @@ def test_ignored_columns_that_carry_text_are_named(tmp_path, suffix):
 
 
 def test_text_inside_of_objects_counts_and_what_a_mapping_reads_is_not_ignored(tmp_path):
-    rows = [{"q": "p", "good": "a", "bad": {"text": "b"}, "notes": [{"by": "x"}], "numbers": [1, {"n": None}]}]
+    rows = [{"q": "p", "good": "a", "bad": {"text": "b"}, "remarks": [{"by": "x"}], "numbers": [1, {"n": None}]}]
     stream = stream_pairs(save(rows, tmp_path / "a.jsonl"), columns="prompt=q,chosen=good,rejected=bad.text")
     assert len(list(stream)) == 1
-    assert stream.ignored == {"notes": 1}
+    assert stream.ignored == {"remarks": 1}
 
 
 def test_the_rows_of_a_layout_that_joins_them_are_watched_too(tmp_path):
