@@ -8,11 +8,14 @@ import tracemalloc
 from collections import Counter
 
 import pytest
+from export_samples import EXPORTS
+from hub_samples import SAMPLES
 from pair_layouts import save
 
 from llm.data.conversion import convert
 from llm.data.overview import overview
-from llm.data.pairs import Pair, read_pairs, stream_pairs
+from llm.data.pairs import Pair, PairStream, read_pairs, stream_pairs
+from llm.data.records import Record
 from robust_rlhf import main
 
 
@@ -85,6 +88,28 @@ def test_the_rows_of_a_layout_that_joins_them_are_watched_too(tmp_path):
     stream = stream_pairs(save(rows, tmp_path / "a.jsonl"))
     assert len(list(stream)) == 1
     assert stream.ignored == {"remark": 2}
+
+
+ROWS = {name: sample.rows for name, sample in (SAMPLES | EXPORTS).items()}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_said_to_be_ignored_changes_nothing(name):
+    """In no layout that there is: other texts in these columns, and the pairs are the same."""
+
+    def read(rows):
+        stream = PairStream("rows", "rows", (Record(f"row {i}", dict(row)) for i, row in enumerate(rows)))
+        return list(stream), dict(stream.dropped), stream.ignored
+
+    def other(value):
+        if isinstance(value, dict):
+            return {key: other(part) for key, part in value.items()}
+        return [other(part) for part in value] if isinstance(value, list) else f"another {len(str(value))}"
+
+    pairs, dropped, ignored = read(ROWS[name])
+    changed = [{key: other(value) if key in ignored else value for key, value in row.items()} for row in ROWS[name]]
+    assert read(changed)[:2] == (pairs, dropped)
+    assert not ignored.keys() & {"prompt", "chosen", "rejected", "instruction", "question", "system"}
 
 
 # Memory.
