@@ -99,6 +99,7 @@ def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
     for line in (
         *([f"columns: {source.columns}"] if source.columns else []),
         *_read_as(source.read_as, source.ignored),
+        *(f"noted in {count:,} pairs: {what}" for what, count in source.noted.items()),
         "dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"),
         f"prompts: {seen.prompts:,} different ones",
         f"duplicates, pairs that stand there before: {seen.duplicates}",
