@@ -112,9 +112,9 @@ EXPORTS = {
         "alpaca",
         [
             {"instruction": ASKED, "input": "", "history": [], **TEXTS},
-            {"instruction": ASKED, "input": "And why?", "history": [["Hi", "Hello."]], **TEXTS},
+            {"instruction": ASKED, "input": "And why?", "history": [["Hi", "Hello."], ["So?", "Yes."]], **TEXTS},
         ],
-        [here(), here([*CHAT[:2], user("Where is Ünna?\nAnd why?")], "@1")],
+        [here(), here([*CHAT[:2], user("So?"), assistant("Yes."), user("Where is Ünna?\nAnd why?")], "@1")],
     ),
     "alpaca, two outputs": Export(
         "alpaca", [{"instruction": ASKED, "input": "", "output": ["Here.", "There."]}], [here()]
@@ -293,11 +293,12 @@ EXPORTS = {
         [
             {"prompt": ASKED, "completion": "Here.", "label": True, "source": "s"},
             {"prompt": "Other?", "completion": "Yes.", "label": True, "source": "s"},
+            {"prompt": "Other?", "completion": "No.", "label": True, "source": "s"},
             {"prompt": ASKED, "completion": "There.", "label": False, "source": "s"},
             {"prompt": ASKED, "completion": "Nowhere.", "label": False, "source": "s"},
         ],
         [here(source="s")],
-        {"single answer: it stands alone, without one of the other label to its prompt": 2},
+        {"single answer: it stands alone, without one of the other label to its prompt": 3},
     ),
     "KTO of LLaMA-Factory": Export(
         "unpaired",
@@ -369,9 +370,14 @@ EXPORTS = {
             {
                 "prompt": ASKED, "chosen": conversation("Here.", BRIEF, *ONE),
                 "rejected": conversation("There.", BRIEF, *ONE),
-            }
+            },
+            {
+                "prompt": "Another?", "chosen": conversation("Here.", BRIEF, *ONE),
+                "rejected": conversation("There.", BRIEF, *ONE),
+            },
         ],
         [here([BRIEF, *ONE])],
+        {"conversations differ before the last answer": 1},
     ),
     "rated pairs": Export(
         "trl", [{"prompt": ASKED, "chosen-rating": 4.0, "rejected-rating": 4.0} | TEXTS], [here(margin=0.0)]

@@ -39,20 +39,21 @@ __all__ = [
     "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "unless_nan",
 ]  # fmt: skip
 
-_PLAIN = (
-    canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT, transcripts.RENDERED,
-    transcripts.HH_RLHF,
-)  # fmt: skip
-_OTHERS = (
+_PLAIN = (canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT)
+_WHOLE = (transcripts.RENDERED, transcripts.HH_RLHF)
+_PUBLISHED = (
     unified_feedback.LAYOUT, ultrafeedback.LAYOUT, helpsteer2.LAYOUT, helpsteer2.PREFERENCE, safe_rlhf.LAYOUT,
     shp.LAYOUT, webgpt.LAYOUT, rankings.NECTAR, alpaca_farm.LAYOUT,
     reward_bench_2.LAYOUT, reward_bench.LAYOUT, rm_bench.LAYOUT, hhh_alignment.LAYOUT, mt_bench.LAYOUT,
-    judge_bench.LAYOUT, arena.LAYOUT, arena.WINNERS,
-    step_dpo.LAYOUT, openai.LAYOUT, argilla.LAYOUT, unpaired.LAYOUT, alpaca.LAYOUT, sharegpt.LAYOUT, orca.LAYOUT,
+    judge_bench.LAYOUT, arena.LAYOUT, arena.WINNERS, step_dpo.LAYOUT,
+)  # fmt: skip
+_TOOLS = (
+    openai.LAYOUT, argilla.LAYOUT, unpaired.LAYOUT, alpaca.LAYOUT, sharegpt.LAYOUT, orca.LAYOUT,
     rankings.LISTS,
 )  # fmt: skip
-# The plain layouts last: their columns are part of some of the others.
-LAYOUTS = tuple(finished(layout) for layout in (*_OTHERS, *_PLAIN))
+# Whole conversations before the layouts of a question, the plain layouts last: their columns are part of some others.
+LAYOUTS = tuple(finished(layout) for layout in (*_PUBLISHED, *_WHOLE, *_TOOLS, *_PLAIN))
+_COMMON = {"prompt", "question", "instruction", "input", "chosen", "rejected", "id", "source", "label"}
 
 
 def layout_of(columns: Columns) -> Layout | None:
@@ -66,13 +67,15 @@ def layout_of(columns: Columns) -> Layout | None:
 
 def known_layouts(columns: Columns) -> str:
     """The layouts for a record that fits none: the plain ones and those that share a column with it, then names."""
+    names = [name for name in columns if name and name not in _COMMON]
 
     def near(layout: Layout) -> bool:
-        return any(re.search(rf"\b{re.escape(name)}\b", layout.shape) for name in columns if name)
+        return any(re.search(rf"\b{re.escape(name)}\b", layout.shape) for name in names)
 
-    told = [layout for layout in (*_PLAIN[1:], *_OTHERS) if layout.shape and (layout in _PLAIN or near(layout))]
-    names = ", ".join(layout.name for layout in _OTHERS if layout not in told)
-    return "; ".join([*(f"{layout.name} {layout.shape}" for layout in told), f"and {names}"])
+    plain, others = (*_PLAIN[1:], *_WHOLE), (*_PUBLISHED, *_TOOLS)
+    told = [*(layout for layout in plain if layout.shape), *filter(near, (_PLAIN[0], *others))]
+    untold = ", ".join(layout.name for layout in others if layout not in told)
+    return "; ".join([*(f"{layout.name} {layout.shape}" for layout in told), f"and {untold}"])
 
 
 def check(comparison: Comparison) -> None:

@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, said, unless_nan, unpacked
+from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, said, unless_nan, unpacked
 from llm.data.layouts.rendered import asked, turned
 from llm.data.layouts.turns import messages
 
 _SYSTEM = ("system", "system_prompt")
+_SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")
+BESIDE = (*_SYSTEM, "tools", *_SEEN_OR_HEARD)  # the columns of a record that are looked at in every layout
 
 
 def finished(layout: Layout) -> Layout:
     """The same layout, its comparisons with the system column of their record and with rendered texts in turns.
 
     Raises (while it reads):
+        Dropped: A picture, a film or a sound stands beside the texts.
         Malformed: The system column is no text or says something else than the chat's own system turn; a rendered
             text cannot be taken apart.
     """
@@ -28,6 +31,9 @@ def _finished(own: Callable[[Columns], Iterable[Comparison]]) -> Callable[[Colum
     """One for each reader, by which layouts that are read alike are known."""
 
     def read(columns: Columns) -> Iterator[Comparison]:
+        for name in _SEEN_OR_HEARD:
+            if columns.get(name) and not isinstance(columns[name], str | int | float):
+                raise Dropped(f"content that is no text ({name})")
         for comparison in own(columns):
             done = turned(comparison)
             lost = ("definitions of tools left out",) * bool(unpacked(unless_nan(columns.get("tools"))))

@@ -25,6 +25,7 @@ from llm.data.layouts.base import (
     unless_nan,
     unpacked,
 )
+from llm.data.layouts.finishing import BESIDE
 from llm.data.layouts.turns import messages
 from llm.data.records import Record
 from llm.data.winners import Winner, counts, said
@@ -32,8 +33,7 @@ from llm.data.winners import Winner, counts, said
 NAME = "mapped"
 _log = logging.getLogger(__name__)
 # Columns that are read under their own name where the mapping does not name them for something else.
-_CONTEXT = ("system", "system_prompt", "tools")
-_OWN = ("prompt", "chosen", "rejected", *_CONTEXT, "id", "source", "category", "question_id", "margin")
+_OWN = ("prompt", "chosen", "rejected", *BESIDE, "id", "source", "category", "question_id", "margin")
 _SIDES = ("chosen", "rejected"), ("first", "second")
 _HELD = 10_000  # records that wait for a number which says whether 1 is the first answer or the second
 _COUNTED = "winner counts from"
@@ -119,7 +119,7 @@ def _compared(columns: ColumnMap, row: Columns) -> Iterator[Comparison]:
             raise Malformed(f"nothing is mapped to {name!r}, and no column is called so")
     ahead = _lead(columns, row, sides)
     better, worse = sides if ahead == "first" else sides[::-1]
-    plain = {name: row[name] for name in ("prompt", *_CONTEXT) if name in row}
+    plain = {name: row[name] for name in ("prompt", *BESIDE) if name in row}
     plain |= {"chosen": row[better], "rejected": row[worse]}
     layout = layout_of(plain)
     if layout is None:

@@ -109,6 +109,13 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "type": "function", "function": function}
 
 
+def after_a_question(columns: Columns) -> bool:
+    """Whether chosen and rejected are answers to what another column asks: no ``prompt``, no whole conversations."""
+    chosen = columns.get("chosen")
+    decided = columns.keys() >= {"chosen", "rejected"} and "prompt" not in columns
+    return decided and not (isinstance(chosen, list) and len(chosen) > 1)
+
+
 def explicit(columns: Columns, prompt: Chat) -> Comparison:
     """Compare ``chosen`` and ``rejected`` after a prompt: texts, single messages, or whole conversations.
 

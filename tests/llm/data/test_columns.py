@@ -89,6 +89,13 @@ def test_a_system_text_alone_asks_nothing(tmp_path):
     assert (len(read.pairs), read.dropped) == (3, {"empty prompt": 1})
 
 
+def test_pictures_and_tools_beside_mapped_columns_are_counted_as_in_every_layout(tmp_path):
+    rows = [RAW[0] | {"images": [{"path": "a.png"}]}, RAW[1] | {"tools": [{"name": "find"}]}, *RAW[2:]]
+    read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=PLAIN)
+    assert (texts(read.pairs), read.dropped) == (TRUTH[1:], {"content that is no text (images)": 1})
+    assert read.noted == {"definitions of tools left out": 1}
+
+
 def test_a_column_may_be_missing_where_it_is_null(tmp_path):
     rows = [*RAW[:3], RAW[3] | {"sys": "Be brief."}]
     read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=PLAIN + ",system=sys")

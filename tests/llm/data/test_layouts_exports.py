@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from export_samples import BRIEF, EXPORTS
 from hub_samples import SAMPLES
-from pair_layouts import GOOD
+from pair_layouts import GOOD, LAYOUTS, QUESTION
 from test_layouts import save
 
 from llm.data.conversion import convert
@@ -111,6 +111,15 @@ def test_prompts_alone_are_read_as_the_prompts_of_pairs_are(tmp_path):
     assert read.dropped == {"content that is no text (image_url)": 1}
 
 
+@pytest.mark.parametrize("column", ["images", "image", "videos", "audios"])
+@pytest.mark.parametrize("name", ["sharegpt, LLaMA-Factory", "Intel/orca_dpo_pairs", "one object as an answer"])
+def test_pictures_beside_the_texts_are_lost_and_counted(name, column):
+    row, none = EXPORTS[name].rows[0], [[], None, "a note", float("nan")]
+    kept = [row | {column: value} for value in none]
+    read = pairs_of([*kept, row | {column: ["x.png"]}, row | {column: {"bytes": b"x", "path": None}}])
+    assert (len(read.pairs), read.dropped) == (len(kept), {f"content that is no text ({column})": 2})
+
+
 WRONG = [
     ("ScalerLab/JudgeBench", {"label": "C"}, "'label' should be A>B, B>A or tie, found 'C'"),
     ("PKU-SafeRLHF", {"better_response_id": 2}, "'better_response_id' should be 0, 1 or tie, found '2'"),
@@ -133,6 +142,17 @@ def test_a_record_that_breaks_an_export_says_how(name, change, message):
     row = EXPORTS[name].rows[0]
     with pytest.raises(DataError, match=f"row 2: .*{message}"):
         pairs_of([row, row | change])
+
+
+KNOWN = sorted({name for sample in EXPORTS.values() for row in sample.rows for name in row})
+MEANT = {"prompt", "chosen", "rejected", "system", "initial_reason_steps", "history"}
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in MEANT])
+def test_a_plain_layout_keeps_its_reading_beside_a_column_of_another_one(name):
+    for kind in LAYOUTS:
+        row = kind(QUESTION)
+        assert pairs_of([row | {name: "5"}]).pairs[0].prompt == pairs_of([row]).pairs[0].prompt, kind
 
 
 def test_a_refusal_tells_the_layouts_that_are_near(tmp_path):

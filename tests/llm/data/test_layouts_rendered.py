@@ -93,6 +93,7 @@ RENDERINGS = {  # by the marker that messages name; the end that an answer may c
     "User:": (tokens("", ": ", always("\n\n"), names=CAPITAL), ""),
     "USER:": (tokens("", ": ", after_answers("</s>", " "), names=UPPER), "</s>"),
 }  # fmt: skip
+CLOSING = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|START_OF_TURN_TOKEN|>")
 NO_SYSTEM = (f"<{BAR}User{BAR}>", "### Instruction", "Human:", "AI:")  # written as a preamble, or not at all
 CHATS = {"question": QUESTION, "chat": CHAT, "system": (*SYSTEM, *CHAT)}
 
@@ -121,6 +122,8 @@ def test_a_rendered_prompt_is_the_chat_that_was_rendered(marker, chat):
     }
     if opening.strip():
         ways["opened by the answers"] = row_of(text, f"{opening}Here, see.{end}", f"{opening}Nowhere")
+    if marker in CLOSING:
+        ways["not opened at all"] = row_of(text)
     for way, row in ways.items():
         read = pairs_of([row], name="a")
         assert read.pairs == expected, way
@@ -260,3 +263,5 @@ def test_a_rendered_system_turn_and_the_column_agree_or_are_refused():
     assert pair.prompt == (*SYSTEM, {"role": "user", "content": "Hi"})
     with pytest.raises(DataError, match="keep one of them"):
         pairs_of([row_of(text, system="Be long.")])
+    (pair,) = pairs_of([row_of([*SYSTEM, {"role": "user", "content": "[INST] Hi [/INST]"}])]).pairs
+    assert pair.prompt == (*SYSTEM, {"role": "user", "content": "Hi"})

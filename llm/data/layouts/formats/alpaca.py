@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, answer, items, question, reply, unpacked
-from llm.data.layouts.turns import explicit, joined
+from llm.data.layouts.turns import after_a_question, explicit, joined
 from llm.data.layouts.verdicts import rated_margin
 
 
@@ -13,7 +13,7 @@ def _fits(columns: Columns) -> bool:
     if "instruction" not in columns:
         return False
     two = unpacked(columns.get("output"))
-    return columns.keys() >= {"chosen", "rejected"} or (isinstance(two, list) and len(two) == 2)
+    return after_a_question(columns) or (isinstance(two, list) and len(two) == 2 and "prompt" not in columns)
 
 
 def asked(columns: Columns) -> Chat:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llm.data.layouts.base import Columns, Comparison, Layout, Undecided, answer, first_of, question
-from llm.data.layouts.turns import explicit
+from llm.data.layouts.turns import after_a_question, explicit
 from llm.data.layouts.verdicts import rated_margin
 
 
 def _fits(columns: Columns) -> bool:
-    return columns.keys() >= {"chosen", "rejected"} and len(columns.keys() & {"question", "input"}) == 1
+    return after_a_question(columns) and len(columns.keys() & {"question", "input"}) == 1
 
 
 def _read(columns: Columns) -> Iterator[Comparison]:

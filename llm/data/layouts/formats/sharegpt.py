@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llm.data.layouts.base import Columns, Comparison, Layout, Undecided, first_of
-from llm.data.layouts.turns import explicit, messages
+from llm.data.layouts.turns import after_a_question, explicit, messages
 from llm.data.layouts.verdicts import rated_margin
 
 _NAMES = ("conversations", "conversation", "messages")
 
 
 def _fits(columns: Columns) -> bool:
-    """Whether the answers are single: whole conversations beside ``messages`` are trl-implicit."""
-    if not columns.keys() >= {"chosen", "rejected"} or not columns.keys() & set(_NAMES) or "prompt" in columns:
-        return False
-    chosen = columns["chosen"]
-    return not (isinstance(chosen, list) and len(chosen) > 1)
+    return after_a_question(columns) and bool(columns.keys() & set(_NAMES))
 
 
 def _read(columns: Columns) -> Iterator[Comparison]:

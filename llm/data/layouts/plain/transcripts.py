@@ -74,7 +74,7 @@ def _rendered(columns: Columns) -> Iterator[Comparison]:
 HH_RLHF = Layout(
     "hh-rlhf",
     "{chosen and rejected: '\\n\\nHuman: ...\\n\\nAssistant: ...'}",
-    lambda columns: _texts(columns) and "Assistant:" in columns["chosen"],
+    lambda columns: _texts(columns) and TRANSCRIPT.turns(columns["chosen"]) is not None,
     _transcripts,
 )
 RENDERED = Layout("rendered", "{chosen and rejected: '<|im_start|>user ... <|im_end|>'}", _is_rendered, _rendered)
