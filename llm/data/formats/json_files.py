@@ -72,7 +72,11 @@ def _not_json(path: Path, line: int | None, error: Exception) -> DataError:
     if line is None and isinstance(error, json.JSONDecodeError):
         line = error.lineno
     place = "" if line is None else f", line {line}"
-    return DataError(f"{path}{place}: this is not JSON ({getattr(error, 'msg', error)}).")
+    return DataError(f"{path}{place}: this is not JSON ({_reason(error)}).")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "msg", error))
 
 
 def _record(path: Path, place: str, columns: object) -> Record:
@@ -93,12 +97,17 @@ def _one_after_another(path: Path) -> Iterator[Record]:
         line += text.count("\n", end, start)
         try:
             value, end = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
-            raise _not_json(path, None, error) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, the object that begins on line {line}: this is not JSON ({error}).") from error
+            raise DataError(f"{path}, {_place(text, line, error)}: this is not JSON ({_reason(error)}).") from error
         yield _record(path, f"line {line}", value)
         line += text.count("\n", start, end)
+
+
+def _place(text: str, begins: int, error: Exception) -> str:
+    """Where an object that begins on a line is broken: there too, as the break may be an end that never came."""
+    if not isinstance(error, json.JSONDecodeError) or error.pos >= len(text.rstrip()):
+        return f"line {begins}"
+    return f"line {begins}" if error.lineno == begins else f"line {error.lineno}, in the object of line {begins}"
 
 
 def _next(text: str, place: int) -> int:

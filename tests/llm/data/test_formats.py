@@ -178,8 +178,22 @@ def test_one_damaged_record_in_the_middle_stops_with_its_place(tmp_path, shape, 
     with pytest.raises(DataError) as caught:
         read_pairs(path)
     line, said = text[:begin].count("\n") + 1, str(caught.value)
-    known = (f"line {line}:", "record 3:", "record 3 of 'data'", "record 3 of 'rows'")
-    assert any(place in said for place in known) or ("digits" in said and ", line" not in said), said
+    known = (f"line {line}:", f"line {line}, in the object of", "record 3:", "record 3 of 'data'", "record 3 of 'rows'")
+    assert any(place in said for place in known) or ("digits" in said and f", line {line + 1}" not in said), said
+
+
+@pytest.mark.parametrize("cut", [5, -3])
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_object_that_never_ends_is_named_by_its_beginning(tmp_path, cut, before):
+    """On one line, the first too, where it may be the first of an object over several; and over several lines."""
+    line, path = json.dumps(ROWS[0]), tmp_path / "a.jsonl"
+    path.write_text((line + "\n") * before + line[:cut] + "\n")
+    with pytest.raises(DataError, match=rf"line {before + 1}: this is not JSON"):
+        read_pairs(path)
+    path.write_text(spread(ROWS[: before + 1])[:cut])
+    if cut < 0:
+        with pytest.raises(DataError, match=rf"line {1 + 5 * before}: this is not JSON"):
+            read_pairs(path)
 
 
 def test_a_record_with_a_list_of_objects_is_no_key_of_records(tmp_path):
