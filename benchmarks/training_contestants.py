@@ -28,9 +28,9 @@ from llm.kinds.reward import RewardTrainer
 from llm.models.adapters import with_adapter
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, Truncation
-from llm.training.config import TRAINING_DEFAULTS
 from llm.training.config import RewardConfig as Settings
 from llm.training.losses import Sigmoid
+from llm.training.settings import TRAINING_DEFAULTS
 
 KINDS = ("reward", "dpo")
 MODES = {"full": "all weights", "lora": "LoRA, rank 4", "checkpointing": "all weights, activation checkpointing"}

@@ -15,7 +15,7 @@ from llm.kinds.reward import RewardTrainer
 from llm.models.loading import tiny_reward_model
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
-from llm.training.config import TRAINING_DEFAULTS
+from llm.training.settings import TRAINING_DEFAULTS
 
 PAIRS = generate(24, seed=7)
 CATEGORIES = [pair.category for pair in PAIRS]

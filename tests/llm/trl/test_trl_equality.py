@@ -20,8 +20,8 @@ from llm.kinds.reward import RewardTrainer
 from llm.kinds.sft import SFTTrainer
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
-from llm.training.config import TRAINING_DEFAULTS
 from llm.training.losses import Sigmoid
+from llm.training.settings import TRAINING_DEFAULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 # The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.
