@@ -12,22 +12,27 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm.data.columns import ColumnMap, columns_of
 from llm.data.hub import address_of, hub_records
-from llm.data.layouts import Dropped, Message, layout_of, unless_nan
+from llm.data.layouts import Dropped, Malformed, Message, layout_of, unless_nan
+from llm.data.layouts.base import messages
+from llm.data.layouts.mapped import renamed, with_context
 from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
+from llm.data.suggestions import prompted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +65,81 @@ class PromptSet:
         name: The file or data set, without the folders above it.
         sha256: Of the prompts as read.
         dropped: Why records were left out -> how many.
+        notes: How the file was read, where that was found out and not told.
+        columns: The mapping it was read by, as text; None: by its own layout.
     """
 
     prompts: list[Prompt]
     name: str
     sha256: str
     dropped: dict[str, int]
+    notes: tuple[str, ...] = ()
+    columns: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a report must say about it."""
-        return {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+        said = {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+        read = {"columns": self.columns, "notes": list(self.notes)}
+        return said | {name: value for name, value in read.items() if value}
 
 
-def read_prompts(source: str | os.PathLike[str], *, distinct: bool = True) -> PromptSet:
+def read_prompts(
+    source: str | os.PathLike[str],
+    *,
+    distinct: bool = True,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    shared: bool = False,
+) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
-    The latter hold a text or a list of chat messages, and may name ``id``, ``source`` and ``category``. Empty
-    prompts are dropped and counted.
+    The latter hold a text or a list of chat messages, and may name ``system``, ``id``, ``source`` and ``category``.
+    Empty prompts are dropped and counted.
 
     Args:
         source: File or hub address.
         distinct: Drop and count repeated prompts too. How often a prompt is asked is part of a mixture: without its
             repeats, prompts of a source with few different ones become rare.
+        columns: As in ``read_pairs``; a mapping of the prompt alone is enough.
+        shared: As in ``read_pairs``.
 
     Raises:
         DataError: The file cannot be read, a record has no prompt, or none is left.
     """
-    address = address_of(source)
-    records = read_records(Path(source)) if address is None else hub_records(address)
-    name, dropped = Path(source).name if address is None else address.name, Counter[str]()
-    if _is_of_pairs(next(iter(records), None)):
-        pairs = read_pairs(source).pairs
-        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs)
+    opened = _opened(source, columns_of(columns), shared=shared)
+    dropped, mapping = Counter[str](), opened.mapping
+    first = next(opened.records, None)
+    if _is_of_pairs(first, mapping):
+        pairs = read_pairs(source, columns=mapping)
+        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs.pairs)
+        notes: Sequence[str] = pairs.notes
     else:
-        records = read_records(Path(source)) if address is None else hub_records(address)
-        found = _prompts(records, name)
+        assert first is not None
+        found, notes = _prompts(itertools.chain([first], opened.records), opened.name, mapping), opened.notes
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
-        raise DataError(f"{name} holds no prompt that can be answered ({dict(dropped)}).")
+        raise DataError(f"{opened.name} holds no prompt that can be answered ({dict(dropped)}).")
     digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
-    return PromptSet(prompts, name, digest.hexdigest(), dict(dropped))
+    by = None if mapping is None else str(mapping)
+    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(notes), by)
+
+
+class _Opened(NamedTuple):
+    """The records of a file by their own names, what it is called, and the mapping if they are read by it."""
+
+    records: Iterator[Record]
+    name: str
+    notes: list[str]
+    mapping: ColumnMap | None
+
+
+def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared: bool) -> _Opened:
+    address = address_of(source)
+    records = read_records(Path(source)) if address is None else hub_records(address)
+    name = Path(source).name if address is None else address.name
+    if mapping is None:
+        return _Opened(records, name, records.notes, None)
+    used, begun = mapping.looked_for(records, name=name, shared=shared)
+    return _Opened(itertools.chain(begun, records), name, records.notes, mapping if used else None)
 
 
 def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
@@ -115,36 +155,36 @@ def questions(prompts: Sequence[Prompt]) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(asked(p.messages), len(numbers)) for p in prompts], dtype=np.intp)
 
 
-def _is_of_pairs(first: Record | None) -> bool:
+def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
     if first is None:
         return True  # an empty file: the reader of pairs says what is wrong
+    if mapping is not None:
+        names = renamed(mapping, first.columns).keys()
+        return names >= {"chosen", "rejected"} or names >= {"first", "second"}
     try:
         return layout_of(first.columns) is not None
     except Dropped:
         return True
 
 
-def _prompts(records: Iterable[Record], name: str) -> Iterator[Prompt]:
+def _prompts(records: Iterable[Record], name: str, mapping: ColumnMap | None) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
+        row = columns if mapping is None else renamed(mapping, columns)
+        if "prompt" not in row:
+            raise DataError(f"{name}, {place}: no 'prompt' here, found {', '.join(row) or 'nothing'}; {prompted(row)}.")
         yield Prompt(
-            str(unless_nan(columns.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
-            _chat(columns.get("prompt"), f"{name}, {place}"),
-            *(str(unless_nan(columns.get(field)) or "unknown") for field in ("source", "category")),
+            str(unless_nan(row.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
+            _chat(row, f"{name}, {place}"),
+            *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
         )
 
 
-def _chat(prompt: Any, place: str) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return ({"role": "user", "content": prompt},)
-    if isinstance(prompt, Sequence | np.ndarray) and len(prompt):
-        messages = [message for message in prompt if isinstance(message, dict)]
-        if len(messages) == len(prompt) and all(
-            isinstance(message.get(field), str) for message in messages for field in ("role", "content")
-        ):
-            return tuple({"role": message["role"], "content": message["content"]} for message in messages)
-    raise DataError(
-        f"{place}: `prompt` must be a text or a list of messages with role and content, got {str(prompt)[:60]!r}."
-    )
+def _chat(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
+    try:
+        prompt = messages(row, "prompt", role="user")
+        return with_context(prompt, row) if any(message["content"].strip() for message in prompt) else prompt
+    except Malformed as problem:
+        raise DataError(f"{place}: {problem}.") from problem
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:

@@ -86,7 +86,8 @@ def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) ->
 
         return parts(config, arguments, files)
     task = task_of(config)
-    suites = load_suites(files, eval_pairs=config.eval_pairs)[0] if files else {}
+    read = {"eval_pairs": config.eval_pairs, "columns": config.columns, "used": True}
+    suites = load_suites(files, **read)[0] if files else {}
     return Parts(
         plan=lambda: render_plan(task, arguments),
         train=lambda: train_run(task, arguments),

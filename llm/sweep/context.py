@@ -18,7 +18,7 @@ from ..adversary.spec import GEOMETRIES
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
 from ..data.questions import questions
-from ..data.suites import load_suites, split_by_prompt
+from ..data.suites import content_of, describe_file, load_suites, split_by_prompt
 from ..judging.accuracy import rows_by
 from ..models.contents import contents
 from ..results.store import write_pairs_table
@@ -83,7 +83,7 @@ class SweepContext:
         folder: Of the results.
         config: The sweep.
         files: The training file and the suites' files, by name.
-        hashes: Their SHA-256.
+        hashes: Their SHA-256; with the mapping they are read by, where there is one.
         starts: Of whole models, what they start from: its content by role, by name of the model.
         groups: Of all pairs of the training file, in its order.
         train: Positions in that file of the pairs in train.parquet.
@@ -124,12 +124,13 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         ConfigError: A regime that does not fit the data.
     """
     files = _files(config, folder)
-    source = read_pairs(files[TRAIN])
+    source = read_pairs(files[TRAIN], columns=config.columns)
     pairs, groups = source.pairs, Origins.of(source.pairs)
     for name, regime in config.regimes.items():
         regime.check(name, groups)
     train, validation = _held_out(pairs, config.validation_share)
-    suites, records = load_suites({name: files[name] for name in files if name != TRAIN}, eval_pairs=config.eval_pairs)
+    judged_on = {name: file for name, file in files.items() if name != TRAIN}
+    suites, records = load_suites(judged_on, eval_pairs=config.eval_pairs, columns=config.columns, used=True)
     if clash := [name for name in suites if name == VALIDATION or name.startswith(LEFT_OUT)]:
         raise ConfigError(f"a suite is called {clash[0]!r}, a name that sweeps give themselves: rename its file")
     rows = {name: suite_rows(name, np.arange(len(judged)), judged) for name, judged in suites.items()}
@@ -144,7 +145,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         config=config,
         files=files,
         starts=_starts(config),
-        hashes={TRAIN: source.sha256} | {name: record["sha256"] for name, record in records.items()},
+        hashes={name: content_of(record) for name, record in {TRAIN: describe_file(source), **records}.items()},
         groups=groups,
         train=train,
         validation=validation,

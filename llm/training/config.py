@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
+from ..data.columns import columns_of
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -39,6 +40,10 @@ class RunConfig:
     dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
     train_file: str = field(
         default="", metadata={"help": "preference pairs: a file, a folder, or hf://datasets/OWNER/NAME:SPLIT"}
+    )
+    columns: str | None = field(
+        default=None,
+        metadata={"help": "which column holds what, for files in no known layout: prompt=question,chosen=good,..."},
     )
     suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
     subset_seed: int = field(
@@ -87,8 +92,10 @@ class RunConfig:
         try:
             parse_reweighting(self.ambiguity)
             self.schedule()
+            columns = columns_of(self.columns)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        self.columns = None if columns is None else str(columns)  # one text for one mapping, however it was written
         self.check_shares("lora_dropout")
         self.check_least(max_length=8, lora_rank=0)
         self.check_choices(system_turns=SystemTurns)

@@ -147,11 +147,11 @@ class _OnPairs(Work[TrainConfig]):
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""
-    source = read_pairs(config.train_file)
+    source = read_pairs(config.train_file, columns=config.columns)
     train, held_out = list(source.pairs), []
     files = {"train": describe_file(source)}
     if config.eval_file:
-        evaluation = read_pairs(config.eval_file)
+        evaluation = read_pairs(config.eval_file, columns=config.columns, shared=True)
         held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
     elif config.validation_share:
         train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)

@@ -150,7 +150,7 @@ def test_prompts_are_read_once_each_from_pairs_or_alone(tmp_path, pairs):
     assert [(p.messages[0]["content"], p.source) for p in alone.prompts] == [("one", "s"), ("two", "unknown")]
     assert alone.dropped == {"empty prompt": 1}
     assert subset(found.prompts, 5, seed=1) == subset(found.prompts, 5, seed=1) != subset(found.prompts, 5, seed=2)
-    for content, said in (('{"prompt": 3}', "must be a text or a list"), ('{"prompt": ""}', "no prompt")):
+    for content, said in (('{"prompt": 3}', "should be text or a list of messages"), ('{"prompt": ""}', "no prompt")):
         (tmp_path / "bad.jsonl").write_text(content)
         with pytest.raises(DataError, match=said):
             read_prompts(tmp_path / "bad.jsonl")
