@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 from llm.data.pairs import DataError, Pair
 from llm.text.rendering import Refused, Rendered
 from llm.text.tokens import Reader, Tokens
-from llm.text.window import Frame, Window, room_for, sequences
+from llm.text.window import Frame, Window, room_for, sequences, whole_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,8 +169,7 @@ class Seen(NamedTuple):
         absent: Nothing of what is asked is read.
         answers_cut: Answers that lost tokens: 0, 1 or 2.
         tokens_cut: Tokens that both sequences lost.
-        prompt: Tokens of the whole prompt, with what stands before the answer.
-        answer: Tokens of the longer of the answers, with what ends it.
+        whole_from: The least ``max_length`` at which its prompt is whole.
     """
 
     item: EncodedPair | None
@@ -179,8 +178,7 @@ class Seen(NamedTuple):
     absent: bool = False
     answers_cut: int = 0
     tokens_cut: int = 0
-    prompt: int = 0
-    answer: int = 0
+    whole_from: int = 0
 
 
 class PairEncoder:
@@ -246,7 +244,6 @@ class PairEncoder:
             return Seen(None, _DROPPED)
         (chosen, chosen_span), (rejected, rejected_span) = read.rows
         window = read.room.window
-        prompt = sum(window)
         return Seen(
             {
                 "index": 0, "chosen": chosen, "rejected": rejected, "chosen_span": chosen_span,
@@ -257,8 +254,7 @@ class PairEncoder:
             absent=window.cut > 0 and window.start <= frame.start and window.end <= frame.end,
             answers_cut=read.answers_cut,
             tokens_cut=lost,
-            prompt=prompt,
-            answer=max(len(found.ids) for found in tokens) - prompt,
+            whole_from=whole_from(sum(window), max(len(found.ids) for found in tokens) - sum(window), frame),
         )  # fmt: skip
 
 
