@@ -25,5 +25,16 @@ class AuditLimits:
     )
 
 
+def check_limits(limits: AuditLimits) -> None:
+    """Refuse a limit that is no share.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    for name in LIMITS:
+        if not 0 <= getattr(limits, name) <= 1:
+            raise ValueError(f"{name} is a share of the pairs and must lie in [0, 1], got {getattr(limits, name)}")
+
+
 LIMITS = tuple(limit.name for limit in fields(AuditLimits))
 """Names of the limits, each a share in [0, 1]; none of them changes what a run learns."""

@@ -49,6 +49,7 @@ class PairSet:
         dropped: Why records were left out -> how many.
         notes: How the file was read, where that was found out and not told ("cells separated by semicolons").
         columns: The mapping it was read by, as text; None: by its own layout.
+        ignored: Columns with text that were not read -> records that have text there.
     """
 
     pairs: list[Pair]
@@ -58,6 +59,7 @@ class PairSet:
     dropped: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     columns: str | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -142,7 +144,9 @@ def read_pairs(
 def pair_set(stream: PairStream, pairs: list[Pair], sha256: str) -> PairSet:
     """The pairs of a stream that came to its end, with what it says of them."""
     columns = None if stream.columns is None else str(stream.columns)
-    return PairSet(pairs, stream.name, stream.layout, sha256, dict(stream.dropped), tuple(stream.notes), columns)
+    return PairSet(
+        pairs, stream.name, stream.layout, sha256, dict(stream.dropped), tuple(stream.notes), columns, stream.ignored
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -148,7 +148,7 @@ def answers_cut(run: RunRecord) -> Verdict:
         Severity.PROBLEM if share >= 0.1 else Severity.WARNING,
         "answers were cut",
         f"{cut['answers_cut']} of {2 * cut['pairs']} answers ({share:.0%}) are longer than max_length {limit} and lost "
-        "their end, and their prompt altogether",
+        "their end",
         "raise max_length as far as the model reads, or leave such pairs out",
     )
 
