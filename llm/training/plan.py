@@ -12,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..audit.run_audit import Suites
 from ..audit.table import lines, render
 from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
 from ..text.encoding import EncodedPairs
-from .audits import Suites
 from .config import DPOConfig
 from .pair_trainer import PairTrainer
 from .run import Task, build_trainer, load_training_pairs, steps_of

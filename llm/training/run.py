@@ -26,6 +26,7 @@ from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
+from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
 from ..data.pairs import Pair, read_pairs
 from ..data.suites import describe_file, split_by_prompt
@@ -40,7 +41,6 @@ from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
 from ..text.encoding import EncodedPairs, encode_pairs
-from .audits import RunAudit, Suites
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
@@ -201,7 +201,8 @@ def build_trainer(
     check_length(model, config.max_length)
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
-    seen = RunAudit(config, arguments, tokenizer, suites)
+    main = arguments.process_index == 0
+    seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main)
     encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, watch=seen.auditor.see, **reading)
     judged = encode_pairs(held_out, tokenizer, **reading) if held_out else None
     trainer = task.trainer(
@@ -228,7 +229,7 @@ def build_trainer(
     if not arguments.disable_tqdm:
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
-    return Built(trainer, encoded, *seen.conclude(train, train_file, batch=trainer.effective_batch))
+    return Built(trainer, encoded, *seen.conclude(train, train_file, config, batch=trainer.effective_batch))
 
 
 def steps_of(trainer: PairTrainer) -> tuple[int, int]:
