@@ -29,8 +29,8 @@ MAY = {  # from the ground up
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary data judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
-    "api": "data doctor judging kinds models report results run sweep training",
-    "commands": "api data doctor export judging kinds models pipeline report results run sweep training",
+    "api": "audit data doctor judging kinds models report results run sweep training",
+    "commands": "api audit data doctor export judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.hub import address_of
 from ..data.overview import Cases, Overview, overview
-from ..data.pairs import Pair, PairStream, length_baseline
+from ..data.pairs import Pair, PairSet, PairStream, length_baseline
 from ..text.encoding import EQUAL_TOKENS, EncodedPair, PairEncoder, Seen
 from ..text.rendering import ANSWER_LOST, Renderer
 from .audit import CASES, SHARE_WHOLE, Audit, Identical
@@ -161,21 +163,24 @@ class IdenticalCounts:
         return Identical(self._cases, self._pairs, by_category, by_source)
 
 
-def audit_stream(
-    stream: PairStream,
+Source = PairStream | PairSet
+
+
+def audit_of(
+    source: Source,
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
-    suites: Mapping[str, Iterable[Pair]] | None = None,
+    suites: Mapping[str, Source] | None = None,
     batch: int | None = None,
 ) -> Audit:
-    """Audit a file, a thousand pairs at a time, and its suites.
+    """Audit a file and its suites; of a stream, a thousand pairs are held at a time.
 
     Args:
-        stream: The pairs of the file.
+        source: The pairs of the file.
         tokenizer: Of the model.
         max_length: Tokens per sequence.
-        suites: Name -> pairs, which may be streams.
+        suites: Name -> pairs.
         batch: Pairs that are compared in a step; None: not known.
 
     Raises:
@@ -183,10 +188,16 @@ def audit_stream(
         ValueError: ``max_length`` leaves no room for text.
     """
     auditor = Auditor(tokenizer, max_length=max_length, suites=bool(suites))
-    seen = overview(auditor.through(stream))
-    for name, pairs in (suites or {}).items():
-        auditor.suite(name, pairs)
-    return auditor.audit(seen, file=stream.name, ignored=stream.ignored, batch=batch)
+    seen = overview(auditor.through(_pairs(source)))
+    for name, suite in (suites or {}).items():
+        auditor.suite(name, _pairs(suite))
+    address = address_of(source.name)
+    file = Path(source.name).name if address is None else address.name
+    return auditor.audit(seen, file=file, ignored=source.ignored, batch=batch)
+
+
+def _pairs(source: Source) -> Iterable[Pair]:
+    return source.pairs if isinstance(source, PairSet) else source
 
 
 def _unknown(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -38,7 +38,7 @@ _COUNTS = {
     "token_identical": (
         "pairs cannot be told apart",
         "have two answers with the same tokens",
-        "{longer}, or use a tokenizer that sees what they differ in; they are left out",
+        "where they are cut raise max_length, else use a tokenizer that sees what they differ in; they are left out",
     ),
     "special_token_text": (
         "texts read like special tokens",
@@ -149,7 +149,7 @@ def _of_suite(audit: Audit, suite: str, exact: Cases, near: Cases, limits: Audit
             f"pairs of the suite {suite} cannot be told apart",
             f"{identical.cases.count:,} of {of:,} pairs of the suite {suite} have two answers with the same tokens "
             f"({groups})",
-            f"{_longer(audit)}; they are not judged",
+            "where they are cut raise max_length; they are not judged",
         )
 
 
@@ -172,4 +172,4 @@ def _share(audit: Audit, subject: str) -> float:
 def _longer(audit: Audit) -> str:
     if audit.length is None or audit.length <= audit.max_length:
         return "raise max_length"
-    return f"raise max_length (at {audit.length:,} {SHARE_WHOLE:.0%} of the prompts are whole)"
+    return f"raise max_length (at {audit.length:,}, {SHARE_WHOLE:.0%} of the prompts are whole)"
