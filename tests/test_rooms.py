@@ -27,7 +27,7 @@ MAY = {  # from the ground up
     "policy": "adversary data models run statistics text training",
     "trl": "adversary run training",
     "kinds": "adversary data judging models policy run statistics text training",
-    "sweep": "adversary data judging kinds models report results run statistics text training",
+    "sweep": "adversary audit data judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
     "api": "audit data doctor judging kinds models report results run sweep training",
     "commands": "api audit data doctor export judging kinds models pipeline report results run sweep training",

@@ -14,6 +14,7 @@ from ..data.columns import ColumnMap, columns_of
 from ..data.objects import pairs_of
 from ..data.pairs import DataError, PairSet, PairStream, stream_pairs
 from ..data.suites import suite_files
+from ..results.audits import summary
 from .frames import Shown, frame
 from .runs import Run
 
@@ -46,9 +47,7 @@ class PairAudit(Shown):
 
     def caption(self) -> str:
         """Of which file, and what is of concern."""
-        from ..audit.table import summary
-
-        return ". ".join([f"{self.audit.file}: {summary(self.audit)}", *map(str, self.concerns)]) + "."
+        return ". ".join([f"{self.audit.file}: {summary(self.audit.as_json())}", *map(str, self.concerns)]) + "."
 
 
 def audit_pairs(

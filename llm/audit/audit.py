@@ -107,6 +107,7 @@ class Audit:
         """The counts as plain dictionaries: ``{"count": n, "examples": [ids]}``; shares as numbers."""
         return {
             **{name: getattr(self, name).record() for name in CASES},
+            "pairs": self.pairs.record() | {"max_length": self.max_length},
             "token_identical": self.token_identical.record()
             | {"by_file": {self.file: self.token_identical.cases.count}}
             | {"by_suite": {name: found.record() for name, found in self.suites.items()}},

@@ -67,15 +67,6 @@ def lines(audit: Audit, found: list[Concern]) -> Iterator[str]:
     yield from (f"warning: {concern}" for concern in found)
 
 
-def summary(audit: Audit) -> str:
-    """An audit in one line."""
-    return (
-        f"of {audit.pairs.count:,} pairs {audit.prompt_whole_both.count:,} show the whole prompt, "
-        f"{audit.prompt_absent.count:,} nothing of it, {audit.token_identical.cases.count:,} cannot be told apart "
-        f"(max_length {audit.max_length})"
-    )
-
-
 def _identical(title: str, found: Identical) -> Iterator[str]:
     for column, groups in (("category", found.by_category), ("source", found.by_source)):
         if groups:
