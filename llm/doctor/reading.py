@@ -1,4 +1,4 @@
-"""Did the model see the pairs as they stand in their file? The concerns of the audit of a finished run."""
+"""Did the model see the pairs as they stand in their file? What was cut, and what an audit of a finished run found."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord
 
-# Answers that were cut are in ``llm.doctor.learning``, which knows them of runs without an audit, too.
-SUBJECTS = {
+SUBJECTS = {  # beside answers that were cut, which runs without an audit know of, too
     "prompts that the model saw": ("prompt_absent", "prompt_cut"),
     "pairs that can be told apart": ("token_identical", "suite_identical"),
     "what the chat template leaves out": ("system_lost", "thoughts_lost", "tool_calls_lost"),
@@ -33,3 +32,20 @@ def seen_as_they_stand(*subjects: str) -> Callable[[RunRecord], Verdict]:
         return Finding(Severity.WARNING, title, evidence, remedy)
 
     return examine
+
+
+def answers_cut(run: RunRecord) -> Verdict:
+    """Answers longer than ``max_length``, of the pairs that were trained on, else of all."""
+    cut = run.truncation
+    if not cut.get("pairs"):
+        return Unchecked("what was cut is known of finished runs only")
+    share, limit = cut["answers_cut"] / (2 * cut["pairs"]), run.config.get("max_length")
+    if share < 0.01:
+        return None if run.concerns is None else seen_as_they_stand("answers_cut")(run)
+    return Finding(
+        Severity.PROBLEM if share >= 0.1 else Severity.WARNING,
+        "answers were cut",
+        f"{cut['answers_cut']} of {2 * cut['pairs']} answers ({share:.0%}) are longer than max_length {limit} and lost "
+        "their end",
+        "raise max_length as far as the model reads, or leave such pairs out",
+    )

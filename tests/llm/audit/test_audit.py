@@ -24,7 +24,8 @@ from robust_rlhf import main
 KEYS = {  # of the JSON, and no others
     "pairs", "prompt_whole_both", "prompt_cut", "prompt_absent", "same_window", "answers_cut", "token_identical",
     "unknown_token_share", "special_token_text", "double_framing", "system_lost", "thoughts_lost", "tool_calls_lost",
-    "ignored_columns", "duplicates", "contradictions", "negative_margins", "longer_wins", "sources", "prompts", "overlap",
+    "ignored_columns", "duplicates", "contradictions", "negative_margins", "longer_wins", "sources", "prompts",
+    "overlap",
 }  # fmt: skip
 
 
