@@ -67,10 +67,11 @@ def test_what_was_put_there_is_found_and_nothing_else():
     same = [pair(f"s{i}", f" {text[i]}\n", train[i].rejected, f"{train[i].chosen} ") for i in range(7)]  # exchanged
     near = [pair(f"n{i}", changed(text[i], 2, i), train[i].chosen.upper(), train[i].rejected) for i in range(7, 12)]
     asked = [pair(f"a{i}", text[i], text[i + 30], "no") for i in range(12, 15)]
+    other = [pair(f"o{i}", text[i], train[i + 5].chosen.upper(), train[i + 5].rejected) for i in range(15, 19)]
     fresh = [pair(f"f{i}", text[i], f"{text[i]} yes", "no") for i in range(40, 51)]
-    found = counts(train, [*same, *near, *asked, *fresh])
+    found = counts(train, [*same, *near, *asked, *other, *fresh])
     assert found == {
-        ("pairs", "exact"): 7, ("pairs", "near"): 5, ("prompts", "exact"): 10, ("prompts", "near"): 5,
+        ("pairs", "exact"): 7, ("pairs", "near"): 5, ("prompts", "exact"): 14, ("prompts", "near"): 5,
     }  # fmt: skip
 
 
