@@ -1,4 +1,4 @@
-"""``data``: preference data described, converted, or generated."""
+"""``data``: preference data described, audited, converted, or generated."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dro_core.locks import locked
 from dro_core.messages import check_folder
 
 from ..run.escaping import visible
+from .data_audit import add as add_audit
+from .data_audit import audit
 from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
 def data(argv: Arguments) -> int:
-    """Describe or convert preference data, or generate the built-in corpus."""
-    parser = parser_of("data", "Describe or convert preference data, or generate the built-in corpus.")
+    """Describe, audit or convert preference data, or generate the built-in corpus."""
+    parser = parser_of("data", "Describe, audit or convert preference data, or generate the built-in corpus.")
     actions = parser.add_subparsers(dest="action", required=True)
     show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
     change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")
@@ -29,6 +31,7 @@ def data(argv: Arguments) -> int:
     change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
     change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
     change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
+    add_audit(actions)
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
     make.add_argument("folder")
     make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
@@ -41,6 +44,8 @@ def data(argv: Arguments) -> int:
     options = parser.parse_args(argv)
     if options.action == "show":
         return _show_data(options.file, options.max_records, options.columns)
+    if options.action == "audit":
+        return audit(options)
     if options.action == "convert":
         return _convert_data(options)
     from ..data.corpus.corpus import write_corpus

@@ -73,15 +73,21 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from ..results.audits import summary
     from ..run.terminal import Terminal, shown
     from ..sweep.sweep import planned
 
-    rows = planned(config, folder, cache=cache)
+    rows, audits = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))
     table = Table(title=f"{total} trainings, {done} of them done", box=SIMPLE_HEAD)
     for name in ("model", "regime", "ambiguity", "trainings", "done"):
         table.add_column(name, justify="right" if name in ("trainings", "done") else "left")
     for row in rows:
         table.add_row(*(shown(value) for value in row.values()))
-    Terminal().print(table)
+    console = Terminal()
+    console.print(table)
+    for name, found in audits.items():
+        console.print(f"{name}: {summary(found['audit'])}", soft_wrap=True)
+        for concern in found["concerns"]:
+            console.print(f"  warning: {concern}", soft_wrap=True)
     return 0

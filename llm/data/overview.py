@@ -15,7 +15,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm.data.pairs import Pair, length_baseline
 
@@ -43,6 +43,10 @@ class Cases:
         self.count += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(pair.id)
+
+    def record(self) -> dict[str, Any]:
+        """Count and examples as a plain dictionary."""
+        return {"count": self.count, "examples": list(self.examples)}
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) else ""
@@ -84,7 +88,7 @@ def overview(pairs: Iterable[Pair]) -> Overview:
         for name in _groups(pair):
             counts[name][0] += 1
             counts[name][1] += length_baseline(pair) == 1
-        prompt = _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
+        prompt = _asked(pair)
         prompts.add(prompt)
         key, way = _comparison(prompt, pair)
         seen = comparisons.get(key, 0)
@@ -99,6 +103,19 @@ def overview(pairs: Iterable[Pair]) -> Overview:
                 negative.add(pair)
     groups = {name: Summary(total, longer / total) for name, (total, longer) in sorted(counts.items())}
     return Overview(groups, len(prompts), first, duplicates, contradictions, negative, margins)
+
+
+def compared(pair: Pair) -> tuple[bytes, bytes]:
+    """Hashes of the prompt of a pair, and of its prompt and both answers, whichever was chosen.
+
+    They are equal where texts are, but for white space around them.
+    """
+    prompt = _asked(pair)
+    return prompt, _comparison(prompt, pair)[0]
+
+
+def _asked(pair: Pair) -> bytes:
+    return _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
 
 
 def _groups(pair: Pair) -> Iterator[str]:

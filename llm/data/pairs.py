@@ -50,6 +50,7 @@ class PairSet:
         read_as: How the file was read, where that was found out and not told ("cells separated by semicolons").
         columns: The mapping it was read by, as text; None: by its own layout.
         noted: What was reinterpreted, or left out of pairs, to read them -> how many pairs.
+        ignored: Columns with text that were not read -> records that have text there.
     """
 
     pairs: list[Pair]
@@ -60,6 +61,7 @@ class PairSet:
     noted: dict[str, int] = field(default_factory=dict)
     read_as: tuple[str, ...] = ()
     columns: str | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -145,7 +147,7 @@ def pair_set(stream: PairStream, pairs: list[Pair], sha256: str) -> PairSet:
     """The pairs of a stream that came to its end, with what it says of them."""
     columns = None if stream.columns is None else str(stream.columns)
     left, noted, read_as = dict(stream.dropped), dict(stream.noted), tuple(stream.read_as)
-    return PairSet(pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns)
+    return PairSet(pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns, stream.ignored)
 
 
 def _sha256(path: Path) -> str:

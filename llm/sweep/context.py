@@ -22,11 +22,13 @@ from ..data.questions import questions
 from ..data.suites import content_of, describe_file, load_suites, split_by_prompt
 from ..judging.accuracy import rows_by
 from ..models.contents import contents
+from ..results.audits import Audits, write_audits
 from ..results.store import write_pairs_table
 from ..run.folder import write_folder
 from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
+from .audits import audits_of
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
@@ -92,6 +94,7 @@ class SweepContext:
         validation: Positions of the pairs held out of every run.
         suites: By name.
         features: By name of the model; heads only.
+        audits: What each model sees of the pairs, by its name.
         version: Of this package.
         revision: Its commit, "" where it is no checkout.
     """
@@ -107,6 +110,7 @@ class SweepContext:
     validation: NDArray[np.int64]
     suites: dict[str, SuiteRows]
     features: dict[str, HeadFeatures]
+    audits: Audits
     version: str
     revision: str
 
@@ -141,6 +145,9 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
     (folder / "suites").mkdir(exist_ok=True)
     write_pairs_table(folder / "train.parquet", [pairs[row] for row in train])
     origins = {TRAIN: pairs, **suites}
+    hashes = {name: content_of(record) for name, record in {TRAIN: describe_file(source), **records}.items()}
+    audits = audits_of(config, source, suites, folder, hashes)
+    write_audits(folder, audits)
     for name, suite in rows.items():
         write_pairs_table(folder / "suites" / f"{name}.parquet", [origins[suite.origin][row] for row in suite.rows])
     return SweepContext(
@@ -149,12 +156,13 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         files=files,
         columns=columns,
         starts=_starts(config),
-        hashes={name: content_of(record) for name, record in {TRAIN: describe_file(source), **records}.items()},
+        hashes=hashes,
         groups=groups,
         train=train,
         validation=validation,
         suites=rows,
         features=_features(config, origins, cache),
+        audits=audits,
         version=metadata.version("robust-rlhf"),
         revision=_revision(),
     )

@@ -176,7 +176,7 @@ def _train_and_judge(demo: DemoConfig, spec: str, seed: int, data: _Data, folder
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
     config, arguments = demo.run(spec, seed, train_file=str(data.train_file), folder=folder)
     task = task_of(config)
-    judged = judge_trained(task, train_run(task, arguments), arguments, data.suites)
+    judged = judge_trained(task, train_run(task, arguments, data.suites), arguments, data.suites)
     with sealing(folder, _MARGINS), whole(folder / _MARGINS) as stream:
         np.savez(stream, allow_pickle=False, **judged["margins"])
 

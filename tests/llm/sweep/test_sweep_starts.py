@@ -59,7 +59,7 @@ def test_another_grid_adds_to_what_is_done_and_keeps_the_table_clean(finished, c
 def test_other_settings_are_other_trainings(finished, cache):
     base = {**SETTINGS, "grid": {"ambiguity": "erm", "seeds": 1}}
     folder = finished.folder
-    assert planned(parse_sweep(base), folder, cache=FeatureCache(cache))[0]["done"] == 1
+    assert planned(parse_sweep(base), folder, cache=FeatureCache(cache)).rows[0]["done"] == 1
     for change in (
         {"head": {"schedule": "linear"}},
         {"validation_share": 0.2},
@@ -69,4 +69,4 @@ def test_other_settings_are_other_trainings(finished, cache):
         {"models": {"tiny": {**SETTINGS["models"]["tiny"], "learning_rate": 0.02}}},
         {"regimes": {"all": {"label_noise": 0.1}}},
     ):
-        assert planned(parse_sweep({**base, **change}), folder, cache=FeatureCache(cache))[0]["done"] == 0, change
+        assert planned(parse_sweep({**base, **change}), folder, cache=FeatureCache(cache)).rows[0]["done"] == 0, change
