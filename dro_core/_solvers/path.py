@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import scipy.linalg as _untyped  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 Vector = NDArray[np.float64]
+_linalg: Any = _untyped  # ships no type hints
 _ROUNDING = 8 * np.finfo(np.float64).eps  # of the largest slope: what falls more slowly stands still
 
 
@@ -100,10 +101,10 @@ def at_worth(worth: float) -> End:
 def _line(matrix: Vector, losses: Vector, p: Vector, free: NDArray[np.bool_]) -> Line:
     """Solve the optimality conditions t l - K d - nu + s = 0 with d = -p off the free entries and s = 0 on them."""
     n, rest = len(losses), ~free
-    factor: Any = cho_factor(matrix[np.ix_(free, free)])  # scipy ships no type hints
+    factor = _linalg.cho_factor(matrix[np.ix_(free, free)])
     top = losses[free].max()  # taken off, so that where the losses are equal nothing moves
     right = np.stack([np.ones(int(free.sum())), losses[free] - top, matrix[np.ix_(free, rest)] @ p[rest]], axis=1)
-    solved: Vector = cho_solve(factor, right)
+    solved: Vector = _linalg.cho_solve(factor, right)
     ones, steep, given = solved.T
     level, tilt = (given.sum() - p[rest].sum()) / ones.sum(), steep.sum() / ones.sum()  # nu = level + t tilt
     start, slope = -p, np.zeros(n)
