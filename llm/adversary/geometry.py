@@ -41,7 +41,7 @@ class _PromptGeometry:
         if not self.radius >= 0:
             raise ValueError(f"the radius of {self.spec}: must be at least 0, got {self.radius}")
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Take the embeddings in, scaled to unit length."""
         if COLUMN not in columns:
             raise ValueError(
@@ -105,7 +105,7 @@ class PromptDiscrepancy(_PromptGeometry):
     bandwidth: float = 1.0
     spec: ClassVar[str] = "mmd"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Take the embeddings in, and the median distance between some of them."""
         bound = super().bind(columns)
         step = max(len(bound.embeddings) // _PROBED, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from ..models.logprobs import evaluation_mode
 from ..text.encoding import encode_pairs
 from ..text.framing import token_ids
 from .lm_eval import question, their_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tokens = list[int]
 Reading = Callable[[Pair], tuple[Tokens, Tokens]]  # what a tool makes of a pair, the chosen answer first
@@ -38,7 +41,9 @@ class Agreement:
     padding: float = 0.0
 
 
-def agreement(pairs: Sequence[Pair], tokenizer: Any, max_length: int, reading: Reading) -> Agreement:
+def agreement(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, reading: Reading
+) -> Agreement:
     """Compare the tokens of both answers of all pairs."""
     cut, whole = (encode_pairs(pairs, tokenizer, max_length=limit) for limit in (max_length, _UNCUT))
     ours, uncut = ([item[side] for item in encoded for side in ("chosen", "rejected")] for encoded in (cut, whole))

@@ -11,13 +11,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.pairs import Pair
 from ..run.files import write_text
 from ..text.chat_templates import special_text
 from ..text.framing import frame_of
 from ..text.rendering import rendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TAG = "robust_rlhf"
 _LOADER = '''"""Reads the pairs that lie beside this file, wherever the folder was moved to."""
@@ -32,7 +35,9 @@ def load(suite, **unused):
 '''
 
 
-def write_tasks(folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: Any) -> dict[str, str]:
+def write_tasks(
+    folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, str]:
     """Write one task per suite into ``folder``: its YAML, its pairs as JSON lines, the loader they share.
 
     Returns:
@@ -50,7 +55,7 @@ def write_tasks(folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: A
     return names
 
 
-def question(pair: Pair, tokenizer: Any) -> dict[str, Any]:
+def question(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A pair as the harness asks it; ``label`` is where the chosen answer stands, first or second by the id's hash.
 
     A model that cannot tell, or says nan, then gets half of the questions right, not all.

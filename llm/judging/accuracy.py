@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,9 @@ from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
 from .tables import render_comparison, render_table, write_metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "compare",
@@ -96,7 +99,7 @@ def compare(
 
 def evaluate_model(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     suites: Mapping[str, Sequence[Pair]],
     *,
     max_length: int,

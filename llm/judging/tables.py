@@ -25,7 +25,7 @@ def write_metrics(
     suites: Mapping[str, Sequence[Pair]],
     folder: str | Path,
     *,
-    comparisons: Mapping[str, Any] | None = None,
+    comparisons: Mapping[str, object] | None = None,
 ) -> None:
     """Write metrics.json, metrics.csv (one row per suite and group) and margins.jsonl (one line per pair).
 
@@ -89,7 +89,7 @@ def render_comparison(comparisons: Mapping[str, Mapping[str, Any]], *, names: tu
     return table
 
 
-def tidy_rows(suites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def tidy_rows(suites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
     """One row per suite and group of ``evaluate_model(...)["suites"]``: overall, by category, by source."""
     return [
         {"suite": name, "kind": kind, "group": group, **record}

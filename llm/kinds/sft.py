@@ -41,7 +41,7 @@ class SFTTrainer(PairTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches without the rejected answers."""
-        both: Any = self.data_collator
+        both: object = self.data_collator
         self.data_collator = both.of("chosen")
         try:
             return super().get_train_dataloader()

@@ -158,7 +158,7 @@ def write_judged(
     folder: Path,
     suites: Mapping[str, Sequence[Prompt]],
     judged: Mapping[str, ScoredAnswers],
-    summaries: Mapping[str, Any],
+    summaries: Mapping[str, object],
 ) -> None:
     """Write metrics.json, answers.json, and scores.npz with the scores and which prompts are the same."""
     folder.mkdir(parents=True, exist_ok=True)

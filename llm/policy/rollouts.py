@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from ..models.fetching import ModelError
 from ..models.logprobs import evaluation_mode
 from ..training.guards import NonFiniteLoss
 from .token_draws import Draws, Lots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ class Answers:
         batch_size: Sequences that are written at the same time.
     """
 
-    def __init__(self, tokenizer: Any, sampling: Sampling, *, batch_size: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, *, batch_size: int) -> None:
         self.tokenizer, self.sampling, self.batch_size = tokenizer, sampling, batch_size
 
     @torch.no_grad()
@@ -131,7 +134,7 @@ class Answers:
 
     def text(self, answer: Answer) -> str:
         """The answer without special tokens and the white space around it."""
-        return self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(answer.ids, skip_special_tokens=True)).strip()
 
     def _drawn(self, model: Any, prompts: list[list[int]], numbers: Any) -> list[Answer]:
         pad, longest = self.tokenizer.pad_token_id, max(map(len, prompts))
@@ -187,7 +190,8 @@ class Answers:
                 f"the eos_token_id of the model's generation_config.json must be ids of tokens, got {odd[0]!r}: write "
                 "numbers, or leave it out"
             )
-        return sorted({*ends, *([self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else [])})
+        own = self.tokenizer.eos_token_id
+        return sorted({*ends, *([own] if isinstance(own, int) else [])})
 
 
 @contextmanager

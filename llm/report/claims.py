@@ -61,7 +61,7 @@ def survives(difference: Mapping[str, Any]) -> bool:
     return difference["p_holm"] is not None and difference["p_holm"] < ALPHA
 
 
-def _worst(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _worst(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     judged = [arm for arm in arms if arm["worst"] and arm["worst"]["difference"]]
     better = [
         arm for arm in judged if arm["worst"]["difference"]["difference"] > 0 and survives(arm["worst"]["difference"])
@@ -93,19 +93,19 @@ def _finding(arm: Mapping[str, Any], difference: Mapping[str, Any], loses: bool)
     return f"{name_of(arm)}: {points} points, {limits}, Holm p {p_text(difference['p_holm'])}{tail}"
 
 
-def _column(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def _column(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]], name: str) -> dict[str, object]:
     place = f"{name} ({ROLES[report['suites'][name]['role']]})"
     return _outcomes(place, [(arm, arm["suites"][name]) for arm in arms])
 
 
-def _average(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _average(report: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     suites = len(report["outside"])
     return _outcomes(
         f"Average of {suites} suites" if suites > 1 else "Average", [(arm, arm["average"]) for arm in arms]
     )
 
 
-def _outcomes(place: str, entries: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> dict[str, Any]:
+def _outcomes(place: str, entries: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> dict[str, object]:
     judged = [(arm, entry["difference"]) for arm, entry in entries if entry and entry["difference"]]
     kept = [(arm, difference) for arm, difference in judged if survives(difference)]
     better = [pair for pair in kept if pair[1]["difference"] > 0]
@@ -119,7 +119,7 @@ def _outcomes(place: str, entries: Sequence[tuple[Mapping[str, Any], Mapping[str
     return {"text": text, "items": [_finding(arm, difference, loses=False) for arm, difference in kept]}
 
 
-def _against_the_longer(report: Mapping[str, Any], detail: Mapping[str, Any]) -> dict[str, Any]:
+def _against_the_longer(report: Mapping[str, Any], detail: Mapping[str, Any]) -> dict[str, object]:
     """Which arms with details do better than a ruler, before any correction."""
     lines, beaten, cells = [], 0, 0
     for number, shown in enumerate(detail["arms"]):
@@ -176,7 +176,7 @@ def _baselines(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _nowhere_above_chance(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _nowhere_above_chance(report: Mapping[str, Any]) -> list[dict[str, object]]:
     """The plain arms that no suite shows to have learned anything."""
     names = [name_of(arm) for arm in report["arms"] if arm["plain"] and not any(_above_chance(arm).values())]
     if not names:

@@ -105,7 +105,7 @@ class Collection:
     baseline: str = BASELINE
     unread: dict[str, str] = field(default_factory=dict)
     _margins: dict[str, dict[str, Array]] = field(default_factory=dict)
-    _records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _records: dict[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -165,7 +165,7 @@ class Collection:
         return found
 
     @cached_property
-    def _measured(self) -> set[Any]:
+    def _measured(self) -> set[object]:
         return set(self.whole.index)
 
     def margins(self, arm: Arm, suite: str) -> dict[int, Array]:
@@ -274,7 +274,7 @@ def _arms(done: Frame, baseline: str) -> list[Arm]:
     return sorted(arms, key=lambda arm: (order[arm.family], arm.ambiguity != baseline))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -87,7 +87,7 @@ def build_content(
 
 def _families(collection: Collection) -> list[list[int]]:
     """Positions of the arms of each family."""
-    members: dict[tuple[Any, ...], list[int]] = {}
+    members: dict[tuple[object, ...], list[int]] = {}
     for number, arm in enumerate(collection.arms):
         members.setdefault(arm.family, []).append(number)
     return list(members.values())
@@ -110,7 +110,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     ensemble = training.ensemble(plain)
     fifths = {} if training.pairs is None else training.fifths(ensemble)
     anchor = next((name for name in [*collection.inside, *collection.suites] if name in collection.suites), None)
-    shown: list[dict[str, Any]] = []
+    shown: list[dict[str, object]] = []
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
@@ -135,7 +135,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     }
 
 
-def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, Any]:
+def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, object]:
     """Calibration and tails inside and outside the training distribution, and the error under shift."""
     places = {"inside": collection.inside, "outside": collection.outside}
     by_place = {}

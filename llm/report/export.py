@@ -107,7 +107,7 @@ def latex(table: Table, label: str) -> str:
     return "\n".join([*parts, r"\bottomrule", r"\end{longtable}", ""])
 
 
-def tidy(report: Record) -> list[dict[str, Any]]:
+def tidy(report: Record) -> list[dict[str, object]]:
     """One row per arm and column, with everything the main tables show."""
     rows = []
     for arm in report["arms"]:

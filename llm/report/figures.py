@@ -232,7 +232,7 @@ def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[A
     return rows, records
 
 
-def _point(column: str, x: float, entry: Record) -> dict[str, Any]:
+def _point(column: str, x: float, entry: Record) -> dict[str, object]:
     seeds = [value for value in entry["by_seed"].values() if value is not None]
     return {"column": column, "x": x, **{name: entry[name] for name in ("accuracy", "low", "high")},
             "seeds": " ".join(f"{value:.6f}" for value in seeds)}  # fmt: skip

@@ -99,7 +99,7 @@ def _curve(history: Any, name: str) -> list[tuple[float, float]]:
     return points if points or name != "mean_loss" else curve(history, "loss")
 
 
-def _united(records: list[Mapping[str, Any]]) -> dict[str, str]:
+def _united(records: list[Mapping[str, object]]) -> dict[str, str]:
     """Name -> the values that records have, each once."""
     names = dict.fromkeys(name for record in records for name in record)
     return {

@@ -14,7 +14,6 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from dro_core.messages import one_line as one_line
 from dro_core.messages import visible as visible
@@ -88,7 +87,7 @@ def shell_word(text: str) -> str:
     return f"$'{visible(quoted)}'"
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
     """Rows as CSV with the fields of all of them; texts are quoted, and None becomes an empty cell.
 
     Where a spreadsheet would compute a text, an apostrophe stands before it, and one more before those that are there:
@@ -105,7 +104,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def _inert(value: object) -> object:
     return _FORMULA.sub("'", value) if isinstance(value, str) and not _is_number(value) else value
 
 

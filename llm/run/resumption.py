@@ -55,12 +55,12 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differen
     return Differences(sorted(changed, key=names.index), [])
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     """Equal, or both unset: libraries turn None into False or into nothing as their versions please."""
     return one == other or (_is_unset(one) and _is_unset(other))
 
 
-def _is_unset(value: Any) -> bool:
+def _is_unset(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
@@ -107,12 +107,12 @@ def _listed(names: list[str]) -> str:
     return " and ".join([*([", ".join(shown)] if shown else []), *([f"{flags} flags"] if flags else [])])
 
 
-def _change(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _change(name: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
     then, now = (_short(notes.get(name)) for notes in (found, wanted))
     return f"{name}: {then} -> {now}"
 
 
-def _short(value: Any) -> Any:
+def _short(value: Any) -> object:
     """Of a hash, enough to tell it from another."""
     is_hash = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
     return f"{value[:16]}…" if is_hash else value

@@ -96,7 +96,7 @@ def _labelled(pair: Pair, *, wrong: bool) -> Pair:
     return replace(pair, chosen=pair.rejected, rejected=pair.chosen) if wrong else pair
 
 
-def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, Any]:
+def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, object]:
     """The recipe, then what makes this run this run."""
     asked = Asked.of(cell.ambiguity)
     axes = {"learning_rate": cell.learning_rate, "num_train_epochs": cell.epochs}

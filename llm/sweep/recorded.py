@@ -44,7 +44,7 @@ def record_runs(
     suites: Mapping[str, Sequence[Pair]],
     *,
     train: Sequence[Pair] = (),
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
 ) -> None:
     """Write what came out of runs of one kind as the results of a sweep.
 
@@ -68,7 +68,7 @@ def record_runs(
         write_pairs_table(folder / "train.parquet", train)
     write_about(folder, about)
     rows = {names[name]: suite_rows(name, np.arange(len(pairs)), pairs) for name, pairs in suites.items()}
-    table: list[dict[str, Any]] = []
+    table: list[dict[str, object]] = []
     for number, run in enumerate(runs):
         margins = {names[name]: checked_margins(pairs, run.margins[name]) for name, pairs in suites.items()}
         table += _record(folder, f"run{number}", run, margins, rows, train)
@@ -116,7 +116,7 @@ def _weights(folder: Path, training: str, run: Finished, pairs: int) -> list[str
     return [f"weights/{training}.npz"]
 
 
-def _settings(run: Finished) -> dict[str, Any]:
+def _settings(run: Finished) -> dict[str, object]:
     record, config = run.record, run.record["config"]
     return {
         "model": config["model"],

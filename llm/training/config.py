@@ -106,7 +106,7 @@ class RunConfig:
             if value is not None and not value >= bound:
                 raise ConfigError(f"{name} must be at least {bound}, got {value}")
 
-    def check_choices(self, **kinds: Any) -> None:
+    def check_choices(self, **kinds: object) -> None:
         """Refuse settings that are none of the values of their ``Literal``."""
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
@@ -271,7 +271,7 @@ class DPOConfig(TrainConfig):
 
 
 # Where a preference trainer must or should differ from the defaults of TrainingArguments.
-TRAINING_DEFAULTS: dict[str, Any] = {
+TRAINING_DEFAULTS: dict[str, object] = {
     "output_dir": "",
     "remove_unused_columns": False,
     "label_names": [],
