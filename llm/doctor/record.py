@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
+from ..run.files import Record
 from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
 from ..run.kinds import is_logistic, kind_of
@@ -47,15 +48,15 @@ class RunRecord:
     folder: Path
     kind: str
     finished: bool
-    config: Mapping[str, Any]
+    config: Record
     batch: int | None
     learning_rate: float | None
     steps: int
     training: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
-    adversary: Mapping[str, Any] = field(default_factory=dict)
-    truncation: Mapping[str, Any] = field(default_factory=dict)
-    suites: Mapping[str, Any] = field(default_factory=dict)
+    adversary: Record = field(default_factory=dict)
+    truncation: Record = field(default_factory=dict)
+    suites: Record = field(default_factory=dict)
     rule: str = RULE
     ledger: AdversaryLedger | None = None
     inaction: str | None = None

@@ -27,6 +27,7 @@ from transformers import TrainingArguments
 
 from ..kinds.registry import config_of
 from ..policy.config import samples_by_default
+from ..run.files import Record
 from ..training.config import ConfigError, RunConfig
 from ..training.settings import check_known, parse_settings, read_recipe
 
@@ -61,7 +62,7 @@ class Stage:
     name: str
     kind: str
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Record
     seed: int
     arm: Combination | None = None
 
@@ -127,13 +128,13 @@ class Pipeline:
     """
 
     output_dir: str
-    reward: Mapping[str, Any]
-    policy: Mapping[str, Any]
+    reward: Record
+    policy: Record
     sft: Mapping[str, object] | None = None
     train_file: str | None = None
     seeds: int = 1
     arms: Sequence[str] = ()
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Record = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
@@ -196,7 +197,7 @@ class Pipeline:
             return {}
         return {"samples": samples_by_default(self.policy.get("robust", "erm"))}
 
-    def _set(self, section: Mapping[str, Any], how: str) -> str:
+    def _set(self, section: Record, how: str) -> str:
         return section["robust"] if how == ROBUST else "erm"
 
     def _stage(
@@ -236,7 +237,7 @@ def read_pipeline(path: str | Path) -> Pipeline:
     return pipeline
 
 
-def _settings(section: Mapping[str, Any]) -> dict[str, object]:
+def _settings(section: Record) -> dict[str, object]:
     """The recipe of a section and what the section changes."""
     recipe = read_recipe(section["recipe"]) if section.get("recipe") else {}
     return recipe | {name: value for name, value in section.items() if name not in ("recipe", "robust")}

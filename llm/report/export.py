@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..run import escaping
+from ..run.files import Record
 from ..statistics.numbers import MISSING, bracket, percent
 from .claims import survives
-
-Record = Mapping[str, Any]
 
 
 class Table(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..run.files import Record
 from .claims import survives
 from .collect import BASELINE
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
@@ -15,8 +16,6 @@ from .radii import Sized, kind_of, sized
 
 MOST_PANELS = 4  # families, and kinds of a family, that get a panel of their own
 COLUMNS = ("inside", "average", "worst")
-
-Record = Mapping[str, Any]
 
 
 def column_names(report: Record) -> dict[str, str]:
@@ -238,7 +237,7 @@ def _point(column: str, x: float, entry: Record) -> dict[str, object]:
             "seeds": " ".join(f"{value:.6f}" for value in seeds)}  # fmt: skip
 
 
-def _series(name: str, style: Style, rows: Sequence[Mapping[str, Any]]) -> Series:
+def _series(name: str, style: Style, rows: Sequence[Record]) -> Series:
     low, high = ([np.nan if row[end] is None else 100 * row[end] for row in rows] for end in ("low", "high"))
     seeds = [(row["x"], 100 * float(text)) for row in rows for text in row["seeds"].split() if " " in row["seeds"]]
     return Series(name, style, [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], low, high, seeds)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..results.store import ABOUT, read_about
+from ..run.files import Record
 from .collect import Collection
 from .drawing import Drawing, Series, line_figure
 from .figures import arm_looks
 from .plots import MAX_POINTS, Style, curve, styles
-
-Record = Mapping[str, Any]
 
 CURVES = {
     "mean_loss": ("Mean loss", "plain average over the batch, in nats"),

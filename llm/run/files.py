@@ -12,6 +12,8 @@ import numpy as np
 
 from dro_core.files import whole
 
+Record = Mapping[str, Any]  # an object read from JSON: whoever looks at an entry checks what it is
+
 
 def json_ready(value: object) -> Any:
     """Plain lists, dicts and numbers; None for nan and infinities, text for everything JSON does not know.

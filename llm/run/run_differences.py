@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .files import Record
 from .finished import RECORD, RunError, check_run, read_record
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
 from .resumption import OPTIONAL
 
-Record = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import yaml
 
+from ..run.files import Record
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
@@ -47,7 +48,7 @@ class FullModel:
     Every iterate in ``final`` is a training of its own.
     """
 
-    settings: Mapping[str, Any]
+    settings: Record
     final: tuple[str, ...] = ("last",)
     keep_models: bool = False
 
@@ -132,7 +133,7 @@ def read_sweep(name: str, *, data: str | None = None) -> tuple[SweepConfig, str]
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
+def parse_sweep(settings: Record) -> SweepConfig:
     """A sweep from settings by name. Raises as ``read_sweep``."""
     known = {f.name for f in fields(SweepConfig)} - {"cells"} | {"grid"}
     _refuse_unknown("the sweep", settings, known)
