@@ -19,7 +19,7 @@ from transformers.utils import logging as verbosity
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.kinds.reward import train_reward
+from llm.kinds.reward import RewardTask
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
@@ -28,6 +28,7 @@ from llm.run.resumption import differences
 from llm.training.config import ConfigError, DPOConfig, RewardConfig, SFTConfig
 from llm.training.guards import REFUSED, check_requests
 from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS, identity, noted
+from llm.training.run import train_run
 from robust_rlhf import main
 
 PAGE = Path(__file__).parents[3] / "docs" / "resuming.md"
@@ -226,7 +227,7 @@ def weights_of(kind, files, folder, flags):
             train_policy(PolicyConfig(**settings, **more, **shared), TrainingArguments(**arguments | {"max_steps": 3}))
         else:
             settings = RewardConfig(model="tiny", ambiguity="tv:0.3", eval_file=str(files / "eval.jsonl"), **shared)
-            train_reward(settings, TrainingArguments(**arguments))
+            train_run(RewardTask(settings), TrainingArguments(**arguments))
     finally:
         verbosity.set_verbosity(level)
     return load_file(folder / "model" / "model.safetensors")
