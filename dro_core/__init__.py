@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     )
     from .sampling.estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
     from .sampling.radius import radius_from_confidence, shift_budget
-    from .sets.convex import ConvexSet, gaussian_kernel, mmd_ball
+    from .sets.convex import ConvexSet
+    from .sets.discrepancy import MeanDiscrepancy, gaussian_kernel
 
 # Loaded at first use: some of them need scipy, scikit-learn or cvxpy. RobustPreferenceClassifier is not in __all__,
 # which must not need scikit-learn.
 _LATER = {
     "AcceleratedGradient": "learn.optimise",
     "ConvexSet": "sets.convex",
+    "MeanDiscrepancy": "sets.discrepancy",
     "ProjectedSubgradient": "learn.optimise",
     "RobustPreferenceClassifier": "learn.classifier",
     "bias_bound": "sampling.bounds",
@@ -49,10 +51,9 @@ _LATER = {
     "excess_bound": "sampling.bounds",
     "fit_linear": "learn.linear",
     "fit_pairs": "learn.linear",
-    "gaussian_kernel": "sets.convex",
+    "gaussian_kernel": "sets.discrepancy",
     "gradient_variance_bound": "sampling.bounds",
     "inverse_cdf_bias_bound": "sampling.bounds",
-    "mmd_ball": "sets.convex",
     "multilevel_estimate": "sampling.estimators",
     "plugin_estimate": "sampling.estimators",
     "radius_from_confidence": "sampling.radius",
@@ -75,6 +76,7 @@ __all__ = [
     "Grouped",
     "Hellinger",
     "KLPenalty",
+    "MeanDiscrepancy",
     "ProjectedSubgradient",
     "Spectral",
     "TotalVariation",
@@ -95,7 +97,6 @@ __all__ = [
     "gradient_variance_bound",
     "inverse_cdf_bias_bound",
     "largest_multiplier",
-    "mmd_ball",
     "multilevel_estimate",
     "parse_ambiguity",
     "plugin_estimate",

@@ -103,6 +103,28 @@ def test_no_file_of_a_room_imports_in_a_circle():
         visit(name)
 
 
+def loaded_with(*names):
+    """The files that are loaded together with these, whatever is called later."""
+    files, waiting = set(), list(names)
+    while waiting:
+        place = LLM.parent / waiting.pop().replace(".", "/")  # a file, a room, or a name that a room makes public
+        for path in (place.with_suffix(".py"), place / "__init__.py", place.parent / "__init__.py"):
+            if path.exists() and path not in files:
+                files.add(path)
+                waiting += [name for name, later in imports(path) if not later and name.startswith("llm")]
+    return {path for path in files if path.name != "__init__.py"}
+
+
+def test_a_reward_run_loads_what_it_uses():
+    """Layouts and formats are tables of files, one read after the other; some of the rest serve other settings."""
+    files = loaded_with("llm.commands.train", "llm.kinds.registry", "llm.kinds.reward", "llm.training.settings")
+    names = {str(path.relative_to(LLM)) for path in files}
+    tables = [name for name in names if name.startswith(("data/layouts/", "data/formats/"))]
+    assert 60 < len(names) - len(tables) <= 88, sorted(names)
+    assert not [name for name in names if name.startswith(("policy", "report", "doctor", "sweep", "pipeline"))]
+    assert not names & {f"kinds/{kind}.py" for kind in ("dpo", "sft", "policy")}
+
+
 @pytest.mark.parametrize("room", MAY)
 def test_every_room_says_who_lives_there_and_stays_small(room):
     assert ast.get_docstring(ast.parse((LLM / room / "__init__.py").read_text()))

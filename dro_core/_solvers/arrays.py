@@ -66,6 +66,11 @@ def as_numpy(array: Array) -> Any:
         return None
 
 
+def fetched(xp: Namespace, array: Array) -> Any:
+    """Bring an array of any library to numpy, from a GPU too."""
+    return array if on_host(xp) else np.from_dlpack(array.cpu() if hasattr(array, "cpu") else array)
+
+
 def as_tensor(array: Any, dtype: Any = None) -> Array:
     """Return a numpy result as a tensor, without a copy where the dtypes agree."""
     torch: Any = sys.modules["torch"]

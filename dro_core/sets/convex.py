@@ -8,9 +8,8 @@ from threading import Lock
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
 
-from .._solvers.arrays import Array, asarray_like, on_host
+from .._solvers.arrays import Array, asarray_like, fetched
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Dual, checked_fraction, checked_number, set_field
 
@@ -99,7 +98,7 @@ class ConvexSet(AmbiguitySet):
         xp, n, share, masses = problem.xp, problem.losses.shape[-1], self.strength, problem.masses()
         if n not in self._programs:
             self._programs[n] = _Program(self.constraints, n)
-        rows = [_fetched(xp, array).reshape(-1, n) for array in (problem.losses, masses)]
+        rows = [fetched(xp, array).reshape(-1, n) for array in (problem.losses, masses)]
         found, bounds = np.empty_like(rows[0]), np.empty(len(rows[0]))
         for k, (losses, reference) in enumerate(zip(*rows, strict=True)):
             _, found[k], bounds[k] = self._programs[n].solve(losses, reference)
@@ -202,98 +201,3 @@ def _checked_constraints(cp: Any, given: Any) -> list[Any]:
             rule = once if part.is_dcp() else convex
             raise ValueError(f"`ConvexSet.constraints` must by cvxpy's rules {rule}. This does not: {part}.")
     return parts
-
-
-def _fetched(xp: Any, array: Array) -> Any:
-    """Bring an array of any library to numpy, from a GPU too."""
-    return array if on_host(xp) else np.from_dlpack(array.cpu() if hasattr(array, "cpu") else array)
-
-
-@dataclass(frozen=True, eq=False)
-class MeanDiscrepancy:
-    """The constraint |factor' (q - p)| <= radius of ``mmd_ball``."""
-
-    factor: Any = field(repr=False)
-    radius: float
-
-    def __call__(self, q: Any, p: Any) -> list[Any]:
-        """Write it in cvxpy."""
-        if q.size != len(self.factor):
-            raise ValueError(
-                f"`mmd_ball.kernel` is for {len(self.factor)} scenarios, the losses have {q.size}; "
-                "use `take(rows)` for some of them."
-            )
-        return [_cvxpy().norm(self.factor.T @ (q - p)) <= self.radius]
-
-    def take(self, rows: Array) -> MeanDiscrepancy:
-        """Return the constraint for the scenarios ``rows``."""
-        return replace(self, factor=self.factor[np.asarray(rows)])
-
-
-def mmd_ball(kernel: Array, radius: float) -> ConvexSet:
-    """Distributions within maximum mean discrepancy ``radius`` of p (Staib & Jegelka 2019, 1905.10943).
-
-        max_q <q, l>   s.t.   (q - p)' K (q - p) <= radius^2,  q in the simplex.
-
-    Mass moves easily between scenarios that the kernel K finds alike, and hardly between others.
-
-    Args:
-        kernel: K, ``(n, n)``, symmetric and positive semidefinite: ``gaussian_kernel(embeddings)``, for example.
-        radius: In the unit of K's square root; for a Gaussian kernel sqrt(2) holds every q.
-
-    Raises:
-        ValueError: A kernel that is not square, finite, symmetric and positive semidefinite; a negative radius.
-
-    Example:
-        >>> import numpy as np
-        >>> from dro_core import worst_case
-        >>> kernel = gaussian_kernel(np.array([[0.0], [0.1], [3.0]]), bandwidth=1.0)  # the first two are alike
-        >>> worst_case(np.array([1.0, 0.0, 0.5]), mmd_ball(kernel, 0.05)).weights.round(3).tolist()
-        [0.692, 0.0, 0.308]
-    """
-    size = checked_number("mmd_ball.radius", "a mean discrepancy", "[0, inf)", radius, "For the mean use radius=0.")
-    return ConvexSet(MeanDiscrepancy(_factor(kernel), size))
-
-
-def _factor(kernel: Array) -> Any:
-    """Return F with K = F F' up to rounding, ``(n, rank)``."""
-    matrix = np.asarray(kernel, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0 or not np.isfinite(matrix).all():
-        raise ValueError(f"`mmd_ball.kernel` must be finite and square, (n, n), got shape {matrix.shape}.")
-    rounding = 1e-6 * np.abs(matrix).max()  # a kernel may come from float32
-    if np.abs(matrix - matrix.T).max() > rounding:
-        raise ValueError("`mmd_ball.kernel` must be symmetric; use (kernel + kernel.T) / 2.")
-    powers, directions = np.linalg.eigh((matrix + matrix.T) / 2)
-    if powers[0] < -rounding:
-        raise ValueError(
-            f"`mmd_ball.kernel` must be positive semidefinite, got the eigenvalue {powers[0]:.3g}; "
-            "use `gaussian_kernel(embeddings)`, or add a multiple of the identity."
-        )
-    kept = powers >= len(matrix) * np.finfo(np.float64).eps * powers[-1]
-    return directions[:, kept] * np.sqrt(powers[kept])
-
-
-def gaussian_kernel(embeddings: Array, bandwidth: float | None = None) -> Any:
-    """Return exp(-|x_i - x_j|^2 / (2 bandwidth^2)) for all pairs of scenarios, ``(n, n)``.
-
-    Args:
-        embeddings: ``(n, dimension)``.
-        bandwidth: In the unit of the embeddings; by default the median distance between two scenarios.
-
-    Raises:
-        ValueError: Not a matrix of finite numbers; a bandwidth, or a median, that is not positive.
-
-    Example:
-        >>> import numpy as np
-        >>> gaussian_kernel(np.array([[0.0], [1.0], [2.0]])).round(3).tolist()
-        [[1.0, 0.607, 0.135], [0.607, 1.0, 0.607], [0.135, 0.607, 1.0]]
-    """
-    points = np.asarray(embeddings, dtype=np.float64)
-    if points.ndim != 2 or points.size == 0 or not np.isfinite(points).all():
-        raise ValueError(f"`embeddings` must be finite and (n, dimension), got shape {points.shape}.")
-    distances: Any = pdist(points)
-    if bandwidth is None:
-        bandwidth = float(np.median(distances)) if distances.size else 1.0
-    meaning, remedy = "a distance between embeddings", "If most of them coincide, give one."
-    width = checked_number("bandwidth", meaning, "(0, inf)", bandwidth, remedy)
-    return np.exp(-(squareform(distances / width) ** 2) / 2)

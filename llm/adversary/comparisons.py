@@ -149,7 +149,7 @@ class Shuffled(Rule):
     within: Any = None
     spec: ClassVar[str] = "shuffled"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule, and number the groups."""
         inner = self.inner.bind(columns)
         if not isinstance(self.within, str):
@@ -204,7 +204,7 @@ class PerMicroBatch(Rule):
         if self.size < 1:
             raise ValueError(f"micro: takes the size of a micro-batch, at least 1, got {self.size}")
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule."""
         return replace(self, inner=self.inner.bind(columns))
 

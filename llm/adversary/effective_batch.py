@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from dro_core import AmbiguitySet, effective_sample_size, largest_multiplier, wo
 from .equal_losses import Accuracy, rounding_of, sharing_equals
 from .ledger import AdversaryLedger
 from .rules import Reweighting, advance, reweighted, state_of, weakened
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class EffectiveBatch:
         return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
 
     @classmethod
-    def gathered(cls, accelerator: Any, losses: Tensor, index: Tensor) -> Self:
+    def gathered(cls, accelerator: Accelerator, losses: Tensor, index: Tensor) -> Self:
         """Collect what every rank holds: ``losses`` and ``index`` of shape ``(m,)``, m may differ by rank."""
         n, world = len(losses), accelerator.num_processes
         if world == 1:
@@ -94,7 +97,7 @@ class EffectiveBatch:
         )
 
 
-def equal_weights(accelerator: Any, index: Tensor) -> Tensor:
+def equal_weights(accelerator: Accelerator, index: Tensor) -> Tensor:
     """This rank's share of equal weights over all ranks, for its examples ``index`` of shape ``(m,)``."""
     total: Any = accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
     return torch.ones(len(index), device=index.device) / total

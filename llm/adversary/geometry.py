@@ -16,10 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dro_core import Wasserstein, worst_case
+from dro_core import MeanDiscrepancy, Wasserstein, worst_case
 from dro_core.sets.ambiguity import in_text
-
-from .discrepancy import worst_in_discrepancy
 
 COLUMN = "prompt_embedding"
 Array = NDArray[np.float64]
@@ -43,7 +41,7 @@ class _PromptGeometry:
         if not self.radius >= 0:
             raise ValueError(f"the radius of {self.spec}: must be at least 0, got {self.radius}")
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Take the embeddings in, scaled to unit length."""
         if COLUMN not in columns:
             raise ValueError(
@@ -99,7 +97,7 @@ class PromptTransport(_PromptGeometry):
 
 @dataclass(frozen=True, eq=False)
 class PromptDiscrepancy(_PromptGeometry):
-    """Weights within maximum mean discrepancy ``radius`` of uniform: mass moves easily between prompts alike.
+    """Weights within mean discrepancy ``radius``, ``dro_core.MeanDiscrepancy``: mass moves between prompts alike.
 
     The kernel is Gaussian; its bandwidth is the median distance between training prompts, fixed for the whole run.
     """
@@ -107,7 +105,7 @@ class PromptDiscrepancy(_PromptGeometry):
     bandwidth: float = 1.0
     spec: ClassVar[str] = "mmd"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Take the embeddings in, and the median distance between some of them."""
         bound = super().bind(columns)
         step = max(len(bound.embeddings) // _PROBED, 1)
@@ -118,7 +116,7 @@ class PromptDiscrepancy(_PromptGeometry):
     def worst(self, losses: Array, masses: Array) -> Array:
         """As in the class docstring."""
         kernel = np.exp(-_squared_distances(self.embeddings) / (2 * self.bandwidth**2))
-        return worst_in_discrepancy(losses, kernel, self.radius, reference=masses)
+        return worst_case(losses, MeanDiscrepancy(self.radius, kernel), reference=masses).weights
 
 
 def _squared_distances(unit: Array) -> Array:

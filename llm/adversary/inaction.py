@@ -107,14 +107,14 @@ def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
     return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
 
 
-def _layers(rule: Any) -> Iterator[Any]:
+def _layers(rule: object) -> Iterator[object]:
     """The rule and what it is made of."""
     while rule is not None:
         yield rule
         rule = getattr(rule, "inner", None)
 
 
-def _check_groups(rule: Reweighting, part: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+def _check_groups(rule: Reweighting, part: object, columns: Mapping[str, Sequence[object]]) -> None:
     groups = getattr(part, "groups", None)
     named = isinstance(groups, str)
     if groups is None or (named and groups not in columns):  # binding it says which columns there are

@@ -41,7 +41,7 @@ class FirstOf(Sampler[int]):
         return self.count
 
 
-def first_of(sampler: Any, examples: int, count: int, *, tell: bool) -> Any:
+def first_of(sampler: Any, examples: int, count: int, *, tell: bool) -> object:
     """A sampler of training examples, ended after ``count``.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -87,7 +86,7 @@ class AdversaryLedger:
         self.largest_change = float(np.abs(means[self.visits > 0] - 1).max(initial=0.0))
 
 
-def multipliers_by(ledger: AdversaryLedger, column: Sequence[str]) -> dict[str, Any]:
+def multipliers_by(ledger: AdversaryLedger, column: Sequence[str]) -> dict[str, object]:
     """Mean multiplier n q of the prompts of every group, over their visits; ``column`` has one entry per prompt."""
     members: defaultdict[str, list[int]] = defaultdict(list)
     for row in np.flatnonzero(ledger.visits).tolist():

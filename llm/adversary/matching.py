@@ -6,14 +6,14 @@ their weights amount to, 1 / sum q^2, as a share of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dro_core.spec import Spec
 
+from ..run.files import Record
 from .effective_batch import batch_weights
 from .rules import Reweighting
 from .spec import parse_reweighting
@@ -46,7 +46,7 @@ def matched_radius(
     target: float,
     losses: NDArray[np.float64],
     batches: Sequence[NDArray[np.int64]],
-    columns: Mapping[str, Any],
+    columns: Record,
 ) -> str:
     """The text of the set whose mean effective share on these losses is ``target``, its number found by bisection.
 

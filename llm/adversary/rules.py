@@ -26,7 +26,7 @@ from .equal_losses import Accuracy, sharing_equals
 class Rule(Protocol):
     """A reweighting that is no worst case; the methods are those a trainer also calls on an ambiguity set."""
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Replace the name of a column (``by=source``) by its entries."""
         ...
 
@@ -109,7 +109,7 @@ def advance(
 class Placeless(Rule):
     """A rule for which examples have no places and columns no meaning."""
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Nothing is named: the rule itself."""
         del columns
         return self

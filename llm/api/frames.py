@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..run.escaping import visible
+from ..run.files import Record
 
 
-def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
+def frame(rows: Iterable[Record]) -> Any:
     """A ``pandas.DataFrame``, one row each."""
     import pandas as pd
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -11,11 +11,15 @@ from ..kinds.registry import task_of
 from ..models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
 from .runs import Run
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 NO_REFERENCE = "none"
 
 
 def judge_of(
-    model: Any, *, reference: str | None, beta: float, dtype: str, trust_remote_code: bool
+    model: PreTrainedModel, *, reference: str | None, beta: float, dtype: str, trust_remote_code: bool
 ) -> tuple[Any, Any, MarginOf]:
     """The model on the device, its tokenizer, and the margins of its pairs.
 
@@ -44,7 +48,9 @@ def loaded(name: str, *, policy: bool, **loading: Any) -> tuple[Any, Any]:
     return load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
 
 
-def _margins(name: str, tokenizer: Any, reference: str | None, beta: float, loading: Any) -> MarginOf:
+def _margins(
+    name: str, tokenizer: PreTrainedTokenizerBase, reference: str | None, beta: float, loading: Any
+) -> MarginOf:
     if not reference:
         raise ModelError(
             f"{name} is a policy, whose margins are relative to the one it started from: give --reference, or "
@@ -57,6 +63,6 @@ def _margins(name: str, tokenizer: Any, reference: str | None, beta: float, load
     return policy_margins(against, beta=beta)
 
 
-def _placed(model: Any) -> Any:
+def _placed(model: nn.Module) -> Any:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return cast(Any, model).to(device)

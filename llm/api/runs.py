@@ -164,7 +164,7 @@ def train(
     return Run(folder, trust_remote_code=bool(settings.get("trust_remote_code")), temporary=place)
 
 
-def _recipe(kind: str, model: Any, recipe: str | None) -> dict[str, Any]:
+def _recipe(kind: str, model: object, recipe: str | None) -> dict[str, object]:
     from ..training.settings import read_recipe, recipe_folder
 
     if recipe is None and isinstance(model, str) and (recipe_folder() / f"{kind}-{model}.yaml").exists():

@@ -92,7 +92,7 @@ def diagnose(run: RunRecord) -> Diagnosis:
     )
 
 
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+def as_json(diagnosis: Diagnosis) -> dict[str, object]:
     """The diagnosis as plain dictionaries and lists."""
     return {
         "run": str(diagnosis.run.folder),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
+from ..run.files import Record
 from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
 from ..run.kinds import is_logistic, kind_of
@@ -49,16 +50,16 @@ class RunRecord:
     folder: Path
     kind: str
     finished: bool
-    config: Mapping[str, Any]
+    config: Record
     batch: int | None
     learning_rate: float | None
     steps: int
     training: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
-    adversary: Mapping[str, Any] = field(default_factory=dict)
-    truncation: Mapping[str, Any] = field(default_factory=dict)
+    adversary: Record = field(default_factory=dict)
+    truncation: Record = field(default_factory=dict)
     concerns: list[dict[str, str]] | None = None
-    suites: Mapping[str, Any] = field(default_factory=dict)
+    suites: Record = field(default_factory=dict)
     rule: str = RULE
     ledger: AdversaryLedger | None = None
     inaction: str | None = None
@@ -115,7 +116,7 @@ def _run_of(folder: Path) -> Path:
     return folder.resolve().parent if is_model and (folder.resolve().parent / RECORD).exists() else folder
 
 
-def _kind(run: Mapping[str, Any]) -> str:
+def _kind(run: Mapping[str, object]) -> str:
     kind = kind_of(run.get("kind"))
     return kind.name if kind else ""
 
@@ -175,14 +176,14 @@ def _unfinished(folder: Path) -> RunRecord:
     )
 
 
-def _rows(history: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows(history: list[dict[str, object]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training and evaluation rows; a resumed run may have logged a step twice, and the later row counts."""
     training = {row.get("step"): row for row in history if "effective_sample_size" in row}
     evaluations = {row.get("step"): row for row in history if "eval_loss" in row}
     return list(training.values()), list(evaluations.values())
 
 
-def _kind_of(checkpoint: Path, settings: Mapping[str, Any]) -> str:
+def _kind_of(checkpoint: Path, settings: Mapping[str, object]) -> str:
     """The kind of an unfinished run, by the model in its checkpoint."""
     if "prompts_per_step" in settings:
         return "policy"
@@ -217,5 +218,5 @@ def _ledger(checkpoint: Path | None) -> AdversaryLedger | None:
     return ledger
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from ..models.logprobs import evaluation_mode
 from ..text.encoding import EncodedPairs, encode_pairs
 from ..text.tokens import Reader
 from .lm_eval import question, their_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tokens = list[int]
 Reading = Callable[[Pair], tuple[Tokens, Tokens]]  # what a tool makes of a pair, the chosen answer first
@@ -39,7 +42,12 @@ class Agreement:
 
 
 def agreement(
-    pairs: Sequence[Pair], tokenizer: Any, max_length: int, reading: Reading, *, policy: bool = False
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    reading: Reading,
+    *,
+    policy: bool = False,
 ) -> Agreement:
     """Compare the tokens of both answers of all pairs that can be read; a ``policy`` reads nothing behind an answer."""
     cut, whole = (encode_pairs(pairs, tokenizer, max_length=limit) for limit in (max_length, _UNCUT))

@@ -208,7 +208,7 @@ def _in_turn(roles: Iterable[str]) -> bool:
     return len(roles) % 2 == 1 and roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
 
 
-def _conversations(pair: Pair) -> dict[str, Any]:
+def _conversations(pair: Pair) -> dict[str, object]:
     ends = {side: {"role": "assistant", "content": getattr(pair, side)} for side in ("chosen", "rejected")}
     whole = {side: [*pair.prompt, end] for side, end in ends.items()}
     return {"id": pair.id, "source": pair.source, "category": pair.category, **whole}

@@ -11,12 +11,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.pairs import Pair
 from ..run.files import write_text
 from ..text.rendering import Refused, Rendered
 from ..text.tokens import Reader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TAG = "robust_rlhf"
 _LOADER = '''"""Reads the pairs that lie beside this file, wherever the folder was moved to."""
@@ -31,7 +34,9 @@ def load(suite, **unused):
 '''
 
 
-def write_tasks(folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: Any) -> dict[str, str]:
+def write_tasks(
+    folder: Path, suites: Mapping[str, Sequence[Pair]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, str]:
     """Write one task per suite into ``folder``: its YAML, its pairs as JSON lines, the loader they share.
 
     Returns:

@@ -30,7 +30,7 @@ def write_for_version_4(folder: Path) -> None:
         write_json(path, translated(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _config(config: dict[str, Any]) -> dict[str, Any]:
+def _config(config: dict[str, Any]) -> dict[str, object]:
     added: dict[str, Any] = {"torch_dtype": config.get("dtype")}
     rotary = config.get("rope_parameters") or {}
     if "rope_theta" in rotary:
@@ -56,7 +56,7 @@ def _period(layer_types: list[str]) -> int:
     )
 
 
-def _tokenizer(settings: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer(settings: dict[str, object]) -> dict[str, object]:
     changed = dict(settings)
     if changed.get("tokenizer_class") == "TokenizersBackend":  # unknown to version 4; version 5 reads both
         changed["tokenizer_class"] = "PreTrainedTokenizerFast"

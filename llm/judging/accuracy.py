@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +20,15 @@ from dro_core import CVaR, robust_loss
 
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
-from ..run.files import json_ready
+from ..run.files import Record, json_ready
 from ..statistics.arms import length_correlation
 from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
 from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
 from .tables import render_comparison, render_table, write_metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "compare",
@@ -99,7 +102,7 @@ def compare(
 
 def evaluate_model(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     suites: Mapping[str, Sequence[Pair]],
     *,
     max_length: int,
@@ -116,7 +119,7 @@ def evaluate_model(
     }
 
 
-def worst_category(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def worst_category(categories: Mapping[str, Record]) -> dict[str, Any] | None:
     """The record with the lowest accuracy, with its ``name``; None without categories.
 
     >>> worst_category({"a": {"accuracy": 0.7}, "b": {"accuracy": 0.6}})

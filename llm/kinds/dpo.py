@@ -23,11 +23,10 @@ from ..models.saving import save_model
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
-from ..training.frame import Trained
 from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, parse_pair_loss
 from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
-from ..training.run import Task, train_run
+from ..training.run import Task
 from .reference import put_reference
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch
@@ -194,17 +193,6 @@ class DPOTask(Task[DPOConfig]):
 def _judge(reference: str, beta: float, **loading: Any) -> MarginOf:
     """One for all runs of a sweep: the reference speaks once about every suite."""
     return policy_margins(load_policy(reference, **loading)[0], beta=beta)
-
-
-def train_dpo(config: DPOConfig, arguments: TrainingArguments) -> Trained:
-    """Train a policy by DPO; the run folder holds checkpoints, ``model/``, ``run.json``.
-
-    Raises:
-        ModelError: A model cannot be loaded, or policy and reference have different vocabularies.
-        StaleReferenceError: The reference cache belongs to other weights or pairs.
-        DataError, FileExistsError, NonFiniteLoss, CheckpointError, Interrupted: See ``train_run``.
-    """
-    return train_run(DPOTask(config), arguments)
 
 
 CONFIG, TASK = DPOConfig, DPOTask

@@ -1,4 +1,4 @@
-"""The kinds of training by name, and running one of them to its end."""
+"""The kinds of training by name, and running one of them to its end; what a run does not need it does not load."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from transformers import TrainingArguments
 
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
-from ..judging.accuracy import evaluate_model, render_table
 from ..run.kinds import KINDS
 from ..run.progress import closing_lines
 from ..training.config import ConfigError, TrainConfig
 from ..training.frame import Trained, publish
-from ..training.plan import render_plan
 from ..training.processes import locked_for_all
 from ..training.run import Task, add_results, train_run
 
@@ -89,16 +87,32 @@ def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) ->
     read = {"eval_pairs": config.eval_pairs, "columns": config.columns, "used": True}
     suites = load_suites(files, **read)[0] if files else {}
     return Parts(
-        plan=lambda: render_plan(task, arguments, suites),
+        plan=lambda: _plan(task, arguments, suites),
         train=lambda: train_run(task, arguments, suites),
-        judge=lambda trained: render_table(judge_trained(task, trained, arguments, suites)["suites"]),
+        judge=lambda trained: _judged(task, trained, arguments, suites),
     )
+
+
+def _plan(task: Task[Any], arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]) -> RenderableType:
+    from ..training.plan import render_plan
+
+    return render_plan(task, arguments, suites)
+
+
+def _judged(
+    task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
+) -> Table:
+    from ..judging.tables import render_table
+
+    return render_table(judge_trained(task, trained, arguments, suites)["suites"])
 
 
 def judge_trained(
     task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
 ) -> dict[str, Any]:
     """Evaluate a finished run on suites of pairs, as ``evaluate_model`` does, and put the results beside its model."""
+    from ..judging.accuracy import evaluate_model
+
     output = Path(str(arguments.output_dir))
     judged = evaluate_model(
         trained.model,

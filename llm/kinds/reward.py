@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, reward_margins
 from ..models.loading import load_reward_model, tiny_reward_model
 from ..training.config import RewardConfig
-from ..training.frame import Trained
 from ..training.pair_trainer import PairTrainer, texts_of
-from ..training.run import Task, train_run
+from ..training.run import Task
 
 
 class RewardTrainer(PairTrainer):
@@ -45,11 +44,6 @@ class RewardTask(Task[RewardConfig]):
     def trainer(self, **common: Any) -> RewardTrainer:
         """The trainer of the run."""
         return RewardTrainer(**common)
-
-
-def train_reward(config: RewardConfig, arguments: TrainingArguments) -> Trained:
-    """Train a reward model; the run folder holds checkpoints, ``model/``, ``run.json``. Raises as ``train_run``."""
-    return train_run(RewardTask(config), arguments)
 
 
 CONFIG, TASK = RewardConfig, RewardTask

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
@@ -23,9 +23,8 @@ from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps
 from ..statistics.counting import credit
 from ..training.config import SFTConfig
-from ..training.frame import Trained
 from ..training.pair_trainer import Metrics, PairTrainer, texts_of
-from ..training.run import Task, train_run
+from ..training.run import Task
 
 
 class SFTTrainer(PairTrainer):
@@ -41,7 +40,7 @@ class SFTTrainer(PairTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches without the rejected answers."""
-        both: Any = self.data_collator
+        both: object = self.data_collator
         self.data_collator = both.of("chosen")
         try:
             return super().get_train_dataloader()
@@ -123,11 +122,6 @@ class SFTTask(Task[SFTConfig]):
     def trainer(self, **common: Any) -> SFTTrainer:
         """The trainer of the run."""
         return SFTTrainer(**common)
-
-
-def train_sft(config: SFTConfig, arguments: TrainingArguments) -> Trained:
-    """Fine-tune a policy; the run folder holds checkpoints, ``model/``, ``run.json``. Raises as ``train_run``."""
-    return train_run(SFTTask(config), arguments)
 
 
 CONFIG, TASK = SFTConfig, SFTTask

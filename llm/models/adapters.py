@@ -83,7 +83,7 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter | None, *, task: str) 
         raise ModelError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
 
 
-def _lifted(model: Any) -> Any:
+def _lifted(model: nn.Module) -> Any:
     """The trained weights in at least float32, as peft keeps its matrices: small steps vanish in bfloat16 ones."""
     for module in model.modules():
         own = [part for part in module.parameters(recurse=False) if part.requires_grad]
@@ -93,7 +93,7 @@ def _lifted(model: Any) -> Any:
     return model
 
 
-def _as_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_weights(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
     """Without autocast a float32 head would refuse the half-precision states below it."""
     dtype = next(module.parameters()).dtype
     return tuple(part.to(dtype) if torch.is_tensor(part) and part.is_floating_point() else part for part in inputs)

@@ -118,7 +118,7 @@ def head_modules(model: PreTrainedModel, drawn: Iterable[str] = ()) -> list[str]
         model: A classifier.
         drawn: Names of the weights that were drawn at random.
     """
-    trunk: Any = model.base_model
+    trunk: object = model.base_model
     head = [name for name, part in model.named_children() if trunk not in (model, part) and list(part.parameters())]
     owners = {name.rpartition(".")[0] for name in drawn} - {""}
     return head + sorted(owner for owner in owners if owner.split(".")[0] not in head)

@@ -88,7 +88,7 @@ def _objective(record: dict[str, Any]) -> str:
     return "against the worst reweighting of each effective batch."
 
 
-def _set(config: dict[str, Any]) -> str:
+def _set(config: dict[str, object]) -> str:
     if config["ambiguity"] == "erm":
         return "`erm` (none)"
     plain, ramp = config["plain_share"], config["ramp_share"]
@@ -153,7 +153,7 @@ def _special(config: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _inaction(record: dict[str, Any]) -> dict[str, str]:
+def _inaction(record: dict[str, object]) -> dict[str, str]:
     return {"**weights**": markdown(record["inaction"])} if record.get("inaction") else {}
 
 
@@ -171,7 +171,7 @@ def _source(file: dict[str, Any]) -> str:
     return f"{markdown(file['file'])}, sha256 `{file['sha256'][:16]}…`"
 
 
-def _held_out(data: dict[str, Any], config: dict[str, Any]) -> str:
+def _held_out(data: dict[str, Any], config: dict[str, object]) -> str:
     if "eval" in data:
         return _source(data["eval"])
     return f"{config['validation_share']:g} of the prompts" if config["validation_share"] else "none"

@@ -169,7 +169,7 @@ def _base(
     disable_dropout: bool,
     dtype: str,
     ignore_mismatched_sizes: bool = False,
-    **settings: Any,
+    **settings: object,
 ) -> tuple[PreTrainedModel, set[str]]:
     """A model without its adapters, and the names of the weights that its files lack, or have in another shape.
 

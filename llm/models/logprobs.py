@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -54,7 +54,7 @@ def answer_logits(
     """The logits that predict the answers; ``states`` asks for the hidden states below them. See ``answer_logps``."""
     ids, mask = inputs["input_ids"], inputs["answer_mask"].bool()
     kept = _kept(mask) if _takes_part(type(_inner(model))) else mask.shape[1]
-    read: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
+    read: dict[str, object] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
         read["logits_to_keep"] = kept
     if states:

@@ -45,7 +45,7 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         )
 
 
-def _rows(model: PreTrainedModel, tokenizer: Any) -> list[list[int]]:
+def _rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """The texts as they are read, those that leave room for padding."""
     limit, edges = position_limit(model), Reader(tokenizer).edges
     texts = tokenizer(_TEXTS, add_special_tokens=False)["input_ids"]
@@ -54,7 +54,7 @@ def _rows(model: PreTrainedModel, tokenizer: Any) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _reward(model: Any, row: list[int], tokenizer: Any, columns: int) -> float:
+def _reward(model: PreTrainedModel, row: list[int], tokenizer: Any, columns: int) -> float:
     ids, mask = padded([row], tokenizer.pad_token_id, columns)
     with evaluation_mode(model):
         return float(model(input_ids=ids, attention_mask=mask).logits[0, 0])

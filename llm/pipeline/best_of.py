@@ -125,7 +125,7 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
 
 def _sampled(
     source: PromptSet, config: PolicyConfig, arguments: TrainingArguments, *, samples: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Answers to the prompts that an arm is judged by, in that order: ``id`` and ``answers``."""
     model, tokenizer = load_policy(config.model, **config.loading())
     prompts, encoded, _ = fitting(subset(source.prompts, config.eval_prompts), tokenizer, most=config.prompt_tokens)
@@ -149,7 +149,7 @@ def _scored(
     return scores.reshape(len(answers), -1).tolist()
 
 
-def _kept(path: Path, made_from: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+def _kept(path: Path, made_from: Mapping[str, object], make: Callable[[], object]) -> Any:
     """What ``path`` holds if it was made from the same, else what is made now, which it then holds."""
     found = read_sealed(path, earlier={"made_from", "made"})
     if found is not None and found.get("made_from") == made_from and "made" in found:

@@ -28,6 +28,7 @@ from transformers import TrainingArguments
 from ..data.columns import columns_of
 from ..kinds.registry import config_of
 from ..policy.config import samples_by_default
+from ..run.files import Record
 from ..training.config import ConfigError, RunConfig
 from ..training.settings import check_known, parse_settings, read_recipe
 
@@ -62,7 +63,7 @@ class Stage:
     name: str
     kind: str
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Record
     seed: int
     arm: Combination | None = None
 
@@ -129,14 +130,14 @@ class Pipeline:
     """
 
     output_dir: str
-    reward: Mapping[str, Any]
-    policy: Mapping[str, Any]
-    sft: Mapping[str, Any] | None = None
+    reward: Record
+    policy: Record
+    sft: Mapping[str, object] | None = None
     train_file: str | None = None
     columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Record = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
@@ -181,7 +182,7 @@ class Pipeline:
         judged = self.judged_by()
         rewards: dict[str, Stage] = {}
         for how in dict.fromkeys(arm.reward for arm in cells):
-            wired: dict[str, Any] = {"ambiguity": self._set(self.reward, how), "suites": judged.pairs or None}
+            wired: dict[str, object] = {"ambiguity": self._set(self.reward, how), "suites": judged.pairs or None}
             folder = base / "reward" / how
             rewards[how] = self._stage("reward", folder, f"reward {how}, seed {seed}", wired, seed=seed)
         yield from rewards.values()
@@ -193,7 +194,7 @@ class Pipeline:
             folder = base / "policy" / f"{arm.reward}-{arm.policy}"
             yield self._stage("policy", folder, f"policy {arm}, seed {seed}", wired, seed=seed, arm=arm)
 
-    def _equal_answers(self) -> dict[str, Any]:
+    def _equal_answers(self) -> dict[str, object]:
         """As many answers for the plain arms as the robust ones take by default: arms differ in the set alone."""
         if "samples" in _settings(self.policy):
             return {}
@@ -203,11 +204,18 @@ class Pipeline:
         columns = columns_of(self.columns)
         return None if columns is None else str(columns)
 
-    def _set(self, section: Mapping[str, Any], how: str) -> str:
+    def _set(self, section: Record, how: str) -> str:
         return section["robust"] if how == ROBUST else "erm"
 
     def _stage(
-        self, kind: str, folder: Path, name: str, wired: Mapping[str, Any], *, seed: int, arm: Combination | None = None
+        self,
+        kind: str,
+        folder: Path,
+        name: str,
+        wired: Mapping[str, object],
+        *,
+        seed: int,
+        arm: Combination | None = None,
     ) -> Stage:
         """A run of the section ``kind``, with the settings ``wired`` by the pipeline over it; None is no setting."""
         place = Path(self.output_dir) / folder
@@ -244,13 +252,13 @@ def read_pipeline(path: str | Path, *, columns: str | None = None) -> Pipeline:
     return pipeline
 
 
-def _settings(section: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(section: Record) -> dict[str, object]:
     """The recipe of a section and what the section changes."""
     recipe = read_recipe(section["recipe"]) if section.get("recipe") else {}
     return recipe | {name: value for name, value in section.items() if name not in ("recipe", "robust")}
 
 
-def _check_section(name: str, section: Mapping[str, Any]) -> None:
+def _check_section(name: str, section: Mapping[str, object]) -> None:
     kind: type[RunConfig] = config_of(name)
     check_known(kind, {key: value for key, value in section.items() if key not in ("recipe", "robust")}, where=name)
     decided = {*_DECIDED, *(("reward_model",) if name == "policy" else ()), *(() if name == "sft" else ("ambiguity",))}
@@ -266,6 +274,6 @@ def _check_section(name: str, section: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}: robust is {section['robust']!r}, but {reason}")
 
 
-def _check_names(where: str, given: Mapping[str, Any], known: set[str]) -> None:
+def _check_names(where: str, given: Mapping[str, object], known: set[str]) -> None:
     if unknown := sorted(given.keys() - known):
         raise ConfigError(f"{where}: unknown entry {unknown[0]!r}: there are {', '.join(sorted(known))}")

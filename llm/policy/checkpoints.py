@@ -130,7 +130,7 @@ def _random(rank: int) -> str:
     return f"rng_state_{rank}.json"
 
 
-def _drawing() -> dict[str, Any]:
+def _drawing() -> dict[str, object]:
     """Where the generators of this process stand; tensors of bytes as hexadecimal text."""
     numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries draw from it)
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

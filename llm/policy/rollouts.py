@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from ..models.logprobs import evaluation_mode
 from ..text.tokens import end_ids
 from ..training.guards import NonFiniteLoss
 from .token_draws import Draws, Lots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class Answers:
         batch_size: Sequences that are written at the same time.
     """
 
-    def __init__(self, tokenizer: Any, sampling: Sampling, *, batch_size: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, *, batch_size: int) -> None:
         self.tokenizer, self.sampling, self.batch_size = tokenizer, sampling, batch_size
 
     @torch.no_grad()
@@ -133,7 +136,7 @@ class Answers:
 
     def text(self, answer: Answer) -> str:
         """The answer without special tokens and the white space around it."""
-        return self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(answer.ids, skip_special_tokens=True)).strip()
 
     def _drawn(self, model: Any, prompts: list[list[int]], numbers: Any) -> list[Answer]:
         pad, longest = self.tokenizer.pad_token_id, max(map(len, prompts))

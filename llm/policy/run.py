@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -33,6 +33,9 @@ from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
 from .scorers import Scorer, load_scorer
 from .trainer import PolicyTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +152,9 @@ def prompts_of(config: PolicyConfig, source: str | Path, *, shared: bool = True)
     return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=shared)
 
 
-def fitting(prompts: list[Prompt], tokenizer: Any, *, most: int) -> tuple[list[Prompt], list[list[int]], int]:
+def fitting(
+    prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, *, most: int
+) -> tuple[list[Prompt], list[list[int]], int]:
     """The prompts of at most ``most`` tokens, their ids, and how many were longer: a cut prompt asks something else.
 
     Raises:
@@ -187,7 +192,9 @@ def _module(config: PolicyConfig, base: PreTrainedModel) -> ActorCritic:
     )
 
 
-def _reference(config: PolicyConfig, base: PreTrainedModel, tokenizer: Any) -> PreTrainedModel | None:
+def _reference(
+    config: PolicyConfig, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel | None:
     """A frozen copy of the start or the named model; None where the adapter is switched off instead."""
     if config.reference_kind() == "adapter":
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from ..text.answers import encode_answers
 from ..text.batches import padded
 from ..training.config import ConfigError
 from .config import CHECKER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +70,9 @@ class RewardScorer:
         batch_size: Answers per forward pass; those of similar length stand together.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, max_length: int, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, max_length: int, batch_size: int = 32
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.max_length, self.batch_size = max_length, batch_size
 
@@ -80,7 +85,7 @@ class RewardScorer:
         with evaluation_mode(self.model):
             for start in range(0, len(rows), self.batch_size):
                 places = order[start : start + self.batch_size]
-                ids, mask = padded([rows[i] for i in places], self.tokenizer.pad_token_id)
+                ids, mask = padded([rows[i] for i in places], cast(int, self.tokenizer.pad_token_id))
                 logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
                 scores[places] = logits[:, 0].double().cpu().numpy()
         return scores

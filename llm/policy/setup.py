@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,9 @@ from ..training.config import ConfigError
 from .config import PolicyConfig
 from .observation import Observed, check_sampler, sampler_gap
 from .rollouts import Answer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
@@ -51,7 +54,7 @@ def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, w
     return bound(rule, columns, batch=config.prompts_per_step * world, remedy=remedy)
 
 
-def value_accuracy(config: PolicyConfig, arguments: TrainingArguments, policy: Any) -> Accuracy:
+def value_accuracy(config: PolicyConfig, arguments: TrainingArguments, policy: nn.Module) -> Accuracy:
     """How well the value of a prompt is known: scores are computed in float32, the KL charge is a log-ratio."""
     ratio = log_ratio_rounding(precision_of(arguments, policy), tokens=config.max_new_tokens)
     charge = config.kl_coefficient * ratio if config.adversary_sees == "return" else 0.0
@@ -65,7 +68,7 @@ def start_trackers(accelerator: Accelerator, arguments: TrainingArguments) -> No
 
 
 def check_rollouts(
-    config: PolicyConfig, arguments: TrainingArguments, accelerator: Any, *, prompts: int, steps: int
+    config: PolicyConfig, arguments: TrainingArguments, accelerator: Accelerator, *, prompts: int, steps: int
 ) -> None:
     """Refuse what would train on something else than asked.
 

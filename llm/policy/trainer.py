@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ from .scorers import Scorer, checked_scores
 from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .token_draws import Lots, Purpose
 from .update import NaturalUpdate, Rollout, SurrogateUpdate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def _mean(numbers: Iterable[float | None]) -> float:
@@ -78,7 +81,7 @@ class PolicyTrainer:
         *,
         module: ActorCritic,
         reference: Reference,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[Prompt],
         encoded: Sequence[list[int]],
         scorer: Scorer,

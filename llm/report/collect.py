@@ -24,6 +24,7 @@ from ..results.store import (
     read_suite,
     read_training_pairs,
 )
+from ..run.files import Record
 from ..statistics.arms import Array
 from ..statistics.counting import credit
 
@@ -105,7 +106,7 @@ class Collection:
     baseline: str = BASELINE
     unread: dict[str, str] = field(default_factory=dict)
     _margins: dict[str, dict[str, Array]] = field(default_factory=dict)
-    _records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _records: dict[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -165,7 +166,7 @@ class Collection:
         return found
 
     @cached_property
-    def _measured(self) -> set[Any]:
+    def _measured(self) -> set[object]:
         return set(self.whole.index)
 
     def margins(self, arm: Arm, suite: str) -> dict[int, Array]:
@@ -185,7 +186,7 @@ class Collection:
         earlier = bool(pd.isna(self.whole.at[(run, suite), "ties"]))
         return float(np.mean(margins > 0 if earlier else credit(margins)))
 
-    def record(self, run: str) -> Mapping[str, Any]:
+    def record(self, run: str) -> Record:
         """The ``run.json`` of a whole model; {} of a head."""
         if run not in self._records:
             self._records[run] = read_run_record(self.folder, run)
@@ -274,7 +275,7 @@ def _arms(done: Frame, baseline: str) -> list[Arm]:
     return sorted(arms, key=lambda arm: (order[arm.family], arm.ambiguity != baseline))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..run.files import json_ready
+from ..run.files import Record, json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
 from .claims import claims, notes
@@ -91,13 +91,13 @@ def build_content(
 
 def _families(collection: Collection) -> list[list[int]]:
     """Positions of the arms of each family."""
-    members: dict[tuple[Any, ...], list[int]] = {}
+    members: dict[tuple[object, ...], list[int]] = {}
     for number, arm in enumerate(collection.arms):
         members.setdefault(arm.family, []).append(number)
     return list(members.values())
 
 
-def _shown(group: Sequence[int], records: Sequence[Mapping[str, Any]]) -> list[int]:
+def _shown(group: Sequence[int], records: Sequence[Record]) -> list[int]:
     """Plain training and the arms that do best in their worst group, in the order of the results."""
 
     def worst(number: int) -> float:
@@ -114,7 +114,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     ensemble = training.ensemble(plain)
     fifths = {} if training.pairs is None else training.fifths(ensemble)
     anchor = next((name for name in [*collection.inside, *collection.suites] if name in collection.suites), None)
-    shown: list[dict[str, Any]] = []
+    shown: list[dict[str, object]] = []
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
@@ -139,7 +139,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     }
 
 
-def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, Any]:
+def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, object]:
     """Calibration and tails inside and outside the training distribution, and the error under shift."""
     places = {"inside": collection.inside, "outside": collection.outside}
     by_place = {}

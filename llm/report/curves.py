@@ -72,7 +72,7 @@ def tail_losses(seeds: Mapping[int, Array]) -> Rows:
     return [{"share": share, "loss": float(np.mean(values))} for share, values in found.items()]
 
 
-def shift_bounds(seeds: Mapping[int, Array], questions: Clusters, *, confidence: float = LEVEL) -> dict[str, Any]:
+def shift_bounds(seeds: Mapping[int, Array], questions: Clusters, *, confidence: float = LEVEL) -> dict[str, object]:
     """Upper bounds for the error under every shift of total variation or chi-square up to a radius.
 
     Returns:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..run.files import Record
 from .drawing import Drawing, Mark, Series, line_figure, row_figure
 from .figures import arm_looks
 from .plots import Style
 from .weights import FACTORS
 
-Record = Mapping[str, Any]
 _PLACES = {"inside": "in distribution", "outside": "out of distribution"}
 
 
@@ -97,7 +97,7 @@ def _by_place(report: Record, stem: str, note: str, draw: Any) -> list[Drawing]:
     return drawings
 
 
-def _reliability(found: Mapping[str, Any], look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _reliability(found: Record, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["reliability"]]
     errors = "; ".join(
         f"{arm}: calibration error {100 * entry['calibration_error']:.1f}" for arm, entry in found.items()
@@ -109,7 +109,7 @@ def _reliability(found: Mapping[str, Any], look: Mapping[str, Style], key: str, 
     return svg, rows
 
 
-def _tail(found: Mapping[str, Any], look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _tail(found: Record, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["tail"]]
     lines = _lines(rows, look, "share", "loss")
     ends = "; ".join(f"{line.name} mean {line.y[0]:.2f}, worst {line.y[-1]:.2f}" for line in lines)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..run import escaping
+from ..run.files import Record
 from ..statistics.numbers import MISSING, bracket, percent
 from .claims import survives
-
-Record = Mapping[str, Any]
 
 
 class Table(NamedTuple):
@@ -107,7 +105,7 @@ def latex(table: Table, label: str) -> str:
     return "\n".join([*parts, r"\bottomrule", r"\end{longtable}", ""])
 
 
-def tidy(report: Record) -> list[dict[str, Any]]:
+def tidy(report: Record) -> list[dict[str, object]]:
     """One row per arm and column, with everything the main tables show."""
     rows = []
     for arm in report["arms"]:

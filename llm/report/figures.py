@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..run.files import Record
 from .claims import survives
 from .collect import BASELINE
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
@@ -15,8 +16,6 @@ from .radii import Sized, kind_of, sized
 
 MOST_PANELS = 4  # families, and kinds of a family, that get a panel of their own
 COLUMNS = ("inside", "average", "worst")
-
-Record = Mapping[str, Any]
 
 
 def column_names(report: Record) -> dict[str, str]:
@@ -232,7 +231,7 @@ def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[A
     return rows, records
 
 
-def _point(column: str, x: float, entry: Record) -> dict[str, Any]:
+def _point(column: str, x: float, entry: Record) -> dict[str, object]:
     return {"column": column, "x": x, **{name: entry[name] for name in ("accuracy", "low", "high")},
             "seeds": _seeds(entry)}  # fmt: skip
 
@@ -241,7 +240,7 @@ def _seeds(entry: Record) -> tuple[float, ...]:
     return tuple(value for value in entry["by_seed"].values() if value is not None)
 
 
-def _series(name: str, style: Style, rows: Sequence[Mapping[str, Any]]) -> Series:
+def _series(name: str, style: Style, rows: Sequence[Record]) -> Series:
     low, high = ([np.nan if row[end] is None else 100 * row[end] for row in rows] for end in ("low", "high"))
     seeds = [(row["x"], 100 * value) for row in rows if len(row["seeds"]) > 1 for value in row["seeds"]]
     return Series(name, style, [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], low, high, seeds)

@@ -6,13 +6,12 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..run.escaping import csv_text, visible
-from ..run.files import write_json, write_text
+from ..run.files import Record, write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
 from . import detail_figures, figures, training
 from .claims import ROLES, survives
@@ -35,12 +34,12 @@ _FIGURES = {
 }
 
 
-def draw(report: Mapping[str, Any]) -> dict[str, list[Drawing]]:
+def draw(report: Mapping[str, object]) -> dict[str, list[Drawing]]:
     """All figures of a report, by section."""
     return {section: build(report) for section, build in _FIGURES.items()}
 
 
-def write_report(report: Mapping[str, Any], output: str | Path) -> list[Path]:
+def write_report(report: Mapping[str, object], output: str | Path) -> list[Path]:
     """Write the page and, in a folder beside it, the figures (SVG, CSV), tables (LaTeX, Markdown, CSV) and numbers.
 
     The page needs no other file. The folder is called after the page, ``report_files`` beside ``report.html``, and is
@@ -88,7 +87,7 @@ def _fresh_folder(folder: Path) -> Path:
     return folder
 
 
-def _page(report: Mapping[str, Any], drawings: Mapping[str, list[Drawing]]) -> str:
+def _page(report: Record, drawings: Mapping[str, list[Drawing]]) -> str:
     filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
     return _filled(
         "results.html.j2",
@@ -110,7 +109,7 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} [...]"
 
 
-def _filled(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+def _filled(template: str, filters: Mapping[str, Callable[..., object]], **values: object) -> str:
     """The page that a template makes of these values with these filters.
 
     Everything is escaped, nothing may be undefined, and a character that acts instead of showing is an escape wherever

@@ -10,7 +10,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -21,6 +21,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from ..run.escaping import one_line, visible
+from ..run.files import Record
 
 WIDTH = 4.4  # inches; 72 points each
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
@@ -80,7 +81,7 @@ def styles(arms: Sequence[str], baseline: str) -> dict[str, Style]:
     return {baseline: _STYLES[0], **chosen}
 
 
-def curve(history: Sequence[Mapping[str, Any]], field: str) -> list[tuple[float, float]]:
+def curve(history: Sequence[Record], field: str) -> list[tuple[float, float]]:
     """(step, value) of a logged field, without gaps and nan, averaged down to at most 30 points.
 
     >>> curve([{"step": 1, "loss": 0.7}, {"step": 2}, {"step": 3, "loss": float("nan")}], "loss")

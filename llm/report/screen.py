@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..run.files import Record
 from ..run.terminal import shown
 from ..statistics.numbers import bracket, percent
 from .claims import name_of
 from .export import cell_of, columns_of
 
 
-def render_summary(report: Mapping[str, Any]) -> Table:
+def render_summary(report: Record) -> Table:
     """A row for every suite, average and worst group, and below it one for every arm: as columns arms do not fit."""
     table = Table(
         box=SIMPLE_HEAD,
@@ -39,7 +37,7 @@ def render_summary(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cells(entry: Mapping[str, Any] | None) -> list[str]:
+def _cells(entry: Record | None) -> list[str]:
     if entry is None:
         return [percent(None)]
     points = percent(entry["difference"]["difference"], sign="+") if entry["difference"] else ""

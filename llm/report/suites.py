@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..run.files import Record
 from ..statistics.arms import LEVEL, Array, length_correlation, limits, outcome_of, share_right
 from ..statistics.counting import credit
 from ..statistics.intervals import mcnemar_p, paired_difference
 from .collect import Arm, Collection
-
-Record = Mapping[str, Any]
 
 
 def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: Record) -> dict[str, list[Any]]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..results.audits import read_audits, summary
 from ..results.store import ABOUT, read_about
+from ..run.files import Record
 from .collect import Collection
 from .drawing import Drawing, Series, line_figure
 from .figures import arm_looks
 from .plots import MAX_POINTS, Style, curve, styles
 
-Record = Mapping[str, Any]
 _AMONG_NOTES = ("audit", "concerns")  # of the report, not among its facts
 
 CURVES = {
@@ -124,7 +124,7 @@ def _curve(history: Any, name: str) -> list[tuple[float, float]]:
     return points if points or name != "mean_loss" else curve(history, "loss")
 
 
-def _united(records: list[Mapping[str, Any]]) -> dict[str, str]:
+def _united(records: list[Mapping[str, object]]) -> dict[str, str]:
     """Name -> the values that records have, each once."""
     names = dict.fromkeys(name for record in records for name in record)
     return {

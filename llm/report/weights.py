@@ -134,7 +134,7 @@ class Training:
         return margins
 
 
-def shares(account: Frame, factor: str, fifths: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def shares(account: Frame, factor: str, fifths: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
     """Pairs, share of pairs, share of all weight and mean weight of every group of a factor, over all seeds.
 
     Args:
@@ -186,7 +186,7 @@ def noise_ranking(account: Frame) -> float | None:
     return float((ranks[flipped].sum() - wrong * (wrong + 1) / 2) / (wrong * sound))
 
 
-def _example(row: Any, values: Frame, pairs: Frame) -> dict[str, Any]:
+def _example(row: Any, values: Frame, pairs: Frame) -> dict[str, object]:
     known: Mapping[Any, Any] = pairs.iloc[int(row)].to_dict()
     texts = {name: str(known[name]) for name in ("id", "source", "category", "prompt", "chosen", "rejected")}
     return {**texts, **{name: float(value) for name, value in values.items()}, "visits": round(values["visits"])}

@@ -70,7 +70,7 @@ def gaps(table: Any) -> list[Caveat]:
     return findings
 
 
-def _cell(settings: Mapping[str, Any]) -> str:
+def _cell(settings: Mapping[str, object]) -> str:
     return " ".join(str(settings[name]) for name in ("model", "ambiguity", "regime", "batch_size", "final"))
 
 

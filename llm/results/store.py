@@ -34,7 +34,7 @@ from dro_core.files import whole
 
 from ..data.pairs import Pair
 from ..data.questions import questions
-from ..run.files import json_ready
+from ..run.files import Record, json_ready
 from ..run.sealed import read_sealed, write_sealed
 from .findings import KEY, Caveat, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
@@ -44,7 +44,7 @@ RUN_RECORD = "full/{}/run.json"
 ABOUT = "about.json"
 LONGEST_TEXT = 600  # characters of a prompt or answer that are kept
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, object] = {
     "model": pa.string(),
     "ambiguity": pa.string(),  # as parse_reweighting reads it; "erm" is plain training
     "regime": pa.string(),  # name of the data regime
@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
     "label_noise": pa.float64(),  # share of flipped training labels
     "final": pa.string(),  # last, average or best
 }
-METRICS: dict[str, Any] = {
+METRICS: dict[str, object] = {
     "pairs": pa.int64(),
     "clusters": pa.int64(),
     "accuracy": pa.float64(),  # a tie is half right; where ``ties`` is null, of an earlier version, it is wrong
@@ -64,7 +64,7 @@ METRICS: dict[str, Any] = {
     "cvar_loss": pa.float64(),  # its mean over the worst tenth of the pairs
     "longer_wins": pa.float64(),  # accuracy of the rule "the longer answer wins"
 }
-COLUMNS: dict[str, Any] = {
+COLUMNS: dict[str, object] = {
     "run": pa.string(),
     **SETTINGS,
     "steps": pa.int64(),
@@ -80,7 +80,7 @@ COLUMNS: dict[str, Any] = {
     "acted": pa.bool_(),  # whether a weight ever differed from plain training; null without an adversary
 }
 _LATER = ("acted", "ties")  # columns that tables of earlier versions lack without being damaged; see earlier_rule
-PAIR_COLUMNS: dict[str, Any] = {
+PAIR_COLUMNS: dict[str, object] = {
     "id": pa.string(),
     "question_id": pa.string(),  # the same for pairs with one question or prompt; "" for a pair alone with its
     "source": pa.string(),
@@ -145,7 +145,7 @@ def training_of(run: str) -> str:
 # Writing
 
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: Mapping[str, object]) -> None:
     """Write a Parquet file of these columns, whole or not at all; a value a row lacks is null."""
     schema = pa.schema(list(columns.items()))
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
@@ -153,7 +153,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[
         pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
-def write_results(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_results(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write the table; rows hold COLUMNS."""
     write_table(folder / TABLE, rows, COLUMNS)
 
@@ -165,12 +165,12 @@ def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     write_table(path, rows, PAIR_COLUMNS)
 
 
-def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+def write_about(folder: Path, about: Record) -> None:
     """Write what a page says of results beside numbers: ``title``, ``command``, ``settings``, ``data``, or some."""
     write_sealed(folder / ABOUT, json_ready(about))
 
 
-def _pair_row(pair: Pair) -> dict[str, Any]:
+def _pair_row(pair: Pair) -> dict[str, object]:
     prompt = "\n".join(message["content"] for message in pair.prompt)
     texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
     return {
@@ -222,7 +222,7 @@ def read_weights(folder: str | Path, run: str) -> RunWeights | None:
     return RunWeights(*(arrays[name] for name in RunWeights._fields))
 
 
-def read_run_record(folder: str | Path, run: str) -> dict[str, Any]:
+def read_run_record(folder: str | Path, run: str) -> dict[str, object]:
     """The ``run.json`` of the whole model of ``run``; {} where there is none, or it is damaged."""
     try:
         found = json.loads((Path(folder) / RUN_RECORD.format(training_of(run))).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from .findings import Caveat
 def write_training(
     folder: Path,
     training: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     *,
     files: Iterable[str] = (),
     kept: Iterable[str] = (),

@@ -14,7 +14,6 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from dro_core.messages import one_line as one_line
 from dro_core.messages import visible as visible
@@ -88,7 +87,7 @@ def shell_word(text: str) -> str:
     return f"$'{visible(quoted)}'"
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
     """Rows as CSV with the fields of all of them; texts are quoted, and None becomes an empty cell.
 
     Several numbers share a cell, with a space between two, to six places.
@@ -107,11 +106,11 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return " ".join(f"{number:.6f}" for number in value) if isinstance(value, tuple) else _inert(value)
 
 
-def _inert(value: Any) -> Any:
+def _inert(value: object) -> object:
     return _FORMULA.sub("'", value) if isinstance(value, str) and not _is_number(value) else value
 
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from dro_core.files import whole
 
+Record = Mapping[str, Any]  # an object read from JSON: whoever looks at an entry checks what it is
 
-def json_ready(value: Any) -> Any:
+
+def json_ready(value: object) -> Any:
     """Plain lists, dicts and numbers; None for nan and infinities, text for everything JSON does not know.
 
     >>> json_ready({"a": np.array([1.0, np.nan]), 2: Path("x")})

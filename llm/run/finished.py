@@ -19,7 +19,7 @@ RECORD, SEAL = "run.json", "seal.json"
 _FOR_PEOPLE = {"README.md", "chat_template.jinja"}  # to edit
 _FILES, _FOLDERS = (RECORD, "settings.json", "reference.npz"), ("model", "reference")
 _ROWS, _NUMBER = "rows", (int, float)
-_KINDS: dict[str, dict[str, Any]] = {  # of entries that are read, where there are any
+_KINDS: dict[str, dict[str, object]] = {  # of entries that are read, where there are any
     RECORD: {"config": dict, "data": dict, "adversary": dict, "history": _ROWS, "kind": str, "steps": int, "seed": int,
              "seconds": _NUMBER},
     "metrics.json": {"suites": dict},

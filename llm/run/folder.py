@@ -201,7 +201,7 @@ def start_output(
     return Started(checkpoint, notes.get(FORCED, []))
 
 
-def _started_with(record: Path, otherwise: dict[str, Any] | None, *, forcible: bool) -> dict[str, Any]:
+def _started_with(record: Path, otherwise: dict[str, object] | None, *, forcible: bool) -> dict[str, object]:
     """What a run was started with; ``otherwise``, if given, where that is lost."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
@@ -217,7 +217,7 @@ def _started_with(record: Path, otherwise: dict[str, Any] | None, *, forcible: b
     )
 
 
-def _says(record: Path, settings: dict[str, Any]) -> bool:
+def _says(record: Path, settings: dict[str, object]) -> bool:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Kind(NamedTuple):
@@ -85,7 +85,7 @@ def kind_of(recorded: object) -> Kind | None:
     return next((kind for kind in _KINDS if recorded in (kind.name, kind.earlier)), None)
 
 
-def is_logistic(recorded: object, config: Mapping[str, Any]) -> bool:
+def is_logistic(recorded: object, config: Mapping[str, object]) -> bool:
     """Whether the losses of such a run are -log sigmoid(margin), so that margins can be told from them.
 
     >>> is_logistic("reward", {}), is_logistic("dpo", {"loss": "ipo"}), is_logistic("sft", {})

@@ -30,7 +30,7 @@ class Damage(NamedTuple):
 
 
 def write_manifest(
-    folder: Path, *, name: str = MANIFEST, files: Iterable[str] | None = None, known: Mapping[str, Any] | None = None
+    folder: Path, *, name: str = MANIFEST, files: Iterable[str] | None = None, known: Mapping[str, object] | None = None
 ) -> None:
     """Name files below ``folder`` with their sizes and checksums; each is read once.
 
@@ -90,11 +90,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
-def _own(files: Any) -> str:
+def _own(files: object) -> str:
     return text_hash(json.dumps(files, sort_keys=True))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .files import Record
+
 _log = logging.getLogger(__name__)
 
 ANEW = "use --overwrite, or choose another output folder"
@@ -37,7 +39,7 @@ class Differences(NamedTuple):
     unknown: list[str]
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differences:
+def differences(found: Record, wanted: Record) -> Differences:
     """Compare the notes of a folder with those of the run that wants to go on there, both ways."""
     names = [name for name in [*wanted, *(found.keys() - wanted.keys())] if name not in _NO_SETTINGS]
     if OPTIONAL not in found:  # it noted a part of what is noted now
@@ -55,18 +57,16 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differen
     return Differences(sorted(changed, key=names.index), [])
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     """Equal, or both unset: libraries turn None into False or into nothing as their versions please."""
     return one == other or (_is_unset(one) and _is_unset(other))
 
 
-def _is_unset(value: Any) -> bool:
+def _is_unset(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def continued(
-    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, force: bool | None
-) -> dict[str, Any]:
+def continued(folder: Path, found: Record, wanted: Record, *, force: bool | None) -> dict[str, Any]:
     """The notes of ``folder`` from now on, if the run may go on there.
 
     Args:
@@ -107,12 +107,12 @@ def _listed(names: list[str]) -> str:
     return " and ".join([*([", ".join(shown)] if shown else []), *([f"{flags} flags"] if flags else [])])
 
 
-def _change(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _change(name: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
     then, now = (_short(notes.get(name)) for notes in (found, wanted))
     return f"{name}: {then} -> {now}"
 
 
-def _short(value: Any) -> Any:
+def _short(value: Any) -> object:
     """Of a hash, enough to tell it from another."""
     is_hash = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
     return f"{value[:16]}…" if is_hash else value

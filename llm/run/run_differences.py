@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .files import Record
 from .finished import RECORD, RunError, check_run, read_record
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
 from .resumption import OPTIONAL
 
-Record = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 
@@ -77,11 +77,11 @@ def remarks(names: Sequence[str], records: Sequence[Record | None]) -> list[str]
     return said
 
 
-def _setting(name: str) -> Callable[[Record], Any]:
+def _setting(name: str) -> Callable[[Record], object]:
     return lambda record: record["config"].get(name)
 
 
-def _entry(*path: str) -> Callable[[Record], Any]:
+def _entry(*path: str) -> Callable[[Record], object]:
     def value(record: Record) -> Any:
         found: Any = record
         for name in path:
@@ -107,11 +107,11 @@ def _kind(record: Record) -> str | None:
     return kind.trained if kind else record.get("kind")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_COMPARED: dict[str, Callable[[Record], Any]] = {
+_COMPARED: dict[str, Callable[[Record], object]] = {
     "kind": _kind,
     "steps": _entry("steps"),
     "effective batch": _entry("effective_batch"),

@@ -17,7 +17,7 @@ _SETTLED = 2 * 10**9  # nanoseconds since the last change of a file whose hash i
 _hashes: dict[tuple[int, ...], str] = {}  # of this process
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+def write_sealed(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object with the checksum of its content."""
     plain = json.loads(json.dumps(content))
     write_text(path, json.dumps({**plain, SEAL: _seal(plain)}))
@@ -76,5 +76,5 @@ def _state(descriptor: int) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def _seal(content: Mapping[str, object]) -> str:
     return text_hash(json.dumps(content, sort_keys=True))

@@ -106,7 +106,7 @@ def _ours(settings: Path) -> bool | None:
     return None if found is None else is_settings(found)
 
 
-def is_settings(found: Any) -> bool:
+def is_settings(found: object) -> bool:
     """Whether this, which a settings.json holds, are settings of a run of ours."""
     return isinstance(found, dict) and not _OF_OURS.isdisjoint(found)
 

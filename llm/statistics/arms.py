@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 
 
-def accuracy_record(seeds: Mapping[int, Array], questions: Clusters) -> dict[str, Any]:
+def accuracy_record(seeds: Mapping[int, Array], questions: Clusters) -> dict[str, object]:
     """Accuracy of an arm with its interval over test pairs, the accuracy of every seed, and the ties.
 
     Args:
@@ -35,7 +35,9 @@ def accuracy_record(seeds: Mapping[int, Array], questions: Clusters) -> dict[str
     }
 
 
-def difference_record(arm: Mapping[int, Array], baseline: Mapping[int, Array], questions: Clusters) -> dict[str, Any]:
+def difference_record(
+    arm: Mapping[int, Array], baseline: Mapping[int, Array], questions: Clusters
+) -> dict[str, object]:
     """Accuracy of an arm minus that of the baseline, pair by pair: interval, p-value, seeds, outcome."""
     # The same seeds start from the same weights and batches: compare those where both arms have them.
     shared = [seed for seed in arm if seed in baseline]

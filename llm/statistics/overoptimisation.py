@@ -222,7 +222,7 @@ def _thinned(values: Floats, points: int | None) -> Floats:
     return np.hstack([first, *(part.mean(axis=1, keepdims=True) for part in np.array_split(rest, points, axis=1))])
 
 
-def _is_judged(row: Mapping[str, Any], fields: Sequence[str]) -> bool:
+def _is_judged(row: Mapping[str, object], fields: Sequence[str]) -> bool:
     values = [row.get(field) for field in fields]
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
@@ -245,7 +245,7 @@ def _by_unit(law: Law, kl: Floats, gains: Floats) -> Floats:
 
 
 def _by_residuals(law: Law, kl: Floats, gains: Floats, level: float) -> tuple[Interval, Interval]:
-    found: Any = OLS(gains, law.columns(np.sqrt(kl))).fit()
+    found: object = OLS(gains, law.columns(np.sqrt(kl))).fit()
     alpha, beta = (
         Interval(float(mean), float(low), float(high))
         for mean, (low, high) in zip(found.params, found.conf_int(alpha=1 - level), strict=True)

@@ -160,5 +160,5 @@ def _errors(groups: Groups, moved_a: Any, moved_b: Any) -> Array:
     variance = one[:, None] + two - 2 * (moved_a.T @ moved_b).toarray()
     floor = groups._floor[:, None] + groups._floor
     np.fill_diagonal(floor, groups._floor)
-    result: Any = np.sqrt(np.maximum(variance, floor))
+    result: object = np.sqrt(np.maximum(variance, floor))
     return result

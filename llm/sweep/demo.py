@@ -131,7 +131,7 @@ class _Data(NamedTuple):
 
 def run_demo(
     demo: DemoConfig, output: Path, *, resume: bool, overwrite: bool, console: Console, command: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train every ambiguity set with every seed, judge on every suite, write ``results/`` and report.html.
 
     Finished runs are kept on resume, an interrupted one continues from its last checkpoint.
@@ -205,7 +205,7 @@ def _read_run(folder: Path) -> Finished:
 
 def _report(
     demo: DemoConfig, output: Path, folders: Sequence[Path], data: _Data, console: Console, command: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the results folder and the page; show the summary."""
     place = demo.data or "the built-in corpus"
     about = {

@@ -92,7 +92,7 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
         else:
             model, tokenizer = load_reward_model(name, dtype=dtype)
     check_length(model, max_length)
-    base: Any = model.base_model
+    base: object = model.base_model
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return Backbone(base.to(device).eval(), tokenizer, max_length)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from ..data.pairs import Pair, read_pairs, write_pairs
 from ..data.suites import load_suites
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
+from ..run.files import Record
 from ..run.finished import unseal
 from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from ..training.config import ConfigError, RewardConfig
@@ -96,7 +95,7 @@ def _labelled(pair: Pair, *, wrong: bool) -> Pair:
     return replace(pair, chosen=pair.rejected, rejected=pair.chosen) if wrong else pair
 
 
-def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, Any]:
+def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, object]:
     """The recipe, then what makes this run this run."""
     asked = Asked.of(cell.ambiguity)
     axes = {"learning_rate": cell.learning_rate, "num_train_epochs": cell.epochs}
@@ -142,7 +141,7 @@ def _margins(
     return {name: np.nan_to_num(found, nan=0.0) for name, found in margins.items()}
 
 
-def effective_sample_size(record: Mapping[str, Any]) -> float:
+def effective_sample_size(record: Record) -> float:
     """Mean over the last quarter of the steps, from the log in a ``run.json``; nan where it was not logged."""
     name, steps = "effective_sample_size", record["steps"]
     sizes = [(row["step"], row[name]) for row in record["history"] if row.get(name) is not None]

@@ -8,9 +8,9 @@ for the weights of its whole minibatch.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ..adversary.inaction import bound, check_reached
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..run.files import Record
 from ..statistics.counting import credit
 from ..training.config import ConfigError
 
@@ -76,7 +77,7 @@ class HeadData:
     """
 
     differences: Array
-    columns: Mapping[str, Any]
+    columns: Record
     validation: Array
     validation_categories: NDArray[np.str_]
 

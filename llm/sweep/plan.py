@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 
 from ..data.columns import columns_of
+from ..run.files import Record
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
@@ -48,7 +49,7 @@ class FullModel:
     Every iterate in ``final`` is a training of its own.
     """
 
-    settings: Mapping[str, Any]
+    settings: Record
     final: tuple[str, ...] = ("last",)
     keep_models: bool = False
 
@@ -137,7 +138,7 @@ def read_sweep(name: str, *, data: str | None = None, columns: str | None = None
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
+def parse_sweep(settings: Record) -> SweepConfig:
     """A sweep from settings by name. Raises as ``read_sweep``."""
     known = {f.name for f in fields(SweepConfig)} - {"cells"} | {"grid"}
     _refuse_unknown("the sweep", settings, known)
@@ -172,7 +173,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
     )
 
 
-def _model(name: str, given: Any) -> Model:
+def _model(name: str, given: object) -> Model:
     settings = dict(given) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
     if kind == "head":
@@ -190,7 +191,7 @@ def _model(name: str, given: Any) -> Model:
 
 
 def _cells(
-    grid: Any, models: Mapping[str, Model], regimes: Mapping[str, Regime], final: tuple[str, ...]
+    grid: object, models: Mapping[str, Model], regimes: Mapping[str, Regime], final: tuple[str, ...]
 ) -> Iterator[Cell]:
     """The trainings of one grid: the product of its axes."""
     if not isinstance(grid, dict):
@@ -222,7 +223,7 @@ def _resolved(cell: Cell, models: Mapping[str, Model]) -> Iterator[Cell]:
     yield replace(cell, **{name: value for name, value in defaults.items() if not getattr(cell, name)})
 
 
-def _specs(texts: list[Any], radii: list[Any]) -> Iterator[str]:
+def _specs(texts: list[object], radii: list[object]) -> Iterator[str]:
     """Texts of sets, ``{radius}`` replaced by every radius; all of them can be read."""
     for text in map(str, texts):
         if "{radius}" in text and not radii:
@@ -233,11 +234,11 @@ def _specs(texts: list[Any], radii: list[Any]) -> Iterator[str]:
             yield spec
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _numbers(grid: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
+def _numbers(grid: Mapping[str, object], name: str, kind: type) -> tuple[object, ...]:
     """The values of an axis; 0 where it is left out."""
     values = _listed(grid.get(name, []))
     try:
@@ -249,21 +250,21 @@ def _numbers(grid: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
     return numbers or (0,)
 
 
-def _names(value: Any, known: Any, what: str) -> tuple[str, ...]:
+def _names(value: object, known: Any, what: str) -> tuple[str, ...]:
     names = tuple(map(str, _listed(value)))
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"unknown {what} {unknown[0]!r}: the known ones are {', '.join(known)}")
     return names
 
 
-def _mapping(settings: Mapping[str, Any], name: str, *, empty: bool = False) -> dict[str, Any]:
+def _mapping(settings: Mapping[str, object], name: str, *, empty: bool = False) -> dict[str, object]:
     value = settings.get(name) or {}
     if not isinstance(value, dict) or not (value or empty):
         raise ConfigError(f"{name} must be a mapping of names, got {settings.get(name)!r}")
     return value
 
 
-def _refuse_unknown(where: str, given: Any, known: set[str]) -> None:
+def _refuse_unknown(where: str, given: object, known: set[str]) -> None:
     if not isinstance(given, dict):
         raise ConfigError(f"{where} must be a mapping, got {given!r}")
     if unknown := sorted(map(str, given.keys() - known)):

@@ -14,7 +14,7 @@ from ..data.pairs import Pair
 from ..judging.margins import checked_margins
 from ..results.store import RUN_RECORD, write_about, write_pairs_table, write_results
 from ..results.training_records import write_arrays, write_training
-from ..run.files import json_ready, write_json
+from ..run.files import Record, json_ready, write_json
 from ..run.folder import by_step, is_complete
 from ..run.kinds import is_logistic
 from ..run.stored_arrays import UnreadableArrays
@@ -34,8 +34,8 @@ class Finished(NamedTuple):
     """
 
     folder: Path
-    record: Mapping[str, Any]
-    margins: Mapping[str, Any]
+    record: Record
+    margins: Record
 
 
 def record_runs(
@@ -44,7 +44,7 @@ def record_runs(
     suites: Mapping[str, Sequence[Pair]],
     *,
     train: Sequence[Pair] = (),
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
 ) -> None:
     """Write what came out of runs of one kind as the results of a sweep; on pairs that all of them judged.
 
@@ -70,7 +70,7 @@ def record_runs(
         write_pairs_table(folder / "train.parquet", train)
     write_about(folder, about)
     suite_of = {names[name]: suite_rows(name, np.arange(len(pairs)), pairs) for name, pairs in suites.items()}
-    table: list[dict[str, Any]] = []
+    table: list[dict[str, object]] = []
     for number, run in enumerate(runs):
         margins = {names[name]: np.asarray(run.margins[name])[rows] for name, rows in judged.items()}
         table += _record(folder, f"run{number}", run, margins, suite_of, train)
@@ -126,7 +126,7 @@ def _weights(folder: Path, training: str, run: Finished, pairs: int) -> list[str
     return [f"weights/{training}.npz"]
 
 
-def _settings(run: Finished) -> dict[str, Any]:
+def _settings(run: Finished) -> dict[str, object]:
     record, config = run.record, run.record["config"]
     return {
         "model": config["model"],

@@ -130,7 +130,7 @@ def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, N
     scale[scale == 0] = 1.0
     wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
     groups = context.groups.take(rows)
-    columns: dict[str, Any] = {"source": groups.sources, "category": groups.categories}
+    columns: dict[str, object] = {"source": groups.sources, "category": groups.categories}
     if TRAIN in files.prompts:
         columns[COLUMN] = np.load(files.prompts[TRAIN], mmap_mode="r")[rows]
     data = HeadData(
@@ -189,7 +189,7 @@ def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> di
     }
 
 
-def _settings(cell: Cell, context: SweepContext, judged: TrainedRun) -> dict[str, Any]:
+def _settings(cell: Cell, context: SweepContext, judged: TrainedRun) -> dict[str, object]:
     return {
         "model": cell.model,
         "ambiguity": cell.ambiguity,
@@ -204,7 +204,7 @@ def _settings(cell: Cell, context: SweepContext, judged: TrainedRun) -> dict[str
     }
 
 
-def _ending(cell: Cell, judged: TrainedRun) -> dict[str, Any]:
+def _ending(cell: Cell, judged: TrainedRun) -> dict[str, object]:
     return {
         "steps": judged.steps,
         "seconds": judged.seconds,
@@ -215,7 +215,7 @@ def _ending(cell: Cell, judged: TrainedRun) -> dict[str, Any]:
     }
 
 
-def _failure(cell: Cell, context: SweepContext, training: str, final: str, text: str) -> dict[str, Any]:
+def _failure(cell: Cell, context: SweepContext, training: str, final: str, text: str) -> dict[str, object]:
     settings = asdict(cell) | {"label_noise": context.config.regimes[cell.regime].label_noise, "final": final}
     settings.pop("epochs")
     versions = {"version": context.version, "revision": context.revision}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 from llm.data.pairs import DataError, Pair
@@ -93,7 +94,11 @@ class EncodedPairs:
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], items: list[EncodedPair], left_out: dict[int, str], truncation: Truncation
+        self,
+        pairs: Sequence[Pair],
+        items: list[EncodedPair],
+        truncation: Truncation,
+        left_out: Mapping[int, str] = MappingProxyType({}),
     ):
         self.kept = [place for place in range(len(pairs)) if place not in left_out]
         self.pairs: Sequence[Pair] = [pairs[place] for place in self.kept]
@@ -151,7 +156,7 @@ def encode_pairs(
             else:
                 items.append({**seen.item, "index": len(items)})
             truncation.add(seen)
-    found = EncodedPairs(pairs, items, left_out, truncation)
+    found = EncodedPairs(pairs, items, truncation, left_out)
     if pairs and not items:
         place, reason = next(iter(left_out.items()))
         raise DataError(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -14,6 +14,9 @@ from ..run.manifest import MANIFEST, write_manifest
 from .guards import check_weights
 from .processes import on_main_process
 from .resuming import Resumable, best_of, check_parts, loading, verify
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class CheckpointingTrainer(Trainer):
@@ -98,7 +101,7 @@ class CheckpointingTrainer(Trainer):
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()  # the manifest comes soon: every rank's part must stand before it
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """As ``Trainer`` does, then the manifest, and only then do older checkpoints go."""
         step, output = self.state.global_step, Path(self._get_output_dir(trial=trial))
         check_weights(model, step)

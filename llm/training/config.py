@@ -118,7 +118,7 @@ class RunConfig:
             if value is not None and not value >= bound:
                 raise ConfigError(f"{name} must be at least {bound}, got {value}")
 
-    def check_choices(self, **kinds: Any) -> None:
+    def check_choices(self, **kinds: object) -> None:
         """Refuse settings that are none of the values of their ``Literal``."""
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -14,6 +14,9 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from ..models.architectures import configurations
 from ..run.launch import check_launch
 from .config import ConfigError, RunConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Flags that no run heeds, and what to do instead.
 REFUSED = {
@@ -118,18 +121,18 @@ def check_checkpoints(arguments: TrainingArguments) -> None:
         )
 
 
-def _ranks_per_example(accelerator: Any, model: Any) -> int:
+def _ranks_per_example(accelerator: Accelerator, model: nn.Module) -> int:
     """How many ranks share each example: through accelerate's mesh, or a model that was split when it was loaded."""
     mesh = getattr(accelerator, "parallelism_config", None)
     return max(1 if mesh is None else mesh.non_data_parallel_size, getattr(model, "_tp_size", None) or 1)
 
 
-def _clips_silently(accelerator: Any) -> bool:
+def _clips_silently(accelerator: Accelerator) -> bool:
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return plugin is not None and plugin.deepspeed_config.get("gradient_clipping") is None
 
 
-def check_dataset(dataset: Any, arguments: TrainingArguments) -> None:
+def check_dataset(dataset: object, arguments: TrainingArguments) -> None:
     """Refuse a training set without positions, or of which no batch is left.
 
     Raises:

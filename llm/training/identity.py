@@ -101,7 +101,7 @@ def _draws(config: RunConfig, arguments: TrainingArguments) -> bool:
     return not config.disable_dropout or config.lora_dropout > 0 or bool(arguments.neftune_noise_alpha)
 
 
-def _flags(config: RunConfig, arguments: TrainingArguments) -> tuple[dict[str, Any], list[str]]:
+def _flags(config: RunConfig, arguments: TrainingArguments) -> tuple[dict[str, object], list[str]]:
     """Values of the noted flags, ready for JSON, and the names of those at their defaults."""
     kept = noted(config, arguments)
     known = {f.name: _default(f) for f in fields(TrainingArguments) if f.name in kept}
@@ -112,22 +112,22 @@ def _flags(config: RunConfig, arguments: TrainingArguments) -> tuple[dict[str, A
     return values, [name for name, default in known.items() if _same(values[name], default)]
 
 
-def _files_of(flags: Mapping[str, Any]) -> dict[str, str]:
+def _files_of(flags: Mapping[str, object]) -> dict[str, str]:
     """The flags that name a file, as that of an engine's configuration."""
     named = {name: value for name, value in flags.items() if isinstance(value, str) and Path(value).suffix}
     return {name: value for name, value in named.items() if Path(value).is_file()}
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[object]) -> object:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _same(value: Any, default: Any) -> bool:
+def _same(value: object, default: object) -> bool:
     """Equal, or both unset: ``TrainingArguments`` turns None into False or into nothing."""
     return _plain(value) == _plain(default) or (not _plain(value) and not _plain(default))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """The value as JSON has it; of settings with defaults of their own, what is not at them."""
     if isinstance(value, Enum):
         return value.value

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -45,7 +44,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._process, self._since = os.getpid(), 0.0
 
-    def handle(self, number: int, frame: Any) -> None:
+    def handle(self, number: int, frame: object) -> None:
         """The handler of both signals."""
         if os.getpid() != self._process:  # a forked helper ends as it would without us
             signal.signal(number, signal.SIG_DFL)
@@ -90,7 +89,9 @@ class _StopAfterStep(TrainerCallback):
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         if self.stop.agreed():
             control.should_save = control.should_training_stop = True
 

@@ -58,7 +58,7 @@ def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int) -> 
     }
 
 
-def _passes(trainer: PairTrainer, config: Any) -> str:
+def _passes(trainer: PairTrainer, config: object) -> str:
     if trainer.ambiguity is None:
         return "one: plain training"
     precomputed = isinstance(config, DPOConfig) and config.reference_kind() == "precomputed"

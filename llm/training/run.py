@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from torch import nn
@@ -31,7 +31,6 @@ from ..audit.verdicts import Concern
 from ..data.pairs import Pair, read_pairs
 from ..data.suites import describe_file, split_by_prompt
 from ..judging.margins import MarginOf
-from ..judging.tables import write_metrics
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
@@ -41,13 +40,15 @@ from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
 from ..text.encoding import EncodedPairs, encode_pairs
-from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .sessions import Sums
+
+if TYPE_CHECKING:
+    from .averaging import IterateAverage
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -253,6 +254,8 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
         raise ConfigError(
             "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
         )
+    from .averaging import IterateAverage
+
     model: Any = trainer.model
     average = IterateAverage(model, after=config.average_after)
     trainer.add_callback(average)
@@ -262,6 +265,8 @@ def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None
 
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
+    from ..judging.tables import write_metrics
+
     record = read_record(output / RECORD, "config", "data", "kind")
     write_text(output / "model" / CARD, model_card(record, judged["suites"]))
     write_metrics(judged, suites, output)

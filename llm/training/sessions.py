@@ -46,7 +46,7 @@ class Sums(TrainerCallback):
         self._found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Go on counting where the last session stopped."""
         if (found := self._found) is None:

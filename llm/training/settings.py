@@ -57,7 +57,7 @@ def parse_train(kind: type[Config], argv: Sequence[str]) -> tuple[Config, Traini
 
 
 def parse_settings(
-    kind: type[Config], settings: Mapping[str, Any], argv: Sequence[str] = (), *, where: str
+    kind: type[Config], settings: Mapping[str, object], argv: Sequence[str] = (), *, where: str
 ) -> tuple[Config, TrainingArguments]:
     """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
     check_known(kind, settings, where=where)
@@ -95,7 +95,7 @@ def _flag_names(argv: Sequence[str]) -> dict[str, None]:
     return dict.fromkeys(name for name in names if name not in ("config", "help"))
 
 
-def _flags(settings: Mapping[str, Any]) -> list[str]:
+def _flags(settings: Mapping[str, object]) -> list[str]:
     """Settings as flags, so that a recipe is converted and checked exactly as the command line is."""
     flags: list[str] = []
     for name, value in settings.items():
@@ -129,7 +129,7 @@ def _raise(message: str) -> NoReturn:
     raise ConfigError(message)
 
 
-def check_known(kind: type[RunConfig], settings: Mapping[str, Any], *, where: str) -> None:
+def check_known(kind: type[RunConfig], settings: Mapping[str, object], *, where: str) -> None:
     """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
     known = {field.name for group in (kind, TrainingArguments) for field in fields(group)}
     for name in settings.keys() - known:

@@ -35,7 +35,7 @@ class Columns(Mapping[str, list[Any]]):
     def __init__(self, data: datasets.Dataset) -> None:
         self._data = data
 
-    def __getitem__(self, name: str) -> list[Any]:
+    def __getitem__(self, name: str) -> list[object]:
         return list(self._data[name])
 
     def __contains__(self, name: object) -> bool:
@@ -148,7 +148,7 @@ class RobustMixin(Trainer):
         return metrics
 
     def _worst(self, metric: str, rows: list[dict[str, float]]) -> float:
-        sets: Any = self.eval_dataset
+        sets: object = self.eval_dataset
         names = [f"{name}_{metric}" for name in sets] if isinstance(sets, dict) else []
         wanted = {f"eval_{name}" for name in (metric, *names)}
         if found := [number for row in rows for name, number in row.items() if name in wanted]:
@@ -177,7 +177,7 @@ class RobustMixin(Trainer):
             self.adversary.load(Path(checkpoint))
 
 
-def _map_style(data: Any) -> datasets.Dataset:
+def _map_style(data: object) -> datasets.Dataset:
     if isinstance(data, datasets.Dataset):
         if INDEX in data.column_names:
             raise ValueError(

@@ -195,7 +195,7 @@ def _check_pairs(trainer: RobustPairs) -> None:
             "RobustPairs goes before trl.RewardTrainer or trl.DPOTrainer, whose loss at one example per batch is that "
             "example's; for GRPO and RLOO use RobustOnline"
         )
-    arguments: Any = trainer.args
+    arguments: object = trainer.args
     size, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     if size != 1:
         raise ValueError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import pytest
 
-from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation, Wasserstein
+from dro_core import KL, AmbiguitySet, ChiSquare, ConvexSet, CVaR, TotalVariation, Wasserstein
 
 COST = np.abs(np.subtract.outer(np.arange(6.0), np.arange(6.0))) ** 1.5
 
@@ -50,3 +51,24 @@ def instance(seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def embeddings(n: int = 6) -> np.ndarray:
     return np.random.default_rng(9).standard_normal((n, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class WithinDiscrepancy:
+    """The constraint |factor' (q - p)| <= radius: scenarios have places in it, and it can be pickled."""
+
+    factor: np.ndarray = field(repr=False)
+    radius: float
+
+    def __call__(self, q: Any, p: Any) -> list[Any]:
+        return [cp.norm(self.factor.T @ (q - p)) <= self.radius]
+
+    def take(self, rows: np.ndarray) -> WithinDiscrepancy:
+        return replace(self, factor=self.factor[rows])
+
+
+def mmd_ball(kernel: np.ndarray, radius: float) -> ConvexSet:
+    """(q - p)' K (q - p) <= radius^2, K exactly as it is: singular ones too."""
+    powers, directions = np.linalg.eigh(kernel)
+    kept = powers >= len(kernel) * np.finfo(np.float64).eps * powers[-1]
+    return ConvexSet(WithinDiscrepancy(directions[:, kept] * np.sqrt(powers[kept]), radius))

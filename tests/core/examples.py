@@ -17,6 +17,7 @@ from dro_core import (
     Grouped,
     Hellinger,
     KLPenalty,
+    MeanDiscrepancy,
     Spectral,
     TotalVariation,
     Trimmed,
@@ -47,6 +48,7 @@ SETS: dict[str, Maker] = {
     "cressie_read_above_1": lambda n: CressieRead(1.5, 0.3),
     "hellinger": lambda n: Hellinger(0.3),
     "wasserstein": lambda n: Wasserstein(0.15, line(n)),
+    "mean_discrepancy": lambda n: MeanDiscrepancy(0.2, np.exp(-line(n))),
     "grouped": lambda n: Grouped(TotalVariation(0.3), three_groups(n)),
     "grouped_penalty": lambda n: Grouped(ChiSquarePenalty(0.5), three_groups(n)),
     "trimmed": lambda n: Trimmed(KL(0.3), 0.1),
@@ -65,6 +67,9 @@ def over(names: Iterable[str], *, rest: Iterable[str] = ()) -> pytest.MarkDecora
 
 
 every_set = over(SETS)
+PLACES = ("wasserstein", "mean_discrepancy")
 # Where mass moves only to scenarios that have some, and n^2 distances are not too many.
-every_set_but_transport = over(name for name in SETS if name != "wasserstein")
+every_set_without_places = over(name for name in SETS if name not in PLACES)
+# What needs no look at a value, so that it stays on its device and in a graph.
+every_set_in_arrays = over(name for name in SETS if name != "mean_discrepancy")
 every_quick_set = over(name for name in SETS if name not in POWERS)

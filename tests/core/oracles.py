@@ -18,6 +18,7 @@ from dro_core import (
     Grouped,
     Hellinger,
     KLPenalty,
+    MeanDiscrepancy,
     Spectral,
     TotalVariation,
     Trimmed,
@@ -73,6 +74,9 @@ def model(ambiguity: AmbiguitySet, q: Any, p: np.ndarray) -> Model:
         plan = cp.Variable((len(p), len(p)), nonneg=True)
         moved = cp.sum(cp.multiply(plan, ambiguity.cost))
         return [cp.sum(plan, axis=1) == p, cp.sum(plan, axis=0) == q, moved <= ambiguity.radius], 0.0
+    if isinstance(ambiguity, MeanDiscrepancy):
+        matrix = ambiguity.kernel + 1e-6 * np.diag(ambiguity.kernel).max() * np.eye(len(p))
+        return [cp.norm(np.linalg.cholesky(matrix).T @ (q - p)) <= ambiguity.radius], 0.0
     if isinstance(ambiguity, Grouped):
         return _grouped(ambiguity, q, p)
     seen = p > 0

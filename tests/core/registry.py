@@ -21,17 +21,20 @@ from dro_core import (
     AmbiguitySet,
     ChiSquare,
     ChiSquarePenalty,
+    ConvexSet,
     CressieRead,
     CVaR,
     Grouped,
     Hellinger,
     KLPenalty,
+    MeanDiscrepancy,
     Spectral,
     TotalVariation,
     Trimmed,
     Wasserstein,
-    mmd_ball,
 )
+
+from .convex_twins import mmd_ball
 
 
 @dataclass(frozen=True)
@@ -168,15 +171,30 @@ _PRICED = {
 
 
 @cache  # compiled once for all examples
-def _mmd_balls(n: int) -> list[Any]:
+def _written_sets(n: int) -> list[ConvexSet]:
+    """Three that cvxpy writes around p, and the whole simplex."""
     at = np.arange(n)
     near, pairs = (np.exp(-np.abs(k[:, None] - k[None, :]) / 2) for k in (at, at // 2))
     return [mmd_ball(near, 0.25), mmd_ball(near, 0.01), mmd_ball(pairs, 0.5), mmd_ball(np.eye(n), 1.5)]
 
 
-def _mmd_violation(ball: Any, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
+def _written_violation(ball: Any, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
     moved = ball.constraints.factor.T @ (q - p)
     return float(np.linalg.norm(moved)) - ball.strength * ball.constraints.radius - 1e-8  # the solver's feasibility
+
+
+def _kernels(n: int) -> st.SearchStrategy[np.ndarray]:
+    """Points on a line, some of them equal; equal pairs; scenarios that have nothing in common, of any unit."""
+    points = st.lists(st.integers(0, 6), min_size=n, max_size=n).map(np.array)
+    line = points.map(lambda at: np.exp(-np.abs(at[:, None] - at[None, :]) / 2.0))
+    smooth = points.map(lambda at: np.exp(-((at[:, None] - at[None, :]) ** 2) / 2.0))
+    return st.one_of(line, smooth, st.sampled_from([np.eye(n), 1e-3 * np.eye(n), 50.0 * np.ones((n, n))]))
+
+
+def _discrepancy_violation(ball: MeanDiscrepancy, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
+    largest = np.diag(ball.kernel).max()
+    square = (q - p) @ (ball.kernel / largest + 1e-6 * np.eye(len(p))) @ (q - p)
+    return float(np.sqrt(max(square, 0.0))) - ball.radius / np.sqrt(largest)
 
 
 FAMILIES = [
@@ -218,6 +236,17 @@ FAMILIES = [
         },
     ),
     Family(
+        "mean_discrepancy",
+        lambda n: st.builds(MeanDiscrepancy, _radii(1.5), _kernels(n)),
+        lambda p: MeanDiscrepancy(1.5, np.eye(len(p))),
+        _discrepancy_violation,
+        {
+            "zero_mass_gets_nothing": "mass may move to any scenario",
+            "equal_losses_share_by_mass": "where mass goes depends on what is like it",
+            "splitting_an_atom_changes_nothing": "the ridge tells copies apart",
+        },
+    ),
+    Family(
         "grouped",
         _grouped(_radii(1.0).map(TotalVariation)),
         None,
@@ -253,10 +282,10 @@ FAMILIES = [
     Family(
         "convex",
         lambda n: st.builds(
-            lambda ball, part: ball.with_strength(part / 8), st.sampled_from(_mmd_balls(n)), st.integers(0, 8)
+            lambda ball, part: ball.with_strength(part / 8), st.sampled_from(_written_sets(n)), st.integers(0, 8)
         ),
-        lambda p: _mmd_balls(len(p))[-1],
-        _mmd_violation,
+        lambda p: _written_sets(len(p))[-1],
+        _written_violation,
         {
             "zero_mass_gets_nothing": "mass may move to any scenario",
             "equal_losses_share_by_mass": "where mass goes depends on what is like it",

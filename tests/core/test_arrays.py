@@ -22,7 +22,7 @@ from dro_core import (
     worst_case,
 )
 
-from .examples import SETS, Maker, every_quick_set, every_set, every_set_but_transport, line, three_groups
+from .examples import SETS, Maker, every_quick_set, every_set, every_set_without_places, line, three_groups
 from .registry import BACKENDS, Backend
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
@@ -47,7 +47,7 @@ def test_low_precision_costs_one_rounding(make: Maker, dtype: torch.dtype) -> No
     torch.testing.assert_close(robust_loss(losses, ambiguity).double(), exact.value, rtol=eps, atol=0)
 
 
-@every_set_but_transport
+@every_set_without_places
 def test_many_large_float32_losses_stay_accurate(make: Maker) -> None:
     losses = np.random.default_rng(2).random(100_000).astype(np.float32) + np.float32(1000)
     ambiguity = make(100_000)

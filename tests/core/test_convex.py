@@ -18,13 +18,12 @@ from dro_core import (
     dual_objective,
     duality_gap,
     gaussian_kernel,
-    mmd_ball,
     worst_case,
 )
 from dro_core.sets import convex
 
 from . import tolerances as tol
-from .convex_twins import capped, embeddings, instance, total_variation, transport, twins
+from .convex_twins import capped, embeddings, instance, mmd_ball, total_variation, transport, twins
 
 # The answer.
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from cvxpy.reductions.dcp2cone.dcp2cone import Dcp2Cone
 
-from dro_core import ConvexSet, TotalVariation, duality_gap, gaussian_kernel, mmd_ball, robust_loss, worst_case
+from dro_core import ConvexSet, TotalVariation, duality_gap, gaussian_kernel, robust_loss, worst_case
 from dro_core.sets import convex
 
-from .convex_twins import embeddings, instance, total_variation
+from .convex_twins import embeddings, instance, mmd_ball, total_variation
 from .registry import BACKENDS, Backend
 
 # The machinery.
@@ -49,7 +49,7 @@ def test_copies_leave_the_compiled_problem_behind(renew: Callable[[ConvexSet], C
     other = renew(ball)
     assert not other._programs
     assert worst_case(losses, other, reference=p).value == value
-    assert str(other) == "convex:MeanDiscrepancy(radius=0.2),strength=0.5"
+    assert str(other) == "convex:WithinDiscrepancy(radius=0.2),strength=0.5"
 
 
 def test_threads_share_a_set() -> None:
@@ -118,7 +118,6 @@ def refused(constraints: Any) -> Any:
         (lambda q, p: [cp.quad_over_lin(q, p[0]) <= 1], ValueError, r"compile once for all p \(DPP\): give p to a var"),
         (lambda q, p: [q == cp.Variable(3, boolean=True)], ValueError, "must not use integer variables"),
         (lambda q, p: [q >= 0.4], ValueError, "no q satisfies the constraints .* relax them"),
-        (mmd_ball(np.eye(4), 0.1).constraints, ValueError, "is for 4 scenarios, the losses have 3; use `take"),
     ],
 )
 def test_wrong_constraints_are_explained(constraints: Any, error: type[Exception], message: str) -> None:
@@ -142,35 +141,3 @@ def test_without_cvxpy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     with pytest.raises(ImportError, match=r"pip install 'robust-rlhf\[convex\]'"):
         refused(total_variation)
-
-
-def test_gaussian_kernel_is_its_formula() -> None:
-    points = embeddings(4)
-    distances = np.array([[np.sqrt(sum((a - b) ** 2)) for b in points] for a in points])
-    median = np.median([distances[i, j] for i in range(4) for j in range(i)])
-    np.testing.assert_allclose(gaussian_kernel(points), np.exp(-(distances**2) / (2 * median**2)), rtol=1e-12)
-    np.testing.assert_allclose(gaussian_kernel(points, 0.5), np.exp(-2 * distances**2), rtol=1e-12)
-    assert gaussian_kernel(np.zeros((1, 3))).tolist() == [[1.0]]
-    assert gaussian_kernel(torch.tensor(points)).tolist() == gaussian_kernel(points).tolist()
-
-
-def test_mmd_ball_of_a_kernel_of_zeros_is_the_simplex() -> None:
-    assert worst_case(np.arange(3.0), mmd_ball(np.zeros((3, 3)), 0.1)).value == pytest.approx(2.0, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: mmd_ball(np.eye(3), -0.1), r"`mmd_ball\.radius` is a mean discrepancy and must lie in \[0, inf\)"),
-        (lambda: mmd_ball(np.ones((2, 3)), 0.1), r"must be finite and square, \(n, n\), got shape \(2, 3\)"),
-        (lambda: mmd_ball(np.full((2, 2), np.nan), 0.1), "must be finite and square"),
-        (lambda: mmd_ball(np.array([[1.0, 0.5], [0.4, 1.0]]), 0.1), "must be symmetric"),
-        (lambda: mmd_ball(np.array([[1.0, 2.0], [2.0, 1.0]]), 0.1), "positive semidefinite, got the eigenvalue -1"),
-        (lambda: gaussian_kernel(np.ones((3, 2))), r"`bandwidth` .* \(0, inf\), got 0\.0\. If most of them coincide"),
-        (lambda: gaussian_kernel(np.arange(3.0)), r"must be finite and \(n, dimension\), got shape \(3,\)"),
-        (lambda: gaussian_kernel(np.eye(3), bandwidth=0), r"`bandwidth` .* got 0"),
-    ],
-)
-def test_wrong_kernels_are_explained(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -24,7 +24,7 @@ from dro_core import (
 )
 
 from . import tolerances as tol
-from .examples import POWERS, SETS, Maker, every_set, every_set_but_transport, over
+from .examples import PLACES, POWERS, SETS, Maker, every_set, every_set_without_places, over
 from .registry import BACKENDS, Backend
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
@@ -214,7 +214,7 @@ def test_a_tie_but_for_rounding_at_a_critical_radius() -> None:
     assert abs(float(duality_gap(losses, ChiSquare(1.0), result, reference=reference))) <= tol.CERTIFICATE * 9e4
 
 
-@over(name for name in SETS if name not in ("wasserstein", *POWERS))
+@over(name for name in SETS if name not in (*PLACES, *POWERS))
 @every_backend
 def test_zero_mass_is_not_seen(make: Maker, backend: Backend) -> None:
     array, ambiguity = backend.array, make(5)
@@ -226,7 +226,7 @@ def test_zero_mass_is_not_seen(make: Maker, backend: Backend) -> None:
     assert float(wild.value) == float(calm.value)
 
 
-@every_set_but_transport
+@every_set_without_places
 def test_the_largest_loss_may_have_no_mass(make: Maker) -> None:
     """Whatever it is, nothing goes there, and the rest is as if it were not there."""
     rest, masses = np.array([3.0, 1.0, 2.0, 0.5]), np.array([0.4, 0.3, 0.2, 0.1])

@@ -29,7 +29,7 @@ from dro_core import (
     worst_case,
 )
 
-from .examples import SETS, Maker, every_set, line, over
+from .examples import SETS, Maker, every_set, every_set_in_arrays, line, over
 from .registry import DeviceTensor
 
 DELICATE: dict[str, Maker] = {  # near the mean, where rounding could hide the tilt
@@ -225,7 +225,7 @@ def test_compiles_to_a_graph_per_size(make: Maker) -> None:
     agrees_with_eager(torch.compile(robust_loss, fullgraph=True, backend="eager"), make(9))
 
 
-@every_set
+@every_set_in_arrays
 @pytest.mark.usefixtures("_one_step")
 def test_never_looks_at_values(make: Maker) -> None:
     """A tensor on the meta device has no values: any .item() or branch on data would raise, as it would stall a GPU."""
@@ -251,7 +251,7 @@ def test_bound_and_taken_sets_stay_in_the_graph(labels: Any) -> None:
     torch.testing.assert_close(compiled(generic(5), bound.take(rows)), robust_loss(generic(5), bound.take(rows)))
 
 
-@every_set
+@every_set_in_arrays
 def test_functional_transforms(make: Maker) -> None:
     """torch.func hands over tensors without storage, one of which may stand for a batch."""
     losses, ambiguity = generic(3, 7), make(7)

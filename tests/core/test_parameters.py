@@ -22,12 +22,12 @@ from dro_core import (
     Grouped,
     Hellinger,
     KLPenalty,
+    MeanDiscrepancy,
     Spectral,
     TotalVariation,
     Trimmed,
     Wasserstein,
     duality_gap,
-    mmd_ball,
     parse_ambiguity,
     worst_case,
 )
@@ -83,6 +83,12 @@ PARAMETERS = {
     "wasserstein": Parameter(
         lambda radius: Wasserstein(radius, line(4)),
         r"`Wasserstein\.radius`.*\[0, inf\)",
+        [0, TINY, 1, 1e300],
+        [JUST_BELOW_0, INF],
+    ),
+    "mean_discrepancy": Parameter(
+        lambda radius: MeanDiscrepancy(radius, np.eye(4)),
+        r"`MeanDiscrepancy\.radius` is a mean discrepancy.*\[0, inf\)",
         [0, TINY, 1, 1e300],
         [JUST_BELOW_0, INF],
     ),
@@ -264,8 +270,8 @@ def test_a_set_of_places_says_whether_it_is_its_reference_alone() -> None:
     assert Wasserstein(0, torch.from_numpy(np.array(line(3)))).holds_only_reference
     assert not Wasserstein(0, np.zeros((3, 3))).holds_only_reference  # mass may go where the way is free
     assert not Wasserstein(0.1, line(3)).holds_only_reference
-    ball = mmd_ball(np.eye(3), 0.2)
+    ball = MeanDiscrepancy(0.2, np.eye(3))
     assert not ball.holds_only_reference
     assert ball.with_strength(0).holds_only_reference
     assert ball == ball.with_strength(1)
-    assert ball != mmd_ball(np.eye(3), 0.3)
+    assert ball != MeanDiscrepancy(0.3, np.eye(3))

@@ -22,7 +22,7 @@ from dro_core import (
     worst_case,
 )
 
-from .examples import Maker, every_set, line
+from .examples import Maker, every_set, every_set_in_arrays, line
 from .registry import BACKENDS, Backend
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
@@ -110,7 +110,7 @@ def test_every_library_looks_when_asked_to(bad: float, backend: Backend) -> None
             worst_case(backend.array(np.array(losses)), KL(0.3), check_finite=True)
 
 
-@every_set
+@every_set_in_arrays
 def test_losses_are_looked_at_by_default_in_main_memory_only(make: Maker) -> None:
     """On a device that would wait for it, so there it is asked for; and then nothing looks uniform, but is NaN."""
     device = next(backend for backend in BACKENDS if backend.name == "torch_device")

@@ -16,6 +16,7 @@ from dro_core import (
     Grouped,
     Hellinger,
     KLPenalty,
+    MeanDiscrepancy,
     Spectral,
     TotalVariation,
     Trimmed,
@@ -65,7 +66,7 @@ def test_the_sets_own_options_may_come_later() -> None:
     assert parse_ambiguity("tv:0.2,by=source,max_ratio=8") == Grouped(TotalVariation(0.2, max_ratio=8), "source")
 
 
-IN_TEXT = [family for family in FAMILIES if not family.name.startswith(("wasserstein", "grouped", "convex"))]
+IN_TEXT = [family for family in FAMILIES if not family.name.startswith(("wasserstein", "mean", "grouped", "convex"))]
 
 
 @pytest.mark.parametrize("family", IN_TEXT, ids=lambda family: family.name)
@@ -79,6 +80,7 @@ def test_every_set_of_numbers_survives_its_text(family: Family) -> None:
 
 def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
     assert str(Wasserstein(0.2, line(400))) == "wasserstein:0.2,cost=(400, 400)"
+    assert str(MeanDiscrepancy(0.2, np.eye(400))) == "mean_discrepancy:0.2,kernel=(400, 400)"
     assert str(Trimmed(Grouped(KL(0.3), np.arange(400)), 0.1)) == "kl:0.3,by=(400 labels),trim=0.1"
 
 

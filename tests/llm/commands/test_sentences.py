@@ -16,8 +16,8 @@ from transformers import TrainingArguments
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.judging.accuracy import render_table, summarise
-from llm.kinds.reward import RewardTrainer, train_reward
-from llm.kinds.sft import train_sft
+from llm.kinds.reward import RewardTask, RewardTrainer
+from llm.kinds.sft import SFTTask
 from llm.models.loading import tiny_reward_model
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
@@ -27,6 +27,7 @@ from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
 from llm.training import guards
 from llm.training.config import RewardConfig, SFTConfig
+from llm.training.run import train_run
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
 FLAGS = [
@@ -62,13 +63,13 @@ def sentence(capsys, status):
 # Training from Python.
 
 
-@pytest.mark.parametrize(("train", "config"), [(train_reward, RewardConfig), (train_sft, SFTConfig)])
-def test_plain_training_arguments_are_enough(train, config, data, tmp_path):
+@pytest.mark.parametrize(("task", "config"), [(RewardTask, RewardConfig), (SFTTask, SFTConfig)])
+def test_plain_training_arguments_are_enough(task, config, data, tmp_path):
     """``TrainingArguments`` would drop every column that the model's forward pass does not name."""
     settings = config(model="tiny", train_file=str(data / "train.jsonl"), max_length=48, ambiguity="tv:0.2")
     arguments = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
     assert arguments.remove_unused_columns
-    assert train(settings, arguments).steps == 1
+    assert train_run(task(settings), arguments).steps == 1
 
 
 def test_trainers_take_the_text_of_a_set(tmp_path):
@@ -110,7 +111,7 @@ def test_a_tracker_is_looked_for_by_demos_and_from_python_too(tmp_path, monkeypa
     assert "pip install wandb" in sentence(capsys, main(demo))
     arguments = TrainingArguments(str(tmp_path / "run"), report_to="wandb", use_cpu=True)
     with pytest.raises(ValueError, match="pip install wandb"):
-        train_reward(RewardConfig(model="tiny", train_file="nowhere"), arguments)
+        train_run(RewardTask(RewardConfig(model="tiny", train_file="nowhere")), arguments)
     with pytest.raises(ValueError, match="pip install wandb"):
         train_policy(PolicyConfig(train_file="nowhere", reward_model="nowhere"), arguments)
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cvxpy
-import numpy as np
+import page_names as given
 import pytest
-import torch
-from results_samples import write_sample
-from tiny_trl import arguments, build
+import yaml
 
 import dro_core
 import robust_rlhf
-from dro_core import Wasserstein, worst_case
-from llm.data.corpus.corpus import generate, write_corpus
+from llm.data.columns import columns_of
+from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
 from llm.kinds.registry import config_of
 from llm.pipeline.plan import read_pipeline
@@ -69,109 +65,21 @@ class Snippet:
     reason: str = ""
 
 
-def _trl(folder: Path) -> dict[str, Any]:
-    """A model called my_model; arguments that fit a CPU and stop after one step."""
-    from trl import DPOConfig
-
-    tiny = build(folder)
-    Path(tiny.causal).rename(folder / "my_model")
-
-    def short(**said):
-        return arguments(DPOConfig, folder / "run", **{**said, "gradient_accumulation_steps": 2})
-
-    return {"pairs": tiny.data, "short": short}
-
-
-def _trained(names: dict[str, Any]) -> None:
-    assert names["args"].gradient_accumulation_steps == 2
-    assert issubclass(names["RobustDPO"], names["RobustPairs"])
-
-
-def _gradient(names: dict[str, Any]) -> None:
-    np.testing.assert_allclose(names["losses"].grad, names["worst"].weights)
-
-
-def _collapses(names: dict[str, Any]) -> None:
-    assert names["model"].score(names["features"], names["labels"]) > 0.75
-    with pytest.warns(UserWarning, match=r"the fit is the constant: some reweighting in cvar:0\.3"):
-        names["RobustPreferenceClassifier"]("cvar:0.3").fit(names["features"], names["labels"])
-
-
-def _scenarios(folder: Path) -> dict[str, Any]:
-    draws = np.random.default_rng(0)
-    points = draws.normal(size=(6, 2))
-    cost = np.linalg.norm(points[:, None] - points, axis=2)
-    return {"ConvexSet": dro_core.ConvexSet, "cp": cvxpy, "cost": cost, "lengths": draws.integers(60, 180, 6) * 1.0}
-
-
-def _convex(names: dict[str, Any]) -> None:
-    losses = np.random.default_rng(1).exponential(size=6)
-    weights = worst_case(losses, names["known_mean"]).weights
-    assert weights @ names["lengths"] == pytest.approx(120.0, abs=1e-6)
-    narrow = worst_case(losses, names["both"]).weights
-    assert np.abs(narrow - 1 / 6).sum() <= 0.4 + 1e-6
-    ours = worst_case(losses, dro_core.ConvexSet(names["transport"])).value
-    assert ours == pytest.approx(float(worst_case(losses, Wasserstein(0.7, names["cost"])).value), abs=1e-6)
-
-
-def _embedded(folder: Path) -> dict[str, Any]:
-    draws = np.random.default_rng(0)
-    losses = torch.tensor(draws.exponential(size=5), requires_grad=True)
-    return {"embeddings": draws.normal(size=(9, 3)), "rows": np.arange(5), "losses": losses}
-
-
-def _is_distribution(names: dict[str, Any]) -> None:
-    assert names["losses"].grad.sum().item() == pytest.approx(1.0)
-
-
-def _own_data(folder: Path) -> dict[str, Any]:
-    write_corpus(folder / "my-data", train=20, test=5)
-    return {}
-
-
-def _read(names: dict[str, Any]) -> None:
-    assert "id_test" in names["suites"]
-    assert len(names["data"].pairs) == 20
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    write_sample(folder / "runs" / "heads", seeds=1, ambiguities=("erm",))
-    return {}
-
-
-def _no_findings(names: dict[str, Any]) -> None:
-    assert names["results"].findings == ()
-    assert len(names["results"].table)
-
-
-def _few_pairs(folder: Path) -> dict[str, Any]:
-    """The files that the block names, small."""
-    write_corpus(folder / "corpus", train=192, test=12)
-    for name, file in (("train", "train"), ("id_test", "test")):
-        shutil.copy(folder / "corpus" / f"{name}.jsonl", folder / f"{file}.jsonl")
-    return {}
-
-
-def _compared(names: dict[str, Any]) -> None:
-    difference = names["difference"] if hasattr(names["difference"], "columns") else names["difference"].table
-    assert set(difference["group"]) > {"all"}
-    assert names["robust"].ambiguity == "tv:0.2"
-
-
 PYTHON = [
-    Snippet("README.md", "from llm import", _few_pairs, _compared),
-    Snippet("docs/python.md", "from llm import", _few_pairs, _compared),
-    Snippet("README.md", "import trl", _trl, _trained),
-    Snippet("README.md", "import torch", claims=_gradient),
-    Snippet("README.md", "import numpy", claims=_collapses),
+    Snippet("README.md", "from llm import", given.few_pairs, given.compared),
+    Snippet("docs/python.md", "from llm import", given.few_pairs, given.compared),
+    Snippet("README.md", "import trl", given.trl, given.trained),
+    Snippet("README.md", "import torch", claims=given.gradient),
+    Snippet("README.md", "import numpy", claims=given.collapses),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass MyBall", lambda _: {**vars(dro_core.sets.divergences)}),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(hoeffding)}),
     Snippet("docs/convex-sets.md", "import cvxpy"),
-    Snippet("docs/convex-sets.md", "known_mean", _scenarios, _convex),
-    Snippet("docs/convex-sets.md", "from dro_core", _embedded, _is_distribution),
-    Snippet("docs/data.md", "from llm.data.pairs", _own_data, _read, without="hf://", reason="needs the hub"),
-    Snippet("docs/sweeps.md", "from llm.results.store", _results, _no_findings),
-    Snippet("docs/trl.md", "import trl", _trl, _trained),
+    Snippet("docs/convex-sets.md", "known_mean", given.scenarios, given.convex),
+    Snippet("docs/data.md", "from llm.data.pairs", given.own_data, given.read, without="hf://", reason="needs the hub"),
+    Snippet("docs/sets.md", "from dro_core import MeanDiscrepancy", given.embedded, given.is_distribution),
+    Snippet("docs/sweeps.md", "from llm.results.store", given.results, given.no_findings),
+    Snippet("docs/trl.md", "import trl", given.trl, given.trained),
+    Snippet("docs/trl.md", "from llm.data.pairs", given.tokens, given.windowed),
 ]  # fmt: skip
 
 
@@ -288,7 +196,8 @@ def test_make_targets_exist():
 def test_yaml_blocks_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = {block.page: block.text for block in blocks(PAGES) if block.language == "yaml"}
-    assert set(found) == {"docs/policies.md", "docs/sweeps.md"}
+    assert set(found) == {"docs/data.md", "docs/policies.md", "docs/sweeps.md"}
+    assert str(columns_of(yaml.safe_load(found["docs/data.md"])["columns"])).count("=") == 4
     for name in ("train", "test"):
         write_pairs(generate(8, seed=1), tmp_path / f"{name}.jsonl")
     (tmp_path / "rlhf.yaml").write_text(found["docs/policies.md"])

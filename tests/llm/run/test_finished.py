@@ -59,7 +59,7 @@ def test_any_damage_to_any_file_of_a_finished_run_is_named(kind, place, tmp_path
 def test_what_people_add_or_edit_is_no_damage_nor_is_a_folder_without_a_seal(place, tmp_path, capsys, caplog):
     run = copy(place, "reward", tmp_path)
     (run / "model" / "README.md").write_text("my own card")
-    (run / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (run / "model" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
     (run / "model" / "notes.txt").write_text("mine")
     (run / "metrics.csv").write_text("mine")
     assert said_by(capsys, caplog, evaluate(run, place)) == (0, "")

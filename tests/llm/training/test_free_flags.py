@@ -13,11 +13,12 @@ from transformers.utils import logging as verbosity
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.kinds.reward import train_reward
+from llm.kinds.reward import RewardTask
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
 from llm.training.config import RewardConfig
 from llm.training.identity import DECIDES_ROUNDING, EVALUATING, HARMLESS
+from llm.training.run import train_run
 
 # Another value of every free flag.
 OTHER = {
@@ -75,7 +76,7 @@ def weights_of(kind, files, folder, flags):
             train_policy(PolicyConfig(**settings, **more, **shared), TrainingArguments(**arguments | {"max_steps": 3}))
         else:
             settings = RewardConfig(model="tiny", ambiguity="tv:0.3", eval_file=str(files / "eval.jsonl"), **shared)
-            train_reward(settings, TrainingArguments(**arguments))
+            train_run(RewardTask(settings), TrainingArguments(**arguments))
     finally:
         verbosity.set_verbosity(level)
     return load_file(folder / "model" / "model.safetensors")

@@ -132,9 +132,10 @@ def test_our_reward_trainer_takes_the_steps_of_trl(tiny, tmp_path):
     for trainer in (ours, theirs):
         trainer.train()
     assert len(steps(ours)) == STEPS
-    assert steps(ours) == steps(theirs)
+    # Micro-batches of one step are put together by length here, in their order there: the same sums, rounded elsewhere.
+    np.testing.assert_allclose(steps(ours), steps(theirs), rtol=2e-5)
     for mine, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
-        assert torch.equal(mine, other)
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
 
 
 def assert_nearly_the_same(tiny, ours, theirs, count):

@@ -1,0 +1,120 @@
+"""What the Python blocks of the pages take for granted, and what the pages say of their results."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cvxpy
+import numpy as np
+import pytest
+import torch
+from results_samples import write_sample
+from tiny_trl import arguments, build
+
+import dro_core
+from dro_core import Wasserstein, worst_case
+from llm.data.corpus.corpus import generate, write_corpus
+from llm.data.pairs import write_pairs
+
+
+def trl(folder: Path) -> dict[str, Any]:
+    """A model called my_model; arguments that fit a CPU and stop after one step."""
+    from trl import DPOConfig
+
+    tiny = build(folder)
+    Path(tiny.causal).rename(folder / "my_model")
+
+    def short(**said):
+        return arguments(DPOConfig, folder / "run", **{**said, "gradient_accumulation_steps": 2})
+
+    return {"pairs": tiny.data, "short": short, "tokenizer": tiny.tokenizer}
+
+
+def trained(names: dict[str, Any]) -> None:
+    assert names["args"].gradient_accumulation_steps == 2
+    assert issubclass(names["RobustDPO"], names["RobustPairs"])
+
+
+def tokens(folder: Path) -> dict[str, Any]:
+    """The same, and a file of pairs with the tokenizer."""
+    given = trl(folder)
+    write_pairs(generate(8, seed=1), folder / "train.jsonl")
+    return {**given, "args": given["short"](max_length=None, per_device_train_batch_size=1)}
+
+
+def windowed(names: dict[str, Any]) -> None:
+    assert set(names["data"].column_names) == {"prompt_ids", "chosen_ids", "rejected_ids"}
+    assert len(names["data"]) == len(names["encoded"]) > 4
+
+
+def gradient(names: dict[str, Any]) -> None:
+    np.testing.assert_allclose(names["losses"].grad, names["worst"].weights)
+
+
+def collapses(names: dict[str, Any]) -> None:
+    assert names["model"].score(names["features"], names["labels"]) > 0.75
+    with pytest.warns(UserWarning, match=r"the fit is the constant: some reweighting in cvar:0\.3"):
+        names["RobustPreferenceClassifier"]("cvar:0.3").fit(names["features"], names["labels"])
+
+
+def scenarios(folder: Path) -> dict[str, Any]:
+    draws = np.random.default_rng(0)
+    points = draws.normal(size=(6, 2))
+    cost = np.linalg.norm(points[:, None] - points, axis=2)
+    return {"ConvexSet": dro_core.ConvexSet, "cp": cvxpy, "cost": cost, "lengths": draws.integers(60, 180, 6) * 1.0}
+
+
+def convex(names: dict[str, Any]) -> None:
+    losses = np.random.default_rng(1).exponential(size=6)
+    weights = worst_case(losses, names["known_mean"]).weights
+    assert weights @ names["lengths"] == pytest.approx(120.0, abs=1e-6)
+    narrow = worst_case(losses, names["both"]).weights
+    assert np.abs(narrow - 1 / 6).sum() <= 0.4 + 1e-6
+    ours = worst_case(losses, dro_core.ConvexSet(names["transport"])).value
+    assert ours == pytest.approx(float(worst_case(losses, Wasserstein(0.7, names["cost"])).value), abs=1e-6)
+
+
+def embedded(folder: Path) -> dict[str, Any]:
+    draws = np.random.default_rng(0)
+    losses = torch.tensor(draws.exponential(size=5), requires_grad=True)
+    return {"embeddings": draws.normal(size=(9, 3)), "rows": np.arange(5), "losses": losses}
+
+
+def is_distribution(names: dict[str, Any]) -> None:
+    assert names["losses"].grad.sum().item() == pytest.approx(1.0)
+
+
+def own_data(folder: Path) -> dict[str, Any]:
+    write_corpus(folder / "my-data", train=20, test=5)
+    return {}
+
+
+def read(names: dict[str, Any]) -> None:
+    assert "id_test" in names["suites"]
+    assert len(names["data"].pairs) == 20
+
+
+def results(folder: Path) -> dict[str, Any]:
+    write_sample(folder / "runs" / "heads", seeds=1, ambiguities=("erm",))
+    return {}
+
+
+def no_findings(names: dict[str, Any]) -> None:
+    assert names["results"].findings == ()
+    assert len(names["results"].table)
+
+
+def few_pairs(folder: Path) -> dict[str, Any]:
+    """The files that the block names, small."""
+    write_corpus(folder / "corpus", train=192, test=12)
+    for name, file in (("train", "train"), ("id_test", "test")):
+        shutil.copy(folder / "corpus" / f"{name}.jsonl", folder / f"{file}.jsonl")
+    return {}
+
+
+def compared(names: dict[str, Any]) -> None:
+    difference = names["difference"] if hasattr(names["difference"], "columns") else names["difference"].table
+    assert set(difference["group"]) > {"all"}
+    assert names["robust"].ambiguity == "tv:0.2"
