@@ -74,15 +74,15 @@ def _convert_data(options: argparse.Namespace) -> int:
     )
     dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
     said = [f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"]
-    said += _read_as(done.notes, done.ignored)
+    said += _read_as(done.read_as, done.ignored)
     sys.stdout.write("".join(f"{visible(line)}\n" for line in said))
     return 0
 
 
-def _read_as(notes: Sequence[str], ignored: Mapping[str, int]) -> list[str]:
+def _read_as(read_as: Sequence[str], ignored: Mapping[str, int]) -> list[str]:
     """What was found out about a file, and what of it was left aside."""
     texts = ", ".join(f"{name} ({count:,} records)" for name, count in ignored.items())
-    return [*(f"read: {note}" for note in notes), *([f"ignored columns with text: {texts}"] if texts else [])]
+    return [*(f"read: {note}" for note in read_as), *([f"ignored columns with text: {texts}"] if texts else [])]
 
 
 def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
@@ -103,14 +103,15 @@ def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
     console.print(table)
     for line in (
         *([f"columns: {source.columns}"] if source.columns else []),
-        *_read_as(source.notes, source.ignored),
+        *_read_as(source.read_as, source.ignored),
+        *(f"noted in {count:,} pairs: {what}" for what, count in source.noted.items()),
         "dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"),
         f"prompts: {seen.prompts:,} different ones",
         f"duplicates, pairs that stand there before: {seen.duplicates}",
         f"contradictions, comparisons labelled both ways: {seen.contradictions}",
         f"negative margins, of {seen.margins:,} pairs with one: {seen.negative_margins}",
     ):
-        console.print(shown(line))
+        console.print(shown(line), soft_wrap=True)
     first = seen.first
     assert first is not None  # a stream without pairs is refused
     for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):

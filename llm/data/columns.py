@@ -101,30 +101,28 @@ class ColumnMap:
         absent = {key for key, _ in self.missing(columns)}
         return any(key not in absent for key, _ in self.named if key not in own)
 
-    def looked_for(self, records: Iterator[Record], *, name: str, shared: bool) -> tuple[bool, list[Record]]:
+    def looked_for(self, records: Iterator[Record], *, file: str, shared: bool) -> tuple[bool, list[Record]]:
         """Whether the records of a file are read by this mapping, and those that were looked at to tell.
 
         A column may be missing in some records: JSON leaves out what is null.
 
         Args:
             records: They are moved on.
-            name: Of the file.
+            file: For the message.
             shared: The mapping is meant for several files: it is left aside where none of its columns is there.
 
         Raises:
             DataError: A column is in none of the first records.
         """
-        begun, found = list[Record](), dict[str, Any]()
+        begun, seen = list[Record](), dict[str, Any]()
         for record in islice(records, _LOOKED_AT):
             begun.append(record)
-            found |= {
-                column: value for column, value in record.columns.items() if value is not None or column not in found
-            }
-            if not self.missing(found):
+            seen |= {name: value for name, value in record.columns.items() if value is not None or name not in seen}
+            if not self.missing(seen):
                 return True, begun
-        if not begun or (shared and not self.fits(found)):
+        if not begun or (shared and not self.fits(seen)):
             return False, begun
-        raise DataError(f"{name}: {self.complaint(found)}.")
+        raise DataError(f"{file}: {self.complaint(seen)}.")
 
     def complaint(self, columns: Mapping[str, Any]) -> str:
         """The sentence about the columns that are not there."""

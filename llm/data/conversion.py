@@ -20,7 +20,7 @@ class Conversion:
         layout: The layout that was read.
         dropped: Why records were left out -> how many.
         passed_over: Pairs of other sources.
-        notes: How the file was read, where that was found out and not told.
+        read_as: How the file was read, where that was found out and not told.
         ignored: Columns with text that were not read -> records that have text there.
     """
 
@@ -28,7 +28,7 @@ class Conversion:
     layout: str
     dropped: dict[str, int]
     passed_over: int
-    notes: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ def convert(
     write_pairs(_wanted(stream, frozenset(sources), max_pairs, found), target)
     written = sum(count for name, count in found.items() if not sources or name in sources)
     dropped, passed_over = dict(stream.dropped), found.total() - written
-    return Conversion(written, stream.layout, dropped, passed_over, tuple(stream.notes), stream.ignored)
+    return Conversion(written, stream.layout, dropped, passed_over, tuple(stream.read_as), stream.ignored)
 
 
 def _wanted(stream: PairStream, sources: frozenset[str], max_pairs: int | None, found: Counter[str]) -> Iterator[Pair]:

@@ -114,7 +114,7 @@ def hub_records(address: Address) -> Records:
     return Records(partial(_rows, address))
 
 
-def _rows(address: Address, notes: list[str]) -> Iterator[Record]:
+def _rows(address: Address, read_as: list[str]) -> Iterator[Record]:
     rows = _split(address, _opened(address))
     rows = rows.skip(address.start) if address.start else rows
     named = {"config": address.part} if address.part else {}
@@ -129,7 +129,7 @@ def _rows(address: Address, notes: list[str]) -> Iterator[Record]:
         except Exception as error:  # whatever the file system, the format or the network raise
             raise DataError(f"{address.text}, row {number}: {_said(error)}.") from error
         place = f"row {number}"
-        yield Record(place, named | unpacked_row(address.text, place, row, notes))
+        yield Record(place, named | unpacked_row(address.text, place, row, read_as))
 
 
 def _opened(address: Address) -> Mapping[Any, Any]:

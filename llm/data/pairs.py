@@ -47,8 +47,9 @@ class PairSet:
         sha256: Of the file's bytes, in hexadecimal; of the pairs as :func:`write_pairs` writes them where a
             data set was read, wherever it lies and however it is cut into files.
         dropped: Why records were left out -> how many.
-        notes: How the file was read, where that was found out and not told ("cells separated by semicolons").
+        read_as: How the file was read, where that was found out and not told ("cells separated by semicolons").
         columns: The mapping it was read by, as text; None: by its own layout.
+        noted: What was reinterpreted, or left out of pairs, to read them -> how many pairs.
         ignored: Columns with text that were not read -> records that have text there.
     """
 
@@ -57,7 +58,8 @@ class PairSet:
     layout: str
     sha256: str
     dropped: dict[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    noted: dict[str, int] = field(default_factory=dict)
+    read_as: tuple[str, ...] = ()
     columns: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
 
@@ -100,7 +102,7 @@ def stream_pairs(
     if where:
         records = (record for record in records if all(str(record.columns.get(n)) == v for n, v in where.items()))
     name, stem = (str(path), stem_of(path)) if address is None else (address.text, address.stem)
-    return PairStream(name, stem, records, columns=mapping, shared=shared, notes=opened.notes)
+    return PairStream(name, stem, records, columns=mapping, shared=shared, read_as=opened.read_as)
 
 
 def read_pairs(
@@ -144,9 +146,8 @@ def read_pairs(
 def pair_set(stream: PairStream, pairs: list[Pair], sha256: str) -> PairSet:
     """The pairs of a stream that came to its end, with what it says of them."""
     columns = None if stream.columns is None else str(stream.columns)
-    return PairSet(
-        pairs, stream.name, stream.layout, sha256, dict(stream.dropped), tuple(stream.notes), columns, stream.ignored
-    )
+    left, noted, read_as = dict(stream.dropped), dict(stream.noted), tuple(stream.read_as)
+    return PairSet(pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns, stream.ignored)
 
 
 def _sha256(path: Path) -> str:

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from llm.data.columns import ColumnMap, columns_of
 from llm.data.hub import address_of, hub_records
-from llm.data.layouts import Dropped, Malformed, Message, layout_of, unless_nan
-from llm.data.layouts.base import messages
-from llm.data.layouts.mapped import renamed, with_context
+from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
+from llm.data.layouts.mapped import renamed, with_history
 from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
@@ -65,7 +64,7 @@ class PromptSet:
         name: The file or data set, without the folders above it.
         sha256: Of the prompts as read.
         dropped: Why records were left out -> how many.
-        notes: How the file was read, where that was found out and not told.
+        read_as: How the file was read, where that was found out and not told.
         columns: The mapping it was read by, as text; None: by its own layout.
     """
 
@@ -73,13 +72,13 @@ class PromptSet:
     name: str
     sha256: str
     dropped: dict[str, int]
-    notes: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
     columns: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a report must say about it."""
         said = {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
-        read = {"columns": self.columns, "notes": list(self.notes)}
+        read = {"columns": self.columns, "read_as": list(self.read_as)}
         return said | {name: value for name, value in read.items() if value}
 
 
@@ -111,16 +110,17 @@ def read_prompts(
     if _is_of_pairs(first, mapping):
         pairs = read_pairs(source, columns=mapping)
         found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs.pairs)
-        notes: Sequence[str] = pairs.notes
+        read_as: Sequence[str] = pairs.read_as
     else:
         assert first is not None
-        found, notes = _prompts(itertools.chain([first], opened.records), opened.name, mapping), opened.notes
+        found = _prompts(itertools.chain([first], opened.records), opened, dropped)
+        read_as = opened.read_as
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
         raise DataError(f"{opened.name} holds no prompt that can be answered ({dict(dropped)}).")
     digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
     by = None if mapping is None else str(mapping)
-    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(notes), by)
+    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(read_as), by)
 
 
 class _Opened(NamedTuple):
@@ -128,7 +128,7 @@ class _Opened(NamedTuple):
 
     records: Iterator[Record]
     name: str
-    notes: list[str]
+    read_as: list[str]
     mapping: ColumnMap | None
 
 
@@ -137,9 +137,9 @@ def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared
     records = read_records(Path(source)) if address is None else hub_records(address)
     name = Path(source).name if address is None else address.name
     if mapping is None:
-        return _Opened(records, name, records.notes, None)
-    used, begun = mapping.looked_for(records, name=name, shared=shared)
-    return _Opened(itertools.chain(begun, records), name, records.notes, mapping if used else None)
+        return _Opened(records, name, records.read_as, None)
+    used, begun = mapping.looked_for(records, file=name, shared=shared)
+    return _Opened(itertools.chain(begun, records), name, records.read_as, mapping if used else None)
 
 
 def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
@@ -162,29 +162,31 @@ def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
         names = renamed(mapping, first.columns).keys()
         return names >= {"chosen", "rejected"} or names >= {"first", "second"}
     try:
-        return layout_of(first.columns) is not None
+        layout = layout_of(first.columns)
     except Dropped:
         return True
+    return layout is not None and not (layout.alone and "prompt" in first.columns)
 
 
-def _prompts(records: Iterable[Record], name: str, mapping: ColumnMap | None) -> Iterator[Prompt]:
+def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
-        row = columns if mapping is None else renamed(mapping, columns)
+        row = columns if file.mapping is None else renamed(file.mapping, columns)
         if "prompt" not in row:
-            raise DataError(f"{name}, {place}: no 'prompt' here, found {', '.join(row) or 'nothing'}; {prompted(row)}.")
+            said = f"no 'prompt' here, found {', '.join(row) or 'nothing'}; {prompted(row)}"
+            raise DataError(f"{file.name}, {place}: {said}.")
+        try:
+            chat = prompt_alone(row)
+            chat = chat if file.mapping is None else with_history(chat, row)
+        except Dropped as reason:
+            dropped[str(reason)] += 1
+            continue
+        except Malformed as problem:
+            raise DataError(f"{file.name}, {place}: {problem}.") from problem
         yield Prompt(
-            str(unless_nan(row.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
-            _chat(row, f"{name}, {place}"),
+            str(unless_nan(row.get("id")) or f"{file.name.split('.')[0]}-{number:05d}"),
+            chat,
             *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
         )
-
-
-def _chat(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
-    try:
-        prompt = messages(row, "prompt", role="user")
-        return with_context(prompt, row) if any(message["content"].strip() for message in prompt) else prompt
-    except Malformed as problem:
-        raise DataError(f"{place}: {problem}.") from problem
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:

@@ -57,7 +57,7 @@ def _known_suffix(path: Path) -> str:
     return suffix
 
 
-def _parquet(path: Path, notes: list[str]) -> Iterator[Record]:
+def _parquet(path: Path, read_as: list[str]) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -68,6 +68,6 @@ def _parquet(path: Path, notes: list[str]) -> Iterator[Record]:
                 for row in batch.to_pylist():
                     number += 1
                     place = f"row {number}"
-                    yield Record(place, unpacked_row(str(path), place, row, notes))
+                    yield Record(place, unpacked_row(str(path), place, row, read_as))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a sound Parquet file: {str(error).splitlines()[0]}") from error

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from llm.data.columns import ColumnMap
 from llm.data.layouts import (
-    KNOWN_LAYOUTS,
     Columns,
     Comparison,
     Dropped,
@@ -19,6 +18,7 @@ from llm.data.layouts import (
     Pair,
     Undecided,
     check,
+    known_layouts,
     layout_of,
     number,
     unless_nan,
@@ -39,8 +39,9 @@ class PairStream:
         layout: Its layout, known from the first pair on.
         kept: Pairs given so far.
         dropped: Why records were left out so far -> how many. A record of several pairs counts each of them.
-        notes: How the file was read, where that was found out and not told; complete at the end.
+        read_as: How the file was read, where that was found out and not told; complete at the end.
         columns: The mapping, where the records were read by it.
+        noted: What was reinterpreted, or left out of pairs, so far -> how many pairs.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class PairStream:
         *,
         columns: ColumnMap | None = None,
         shared: bool = False,
-        notes: list[str] | None = None,
+        read_as: list[str] | None = None,
     ):
         """Start nothing yet.
 
@@ -61,14 +62,15 @@ class PairStream:
             records: The raw records.
             columns: Which column holds what; None: as the layout that is found says.
             shared: The mapping is meant for several files: it is left aside where none of its columns is there.
-            notes: What the reader of the file has to say.
+            read_as: What the reader of the file has to say.
         """
         self.name = name
         self.layout = ""
         self.columns: ColumnMap | None = None
-        self.notes = [] if notes is None else notes
+        self.read_as = [] if read_as is None else read_as
         self.kept = 0
         self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
         self._stem = stem
         self._records = records
         self._asked, self._shared = columns, shared
@@ -105,6 +107,7 @@ class PairStream:
             try:
                 for copy, comparison in enumerate(layout.read(record.columns)):
                     if self._usable(comparison):
+                        self.noted.update(comparison.noted)
                         yield _pair(comparison, record.columns, f"{self._stem}-{index}", copy)
             except Dropped as reason:
                 self._drop(reason)
@@ -113,9 +116,9 @@ class PairStream:
 
     def _mapped(self, asked: ColumnMap) -> tuple[Layout | None, list[Record]]:
         """The layout by the mapping, None where that is for other files; and the records that were looked at."""
-        found, begun = asked.looked_for(self._records, name=self.name, shared=self._shared)
+        found, begun = asked.looked_for(self._records, file=self.name, shared=self._shared)
         self.columns = asked if found else None
-        return mapped(asked, self.notes) if found else None, begun
+        return mapped(asked, self.read_as) if found else None, begun
 
     def _first(self, begun: Sequence[Record]) -> tuple[Layout | None, list[Record]]:
         """Find the layout by the first record that decides it; those before it are dropped."""
@@ -129,8 +132,8 @@ class PairStream:
             if layout is None:
                 raise DataError(
                     f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
-                    f"expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations; "
-                    f"{advice(record.columns)}; known layouts: {KNOWN_LAYOUTS}."
+                    "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the columns "
+                    f"of a known data set; {advice(record.columns)}; known layouts: {known_layouts(record.columns)}."
                 )
             self._records = records
             return layout, [record]
@@ -174,6 +177,8 @@ class PairStream:
             raise DataError(f"{self.name} holds no comparison: all {total} records were left out ({reasons}).")
         if self.dropped:
             _log.warning("%s: dropped %d of %d records (%s)", self.name, self.dropped.total(), total, reasons)
+        for what, count in self.noted.most_common():
+            _log.warning("%s: %d of %d pairs: %s", self.name, count, self.kept, what)
         if ids.repeated:
             _log.warning("%s: %d ids are not unique; later ones get a number", self.name, ids.repeated)
 

@@ -15,10 +15,11 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from llm.data.columns import ColumnMap
+from llm.data.winners import counts
 
 _PROMPT = (
     "prompt", "question", "instruction", "query", "problem", "request", "input", "context", "post", "task", "messages",
-    "user", "title",
+    "user", "history", "title",
 )  # fmt: skip
 _GOOD = {"accepted", "best", "better", "chosen", "correct", "favored", "good", "pos", "positive", "preferred", "right"}
 _GOOD |= {"win", "winning", "favoured", "liked"}
@@ -120,11 +121,11 @@ def _are_sides(one: _Column, other: _Column) -> bool:
 def _of_sides(known: Sequence[_Column], first: _Column, second: _Column) -> str:
     named = {"first": first, "second": second}
     winners = [column for column in known if column.is_scalar and column.has(_WINNER) and column not in (first, second)]
-    if len(winners) == 1:
-        return _mapping(known, named | {"winner": winners[0]})
-    if len(winners) > 1:
-        said = " or ".join(column.name for column in winners)
-        return f"{_mapping(known, named | {'winner': winners[0]})}, if the winner is not in another column: {said}"
+    if winners:
+        said = _mapping(known, named | {"winner": winners[0]})
+        said += _which(winners[0], first)
+        others = " or ".join(column.name for column in winners)
+        return said + (f", if the winner is not in another column: {others}" if len(winners) > 1 else "")
     numbers = [column for column in known if column.has({"score", "rating"})]
     scores = [pair for pair in combinations(numbers, 2) if _are_sides(*pair)]
     if len(scores) == 1:
@@ -133,6 +134,12 @@ def _of_sides(known: Sequence[_Column], first: _Column, second: _Column) -> str:
         f"nothing says which of {first.name} and {second.name} is better: name the column that does, as in "
         f"`--columns {_text(_with_prompt(known, named)[0])},winner=COLUMN`"
     )
+
+
+def _which(winner: _Column, first: _Column) -> str:
+    """What must be known of a winner that is a number: data sets disagree on what it counts."""
+    values = ("true", "false") if isinstance(winner.value, bool) else ("1", "0") if counts(winner.value) else None
+    return f", with winner={winner.name}:{'/'.join(values)} where {values[0]} means {first.name}" if values else ""
 
 
 def _alone(known: Sequence[_Column]) -> str | None:

@@ -26,7 +26,7 @@ def split_by_prompt(pairs: Sequence[Pair], *, share: float, seed: int) -> tuple[
 
 def describe_file(source: PairSet) -> dict:
     """What a report must say about a data file: also the mapping it was read by, what was found out, and left aside."""
-    read = {"columns": source.columns, "notes": list(source.notes), "ignored": source.ignored}
+    read = {"columns": source.columns, "read_as": list(source.read_as), "ignored": source.ignored}
     return {
         "file": source.name,
         "sha256": source.sha256,

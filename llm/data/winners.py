@@ -1,8 +1,8 @@
 """Which of two answers a column says is better.
 
-Known values, whatever their case: ``first`` and ``second``; ``a`` and ``b``, alone or at the end of a name
-(``model_a``, ``winner_model_b``); ``A>B`` and ``B>A``; the names of the two columns; ``tie`` in its forms; and numbers,
-which count the answers from 0 or from 1: a file that has a 0 counts from 0, one that has a 2 from 1.
+Known values, whatever their case: ``first`` and ``second``; ``a`` and ``b``, alone or behind what they are
+(``model_a``, ``winner_model_b``, ``[[A]]``); ``A>B`` and ``B>A``; the names of the two columns; ``tie`` in its forms;
+and numbers, which count the answers from 0 or from 1: a file that has a 0 counts from 0, one that has a 2 from 1.
 
 Example:
     >>> winner = Winner(("left_text", "right_text"), ())
@@ -22,9 +22,10 @@ Outcome = Literal["first", "second", "tie"]
 
 _SIDES: dict[str, Outcome] = {"first": "first", "second": "second", "1st": "first", "2nd": "second"}
 _SIDES |= {"left": "first", "right": "second"}
-_LETTER = re.compile(r"(?:.*[\W_])?([ab])")  # a, model_a, winner: b
+_OF = r"(?:(?:answer|assistant|candidate|completion|model|option|output|reply|response|winner)[\W_]*)*"
+_LETTER = re.compile(rf"\W*{_OF}([ab])\W*")  # a, model_a, winner: b, [[A]]
 _ORDER = re.compile(r"\W*([ab])\s*([<>=≈]+)\s*([ab])\W*")
-_TIE = re.compile(r"(?:.*[\W_])?(tie|tied|draw|equal|same|both|neither)\b.*|0\.5")
+_TIE = re.compile(rf"\W*{_OF}(tied?|draw|equal|same|both|neither)([\W_].*)?|0\.5")
 
 
 class Winner(NamedTuple):

@@ -28,7 +28,7 @@ class Agreement:
     Attributes:
         answers: Answers compared.
         same: Answers with the very same tokens.
-        longer: Answers of more than ``max_length`` tokens, which tools may cut elsewhere than the training, or not.
+        longer: Answers that are cut to ``max_length`` tokens, or their prompts; tools may cut elsewhere, or not.
         padding: Largest change of a reward by padding on the left, in standard deviations of the rewards; policies: 0.
     """
 
@@ -49,7 +49,7 @@ def agreement(
     return Agreement(
         answers=len(ours),
         same=sum(a == b for a, b in zip(ours, theirs, strict=True)),
-        longer=sum(len(tokens) > max_length for tokens in uncut),
+        longer=sum(a != b for a, b in zip(ours, uncut, strict=True)),
     )
 
 

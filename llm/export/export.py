@@ -30,7 +30,7 @@ from ..models.saving import save_model
 from ..run.escaping import shell_word
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
-from ..text.chat_templates import PLAIN, bare_template, framed_template, with_end, without_edges
+from ..text.chat_templates import PLAIN, bare_template, exported_template, with_end, without_edges
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks
 from .transformers_4 import write_for_version_4
@@ -170,7 +170,7 @@ def _for_rewardbench(
     folder: Path, loaded: _Model, reference: _Model | None, suites: Mapping[str, Sequence[Pair]]
 ) -> Exported:
     tokenizer, sample = loaded.tokenizer, _sample(suites)
-    template = bare_template(tokenizer) if loaded.policy else framed_template(tokenizer)
+    template = bare_template(tokenizer) if loaded.policy else exported_template(tokenizer, generates=False)
     read = with_end(tokenizer) if loaded.policy else without_edges(tokenizer)
     reading = rewardbench_reading(read, template, loaded.max_length, policy=loaded.policy)
     agreed = agreement(sample, tokenizer, loaded.max_length, reading, policy=loaded.policy)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import GEOMETRIES
+from ..data.columns import ColumnMap
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
 from ..data.questions import questions
@@ -31,6 +32,7 @@ from .audits import audits_of
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
+from .told_apart import told_apart
 
 TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]
@@ -100,6 +102,7 @@ class SweepContext:
     folder: Path
     config: SweepConfig
     files: dict[str, Path]
+    columns: str | ColumnMap | None
     hashes: dict[str, str]
     starts: dict[str, dict[str, str]]
     groups: Origins
@@ -127,14 +130,14 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         DataError, ModelError: Files or models that cannot be used.
         ConfigError: A regime that does not fit the data.
     """
-    files = _files(config, folder)
-    source = read_pairs(files[TRAIN], columns=config.columns)
+    files, columns = told_apart(config, _files(config, folder), folder, train=TRAIN)
+    source = read_pairs(files[TRAIN], columns=columns)
     pairs, groups = source.pairs, Origins.of(source.pairs)
     for name, regime in config.regimes.items():
         regime.check(name, groups)
     train, validation = _held_out(pairs, config.validation_share)
     judged_on = {name: file for name, file in files.items() if name != TRAIN}
-    suites, records = load_suites(judged_on, eval_pairs=config.eval_pairs, columns=config.columns, used=True)
+    suites, records = load_suites(judged_on, eval_pairs=config.eval_pairs, columns=columns, used=True)
     if clash := [name for name in suites if name == VALIDATION or name.startswith(LEFT_OUT)]:
         raise ConfigError(f"a suite is called {clash[0]!r}, a name that sweeps give themselves: rename its file")
     rows = {name: suite_rows(name, np.arange(len(judged)), judged) for name, judged in suites.items()}
@@ -151,6 +154,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         folder=folder,
         config=config,
         files=files,
+        columns=columns,
         starts=_starts(config),
         hashes=hashes,
         groups=groups,

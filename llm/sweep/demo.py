@@ -215,8 +215,9 @@ def _report(
         "data": {"suites": data.records},
     }
     config, _ = demo.run(demo.ambiguity[0], 0, train_file=str(data.train_file), folder=folders[0])
-    train = load_training_pairs(config)[0]
     runs = [_read_run(folder) for folder in folders]
+    left_out = set(runs[0].record["data"].get("left_out", ()))
+    train = [pair for place, pair in enumerate(load_training_pairs(config)[0]) if place not in left_out]
     results = output / "results"
     write_folder(results, lambda partial: record_runs(partial, runs, data.suites, train=train, about=about))
     report = build_content(results, baseline=baseline_of(demo.ambiguity))

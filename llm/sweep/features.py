@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dro_core.files import whole
 
-from ..data.pairs import Pair
+from ..data.pairs import DataError, Pair
 from ..models.architectures import check_length
 from ..models.fetching import cache_folder
 from ..models.loading import load_reward_model, tiny_reward_model
@@ -31,7 +31,7 @@ from ..run.sealed import checksum
 from ..text.batches import padded
 from ..text.encoding import encode_pairs
 
-_FORMAT = 1  # part of every fingerprint: raise it when features are computed in another way
+_FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
 Features = NDArray[np.float32]
 
@@ -98,10 +98,18 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
 
 
 def pair_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "") -> PairFeatures:
-    """Features of the answers of ``pairs``; equal token sequences are computed once."""
+    """Features of the answers of ``pairs``; equal token sequences are computed once.
+
+    Raises:
+        DataError: A pair cannot be told apart, or read, by the backbone.
+    """
     encoded = encode_pairs(pairs, backbone.tokenizer, max_length=backbone.max_length)
-    items = [encoded[row] for row in range(len(pairs))]
-    sequences = [tuple(item[side]) for side in ("chosen", "rejected") for item in items]
+    if encoded.left_out:
+        place, reason = next(iter(encoded.left_out.items()))
+        raise DataError(
+            f"{len(encoded.left_out)} of {len(pairs)} pairs have no features: of {pairs[place].id!r}, {reason}"
+        )
+    sequences = [tuple(item[side]) for side in ("chosen", "rejected") for item in encoded]
     return PairFeatures(*np.split(_unique_pooled(backbone, sequences, progress), 2))
 
 

@@ -37,7 +37,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
     if folder.exists() and not _goes_on(folder, best=cell.final[0] == "best"):
         shutil.rmtree(folder, ignore_errors=True)
-    pairs = read_pairs(context.files[TRAIN], columns=context.config.columns).pairs
+    pairs = read_pairs(context.files[TRAIN], columns=context.columns).pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
     config, arguments = parse_settings(RewardConfig, _settings(cell, model, files, folder), where=cell.model)
@@ -126,9 +126,9 @@ def _margins(
     cell: Cell, context: SweepContext, pairs: list[Pair], trained: Trained, max_length: int, batch_size: int
 ) -> Margins:
     files = {name: file for name, file in context.files.items() if name != TRAIN}
-    read = {"eval_pairs": context.config.eval_pairs, "columns": context.config.columns, "used": True}
+    read = {"eval_pairs": context.config.eval_pairs, "columns": context.columns, "used": True}
     origins = {TRAIN: pairs, **load_suites(files, **read)[0]}
-    return {
+    margins = {
         name: score_pairs(
             trained.model,
             trained.tokenizer,
@@ -138,6 +138,8 @@ def _margins(
         )
         for name, suite in context.suites_of(cell.regime).items()
     }
+    # A model from scratch may not tell apart what the others do: right half of the time.
+    return {name: np.nan_to_num(found, nan=0.0) for name, found in margins.items()}
 
 
 def effective_sample_size(record: Mapping[str, Any]) -> float:

@@ -46,7 +46,7 @@ def record_runs(
     train: Sequence[Pair] = (),
     about: Mapping[str, Any],
 ) -> None:
-    """Write what came out of runs of one kind as the results of a sweep.
+    """Write what came out of runs of one kind as the results of a sweep; on pairs that all of them judged.
 
     Args:
         folder: Of the results, empty.
@@ -56,10 +56,12 @@ def record_runs(
         about: As ``llm.results.store.write_about`` takes it.
 
     Raises:
-        ValueError: There is no run, or margins do not fit their suite.
+        ValueError: There is no run, margins do not fit their suite, or no pair of a suite was judged by all.
     """
     if not runs:
         raise ValueError("there is no run to report")
+    judged = {name: _judged(name, pairs, [run.margins[name] for run in runs]) for name, pairs in suites.items()}
+    suites = {name: [pairs[row] for row in judged[name]] for name, pairs in suites.items()}
     (folder / "suites").mkdir(parents=True)
     names = {name: name.replace("/", "-") for name in suites}  # suites of one stem are called by their path
     for name, pairs in suites.items():
@@ -67,12 +69,20 @@ def record_runs(
     if train:
         write_pairs_table(folder / "train.parquet", train)
     write_about(folder, about)
-    rows = {names[name]: suite_rows(name, np.arange(len(pairs)), pairs) for name, pairs in suites.items()}
+    suite_of = {names[name]: suite_rows(name, np.arange(len(pairs)), pairs) for name, pairs in suites.items()}
     table: list[dict[str, Any]] = []
     for number, run in enumerate(runs):
-        margins = {names[name]: checked_margins(pairs, run.margins[name]) for name, pairs in suites.items()}
-        table += _record(folder, f"run{number}", run, margins, rows, train)
+        margins = {names[name]: np.asarray(run.margins[name])[rows] for name, rows in judged.items()}
+        table += _record(folder, f"run{number}", run, margins, suite_of, train)
     write_results(folder, table)
+
+
+def _judged(name: str, pairs: Sequence[Pair], margins: Sequence[Any]) -> list[int]:
+    """The pairs that every run judged: a model cannot tell every pair apart."""
+    found = np.flatnonzero(~np.isnan(sum(checked_margins(pairs, own) for own in margins)))
+    if not len(found) and len(pairs):
+        raise ValueError(f"no pair of the suite {name} was judged by every run")
+    return found.tolist()
 
 
 def _record(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
+PER_SEQUENCE = ("input_ids", "attention_mask", "answer_mask", "reference")
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,7 +79,7 @@ class PairCollator:
             [0] * first + [1] * (end - first) + [0] * (len(row) - end)
             for row, (first, end) in zip(rows, spans, strict=True)
         ]
-        length = self._length(rows)
+        length = self.padded_length(max(map(len, rows)))
         ids, mask = padded(rows, self.pad_id, length)
         batch = {
             "input_ids": ids,
@@ -91,7 +92,45 @@ class PairCollator:
             batch["reference"] = torch.tensor([r[side] for side in self.sides for r in both], dtype=torch.float32)
         return batch
 
-    def _length(self, rows: Sequence[Sequence[int]]) -> int:
-        longest = max(map(len, rows))
+    def padded_length(self, longest: int) -> int:
+        """Columns of a batch whose longest sequence has that many tokens."""
         rounded = -(-longest // self.multiple) * self.multiple
         return rounded if self.max_length is None else max(longest, min(rounded, self.max_length))
+
+
+def by_length(batches: Sequence[dict[str, torch.Tensor]], collator: PairCollator) -> list[dict[str, torch.Tensor]]:
+    """The pairs of batches of one size in as many batches of that size, the longest pairs first.
+
+    Args:
+        batches: As from ``collator``.
+        collator: Says how they are padded.
+    """
+    import torch
+
+    if len(batches) < 2:
+        return list(batches)
+    pairs, sides = len(batches[0]["index"]), len(batches[0]["input_ids"]) // len(batches[0]["index"])
+    lengths = torch.cat([batch["attention_mask"].sum(1).view(sides, pairs).amax(0) for batch in batches])
+    order = torch.argsort(lengths, descending=True, stable=True)
+    columns = max(batch["input_ids"].shape[1] for batch in batches)
+    together = {"index": torch.cat([batch["index"] for batch in batches])}
+    for name in PER_SEQUENCE:
+        if name in batches[0]:
+            filling = collator.pad_id if name == "input_ids" else 0
+            together[name] = torch.cat([_by_side(batch[name], sides, columns, filling) for batch in batches], dim=1)
+    return [_part(together, rows, collator.padded_length(int(lengths[rows[0]]))) for rows in order.split(pairs)]
+
+
+def _by_side(values: torch.Tensor, sides: int, columns: int, filling: int) -> torch.Tensor:
+    """``(sides n, length)`` or ``(sides n,)`` as ``(sides, n, columns)`` or ``(sides, n)``."""
+    import torch
+
+    if values.dim() == 2:
+        values = torch.nn.functional.pad(values, (0, columns - values.shape[1]), value=filling)
+    return values.view(sides, -1, *values.shape[1:])
+
+
+def _part(together: dict[str, torch.Tensor], rows: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
+    parts = {name: values[:, rows].flatten(0, 1) for name, values in together.items() if name != "index"}
+    cut = {name: values[:, :length].contiguous() if values.dim() == 2 else values for name, values in parts.items()}
+    return {**cut, "index": together["index"][rows]}

@@ -14,6 +14,7 @@ PLAIN = (
     "{% for message in messages %}"
     "{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
     "{{ message['role'] | capitalize + ': ' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '\\n' + ((call['function'] or call) | tojson) }}{% endfor %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
@@ -35,28 +36,15 @@ def exported_template(tokenizer: Any, *, generates: bool) -> str:
     ending = reader.ending()
     if own and (generates or not (ending.before or ending.after)):
         return str(own)
-    return _between(reader, _stripped(tokenizer), ending.before, ending.after)
-
-
-def framed_template(tokenizer: Any) -> str:
-    """The layout of the training for tools that read the text as ``tokenizer(text)`` does, with its own special tokens.
-
-    See :func:`without_edges` for tokenizers that put there what the training did not.
-    """
-    reader = Reader(tokenizer)
-    ending, written = reader.ending(), reader.written
-    first, last = (reader.special_text(ids) for ids in written)
-    text = _stripped(tokenizer, first=first, last=ending.rest if last and ending.rest.startswith(last) else "")
-    before, after = ([] if edge else ids for ids, edge in zip((ending.before, ending.after), written, strict=True))
-    return _between(reader, text, before, after)
+    return _between(reader, _stripped(tokenizer, last=ending.unread), ending.before, ending.after)
 
 
 def without_edges(tokenizer: Any) -> Any:
-    """The tokenizer, or where it puts a token before a text that training did not, a copy that does not."""
-    reader = Reader(tokenizer)
-    first, _ = reader.written
-    (whole,) = reader.renderer.answered([{"role": "user", "content": "a"}], ["b"])
-    if not first or not tokenizer.is_fast or reader.answered([[whole]])[0][0].ids[: len(first)] == first:
+    """The tokenizer, or where it puts special tokens around a text by itself, a copy that does not.
+
+    With it and :func:`exported_template`, ``tokenizer(text)`` has each of them once. One in Python stays as it is.
+    """
+    if not tokenizer.is_fast or not any(Reader(tokenizer).written):
         return tokenizer
     from tokenizers.processors import TemplateProcessing
 

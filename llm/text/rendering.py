@@ -10,6 +10,7 @@ that read like special tokens are put in as marks as well, and stay text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,9 +81,9 @@ class Renderer:
             return [Rendered(f"{prompt} {answer}", len(prompt), len(prompt) + 1 + len(answer)) for answer in answers]
         marks = _Marks([*_strings(list(chat)), *answers], self._pattern)
         hidden = marks.hide([dict(message) for message in chat])
-        frame = self._written([*hidden, _said(marks.probe)])
+        frame, asked = self._written([*hidden, _said(marks.probe)]), self._written(hidden, add_generation_prompt=True)
         placed = (self._placed(hidden, marks.hide(answer), frame, marks.probe, strict=strict) for answer in answers)
-        return [marks.shown(rendered) for rendered in placed]
+        return [marks.shown(_from(rendered, asked)) for rendered in placed]
 
     def asked(self, chat: Sequence[Message]) -> Rendered:
         """A chat that waits for its answer, which begins at the end of the text.
@@ -133,8 +134,7 @@ class Renderer:
             return None
         if _letters(text[slice(*place)]) != _letters(parts[1] + pieces[1] + parts[2]):
             return None
-        asked = self._written(chat, add_generation_prompt=True, **switches)
-        return len(asked) if pieces[0].startswith(asked) else place[0], place[1]
+        return place
 
     def _written(self, chat: list[dict[str, Any]], **said: Any) -> str:
         try:
@@ -188,8 +188,13 @@ def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
-    """The plain layout of a chat that waits for its answer."""
-    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}" for m in messages), "Assistant:"])
+    """The plain layout of a chat that waits for its answer; calls of tools stand below what is said, as JSON."""
+    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}{_calls(m)}" for m in messages), "Assistant:"])
+
+
+def _calls(message: Message) -> str:
+    calls = message.get("tool_calls") or []
+    return "".join(f"\n{json.dumps(call.get('function', call), ensure_ascii=False)}" for call in calls)
 
 
 def folded(template: str) -> str:
@@ -207,6 +212,12 @@ def folded(template: str) -> str:
 
 def _said(content: str) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
+
+
+def _from(rendered: Rendered, asked: str) -> Rendered:
+    """The same with the answer where the model goes on: what stands between that and its text, it writes too."""
+    begins = rendered.text.startswith(asked) and len(asked) <= rendered.start
+    return rendered._replace(start=len(asked)) if begins else rendered
 
 
 def _between(text: str, before: str, after: str) -> tuple[int, int] | None:

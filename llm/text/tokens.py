@@ -6,11 +6,12 @@ and of the answer belongs to the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm.data.pairs import Message
+from llm.text.alignment import Aligned, single, tokenised
 from llm.text.rendering import Refused, Rendered, Renderer
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ class Ending(NamedTuple):
         rest: What the template writes from that token on; "" where it does not write it.
         before: What is put before the text of a conversation,
         after: and behind it, that the template does not write.
+        unread: White space behind an answer that is left out before that.
     """
 
     token: int | None
     rest: str
     before: list[int]
     after: list[int]
+    unread: str
 
 
 class Reader:
@@ -153,7 +156,10 @@ class Reader:
         place = tail.find(str(self._tokenizer.convert_ids_to_tokens(token))) if closed else -1
         rest = tail[place:] if place >= 0 else ""
         added = tokens.ids[len(prefix) :] != read.ids
-        return Ending(token, rest, prefix, self.edges.suffix if added else [])
+        unread = (
+            tail if added and len(tokens.ids) == len(prefix) + read.behind(whole.end) + len(self.edges.suffix) else ""
+        )
+        return Ending(token, rest, prefix, self.edges.suffix if added else [], unread)
 
     def special_text(self, ids: Sequence[int]) -> str:
         """Special tokens as text, which the tokenizer reads as these tokens."""
@@ -170,27 +176,27 @@ class Reader:
         prefix = self.edges.prefix
         return [] if ids[: len(prefix)] == prefix else prefix
 
-    def _framed(self, rendered: Rendered, read: _Read) -> Tokens:
+    def _framed(self, rendered: Rendered, read: Aligned) -> Tokens:
         prefix, ids = self._prefix(read.ids), read.ids
         text_end = read.behind(rendered.end)
         end = next((i + 1 for i in range(text_end, len(ids)) if ids[i] in self._ends), None)
         suffix = self.edges.suffix
-        if suffix and (end is None or (self.edges.always and ids[len(ids) - len(suffix) :] != suffix)):
-            tail = rendered.text[rendered.end :]
-            ids = [*(ids if tail.strip() or end is not None else ids[:text_end]), *suffix]
+        if suffix and (end is None or (self.edges.always and not set(suffix) <= set(ids[text_end:]))):
+            blank = end is None and not rendered.text[rendered.end :].strip()
+            ids = [*(ids[:text_end] if blank else ids), *suffix]
             end = len(ids) if end is None else end
         ids, shift = [*prefix, *ids], len(prefix)
         answer, text_end = (shift + place for place in (min(read.before(rendered.start), text_end), text_end))
         return Tokens(ids, answer, text_end, text_end if end is None else shift + end)
 
-    def _read(self, texts: Sequence[Rendered]) -> list[_Read]:
+    def _read(self, texts: Sequence[Rendered]) -> list[Aligned]:
         plain = self.renderer.template is None
-        rows = _tokenised(self._tokenizer, [text.text for text in texts], split=plain)
+        rows = tokenised(self._tokenizer, [text.text for text in texts], split=plain)
         if plain:
             return rows
         return [self._literal(text) if text.literal else row for text, row in zip(texts, rows, strict=True)]
 
-    def _literal(self, rendered: Rendered) -> _Read:
+    def _literal(self, rendered: Rendered) -> Aligned:
         """Tokens of a text some parts of which read like special tokens and are none.
 
         The text is read in sections between the special tokens of the template. That a tokenizer reads sections as it
@@ -201,19 +207,19 @@ class Reader:
             marked[first:last] = "\ue000" * (last - first)
         control = "".join(marked)
         cuts = [match.span() for match in self.renderer.matches(control)]
-        whole, tried = _tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
+        whole, tried = tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
         if whole.ids != tried.ids:
             raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
         return self._sections(rendered.text, cuts)
 
-    def _sections(self, text: str, cuts: Sequence[tuple[int, int]]) -> _Read:
-        parts: list[tuple[int, int, _Read]] = []
+    def _sections(self, text: str, cuts: Sequence[tuple[int, int]]) -> Aligned:
+        parts: list[tuple[int, int, Aligned]] = []
         start = 0
         for first, last in [*cuts, (len(text), len(text))]:
             if first > start:
-                parts.append((start, first, _tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
+                parts.append((start, first, tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
             if last > first:
-                parts.append((first, last, _single(self._special[text[first:last]])))
+                parts.append((first, last, single(self._special[text[first:last]])))
             start = last
 
         def count(character: int, name: str) -> int:
@@ -221,7 +227,7 @@ class Reader:
             return sum(len(read.ids) if last <= character else max(found, 0) for found, read, last in inside)
 
         ids = [i for _, _, read in parts for i in read.ids]
-        return _Read(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
+        return Aligned(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -231,76 +237,6 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     except Refused:  # no chat of one turn: nothing is known of its answers
         ending = None
     return {token for token in (ending, tokenizer.eos_token_id) if token is not None}  # pyright: ignore
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Tokens of a text.
-
-    Attributes:
-        ids: All of them.
-        before: How many stand wholly before a character.
-        behind: The first token that begins at a character or behind it.
-    """
-
-    ids: list[int]
-    before: Callable[[int], int]
-    behind: Callable[[int], int]
-
-
-def _single(token: int) -> _Read:
-    return _Read([token], lambda character: 0, lambda character: int(character > 0))
-
-
-def _tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[_Read]:
-    """Tokens of every text without special ones around it; ``split`` reads those inside as text.
-
-    verbose=False: a warning about texts longer than the model, which are cut later.
-    """
-    if not texts:
-        return []
-    options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
-    encoded = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
-    if tokenizer.is_fast:
-        return [_by_offsets(row) for row in encoded.encodings]
-
-    def ids_of(text: str) -> list[int]:
-        return tokenizer(text, **options)["input_ids"]
-
-    return [_by_beginnings(ids, text, ids_of) for ids, text in zip(encoded["input_ids"], texts, strict=True)]
-
-
-def _by_offsets(row: Any) -> _Read:
-    """Tokens of a fast tokenizer, which says of each where its characters are."""
-    ids: list[int] = row.ids
-
-    def first(holds: Callable[[int, int], bool]) -> int:
-        low, high = 0, len(ids)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if holds(*row.token_to_chars(middle)) else (middle + 1, high)
-        return low
-
-    return _Read(
-        ids,
-        lambda character: first(lambda start, end: end > character or start >= character),
-        lambda character: first(lambda start, _: start >= character),
-    )
-
-
-def _by_beginnings(ids: list[int], text: str, ids_of: Callable[[str], list[int]]) -> _Read:
-    """Tokens of a slow tokenizer: those that the beginning of a text, or its end, has too."""
-    return _Read(
-        ids,
-        lambda character: _shared(ids, ids_of(text[:character])),
-        lambda character: len(ids) - _shared(ids[::-1], ids_of(text[character:])[::-1]),
-    )
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    """How many tokens two sequences begin with together."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:

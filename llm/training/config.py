@@ -158,8 +158,7 @@ class TrainConfig(AuditLimits, RunConfig):
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
     )
     too_long: TooLong = field(
-        default="cut",
-        metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"},
+        default="cut", metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"}
     )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     passes: str = field(
@@ -278,22 +277,3 @@ class DPOConfig(TrainConfig):
         if self.reference != "auto":
             return self.reference
         return "adapter" if self.lora_rank and not self.reference_model else "precomputed"
-
-
-# Where a preference trainer must or should differ from the defaults of TrainingArguments.
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "output_dir": "",
-    "remove_unused_columns": False,
-    "label_names": [],
-    "report_to": "none",
-    "disable_tqdm": False,  # its default follows the log level of transformers, which the commands turn down
-    "save_total_limit": 2,
-    "logging_steps": 5,
-    "eval_strategy": "no",
-    "save_strategy": "steps",
-    "save_steps": 100,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.03,
-    "per_device_eval_batch_size": 32,
-    "dataloader_pin_memory": False,
-}

@@ -27,7 +27,7 @@ _MAY_CHANGE = {
     "eval_file", *LIMITS,
 }  # fmt: skip
 
-# Flags that cannot change the weights, by what they are about; test_flags.py trains with each and without.
+# Flags that cannot change the weights, by what they are about; test_free_flags.py trains with each and without.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "where the run is written, and how much of it is kept": ("output_dir", "save_total_limit"),
     "what is logged, when and where": (

@@ -17,12 +17,12 @@ from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
+from ..text.batches import PER_SEQUENCE, PairCollator, by_length
 from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]
 GROUPINGS = ("source", "category")  # what ``by=`` may name
-_PER_SEQUENCE = ("input_ids", "attention_mask", "answer_mask", "reference")
 
 
 class PairTrainer(RobustTrainer):
@@ -61,8 +61,18 @@ class PairTrainer(RobustTrainer):
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The pairs ``rows``: their chosen and their rejected sequences."""
         both = torch.cat([rows, rows + len(inputs["index"])])
-        sequences = {name: inputs[name][both] for name in _PER_SEQUENCE if name in inputs}
+        sequences = {name: inputs[name][both] for name in PER_SEQUENCE if name in inputs}
         return {**sequences, "index": inputs["index"][rows]}
+
+    def regrouped(self, window: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The pairs of one step in micro-batches of similar length: padding then costs little.
+
+        Which pairs are weighed together does not depend on it. A window that is not full stays as it is: without a set
+        its micro-batches count alike, whatever their size.
+        """
+        collator = self.data_collator
+        full = len({len(inputs["index"]) for inputs in window}) == 1
+        return by_length(window, collator) if full and isinstance(collator, PairCollator) else window
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)

@@ -104,6 +104,10 @@ class RobustTrainer(CheckpointingTrainer):
         del model
         return inputs
 
+    def regrouped(self, window: list[Batch]) -> list[Batch]:
+        """The examples of one step in micro-batches that cost less; the step's examples stay the same."""
+        return window
+
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
         """Forward passes of other models that ``with_constants`` runs per example of a micro-batch."""
         return 0.0
@@ -156,6 +160,7 @@ class RobustTrainer(CheckpointingTrainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights that are known before its backward passes."""
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        window = self.regrouped(window)
         if self.ambiguity is None:
             return window, items
         window, robust = [self._prepare_inputs(inputs) for inputs in window], self._strength() > 0.0

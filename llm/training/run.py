@@ -146,8 +146,13 @@ class _OnPairs(Work[TrainConfig]):
             steps=trainer.state.global_step,
             seconds=self.clock.seconds(),
             data=self.files
-            | {"trained_on": len(self.encoded), "truncation": asdict(self.encoded.truncation)}
-            | {"audit": self.audit.as_json(), "concerns": [concern._asdict() for concern in self.concerns]},
+            | {
+                "trained_on": len(self.encoded),
+                "left_out": sorted(self.encoded.left_out),  # places among the pairs of the file that were taken
+                "truncation": asdict(self.encoded.truncation),
+                "audit": self.audit.as_json(),
+                "concerns": [concern._asdict() for concern in self.concerns],
+            },
             history=trainer.state.log_history,
             adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
             ledger=trainer.ledger,

@@ -26,6 +26,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
+from .datasets import trl_dataset
 from .online import RobustOnline
 from .pairs import RobustPairs
 
@@ -36,6 +37,7 @@ __all__ = [
     "RobustPairs",
     "RobustRLOOTrainer",
     "RobustRewardTrainer",
+    "trl_dataset",
 ]
 TESTED = "1.16.0"  # TRL's trainers are rewritten often; another version may have moved what the mixins hold on to
 

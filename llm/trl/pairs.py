@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from ..adversary.inaction import check_losses
 from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..training.guards import check_setup
 from ..training.losses import Sigmoid, dpo_accuracy
+from .datasets import PROCESSED
 from .mixin import INDEX, RobustMixin
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"
@@ -57,6 +58,11 @@ class RobustPairs(RobustMixin):
         check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
         self.loss_is_scaled_for_ga = True
         self.data_collator = _Indexed(self.data_collator)
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
+        columns, theirs = set(getattr(dataset, "column_names", None) or ()), cast(Any, super())
+        return dataset if columns >= PROCESSED else theirs._prepare_dataset(dataset, *args, **kwargs)
 
     @cached_property
     def accuracy(self) -> Accuracy:

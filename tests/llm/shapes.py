@@ -35,6 +35,7 @@ class Shape(NamedTuple):
         template: The chat template of the start, if it has one.
         asked: How a question is written.
         answered: How an answer is written behind it.
+        behind: What the template writes behind the token that ends an answer: read, and not written.
     """
 
     tokenizer: dict[str, str]
@@ -44,6 +45,7 @@ class Shape(NamedTuple):
     template: str | None = None
     asked: str = "User: {}\n\nAssistant:"
     answered: str = " {}"
+    behind: str = ""
 
 
 def _ids(tokenizer: Any, *names: str) -> dict[str, int]:
@@ -113,7 +115,7 @@ DECODERS = {
     ),
     "qwen": Shape(
         {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}, ("", "<|im_end|>"), None, _decoder(tf.Qwen2Config),
-        CHATML, "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "{}",
+        CHATML, "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "{}", "\n",
     ),
     "gemma3": Shape(GEMMA, ("<bos>", "<eos>"), "<bos> $A", _gemma3),
 }  # fmt: skip
@@ -149,6 +151,11 @@ def save_start(name: str, folder: Path, *, side: str = "right", seed: int = 0) -
 
 def whole_text(name: str, question: str, answer: str) -> str:
     """What a model of that shape reads of an answered question, special tokens included."""
+    return written_text(name, question, answer) + SHAPES[name].behind
+
+
+def written_text(name: str, question: str, answer: str) -> str:
+    """The same up to the token that ends the answer."""
     return prompt_text(name, question) + SHAPES[name].answered.format(answer) + SHAPES[name].around[1]
 
 

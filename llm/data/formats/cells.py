@@ -19,16 +19,16 @@ _PRINTED = re.compile(r"\s*(array\()?\s*\[?\s*(array\()?\{\s*'(role|content|from
 _OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
 
 
-def unpacked_row(name: str, place: str, row: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def unpacked_row(name: str, place: str, row: Mapping[str, Any], read_as: list[str]) -> dict[str, Any]:
     """The columns of a row of a table, turns of a chat unpacked.
 
     Raises:
         DataError: A cell holds turns as Python prints them, but cut off or in another way than a list of dictionaries.
     """
-    return {column: _unpacked(name, place, column, cell, notes) for column, cell in row.items()}
+    return {column: _unpacked(name, place, column, cell, read_as) for column, cell in row.items()}
 
 
-def _unpacked(name: str, place: str, column: str, cell: object, notes: list[str]) -> object:
+def _unpacked(name: str, place: str, column: str, cell: object, read_as: list[str]) -> object:
     """The turns in a cell that holds nothing else; other structures are left to the layouts, which expect them."""
     if not isinstance(cell, str) or cell[:1] not in ("[", "{", "a", " ", "\n") or cell.rstrip()[-1:] not in _CLOSING:
         return cell
@@ -43,7 +43,7 @@ def _unpacked(name: str, place: str, column: str, cell: object, notes: list[str]
                 f"{name}, {place}: {column!r} looks like a list that Python printed, and cannot be read back; write "
                 "such a table as JSON: df.to_json(path, orient='records', lines=True)."
             )
-        note(notes, PYTHON)
+        note(read_as, PYTHON)
     return value if _are_turns(value) else cell
 
 

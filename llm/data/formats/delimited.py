@@ -17,7 +17,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LARGEST_CELL = 2**31 - 1  # characters; the module's own limit is 131,072
 
 
-def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
+def csv_records(path: Path, read_as: list[str]) -> Iterator[Record]:
     """Yield the records, one at a time.
 
     Raises:
@@ -33,9 +33,9 @@ def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
                 before, header = before + 1, lines.readline()
             separator = separator or _separator(path, header)
             if separator != ",":
-                note(notes, f"cells separated by {_SEPARATORS.get(separator, repr(separator))}")
+                note(read_as, f"cells separated by {_SEPARATORS.get(separator, repr(separator))}")
             rows = csv.reader(itertools.chain([header], lines), delimiter=separator, strict=True)
-            yield from _records(path, rows, before, notes)
+            yield from _records(path, rows, before, read_as)
         except UnicodeDecodeError:
             whole_text(path)  # reads it again to say where
             raise
@@ -68,20 +68,20 @@ def _separator(path: Path, header: str) -> str:
     return found[0]
 
 
-def _records(path: Path, rows: Any, before: int, notes: list[str]) -> Iterator[Record]:
+def _records(path: Path, rows: Any, before: int, read_as: list[str]) -> Iterator[Record]:
     try:
         header = [name.strip() for name in next(rows, ())]
         if len(set(header)) < len(header):
             raise DataError(f"{path}, line {before + 1}: a column name occurs twice in {header}.")
         for cells in rows:
             if cells:
-                yield _record(path, before + rows.line_num, header, cells, notes)
+                yield _record(path, before + rows.line_num, header, cells, read_as)
     except csv.Error as error:
         raise DataError(f"{path}, line {before + rows.line_num}: this is not CSV ({error}).") from error
 
 
-def _record(path: Path, line: int, header: list[str], cells: list[str], notes: list[str]) -> Record:
+def _record(path: Path, line: int, header: list[str], cells: list[str], read_as: list[str]) -> Record:
     place = f"line {line}"
     if len(cells) != len(header):
         raise DataError(f"{path}, {place}: {len(header)} columns expected, {len(cells)} found.")
-    return Record(place, unpacked_row(str(path), place, dict(zip(header, cells, strict=True)), notes))
+    return Record(place, unpacked_row(str(path), place, dict(zip(header, cells, strict=True)), read_as))

@@ -14,12 +14,13 @@ _OF_A_RECORD = {
     "chosen", "context", "conversation", "conversations", "history", "input", "instruction", "messages", "post",
     "prompt", "query", "question", "rejected",
 }  # fmt: skip
+_SHORT = 100  # characters of what may stand beside the records: a version, a name, a list of tags
 _BY_COLUMN = (
     "its columns stand one after another; write one object per record: df.to_json(orient='records', lines=True)"
 )
 
 
-def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
+def json_records(path: Path, read_as: list[str]) -> Iterator[Record]:
     """Yield the records. Lines are streamed; anything else is read whole.
 
     Raises:
@@ -28,7 +29,7 @@ def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
     first = _first_line(path)
     if first.startswith(b"["):
         return _array(path)
-    return _unwrapped(path, _one_after_another(path) if _goes_on(first) else _lines(path), notes)
+    return _unwrapped(path, _one_after_another(path) if _goes_on(first) else _lines(path), read_as)
 
 
 def _first_line(path: Path) -> bytes:
@@ -71,7 +72,11 @@ def _not_json(path: Path, line: int | None, error: Exception) -> DataError:
     if line is None and isinstance(error, json.JSONDecodeError):
         line = error.lineno
     place = "" if line is None else f", line {line}"
-    return DataError(f"{path}{place}: this is not JSON ({getattr(error, 'msg', error)}).")
+    return DataError(f"{path}{place}: this is not JSON ({_reason(error)}).")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "msg", error))
 
 
 def _record(path: Path, place: str, columns: object) -> Record:
@@ -92,12 +97,17 @@ def _one_after_another(path: Path) -> Iterator[Record]:
         line += text.count("\n", end, start)
         try:
             value, end = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
-            raise _not_json(path, None, error) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, the object that begins on line {line}: this is not JSON ({error}).") from error
+            raise DataError(f"{path}, {_place(text, line, error)}: this is not JSON ({_reason(error)}).") from error
         yield _record(path, f"line {line}", value)
         line += text.count("\n", start, end)
+
+
+def _place(text: str, begins: int, error: Exception) -> str:
+    """Where an object that begins on a line is broken: there too, as the break may be an end that never came."""
+    if not isinstance(error, json.JSONDecodeError) or error.pos >= len(text.rstrip()):
+        return f"line {begins}"
+    return f"line {begins}" if error.lineno == begins else f"line {error.lineno}, in the object of line {begins}"
 
 
 def _next(text: str, place: int) -> int:
@@ -107,7 +117,7 @@ def _next(text: str, place: int) -> int:
     return place
 
 
-def _unwrapped(path: Path, records: Iterator[Record], notes: list[str]) -> Iterator[Record]:
+def _unwrapped(path: Path, records: Iterator[Record], read_as: list[str]) -> Iterator[Record]:
     """The records in a list of the only object, where that is what the file holds; else the records as they are."""
     first = next(records, None)
     if first is None:
@@ -122,7 +132,7 @@ def _unwrapped(path: Path, records: Iterator[Record], notes: list[str]) -> Itera
             f"{path} is one object with records under {', '.join(map(repr, lists))}: write each list to a file."
         )
     if second is None and lists:
-        note(notes, f"records under the key {lists[0]!r}")
+        note(read_as, f"records under the key {lists[0]!r}")
         for number, row in enumerate(first.columns[lists[0]], start=1):
             yield _record(path, f"record {number} of {lists[0]!r}", row)
         return
@@ -136,7 +146,18 @@ def _lists_of_objects(columns: Mapping[str, Any]) -> list[str]:
     """The keys under which records stand: lists of objects that are no turns of a chat, in what is no record."""
     if _OF_A_RECORD & {name.lower() for name in columns}:
         return []
-    return [name for name, value in columns.items() if isinstance(value, list) and value and _is_row(value[0])]
+    found = [name for name, value in columns.items() if isinstance(value, list) and value and _is_row(value[0])]
+    beside = [value for name, value in columns.items() if name not in found]
+    if beside and (
+        any(isinstance(value, dict) or len(str(value)) > _SHORT for value in beside) or _is_one(columns, found)
+    ):
+        return []
+    return found
+
+
+def _is_one(columns: Mapping[str, Any], lists: list[str]) -> bool:
+    """Whether there is one row in all: it may as well be a part of a record."""
+    return sum(len(columns[name]) for name in lists) == 1
 
 
 def _is_row(value: object) -> bool:

@@ -28,23 +28,23 @@ class Records(Iterator[Record]):
     """The records of one file or data set, in order.
 
     Attributes:
-        notes: How the file was read, where that was found out and not told ("cells separated by semicolons"); complete
-            once the records are.
+        read_as: How the file was read, where that was found out and not told ("cells separated by semicolons");
+            complete once the records are.
     """
 
     def __init__(self, read: Callable[[list[str]], Iterator[Record]]) -> None:
-        """``read`` gives the records and adds to the notes it is handed."""
-        self.notes: list[str] = []
-        self._records = read(self.notes)
+        """``read`` gives the records and adds to the list it is handed."""
+        self.read_as: list[str] = []
+        self._records = read(self.read_as)
 
     def __next__(self) -> Record:
         return next(self._records)
 
 
-def note(notes: list[str], said: str) -> None:
+def note(read_as: list[str], said: str) -> None:
     """Add a note once."""
-    if said not in notes:
-        notes.append(said)
+    if said not in read_as:
+        read_as.append(said)
 
 
 @contextlib.contextmanager

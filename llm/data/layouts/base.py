@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from llm.data.records import Record
 
@@ -14,10 +14,21 @@ Columns = Mapping[str, Any]
 
 
 class Message(TypedDict):
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    Attributes:
+        role: Who speaks: system, user, assistant, tool, or a role of the data's own.
+        content: What is said; "" where a turn only calls tools.
+        tool_calls: The calls of an assistant's turn, ``{"type": "function", "function": {"name", "arguments"}}`` each.
+        tool_call_id: Which call a tool answers.
+        name: Of the tool or the speaker.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 Chat = tuple[Message, ...]
@@ -49,7 +60,10 @@ class Pair:
 
 
 class Comparison(NamedTuple):
-    """A pair as its layout knows it: where a field is None, the column of that name counts, if there is one."""
+    """A pair as its layout knows it: where a field is None, the column of that name counts, if there is one.
+
+    ``noted`` says what was reinterpreted, or left out, to read the record; every entry is counted.
+    """
 
     prompt: Chat
     chosen: str
@@ -59,6 +73,7 @@ class Comparison(NamedTuple):
     category: str | None = None
     question_id: str | None = None
     margin: float | None = None
+    noted: tuple[str, ...] = ()
 
 
 class Dropped(Exception):
@@ -88,6 +103,7 @@ class Layout:
         fits: Whether these columns are in this layout; Dropped if the next record must decide.
         read: The comparisons of one record; Dropped if it has none, Malformed if it breaks the layout.
         join: Makes one record of those that only together hold a comparison.
+        alone: Whether a record is one answer to one prompt, of which ``join`` makes comparisons.
     """
 
     name: str
@@ -95,6 +111,7 @@ class Layout:
     fits: Callable[[Columns], bool]
     read: Callable[[Columns], Iterable[Comparison]]
     join: Callable[[Iterator[Record]], Iterator[Record]] = one_by_one
+    alone: bool = False
 
 
 def having(*names: str) -> Callable[[Columns], bool]:
@@ -119,14 +136,20 @@ def answer(columns: Columns, name: str) -> str:
     Raises:
         Malformed: It is something else.
     """
-    value = _present(columns, name)
+    value = present(columns, name)
     if value is not None and not isinstance(value, str):
-        raise Malformed(f"{name!r} should be text, found {_said(value)}")
+        raise Malformed(f"{name!r} should be text, found {said(value)}")
     return value or ""
 
 
-def _present(columns: Columns, name: str) -> Any:
+def present(columns: Columns, name: str) -> Any:
+    """A column, which must be there; NaN is null."""
     return unless_nan(field(columns, name))
+
+
+def first_of(columns: Columns, *names: str) -> str:
+    """The first of these names that is a column; the first where none is."""
+    return next((name for name in names if name in columns), names[0])
 
 
 def unless_nan(value: Any) -> Any:
@@ -134,11 +157,18 @@ def unless_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
     """What stands where a text should: of a number, what to do about it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"the number {value}: put it in quotes"
     return type(value).__name__
+
+
+def text_of(value: object) -> str:
+    """An answer inside a list, null as an empty one; raises ``Malformed`` for what is no text."""
+    if value is not None and not isinstance(value, str):
+        raise Malformed(f"an answer should be text, found {type(value).__name__}")
+    return value or ""
 
 
 def number(columns: Columns, name: str) -> float | None:
@@ -162,9 +192,11 @@ def items(columns: Columns, name: str) -> list[Any]:
         Malformed: It is no list.
     """
     value = unpacked(field(columns, name))
-    if value is not None and not isinstance(value, list):
+    if value in (None, ""):
+        return []
+    if not isinstance(value, list):
         raise Malformed(f"{name!r} should be a list, found {type(value).__name__}")
-    return value or []
+    return value
 
 
 def unpacked(value: Any) -> Any:
@@ -177,32 +209,9 @@ def unpacked(value: Any) -> Any:
     return value
 
 
-def messages(columns: Columns, name: str, *, role: str | None = None) -> Chat:
-    """Return the field as messages; a plain text is one message of ``role`` where a role is given.
-
-    Raises:
-        Malformed: It is neither.
-    """
-    value = _present(columns, name)
-    if value is None:
-        return ()
-    if isinstance(value, str) and role is not None:
-        return ({"role": role, "content": value},)
-    if not isinstance(value, list):
-        wanted = "a list of messages" if isinstance(value, str) else "text or a list of messages"
-        raise Malformed(f"{name!r} should be {wanted}, found {_said(value)}")
-    return tuple(_message(name, item) for item in value)
-
-
-def _message(name: str, item: object) -> Message:
-    match item:
-        case {"role": str(role), "content": str(content)}:
-            return {"role": role, "content": content}
-        case dict():
-            found = ", ".join(f"{key}: {type(value).__name__}" for key, value in item.items())
-        case _:
-            found = type(item).__name__
-    raise Malformed(f"a message of {name!r} should have role and content, both text, found {found}")
+def reply(text: str) -> Message:
+    """Return the turn of an assistant that says this."""
+    return {"role": "assistant", "content": text}
 
 
 def question(text: str) -> Chat:

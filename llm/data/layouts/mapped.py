@@ -19,26 +19,29 @@ from llm.data.layouts.base import (
     Layout,
     Malformed,
     Undecided,
-    messages,
     number,
+    question,
+    reply,
     unless_nan,
     unpacked,
 )
+from llm.data.layouts.finishing import BESIDE
+from llm.data.layouts.turns import messages
 from llm.data.records import Record
 from llm.data.winners import Winner, counts, said
 
 NAME = "mapped"
 _log = logging.getLogger(__name__)
 # Columns that are read under their own name where the mapping does not name them for something else.
-_OWN = ("prompt", "chosen", "rejected", "system", "id", "source", "category", "question_id", "margin")
+_OWN = ("prompt", "chosen", "rejected", *BESIDE, "id", "source", "category", "question_id", "margin")
 _SIDES = ("chosen", "rejected"), ("first", "second")
 _HELD = 10_000  # records that wait for a number which says whether 1 is the first answer or the second
 _COUNTED = "winner counts from"
 
 
-def mapped(columns: ColumnMap, notes: list[str]) -> Layout:
-    """The layout of files with these columns; what had to be found out about the winner is added to the notes."""
-    return Layout(NAME, "", columns.fits, partial(_compared, columns), partial(_renamed, columns, notes))
+def mapped(columns: ColumnMap, read_as: list[str]) -> Layout:
+    """The layout of files with these columns; what had to be found out about the winner is added to ``read_as``."""
+    return Layout(NAME, "", columns.fits, partial(_compared, columns), partial(_renamed, columns, read_as))
 
 
 def renamed(columns: ColumnMap, row: Columns) -> dict[str, Any]:
@@ -50,42 +53,31 @@ def renamed(columns: ColumnMap, row: Columns) -> dict[str, Any]:
     return own | {key: columns.value(row, key) for key, _ in columns.named}
 
 
-def with_context(prompt: Chat, row: Columns) -> Chat:
-    """The prompt behind the ``system`` text and the ``history`` of a row by our names.
+def with_history(prompt: Chat, row: Columns) -> Chat:
+    """The prompt behind the ``history`` of a row by our names, but for its system turn, which stays the first.
 
     Raises:
-        Malformed: The prompt has another system turn than the column says, or the history is no chat.
+        Malformed: The history is neither messages nor pairs of what was asked and answered.
     """
-    text = unless_nan(row.get("system"))
-    if text is not None and not isinstance(text, str):
-        raise Malformed(f"'system' should be text, found {type(text).__name__}")
-    opening = prompt[:1] if prompt and prompt[0]["role"] == "system" else ()
-    if text and text.strip():
-        if opening and opening[0]["content"].strip() != text.strip():
-            raise Malformed("'system' and the system turn of the prompt differ: name one of them")
-        system: Chat = opening or ({"role": "system", "content": text},)
-    else:
-        system = opening
-    return (*system, *_history(row), *prompt[len(opening) :])
+    earlier = _history(row)
+    begin = 1 if earlier and prompt and prompt[0]["role"] in ("system", "developer") else 0
+    return (*prompt[:begin], *earlier, *prompt[begin:])
 
 
 def _history(row: Columns) -> Chat:
-    """Earlier turns: messages, or pairs of what was asked and answered."""
     turns = unpacked(unless_nan(row.get("history")))
     if turns is None or turns in ("", []):
         return ()
     if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
         return messages({"history": turns}, "history")
     if not isinstance(turns, list) or not all(
-        isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
-        for turn in turns
+        isinstance(turn, list | tuple) and [*map(type, turn)] == [str, str] for turn in turns
     ):
         raise Malformed("'history' should be messages, or a list of [asked, answered]")
-    roles = ("user", "assistant")
-    return tuple({"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True))
+    return tuple(turn for asked, answered in turns for turn in (*question(asked), reply(answered)))
 
 
-def _renamed(columns: ColumnMap, notes: list[str], records: Iterator[Record]) -> Iterator[Record]:
+def _renamed(columns: ColumnMap, read_as: list[str], records: Iterator[Record]) -> Iterator[Record]:
     """Name the columns; a winner of 1 waits for the 0 or 2 that says from where is counted."""
     waiting: deque[Record] = deque()
     start, asked = None, "winner" in columns and not columns.outcomes
@@ -93,7 +85,7 @@ def _renamed(columns: ColumnMap, notes: list[str], records: Iterator[Record]) ->
         row = renamed(columns, record.columns)
         if start is None and asked and counts(row["winner"]) and said(row["winner"]) != "1":
             start = 0 if said(row["winner"]) == "0" else 1
-            _tell(columns, start, notes)
+            _tell(columns, start, read_as)
         waiting.append(Record(record.place, row))
         open_yet = start is None and asked and counts(waiting[0].columns["winner"])
         if not open_yet or len(waiting) == _HELD:
@@ -108,9 +100,9 @@ def _counted(waiting: deque[Record], start: int | None) -> Iterator[Record]:
         yield record
 
 
-def _tell(columns: ColumnMap, start: int, notes: list[str]) -> None:
+def _tell(columns: ColumnMap, start: int, read_as: list[str]) -> None:
     told = f"winner {start} is read as the first answer, {start + 1} as the second"
-    note(notes, told)
+    note(read_as, told)
     _log.warning(
         "%s; if it is the other way round, write winner=%s:%d/%d", told, _column(columns, "winner"), start + 1, start
     )
@@ -127,17 +119,15 @@ def _compared(columns: ColumnMap, row: Columns) -> Iterator[Comparison]:
             raise Malformed(f"nothing is mapped to {name!r}, and no column is called so")
     ahead = _lead(columns, row, sides)
     better, worse = sides if ahead == "first" else sides[::-1]
-    plain = {"prompt": row["prompt"]} if "prompt" in row else {}
+    plain = {name: row[name] for name in ("prompt", *BESIDE) if name in row}
     plain |= {"chosen": row[better], "rejected": row[worse]}
     layout = layout_of(plain)
     if layout is None:
         raise Malformed("the answers are no conversations, so the prompt must have a column: add prompt=COLUMN")
     margin = _margin(row, better=better == sides[0])
     for comparison in layout.read(plain):
-        if not any(message["content"].strip() for message in comparison.prompt):
-            raise Dropped("empty prompt")
         yield comparison._replace(
-            prompt=with_context(comparison.prompt, row), margin=comparison.margin if margin is None else margin
+            prompt=with_history(comparison.prompt, row), margin=comparison.margin if margin is None else margin
         )
 
 

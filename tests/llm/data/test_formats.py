@@ -50,7 +50,7 @@ def spread(rows, between="\n"):
 def test_the_separator_is_found_and_said(tmp_path, sign, said, name, first):
     read = read_pairs(delimited(tmp_path / name, sign, first=first.format(sign)))
     assert texts(read) == expected(ROWS)
-    assert read.notes == tuple(f"cells separated by {name}" for name in said)
+    assert read.read_as == tuple(f"cells separated by {name}" for name in said)
 
 
 def test_a_separator_of_ones_own_may_be_told(tmp_path):
@@ -97,7 +97,7 @@ def test_chats_printed_by_python_come_back_whole(tmp_path, how, suffix):
     read = read_pairs(path)
     assert texts(read) == expected(CHATS)
     assert read.pairs[0].prompt[:2] == CHAT[:2]
-    assert "Python lists in cells" in read.notes
+    assert "Python lists in cells" in read.read_as
 
 
 def test_numpy_prints_texts_side_by_side_and_python_would_join_them():
@@ -137,7 +137,7 @@ def test_a_printed_list_that_does_not_come_back_is_refused_with_the_way_out(tmp_
 )
 def test_brackets_in_ordinary_text_stay_text(tmp_path, text):
     read = read_pairs(delimited(tmp_path / "a.csv", ",", [ROWS[0] | {"prompt": text}]))
-    assert (read.pairs[0].prompt[0]["content"], read.notes) == (text, ())
+    assert (read.pairs[0].prompt[0]["content"], read.read_as) == (text, ())
 
 
 # JSON of all shapes.
@@ -157,13 +157,13 @@ KEYS = {"key": "records under the key 'data'", "spread key among others": "recor
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], CHATS], ids=["texts", "one", "chats"])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:2], CHATS], ids=["texts", "two", "chats"])
 def test_json_of_every_shape(tmp_path, rows, shape, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_text(SHAPES[shape](rows), encoding="utf-8-sig")
     read = read_pairs(path)
     assert texts(read) == expected(rows)
-    assert read.notes == ((KEYS[shape],) if shape in KEYS else ())
+    assert read.read_as == ((KEYS[shape],) if shape in KEYS else ())
 
 
 @pytest.mark.parametrize("damage", ["7", '{"prompt": }', '{"prompt": 1' + "0" * 5000 + "}"])
@@ -178,8 +178,22 @@ def test_one_damaged_record_in_the_middle_stops_with_its_place(tmp_path, shape, 
     with pytest.raises(DataError) as caught:
         read_pairs(path)
     line, said = text[:begin].count("\n") + 1, str(caught.value)
-    known = (f"line {line}:", "record 3:", "record 3 of 'data'", "record 3 of 'rows'")
-    assert any(place in said for place in known) or ("digits" in said and ", line" not in said), said
+    known = (f"line {line}:", f"line {line}, in the object of", "record 3:", "record 3 of 'data'", "record 3 of 'rows'")
+    assert any(place in said for place in known) or ("digits" in said and f", line {line + 1}" not in said), said
+
+
+@pytest.mark.parametrize("cut", [5, -3])
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_object_that_never_ends_is_named_by_its_beginning(tmp_path, cut, before):
+    """On one line, the first too, where it may be the first of an object over several; and over several lines."""
+    line, path = json.dumps(ROWS[0]), tmp_path / "a.jsonl"
+    path.write_text((line + "\n") * before + line[:cut] + "\n")
+    with pytest.raises(DataError, match=rf"line {before + 1}: this is not JSON"):
+        read_pairs(path)
+    path.write_text(spread(ROWS[: before + 1])[:cut])
+    if cut < 0:
+        with pytest.raises(DataError, match=rf"line {1 + 5 * before}: this is not JSON"):
+            read_pairs(path)
 
 
 def test_a_record_with_a_list_of_objects_is_no_key_of_records(tmp_path):
@@ -187,6 +201,10 @@ def test_a_record_with_a_list_of_objects_is_no_key_of_records(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"instruction": "x", "completions": completions}, indent=1))
     assert read_pairs(path).layout == "ultrafeedback"
+    path.write_text(json.dumps({"q": "p", "good": "a", "bad": "b", "remarks": [{"by": "x"}]}))
+    assert read_pairs(path, columns="prompt=q,chosen=good,rejected=bad").pairs
+    path.write_text(json.dumps({"rows": ROWS[:1]}))
+    assert texts(read_pairs(path)) == expected(ROWS[:1])
     chat = {"chosen": [*QUESTION, answer("a")], "rejected": [*QUESTION, answer("b")]}
     path.write_text(json.dumps(chat))
     assert read_pairs(path).layout == "trl-implicit"

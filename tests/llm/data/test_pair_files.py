@@ -79,7 +79,15 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, name, content):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda t: t.strip() != "")
-messages = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": texts})
+calls = st.builds(
+    lambda name, arguments: {"type": "function", "function": {"name": name, "arguments": arguments}},
+    texts,
+    st.dictionaries(texts, texts, max_size=2),
+)
+messages = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": texts},
+    optional={"tool_calls": st.lists(calls, min_size=1, max_size=2), "tool_call_id": texts, "name": texts},
+)
 pairs = st.builds(
     Pair, st.uuids().map(str), st.lists(messages, min_size=1, max_size=3).map(tuple), texts, texts,
     texts, texts, st.none() | texts, st.none() | st.floats(allow_nan=False),

@@ -20,7 +20,7 @@ from llm.export.export import Tool, export_model
 from llm.export.transformers_4 import OldConfigError, write_for_version_4
 from llm.judging.margins import score_pairs
 from llm.models.loading import load_reward_model, tiny_policy
-from llm.text.chat_templates import PLAIN, framed_template
+from llm.text.chat_templates import PLAIN, exported_template, without_edges
 from llm.text.encoding import encode_pairs
 
 
@@ -81,7 +81,7 @@ def test_overlong_answers_are_counted_as_read_otherwise(rewards, tmp_path):
     long = Pair("long", (message("user", "Say much."),), chosen="word " * 200, rejected="no")
     prompt = Pair("prompt", (message("user", "say " * 200),), chosen="yes", rejected="no")
     done = export_model(str(rewards / "tiny"), Tool.REWARDBENCH, tmp_path / "out", {"suite": [long, prompt]})
-    assert (done.agreement.answers, done.agreement.same, done.agreement.longer) == (4, 3, 3)
+    assert (done.agreement.answers, done.agreement.same, done.agreement.longer) == (4, 1, 3)  # it cuts on the left
 
 
 def test_older_names_say_the_same(rewards, tmp_path):
@@ -114,12 +114,16 @@ def test_template_gives_the_tokens_of_the_training(tokenizer, chat, framed):
     tokenizer.chat_template = CHATS[chat]
     if not framed:
         tokenizer.backend_tokenizer.post_processor = None
-    encoded, template = encode_pairs([*PAIRS, SYSTEM], tokenizer, max_length=4096), framed_template(tokenizer)
+    encoded = encode_pairs([*PAIRS, SYSTEM], tokenizer, max_length=4096)
+    template, read = exported_template(tokenizer, generates=False), without_edges(tokenizer)
     for row, pair in enumerate([*PAIRS, SYSTEM]):
         for side in ("chosen", "rejected"):
             whole = [*pair.prompt, message("assistant", getattr(pair, side))]
             text = tokenizer.apply_chat_template(whole, chat_template=template, tokenize=False)
-            assert tokenizer(text)["input_ids"] == encoded[row][side]
+            assert read(text)["input_ids"] == encoded[row][side]
+            tokenizer.chat_template = template
+            assert encode_pairs([pair], tokenizer, max_length=4096)[0][side] == encoded[row][side]
+            tokenizer.chat_template = CHATS[chat]
 
 
 def test_plain_template_waits_for_an_answer(tokenizer):

@@ -11,6 +11,7 @@ import itertools
 import json
 from typing import NamedTuple
 
+import command_lines
 import numpy as np
 import peft
 import pytest
@@ -74,7 +75,7 @@ def flags(cell, folder, start, judge):
         told |= {"reward_model": judge, "prompts_per_step": 4, "samples": 2, "max_new_tokens": 6, "kl_coefficient": 0}
     else:
         told |= {"suites": folder / "suite.jsonl"}
-    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
+    return command_lines.flags(told)
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +167,8 @@ def values(cell, model, tokenizer, side):
         question = pair.prompt[-1]["content"]
         ids = shapes.own_tokens(tokenizer, shapes.whole_text(cell.shape, question, getattr(pair, side)))
         first = len(shapes.own_tokens(tokenizer, shapes.prompt_text(cell.shape, question)))
-        value = shapes.reward(model, ids) if cell.kind == "reward" else shapes.answer_logp(model, ids, first)
+        end = len(ids) - len(shapes.SHAPES[cell.shape].behind)
+        value = shapes.reward(model, ids) if cell.kind == "reward" else shapes.answer_logp(model, ids[:end], first)
         found.append(value if len(ids) <= LENGTH else np.nan)
     return np.array(found)
 
@@ -185,7 +187,8 @@ def check(cell, size, finished, tmp_path):
     if cell.kind == "reward":
         scorer = load_scorer(str(folder / "run" / "model"), batch_size=size, device="cpu")
         prompts = [Prompt(pair.id, pair.prompt) for pair in SUITE]
-        sides = [scorer(prompts, [getattr(pair, side) for pair in SUITE]) for side in ("chosen", "rejected")]
+        # together: answers to one prompt are read after the same part of it
+        sides = np.split(scorer(prompts * 2, [pair.chosen for pair in SUITE] + [pair.rejected for pair in SUITE]), 2)
         np.testing.assert_allclose(sides[0] - sides[1], run, rtol=0, atol=scale)
     written_for_others(cell, folder / "run" / "model", size)
 

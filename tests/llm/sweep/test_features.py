@@ -12,7 +12,7 @@ from llm.sweep.features import FeatureCache, load_backbone, pair_features, promp
 from llm.text.encoding import encode_pairs
 
 PAIRS = generate(12, seed=1)
-LENGTH = 32
+LENGTH = 64
 
 
 @pytest.fixture(scope="module")

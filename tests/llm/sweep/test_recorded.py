@@ -75,11 +75,25 @@ def test_suites_that_are_called_by_their_path_stay_in_the_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("scores", "message"),
-    [(np.ones(3), r"got shape \(3,\) for 40 pairs"), (np.array([1.0] * 39 + [np.nan]), r"\(pairs id39\)")],
+    [
+        (np.ones(3), r"got shape \(3,\) for 40 pairs"),
+        (np.array([1.0] * 39 + [np.inf]), r"\(pairs id39\)"),
+        (np.full(40, np.nan), "no pair of the suite id_test was judged by every run"),
+    ],
 )
 def test_margins_that_do_not_fit_are_refused(scores, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         recorded(tmp_path, [finished(tmp_path / "erm", "erm", margins=scores)])
+
+
+def test_pairs_that_one_run_did_not_judge_are_left_out_for_all(tmp_path):
+    margins = np.linspace(-1, 1, 40)
+    gaps = [margins.copy(), margins.copy()]
+    gaps[0][3] = gaps[1][7] = gaps[1][3] = np.nan
+    specs = zip(("erm", "tv:0.2"), gaps, strict=True)
+    runs = [finished(tmp_path / spec[:2], spec, margins=own) for spec, own in specs]
+    [fact] = build_content(recorded(tmp_path, runs))["suites"].values()
+    assert fact["pairs"] == 38
 
 
 def test_no_run_is_refused(tmp_path):

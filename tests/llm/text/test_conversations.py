@@ -10,6 +10,7 @@ import transformers as tf
 from tokenizer_shapes import FORGETFUL, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
 
 from llm.data.pairs import Message
+from llm.text.chat_templates import PLAIN
 from llm.text.rendering import Refused, folded
 from llm.text.tokens import Reader
 
@@ -74,7 +75,8 @@ def test_the_answer_is_where_it_was_put(kind, name):
             for part in (slice(found.answer), slice(found.answer, found.text_end), slice(found.text_end, None))
         )
         assert squeezed(answer) in squeezed(own)
-        assert len(squeezed(own)) <= len(squeezed(answer)) + 3  # a token may hold a sign beside it
+        block = len("<think></think>") if name == "rewriting" else 0  # which the model is not asked with
+        assert len(squeezed(own)) <= len(squeezed(answer)) + block + 3  # a token may hold a sign beside it
         assert squeezed(chat[-1]["content"]) in squeezed(before)
         assert squeezed(answer[:6]) not in squeezed(after)
         assert found.text_end < found.end <= len(found.ids)
@@ -197,6 +199,23 @@ def test_what_a_template_leaves_out_of_a_prompt_is_named():
     assert Reader(tokenizer).renderer.answered(calls, ["7"])[0].lost == {"thoughts", "tool_calls"}
     tokenizer.chat_template = UNENDED
     assert Reader(tokenizer).renderer.answered(calls, ["7"])[0].lost == {"tool_calls"}
+
+
+def test_the_plain_layout_shows_calls_of_tools_and_so_does_its_template():
+    call = {"type": "function", "function": {"name": "adder", "arguments": {"a": "zwölf", "b": 2}}}
+    chat: list[Message] = [
+        {"role": "user", "content": "12 + 2?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [call, call]},
+        {"role": "tool", "content": "14"},
+    ]
+    tokenizer = bytewise()
+    renderer = Reader(tokenizer).renderer
+    (rendered,) = renderer.answered(chat, ["14."])
+    line = '{"name": "adder", "arguments": {"a": "zwölf", "b": 2}}'
+    assert rendered.text == (f"User: 12 + 2?\n\nAssistant: Let me see.\n{line}\n{line}\n\nTool: 14\n\nAssistant: 14.")
+    tokenizer.chat_template = PLAIN
+    assert Reader(tokenizer).renderer.answered(chat, ["14."])[0].text == rendered.text
+    assert Reader(tokenizer).renderer.asked(chat).text == renderer.asked(chat).text
 
 
 def test_a_template_that_ends_nothing_is_followed_by_the_end_token():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, Message, Pair, read_pairs
-from llm.text.batches import PairCollator
+from llm.text.batches import PairCollator, by_length
 from llm.text.encoding import EQUAL_TOKENS, Truncation, encode_pairs
 
 torch = pytest.importorskip("torch")
@@ -233,3 +234,24 @@ def test_real_pairs_are_encoded_fast_enough(shared_data, minilm_tokenizer):
     assert seconds * 13_903 / len(pairs) < 90  # for the whole training file; 20 s on an idle core
     assert all(ids[0] == 101 and ids[-1] == 102 for i in data for ids in (i["chosen"], i["rejected"]))
     assert data.truncation.pairs == len(pairs)
+
+
+@pytest.mark.parametrize("sides", [("chosen", "rejected"), ("chosen",)])
+@pytest.mark.parametrize("limit", [None, 90])
+def test_micro_batches_by_length_hold_what_the_collator_makes_of_the_same_pairs(sides, limit):
+    tokenizer = byte_level(eos_token="<eos>")
+    data = encode_pairs(generate(40, seed=5), tokenizer, max_length=90)
+    data.put_reference(np.arange(2 * len(data)).reshape(-1, 2))
+    collator = PairCollator(tokenizer, max_length=limit, sides=sides)
+    window = [collator([data[i] for i in range(start, start + 6)]) for start in range(0, 24, 6)]
+    found = by_length(window, collator)
+    indices = [index for batch in found for index in batch["index"].tolist()]
+    lengths = [max(len(data[i][side]) for side in sides) for i in indices]
+    assert sorted(indices) == list(range(24)) != indices
+    assert lengths == sorted(lengths, reverse=True)
+    for batch in found:
+        expected = collator([data[i] for i in batch["index"].tolist()])
+        assert batch.keys() == expected.keys()
+        for name, values in expected.items():
+            torch.testing.assert_close(batch[name], values)
+    assert by_length(window[:1], collator) == window[:1]

@@ -1,0 +1,1 @@
+"""Layouts of tools that train: what LLaMA-Factory, axolotl, argilla, OpenAI and TRL take."""

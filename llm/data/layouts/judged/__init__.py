@@ -1,0 +1,1 @@
+"""Layouts where ratings, ranks or a verdict say which answer won."""

@@ -1,0 +1,1 @@
+"""Layouts that say which answer was chosen, with nothing else to know."""

@@ -1,0 +1,83 @@
+"""Pairs that a model of a sweep cannot tell apart are left out for all of its models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import transformers as tf
+from tokenizer_shapes import wordpiece
+
+from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
+from llm.sweep.features import load_backbone, pair_features
+from llm.sweep.plan import parse_sweep
+from llm.sweep.told_apart import told_apart
+
+ASKED = ({"role": "user", "content": "Which colour has the dog?"},)
+ALIVE = [Pair(f"a{i}", ASKED, "It is red.", "It is blue." + " Nobody knows." * i) for i in range(4)]
+CASE = Pair("case", ASKED, "It is Red.", "It is red.")  # the same without case
+LATE = Pair("late", ASKED, "It is red and the cat is blue.", "It is red and the cat is green.")  # parts behind the end
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    tokenizer = wordpiece()
+    config = tf.BertConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                           num_attention_heads=1, max_position_embeddings=64, pad_token_id=0)  # fmt: skip
+    tf.AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def sweep(backbone, *lengths, **more):
+    models = {f"m{n}": {"kind": "head", "model": str(backbone), "max_length": n, "epochs": 1} for n in lengths}
+    return parse_sweep(
+        {**more, "data": "unused", "models": models, "grid": [{"ambiguity": "erm", "model": list(models)}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dead"), [((48,), {"case"}), ((16,), {"case", "late"}), ((48, 16), {"case", "late"})]
+)
+def test_pairs_that_one_model_cannot_tell_apart_are_left_out_for_all(backbone, tmp_path, lengths, dead, caplog):
+    files = {"train": tmp_path / "train.jsonl", "whole": tmp_path / "whole.jsonl"}
+    write_pairs([ALIVE[0], CASE, *ALIVE[1:], LATE], files["train"])
+    write_pairs(ALIVE, files["whole"])
+    (tmp_path / "out").mkdir()
+    found, columns = told_apart(sweep(backbone, *lengths), files, tmp_path / "out", train="train")
+    assert columns is None
+    kept = read_pairs(found["train"]).pairs
+    assert {pair.id for pair in [*ALIVE, CASE, LATE]} - {pair.id for pair in kept} == dead
+    assert [pair for pair in kept if pair in ALIVE] == ALIVE
+    assert read_pairs(found["whole"]).pairs == ALIVE
+    assert f"train.jsonl: {len(dead)} of 6 pairs cannot be told apart" in caplog.text
+    for length in lengths:
+        features = pair_features(load_backbone(str(backbone), max_length=length), kept)
+        assert (np.abs(features.chosen - features.rejected).max(axis=1) > 0).all()
+    with pytest.raises(DataError, match="pairs have no features: of 'case', its two answers have the same tokens"):
+        pair_features(load_backbone(str(backbone), max_length=48), [*ALIVE, CASE])
+
+
+def test_files_without_such_pairs_stay_as_they_are(backbone, tmp_path):
+    rows = "".join(json.dumps({"asked": "Why?", "good": f"It is {c}.", "bad": "No."}) + "\n" for c in ("red", "blue"))
+    mapping = {"prompt": "asked", "chosen": "good", "rejected": "bad"}
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
+    for path in files.values():
+        path.write_text(rows)
+    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
+    assert found == files
+    assert read_pairs(found["train"], columns=columns).pairs[0].chosen == "It is red."
+    dead = json.dumps({"asked": "Why?", "good": "It is Red.", "bad": "it is red."})
+    files["test"].write_text(rows + dead + "\n")
+    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
+    assert columns is None
+    assert [len(read_pairs(path).pairs) for path in found.values()] == [2, 2]
+
+
+def test_a_file_without_a_pair_that_can_be_told_apart_is_refused(backbone, tmp_path):
+    files = {"train": tmp_path / "train.jsonl", "dead": tmp_path / "dead.jsonl"}
+    write_pairs(ALIVE, files["train"])
+    write_pairs([CASE], files["dead"])
+    with pytest.raises(DataError, match="same tokens"):
+        told_apart(sweep(backbone, 48), files, tmp_path, train="train")
