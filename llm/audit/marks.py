@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
+from ..data.layouts.base import Malformed
+from ..data.layouts.markup import MARKUPS
+from ..data.layouts.rendered import asked, unwrapped
 from ..data.pairs import Pair
 from ..text.rendering import Renderer
 
-# Of common chat formats: a text with one of them may have been rendered once already.
-_KNOWN = (
-    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<|begin_of_text|>", "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "[INST]",
-    "[/INST]", "<<SYS>>",
-)  # fmt: skip
-_SPECIAL = re.compile("|".join(map(re.escape, _KNOWN)))
-_TURN = (
-    r"(?:<s>\s*)?(?:<\|im_start\|>|<\|start_header_id\|>|<\|begin_of_text\|>|<start_of_turn>|\[INST\]|"
-    r"<\|(?:user|system|assistant)\|>|###\s?(?:Instruction|System|Human|User)\b|(?:Human|User|Assistant|System):\s)"
-)
-_WAITS = (
-    r"(?:<\|im_start\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|<start_of_turn>\s*model|"
-    r"\[/INST\]|<\|assistant\|>|###\s?(?:Response|Assistant|Output)\s*:?|(?:Assistant|AI|Model):)"
-)
-_RENDERED = re.compile(rf"\s*{_TURN}.*{_WAITS}\s*", re.DOTALL)
-_OPENED = re.compile(rf"\s*{_WAITS}")
-_WORDS = 3  # a prompt shorter than this may well begin both answers
+# Tokens of common chat formats; names of roles with a colon are ordinary text.
+_KNOWN = {token.strip() for markup in MARKUPS for token in (markup.marker, *markup.ends, *markup.starts)}
+_SPECIAL = re.compile("|".join(re.escape(token) for token in sorted(_KNOWN) if token[:1] in ("<", "[")))
 
 
 def special(pair: Pair, renderer: Renderer) -> bool:
@@ -35,17 +22,12 @@ def special(pair: Pair, renderer: Renderer) -> bool:
 
 
 def framed_twice(pair: Pair) -> bool:
-    """Whether a pair brings a frame of its own, around which the chat template writes another.
+    """Whether a pair is rendered already, by the rules of ``llm.data.layouts.rendered``, and gets a second frame.
 
-    A message holds a whole rendered chat (it begins with a turn's marker and ends where an answer must come), or both
-    answers begin with an assistant's marker, or with the whole prompt.
+    Files are taken apart when they are read; other pairs and conversations of several turns are not.
     """
-    return any(_RENDERED.fullmatch(message["content"]) for message in pair.prompt) or _both_begin(
-        (pair.chosen, pair.rejected), pair.prompt[-1]["content"].strip() if pair.prompt else ""
-    )
-
-
-def _both_begin(answers: Sequence[str], prompt: str) -> bool:
-    if all(_OPENED.match(answer) for answer in answers):
+    texts = [message["content"] for message in pair.prompt]
+    try:
+        return any(map(asked, texts)) or bool(texts and unwrapped(texts[-1], pair.chosen, pair.rejected))
+    except Malformed:
         return True
-    return len(prompt.split()) >= _WORDS and all(answer.lstrip().startswith(prompt) for answer in answers)
