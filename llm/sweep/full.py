@@ -44,7 +44,10 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     with folder.with_name(folder.name + ".log").open("a", encoding="utf-8") as log, redirect_stdout(log):
         trained = train_run(RewardTask(config), arguments)
     margins = _margins(cell, context, pairs, trained, config.max_length, arguments.per_device_eval_batch_size)
-    ledger = AdversaryLedger(len(selection.rows))
+    # A model from scratch may leave out pairs that the others tell apart.
+    read = np.setdiff1d(np.arange(len(selection.rows)), trained.record["data"].get("left_out", []))
+    selection = Selection(selection.rows[read], selection.flipped[read])
+    ledger = AdversaryLedger(len(read))
     if checkpoint := latest_checkpoint(folder):
         ledger.load(checkpoint)
     if not model.keep_models:
