@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from ..data.columns import ColumnMap
 from ..data.pairs import DataError, Pair, read_pairs, write_pairs
 from ..data.suites import load_suites
-from ..models.fetching import locate
+from ..models.tokenizers import load_tokenizer
 from ..text.encoding import encode_pairs
 from ..training.config import RewardConfig
 from .features import load_backbone
@@ -32,6 +30,7 @@ def told_apart(
 
     Raises:
         DataError: A file has no pair that all models can read.
+        ModelError: A model has no tokenizer.
     """
     suites = {name: path for name, path in files.items() if name != train}
     pairs = {train: read_pairs(files[train], columns=config.columns).pairs}
@@ -67,7 +66,8 @@ def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[Any,
         return load_backbone(model.model, max_length=model.max_length, train=train).tokenizer, model.max_length
     start = str(model.settings.get("model", RewardConfig.model))
     length = int(model.settings.get("max_length", RewardConfig.max_length))
-    try:
-        return None if start == "tiny" else (AutoTokenizer.from_pretrained(locate(start)), length)
-    except (OSError, ValueError):  # its trainings will say what is wrong
+    if start == "tiny":
         return None
+    folds = model.settings.get("system_turns", RewardConfig.system_turns) == "fold"
+    remote = bool(model.settings.get("trust_remote_code", RewardConfig.trust_remote_code))
+    return load_tokenizer(start, fold_system=folds, trust_remote_code=remote), length

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from results_samples import cut
 from small_sweeps import HEADS, WHOLE, assert_same, prepared, sweep, undisturbed
+from tokenizer_shapes import bytewise
 
 from llm.results.store import read_results
 from llm.sweep.runs import identity, run_training
@@ -48,6 +49,7 @@ def test_other_weights_at_the_start_of_a_whole_model_are_another_training(tmp_pa
     start = tmp_path / "start"
     start.mkdir()
     (start / "config.json").write_text("{}")
+    bytewise().save_pretrained(start)
     whole = {**WHOLE["models"]["whole"], "model": str(start)}
     settings = {**WHOLE, "models": {"whole": whole}}
 
