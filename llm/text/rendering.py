@@ -215,7 +215,7 @@ def _said(content: str) -> dict[str, Any]:
 
 def _from(rendered: Rendered, asked: str) -> Rendered:
     """The same with the answer where the model goes on: what stands between that and its text, it writes too."""
-    begins = rendered.text.startswith(asked) and len(asked) <= rendered.start
+    begins = rendered.text.startswith(asked) and len(asked) <= rendered.end
     return rendered._replace(start=len(asked)) if begins else rendered
 
 

@@ -206,21 +206,38 @@ class Reader:
         for first, last in rendered.literal:
             marked[first:last] = "\ue000" * (last - first)
         control = "".join(marked)
-        cuts = [match.span() for match in self.renderer.matches(control)]
+        cuts = self._cuts(control)
         whole, tried = tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
         if whole.ids != tried.ids:
             raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
         return self._sections(rendered.text, cuts)
 
-    def _sections(self, text: str, cuts: Sequence[tuple[int, int]]) -> Aligned:
+    def _cuts(self, text: str) -> list[tuple[int, int, Aligned]]:
+        """What special tokens take of a text: their own, and where they are told so, the white space beside it."""
+        cuts: list[tuple[int, int, Aligned]] = []
+        start = 0
+        for match in self.renderer.matches(text):
+            token = self._special[match[0]]
+            first, last = match.span()
+            known = self._tokenizer.added_tokens_decoder.get(token)
+            if known is not None and known.lstrip:
+                first = max(len(text[:first].rstrip()), start)
+            if known is not None and known.rstrip:
+                last = len(text) - len(text[last:].lstrip())
+            cuts.append((first, last, single(token, match.start() - first, match.end() - first)))
+            start = last
+        return cuts
+
+    def _sections(self, text: str, cuts: Sequence[tuple[int, int, Aligned]]) -> Aligned:
         parts: list[tuple[int, int, Aligned]] = []
         start = 0
-        for first, last in [*cuts, (len(text), len(text))]:
+        for first, last, token in cuts:
             if first > start:
                 parts.append((start, first, tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
-            if last > first:
-                parts.append((first, last, single(self._special[text[first:last]])))
+            parts.append((first, last, token))
             start = last
+        if start < len(text):
+            parts.append((start, len(text), tokenised(self._tokenizer, [text[start:]], split=True)[0]))
 
         def count(character: int, name: str) -> int:
             inside = ((getattr(read, name)(character - first), read, last) for first, last, read in parts)

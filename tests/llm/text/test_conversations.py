@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import transformers as tf
-from tokenizer_shapes import FORGETFUL, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
+from tokenizer_shapes import FORGETFUL, OPENED, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
 
 from llm.data.pairs import Message
 from llm.text.chat_templates import PLAIN
@@ -126,6 +126,20 @@ def test_thoughts_are_kept(kind, name):
     assert squeezed(THOUGHT) in squeezed(own)
     if name == "rewriting" and kind not in ("bytewise, both ends", "slow"):
         assert found.ids == served(tokenizer, QUESTION, THOUGHT)
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"), [(THOUGHT, THOUGHT.removeprefix("<think>\n")), ("It is red.", "It is red.")]
+)
+def test_an_answer_begins_where_the_model_goes_on(answer, read):
+    """Also where that is inside the answer's own text: what the prompt says, the model does not."""
+    tokenizer = bytewise()
+    tokenizer.chat_template = OPENED
+    found = tokens_of(tokenizer, QUESTION, answer)
+    assert found.ids == served(tokenizer, QUESTION, answer)
+    assert tokenizer.decode(found.ids[found.answer : found.text_end]) == read
+    asked = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
+    assert (found.ids[: found.answer] == asked) == (answer == THOUGHT)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
