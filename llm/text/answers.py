@@ -61,7 +61,7 @@ def encode_answers(
     for place, prompt in enumerate(prompts):
         places.setdefault(repr(prompt.messages), []).append(place)
     groups = [_rendered(reader, prompts[held[0]], [answers[place] for place in held]) for held in places.values()]
-    frame = reader.frame()
+    frame = reader.frame(prompts[0].messages, answers[0])
     for held, tokens in zip(places.values(), reader.answered(groups), strict=True):
         for place, (ids, _) in zip(held, sequences(tokens, max_length, frame).rows, strict=True):
             rows[place] = ids

@@ -150,7 +150,8 @@ class _Encoder:
         rendered = [self._rendered(pair, self._seen + place) for place, pair in enumerate(pairs)]
         groups = [group for group in rendered if group]
         if groups and self._frame is None:
-            self._frame = self._reader.frame()
+            pair = next(pair for pair, group in zip(pairs, rendered, strict=True) if group)
+            self._frame = self._reader.frame(pair.prompt, pair.chosen)
             room_for(0, [0], self._max_length, self._frame)
         tokens = iter(self._tokens(groups))
         for place, (pair, group) in enumerate(zip(pairs, rendered, strict=True), self._seen):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = "\U000f8000"  # a text that no data have
+# The shortest conversations there are; templates may ask for a system turn, or for earlier ones.
+_TURNS = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
 
 
 class Tokens(NamedTuple):
@@ -121,34 +123,39 @@ class Reader:
         """Tokens that an answer follows on."""
         return [[*self._prefix(read.ids), *read.ids] for read in self._read(prompts)]
 
-    def frame(self) -> Frame:
-        """Tokens around the texts of a conversation of one turn.
+    def frame(self, chat: Sequence[Message] = (), answer: str = "b") -> Frame:
+        """Tokens around the texts of a short conversation.
 
-        Raises:
-            Refused: The template refuses even that.
+        Args:
+            chat: A chat and its answer that the template writes, in case it refuses all short ones.
+            answer: This answer.
         """
-        chat: list[Message] = [{"role": "user", "content": _PROBE}]
-        (whole,) = self.renderer.answered(chat, ["b"])
-        if (place := whole.text.find(_PROBE)) < 0:
-            raise Refused("its chat template leaves out what the user says")
-        text = whole.text.replace(_PROBE, "a")
-        shift = len(whole.text) - len(text)
-        rendered = whole._replace(text=text, start=whole.start - shift, end=whole.end - shift)
+        tried: list[list[Message]] = [[{"role": role, "content": _PROBE} for role in roles] for roles in _TURNS]
+        for messages, reply in [*((short, "b") for short in tried), (_probed(chat), answer)]:
+            try:
+                (whole,) = self.renderer.answered(messages, [reply])
+            except Refused:
+                continue
+            if _PROBE in whole.text:
+                return self._around(whole)
+        return Frame(len(self.edges.prefix), 0, len(self.edges.suffix))
+
+    def _around(self, whole: Rendered) -> Frame:
+        first, last = whole.text.find(_PROBE), whole.text.rfind(_PROBE) + 1
+        rendered = whole._replace(text=whole.text.replace(_PROBE, "a"))
         (read,) = self._read([rendered])
         tokens = self._framed(rendered, read)
         prefix = len(self._prefix(read.ids))
-        return Frame(
-            prefix + read.before(place), max(tokens.answer - prefix - read.behind(place + 1), 0),
-            len(tokens.ids) - tokens.text_end,
-        )  # fmt: skip
+        between = tokens.answer - prefix - read.behind(last)
+        return Frame(prefix + read.before(first), max(between, 0), len(tokens.ids) - tokens.text_end)
 
     def ending(self) -> Ending:
-        """What follows the text of an answer in a conversation of one turn, and what is put around the whole.
+        """What follows the text of an answer in a short conversation, and what is put around the whole.
 
         Raises:
             Refused: The template refuses even that.
         """
-        (whole,) = self.renderer.answered([{"role": "user", "content": "a"}], ["b"])
+        whole = self._short()
         (read,) = self._read([whole])
         tokens, prefix, tail = self._framed(whole, read), self._prefix(read.ids), whole.text[whole.end :]
         closed = tokens.end > tokens.text_end
@@ -164,6 +171,15 @@ class Reader:
     def special_text(self, ids: Sequence[int]) -> str:
         """Special tokens as text, which the tokenizer reads as these tokens."""
         return "".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def _short(self) -> Rendered:
+        refused: Refused | None = None
+        for roles in _TURNS:
+            try:
+                return self.renderer.answered([{"role": role, "content": "a"} for role in roles], ["b"])[0]
+            except Refused as reason:
+                refused = refused or reason
+        raise refused or Refused("there is no short conversation")
 
     def _edges(self) -> Edges:
         (prefix, suffix), end = self.written, self._tokenizer.eos_token_id
@@ -245,6 +261,15 @@ class Reader:
 
         ids = [i for _, _, read in parts for i in read.ids]
         return Aligned(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
+
+
+def _probed(chat: Sequence[Message]) -> list[Message]:
+    """A chat with probes at the beginning of its first text and at the end of its last."""
+    found = [*chat]
+    for place, before, after in ((0, _PROBE, ""), (-1, "", _PROBE)):
+        if found:
+            found[place] = {**found[place], "content": f"{before}{found[place]['content']}{after}"}
+    return found
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
