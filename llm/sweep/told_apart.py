@@ -54,4 +54,8 @@ def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[Any,
         return load_backbone(model.model, max_length=model.max_length, train=train).tokenizer, model.max_length
     start = str(model.settings.get("model", RewardConfig.model))
     length = int(model.settings.get("max_length", RewardConfig.max_length))
-    return None if start == "tiny" else (load_reward_model(start)[1], length)
+    if start == "tiny":
+        return None
+    folds = model.settings.get("system_turns", RewardConfig.system_turns) == "fold"
+    remote = bool(model.settings.get("trust_remote_code", RewardConfig.trust_remote_code))
+    return load_reward_model(start, fold_system=folds, trust_remote_code=remote)[1], length

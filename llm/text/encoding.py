@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+
 TooLong = Literal["cut", "drop", "refuse"]
 EQUAL_TOKENS = "its two answers have the same tokens"
 _DROPPED = "it is longer than max_length"
@@ -28,6 +29,10 @@ _LOST = {
     "turn": "parts of turns",
 }
 _BATCH = 1000  # pairs per call of the tokenizer: large enough for its own batching, small enough for a bar
+
+
+class NothingLeft(DataError):
+    """There are pairs, and none of them can be read."""
 
 
 @dataclass
@@ -123,7 +128,8 @@ def encode_pairs(
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
-        DataError: There are pairs, and none is left; or one is too long. The message names a pair.
+        NothingLeft: There are pairs, and none is left; the message names one.
+        DataError: A pair is too long.
     """
     encoder = _Encoder(Reader(tokenizer), max_length, too_long)
     for batch in _batches(pairs, progress=progress):
@@ -131,7 +137,7 @@ def encode_pairs(
     found = EncodedPairs(pairs, encoder.items, encoder.left_out, encoder.counted())
     if pairs and not encoder.items:
         place, reason = next(iter(encoder.left_out.items()))
-        raise DataError(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
+        raise NothingLeft(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
     _say(found, pairs, max_length)
     return found
 

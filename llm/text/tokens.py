@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm.data.pairs import Message
-from llm.text.alignment import Aligned, single, tokenised
+from llm.text.alignment import Aligned, tokenised
+from llm.text.as_text import AsText
 from llm.text.rendering import Refused, Rendered, Renderer
 
 if TYPE_CHECKING:
@@ -106,21 +107,29 @@ class Reader:
         self.renderer = Renderer(tokenizer)
         self._tokenizer: Any = tokenizer
         self._ends = _ends(tokenizer)
-        self._special: dict[str, Any] = {t: tokenizer.convert_tokens_to_ids(t) for t in self.renderer.special}
+        self._as_text = AsText(tokenizer, self.renderer)
         self.written = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
         self.edges = self._edges()
 
-    def answered(self, groups: Sequence[Sequence[Rendered]]) -> list[list[Tokens]]:
+    def answered(self, groups: Sequence[Sequence[Rendered]], *, strict: bool = True) -> list[list[Tokens]]:
         """Tokens of all conversations, group by group.
+
+        Args:
+            groups: The conversations.
+            strict: Refuse a text that reads like a special token and cannot be read as text; else it is read as one.
+
+        Raises:
+            Refused: There is such a text.
+        """
+        read = iter(self._read([rendered for group in groups for rendered in group], strict=strict))
+        return [[self._framed(rendered, next(read)) for rendered in group] for group in groups]
+
+    def asked(self, prompts: Sequence[Rendered]) -> list[list[int]]:
+        """Tokens that an answer follows on.
 
         Raises:
             Refused: A text that reads like a special token cannot be read as text.
         """
-        read = iter(self._read([rendered for group in groups for rendered in group]))
-        return [[self._framed(rendered, next(read)) for rendered in group] for group in groups]
-
-    def asked(self, prompts: Sequence[Rendered]) -> list[list[int]]:
-        """Tokens that an answer follows on."""
         return [[*self._prefix(read.ids), *read.ids] for read in self._read(prompts)]
 
     def frame(self, chat: Sequence[Message] = (), answer: str = "b") -> Frame:
@@ -205,62 +214,17 @@ class Reader:
         answer, text_end = (shift + place for place in (min(read.before(rendered.start), text_end), text_end))
         return Tokens(ids, answer, text_end, text_end if end is None else shift + end)
 
-    def _read(self, texts: Sequence[Rendered]) -> list[Aligned]:
+    def _read(self, texts: Sequence[Rendered], *, strict: bool = True) -> list[Aligned]:
         plain = self.renderer.template is None
         rows = tokenised(self._tokenizer, [text.text for text in texts], split=plain)
         if plain:
             return rows
-        return [self._literal(text) if text.literal else row for text, row in zip(texts, rows, strict=True)]
-
-    def _literal(self, rendered: Rendered) -> Aligned:
-        """Tokens of a text some parts of which read like special tokens and are none.
-
-        The text is read in sections between the special tokens of the template. That a tokenizer reads sections as it
-        reads the whole is tried on the same text with marks in place of those parts.
-        """
-        marked = list(rendered.text)
-        for first, last in rendered.literal:
-            marked[first:last] = "\ue000" * (last - first)
-        control = "".join(marked)
-        cuts = self._cuts(control)
-        whole, tried = tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
-        if whole.ids != tried.ids:
-            raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
-        return self._sections(rendered.text, cuts)
-
-    def _cuts(self, text: str) -> list[tuple[int, int, Aligned]]:
-        """What special tokens take of a text: their own, and where they are told so, the white space beside it."""
-        cuts: list[tuple[int, int, Aligned]] = []
-        start = 0
-        for match in self.renderer.matches(text):
-            token = self._special[match[0]]
-            first, last = match.span()
-            known = self._tokenizer.added_tokens_decoder.get(token)
-            if known is not None and known.lstrip:
-                first = max(len(text[:first].rstrip()), start)
-            if known is not None and known.rstrip:
-                last = len(text) - len(text[last:].lstrip())
-            cuts.append((first, last, single(token, match.start() - first, match.end() - first)))
-            start = last
-        return cuts
-
-    def _sections(self, text: str, cuts: Sequence[tuple[int, int, Aligned]]) -> Aligned:
-        parts: list[tuple[int, int, Aligned]] = []
-        start = 0
-        for first, last, token in cuts:
-            if first > start:
-                parts.append((start, first, tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
-            parts.append((first, last, token))
-            start = last
-        if start < len(text):
-            parts.append((start, len(text), tokenised(self._tokenizer, [text[start:]], split=True)[0]))
-
-        def count(character: int, name: str) -> int:
-            inside = ((getattr(read, name)(character - first), read, last) for first, last, read in parts)
-            return sum(len(read.ids) if last <= character else max(found, 0) for found, read, last in inside)
-
-        ids = [i for _, _, read in parts for i in read.ids]
-        return Aligned(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
+        for place, text in enumerate(texts):
+            if text.literal and (found := self._as_text.read(text)):
+                rows[place] = found
+            elif text.literal and strict:
+                raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
+        return rows
 
 
 def _probed(chat: Sequence[Message]) -> list[Message]:
