@@ -61,7 +61,7 @@ class Renderer:
         self.special = special_texts(tokenizer)
         self._tokenizer: Any = tokenizer
         self._pattern = re.compile("|".join(map(re.escape, self.special)) or "(?!)")
-        self._fixed = {"chat_template": _TODAY + str(self.template)} if "strftime_now" in (self.template or "") else {}
+        self._fixed = {"chat_template": undated(str(self.template))} if "strftime_now" in (self.template or "") else {}
         self._switches = {name: value for name, value in _SWITCHES.items() if name in (self.template or "")}
 
     def answered(self, chat: Sequence[Message], answers: Sequence[str], *, strict: bool = True) -> list[Rendered]:
@@ -194,6 +194,11 @@ def plain_prompt(messages: Sequence[Message]) -> str:
 def _calls(message: Message) -> str:
     calls = message.get("tool_calls") or []
     return "".join(f"\n{json.dumps(call.get('function', call), ensure_ascii=False)}" for call in calls)
+
+
+def undated(template: str) -> str:
+    """A chat template that asks for the date, with the one that it is told in training; any other as it is."""
+    return _TODAY + template if "strftime_now" in template else template
 
 
 def folded(template: str) -> str:
