@@ -128,19 +128,18 @@ def test_template_gives_the_tokens_of_the_training(tokenizer, chat, framed):
             tokenizer.chat_template = CHATS[chat]
 
 
-def test_a_reward_model_is_told_the_date_of_its_training(tokenizer):
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_reward_model_is_told_the_date_of_its_training(tokenizer, framed):
     """Its template asks for the day; a policy's own template goes on doing so."""
-    own = tokenizer.chat_template
-    try:
-        tokenizer.chat_template = dated = "{{ strftime_now('%d %b %Y') }}\n" + CHAT
-        expected = encode_pairs([ODD], tokenizer, max_length=4096)[0]["chosen"]
-        tokenizer.chat_template = exported_template(tokenizer, generates=False)
-        whole = [*ODD.prompt, message("assistant", ODD.chosen)]
-        assert tokenizer.apply_chat_template(whole, return_dict=False) == expected
-        tokenizer.chat_template = dated
-        assert exported_template(tokenizer, generates=True) == dated
-    finally:
-        tokenizer.chat_template = own
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = dated = "{{ strftime_now('%d %b %Y') }}\n" + CHAT
+    if not framed:
+        tokenizer.backend_tokenizer.post_processor = None
+    expected = encode_pairs([ODD], tokenizer, max_length=4096)[0]["chosen"]
+    assert exported_template(tokenizer, generates=True) == dated
+    tokenizer.chat_template = exported_template(tokenizer, generates=False)
+    whole = [*ODD.prompt, message("assistant", ODD.chosen)]
+    assert tokenizer.apply_chat_template(whole, return_dict=False) == expected
 
 
 @pytest.mark.parametrize("name", ["none", "chatml", "llama2"])

@@ -72,8 +72,12 @@ def test_prompts_are_those_that_are_served(kind, name):
 def test_the_answer_is_where_it_was_put(kind, name):
     """No token of the answer is before its place, none behind; one that it shares with the prompt is its own."""
     tokenizer = shaped(kind, name)
+    reader = Reader(tokenizer)
     for chat, answer in itertools.product((QUESTION, SECOND), ANSWERS):
         found = tokens_of(tokenizer, chat, answer)
+        (asked,) = reader.asked([reader.renderer.asked(chat)])
+        if found.ids[: len(asked)] == asked:  # no token holds both
+            assert found.answer == len(asked)
         before, own, after = (
             tokenizer.decode(found.ids[part], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for part in (slice(found.answer), slice(found.answer, found.text_end), slice(found.text_end, None))
