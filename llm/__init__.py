@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api.audits import PairAudit, audit_pairs
     from .api.judged import Evaluation, PairedComparison, compare, evaluate
     from .api.reports import diagnose, write_report
     from .api.runs import Run, train
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .training.robust_trainer import RobustTrainer
 
 _WHERE = {
+    "PairAudit": "api.audits",
     "PairedComparison": "api.judged",
     "DPOTrainer": "kinds.dpo",
     "Evaluation": "api.judged",
@@ -29,6 +31,7 @@ _WHERE = {
     "RobustTrainer": "training.robust_trainer",
     "Run": "api.runs",
     "SFTTrainer": "kinds.sft",
+    "audit_pairs": "api.audits",
     "compare": "api.judged",
     "diagnose": "api.reports",
     "evaluate": "api.judged",
@@ -41,12 +44,14 @@ _AS = {"read_pairs": "pairs_of"}  # there under another name
 __all__ = [
     "DPOTrainer",
     "Evaluation",
+    "PairAudit",
     "PairedComparison",
     "PolicyTrainer",
     "RewardTrainer",
     "RobustTrainer",
     "Run",
     "SFTTrainer",
+    "audit_pairs",
     "compare",
     "diagnose",
     "evaluate",

@@ -1,6 +1,6 @@
 """Theorems as data, and a search that tries to refute them. It never says "proved"."""
 
-from proofs_check.claim import Claim, Curve, Evidence, Instances, Relation, Verdict, mutant, shrunk, swapped
+from proofs_check.claim import Claim, Curve, Evidence, Instances, Relation, Verdict, mutant, shrunk, stated, swapped
 from proofs_check.report import Report, Witness
 from proofs_check.search import FULL, QUICK, Budget, check, replay
 
@@ -20,5 +20,6 @@ __all__ = [
     "mutant",
     "replay",
     "shrunk",
+    "stated",
     "swapped",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import wraps
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -96,6 +98,7 @@ class Claim(Generic[I]):
         by_hand: three lines with which a reader checks the counterexample of a refuted claim.
         effort: share of the budget's draws and evaluations; below 1 where the sides are costly.
         resolution: the widest interval of a simulated side, in scales, with which the claim can be upheld.
+        theorem: the statement in full, with problem, source and example; ``stated`` takes it from a docstring.
     """
 
     label: str
@@ -116,6 +119,7 @@ class Claim(Generic[I]):
     by_hand: str = ""
     effort: float = 1.0
     resolution: float = 0.1
+    theorem: str = ""
 
     def admits(self, instance: I) -> bool:
         """Whether the instance meets every assumption and has a size to measure by."""
@@ -124,6 +128,16 @@ class Claim(Generic[I]):
     def with_mutants(self, *mutants: Claim[I]) -> Claim[I]:
         """This claim with its false versions attached."""
         return replace(self, mutants=mutants)
+
+
+def stated(make: Callable[[], Claim[I]]) -> Callable[[], Claim[I]]:
+    """Let the claim that a function returns carry the function's docstring as its ``theorem``."""
+
+    @wraps(make)
+    def claim() -> Claim[I]:
+        return replace(make(), theorem=inspect.getdoc(make) or "")
+
+    return claim
 
 
 def mutant(
@@ -147,6 +161,7 @@ def mutant(
         verifies=None,
         curve=None,
         by_hand="",
+        theorem="",
         expected=Verdict.REFUTED,
     )
 

@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Not to be searched for doctests: two of them in one call would be two modules of one name.
+collect_ignore_glob = ["*conftest.py"]
+
 # dev: a quick look, new examples each time. ci: the same examples every time. nightly: many new ones.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("dev", max_examples=15, **_COMMON)

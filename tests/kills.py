@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_lines import flags
 from forked import Forked
 
 Contents = dict[str, Any]
@@ -65,7 +66,7 @@ def training(kind: str, folder: Path, output: Path, *, steps: int = 12) -> list[
         "save_steps": 2, "max_length": 96, "per_device_train_batch_size": 8, "disable_tqdm": "true", "use_cpu": "true",
         **own, **({"lora_rank": 2} if lora else {}),
     }  # fmt: skip
-    return ["train", kind, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))]
+    return ["train", kind, *flags(settings)]
 
 
 def trained(output: Path) -> Contents:

@@ -19,21 +19,6 @@ ALLOWED = {
 OURS = set(ALLOWED) | {"robust_rlhf"}
 FOLDERS = [*ALLOWED, "benchmarks", "experiments", "examples", "tests"]
 TABLE = "One table drives this file."  # what the docstring of a longer file of tests says
-# Not yet split.
-NOT_YET_SPLIT = [
-    ROOT / "tests" / name
-    for name in (
-        "llm/report/test_results_report.py",
-        "llm/sweep/test_sweep.py",
-        "llm/sweep/test_sweep_faults.py",
-        "llm/training/test_checkpoints.py",
-        "llm/training/test_flags.py",
-        "llm/training/test_resuming.py",
-        "llm/training/test_robust_trainer.py",
-        "llm/training/test_signals.py",
-        "llm/trl/test_trl.py",
-    )
-]
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 SMALL = [ROOT / "robust_rlhf.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
 
@@ -65,7 +50,7 @@ def test_imports_point_downwards(package, path):
 @pytest.mark.parametrize("path", SMALL, ids=[str(path.relative_to(ROOT)) for path in SMALL])
 def test_files_and_functions_stay_small(path):
     text = path.read_text()
-    if path not in NOT_YET_SPLIT and not says_that_a_table_drives_it(path):
+    if not says_that_a_table_drives_it(path):
         assert len(text.splitlines()) <= most_lines(path), "split it by subject"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -84,9 +69,8 @@ def says_that_a_table_drives_it(path):
 
 
 def test_only_long_files_are_excused():
-    """Whoever splits one takes its name, or its sentence, away."""
-    for path in [*NOT_YET_SPLIT, *filter(says_that_a_table_drives_it, SMALL)]:
-        assert path.exists(), path
+    """Whoever splits one takes its sentence away."""
+    for path in filter(says_that_a_table_drives_it, SMALL):
         assert len(path.read_text().splitlines()) > most_lines(path), path
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "gpu"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import failures
+import held
 import known_failures
 import page
 import race
@@ -23,7 +24,9 @@ import solvers
 import stage_solver
 import targets
 import training
+import training_contestants
 import training_page
+from transformers import TrainerCallback
 
 TINY = race.Effort(rounds=2, seconds=0.0, limit=5.0)
 
@@ -112,10 +115,12 @@ def test_a_failure_row_judges_both_sides():
 
 
 def test_known_failures_are_reproduced_and_are_not_ours():
-    for row in failures.reproduce(known_failures.rows()):
-        if "skipped" not in row:
-            assert row["reproduced"], row
-            assert row["ours_right"], row
+    found = [row for row in failures.reproduce(known_failures.rows()) if "skipped" not in row]
+    if not found:
+        pytest.skip("no package that is known to fail is installed")
+    for row in found:
+        assert row["reproduced"], row
+        assert row["ours_right"], row
 
 
 # the whole
@@ -161,3 +166,34 @@ def test_page_of_the_training_cost_is_that_of_its_results():
     assert training_page.filled(text, found) == text
     with pytest.raises(ValueError, match="put both markers back"):
         training_page.filled(text.replace("<!-- end: errors -->", ""), found)
+
+
+class Gradient(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.found = torch.cat([part.grad.flatten() for part in model.parameters() if part.grad is not None])
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in held.CASES if case.mode == "full" and case.answers == "mixed"], ids=str
+)
+def test_held_graphs_are_raced_at_the_gradient_of_the_ways_that_are_left(case, tmp_path):
+    """And weights per micro-batch are not, by far: the comparison would see a wrong weight."""
+
+    def gradient(way):
+        trainer, kept = held.trainer(case, way, tmp_path), Gradient()
+        trainer.add_callback(kept)
+        trainer.train()
+        return kept.found
+
+    single, *others = map(gradient, held.WAYS)
+    assert all((other - single).norm() <= 1e-5 * single.norm() for other in others)
+    wrong = training_contestants.Way("wrong", trainer="per micro-batch")
+    assert (gradient(wrong) - single).norm() > 0.05 * single.norm()
+
+
+def test_a_row_of_held_graphs_is_each_way_against_the_single_pass(monkeypatch):
+    found = [([2.0, 4.0, 1.0], 100), ([1.0, 4.0, 2.0], 97), ([4.0, 4.0, 1.0], 80), ([2.0, 6.0, 3.0], 30)]
+    monkeypatch.setattr(held, "measured", lambda case, rounds: found)
+    line = held.row(held.Case("Llama", "dpo", "checkpointing", "mixed"), 3)
+    cells = ["1.00 (0.50 to 2.00)", "0.97", "1.00 (1.00 to 2.00)", "0.80", "1.50 (1.00 to 3.00)", "0.30"]
+    assert line == "| " + " | ".join(["Llama, dpo, checkpointing", "mixed", *cells]) + " |"

@@ -85,10 +85,11 @@ def test_a_captured_call_solves_other_losses(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, stands_in)
     monkeypatch.setattr(_arrays, "as_numpy", lambda array: array if type(array) is np.ndarray else None)
     first, second = (torch.tensor(stage_solver.draw_losses(rows, 1024, "float32")[0]) for rows in (1, 2))
-    for race in stage_solver.RACES:
-        if race.batched:
-            off, _ = stage_solver.captured(stage_solver.placed(race, 1024, "cpu"), first, second)
-            assert off == 0, race.name
+    batched = [race for race in stage_solver.RACES if race.batched]
+    assert batched
+    for race in batched:
+        off, _ = stage_solver.captured(stage_solver.placed(race, 1024, "cpu"), first, second)
+        assert off == 0, race.name
 
 
 def test_a_call_that_waits_is_not_captured(monkeypatch):

@@ -106,7 +106,9 @@ def test_trl_recomputes_no_activations_where_the_others_do_not(tmp_path):
 
 
 def test_the_parts_of_a_policy_step_are_in_it(found):
-    for row in found["stages"]["policy"]["records"]:
+    rows = found["stages"]["policy"]["records"]
+    assert rows
+    for row in rows:
         assert 0 < row["rollout_seconds"] + row["update_seconds"] < 1.5 * row["seconds"]
 
 

@@ -15,6 +15,7 @@ MAY = {  # from the ground up
     "statistics": "",
     "data": "",
     "text": "data",
+    "audit": "data run text",
     "models": "run text",
     "adversary": "data run",
     "results": "data run statistics",
@@ -22,14 +23,14 @@ MAY = {  # from the ground up
     "report": "adversary results run statistics",
     "doctor": "adversary run statistics",
     "export": "data models run text",
-    "training": "adversary data judging models run statistics text",
+    "training": "adversary audit data judging models run statistics text",
     "policy": "adversary data models run statistics text training",
     "trl": "adversary run text training",
     "kinds": "adversary data judging models policy run statistics text training",
-    "sweep": "adversary data judging kinds models report results run statistics text training",
+    "sweep": "adversary audit data judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
-    "api": "data doctor judging kinds models report results run sweep training",
-    "commands": "api data doctor export judging kinds models pipeline report results run sweep training",
+    "api": "audit data doctor judging kinds models report results run sweep training",
+    "commands": "api audit data doctor export judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")

@@ -23,7 +23,7 @@ from transformers import (
 
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, Truncation
-from llm.training.config import TRAINING_DEFAULTS
+from llm.training.settings import TRAINING_DEFAULTS
 
 Record = dict[str, Any]
 

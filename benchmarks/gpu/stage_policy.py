@@ -19,7 +19,7 @@ from llm.data.prompts import Prompt
 from llm.policy.actor_critic import ActorCritic, Reference
 from llm.policy.config import PolicyConfig
 from llm.policy.trainer import PolicyTrainer
-from llm.training.config import TRAINING_DEFAULTS
+from llm.training.settings import TRAINING_DEFAULTS
 
 STEPS = 4  # the first warms up
 WAYS = (("plain", "erm"), ("robust", "tv:0.2"))

@@ -24,8 +24,8 @@ from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.statistics.counting import credit
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, encode_pairs
-from llm.training.config import TRAINING_DEFAULTS
 from llm.training.pair_trainer import GROUPINGS, texts_of
+from llm.training.settings import TRAINING_DEFAULTS
 
 ARMS = ("erm", "tv:0.2", "tv:0.2,by=source")
 LENGTH, BATCH, RATE = 128, 64, 1e-4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from .._solvers import duals, sorting
 from .._solvers.arrays import Array, at_least, at_most, total
@@ -120,8 +120,24 @@ class Hellinger(Ball):
         return duals.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
 
 
+class Priced(AmbiguitySet):
+    """Every distribution, at a price per unit of its divergence from p: the field called ``size``, in (0, inf]."""
+
+    def with_strength(self, fraction: float) -> Self:
+        """Return the penalty with its price over ``fraction``: infinite for 0."""
+        share = checked_fraction(fraction)
+        changed: Any = {self.size: getattr(self, self.size) / share if share > 0 else math.inf}
+        return replace(self, **changed)
+
+
+def _checked_price(instance: Priced, meaning: str) -> None:
+    size = instance.size
+    field, remedy = f"{type(instance).__name__}.{size}", f"For the mean use {size}=inf."
+    set_field(instance, size, checked_number(field, meaning, "(0, inf]", getattr(instance, size), remedy))
+
+
 @dataclass(frozen=True)
-class KLPenalty(AmbiguitySet):
+class KLPenalty(Priced):
     """Every distribution, at the price of its Kullback-Leibler divergence from p.
 
         max_q <q, l> - temperature sum q log(q/p)   s.t.   q in the simplex.
@@ -137,14 +153,7 @@ class KLPenalty(AmbiguitySet):
     size: ClassVar[str] = "temperature"
 
     def __post_init__(self) -> None:
-        meaning, remedy = "the price of one nat", "For the mean use temperature=inf."
-        checked = checked_number("KLPenalty.temperature", meaning, "(0, inf]", self.temperature, remedy)
-        set_field(self, "temperature", checked)
-
-    def with_strength(self, fraction: float) -> Self:
-        """Return the penalty with ``temperature / fraction``."""
-        share = checked_fraction(fraction)
-        return replace(self, temperature=self.temperature / share if share > 0 else math.inf)
+        _checked_price(self, "the price of one nat")
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Take the softmax."""
@@ -162,7 +171,7 @@ class KLPenalty(AmbiguitySet):
 
 
 @dataclass(frozen=True)
-class ChiSquarePenalty(AmbiguitySet):
+class ChiSquarePenalty(Priced):
     """Every distribution, at the price of its chi-square divergence from p [L20].
 
         max_q <q, l> - strength/2 E (q/p - 1)^2   s.t.   q in the simplex.
@@ -179,14 +188,7 @@ class ChiSquarePenalty(AmbiguitySet):
     size: ClassVar[str] = "strength"
 
     def __post_init__(self) -> None:
-        meaning, remedy = "the price of one unit of divergence", "For the mean use strength=inf."
-        checked = checked_number("ChiSquarePenalty.strength", meaning, "(0, inf]", self.strength, remedy)
-        set_field(self, "strength", checked)
-
-    def with_strength(self, fraction: float) -> Self:
-        """Return the penalty with ``strength / fraction``."""
-        share = checked_fraction(fraction)
-        return replace(self, strength=self.strength / share if share > 0 else math.inf)
+        _checked_price(self, "the price of one unit of divergence")
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Project onto the simplex."""

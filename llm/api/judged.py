@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.columns import ColumnMap, columns_of
 from ..data.objects import pairs_of
 from ..data.pairs import Pair, PairSet
-from ..data.suites import subset_of, suite_files
+from ..data.suites import check_mapped, subset_of, suite_files
 from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
 from .runs import Run
@@ -93,6 +94,7 @@ def evaluate(
     trust_remote_code: bool = False,
     progress: bool = False,
     record: Mapping[str, Any] | None = None,
+    columns: str | Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Judge a reward model or a policy on preference pairs.
 
@@ -109,9 +111,11 @@ def evaluate(
         trust_remote_code: Let a hub repository run its own code.
         progress: Show a bar.
         record: What ``run.json`` says of the model, where that was read already; empty: nothing.
+        columns: Which column holds what, in the suites that have these columns; None: of a run's own suites, as it
+            was told.
 
     Raises:
-        DataError: A suite cannot be read.
+        DataError: A suite cannot be read, or none has the columns.
         ModelError: The model cannot be loaded, or it is a policy and there is no reference.
         ValueError: There is no suite, or a number makes no sense.
     """
@@ -122,7 +126,7 @@ def evaluate(
     if batch_size < 1 or (eval_pairs is not None and eval_pairs < 1):
         raise ValueError("batch_size and eval_pairs must be at least 1")
     record = _record(model) if record is None else record  # before hours of judging
-    found = {name: subset_of(source.pairs, eval_pairs) for name, source in suites_of(model, suites).items()}
+    found = {name: subset_of(source.pairs, eval_pairs) for name, source in suites_of(model, suites, columns).items()}
     loaded, tokenizer, margin_of = judge_of(
         model, reference=reference, beta=beta, dtype=dtype, trust_remote_code=trust_remote_code
     )
@@ -148,6 +152,7 @@ def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = No
     from ..judging.accuracy import compare as compared
 
     first = one if isinstance(one, Evaluation) else evaluate(one, suites, **how)
+    how["columns"] = None  # pairs by now
     second = other if isinstance(other, Evaluation) else evaluate(other, dict(first.suites), **how)
     if {name: [p.id for p in pairs] for name, pairs in first.suites.items()} != {
         name: [p.id for p in pairs] for name, pairs in second.suites.items()
@@ -163,23 +168,34 @@ def remarks_of(evaluations: Sequence[Evaluation]) -> list[str]:
     return remarks([one.name for one in evaluations], [one.record for one in evaluations])
 
 
-def suites_of(model: Model, suites: Any) -> dict[str, PairSet]:
+def suites_of(
+    model: Model, suites: Any, columns: str | Mapping[str, str] | ColumnMap | None = None
+) -> dict[str, PairSet]:
     """Name -> pairs of whatever names suites; the names of files are their stems.
 
     Raises:
-        DataError: A suite cannot be read.
+        DataError: A suite cannot be read, or none has the columns.
         ValueError: There is none.
     """
-    if suites is None and isinstance(model, Run):
+    own = suites is None and isinstance(model, Run)
+    if own:
         suites = list(model.config.suites)
     if suites is None or (isinstance(suites, Mapping | Sequence) and not suites):
         raise ValueError("there is no suite to judge by: give preference files or pairs")
+    mapping = columns_of(model.config.columns if own and columns is None else columns)
+    found = {name: pairs_of(source, name=name, columns=mapping, shared=True) for name, source in _named(suites).items()}
+    if not own or columns is not None:
+        check_mapped(mapping, {name: source.columns for name, source in found.items()})
+    return found
+
+
+def _named(suites: Any) -> dict[str, Any]:
     if isinstance(suites, Mapping):
-        return {str(name): pairs_of(source, name=str(name)) for name, source in suites.items()}
+        return {str(name): source for name, source in suites.items()}
     paths = [suites] if isinstance(suites, str | Path) else suites
     if isinstance(paths, Sequence) and all(isinstance(path, str | Path) for path in paths):
-        return {name: pairs_of(path) for name, path in suite_files([str(path) for path in paths]).items()}
-    return {"suite": pairs_of(suites, name="suite")}
+        return dict(suite_files([str(path) for path in paths]))
+    return {"suite": suites}
 
 
 def name_of(model: Model) -> str:

@@ -103,6 +103,7 @@ def train(
     model: str | Path | Run | tuple[Any, Any] | None = None,
     ambiguity: str | AmbiguitySet = "erm",
     suites: Any = None,
+    columns: str | Mapping[str, str] | None = None,
     recipe: str | None = None,
     output: str | Path | None = None,
     **settings: Any,
@@ -116,6 +117,7 @@ def train(
             comes back; None: as the recipe or the kind says.
         ambiguity: The set, or set or rule as text; ``erm`` trains plainly.
         suites: What to judge the model by at the end: a path, several, or name -> path or pairs.
+        columns: Which column of the data, and of the suites that have it, holds what: ``{"prompt": "question", ...}``.
         recipe: A YAML file or a shipped recipe; None: the shipped one of this kind and model, where there is one.
         output: The run folder, which several processes must name; None: a temporary one, which goes with the value.
         **settings: Whatever else the recipe could say, fields of ``TrainingArguments`` included.
@@ -141,17 +143,20 @@ def train(
     folder = Path(output) if output else place / "run"
     try:
         said: dict[str, Any] = {**_recipe(kind, model, recipe), **settings}
+        if columns is not None:
+            said["columns"] = columns if isinstance(columns, str) else dict(columns)
+        raw = kind == "policy" or bool(said.get("columns"))
         said |= {
-            "train_file": _file(data, place / f"{NAME}.jsonl", prompts=kind == "policy"),
+            "train_file": _file(data, place / f"{NAME}.jsonl", raw=raw),
             "output_dir": str(folder),
         }
         said |= {"ambiguity": str(ambiguity)}
-        if judged_by := _suites(suites, place / "suites"):
+        if judged_by := _suites(suites, place / "suites", raw=raw):
             said["suites"] = judged_by
         if model is not None:
             said["model"] = _start(model, place / "start")
         if said.get("eval_file") is not None:
-            said["eval_file"] = _file(said["eval_file"], place / "eval.jsonl")
+            said["eval_file"] = _file(said["eval_file"], place / "eval.jsonl", raw=raw)
         run(*parse_settings(config_of(kind), said, where="train"), Console(quiet=True))
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -167,33 +172,33 @@ def _recipe(kind: str, model: Any, recipe: str | None) -> dict[str, Any]:
     return dict(read_recipe(recipe)) if recipe else {}
 
 
-def _file(source: Source, path: Path, *, prompts: bool = False) -> str:
-    """The path of the source; of objects, that of a file which holds them."""
+def _file(source: Source, path: Path, *, raw: bool) -> str:
+    """The path of the source; of objects, that of a file which holds them: records as they are where ``raw``."""
     if isinstance(source, str | Path):
         return str(source)
-    if isinstance(source, PairSet) and Path(source.path).exists():
+    if isinstance(source, PairSet) and Path(source.path).exists() and source.columns is None:
         return source.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    if prompts and not isinstance(source, PairSet):
+    if raw and not isinstance(source, PairSet):
         source = rows_of(source)
-        if isinstance(source[0], Mapping):  # records with a prompt may have no answers
+        if isinstance(source[0], Mapping):  # prompts without answers, or columns that the run is told of
             write_text(path, "".join(json.dumps(json_ready(row), ensure_ascii=False) + "\n" for row in source))
             return str(path)
     write_pairs(pairs_of(source).pairs, path)
     return str(path)
 
 
-def _suites(suites: Any, folder: Path) -> list[str]:
+def _suites(suites: Any, folder: Path, *, raw: bool) -> list[str]:
     if suites is None:
         return []
     if isinstance(suites, Mapping):
         if odd := [name for name in suites if Path(str(name)).name != name]:
             raise ValueError(f"a suite is called by the stem of a file, which {odd[0]!r} cannot be")
-        return [_file(source, folder / f"{name}.jsonl") for name, source in suites.items()]
+        return [_file(source, folder / f"{name}.jsonl", raw=raw) for name, source in suites.items()]
     many = (
         isinstance(suites, Sequence) and not isinstance(suites, str) and all(isinstance(s, str | Path) for s in suites)
     )
-    return [str(suite) for suite in suites] if many else [_file(suites, folder / "suite.jsonl")]
+    return [str(suite) for suite in suites] if many else [_file(suites, folder / "suite.jsonl", raw=raw)]
 
 
 def _start(model: str | Path | Run | tuple[Any, Any], folder: Path) -> str:

@@ -1,32 +1,37 @@
-"""``data``: preference data described, converted, or generated."""
+"""``data``: preference data described, audited, converted, or generated."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dro_core.locks import locked
 from dro_core.messages import check_folder
 
 from ..run.escaping import visible
-from .shell import Arguments, one_sentence_errors, parser_of
+from .data_audit import add as add_audit
+from .data_audit import audit
+from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
 def data(argv: Arguments) -> int:
-    """Describe or convert preference data, or generate the built-in corpus."""
-    parser = parser_of("data", "Describe or convert preference data, or generate the built-in corpus.")
+    """Describe, audit or convert preference data, or generate the built-in corpus."""
+    parser = parser_of("data", "Describe, audit or convert preference data, or generate the built-in corpus.")
     actions = parser.add_subparsers(dest="action", required=True)
     show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
     change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")
     for action in (show, change):
         action.add_argument("file", help="file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
+        add_columns(action)
         action.add_argument("--max-records", type=int, help="read no more than this many records")
     change.add_argument("target", help="a .jsonl or .jsonl.gz file")
     change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
     change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
     change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
+    add_audit(actions)
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
     make.add_argument("folder")
     make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
@@ -38,7 +43,9 @@ def data(argv: Arguments) -> int:
     make.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args(argv)
     if options.action == "show":
-        return _show_data(options.file, options.max_records)
+        return _show_data(options.file, options.max_records, options.columns)
+    if options.action == "audit":
+        return audit(options)
     if options.action == "convert":
         return _convert_data(options)
     from ..data.corpus.corpus import write_corpus
@@ -63,30 +70,50 @@ def _convert_data(options: argparse.Namespace) -> int:
         where=dict(text.split("=", 1) for text in options.where),
         max_pairs=options.max_pairs,
         max_records=options.max_records,
+        columns=options.columns,
     )
     dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
-    said = f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"
-    sys.stdout.write(f"{visible(said)}\n")
+    said = [f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"]
+    said += _read_as(done.read_as, done.ignored)
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in said))
     return 0
 
 
-def _show_data(file: str, max_records: int | None) -> int:
+def _read_as(read_as: Sequence[str], ignored: Mapping[str, int]) -> list[str]:
+    """What was found out about a file, and what of it was left aside."""
+    texts = ", ".join(f"{name} ({count:,} records)" for name, count in ignored.items())
+    return [*(f"read: {note}" for note in read_as), *([f"ignored columns with text: {texts}"] if texts else [])]
+
+
+def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
     from rich.table import Table
 
-    from ..data.corpus.corpus import describe
-    from ..data.pairs import read_pairs
+    from ..data.overview import overview
+    from ..data.pairs import stream_pairs
     from ..run.terminal import Terminal, shown, shown_title
 
-    source = read_pairs(file, max_records=max_records)
-    table = Table(title=shown_title(f"{file}: {len(source.pairs)} pairs, {source.layout} layout"))
+    source = stream_pairs(file, max_records=max_records, columns=columns)
+    seen = overview(source)
+    table = Table(title=shown_title(f"{file}: {seen.groups['all'].pairs} pairs, {source.layout} layout"))
     for heading in ("group", "pairs", "chosen is longer, %"):
         table.add_column(heading, justify="left" if heading == "group" else "right")
-    for name, summary in describe(source.pairs).items():
+    for name, summary in seen.groups.items():
         table.add_row(shown(name), str(summary.pairs), f"{100 * summary.chosen_longer:.1f}")
     console = Terminal()
     console.print(table)
-    console.print("dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"))
-    first = source.pairs[0]
+    for line in (
+        *([f"columns: {source.columns}"] if source.columns else []),
+        *_read_as(source.read_as, source.ignored),
+        *(f"noted in {count:,} pairs: {what}" for what, count in source.noted.items()),
+        "dropped: " + (", ".join(f"{n} {why}" for why, n in source.dropped.items()) or "nothing"),
+        f"prompts: {seen.prompts:,} different ones",
+        f"duplicates, pairs that stand there before: {seen.duplicates}",
+        f"contradictions, comparisons labelled both ways: {seen.contradictions}",
+        f"negative margins, of {seen.margins:,} pairs with one: {seen.negative_margins}",
+    ):
+        console.print(shown(line), soft_wrap=True)
+    first = seen.first
+    assert first is not None  # a stream without pairs is refused
     for name, text in (("prompt", first.prompt[-1]["content"]), ("chosen", first.chosen), ("rejected", first.rejected)):
         console.print(f"{name}: {text[:400]}")
     return 0

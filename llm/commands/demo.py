@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
@@ -14,6 +14,7 @@ def demo(argv: Arguments) -> int:
         "demo", "Train plain and robust models on the same data, over seeds, judge them, write a report."
     )
     parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
+    add_columns(parser)
     parser.add_argument("--kind", default="reward", help="what to train: sft, reward or dpo (default: %(default)s)")
     parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, smollm2, a folder or a hub name")
     parser.add_argument("--seeds", type=int, default=1, help="runs per ambiguity set (default: %(default)s)")
@@ -44,6 +45,7 @@ def demo(argv: Arguments) -> int:
         raise ConfigError(f"--set holds a value that cannot be read: {' '.join(str(error).split())}") from error
     config = DemoConfig(
         data=options.data,
+        columns=options.columns,
         kind=options.kind,
         model=options.model,
         seeds=options.seeds,

@@ -11,7 +11,7 @@ from dro_core.messages import check_folder
 
 from ..run.finished import check_run
 from ..run.run_differences import record_of, remarks
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
@@ -20,6 +20,7 @@ def evaluate(argv: Arguments) -> int:
     parser = parser_of("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
     parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
     parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
+    add_columns(parser)
     parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
     parser.add_argument(
         "--reference",
@@ -51,7 +52,7 @@ def _judge(options: Namespace) -> int:
     from ..run.terminal import Terminal
 
     how = {name: getattr(options, name) for name in (
-        "reference", "beta", "dtype", "max_length", "batch_size", "eval_pairs", "trust_remote_code"
+        "reference", "beta", "dtype", "max_length", "batch_size", "eval_pairs", "trust_remote_code", "columns"
     )}  # fmt: skip
     console = Terminal()
     records = [record_of(name) for name in (options.model, options.against) if name]  # before hours of judging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
@@ -15,6 +15,7 @@ def export(argv: Arguments) -> int:
     parser.add_argument("--to", required=True, choices=("rewardbench", "lm-eval"), help="the tool")
     parser.add_argument("-o", "--output", required=True, help="a new folder")
     parser.add_argument("--suite", nargs="+", default=[], metavar="FILE", help="preference files to take along")
+    add_columns(parser)
     parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
     parser.add_argument("--reference", metavar="MODEL", help="RewardBench: the policy that a policy started from")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
@@ -29,7 +30,7 @@ def export(argv: Arguments) -> int:
         options.model,
         Tool(options.to),
         options.output,
-        load_suites(files, eval_pairs=options.eval_pairs)[0] if files else {},
+        load_suites(files, eval_pairs=options.eval_pairs, columns=options.columns)[0] if files else {},
         reference=options.reference,
         trust_remote_code=options.trust_remote_code,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -51,6 +52,15 @@ def _is_ours(error: BaseException) -> bool:
         return False
     return type(error).__module__.split(".")[0] in ("llm", "dro_core") or isinstance(
         error, OSError | ValueError | ArithmeticError
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The flag that says which column holds what."""
+    parser.add_argument(
+        "--columns",
+        metavar="KEY=COLUMN,...",
+        help="which column holds what, for files in no known layout: prompt=question,chosen=good,rejected=bad",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dro_core.locks import locked
 
 from ..run.escaping import one_line
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
@@ -19,6 +19,7 @@ def sweep(argv: Arguments) -> int:
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
     parser.add_argument("--output", default="runs/sweep", help="folder of the results (default: %(default)s)")
     parser.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")
+    add_columns(parser)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)")
     parser.add_argument("--cache", help="folder of frozen features (default: beside the fetched models)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -31,7 +32,7 @@ def sweep(argv: Arguments) -> int:
     from ..sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
-    config, text = read_sweep(options.config, data=options.data)
+    config, text = read_sweep(options.config, data=options.data, columns=options.columns)
     cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
     if options.dry_run:
         return _show_plan(config, Path(options.output), cache)
@@ -72,15 +73,21 @@ def _show_plan(config: Any, folder: Path, cache: Any) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from ..results.audits import summary
     from ..run.terminal import Terminal, shown
     from ..sweep.sweep import planned
 
-    rows = planned(config, folder, cache=cache)
+    rows, audits = planned(config, folder, cache=cache)
     total, done = (sum(row[name] for row in rows) for name in ("trainings", "done"))
     table = Table(title=f"{total} trainings, {done} of them done", box=SIMPLE_HEAD)
     for name in ("model", "regime", "ambiguity", "trainings", "done"):
         table.add_column(name, justify="right" if name in ("trainings", "done") else "left")
     for row in rows:
         table.add_row(*(shown(value) for value in row.values()))
-    Terminal().print(table)
+    console = Terminal()
+    console.print(table)
+    for name, found in audits.items():
+        console.print(f"{name}: {summary(found['audit'])}", soft_wrap=True)
+        for concern in found["concerns"]:
+            console.print(f"  warning: {concern}", soft_wrap=True)
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .columns import ColumnMap
 from .pairs import DataError, Pair, PairStream, stream_pairs, write_pairs
 
 
@@ -19,12 +20,16 @@ class Conversion:
         layout: The layout that was read.
         dropped: Why records were left out -> how many.
         passed_over: Pairs of other sources.
+        read_as: How the file was read, where that was found out and not told.
+        ignored: Columns with text that were not read -> records that have text there.
     """
 
     written: int
     layout: str
     dropped: dict[str, int]
     passed_over: int
+    read_as: tuple[str, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
 
 
 def convert(
@@ -35,6 +40,7 @@ def convert(
     max_pairs: int | None = None,
     max_records: int | None = None,
     where: Mapping[str, str] | None = None,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
 ) -> Conversion:
     """Write the pairs of ``source`` to ``target`` in the canonical layout, whole or not at all.
 
@@ -45,17 +51,19 @@ def convert(
         max_pairs: Stop after this many pairs.
         max_records: Read no more than this many records.
         where: Leave out the records whose columns, as text, are not these.
+        columns: Which column holds what, as ``read_pairs`` takes it.
 
     Raises:
         DataError: As :func:`llm.data.pairs.read_pairs` and ``write_pairs``; or no pair is of a wanted source.
     """
     if max_pairs is not None and max_pairs < 1:
         raise DataError(f"max_pairs must be at least 1, got {max_pairs}.")
-    stream = stream_pairs(source, max_records=max_records, where=where)
+    stream = stream_pairs(source, max_records=max_records, where=where, columns=columns)
     found = Counter[str]()
     write_pairs(_wanted(stream, frozenset(sources), max_pairs, found), target)
     written = sum(count for name, count in found.items() if not sources or name in sources)
-    return Conversion(written, stream.layout, dict(stream.dropped), found.total() - written)
+    dropped, passed_over = dict(stream.dropped), found.total() - written
+    return Conversion(written, stream.layout, dropped, passed_over, tuple(stream.read_as), stream.ignored)
 
 
 def _wanted(stream: PairStream, sources: frozenset[str], max_pairs: int | None, found: Counter[str]) -> Iterator[Pair]:

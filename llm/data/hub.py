@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from llm.data.records import DataError, Record, table_cell
+from llm.data.formats.cells import unpacked_row
+from llm.data.formats.opened import DataError, Record, Records
 
 SPELLING = "hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT, where SPLIT may end in [START:STOP]"
 _TAIL = r"(?::(?P<split>\w+(?:\.\w+)*)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?"
@@ -71,10 +72,17 @@ def address_of(source: str | os.PathLike[str]) -> Address | None:
     if Path(text).is_file() or not (found := _LOCAL.fullmatch(text)):
         return None
     folder = Path(found["place"])
+    if _is_saved(folder):
+        return _address(text, found, str(folder), None)
     named = folder.is_dir() or found["split"] is not None
     if named and _has_card(folder.parent) and not _has_card(folder):
         return _address(text, found, str(folder.parent), folder.name)
     return _address(text, found, str(folder), None) if folder.is_dir() else None
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether the folder was written by ``save_to_disk``, of a ``Dataset`` or a ``DatasetDict``."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _has_card(folder: Path) -> bool:
@@ -96,12 +104,17 @@ def _address(text: str, found: re.Match[str], place: str, part: str | None) -> A
     return Address(text, place, part, groups["split"], _ALIASES.get(revision or "", revision), start, stop)
 
 
-def hub_records(address: Address) -> Iterator[Record]:
-    """Yield the rows in order; the name of the configuration, if one was given, is the column ``config``.
+def hub_records(address: Address) -> Records:
+    """The rows in order; the name of the configuration, if one was given, is the column ``config``.
 
     Raises:
-        DataError: The package datasets is missing, the hub cannot be reached, or there is no such part or split.
+        DataError: On iteration: the package datasets is missing, the hub cannot be reached, or there is no such part
+            or split.
     """
+    return Records(partial(_rows, address))
+
+
+def _rows(address: Address, read_as: list[str]) -> Iterator[Record]:
     rows = _split(address, _opened(address))
     rows = rows.skip(address.start) if address.start else rows
     named = {"config": address.part} if address.part else {}
@@ -115,7 +128,8 @@ def hub_records(address: Address) -> Iterator[Record]:
             return
         except Exception as error:  # whatever the file system, the format or the network raise
             raise DataError(f"{address.text}, row {number}: {_said(error)}.") from error
-        yield Record(f"row {number}", named | {name: table_cell(value) for name, value in row.items()})
+        place = f"row {number}"
+        yield Record(place, named | unpacked_row(address.text, place, row, read_as))
 
 
 def _opened(address: Address) -> Mapping[Any, Any]:
@@ -135,7 +149,10 @@ def _opened(address: Address) -> Mapping[Any, Any]:
 
 
 def _loaded(address: Address, datasets: Any) -> Mapping[Any, Any]:
-    """Load the part by its name if it is a configuration, else as a folder, as in Anthropic/hh-rlhf."""
+    """What ``save_to_disk`` wrote, or the part by its name, else as a folder, as in Anthropic/hh-rlhf."""
+    if _is_saved(Path(address.place)):
+        saved = datasets.load_from_disk(address.place)
+        return saved if isinstance(saved, Mapping) else {str(saved.split or "train"): saved}
     load = partial(datasets.load_dataset, address.place, revision=address.revision, streaming=True)
     if address.part is None:
         return load()

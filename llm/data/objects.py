@@ -7,20 +7,29 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .pairs import DataError, Pair, PairSet, line_of, read_pairs
+from .columns import ColumnMap, columns_of
+from .pairs import DataError, Pair, PairSet, line_of, pair_set, read_pairs
 from .records import Record
 from .stream import PairStream
 
 NAME = "objects"
 
 
-def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
+def pairs_of(
+    source: Any,
+    *,
+    name: str = NAME,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    shared: bool = False,
+) -> PairSet:
     """The pairs of a source, in its order and with unique ids.
 
     Args:
         source: What :func:`llm.data.pairs.read_pairs` takes; a ``PairSet``; pairs; or rows in any layout that files
             have: a ``datasets.Dataset``, a data frame, mappings.
         name: What messages and records call objects.
+        columns: Which column of the file or the rows holds what, as ``read_pairs`` takes it.
+        shared: ``columns`` is meant for several sources: one that has none of them, as pairs, is read without.
 
     Raises:
         DataError: As ``read_pairs``; or the source is none of these.
@@ -30,15 +39,16 @@ def pairs_of(source: Any, *, name: str = NAME) -> PairSet:
     '4'
     """
     if isinstance(source, str | os.PathLike):
-        return read_pairs(source)
-    if isinstance(source, PairSet):
-        return source
-    rows = rows_of(source)
-    if rows and all(isinstance(row, Pair) for row in rows):
-        return PairSet(rows, name, "pairs", _sha256(rows))
-    stream = PairStream(name, name, _records(rows, name))
+        return read_pairs(source, columns=columns, shared=shared)
+    mapping = columns_of(columns)
+    rows = [] if isinstance(source, PairSet) else rows_of(source)
+    if not any(not isinstance(row, Pair) for row in rows):
+        if mapping and not shared:
+            raise DataError(f"columns: pairs have no columns that could be mapped, leave out {mapping}.")
+        return source if isinstance(source, PairSet) else PairSet(rows, name, "pairs", _sha256(rows))
+    stream = PairStream(name, name, _records(rows, name), columns=mapping, shared=shared)
     pairs = list(stream)
-    return PairSet(pairs, name, stream.layout, _sha256(pairs), dict(stream.dropped), dict(stream.noted))
+    return pair_set(stream, pairs, _sha256(pairs))
 
 
 def rows_of(source: Any) -> list[Any]:

@@ -17,16 +17,17 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dro_core.files import whole
+from llm.data.columns import ColumnMap, columns_of
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Message, Pair
-from llm.data.records import SUFFIXES, DataError, read_records, stem_of, suffix_of
+from llm.data.records import SUFFIXES, DataError, Record, read_records, stem_of, suffix_of
 from llm.data.stream import PairStream
 
 __all__ = [
@@ -46,7 +47,10 @@ class PairSet:
         sha256: Of the file's bytes, in hexadecimal; of the pairs as :func:`write_pairs` writes them where a
             data set was read, wherever it lies and however it is cut into files.
         dropped: Why records were left out -> how many.
+        read_as: How the file was read, where that was found out and not told ("cells separated by semicolons").
+        columns: The mapping it was read by, as text; None: by its own layout.
         noted: What was reinterpreted, or left out of pairs, to read them -> how many pairs.
+        ignored: Columns with text that were not read -> records that have text there.
     """
 
     pairs: list[Pair]
@@ -55,6 +59,9 @@ class PairSet:
     sha256: str
     dropped: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
+    read_as: tuple[str, ...] = ()
+    columns: str | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -64,22 +71,30 @@ class PairSet:
 
 
 def stream_pairs(
-    source: str | os.PathLike[str], *, max_records: int | None = None, where: Mapping[str, str] | None = None
+    source: str | os.PathLike[str],
+    *,
+    max_records: int | None = None,
+    where: Mapping[str, str] | None = None,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    shared: bool = False,
 ) -> PairStream:
     """Open a file or data set and give its pairs one by one, as :func:`read_pairs` finds them.
 
-    Only what is being read is held in memory, except for a .json file, which is read whole.
+    Only what is being read is held in memory, except for JSON that does not have a record on each line.
 
     Args:
         source: As in :func:`read_pairs`.
         max_records: Read no more than this many records.
         where: Leave out the records whose columns, as text, are not these.
+        columns: As in :func:`read_pairs`.
+        shared: As in :func:`read_pairs`.
 
     Raises:
         DataError: On opening a file that is missing or not readable; on iteration as :func:`read_pairs`.
     """
-    address, path = address_of(source), Path(source)
-    records = read_records(path) if address is None else hub_records(address)
+    mapping, address, path = columns_of(columns), address_of(source), Path(source)
+    opened = read_records(path) if address is None else hub_records(address)
+    records: Iterator[Record] = opened
     if max_records is not None:
         if max_records < 1:
             raise DataError(f"max_records must be at least 1, got {max_records}.")
@@ -87,10 +102,16 @@ def stream_pairs(
     if where:
         records = (record for record in records if all(str(record.columns.get(n)) == v for n, v in where.items()))
     name, stem = (str(path), stem_of(path)) if address is None else (address.text, address.stem)
-    return PairStream(name, stem, records)
+    return PairStream(name, stem, records, columns=mapping, shared=shared, read_as=opened.read_as)
 
 
-def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None) -> PairSet:
+def read_pairs(
+    source: str | os.PathLike[str],
+    *,
+    max_records: int | None = None,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    shared: bool = False,
+) -> PairSet:
     """Read preference pairs in any known layout.
 
     Records that are no comparison (ties, equal answers, an empty prompt or answer, conversations that part
@@ -101,12 +122,15 @@ def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None
             ``hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT``; or a local folder laid out like one,
             ``FOLDER[/CONFIG]:SPLIT``. SPLIT may end in ``[START:STOP]``, and may be left out if it is the only one.
         max_records: Read no more than this many records, from the beginning.
+        columns: Which column holds what, as a mapping or as text, for a file in no known layout:
+            ``prompt=question,chosen=good,rejected=bad``; the keys are :data:`llm.data.columns.KEYS`.
+        shared: ``columns`` is meant for several files: one that has none of them is read in its own layout.
 
     Raises:
-        DataError: The file is missing, empty, damaged or malformed, its columns fit no layout, or more than
-            half of its records were unusable; the data set cannot be opened.
+        DataError: The file is missing, empty, damaged or malformed, its columns fit no layout or are not those that
+            were named, or more than half of its records were unusable; the data set cannot be opened.
     """
-    stream = stream_pairs(source, max_records=max_records)
+    stream = stream_pairs(source, max_records=max_records, columns=columns, shared=shared)
     if address_of(source) is None:
         pairs = list(stream)
         fingerprint = _sha256(Path(source))
@@ -116,7 +140,14 @@ def read_pairs(source: str | os.PathLike[str], *, max_records: int | None = None
             pairs.append(pair)
             digest.update(line_of(pair))
         fingerprint = digest.hexdigest()
-    return PairSet(pairs, stream.name, stream.layout, fingerprint, dict(stream.dropped), dict(stream.noted))
+    return pair_set(stream, pairs, fingerprint)
+
+
+def pair_set(stream: PairStream, pairs: list[Pair], sha256: str) -> PairSet:
+    """The pairs of a stream that came to its end, with what it says of them."""
+    columns = None if stream.columns is None else str(stream.columns)
+    left, noted, read_as = dict(stream.dropped), dict(stream.noted), tuple(stream.read_as)
+    return PairSet(pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns, stream.ignored)
 
 
 def _sha256(path: Path) -> str:

@@ -12,22 +12,26 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm.data.columns import ColumnMap, columns_of
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
+from llm.data.layouts.mapped import renamed, with_history
 from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
+from llm.data.suggestions import prompted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +64,82 @@ class PromptSet:
         name: The file or data set, without the folders above it.
         sha256: Of the prompts as read.
         dropped: Why records were left out -> how many.
+        read_as: How the file was read, where that was found out and not told.
+        columns: The mapping it was read by, as text; None: by its own layout.
     """
 
     prompts: list[Prompt]
     name: str
     sha256: str
     dropped: dict[str, int]
+    read_as: tuple[str, ...] = ()
+    columns: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a report must say about it."""
-        return {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+        said = {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+        read = {"columns": self.columns, "read_as": list(self.read_as)}
+        return said | {name: value for name, value in read.items() if value}
 
 
-def read_prompts(source: str | os.PathLike[str], *, distinct: bool = True) -> PromptSet:
+def read_prompts(
+    source: str | os.PathLike[str],
+    *,
+    distinct: bool = True,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    shared: bool = False,
+) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
-    The latter hold a text or a list of chat messages, and may name ``id``, ``source`` and ``category``. Empty
-    prompts are dropped and counted.
+    The latter hold a text or a list of chat messages, and may name ``system``, ``id``, ``source`` and ``category``.
+    Empty prompts are dropped and counted.
 
     Args:
         source: File or hub address.
         distinct: Drop and count repeated prompts too. How often a prompt is asked is part of a mixture: without its
             repeats, prompts of a source with few different ones become rare.
+        columns: As in ``read_pairs``; a mapping of the prompt alone is enough.
+        shared: As in ``read_pairs``.
 
     Raises:
         DataError: The file cannot be read, a record has no prompt, or none is left.
     """
-    address = address_of(source)
-    records = read_records(Path(source)) if address is None else hub_records(address)
-    name, dropped = Path(source).name if address is None else address.name, Counter[str]()
-    if _is_of_pairs(next(iter(records), None)):
-        pairs = read_pairs(source).pairs
-        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs)
+    opened = _opened(source, columns_of(columns), shared=shared)
+    dropped, mapping = Counter[str](), opened.mapping
+    first = next(opened.records, None)
+    if _is_of_pairs(first, mapping):
+        pairs = read_pairs(source, columns=mapping)
+        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs.pairs)
+        read_as: Sequence[str] = pairs.read_as
     else:
-        records = read_records(Path(source)) if address is None else hub_records(address)
-        found = _prompts(records, name, dropped)
+        assert first is not None
+        found = _prompts(itertools.chain([first], opened.records), opened, dropped)
+        read_as = opened.read_as
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
-        raise DataError(f"{name} holds no prompt that can be answered ({dict(dropped)}).")
+        raise DataError(f"{opened.name} holds no prompt that can be answered ({dict(dropped)}).")
     digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
-    return PromptSet(prompts, name, digest.hexdigest(), dict(dropped))
+    by = None if mapping is None else str(mapping)
+    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(read_as), by)
+
+
+class _Opened(NamedTuple):
+    """The records of a file by their own names, what it is called, and the mapping if they are read by it."""
+
+    records: Iterator[Record]
+    name: str
+    read_as: list[str]
+    mapping: ColumnMap | None
+
+
+def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared: bool) -> _Opened:
+    address = address_of(source)
+    records = read_records(Path(source)) if address is None else hub_records(address)
+    name = Path(source).name if address is None else address.name
+    if mapping is None:
+        return _Opened(records, name, records.read_as, None)
+    used, begun = mapping.looked_for(records, file=name, shared=shared)
+    return _Opened(itertools.chain(begun, records), name, records.read_as, mapping if used else None)
 
 
 def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
@@ -115,9 +155,12 @@ def questions(prompts: Sequence[Prompt]) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(asked(p.messages), len(numbers)) for p in prompts], dtype=np.intp)
 
 
-def _is_of_pairs(first: Record | None) -> bool:
+def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
     if first is None:
         return True  # an empty file: the reader of pairs says what is wrong
+    if mapping is not None:
+        names = renamed(mapping, first.columns).keys()
+        return names >= {"chosen", "rejected"} or names >= {"first", "second"}
     try:
         layout = layout_of(first.columns)
     except Dropped:
@@ -125,19 +168,24 @@ def _is_of_pairs(first: Record | None) -> bool:
     return layout is not None and not (layout.alone and "prompt" in first.columns)
 
 
-def _prompts(records: Iterable[Record], name: str, dropped: Counter[str]) -> Iterator[Prompt]:
+def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
+        row = columns if file.mapping is None else renamed(file.mapping, columns)
+        if "prompt" not in row:
+            said = f"no 'prompt' here, found {', '.join(row) or 'nothing'}; {prompted(row)}"
+            raise DataError(f"{file.name}, {place}: {said}.")
         try:
-            chat = prompt_alone(columns)
+            chat = prompt_alone(row)
+            chat = chat if file.mapping is None else with_history(chat, row)
         except Dropped as reason:
             dropped[str(reason)] += 1
             continue
         except Malformed as problem:
-            raise DataError(f"{name}, {place}: {problem}.") from problem
+            raise DataError(f"{file.name}, {place}: {problem}.") from problem
         yield Prompt(
-            str(unless_nan(columns.get("id")) or f"{name.split('.')[0]}-{number:05d}"),
+            str(unless_nan(row.get("id")) or f"{file.name.split('.')[0]}-{number:05d}"),
             chat,
-            *(str(unless_nan(columns.get(field)) or "unknown") for field in ("source", "category")),
+            *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from llm.data.columns import ColumnMap
 from llm.data.layouts import (
     Columns,
     Comparison,
@@ -22,7 +23,10 @@ from llm.data.layouts import (
     number,
     unless_nan,
 )
+from llm.data.layouts.mapped import mapped
+from llm.data.reading import Reading
 from llm.data.records import DataError, Record
+from llm.data.suggestions import advice
 
 _log = logging.getLogger(__name__)
 
@@ -35,19 +39,48 @@ class PairStream:
         layout: Its layout, known from the first pair on.
         kept: Pairs given so far.
         dropped: Why records were left out so far -> how many. A record of several pairs counts each of them.
+        read_as: How the file was read, where that was found out and not told; complete at the end.
+        columns: The mapping, where the records were read by it.
         noted: What was reinterpreted, or left out of pairs, so far -> how many pairs.
     """
 
-    def __init__(self, name: str, stem: str, records: Iterator[Record]):
-        """Start nothing yet; pairs without an id are called ``stem`` and the number of their record."""
+    def __init__(
+        self,
+        name: str,
+        stem: str,
+        records: Iterator[Record],
+        *,
+        columns: ColumnMap | None = None,
+        shared: bool = False,
+        read_as: list[str] | None = None,
+    ):
+        """Start nothing yet.
+
+        Args:
+            name: The file or address.
+            stem: Pairs without an id are called so, with the number of their record.
+            records: The raw records.
+            columns: Which column holds what; None: as the layout that is found says.
+            shared: The mapping is meant for several files: it is left aside where none of its columns is there.
+            read_as: What the reader of the file has to say.
+        """
         self.name = name
         self.layout = ""
+        self.columns: ColumnMap | None = None
+        self.read_as = [] if read_as is None else read_as
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.noted: Counter[str] = Counter()
         self._stem = stem
         self._records = records
+        self._asked, self._shared = columns, shared
+        self._reading = Reading()
         self._unusable = 0
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Columns that hold text and were not read by any record so far -> records that have text there."""
+        return self._reading.ignored()
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield the pairs, and judge the whole once all are given.
@@ -63,12 +96,14 @@ class PairStream:
         self._report(ids)
 
     def _pairs(self) -> Iterator[Pair]:
-        layout, first = self._first()
-        if layout is None or first is None:
+        layout, begun = self._mapped(self._asked) if self._asked else (None, [])
+        layout, begun = (layout, begun) if layout else self._first(begun)
+        if layout is None:
             return
         self.layout = layout.name
         start = self.dropped.total()
-        for index, record in enumerate(layout.join(itertools.chain([first], self._records)), start):
+        records = self._of_one_layout(layout, itertools.chain(begun, self._records))
+        for index, record in enumerate(layout.join(records), start):
             try:
                 for copy, comparison in enumerate(layout.read(record.columns)):
                     if self._usable(comparison):
@@ -79,9 +114,16 @@ class PairStream:
             except Malformed as problem:
                 raise DataError(f"{self.name}, {record.place}: {problem}.") from problem
 
-    def _first(self) -> tuple[Layout | None, Record | None]:
+    def _mapped(self, asked: ColumnMap) -> tuple[Layout | None, list[Record]]:
+        """The layout by the mapping, None where that is for other files; and the records that were looked at."""
+        found, begun = asked.looked_for(self._records, file=self.name, shared=self._shared)
+        self.columns = asked if found else None
+        return mapped(asked, self.read_as) if found else None, begun
+
+    def _first(self, begun: Sequence[Record]) -> tuple[Layout | None, list[Record]]:
         """Find the layout by the first record that decides it; those before it are dropped."""
-        for record in self._records:
+        records = itertools.chain(begun, self._records)
+        for record in records:
             try:
                 layout = layout_of(record.columns)
             except Dropped as reason:
@@ -90,11 +132,27 @@ class PairStream:
             if layout is None:
                 raise DataError(
                     f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
-                    "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the "
-                    f"columns of a known data set; known layouts: {known_layouts(record.columns)}."
+                    "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the columns "
+                    f"of a known data set; {advice(record.columns)}; known layouts: {known_layouts(record.columns)}."
                 )
-            return layout, record
-        return None, None
+            self._records = records
+            return layout, [record]
+        return None, []
+
+    def _of_one_layout(self, layout: Layout, records: Iterator[Record]) -> Iterator[Record]:
+        """The records, watched for what is read of them.
+
+        Raises:
+            DataError: One is in another layout than the first, which would read a part of it and call that the whole.
+        """
+        for record in records:
+            other = None if self.columns else _other(layout, record.columns)
+            if other is not None:
+                raise DataError(
+                    f"{self.name}, {record.place}: this record is in the layout {other.name}, the file begins in "
+                    f"{layout.name}; a file has one layout: write the records of each to a file of their own."
+                )
+            yield Record(record.place, self._reading.watched(record.columns))
 
     def _usable(self, comparison: Comparison) -> bool:
         try:
@@ -123,6 +181,17 @@ class PairStream:
             _log.warning("%s: %d of %d pairs: %s", self.name, count, self.kept, what)
         if ids.repeated:
             _log.warning("%s: %d ids are not unique; later ones get a number", self.name, ids.repeated)
+
+
+def _other(layout: Layout, columns: Columns) -> Layout | None:
+    """The layout of a record that does not fit that of its file, where it is a known one that is read otherwise."""
+    try:
+        if layout.fits(columns):
+            return None
+        found = layout_of(columns)
+    except Dropped:
+        return None
+    return found if found is not None and found.read is not layout.read else None
 
 
 class _Ids:

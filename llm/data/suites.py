@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .columns import ColumnMap, columns_of
 from .pairs import DataError, Pair, PairSet, read_pairs
 
 
@@ -23,14 +25,37 @@ def split_by_prompt(pairs: Sequence[Pair], *, share: float, seed: int) -> tuple[
 
 
 def describe_file(source: PairSet) -> dict:
-    """What a report must say about a data file."""
+    """What a report must say about a data file: also the mapping it was read by, what was found out, and left aside."""
+    read = {"columns": source.columns, "read_as": list(source.read_as)}
+    read |= {"noted": source.noted, "ignored": source.ignored}
     return {
         "file": source.name,
         "sha256": source.sha256,
         "layout": source.layout,
         "pairs": len(source.pairs),
         "dropped": source.dropped,
+        **{name: value for name, value in read.items() if value},
     }
+
+
+def content_of(record: Mapping[str, Any]) -> str:
+    """What tells the pairs of a described file from others: its hash, and where there is one, the mapping."""
+    columns = record.get("columns")
+    return record["sha256"] if columns is None else f"{record['sha256']} by {columns}"
+
+
+def check_mapped(columns: str | ColumnMap | None, read: Mapping[str, str | None]) -> None:
+    """Refuse a mapping by which none of the files was read.
+
+    Args:
+        columns: The mapping.
+        read: Names of the files -> the mapping that each was read by.
+
+    Raises:
+        DataError: There is no file with these columns.
+    """
+    if (mapping := columns_of(columns)) and not any(read.values()):
+        raise DataError(f"columns: none of {', '.join(read)} has the columns of {mapping}; correct it or leave it out.")
 
 
 def suite_files(files: Sequence[str]) -> dict[str, Path]:
@@ -47,14 +72,26 @@ def subset_of(pairs: Sequence[Pair], size: int | None) -> list[Pair]:
 
 
 def load_suites(
-    files: dict[str, Path], *, eval_pairs: int | None = None
+    files: dict[str, Path], *, eval_pairs: int | None = None, columns: str | ColumnMap | None = None, used: bool = False
 ) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
-    """Read every suite; with ``eval_pairs``, a fixed random subset of at most that size each."""
+    """Read every suite; with ``eval_pairs``, a fixed random subset of at most that size each.
+
+    Args:
+        files: By name.
+        eval_pairs: None: all.
+        columns: Which column holds what, in the files that have these; the others are read in their own layout.
+        used: The mapping serves another file already, so that no suite need have these columns.
+
+    Raises:
+        DataError: There is no suite, one cannot be read, or none has the columns.
+    """
     if not files:
         raise DataError("there is no suite to judge the models by: put at least one test file beside the training file")
     suites, records = {}, {}
     for name, path in files.items():
-        source = read_pairs(path)
+        source = read_pairs(path, columns=columns, shared=True)
         suites[name] = pairs = subset_of(source.pairs, eval_pairs)
         records[name] = describe_file(source) | {"evaluated": len(pairs)}
+    if not used:
+        check_mapped(columns, {name: record.get("columns") for name, record in records.items()})
     return suites, records

@@ -12,8 +12,9 @@ from ..run.escaping import visible
 from ..run.kinds import KINDS
 from ..run.terminal import shown
 from .diagnosis import Check, Finding, Severity, Unchecked
-from .learning import answers_cut, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
+from .learning import ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policies import over_optimised
+from .reading import SUBJECTS, answers_cut, seen_as_they_stand
 from .record import RunRecord
 from .weights import (
     did_not_act,
@@ -38,6 +39,7 @@ CHECKS = (
     Check("schedule of the radius", never_at_full_strength),
     Check("worst held-out category", held_out_rises),
     Check("cut answers", answers_cut),
+    *(Check(subject, seen_as_they_stand(*parts)) for subject, parts in SUBJECTS.items()),
     Check("length as the only thing learned", only_length),
     Check("gold reward of a policy", over_optimised),
 )

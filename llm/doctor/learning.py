@@ -1,4 +1,4 @@
-"""Did the run learn, and the right thing? Losses, held-out metrics, truncation, length."""
+"""Did the run learn, and the right thing? Losses, held-out metrics, length."""
 
 from __future__ import annotations
 
@@ -133,23 +133,6 @@ def held_out_rises(run: RunRecord) -> Verdict:
         "stop there next time: fewer epochs, or patience"
         if kept
         else "export the best checkpoint (final=best), train fewer epochs, or more weight_decay",
-    )
-
-
-def answers_cut(run: RunRecord) -> Verdict:
-    """Answers longer than ``max_length``."""
-    cut = run.truncation
-    if not cut.get("pairs"):
-        return Unchecked("what was cut is known of finished runs only")
-    share, limit = cut["answers_cut"] / (2 * cut["pairs"]), run.config.get("max_length")
-    if share < 0.01:
-        return None
-    return Finding(
-        Severity.PROBLEM if share >= 0.1 else Severity.WARNING,
-        "answers were cut",
-        f"{cut['answers_cut']} of {2 * cut['pairs']} answers ({share:.0%}) are longer than max_length {limit} and lost "
-        "their end, and their prompt altogether",
-        "raise max_length as far as the model reads, or leave such pairs out",
     )
 
 

@@ -38,6 +38,8 @@ class RunRecord:
         evaluations: Log rows of the evaluations on held-out pairs, in order.
         adversary: As from ``llm.adversary.ledger.describe_adversary``; empty for an unfinished run.
         truncation: What did not fit into ``max_length``; empty for an unfinished run.
+        concerns: What of the pairs the model saw otherwise than they stand in their file, as ``llm.audit.verdicts``
+            says it; None where that is not known.
         suites: Suite records of ``metrics.json``; empty where the run was not judged.
         rule: How a tie counts in their accuracies.
         ledger: Weights and last losses of every training example, at the last checkpoint.
@@ -55,6 +57,7 @@ class RunRecord:
     evaluations: list[dict[str, Any]]
     adversary: Mapping[str, Any] = field(default_factory=dict)
     truncation: Mapping[str, Any] = field(default_factory=dict)
+    concerns: list[dict[str, str]] | None = None
     suites: Mapping[str, Any] = field(default_factory=dict)
     rule: str = RULE
     ledger: AdversaryLedger | None = None
@@ -136,6 +139,7 @@ def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
         evaluations=evaluations,
         adversary=run.get("adversary", {}),
         truncation=run.get("data", {}).get("truncation", {}),
+        concerns=run.get("data", {}).get("concerns"),
         suites=metrics.get("suites", {}),
         rule=metrics.get("rule", EARLIER_RULE),
         ledger=_ledger(_newest(folder)),

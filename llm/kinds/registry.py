@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from transformers import TrainingArguments
 
@@ -28,12 +28,12 @@ class Parts(NamedTuple):
     """What a kind of training does of the command.
 
     Attributes:
-        plan: What the run would do, as a table.
+        plan: What the run would do, as tables.
         train: The run.
         judge: How it does on the suites, as a table; the results are put beside its model.
     """
 
-    plan: Callable[[], Table]
+    plan: Callable[[], RenderableType]
     train: Callable[[], Trained]
     judge: Callable[[Trained], Table]
 
@@ -86,10 +86,11 @@ def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) ->
 
         return parts(config, arguments, files)
     task = task_of(config)
-    suites = load_suites(files, eval_pairs=config.eval_pairs)[0] if files else {}
+    read = {"eval_pairs": config.eval_pairs, "columns": config.columns, "used": True}
+    suites = load_suites(files, **read)[0] if files else {}
     return Parts(
-        plan=lambda: render_plan(task, arguments),
-        train=lambda: train_run(task, arguments),
+        plan=lambda: render_plan(task, arguments, suites),
+        train=lambda: train_run(task, arguments, suites),
         judge=lambda trained: render_table(judge_trained(task, trained, arguments, suites)["suites"]),
     )
 

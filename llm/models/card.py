@@ -25,6 +25,7 @@ def model_card(record: dict[str, Any], results: dict[str, Any] | None = None) ->
         *header(record, pipeline=kind.pipeline, tag=kind.tag), f"# {kind.result}", "", kind.text,
         *([] if prompts else [_objective(record)]), "",
         "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), "",
+        *_seen(record),
         *((_policy_results if prompts else _results)(results) if results else ["Not evaluated.", ""]),
         *use(record, reward=kind.name == "reward"),
         "## Versions", "", _versions(record), "",
@@ -53,6 +54,30 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         **_changes(record),
         "training time": _time(record),
     }
+
+
+def _seen(record: dict[str, Any]) -> list[str]:
+    """What an audit found of the pairs as the model reads them, and what is of concern."""
+    if (audit := record["data"].get("audit")) is None:
+        return []
+    count = {name: found["count"] for name, found in audit.items() if isinstance(found, dict) and "count" in found}
+    said = (
+        f"Of {count['pairs']:,} training pairs, {count['prompt_whole_both']:,} show the whole prompt before both "
+        f"answers, {count['prompt_cut']:,} a part of it and {count['prompt_absent']:,} of these nothing but its frame; "
+        f"{count['same_window']:,} show the same part before both answers. {count['answers_cut']:,} have an answer "
+        f"that was cut, {count['token_identical']:,} two answers with the same tokens, which were left out. "
+        f"{audit['unknown_token_share']:.2%} of the tokens are unknown ones; the chosen answer is the longer one in "
+        f"{audit['longer_wins']:.1%}. {count['duplicates']:,} pairs are duplicates, {count['contradictions']:,} are "
+        f"labelled both ways. They ask {count['prompts']:,} different prompts, from {count['sources']:,} source(s)."
+    )
+    suites = [
+        f"- {markdown(name)}: {parts['pairs']['exact']['count']:,} pairs and {parts['prompts']['exact']['count']:,} "
+        f"prompts are among the training pairs, {parts['pairs']['near']['count']:,} and "
+        f"{parts['prompts']['near']['count']:,} more nearly"
+        for name, parts in audit["overlap"].items()
+    ]
+    warned = [f"- **{markdown(concern['evidence'])}**" for concern in record["data"].get("concerns", ())]
+    return ["## What the model saw", "", said, "", *warned, *suites, *([""] if warned or suites else [])]
 
 
 def _objective(record: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     ModernBertConfig,
@@ -24,12 +23,12 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..run.finished import check_model
-from ..text.rendering import folded
-from .adapters import adapter_chain, adapter_task, has_tokenizer, merge_adapter, remember_drawn
+from .adapters import adapter_chain, adapter_task, merge_adapter, remember_drawn
 from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
 from .contents import check_below
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
+from .tokenizers import tokenizer_of
 
 TINY_VOCABULARY = 2048
 TINY_LAYERS = 4
@@ -151,15 +150,12 @@ def _load(
         check_below(adapter, below)
     try:
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
-        source = next(filter(has_tokenizer, reversed(adapters)), place)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = tokenizer_of(place, adapters, trust_remote_code=trust_remote_code, fold_system=fold_system)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unloadable(base, error) from error
     for adapter in adapters:
         model, given = merge_adapter(model, adapter)
         lacking -= given
-    if fold_system and tokenizer.chat_template:
-        tokenizer.chat_template = folded(tokenizer.chat_template)
     _ensure_padding(model, tokenizer)
     check_tokens(model, tokenizer)
     return model, tokenizer, sorted(lacking)

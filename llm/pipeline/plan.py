@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainingArguments
 
+from ..data.columns import columns_of
 from ..kinds.registry import config_of
 from ..policy.config import samples_by_default
 from ..training.config import ConfigError, RunConfig
@@ -121,6 +122,7 @@ class Pipeline:
         policy: Settings of the policy stage.
         sft: Settings of supervised fine-tuning; None starts from the policy's ``model``.
         train_file: For every stage that names none.
+        columns: Which column of that file holds what, as ``train --columns`` takes it.
         seeds: How many, from 0.
         arms: Cells of the ablation, ``reward/policy``; empty: all that the switches allow.
         evaluation: Fields of ``Judging``.
@@ -131,6 +133,7 @@ class Pipeline:
     policy: Mapping[str, Any]
     sft: Mapping[str, Any] | None = None
     train_file: str | None = None
+    columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
@@ -196,6 +199,10 @@ class Pipeline:
             return {}
         return {"samples": samples_by_default(self.policy.get("robust", "erm"))}
 
+    def _columns(self) -> str | None:
+        columns = columns_of(self.columns)
+        return None if columns is None else str(columns)
+
     def _set(self, section: Mapping[str, Any], how: str) -> str:
         return section["robust"] if how == ROBUST else "erm"
 
@@ -204,18 +211,26 @@ class Pipeline:
     ) -> Stage:
         """A run of the section ``kind``, with the settings ``wired`` by the pipeline over it; None is no setting."""
         place = Path(self.output_dir) / folder
-        settings = {"train_file": self.train_file, **_settings(getattr(self, kind)), **wired}
+        own = _settings(getattr(self, kind))
+        shared = {} if "train_file" in own else {"train_file": self.train_file, "columns": self._columns()}
+        settings = {**shared, **own, **wired}
         settings |= {"output_dir": str(place), "seed": seed, "resume": True}
         return Stage(name, kind, place, {key: value for key, value in settings.items() if value is not None}, seed, arm)
 
 
-def read_pipeline(path: str | Path) -> Pipeline:
+def read_pipeline(path: str | Path, *, columns: str | None = None) -> Pipeline:
     """Read and check ``rlhf.yaml``, the settings of every stage too: nothing is trained before all is right.
+
+    Args:
+        path: The file.
+        columns: Instead of those that the file names.
 
     Raises:
         ConfigError: The file, a section, a setting or an arm makes no sense; the message names it.
     """
     settings = read_recipe(str(path))
+    if columns is not None:
+        settings["columns"] = columns
     _check_names(str(path), settings, {entry.name for entry in fields(Pipeline)})
     for name in ("output_dir", "reward", "policy"):
         if not settings.get(name):

@@ -119,7 +119,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    source = prompts_of(config, config.train_file)
+    source = prompts_of(config, config.train_file, shared=False)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -149,9 +149,9 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     return trainer, {"train": source.describe(), "trained_on": len(prompts), "too_long": long}
 
 
-def prompts_of(config: PolicyConfig, source: str | Path) -> PromptSet:
-    """The prompts of a file, repeated or not as the run says."""
-    return read_prompts(source, distinct=config.distinct_prompts)
+def prompts_of(config: PolicyConfig, source: str | Path, *, shared: bool = True) -> PromptSet:
+    """The prompts of a file, repeated or not and by the mapping that the run says, where it has these columns."""
+    return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=shared)
 
 
 def fitting(

@@ -17,7 +17,7 @@ from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
 from .suites import beyond_the_average
-from .training import origin, trainings
+from .training import audit_notes, origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
 FORMAT = 1
@@ -82,7 +82,11 @@ def build_content(
         "training": trainings(collection),
     }
     report = json_ready(report)
-    return {**report, "claims": claims(report), "notes": [*collection.notes, *notes(report, collection)]}
+    return {
+        **report,
+        "claims": claims(report),
+        "notes": [*collection.notes, *notes(report, collection), *audit_notes(collection)],
+    }
 
 
 def _families(collection: Collection) -> list[list[int]]:

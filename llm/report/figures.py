@@ -221,26 +221,29 @@ def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[A
             entry = found["difference"] if found and field == "difference" else found
             if not entry or entry[field] is None:
                 continue
-            seeds = [100 * value for value in entry["by_seed"].values() if value is not None]
+            seeds = _seeds(entry)
             low, high = (np.nan if entry[end] is None else 100 * entry[end] for end in ("low", "high"))
             hollow = field == "difference" and not survives(entry)
-            marks[arm] = Mark(100 * entry[field], low, high, seeds if len(seeds) > 1 else (), hollow)
+            marks[arm] = Mark(100 * entry[field], low, high, [100 * s for s in seeds] if len(seeds) > 1 else (), hollow)
             records.append({"column": place, "arm": arm, field: entry[field], "low": entry["low"],
-                            "high": entry["high"], "seeds": " ".join(f"{s / 100:.6f}" for s in seeds)})  # fmt: skip
+                            "high": entry["high"], "seeds": seeds})  # fmt: skip
         if marks:
             rows.append((place, marks))
     return rows, records
 
 
 def _point(column: str, x: float, entry: Record) -> dict[str, Any]:
-    seeds = [value for value in entry["by_seed"].values() if value is not None]
     return {"column": column, "x": x, **{name: entry[name] for name in ("accuracy", "low", "high")},
-            "seeds": " ".join(f"{value:.6f}" for value in seeds)}  # fmt: skip
+            "seeds": _seeds(entry)}  # fmt: skip
+
+
+def _seeds(entry: Record) -> tuple[float, ...]:
+    return tuple(value for value in entry["by_seed"].values() if value is not None)
 
 
 def _series(name: str, style: Style, rows: Sequence[Mapping[str, Any]]) -> Series:
     low, high = ([np.nan if row[end] is None else 100 * row[end] for row in rows] for end in ("low", "high"))
-    seeds = [(row["x"], 100 * float(text)) for row in rows for text in row["seeds"].split() if " " in row["seeds"]]
+    seeds = [(row["x"], 100 * value) for row in rows if len(row["seeds"]) > 1 for value in row["seeds"]]
     return Series(name, style, [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], low, high, seeds)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..results.audits import read_audits, summary
 from ..results.store import ABOUT, read_about
 from .collect import Collection
 from .drawing import Drawing, Series, line_figure
@@ -12,6 +13,7 @@ from .figures import arm_looks
 from .plots import MAX_POINTS, Style, curve, styles
 
 Record = Mapping[str, Any]
+_AMONG_NOTES = ("audit", "concerns")  # of the report, not among its facts
 
 CURVES = {
     "mean_loss": ("Mean loss", "plain average over the batch, in nats"),
@@ -45,6 +47,7 @@ def origin(collection: Collection) -> dict[str, Any]:
     records = [record for arm in collection.arms for run in arm.runs.values() if (record := collection.record(run))]
     hashes = {record.get("data", {}).get("train", {}).get("sha256") for record in records}
     data = dict(records[0].get("data", {})) if len(hashes) == 1 else {}
+    data = {name: fact for name, fact in data.items() if name not in _AMONG_NOTES}
     return {
         "title": about.get("title") or f"Results of {collection.folder.name}",
         "command": about.get("command", ""),
@@ -52,6 +55,28 @@ def origin(collection: Collection) -> dict[str, Any]:
         "data": data | about.get("data", {}),
         "environment": _united([record.get("environment", {}) for record in records]),
     }
+
+
+def audit_notes(collection: Collection) -> list[str]:
+    """A sentence on what each model saw of the pairs: from the audits of a sweep, else from the records of its runs."""
+    audits = read_audits(collection.folder)
+    named = ((name, entry["audit"], entry["concerns"]) for name, entry in audits.items())
+    found = named if audits else _audits_of_runs(collection)
+    return list(
+        dict.fromkeys(
+            " ".join([f"What {model} saw of its training pairs: {summary(audit)}.", *(f"{text}." for text in concerns)])
+            for model, audit, concerns in found
+        )
+    )
+
+
+def _audits_of_runs(collection: Collection) -> Iterator[tuple[str, Record, list[str]]]:
+    for arm in collection.arms:
+        for run in arm.runs.values():
+            data = collection.record(run).get("data", {})
+            if "audit" in data:
+                concerns = [f"{concern['evidence']}: {concern['remedy']}" for concern in data.get("concerns", ())]
+                yield str(arm.settings["model"]), data["audit"], concerns
 
 
 def training_figures(report: Record) -> list[Drawing]:

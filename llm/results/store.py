@@ -8,6 +8,7 @@
     suites/NAME.parquet  the test pairs, PAIR_COLUMNS below; train.parquet: the training pairs of all regimes
     sweep.yaml           the settings as run
     full/TRAINING/run.json  what a training of a whole model left behind: log, data, versions
+    audits.json          what each model sees of the training pairs and suites, see ``llm.results.audits``
     about.json           of runs that no sweep made: title, command, settings, data; see ``write_about``
 
 One training gives up to three runs, one for each iterate it kept: RUN is ``TRAINING-last``, ``TRAINING-average`` or

@@ -91,6 +91,8 @@ def shell_word(text: str) -> str:
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with the fields of all of them; texts are quoted, and None becomes an empty cell.
 
+    Several numbers share a cell, with a space between two, to six places.
+
     Where a spreadsheet would compute a text, an apostrophe stands before it, and one more before those that are there:
     taken away again, every text is what it was.
     """
@@ -101,8 +103,12 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
         # Quoted, a line break of any kind stays in its cell.
         writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow([_inert(name) for name in fields])
-        writer.writerows([_inert(row.get(name)) for name in fields] for row in rows)
+        writer.writerows([_cell(row.get(name)) for name in fields] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(f"{number:.6f}" for number in value) if isinstance(value, tuple) else _inert(value)
 
 
 def _inert(value: Any) -> Any:

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import GEOMETRIES
+from ..data.columns import ColumnMap
 from ..data.corpus.corpus import write_corpus
 from ..data.pairs import Pair, find_files, length_baseline, read_pairs
 from ..data.questions import questions
-from ..data.suites import load_suites, split_by_prompt
+from ..data.suites import content_of, describe_file, load_suites, split_by_prompt
 from ..judging.accuracy import rows_by
 from ..models.contents import contents
+from ..results.audits import Audits, write_audits
 from ..results.store import write_pairs_table
 from ..run.folder import write_folder
 from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
+from .audits import audits_of
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
@@ -84,13 +87,14 @@ class SweepContext:
         folder: Of the results.
         config: The sweep.
         files: The training file and the suites' files, by name.
-        hashes: Their SHA-256.
+        hashes: Their SHA-256; with the mapping they are read by, where there is one.
         starts: Of whole models, what they start from: its content by role, by name of the model.
         groups: Of all pairs of the training file, in its order.
         train: Positions in that file of the pairs in train.parquet.
         validation: Positions of the pairs held out of every run.
         suites: By name.
         features: By name of the model; heads only.
+        audits: What each model sees of the pairs, by its name.
         version: Of this package.
         revision: Its commit, "" where it is no checkout.
     """
@@ -98,6 +102,7 @@ class SweepContext:
     folder: Path
     config: SweepConfig
     files: dict[str, Path]
+    columns: str | ColumnMap | None
     hashes: dict[str, str]
     starts: dict[str, dict[str, str]]
     groups: Origins
@@ -105,6 +110,7 @@ class SweepContext:
     validation: NDArray[np.int64]
     suites: dict[str, SuiteRows]
     features: dict[str, HeadFeatures]
+    audits: Audits
     version: str
     revision: str
 
@@ -124,13 +130,14 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         DataError, ModelError: Files or models that cannot be used.
         ConfigError: A regime that does not fit the data.
     """
-    files = told_apart(config, _files(config, folder), folder, train=TRAIN)
-    source = read_pairs(files[TRAIN])
+    files, columns = told_apart(config, _files(config, folder), folder, train=TRAIN)
+    source = read_pairs(files[TRAIN], columns=columns)
     pairs, groups = source.pairs, Origins.of(source.pairs)
     for name, regime in config.regimes.items():
         regime.check(name, groups)
     train, validation = _held_out(pairs, config.validation_share)
-    suites, records = load_suites({name: files[name] for name in files if name != TRAIN}, eval_pairs=config.eval_pairs)
+    judged_on = {name: file for name, file in files.items() if name != TRAIN}
+    suites, records = load_suites(judged_on, eval_pairs=config.eval_pairs, columns=columns, used=True)
     if clash := [name for name in suites if name == VALIDATION or name.startswith(LEFT_OUT)]:
         raise ConfigError(f"a suite is called {clash[0]!r}, a name that sweeps give themselves: rename its file")
     rows = {name: suite_rows(name, np.arange(len(judged)), judged) for name, judged in suites.items()}
@@ -138,19 +145,24 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
     (folder / "suites").mkdir(exist_ok=True)
     write_pairs_table(folder / "train.parquet", [pairs[row] for row in train])
     origins = {TRAIN: pairs, **suites}
+    hashes = {name: content_of(record) for name, record in {TRAIN: describe_file(source), **records}.items()}
+    audits = audits_of(config, source, suites, folder, hashes)
+    write_audits(folder, audits)
     for name, suite in rows.items():
         write_pairs_table(folder / "suites" / f"{name}.parquet", [origins[suite.origin][row] for row in suite.rows])
     return SweepContext(
         folder=folder,
         config=config,
         files=files,
+        columns=columns,
         starts=_starts(config),
-        hashes={TRAIN: source.sha256} | {name: record["sha256"] for name, record in records.items()},
+        hashes=hashes,
         groups=groups,
         train=train,
         validation=validation,
         suites=rows,
         features=_features(config, origins, cache),
+        audits=audits,
         version=metadata.version("robust-rlhf"),
         revision=_revision(),
     )

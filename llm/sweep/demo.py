@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 _PRETRAINED = {"sft": "sft-smollm2", "reward": "reward-minilm", "dpo": "dpo-smollm2"}
 _CORPUS, _MARGINS = "content of the built-in corpus", "margins.npz"
 _EARLIER = "report.json"  # the numbers of the page that versions before had, beside it
-_DECIDED = {"ambiguity", "eval_file", "max_pairs", "model", "output_dir"}
+_DECIDED = {"ambiguity", "columns", "eval_file", "max_pairs", "model", "output_dir"}
 _DECIDED |= {"overwrite", "resume", "seed", "suites", "train_file"}
 
 
@@ -62,6 +62,7 @@ class DemoConfig:
     """
 
     data: str | None = None
+    columns: str | None = None
     kind: str = "reward"
     model: str = "tiny"
     seeds: int = 1
@@ -73,6 +74,8 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.kind not in _PRETRAINED:
             raise ConfigError(f"kind must be one of {', '.join(_PRETRAINED)}, got {self.kind!r}")
+        if self.columns and self.data is None:
+            raise ConfigError("columns are those of the files in data: name their folder, or leave columns out")
         for spec in self.ambiguity:
             parse_reweighting(spec)
         if self.seeds < 1:
@@ -97,6 +100,7 @@ class DemoConfig:
         own = {
             "model": self.model,
             "train_file": train_file,
+            "columns": self.columns,
             "max_pairs": self.max_pairs,
             "ambiguity": spec,
             "seed": seed,
@@ -115,9 +119,9 @@ class _Data(NamedTuple):
     records: dict[str, dict]
 
     @classmethod
-    def read(cls, folder: Path, eval_pairs: int | None) -> _Data:
+    def read(cls, folder: Path, eval_pairs: int | None, columns: str | None = None) -> _Data:
         train_file, files = find_files(folder)
-        return cls(train_file, *load_suites(files, eval_pairs=eval_pairs))
+        return cls(train_file, *load_suites(files, eval_pairs=eval_pairs, columns=columns, used=True))
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the training file and of every suite: a resumed demo must have the same."""
@@ -154,15 +158,16 @@ def _started(demo: DemoConfig, output: Path, *, resume: bool, overwrite: bool) -
     """The output folder with its notes, and the data: all that can be wrong is looked at before an old demo goes."""
     output = check_output(output, resume=resume, overwrite=overwrite)
     demo.run(demo.ambiguity[0], 0, train_file="train", folder=output)  # settings before data
-    data = _Data.read(Path(demo.data), demo.eval_pairs) if demo.data else None
+    data = _Data.read(Path(demo.data), demo.eval_pairs, demo.columns) if demo.data else None
     if demo.model != "tiny":
         (load_reward_model if demo.kind == "reward" else load_policy)(demo.model)
     read = {f"content of {role}": content for role, content in contents({"model": demo.model}).items()}
     corpus = {} if data else _corpus_hashes()
     read |= {_CORPUS: corpus} if corpus else {}
     files = data.hashes() if data else {}
-    # Demos of earlier versions did not note their corpus.
-    notes = asdict(demo) | {"files": files} | read | {OPTIONAL: [_CORPUS], ENVIRONMENT: environment()}
+    # Demos of earlier versions did not note their corpus, and had no mapping.
+    optional = [_CORPUS] if demo.columns else [_CORPUS, "columns"]
+    notes = asdict(demo) | {"files": files} | read | {OPTIONAL: optional, ENVIRONMENT: environment()}
     start_output(output, notes, overwrite=overwrite)
     return data or _Data.read(_builtin_corpus(output, corpus), demo.eval_pairs)
 
@@ -171,7 +176,7 @@ def _train_and_judge(demo: DemoConfig, spec: str, seed: int, data: _Data, folder
     """One run: train or continue, evaluate, leave run.json, model/ and, last of all, margins.npz."""
     config, arguments = demo.run(spec, seed, train_file=str(data.train_file), folder=folder)
     task = task_of(config)
-    judged = judge_trained(task, train_run(task, arguments), arguments, data.suites)
+    judged = judge_trained(task, train_run(task, arguments, data.suites), arguments, data.suites)
     with sealing(folder, _MARGINS), whole(folder / _MARGINS) as stream:
         np.savez(stream, allow_pickle=False, **judged["margins"])
 

@@ -37,7 +37,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
     if folder.exists() and not _goes_on(folder, best=cell.final[0] == "best"):
         shutil.rmtree(folder, ignore_errors=True)
-    pairs = read_pairs(context.files[TRAIN]).pairs
+    pairs = read_pairs(context.files[TRAIN], columns=context.columns).pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
     config, arguments = parse_settings(RewardConfig, _settings(cell, model, files, folder), where=cell.model)
@@ -114,6 +114,7 @@ def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path)
         "seed": cell.seed,
         "final": cell.final[0],
         "output_dir": str(folder),
+        "columns": None,  # the pairs are written as they were read
         "resume": True,
         "skip_damaged": True,  # nobody is there to be asked
         "disable_tqdm": True,
@@ -125,7 +126,8 @@ def _margins(
     cell: Cell, context: SweepContext, pairs: list[Pair], trained: Trained, max_length: int, batch_size: int
 ) -> Margins:
     files = {name: file for name, file in context.files.items() if name != TRAIN}
-    origins = {TRAIN: pairs, **load_suites(files, eval_pairs=context.config.eval_pairs)[0]}
+    read = {"eval_pairs": context.config.eval_pairs, "columns": context.columns, "used": True}
+    origins = {TRAIN: pairs, **load_suites(files, **read)[0]}
     margins = {
         name: score_pairs(
             trained.model,

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import yaml
 
+from ..data.columns import columns_of
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
@@ -95,6 +96,7 @@ class SweepConfig:
         validation_share: Share of the training prompts held out of every run.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         shift_budget: Whether to write shift.json: how far the prompts of each suite lie from the training prompts.
+        columns: Which column of the training file, and of the suites that have it, holds what.
     """
 
     data: str
@@ -107,6 +109,7 @@ class SweepConfig:
     validation_share: float = 0.1
     eval_pairs: int | None = None
     shift_budget: bool = False
+    columns: str | None = None
 
 
 def sweep_folder() -> Path:
@@ -114,12 +117,13 @@ def sweep_folder() -> Path:
     return Path(__file__).parents[1] / "recipes" / "sweeps"
 
 
-def read_sweep(name: str, *, data: str | None = None) -> tuple[SweepConfig, str]:
+def read_sweep(name: str, *, data: str | None = None, columns: str | None = None) -> tuple[SweepConfig, str]:
     """A sweep from a YAML file, or a shipped one by its name; and its settings as YAML.
 
     Args:
         name: The file, or the name.
         data: What to read instead of the data the file names.
+        columns: Which column holds what, instead of what the file says.
 
     Raises:
         ConfigError: No such file, unknown settings, values out of range; the message says what would do.
@@ -128,7 +132,8 @@ def read_sweep(name: str, *, data: str | None = None) -> tuple[SweepConfig, str]
     if not path.is_file():
         shipped = ", ".join(sorted(recipe.stem for recipe in sweep_folder().glob("*.yaml")))
         raise ConfigError(f"no sweep {name!r}: give a YAML file or one of {shipped}")
-    settings = read_recipe(str(path)) | ({} if data is None else {"data": data})
+    told = {"data": data, "columns": columns}
+    settings = read_recipe(str(path)) | {key: value for key, value in told.items() if value is not None}
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
@@ -163,6 +168,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> SweepConfig:
         validation_share=share,
         eval_pairs=eval_pairs,
         shift_budget=bool(settings.get("shift_budget", False)),
+        columns=None if (columns := columns_of(settings.get("columns"))) is None else str(columns),
     )
 
 

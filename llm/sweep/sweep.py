@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,6 +23,7 @@ from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
 from ..adversary.spec import parse_reweighting
+from ..results.audits import AUDITS, Audits
 from ..results.store import write_results
 from ..results.training_records import read_training
 from ..run.files import write_text
@@ -184,15 +185,28 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def planned(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> list[dict[str, Any]]:
-    """What a sweep would do, by model, regime and set: ``trainings`` and how many of them are ``done``.
+class Plan(NamedTuple):
+    """What a sweep would do.
+
+    Attributes:
+        rows: By model, regime and set: ``trainings`` and how many of them are ``done``.
+        audits: What each model sees of the pairs.
+    """
+
+    rows: list[dict[str, Any]]
+    audits: Audits
+
+
+def planned(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> Plan:
+    """What a sweep would do.
 
     Writes nothing. A set that is yet to be matched (``chi2:?@tv:0.2``) counts as not done unless its radius is known.
     """
     looking = replace(cache, computes=False)
     with TemporaryDirectory() as scratch:
-        if (known := folder / "matched.json").exists():
-            shutil.copy(known, scratch)
+        for known in (folder / "matched.json", folder / AUDITS):
+            if known.exists():
+                shutil.copy(known, scratch)
         context = prepare(config, Path(scratch), cache=looking)
         matcher = _Matcher(context)
         cells = [matcher.resolve(cell) if matcher.knows(cell) else cell for cell in config.cells]
@@ -201,6 +215,7 @@ def planned(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> list[d
             done = is_done(folder, identity(cell, context))
             groups.setdefault((cell.model, cell.regime, cell.ambiguity), []).append(done)
     names = ("model", "regime", "ambiguity")
-    return [
+    rows = [
         dict(zip(names, key, strict=True)) | {"trainings": len(done), "done": sum(done)} for key, done in groups.items()
     ]
+    return Plan(rows, context.audits)

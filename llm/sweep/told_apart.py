@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.columns import ColumnMap
 from ..data.pairs import DataError, Pair, read_pairs, write_pairs
+from ..data.suites import load_suites
 from ..models.loading import load_reward_model
 from ..text.encoding import encode_pairs
 from ..training.config import RewardConfig
@@ -18,8 +20,10 @@ _log = logging.getLogger(__name__)
 FOLDER = "told-apart"
 
 
-def told_apart(config: SweepConfig, files: Mapping[str, Path], folder: Path, *, train: str) -> dict[str, Path]:
-    """The files, or in place of those with pairs that a model cannot tell apart, files without these in ``folder``.
+def told_apart(
+    config: SweepConfig, files: Mapping[str, Path], folder: Path, *, train: str
+) -> tuple[dict[str, Path], str | ColumnMap | None]:
+    """The files and their columns; where a model cannot tell pairs apart, canonical files without these in ``folder``.
 
     Margins of such pairs are 0 whatever is trained. They are left out for all models alike, or models would be compared
     on different pairs. Whole models from scratch learn their tokens from their own training pairs, and are not asked.
@@ -27,24 +31,31 @@ def told_apart(config: SweepConfig, files: Mapping[str, Path], folder: Path, *, 
     Raises:
         DataError: A file has no pair that all models can read.
     """
-    pairs = {name: read_pairs(path).pairs for name, path in files.items()}
+    suites = {name: path for name, path in files.items() if name != train}
+    pairs = {train: read_pairs(files[train], columns=config.columns).pairs}
+    pairs |= load_suites(suites, columns=config.columns, used=True)[0]
     readers = [_reader(config, name, pairs[train]) for name in dict.fromkeys(cell.model for cell in config.cells)]
-    found = dict(files)
+    kept = {name: _kept(own, readers) for name, own in pairs.items()}
+    if all(len(kept[name]) == len(own) for name, own in pairs.items()):
+        return dict(files), config.columns
+    (folder / FOLDER).mkdir(exist_ok=True)
     for name, own in pairs.items():
-        kept = set(range(len(own)))
-        for reader in filter(None, readers):
-            kept &= set(encode_pairs(own, reader[0], max_length=reader[1]).kept)
-        if not kept:
+        if not kept[name]:
             raise DataError(f"{files[name]}: no pair can be told apart by every model of this sweep")
-        if len(kept) < len(own):
+        if len(kept[name]) < len(own):
             _log.warning(
                 "%s: %d of %d pairs cannot be told apart by every model, and are left out for all",
-                files[name].name, len(own) - len(kept), len(own),
+                files[name].name, len(own) - len(kept[name]), len(own),
             )  # fmt: skip
-            (folder / FOLDER).mkdir(exist_ok=True)
-            found[name] = folder / FOLDER / f"{name}.jsonl"
-            write_pairs((own[row] for row in sorted(kept)), found[name])
-    return found
+        write_pairs((own[row] for row in kept[name]), folder / FOLDER / f"{name}.jsonl")
+    return {name: folder / FOLDER / f"{name}.jsonl" for name in pairs}, None
+
+
+def _kept(pairs: Sequence[Pair], readers: Sequence[tuple[Any, int] | None]) -> list[int]:
+    kept = set(range(len(pairs)))
+    for tokenizer, length in filter(None, readers):
+        kept &= set(encode_pairs(pairs, tokenizer, max_length=length).kept)
+    return sorted(kept)
 
 
 def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[Any, int] | None:

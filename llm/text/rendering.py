@@ -20,6 +20,7 @@ from llm.data.pairs import DataError, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ANSWER_LOST = "its chat template leaves out or rewrites a part of the answer"
 _PLANES = (0xF0000, 0x100000)  # private use: no data have a text there
 _SWITCHES = {"preserve_thinking": True, "keep_thinking": True, "clear_thinking": False}
 # What templates that ask for the date are told: a run of tomorrow reads the same tokens.
@@ -118,7 +119,7 @@ class Renderer:
             if place:
                 return Rendered(text, *place, lost=_lost(chat, text))
         if strict:
-            raise Refused("its chat template leaves out or rewrites a part of the answer")
+            raise Refused(ANSWER_LOST)
         return Rendered(first, *shown, lost=_lost(chat, first))
 
     def _with_thoughts(

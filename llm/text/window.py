@@ -58,6 +58,11 @@ def room_for(prompt: int, answers: Sequence[int], max_length: int, frame: Frame)
     return Room(Window(start, kept - start, prompt - kept), answer)
 
 
+def whole_from(prompt: int, answer: int, frame: Frame) -> int:
+    """The least ``max_length`` at which a prompt of ``prompt`` tokens is whole beside answers of at most ``answer``."""
+    return min(prompt + answer, max(2 * prompt - 1, prompt + frame.after + 1))
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Answers after the same part of their prompt.

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
+from ..audit.limits import AuditLimits, check_limits
+from ..data.columns import columns_of
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -23,6 +25,7 @@ Iterate = Literal["last", "best", "average"]
 SystemTurns = Literal["keep", "fold"]
 ReferenceKind = Literal["auto", "model", "adapter", "precomputed"]
 Precision = Literal["float32", "bfloat16", "float16"]
+_CAUSAL = {"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"}
 
 
 @dataclass
@@ -37,8 +40,10 @@ class RunConfig:
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
     )
     dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
-    train_file: str = field(
-        default="", metadata={"help": "preference pairs: a file, a folder, or hf://datasets/OWNER/NAME:SPLIT"}
+    train_file: str = field(default="", metadata={"help": "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT"})
+    columns: str | None = field(
+        default=None,
+        metadata={"help": "which column holds what, for files in no known layout: prompt=question,chosen=good,..."},
     )
     suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
     subset_seed: int = field(
@@ -65,9 +70,7 @@ class RunConfig:
     lora_dropout: float = field(
         default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1"}
     )
-    lora_targets: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "modules that get an adapter"}
-    )
+    lora_targets: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "modules to be adapted"})
     merge_adapter: bool = field(
         default=True, metadata={"help": "export the model with the adapter merged in, not the adapter alone"}
     )
@@ -87,8 +90,10 @@ class RunConfig:
         try:
             parse_reweighting(self.ambiguity)
             self.schedule()
+            columns = columns_of(self.columns)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        self.columns = None if columns is None else str(columns)  # one text for one mapping, however it was written
         self.check_shares("lora_dropout")
         self.check_least(max_length=8, lora_rank=0)
         self.check_choices(system_turns=SystemTurns)
@@ -144,7 +149,7 @@ class RunConfig:
 
 
 @dataclass
-class TrainConfig(RunConfig):
+class TrainConfig(AuditLimits, RunConfig):
     """Training on preference pairs."""
 
     eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
@@ -188,6 +193,7 @@ class TrainConfig(RunConfig):
         self.check_least(max_pairs=1, eval_pairs=1, patience=1)
         try:
             check_passes(self.passes)
+            check_limits(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
@@ -216,10 +222,7 @@ class SFTConfig(TrainConfig):
     kind: ClassVar[str] = "sft"
     best_metric: ClassVar[str] = "loss"
 
-    model: str = field(
-        default="smollm2",
-        metadata={"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"},
-    )
+    model: str = field(default="smollm2", metadata=_CAUSAL)
 
 
 @dataclass
@@ -228,10 +231,7 @@ class DPOConfig(TrainConfig):
 
     kind: ClassVar[str] = "dpo"
 
-    model: str = field(
-        default="smollm2",
-        metadata={"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"},
-    )
+    model: str = field(default="smollm2", metadata=_CAUSAL)
     beta: float = field(
         default=0.1,
         metadata={"help": "strength of the KL regularisation towards the reference, in nats of reward per nat"},
@@ -248,9 +248,7 @@ class DPOConfig(TrainConfig):
             )
         },
     )
-    reference_model: str | None = field(
-        default=None, metadata={"help": "the reference policy (default: the starting model)"}
-    )
+    reference_model: str | None = field(default=None, metadata={"help": "the reference (default: the starting model)"})
     reference_cache: str | None = field(
         default=None,
         metadata={"help": "file of precomputed reference log-probabilities (default: output_dir/reference.npz)"},
@@ -279,22 +277,3 @@ class DPOConfig(TrainConfig):
         if self.reference != "auto":
             return self.reference
         return "adapter" if self.lora_rank and not self.reference_model else "precomputed"
-
-
-# Where a preference trainer must or should differ from the defaults of TrainingArguments.
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "output_dir": "",
-    "remove_unused_columns": False,
-    "label_names": [],
-    "report_to": "none",
-    "disable_tqdm": False,  # its default follows the log level of transformers, which the commands turn down
-    "save_total_limit": 2,
-    "logging_steps": 5,
-    "eval_strategy": "no",
-    "save_strategy": "steps",
-    "save_steps": 100,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.03,
-    "per_device_eval_batch_size": 32,
-    "dataloader_pin_memory": False,
-}

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..audit.limits import LIMITS
 from ..models.contents import contents
 from ..run.environment import environment
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
@@ -23,10 +24,10 @@ from .config import RunConfig
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {
     "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "skip_damaged", "suites", "train_file",
-    "eval_file",
+    "eval_file", *LIMITS,
 }  # fmt: skip
 
-# Flags that cannot change the weights, by what they are about; test_flags.py trains with each and without.
+# Flags that cannot change the weights, by what they are about; test_free_flags.py trains with each and without.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "where the run is written, and how much of it is kept": ("output_dir", "save_total_limit"),
     "what is logged, when and where": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -86,7 +86,7 @@ class PairTrainer(RobustTrainer):
         return (loss, None, None) if prediction_loss_only else (loss, margins, inputs["index"])
 
 
-def texts_of(pairs: Sequence[Pair]) -> Iterator[str]:
+def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:
     """What the tokenizer of a model from scratch is trained on."""
     return (text for pair in pairs for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
 

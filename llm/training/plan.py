@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..audit.run_audit import Suites
+from ..audit.table import lines, render
 from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
@@ -22,10 +25,12 @@ from .run import Task, build_trainer, load_training_pairs, steps_of
 _GIB = 2.0**30
 
 
-def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
-    """The plan of a run as a table; everything is loaded and checked as in the run, nothing is written."""
-    train, held_out, _ = load_training_pairs(task.config)
-    trainer, encoded = build_trainer(task, arguments, train, held_out)
+def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -> Group:
+    """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
+    train, held_out, files = load_training_pairs(task.config)
+    trainer, encoded, audit, concerns = build_trainer(
+        task, arguments, train, held_out, train_file=files["train"], suites=suites
+    )
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
@@ -37,7 +42,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     }
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
-    return table
+    return Group(table, render(audit), *map(shown, lines(audit, concerns)))
 
 
 def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int) -> dict[str, str]:

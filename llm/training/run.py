@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from torch import nn
@@ -25,6 +25,9 @@ from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
+from ..audit.audit import Audit
+from ..audit.run_audit import RunAudit, Suites
+from ..audit.verdicts import Concern
 from ..data.pairs import Pair, read_pairs
 from ..data.suites import describe_file, split_by_prompt
 from ..judging.margins import MarginOf
@@ -80,15 +83,20 @@ class Task(ABC, Generic[Config]):
         """What is left to do when the run folder stands and before the first step."""
 
 
-def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
+def train_run(task: Task[Any], arguments: TrainingArguments, suites: Suites | None = None) -> Trained:
     """Train what ``task`` describes; the run folder holds checkpoints, ``model/``, ``run.json``.
 
+    Args:
+        task: What is trained.
+        arguments: Those of transformers.
+        suites: What it will be judged by: training pairs are looked for in them.
+
     Raises:
-        DataError: The training file cannot be used.
+        DataError: The training file cannot be used, or leaves little to learn from.
         NonFiniteLoss: See ``RobustTrainer``.
         Exception: What else can go wrong, see ``llm.training.frame.carry_out``.
     """
-    work = _OnPairs(task, arguments)
+    work = _OnPairs(task, arguments, suites or {})
     trained = carry_out(work)
     if work.whole is not None:
         cast(Any, trained.model).to(arguments.device)  # for judging; a sharded run exports from main memory
@@ -98,13 +106,15 @@ def train_run(task: Task[Any], arguments: TrainingArguments) -> Trained:
 class _OnPairs(Work[TrainConfig]):
     """A task within the frame of a run."""
 
-    def __init__(self, task: Task[Any], arguments: TrainingArguments) -> None:
+    def __init__(self, task: Task[Any], arguments: TrainingArguments, suites: Suites) -> None:
         super().__init__(task.config, arguments)
-        self.task, self.judges = task, bool(arguments.load_best_model_at_end)
+        self.task, self.judges, self.suites = task, bool(arguments.load_best_model_at_end), suites
 
     def build(self) -> dict[str, Any]:
         self.pairs, held_out, self.files = load_training_pairs(self.config)
-        self.trainer, self.encoded = build_trainer(self.task, self.arguments, self.pairs, held_out)
+        self.trainer, self.encoded, self.audit, self.concerns = build_trainer(
+            self.task, self.arguments, self.pairs, held_out, train_file=self.files["train"], suites=self.suites
+        )
         self.average, self.clock = _average(self.trainer, self.config), TrainingClock()
         self.trainer.resumable.append(self.clock)
         self.sums = Sums(self.trainer, self.clock)
@@ -140,6 +150,8 @@ class _OnPairs(Work[TrainConfig]):
                 "trained_on": len(self.encoded),
                 "left_out": sorted(self.encoded.left_out),  # places among the pairs of the file that were taken
                 "truncation": asdict(self.encoded.truncation),
+                "audit": self.audit.as_json(),
+                "concerns": [concern._asdict() for concern in self.concerns],
             },
             history=trainer.state.log_history,
             adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
@@ -152,11 +164,11 @@ class _OnPairs(Work[TrainConfig]):
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""
-    source = read_pairs(config.train_file)
+    source = read_pairs(config.train_file, columns=config.columns)
     train, held_out = list(source.pairs), []
     files = {"train": describe_file(source)}
     if config.eval_file:
-        evaluation = read_pairs(config.eval_file)
+        evaluation = read_pairs(config.eval_file, columns=config.columns, shared=True)
         held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
     elif config.validation_share:
         train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
@@ -168,10 +180,25 @@ def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], di
     return train, held_out, files
 
 
+class Built(NamedTuple):
+    """The trainer of a run, its pairs as the model reads them, what an audit of them found, and what is of concern."""
+
+    trainer: PairTrainer
+    encoded: EncodedPairs
+    audit: Audit
+    concerns: list[Concern]
+
+
 def build_trainer(
-    task: Task[Any], arguments: TrainingArguments, train: Sequence[Pair], held_out: Sequence[Pair]
-) -> tuple[PairTrainer, EncodedPairs]:
-    """Load the model, encode the pairs, assemble the trainer; nothing is written."""
+    task: Task[Any],
+    arguments: TrainingArguments,
+    train: Sequence[Pair],
+    held_out: Sequence[Pair],
+    *,
+    train_file: Mapping[str, Any],
+    suites: Suites,
+) -> Built:
+    """Load the model, encode and audit the pairs, assemble the trainer; nothing is written."""
     config = task.config
     set_seed(arguments.seed)
     model, tokenizer = task.load(train)
@@ -179,7 +206,9 @@ def build_trainer(
     check_length(model, config.max_length)
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
-    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, **reading)
+    main = arguments.process_index == 0
+    seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main)
+    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, watch=seen.auditor.see, **reading)
     judged = encode_pairs(held_out, tokenizer, **reading) if held_out else None
     trainer = task.trainer(
         model=with_adapter(model, config.adapter(), task=task.adapter_task),
@@ -205,7 +234,7 @@ def build_trainer(
     if not arguments.disable_tqdm:
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
-    return trainer, encoded
+    return Built(trainer, encoded, *seen.conclude(train, train_file, config, batch=trainer.effective_batch))
 
 
 def steps_of(trainer: PairTrainer) -> tuple[int, int]:

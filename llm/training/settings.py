@@ -14,8 +14,26 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..run.launch import check_devices
-from .config import TRAINING_DEFAULTS, ConfigError, RunConfig, TrainConfig
+from .config import ConfigError, RunConfig, TrainConfig
 from .guards import check_requests
+
+# Where a preference trainer must or should differ from the defaults of TrainingArguments.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "output_dir": "",
+    "remove_unused_columns": False,
+    "label_names": [],
+    "report_to": "none",
+    "disable_tqdm": False,  # its default follows the log level of transformers, which the commands turn down
+    "save_total_limit": 2,
+    "logging_steps": 5,
+    "eval_strategy": "no",
+    "save_strategy": "steps",
+    "save_steps": 100,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "per_device_eval_batch_size": 32,
+    "dataloader_pin_memory": False,
+}
 
 Config = TypeVar("Config", bound=RunConfig)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -94,8 +92,8 @@ def summary(reports: Sequence[Report]) -> str:
 def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of everything there is to know about one checked claim; texts may have several lines."""
     yield "statement", claim.statement
-    if explained := docstring(claim):
-        yield "theorem", explained
+    if claim.theorem:
+        yield "theorem", claim.theorem
     yield "source", claim.reference
     yield "assumptions", "\n".join(claim.assumptions) or "none"
     _, verdict, evidence, tightness, instances, _ = as_row(report)
@@ -122,22 +120,6 @@ def witness(report: Report) -> Iterator[tuple[str, str]]:
     yield "left side", f"{worst.lhs!r}"
     yield "right side", f"{worst.rhs!r}"
     yield "margin", f"{worst.margin:.3g} of the scale; positive is a violation"
-
-
-def docstring(claim: Claim[Any]) -> str:
-    """Return the docstring of the function that returns the claim, which has the claim's name; "" if there is none.
-
-    Example:
-        >>> from proofs_check.claims.inner.inner_problem import tv_gap
-        >>> docstring(tv_gap()).splitlines()[0]
-        'How much worse than the mean a total-variation ball can be.'
-    """
-    name = re.sub(r"\W", "_", claim.label)
-    for part in (claim.lhs, claim.rhs, claim.scale, claim.instances.kind):
-        function = getattr(sys.modules.get(part.__module__), name, None)
-        if inspect.isfunction(function):
-            return inspect.getdoc(function) or ""
-    return ""
 
 
 def shortened(value: Any) -> str:

@@ -1,8 +1,9 @@
-"""A small run of every kind, whole and as a kill after its second of three steps leaves it."""
+"""A small run of every kind, whole and as a kill after its second of three steps leaves it, and harm to its files."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from command_lines import flags
 from safetensors.torch import load_file
+from tiny_models import save_models
 from transformers import Trainer
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.policy import checkpoints as policy_checkpoints
 from llm.policy.config import PolicyConfig
 from llm.policy.run import build_policy_trainer
@@ -51,13 +53,7 @@ def place_of(once: Any) -> Place:
 def _make_inputs(folder: Path) -> None:
     pairs = generate(64, seed=5)
     write_pairs(pairs, folder / "train.jsonl")
-    torch.manual_seed(0)
-    for name, (model, tokenizer) in {
-        "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
-        "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
-    }.items():
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+    save_models(folder, pairs, max_length=96)
 
 
 def _make_runs(place: Place) -> None:
@@ -73,7 +69,7 @@ def command(place: Place, kind: str, output: Path, **more: Any) -> list[str]:
         "disable_tqdm": True, "use_cpu": True, **({"reward_model": place.inputs / "rm"} if kind == "policy" else {}),
         **KINDS[kind], **more,
     }  # fmt: skip
-    return ["train", kind, *(text for name, value in told.items() for text in (f"--{name}", str(value)))]
+    return ["train", kind, *flags(told)]
 
 
 def halted(place: Place, kind: str, output: Path) -> Path:
@@ -123,6 +119,27 @@ def same_end(one: Path, other: Path) -> bool:
 def parts(checkpoint: Path) -> list[Path]:
     """Every file of a checkpoint."""
     return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x04
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+DAMAGES = {"missing": Path.unlink, "cut off": cut, "one bit": flipped}
+
+
+def said_by(capsys: Any, caplog: Any, argv: list[str]) -> tuple[int, str]:
+    """Exit status, and what was said on standard error and in the log."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        status = main(argv)
+    return status, capsys.readouterr().err + caplog.text
 
 
 def main_with_a_slow_rank(argv: list[str]) -> int:

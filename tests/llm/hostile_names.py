@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
-import torch
 import yaml
 from forked import Forked
 from markdown_it import MarkdownIt
 from results_samples import write_sample
+from tiny_models import save_models
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, write_pairs
-from llm.models.loading import tiny_policy, tiny_reward_model
 from robust_rlhf import main
 
 NAMES = {
@@ -124,13 +123,8 @@ def day_of(once):
         pairs = hostile_pairs(96)
         for name in ("train", WHERE):
             write_pairs(pairs, folder / "data" / f"{name}.jsonl")
-        torch.manual_seed(0)
-        for name, (model, tokenizer) in {
-            "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
-            "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
-        }.items():
-            model.save_pretrained(folder / f"{name} {WHERE}")
-            tokenizer.save_pretrained(folder / f"{name} {WHERE}")
+        save_models(folder, pairs, max_length=96, policy=f"start {WHERE}", reward=f"rm {WHERE}")
+        for name in ("start", "rm"):
             (folder / f"{name} {WHERE}" / "README.md").write_text(f"---\n{yaml.safe_dump(LICENCE)}---\n")
         suites = {f"id{WHERE}": (60, (*NAMES.values(), "b")), f"ood {NAMES['tex']}": (60, ("a", "tiny"))}
         write_sample(folder / "results", suites=suites, ambiguities=("erm", "tv:0.2"), seeds=1, train=40,

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import shapes
+from command_lines import flags
 
 from llm.data.pairs import Pair, write_pairs
 from llm.judging.margins import likelihood_margins, score_pairs
@@ -41,7 +42,7 @@ def starts(once):
     return lambda name: once(f"shape-{name}-right", lambda folder: shapes.save_start(name, folder))
 
 
-def train(kind, folder, model, *flags):
+def train(kind, folder, model, *extra):
     """One short run in ``folder``; its exit status."""
     folder.mkdir(exist_ok=True)
     write_pairs(TRAIN, folder / "train.jsonl")
@@ -51,8 +52,7 @@ def train(kind, folder, model, *flags):
         "disable_tqdm": True, "use_cpu": True,
     }  # fmt: skip
     more = ["--per_device_train_batch_size", "8"] if kind != "policy" else []
-    argv = [text for name, value in told.items() for text in (f"--{name}", str(value))]
-    return main(["train", kind, *argv, *more, *flags])
+    return main(["train", kind, *flags(told), *more, *extra])
 
 
 def alone(kind, folder, model):

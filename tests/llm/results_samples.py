@@ -137,6 +137,11 @@ def run_record(ambiguity: str, seed: int, steps: int = 100) -> dict:
     }
 
 
+def cut(path: Path) -> None:
+    """As a write that was broken off leaves a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def _run(folder, pairs, margins, number, cell, train):
     model, regime, noise, ambiguity, seed = cell
     run = f"r{number:05d}-last"

@@ -1,4 +1,4 @@
-"""Called by test_trl.py on two processes: one step of each kind against the gradient of all ranks' examples."""
+"""Called by test_trl_ranks.py on two processes: one step of each kind against the gradient of all ranks' examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from accelerate.utils import gather_object
-from test_trl import full_batch_gradient, load, seen, surrogate, trained
+from robust_trl import full_batch_gradient, load, seen, surrogate, trained
 from tiny_trl import build, flat_gradient, relative_error
 
 PAIRS = [  # several micro-batches, some skipped; one per rank, where one pass does

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path += [str(Path(__file__).parents[up] / below) for up, below in ((0, "."), (1, "."), (0, "training"))]
-from test_signals import hit_in
+from signalled_runs import hit_in
 
 from robust_rlhf import main
 

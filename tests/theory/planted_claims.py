@@ -22,7 +22,7 @@ import os, sys, time, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from hypothesis import strategies as st
-from proofs_check import Claim, Instances, Verdict, mutant
+from proofs_check import Claim, Instances, Verdict, mutant, stated
 from proofs_check.claim import Curve
 
 HERE = Path(__file__).parent
@@ -64,8 +64,11 @@ def fails(x):
 def thrice(x):
     return 3 * x.value
 
+@stated
 def false():
     """Three times as much is not at most twice as much."""
+    return plain("false", lhs=thrice, expected=Verdict.REFUTED, by_hand="Take <x> = 1.",
+                 violates=lambda x: 3 * x.value > 2 * x.value)
 
 MANY = Instances(Number, (Number(1.0),), st.integers(1, 10**6).map(lambda k: Number(float(k))))
 CLAIMS = (
@@ -81,8 +84,7 @@ CLAIMS = (
     plain("imports", lhs=imports),
     plain("draws", effort=1.0, scale=lambda x: 1.0, instances=MANY),
     plain("late", effort=1.0, scale=lambda x: 1.0, instances=MANY),
-    plain("false", lhs=thrice, expected=Verdict.REFUTED, by_hand="Take <x> = 1.",
-          violates=lambda x: 3 * x.value > 2 * x.value),
+    false(),
 )
 '''
 
@@ -133,7 +135,8 @@ def run_once(once, name, arguments):
     def build(folder):
         (folder / "here").mkdir()
         (folder / "planted.py").write_text(PLANTED)
-        process = start(arguments, cwd=folder / "here", env=os.environ | {"PYTHONPATH": str(folder)})
+        paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = start(arguments, cwd=folder / "here", env=os.environ | {"PYTHONPATH": paths})
         said = process.communicate(timeout=120)
         (folder / "said.json").write_text(json.dumps([process.returncode, *said]))
 

@@ -22,6 +22,15 @@ def test_every_claim_gets_its_expected_verdict_and_its_mutants_are_refuted(claim
         assert 0.99 <= report.tightness <= 1 + 1e-9
 
 
+def test_every_claim_carries_its_theorem_in_full_and_no_mutant_does():
+    """By its own words alone a reader can check it: a problem or a guarantee, and where it comes from."""
+    theorems = [claim.theorem for claim in CLAIMS]
+    assert len(set(theorems)) == len(CLAIMS)
+    for claim, theorem in zip(CLAIMS, theorems, strict=True):
+        assert "Source:" in theorem, claim.label
+        assert not any(false.theorem for false in claim.mutants)
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 5))])
 @pytest.mark.parametrize("build", [tv_gap, chi2_variance, tv_bias_split])
 def test_no_seed_refutes_a_true_claim(build, seed):

@@ -13,19 +13,17 @@ Example:
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from llm.data.corpus.sources import CATEGORIES, Category
-from llm.data.pairs import Message, Pair, length_baseline, write_pairs
+from llm.data.pairs import Message, Pair, write_pairs
 
 __all__ = [
-    "LENGTH_BIAS", "SHIFTED_MIXTURE", "TRAINING_MIXTURE", "Summary", "check", "describe", "generate",
+    "LENGTH_BIAS", "SHIFTED_MIXTURE", "TRAINING_MIXTURE", "check", "generate",
     "mixture_distance", "write_corpus",
 ]  # fmt: skip
 
@@ -50,13 +48,6 @@ LENGTH_BIAS = 0.6
 _TRIES = 1000
 
 Key = tuple[str, frozenset[str]]
-
-
-class Summary(NamedTuple):
-    """How many pairs a group has, and in which share of them the chosen answer is the longer one."""
-
-    pairs: int
-    chosen_longer: float
 
 
 def generate(
@@ -230,13 +221,3 @@ def write_corpus(
 
 def _write(pairs: Iterable[Pair], path: Path) -> None:
     write_pairs((replace(pair, id=f"{path.stem}-{i:05d}") for i, pair in enumerate(pairs)), path)
-
-
-def describe(pairs: Iterable[Pair]) -> dict[str, Summary]:
-    """Count pairs and longer chosen answers: "all", every source, and every "source/category"."""
-    groups: defaultdict[str, list[float]] = defaultdict(list)
-    for pair in pairs:
-        category = pair.category.removeprefix(f"{pair.source}/")
-        for name in ("all", pair.source, f"{pair.source}/{category}"):
-            groups[name].append(float(length_baseline(pair) == 1))
-    return {name: Summary(len(group), sum(group) / len(group)) for name, group in sorted(groups.items())}

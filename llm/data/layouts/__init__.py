@@ -33,11 +33,10 @@ from llm.data.layouts.judged import (
 )
 from llm.data.layouts.plain import canonical, transcripts, trl_implicit
 from llm.data.layouts.rendered import mentioned
-from llm.data.layouts.suggestion import suggested
 
 __all__ = [
     "LAYOUTS", "Columns", "Comparison", "Dropped", "Layout", "Malformed", "Message", "Pair", "Undecided", "check",
-    "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "suggested", "unless_nan",
+    "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "unless_nan",
 ]  # fmt: skip
 
 _PLAIN = (canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 
 from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, said, unless_nan, unpacked
 from llm.data.layouts.rendered import asked, turned
@@ -11,6 +12,7 @@ from llm.data.layouts.turns import messages
 
 _SYSTEM = ("system", "system_prompt")
 _SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")
+BESIDE = (*_SYSTEM, "tools", *_SEEN_OR_HEARD)  # the columns of a record that are looked at in every layout
 
 
 def finished(layout: Layout) -> Layout:
@@ -21,17 +23,23 @@ def finished(layout: Layout) -> Layout:
         Malformed: The system column is no text or says something else than the chat's own system turn; a rendered
             text cannot be taken apart.
     """
+    return replace(layout, read=_finished(layout.read))
+
+
+@cache
+def _finished(own: Callable[[Columns], Iterable[Comparison]]) -> Callable[[Columns], Iterator[Comparison]]:
+    """One for each reader, by which layouts that are read alike are known."""
 
     def read(columns: Columns) -> Iterator[Comparison]:
         for name in _SEEN_OR_HEARD:
             if columns.get(name) and not isinstance(columns[name], str | int | float):
                 raise Dropped(f"content that is no text ({name})")
-        for comparison in layout.read(columns):
+        for comparison in own(columns):
             done = turned(comparison)
             lost = ("definitions of tools left out",) * bool(unpacked(unless_nan(columns.get("tools"))))
             yield done._replace(prompt=with_system(done.prompt, columns), noted=(*done.noted, *lost))
 
-    return replace(layout, read=read)
+    return read
 
 
 def with_system(chat: Chat, columns: Columns) -> Chat:
@@ -44,8 +52,8 @@ def with_system(chat: Chat, columns: Columns) -> Chat:
     text = unless_nan(columns.get(name))
     if text is not None and not isinstance(text, str):
         raise Malformed(f"{name!r} should be text, found {said(text)}")
-    if not text or not text.strip() or not chat:
-        return chat
+    if not text or not text.strip() or not any(message["content"].strip() for message in chat):
+        return chat  # a system text alone asks nothing
     own = [message["content"] for message in chat if message["role"] in ("system", "developer")]
     if not own:
         return ({"role": "system", "content": text}, *chat)

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import ProjectedSubgradient, TotalVariation, parse_ambiguity
-from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.statistics import claim_estimate
 from synthetic import Estimate
 from synthetic.pairs.convergence import expected_gaps, guarantees, method_for, minibatch_runs
@@ -55,6 +55,7 @@ class LongDescent:
     seed: int = 0
 
 
+@stated
 def sgd_reward() -> Claim[Descent]:
     """Algorithm 1 with minibatch weights, linear rewards.
 
@@ -75,6 +76,7 @@ def sgd_reward() -> Claim[Descent]:
     return claim.with_mutants(shrunk(claim), swapped(claim), unbiased, faster, nearer, no_noise)
 
 
+@stated
 def sgd_dpo() -> Claim[Descent]:
     """Algorithm 3, robust DPO of a log-linear policy with minibatch weights.
 
@@ -91,6 +93,7 @@ def sgd_dpo() -> Claim[Descent]:
     return claim.with_mutants(shrunk(claim), swapped(claim), unbiased, no_beta, nearer)
 
 
+@stated
 def sgd_sampled() -> Claim[LongDescent]:
     """The bound of `sgd_reward` for long runs in two dimensions, and for other sets than total variation.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk, stated
 from synthetic.bandits.mdp import KLRegulariser, TabularMDP, garnet, prompts
 from synthetic.bandits.policies import LogLinearPolicy, TabularPolicy, natural_gradient, policy_gradient
 
@@ -82,6 +82,7 @@ def softmax_rows(logits: Table) -> Array:
     return np.exp(LogLinearPolicy(np.array(logits)[..., None]).log_probabilities([1.0]))
 
 
+@stated
 def npg_tabular_invariance() -> Claim[TabularDirection]:
     """On tabular softmax policies every weighting of the prompts gives the same natural gradient.
 
@@ -133,6 +134,7 @@ def npg_tabular_invariance() -> Claim[TabularDirection]:
     )
 
 
+@stated
 def npg_realizable_invariance() -> Claim[LogLinearDirection]:
     """Log-linear policies with a reward linear in the same features: the weighting does not matter either.
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation
-from proofs_check.claim import Array, Claim, Instances, dyadic, mutant, swapped
+from proofs_check.claim import Array, Claim, Instances, dyadic, mutant, stated, swapped
 from proofs_check.claims.convergence.npg_invariance import Table, softmax_rows
 from synthetic.bandits.mdp import KLOptimum, KLRegulariser, TabularMDP, garnet, prompts
 from synthetic.bandits.natural_gradient import worst_value
@@ -69,6 +69,7 @@ class PolicyInMDP:
         return _worst(self.mdp.values(policy), self.radius, self.mdp.start)
 
 
+@stated
 def pointwise_optimum() -> Claim[RegularisedPolicy]:
     """One policy is best for every radius and every kind of set, if all policies are allowed.
 
@@ -129,6 +130,7 @@ def pointwise_optimum() -> Claim[RegularisedPolicy]:
     )
 
 
+@stated
 def pointwise_optimum_mdp() -> Claim[PolicyInMDP]:
     """The same over the start states of a Markov decision process, without KL.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant
+from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, stated
 from synthetic.bandits.mdp import TabularMDP, chain, corridor, garnet, prompts
 from synthetic.bandits.natural_gradient import natural_policy_gradient
 from synthetic.bandits.policies import TabularPolicy
@@ -41,6 +41,7 @@ class TabularRun:
         return garnet(self.states, self.actions, branching, self.discount, np.random.default_rng(self.number))
 
 
+@stated
 def npg_tabular() -> Claim[TabularRun]:
     """Natural policy gradient on a tabular softmax policy converges at a rate free of states and start.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dro_core import TotalVariation
-from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Verdict, mutant
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Verdict, mutant, stated
 from proofs_check.exact.interval_npg import worst_value_intervals
 from synthetic.bandits.mdp import prompts
 from synthetic.bandits.natural_gradient import PolicyRun, natural_policy_gradient
@@ -51,6 +51,7 @@ class SharedParameter:
         return TotalVariation(self.radius)
 
 
+@stated
 def npg_last_iterate() -> Claim[SharedParameter]:
     """Robust steps do **not** make the last iterate better in the worst case.
 
@@ -85,6 +86,7 @@ def npg_last_iterate() -> Claim[SharedParameter]:
     return claim.with_mutants(*_weaker(claim, slack=0.1))
 
 
+@stated
 def npg_best_iterate() -> Claim[SharedParameter]:
     """Small steps do not repair it, nor does keeping the best iterate.
 

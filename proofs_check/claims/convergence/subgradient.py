@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import ProjectedSubgradient
-from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,7 @@ class Span:
         return int((sqrt(8 * len(self.coefficients) + 1) - 1) / 2)
 
 
+@stated
 def subgradient_worst_case() -> Claim[Kink]:
     """What the subgradient method with averaging guarantees, and that functions reach it.
 
@@ -95,6 +96,7 @@ def subgradient_worst_case() -> Claim[Kink]:
     return claim.with_mutants(shrunk(claim), swapped(claim), last, later, faster, nearer)
 
 
+@stated
 def subgradient_optimal() -> Claim[Span]:
     """No method that moves in the span of the subgradients has a better constant.
 

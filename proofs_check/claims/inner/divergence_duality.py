@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import KL, ChiSquare
-from proofs_check.claim import Claim, Relation, mutant, shrunk
+from proofs_check.claim import Claim, Relation, mutant, shrunk, stated
 from proofs_check.claims.inner.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve, variance
 from proofs_check.exact.enclosures import certified
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+@stated
 def chi2_dual() -> Claim[WeightedLosses]:
     """The chi-square ball by its dual.
 
@@ -57,6 +58,7 @@ def chi2_dual() -> Claim[WeightedLosses]:
     return claim.with_mutants(shrunk(claim), no_one, no_half, both)
 
 
+@stated
 def kl_dual() -> Claim[WeightedLosses]:
     """The Kullback-Leibler ball by its dual.
 

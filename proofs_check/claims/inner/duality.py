@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation
-from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk, stated
 from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, Atoms, WeightedLosses, atoms, excess, radius_curve
 from proofs_check.exact.certificates import exact_cvar, exact_tv
 from proofs_check.exact.enclosures import enclosure
@@ -34,6 +34,7 @@ class TailLosses(Atoms):
     alpha: float
 
 
+@stated
 def tv_closed_form() -> Claim[CappedLosses]:
     """Total variation is a tail and the maximum, or two tails if q/p is bounded.
 
@@ -62,6 +63,7 @@ def tv_closed_form() -> Claim[CappedLosses]:
     return claim.with_mutants(shrunk(claim), doubled, no_maximum, one_form)
 
 
+@stated
 def tv_dual() -> Claim[CappedLosses]:
     """Total variation by its dual.
 
@@ -94,6 +96,7 @@ def tv_dual() -> Claim[CappedLosses]:
     return claim.with_mutants(shrunk(claim), half, above, no_cap, roomy)
 
 
+@stated
 def cvar_dual() -> Claim[TailLosses]:
     """The mean of a tail by its dual.
 

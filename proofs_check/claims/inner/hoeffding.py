@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from dro_core import KLPenalty
-from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.claims.inner.inner_problem import MASSES, Atoms, atoms, excess, variance
 
 
@@ -18,6 +18,7 @@ class PricedLosses(Atoms):
     temperature: float
 
 
+@stated
 def kl_penalty_gap() -> Claim[PricedLosses]:
     """A KL penalty adds at most an eighth of the squared range over the temperature.
 

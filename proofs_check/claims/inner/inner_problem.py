@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import KL, AmbiguitySet, ChiSquare, TotalVariation, worst_case
-from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.exact.certificates import distribution, exact_tv
 from proofs_check.exact.enclosures import GAP, enclosure
 
@@ -56,6 +56,7 @@ class TwoRadii(WeightedLosses):
     wider: float
 
 
+@stated
 def tv_gap() -> Claim[WeightedLosses]:
     """How much worse than the mean a total-variation ball can be.
 
@@ -81,6 +82,7 @@ def tv_gap() -> Claim[WeightedLosses]:
     return claim.with_mutants(shrunk(claim), swapped(claim), half)
 
 
+@stated
 def chi2_variance() -> Claim[WeightedLosses]:
     """The chi-square ball penalises the standard deviation.
 
@@ -114,6 +116,7 @@ def chi2_variance() -> Claim[WeightedLosses]:
     return claim.with_mutants(shrunk(claim), without_half, always_equal)
 
 
+@stated
 def ball_nesting() -> Claim[WeightedLosses]:
     """Chi-square and KL balls of radius 2 rho^2 lie inside the total-variation ball of radius rho.
 
@@ -145,6 +148,7 @@ def ball_nesting() -> Claim[WeightedLosses]:
     return claim.with_mutants(shrunk(claim), swapped(claim), larger, same_radius)
 
 
+@stated
 def radius_concave() -> Claim[TwoRadii]:
     """The worst-case value as a function of the radius.
 

@@ -21,7 +21,7 @@ from dro_core import (
     WorstCase,
     worst_case,
 )
-from proofs_check.claim import Array, Assumptions, Claim, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, WeightedLosses
 
 
@@ -48,6 +48,7 @@ class TwoLosses(WeightedLosses):
         return (1 - self.share) * self.first + self.share * self.second
 
 
+@stated
 def danskin() -> Claim[TwoLosses]:
     """The worst-case weights are a subgradient of the robust loss.
 
@@ -82,6 +83,7 @@ def danskin() -> Claim[TwoLosses]:
     return claim.with_mutants(swapped(claim), plain, wrong_way)
 
 
+@stated
 def danskin_gradient() -> Claim[TwoLosses]:
     """Where the worst-case weights are unique they are the gradient, with an explicit remainder.
 
@@ -123,6 +125,7 @@ def danskin_gradient() -> Claim[TwoLosses]:
     return claim.with_mutants(swapped(claim), small_kl, small_chi2)
 
 
+@stated
 def robust_convexity() -> Claim[TwoLosses]:
     """The robust loss is convex, and no steeper than the largest change of a loss.
 

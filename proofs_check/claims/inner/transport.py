@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import TotalVariation, Wasserstein, worst_case
-from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk, stated
 from proofs_check.claims.inner.inner_problem import MASSES, WeightedLosses, excess, one_radius, radius_curve
 from proofs_check.exact.certificates import exact_tv, exact_wasserstein
 
@@ -41,6 +41,7 @@ class LabelledPoints:
         return np.array(self.labels) * (np.array(self.points) @ np.array(self.weights))
 
 
+@stated
 def wasserstein_is_tv() -> Claim[WeightedLosses]:
     """Transport at cost 1 per move is total variation.
 
@@ -81,6 +82,7 @@ def wasserstein_is_tv() -> Claim[WeightedLosses]:
     return claim.with_mutants(shrunk(claim), halved, line, shortcut, massless)
 
 
+@stated
 def wasserstein_logistic() -> Claim[LabelledPoints]:
     """Moving the features of a logistic regression is a penalty on its weights.
 

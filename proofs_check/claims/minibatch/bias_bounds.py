@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation, bias_bound
-from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, mutant, shrunk, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Curve, Instances, Relation, mutant, shrunk, stated, swapped
 from proofs_check.claims.minibatch.sampled import MASSES, RADIUS, SampledLosses, cvar_value, draws, exact_bias, tv_value
 from synthetic import plugin_bias
 from synthetic.biases.without_enumeration import atoms
@@ -33,6 +33,7 @@ class CappedLosses(SampledLosses):
         return self.level / (self.max_ratio - 1)
 
 
+@stated
 def tv_capped_bias() -> Claim[CappedLosses]:
     """A cap on the weights gives total variation a bias of order 1/sqrt(n): the repair.
 
@@ -69,6 +70,7 @@ def tv_capped_bias() -> Claim[CappedLosses]:
     return claim.with_mutants(constant, no_top, no_cap, swapped(claim))
 
 
+@stated
 def bias_layers() -> Claim[CappedLosses]:
     """The bias adds up over the steps of the losses, so that Bernoulli losses are the worst.
 

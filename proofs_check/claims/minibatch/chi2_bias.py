@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dro_core import ChiSquare, ChiSquarePenalty
-from proofs_check.claim import Array, Claim, Curve, Instances, mutant, shrunk, swapped
+from proofs_check.claim import Array, Claim, Curve, Instances, mutant, shrunk, stated, swapped
 from proofs_check.claims.minibatch.sampled import MASSES, SampledLosses, draws, exact_bias, rare
 from synthetic import plugin_bias
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@stated
 def chi2_bias() -> Claim[SampledLosses]:
     """The chi-square ball has a distribution-free bias bound.
 
@@ -49,6 +50,7 @@ def chi2_bias() -> Claim[SampledLosses]:
     return claim.with_mutants(constant, second, rate, swapped(claim))
 
 
+@stated
 def chi2_penalty_bias() -> Claim[SampledLosses]:
     """The chi-square penalty has a bias of order 1/n.
 

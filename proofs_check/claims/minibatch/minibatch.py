@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dro_core import KL, ChiSquare, ChiSquarePenalty, CVaR, KLPenalty, TotalVariation, bias_bound, worst_case
-from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant, shrunk, swapped
+from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant, shrunk, stated, swapped
 from proofs_check.claims.minibatch.sampled import (
     LEVEL,
     MASSES,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Sets = Callable[[SampledLosses], tuple[AmbiguitySet, ...]]
 
 
+@stated
 def plugin_underestimates() -> Claim[SampledLosses]:
     """The minibatch value is too small on average, and less so with more draws.
 
@@ -64,6 +65,7 @@ def plugin_underestimates() -> Claim[SampledLosses]:
     return replace(claim, verifies=verified)
 
 
+@stated
 def plugin_underestimates_divergences() -> Claim[SampledLosses]:
     """The same for the balls and penalties of a divergence.
 
@@ -103,6 +105,7 @@ def _underestimates(label: str, statement: str, sets: Sets) -> Claim[SampledLoss
     return claim.with_mutants(shrunk(claim), swapped(claim))
 
 
+@stated
 def cvar_bias() -> Claim[SampledLosses]:
     """CVaR has a distribution-free bias bound.
 
@@ -148,6 +151,7 @@ def cvar_bias() -> Claim[SampledLosses]:
     return claim.with_mutants(constant, rate, no_alpha, swapped(claim))
 
 
+@stated
 def cvar_bias_sharp() -> Claim[SampledLosses]:
     """The largest bias that CVaR can have, exactly.
 
@@ -185,6 +189,7 @@ def cvar_bias_sharp() -> Claim[SampledLosses]:
     return claim.with_mutants(shrunk(claim), swapped(claim))
 
 
+@stated
 def tv_bias_split() -> Claim[SampledLosses]:
     """The total-variation bias is a tail part and a maximum part.
 
@@ -226,6 +231,7 @@ def tv_bias_split() -> Claim[SampledLosses]:
     return claim.with_mutants(shrunk(claim), no_maximum, exchanged)
 
 
+@stated
 def tv_bias_root_n() -> Claim[SampledLosses]:
     """Bounded losses alone do **not** give total variation a 1/sqrt(n) bias.
 

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation, effective_sample_size, gradient_variance_bound, worst_case
-from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.claims.minibatch.sampled import LEVEL, MASSES, SampledLosses
 from synthetic.biases.bias import sample_chances, sample_counts
 
@@ -43,6 +43,7 @@ class DistinctLosses:
     radius: float
 
 
+@stated
 def cvar_gradient_variance() -> Claim[SampledGradients]:
     """The plug-in gradient of CVaR has a variance like that of alpha n draws.
 
@@ -84,6 +85,7 @@ def cvar_gradient_variance() -> Claim[SampledGradients]:
     return claim.with_mutants(smaller, no_alpha, rate, swapped(claim))
 
 
+@stated
 def tv_gradient_variance_floor() -> Claim[DistinctLosses]:
     """No minibatch is large enough to average out the gradient of plain total variation.
 

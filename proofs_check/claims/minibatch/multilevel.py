@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dro_core import CVaR, TotalVariation
 from dro_core.sampling.estimators import multilevel_cost, multilevel_estimate
-from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claim import Array, Claim, Instances, Relation, dyadic, mutant, shrunk, stated
 from proofs_check.claims.minibatch.minibatch_gradients import SampledGradients, plugin_gradient
 from proofs_check.claims.minibatch.sampled import LEVEL, MASSES
 from synthetic import plugin_value
@@ -33,6 +33,7 @@ class Levels(SampledGradients):
         return self.n << self.levels
 
 
+@stated
 def mlmc_unbiased() -> Claim[Levels]:
     """Multilevel Monte Carlo has the mean of a large minibatch at the cost of a small one.
 

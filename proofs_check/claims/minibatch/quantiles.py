@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import betainc  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import CVaR, TotalVariation, inverse_cdf_bias_bound, worst_case
-from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, shrunk, swapped
+from proofs_check.claim import Array, Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
 from proofs_check.exact.certificates import exact_cvar, exact_tv
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class QuantileLosses:
         return max(self.slopes)
 
 
+@stated
 def icdf_bias() -> Claim[QuantileLosses]:
     """Losses without jumps in their quantiles have a bias of order 1/n, plain total variation included.
 

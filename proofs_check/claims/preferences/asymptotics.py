@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtri  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from proofs_check.claim import Array, Claim, Instances, mutant
+from proofs_check.claim import Array, Claim, Instances, mutant, stated
 from proofs_check.statistics import claim_estimate, comparison_error
 from synthetic import Estimate
 from synthetic.pairs.preferences import fit_counts
@@ -27,6 +27,7 @@ class Simulation:
     seed: int
 
 
+@stated
 def bt_mle_slope() -> Claim[Simulation]:
     """The error of maximum likelihood is of order sqrt(d/n): both exponents, from simulations.
 
@@ -58,6 +59,7 @@ def bt_mle_slope() -> Claim[Simulation]:
     return claim.with_mutants(third, norm_mutant)
 
 
+@stated
 def bt_mle_coverage() -> Claim[Simulation]:
     """Intervals of the normal limit cover the true parameter as often as they say.
 

@@ -10,7 +10,7 @@ from scipy.special import expit  # pyright: ignore[reportMissingTypeStubs, repor
 from scipy.stats import binom  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import KLPenalty, worst_case
-from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk
+from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk, stated
 
 _MOST_OUTCOMES = 400
 
@@ -34,6 +34,7 @@ class Answers:
         return max(self.rewards) - min(self.rewards)
 
 
+@stated
 def dpo_identity() -> Claim[Answers]:
     """DPO's implicit reward is the true one, at the optimum.
 
@@ -121,6 +122,7 @@ class Design:
         return self.repeats * len(self.rows)
 
 
+@stated
 def bt_mle_rate() -> Claim[Design]:
     """How fast maximum likelihood learns a Bradley-Terry reward, with a constant.
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, TotalVariation
-from proofs_check.claim import Array, Assumptions, Claim, Instances, Relation, dyadic, mutant, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Instances, Relation, dyadic, mutant, stated, swapped
 from synthetic.pairs.populations import FinitePopulation, linear_population
 from synthetic.pairs.shifts import total_variation
 
@@ -66,6 +66,7 @@ class Shifted:
         return ball if self.moves == "pairs" else self.population.by_prompt(ball)
 
 
+@stated
 def robust_shift_gain() -> Claim[Shifted]:
     """What robustness buys in the population, whatever the true reward.
 
@@ -135,6 +136,7 @@ class WellSpecified:
         return CVaR(1 - self.strength / 2) if self.kind == "cvar" else sets[self.kind](self.strength)
 
 
+@stated
 def robust_shift_parity() -> Claim[WellSpecified]:
     """Without misspecification nothing is lost, and nothing gained, if only prompts shift.
 

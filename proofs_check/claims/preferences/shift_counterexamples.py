@@ -10,7 +10,7 @@ from scipy.special import expit  # pyright: ignore[reportMissingTypeStubs, repor
 from scipy.stats import multinomial  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import AmbiguitySet, TotalVariation, worst_case
-from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant
+from proofs_check.claim import Array, Claim, Curve, Instances, Relation, Verdict, mutant, stated
 from synthetic import sample_counts
 from synthetic.pairs.populations import FinitePopulation
 
@@ -42,6 +42,7 @@ class Coin:
         return FinitePopulation(np.ones((1, 1)), np.ones(1), np.array([self.wins / self.total]))
 
 
+@stated
 def robust_shift_labels() -> Claim[Coin]:
     """A ball over pairs is **not** harmless in the well-specified case.
 
@@ -113,6 +114,7 @@ class SampledPrompts:
         return self.population.by_prompt(TotalVariation(self.radius))
 
 
+@stated
 def robust_shift_sample() -> Claim[SampledPrompts]:
     """From finitely many pairs the robust fit is **not** always the better one in the worst case it guards against.
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from bigram import bigram
 from bigram import trainer as policy_trainer
+from robust_trainers import Gradients, arguments, seen_rows, trainer_for
 from test_dpo import BETA, full_gradient
 from test_dpo import begin as begin_dpo
-from test_robust_trainer import Gradients, arguments, seen_rows, start, trainer_for  # noqa: F401
 from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
@@ -128,7 +128,7 @@ class Rounding(RewardTrainer):
 
 
 @pytest.mark.parametrize(("micro", "steps", "passes"), [(16, 1, "auto"), (16, 1, "two"), (4, 4, "two")])
-def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes):  # noqa: F811
+def test_a_trainer_does_not_weigh_rounding(start, tmp_path, micro, steps, passes):
     args = arguments(tmp_path, micro=micro, steps=steps)
     trainer = trainer_for(start, args, "tv:0.4", kind=Rounding, passes=passes)
     trainer.train()
@@ -201,7 +201,7 @@ def test_labels_that_are_given_count_as_well():
     assert bound(parse_reweighting("tv:0.2,by=source"), COLUMNS, batch=2) is not None
 
 
-def test_trainers_heads_and_policies_refuse_alike(start, tmp_path):  # noqa: F811
+def test_trainers_heads_and_policies_refuse_alike(start, tmp_path):
     with pytest.raises(ValueError, match="a batch of 1"):
         trainer_for(start, arguments(tmp_path, micro=1, steps=1), "tv:0.2")
     data = HeadData(np.eye(8), {"source": ["a"] * 8}, np.zeros((0, 8)), np.array([]))
@@ -231,7 +231,7 @@ def test_a_schedule_without_robust_steps_is_refused():
     check_reached(None, RadiusSchedule(plain_share=1.0), 100)
 
 
-def test_embedding_noise_is_refused_where_two_passes_would_disagree(start, tmp_path):  # noqa: F811
+def test_embedding_noise_is_refused_where_two_passes_would_disagree(start, tmp_path):
     noisy = {"neftune_noise_alpha": 5.0}
     with pytest.raises(ValueError, match="another noise than the one trained on"):
         trainer_for(start, arguments(tmp_path, **noisy), "tv:0.2")

@@ -8,7 +8,7 @@ import pytest
 import tiny_trl
 import torch
 import trl
-from test_robust_trainer import arguments, start, trainer_for  # noqa: F401
+from robust_trainers import arguments, trainer_for
 
 import llm.trl as robust_trl
 from dro_core import AmbiguitySet, worst_case
@@ -63,12 +63,12 @@ def batch():
     return EffectiveBatch(losses, torch.tensor(ROWS), torch.ones(8), slice(0, 8), padded=False)
 
 
-def pairs(start, folder):  # noqa: F811
+def pairs(start, folder):
     trainer = trainer_for(start, arguments(folder), "tv:0.2")
     return trainer, lambda: trainer._window_weights(*batch().without_padding())
 
 
-def trl_pairs(start, folder):  # noqa: F811
+def trl_pairs(start, folder):
     del start
     tiny = tiny_trl.build(folder)
     given = {"args": tiny_trl.arguments(trl.RewardConfig, folder), "processing_class": tiny.tokenizer}
@@ -76,7 +76,7 @@ def trl_pairs(start, folder):  # noqa: F811
     return trainer, lambda: trainer._solved(batch())
 
 
-def trl_online(start, folder):  # noqa: F811
+def trl_online(start, folder):
     del start
     tiny = tiny_trl.build(folder)
     args = tiny_trl.arguments(
@@ -94,7 +94,7 @@ def trl_online(start, folder):  # noqa: F811
     return trainer, ask
 
 
-def policy(start, folder):  # noqa: F811
+def policy(start, folder):
     del start
     model = bigram.bigram(EXAMPLES, 3, np.log(np.full((EXAMPLES, 3), 1 / 3)))
     trainer = bigram.trainer(model, np.ones((EXAMPLES, 3)), folder, actions=3, samples=SAMPLES, ambiguity="tv:0.2")
@@ -108,7 +108,7 @@ HOLDERS = {"pairs": pairs, "trl pairs": trl_pairs, "trl online": trl_online, "po
 
 
 @pytest.fixture(scope="module")
-def holders(start, tmp_path_factory):  # noqa: F811
+def holders(start, tmp_path_factory):
     return {name: make(start, tmp_path_factory.mktemp("holder")) for name, make in HOLDERS.items()}
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from test_robust_trainer import arguments, start, trainer_for  # noqa: F401
+from robust_trainers import arguments, trainer_for
 
 from llm.training.run import steps_of
 
 
-def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):  # noqa: F811
+def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="llm.adversary.last_window")
     visits = {}
     for spec, last, sampling in [
@@ -32,7 +32,7 @@ def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, ca
     ]  # fmt: skip
 
 
-def test_examples_that_fill_no_window_at_all_are_kept(start, tmp_path):  # noqa: F811
+def test_examples_that_fill_no_window_at_all_are_kept(start, tmp_path):
     args = arguments(tmp_path, micro=8, steps=4, max_steps=-1, num_train_epochs=1)
     trainer = trainer_for(start, args, "tv:0.2")
     trainer.train()

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from command_lines import flags
 from datasets import Dataset
 from forked import start_ranks
 
@@ -40,11 +41,9 @@ def runs(tmp_path_factory):
 
 def test_training_from_python_is_the_command(tmp_path, runs):
     write_pairs(TRAIN, tmp_path / "train.jsonl")
-    flags = {"config": "reward-tiny", "train_file": tmp_path / "train.jsonl", "output_dir": tmp_path / "run",
+    told = {"config": "reward-tiny", "train_file": tmp_path / "train.jsonl", "output_dir": tmp_path / "run",
              "ambiguity": "tv:0.5"} | SMALL  # fmt: skip
-    assert (
-        main(["train", "reward", *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]) == 0
-    )
+    assert main(["train", "reward", *flags(told)]) == 0
     there = llm.Run(tmp_path / "run")
     for name, weight in there.model.state_dict().items():
         assert (weight == runs[1].model.state_dict()[name]).all()

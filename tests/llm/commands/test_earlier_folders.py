@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import pytest
+from command_lines import flags
 
 import llm
 from llm.data.corpus.corpus import generate
@@ -75,9 +76,9 @@ def test_the_same_command_is_the_same_run(place, kind, monkeypatch):
     """What a run notes of itself: a checkpoint of then is continued without a word about settings."""
     monkeypatch.chdir(place)
     noted = json.loads((place / kind / "settings.json").read_text())
-    flags = {"config": f"{kind}-tiny", "train_file": "train.jsonl", "output_dir": kind}
-    flags |= POLICY if kind == "policy" else PAIRS
-    config, arguments = parse_train(config_of(kind), [text for n, v in flags.items() for text in (f"--{n}", str(v))])
+    told = {"config": f"{kind}-tiny", "train_file": "train.jsonl", "output_dir": kind}
+    told |= POLICY if kind == "policy" else PAIRS
+    config, arguments = parse_train(config_of(kind), flags(told))
     monkeypatch.setattr("llm.training.identity.contents", lambda names: {})  # there are no weights here
     now = identity(config, arguments, {"train": {"sha256": noted["sha256 of the train file"]}})
     then = {name: value for name, value in noted.items() if not name.startswith(("content of", "base of"))}

@@ -20,11 +20,11 @@ from llm.data.corpus.corpus import (  # fmt: skip
     SHIFTED_MIXTURE,
     TRAINING_MIXTURE,
     check,
-    describe,
     generate,
     mixture_distance,
     write_corpus,
 )
+from llm.data.overview import overview
 from llm.data.pairs import Pair, find_files, read_pairs
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
@@ -109,7 +109,7 @@ def test_the_world_never_changes():
 
 @pytest.mark.parametrize("length_bias", [0.0, 0.3, 0.5, 0.6, 1.0])
 def test_length_bias_is_realised_in_every_source(length_bias):
-    for name, (n, longer) in describe(generate(3000, length_bias=length_bias, seed=2)).items():
+    for name, (n, longer) in overview(generate(3000, length_bias=length_bias, seed=2)).groups.items():
         assert abs(longer - length_bias) <= 4.5 * math.sqrt(length_bias * (1 - length_bias) / n), name
 
 
@@ -126,12 +126,12 @@ def test_label_noise_is_realised_and_leaves_the_length_bias(label_noise):
     flipped = [not check(pair, pair.chosen) for pair in pairs]
     assert all(check(p, p.rejected) == wrong for p, wrong in zip(pairs, flipped, strict=True))
     assert abs(sum(flipped) / 4000 - label_noise) <= 4.5 * math.sqrt(label_noise * (1 - label_noise) / 4000)
-    assert describe(pairs)["all"].chosen_longer == pytest.approx(0.7, abs=0.035)
+    assert overview(pairs).groups["all"].chosen_longer == pytest.approx(0.7, abs=0.035)
 
 
 @pytest.mark.parametrize("mixture", [None, SHIFTED_MIXTURE, {"safety": 3, "code/list": 1}])
 def test_mixture_is_realised(mixture):
-    found = describe(generate(5000, mixture=mixture, seed=5))
+    found = overview(generate(5000, mixture=mixture, seed=5)).groups
     wanted = {"safety/refuse": 0.6375, "safety/comply": 0.1125, "code/list": 0.25}
     expected = wanted if mixture and "safety" in mixture else mixture or TRAINING_MIXTURE
     assert {name for name in found if "/" in name} == set(expected)
@@ -194,8 +194,10 @@ def test_write_corpus_is_a_data_folder(tmp_path):
         assert not seen & {key(pair) for pair in data[name].pairs}
         assert all(check(p, p.chosen) and not check(p, p.rejected) for p in data[name].pairs)
         longer = 0.3 if name == "ood_reversed_length" else 0.7
-        assert describe(data[name].pairs)["all"].chosen_longer == pytest.approx(longer, abs=0.08)
-    assert describe(data["ood_shifted_mixture"].pairs)["safety/comply"].pairs / 700 == pytest.approx(0.18, abs=0.07)
+        assert overview(data[name].pairs).groups["all"].chosen_longer == pytest.approx(longer, abs=0.08)
+    assert overview(data["ood_shifted_mixture"].pairs).groups["safety/comply"].pairs / 700 == pytest.approx(
+        0.18, abs=0.07
+    )
     assert sum(not check(p, p.chosen) for p in data["train"].pairs) / 2000 == pytest.approx(0.1, abs=0.04)
 
 
@@ -228,10 +230,10 @@ def test_a_corpus_too_large_for_unseen_suites_says_so(monkeypatch, tmp_path):
         write_corpus(tmp_path, train=10, test=10)
 
 
-def test_describe_counts_by_hand():
+def test_groups_are_counted_by_hand():
     question = ({"role": "user", "content": "q"},)
     pairs = [Pair("1", question, "long", "no", "web", "qa"), Pair("2", question, "a", "b", "web", "chat")]
-    found = describe(pairs)
+    found = overview(pairs).groups
     assert found == {"all": (2, 0.5), "web": (2, 0.5), "web/chat": (1, 0.0), "web/qa": (1, 1.0)}
 
 

@@ -11,8 +11,6 @@ from pair_layouts import GOOD, LAYOUTS, QUESTION
 from test_layouts import save
 
 from llm.data.conversion import convert
-from llm.data.layouts import suggested
-from llm.data.layouts.suggestion import candidates
 from llm.data.objects import pairs_of
 from llm.data.pairs import DataError, read_pairs
 from llm.data.prompts import read_prompts
@@ -155,31 +153,6 @@ def test_a_plain_layout_keeps_its_reading_beside_a_column_of_another_one(name):
     for kind in LAYOUTS:
         row = kind(QUESTION)
         assert pairs_of([row | {name: "5"}]).pairs[0].prompt == pairs_of([row]).pairs[0].prompt, kind
-
-
-SUGGESTED = [
-    ("question good bad", {"prompt": "question", "chosen": "good", "rejected": "bad"}),
-    ("Query Chosen_Answer Rejected_Answer System",
-     {"prompt": "Query", "chosen": "Chosen_Answer", "rejected": "Rejected_Answer", "system": "System"}),
-    ("instruction response_1 response_2 preference",
-     {"prompt": "instruction", "first": "response_1", "second": "response_2", "winner": "preference"}),
-    ("post output_a output_b label", {"prompt": "post", "first": "output_a", "second": "output_b", "winner": "label"}),
-    ("prompt answer0 answer1 better",
-     {"prompt": "prompt", "first": "answer0", "second": "answer1", "winner": "better"}),
-    ("prompt answer_a answer_b", {}), ("chosen_text rejected_text", {}), ("x y z", {}), ("", {}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("names", "mapping"), SUGGESTED, ids=[names for names, _ in SUGGESTED])
-def test_a_mapping_is_offered_where_the_names_tell(names, mapping):
-    assert suggested(dict.fromkeys(names.split())) == mapping
-
-
-def test_an_ambiguous_file_has_candidates():
-    assert candidates(dict.fromkeys(("question", "instruction", "good", "bad"))) == {
-        "prompt": ["question", "instruction"]
-    }
-    assert candidates(dict.fromkeys(("question", "good", "bad"))) == {}
 
 
 def test_a_refusal_tells_the_layouts_that_are_near(tmp_path):

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from test_robust_trainer import PAIRS, Gradients, arguments, relative_error, seen_rows
+from robust_trainers import PAIRS, Gradients, arguments, relative_error, seen_rows
 from torch.nn.functional import log_softmax, logsigmoid
 from transformers import set_seed
 

@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 import torch
+from checkpoint_runs import same_end
 from safetensors.torch import load_file
-from test_runs import command as reward_command
-from test_runs import wrong
+from whole_runs import broken_off, files_of, margins, train_command, wrong
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -25,29 +25,14 @@ STEPS, SAVE_EVERY = 12, 4
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_pairs(generate(64, seed=3), folder / "train.jsonl")
-    write_pairs(generate(24, seed=4), folder / "suite.jsonl")
-    return folder
+def files(once):
+    return files_of(once)
 
 
 def command(files, output, *extra):
-    settings = {
-        "config": "dpo-tiny",
-        "train_file": files / "train.jsonl",
-        "output_dir": output,
-        "ambiguity": "gr_dpo:0.5,by=category",  # a rule with state: it must survive the interruption
-        "max_steps": STEPS,
-        "save_steps": SAVE_EVERY,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "max_length": 48,
-        "disable_tqdm": "true",
-        "use_cpu": "true",
-    }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return ["train", "dpo", *flags, *extra]
+    rule = "gr_dpo:0.5,by=category"  # with state: it must survive the interruption
+    steps = {"max_steps": STEPS, "save_steps": SAVE_EVERY}
+    return train_command("dpo", files / "train.jsonl", output, *extra, ambiguity=rule, **steps)
 
 
 @pytest.fixture(scope="module")
@@ -57,32 +42,14 @@ def finished(files, tmp_path_factory):
     return output
 
 
-class Interrupting(DPOTask):
-    """Breaks off after the tenth step, two steps after a checkpoint."""
-
-    def trainer(self, **common):
-        from transformers import TrainerCallback
-
-        class Break(TrainerCallback):
-            def on_step_end(self, args, state, control, **kwargs):
-                if state.global_step == 10:
-                    raise RuntimeError("power failure")
-
-        trainer = super().trainer(**common)
-        trainer.add_callback(Break())
-        return trainer
-
-
 def test_interrupted_adapter_run_ends_as_uninterrupted(files, finished, tmp_path):
     output = tmp_path / "run"
     flags = ["--lora_rank", "4"]
     config, arguments = parse_train(DPOConfig, command(files, output, *flags)[2:])
     with pytest.raises(RuntimeError, match="power failure"):
-        train_run(Interrupting(config), arguments)
+        train_run(broken_off(DPOTask, after=10)(config), arguments)
     assert main(command(files, output, *flags, "--resume")) == 0
-    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (output, finished))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert same_end(output, finished)
 
 
 def test_judging_again_gives_the_same_margins(files, finished, tmp_path, capsys):
@@ -90,10 +57,7 @@ def test_judging_again_gives_the_same_margins(files, finished, tmp_path, capsys)
     reference = str(finished / "reference")
     flags = ["--suite", str(files / "suite.jsonl"), "--reference", reference, "--output", str(tmp_path)]
     assert main(["evaluate", str(finished / "model"), *flags]) == 0
-    again, before = (
-        [json.loads(line)["margin"] for line in (folder / "margins.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, finished)
-    )
+    again, before = margins(tmp_path), margins(finished)
     assert len(again) == 24
     assert again == pytest.approx(before, abs=1e-5)
     assert max(map(abs, again)) > 1e-3
@@ -214,7 +178,7 @@ def test_an_adapter_of_a_reward_model_is_judged_as_one(files, finished, tmp_path
     """Its base is a causal model in bfloat16; the new head is kept and trained in float32."""
     flags = ["--model", str(finished / "reference"), "--lora_rank", "2", "--merge_adapter", "false"]
     flags += ["--dtype", "bfloat16", "--max_steps", "2", "--final", "last"]
-    assert main([*reward_command(files / "train.jsonl", tmp_path / "run"), *flags]) == 0
+    assert main(train_command("reward", files / "train.jsonl", tmp_path / "run", *flags, ambiguity="tv:0.2")) == 0
     head = next(t for n, t in load_file(tmp_path / "run/model/adapter_model.safetensors").items() if "score" in n)
     assert head.dtype == torch.float32
     assert main(["evaluate", str(tmp_path / "run/model"), "--suite", str(files / "suite.jsonl")]) == 0
@@ -261,5 +225,5 @@ def test_tensorboard_gets_the_robust_diagnostics(files, tmp_path):
 
 def test_bf16_and_compiled_training_run(files, tmp_path):
     flags = ["--max_steps", "2", "--bf16", "true", "--torch_compile", "true", "--torch_compile_backend", "eager"]
-    assert main([*reward_command(files / "train.jsonl", tmp_path / "run"), *flags, "--final", "last"]) == 0
+    assert main(train_command("reward", files / "train.jsonl", tmp_path / "run", *flags, ambiguity="tv:0.2")) == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()

@@ -8,15 +8,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from checkpoint_runs import same_end
+from robust_trainers import CATEGORIES, PAIRS, Gradients, arguments, relative_error, seen_rows
 from test_dpo import plain_logps
-from test_robust_trainer import CATEGORIES, PAIRS, Gradients, arguments, relative_error, seen_rows
-from test_runs import wrong
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
+from whole_runs import broken_off, files_of, margins, train_command, wrong
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.data.corpus.corpus import generate
-from llm.data.pairs import write_pairs
 from llm.kinds.sft import SFTTask, SFTTrainer, answer_tokens
 from llm.models.loading import load_policy, tiny_policy
 from llm.text.batches import PairCollator
@@ -166,32 +165,14 @@ def test_held_out_numbers_are_those_of_one_pair_after_the_other(start, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_pairs(generate(64, seed=3), folder / "train.jsonl")
-    write_pairs(generate(24, seed=4), folder / "suite.jsonl")
-    return folder
+def files(once):
+    return files_of(once)
 
 
 def command(files, output, *extra):
-    settings = {
-        "config": "sft-tiny",
-        "train_file": files / "train.jsonl",
-        "output_dir": output,
-        "ambiguity": "tv:0.3,by=category",
-        "max_steps": 9,
-        "save_steps": 3,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "max_length": 48,
-        "lora_rank": 4,
-        "validation_share": 0.2,
-        "final": "best",
-        "disable_tqdm": "true",
-        "use_cpu": "true",
-    }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return ["train", "sft", *flags, *extra]
+    settings = {"ambiguity": "tv:0.3,by=category", "max_steps": 9, "save_steps": 3, "lora_rank": 4}
+    settings |= {"validation_share": 0.2, "final": "best"}
+    return train_command("sft", files / "train.jsonl", output, *extra, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -201,28 +182,13 @@ def finished(files, tmp_path_factory):
     return output
 
 
-class Interrupting(SFTTask):
-    """Breaks off two steps after a checkpoint."""
-
-    def trainer(self, **common):
-        class Break(TrainerCallback):
-            def on_step_end(self, args, state, control, **kwargs):
-                if state.global_step == 8:
-                    raise RuntimeError("power failure")
-
-        trainer = super().trainer(**common)
-        trainer.add_callback(Break())
-        return trainer
-
-
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(files, finished, tmp_path):
     output = tmp_path / "run"
+    config, arguments = parse_train(SFTConfig, command(files, output)[2:])
     with pytest.raises(RuntimeError, match="power failure"):
-        train_run(Interrupting((parsed := parse_train(SFTConfig, command(files, output)[2:]))[0]), parsed[1])
+        train_run(broken_off(SFTTask, after=8)(config), arguments)
     assert main(command(files, output, "--resume")) == 0
-    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (output, finished))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert same_end(output, finished)
 
 
 def test_a_run_learns_and_exports_its_iterate_of_least_loss(finished):
@@ -249,10 +215,7 @@ def test_judging_again_needs_no_reference_and_gives_the_same_margins(files, fini
     flags = ["--suite", str(files / "suite.jsonl"), "--output", str(tmp_path)]
     assert "--reference none to rank by log pi" in wrong(capsys, "evaluate", str(finished / "model"), *flags)
     assert main(["evaluate", str(finished / "model"), *flags, "--reference", "none"]) == 0
-    again, before = (
-        [json.loads(line)["margin"] for line in (folder / "margins.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, finished)
-    )
+    again, before = margins(tmp_path), margins(finished)
     assert again == pytest.approx(before, abs=1e-4)
     model, tokenizer = load_policy(str(finished / "model"))
     item = encode_pairs(generate(24, seed=4), tokenizer, max_length=48)[0]

@@ -11,6 +11,7 @@ import itertools
 import json
 from typing import NamedTuple
 
+import command_lines
 import numpy as np
 import peft
 import pytest
@@ -74,7 +75,7 @@ def flags(cell, folder, start, judge):
         told |= {"reward_model": judge, "prompts_per_step": 4, "samples": 2, "max_new_tokens": 6, "kl_coefficient": 0}
     else:
         told |= {"suites": folder / "suite.jsonl"}
-    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
+    return command_lines.flags(told)
 
 
 @pytest.fixture(scope="session")

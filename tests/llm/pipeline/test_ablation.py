@@ -115,6 +115,7 @@ def test_without_gold_nothing_is_compared_and_different_prompts_are_refused(tmp_
 def test_training_that_has_not_moved_is_drawn_at_the_start(tmp_path):
     pipeline = finished(tmp_path, kl_step=0.0)
     said = write_ablation(pipeline, ablation(pipeline))
+    assert said
     assert all("0 points away from the start" in line for line in said)
     assert (tmp_path / "overoptimisation.png").exists()
 
@@ -126,5 +127,6 @@ def test_training_that_never_saw_the_start_has_no_curve(tmp_path):
             late = [{"step": 5, "kl": 0.7, "reward": 1.0, "gold": 1.0}]
             (stage.folder / "run.json").write_text(json.dumps({"history": late}))
     said = write_ablation(pipeline, ablation(pipeline))
+    assert said
     assert all("judge step 0, or pass start" in line for line in said)
     assert not (tmp_path / "overoptimisation.png").exists()

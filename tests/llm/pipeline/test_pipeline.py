@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 from damaged_runs import HOSTILE
-from test_runs import wrong
+from whole_runs import wrong
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs

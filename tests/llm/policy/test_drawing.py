@@ -68,6 +68,7 @@ def test_mates_order_and_length_change_no_answer(policy):
 )
 def test_another_seed_purpose_or_step_draws_others(policy, other):
     ours, theirs = drawn(policy, 8), drawn(policy, 8, lots=other)
+    assert len(ours) >= len(PROMPTS)
     assert all(ours[key] != theirs[key] for key in ours)
 
 
@@ -76,7 +77,10 @@ def test_a_token_is_where_the_cumulative_probabilities_reach_its_number(policy, 
     """One sequence at a time, in numpy, from the logits of the whole sequence."""
     model, words = policy
     pen = Answers(words, sampling, batch_size=32)
-    for answer in pen(model, PROMPTS[:2], LOTS):
+    answers = pen(model, PROMPTS[:2], LOTS)
+    assert len(answers) == 2
+    for answer in answers:
+        assert answer.ids
         numbers = LOTS.of(PROMPTS.index(answer.prompt), 0, len(answer.ids))
         with torch.no_grad():
             logits = model(torch.tensor([answer.prompt + answer.ids])).logits[0, len(answer.prompt) - 1 : -1].numpy()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import signal
 
+import command_lines
 import numpy as np
 import policy_killed_rank
 import policy_two_ranks
 import pytest
 import torch
+from checkpoint_runs import same_end
 from forked import Forked, finished, start_ranks
 from policy_two_ranks import CASES
-from safetensors.torch import load_file
+from tiny_models import save_models
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
-from llm.models.loading import load_policy, tiny_policy, tiny_reward_model
+from llm.models.loading import load_policy
 from llm.policy.actor_critic import Reference
 from llm.policy.config import PolicyConfig
 from llm.policy.rollouts import batch_of
@@ -34,13 +36,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policy")
     pairs = generate(48, seed=11)
     write_pairs(pairs, folder / "train.jsonl")
-    torch.manual_seed(0)
-    for name, (model, tokenizer) in {
-        "start": tiny_policy((pair.prompt[-1]["content"] for pair in pairs), max_length=96),
-        "rm": tiny_reward_model((pair.chosen for pair in pairs), max_length=96),
-    }.items():
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+    save_models(folder, pairs, max_length=96)
     return folder
 
 
@@ -52,11 +48,7 @@ def flags(place, output, **more):
         "save_steps": 1, "save_total_limit": 9, "logging_steps": 1, "disable_tqdm": True, "use_cpu": True,
         "plain_share": 0, **more,
     }  # fmt: skip
-    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
-
-
-def weights(run):
-    return load_file(run / "model" / "model.safetensors")
+    return command_lines.flags(told)
 
 
 def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
@@ -112,8 +104,7 @@ def test_a_run_killed_in_mid_rollout_ends_as_if_it_had_not_been(settings, place,
     assert latest_checkpoint(broken).name == "checkpoint-2"
     (broken / "checkpoint-3").mkdir()  # half-written
     assert main(["train", "policy", *flags(place, broken, resume=True, **settings)]) == 0
-    first, second = weights(whole), weights(broken)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert same_end(whole, broken)
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]
     assert histories[0] == histories[1]
 
@@ -221,7 +212,6 @@ def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, t
     assert latest_checkpoint(broken).name == "checkpoint-2"
     assert not (broken / "model").exists()
     finished(start_ranks(main, ["train", "policy", *argv, "--resume", "True"]))
-    first, second = weights(whole), weights(broken)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert same_end(whole, broken)
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]
     assert histories[0] == histories[1]

@@ -203,6 +203,7 @@ def test_training_stops_before_an_update_that_makes_no_sense(tmp_path):
 def test_log_probabilities_of_the_loss_are_those_of_the_answer(policy, asked):
     model, tokenizer = policy
     found = Answers(tokenizer, Sampling(6), batch_size=8)(model, encode_prompts(asked[:4], tokenizer), LOTS)
+    assert len(found) == 4
     batch = batch_of(found, tokenizer.pad_token_id)
     with torch.no_grad():
         together = answer_logps(model, batch)

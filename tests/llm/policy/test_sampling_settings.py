@@ -136,7 +136,9 @@ def test_the_sampler_tells_what_it_drew_with(policy, sampling):
     """Against one sequence at a time, without padding; with top_p the log-probabilities are those of the whole."""
     model, tokenizer = policy
     found = Answers(tokenizer, sampling, batch_size=4)(model, [[5, 6, 7, 9, 11], [8, 9]], LOTS, samples=3)
+    assert len(found) == 6
     for answer in found:
+        assert answer.ids
         with torch.no_grad():
             logits = model(torch.tensor([answer.prompt + answer.ids])).logits[0, len(answer.prompt) - 1 : -1]
         own = (logits / sampling.temperature).log_softmax(-1)[range(len(answer.ids)), answer.ids]

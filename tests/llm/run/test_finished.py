@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkpoint_runs import KINDS, command, halted, place_of, same_end
+from checkpoint_runs import KINDS, command, cut, flipped, halted, place_of, same_end
 from damaged_runs import HOSTILE, copy, digit, evaluate, said_by
-from test_checkpoints import cut, flipped
 
 from llm.run import sealed
 from llm.run.finished import SEAL

@@ -6,8 +6,8 @@ import json
 import shutil
 
 import pytest
+from checkpoint_runs import cut, flipped
 from damaged_runs import HOSTILE, demo, digit, said_by
-from test_checkpoints import cut, flipped
 
 from llm.data.corpus.corpus import write_corpus
 from llm.sweep import demo as demos

@@ -13,6 +13,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.parallelism_config import ParallelismConfig
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from command_lines import flags
 from forked import finished, start_ranks
 from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
@@ -154,9 +155,9 @@ def pairs_file(tmp_path_factory):
 
 
 def training(kind, pairs_file, output, *more):
-    flags = {"config": f"{kind}-tiny", "train_file": pairs_file, "output_dir": output, "max_steps": 1, "max_length": 48}
-    flags |= {"disable_tqdm": "true", "ambiguity": "tv:0.3", "plain_share": 0, "dataloader_drop_last": "true"}
-    return ["train", kind, *(text for name, value in flags.items() for text in (f"--{name}", str(value))), *more]
+    told = {"config": f"{kind}-tiny", "train_file": pairs_file, "output_dir": output, "max_steps": 1, "max_length": 48}
+    told |= {"disable_tqdm": "true", "ambiguity": "tv:0.3", "plain_share": 0, "dataloader_drop_last": "true"}
+    return ["train", kind, *flags(told), *more]
 
 
 def refused(processes):

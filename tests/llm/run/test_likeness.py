@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from command_lines import flags
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -65,7 +66,7 @@ def test_a_run_that_did_not_act_says_so_everywhere(tmp_path, capsys, caplog):
                     "num_train_epochs": 1, **length, "plain_share": 0, "ramp_share": 0,
                     "per_device_train_batch_size": size, "max_length": 48,
                     "logging_steps": 1, "disable_tqdm": True, "use_cpu": True}  # fmt: skip
-        assert main(["train", "reward", *(text for k, v in settings.items() for text in (f"--{k}", str(v)))]) == 0
+        assert main(["train", "reward", *flags(settings)]) == 0
     records = {name: json.loads((folder / "run.json").read_text()) for name, folder in runs.items()}
     assert [records[name]["acted"] for name in runs] == [None, True, False]
     verdict = "the adversary did not act: tv:0 holds nothing but equal weights"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from forked import Forked, start_ranks
+from signalled_runs import KINDS, SWEEP, arguments, ended, place_of, signalled, wait_for
 from test_pipeline import write as write_pipeline
-from test_signals import SWEEP, arguments, ended, place, signalled, wait_for  # noqa: F401
 from yaml import safe_dump
 
 from dro_core.locks import LOCK, FolderInUse, locked, locked_file
@@ -22,7 +22,10 @@ from llm.run.folder import start_output
 from llm.run.states import clear
 from robust_rlhf import main
 
-KINDS = ["sft", "reward", "dpo", "policy"]
+
+@pytest.fixture(scope="module")
+def place(once):
+    return place_of(once)
 
 
 def hold(folder, *children):
@@ -44,7 +47,7 @@ def holder(tmp_path):
     process.communicate(timeout=10)
 
 
-def commands(kind, place, folder):  # noqa: F811
+def commands(kind, place, folder):
     """What would work in ``folder/run``."""
     if kind == "demo":
         return ["demo", "--output", str(folder / "run")]
@@ -92,7 +95,7 @@ def test_a_file_is_written_by_one_at_a_time(kind, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep", *OTHERS])
-def test_whoever_comes_second_is_told_who_is_there(kind, place, tmp_path, holder, capsys):  # noqa: F811
+def test_whoever_comes_second_is_told_who_is_there(kind, place, tmp_path, holder, capsys):
     before = (tmp_path / "run" / LOCK).read_bytes()
     ways = [[], *([["--resume"], ["--overwrite"]] if kind in (*KINDS, "demo") else [])]
     for how in ways:
@@ -160,7 +163,7 @@ def test_a_lock_on_a_file_that_its_last_owner_removes_is_taken_anew(tmp_path, mo
     assert len(calls) >= 2
 
 
-def test_the_ranks_of_a_second_run_are_refused_together(place, tmp_path, holder):  # noqa: F811
+def test_the_ranks_of_a_second_run_are_refused_together(place, tmp_path, holder):
     flags = ["--dataloader_drop_last", "true"]
     ranks = start_ranks(main, arguments("reward", place, tmp_path / "run", *flags))
     said = ended(ranks)
@@ -169,7 +172,7 @@ def test_the_ranks_of_a_second_run_are_refused_together(place, tmp_path, holder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_is_free_again_if_no_step_of_its_run_was_kept(kind, place, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_folder_is_free_again_if_no_step_of_its_run_was_kept(kind, place, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         signalled(patch, kind, [signal.SIGALRM], 1)

@@ -1,60 +1,15 @@
-"""A small sweep, whole: resumed, interrupted by failures, in parallel, on regimes."""
+"""A small sweep, whole: what stands in its table, margins and weights, however many processes made it."""
 
 import json
-import shutil
 
-import forked  # noqa: F401  it says what the server imports
 import numpy as np
 import pytest
-import yaml
 from joblib.externals.loky.backend.context import set_start_method
+from small_sweeps import SETTINGS, swept
 
 from llm.data.pairs import read_pairs
 from llm.results.store import read_margins, read_results, read_suite, read_training_pairs, read_weights
-from llm.sweep.features import FeatureCache
-from llm.sweep.plan import parse_sweep, read_sweep, sweep_folder
 from llm.sweep.runs import head_data
-from llm.sweep.sweep import Sweep, planned
-from robust_rlhf import main
-
-SETTINGS = {
-    "data": "builtin",
-    "builtin": {"train": 160, "test": 40},
-    "models": {"tiny": {"kind": "head", "model": "tiny", "max_length": 32, "epochs": 2, "batch_size": 16}},
-    "regimes": {"noisy": {"label_noise": 0.25}, "no-code": {"without_sources": "code"}, "few": {"max_pairs": 50}},
-    "grid": [
-        {
-            "ambiguity": ["erm", "tv:{radius}"],
-            "radius": [0.2],
-            "regime": ["all", "noisy", "no-code", "few"],
-            "seeds": 2,
-        },
-        {"ambiguity": ["chi2:?@tv:0.2", "mmd:0.1", "adaptive:tv:0.4"]},
-        {"ambiguity": "erm", "batch_size": 4000},
-    ],
-}
-
-
-def quiet(*_):
-    pass
-
-
-def swept(folder, cache, *, settings=SETTINGS, jobs=1):
-    sweep = Sweep(parse_sweep(settings), json.dumps(settings), folder, cache=FeatureCache(cache))
-    return sweep, sweep.run(jobs=jobs, report=quiet)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache):
-    folder = tmp_path_factory.mktemp("sweep") / "results"
-    sweep, counts = swept(folder, cache)
-    assert counts == {"before": 0, "done": 19, "failed": 1}
-    return sweep
 
 
 def test_the_table_holds_every_run_suite_and_category(finished):
@@ -143,67 +98,6 @@ def test_a_matched_set_has_the_effective_size_of_its_reference(finished):
     assert sizes[matched] == pytest.approx(sizes["tv:0.2"], rel=0.03)
 
 
-def test_an_interrupted_sweep_keeps_what_was_done_and_goes_on(cache, tmp_path):
-    sweep = Sweep(parse_sweep({**SETTINGS, "grid": {"seeds": 3}}), "", tmp_path, cache=FeatureCache(cache))
-
-    def impatient(done, planned, failed, note):
-        if not note.startswith("matching") and done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sweep.run(jobs=1, report=impatient)
-    assert set(read_results(tmp_path).table["seed"]) == {0, 1}
-    assert sweep.run(jobs=1, report=quiet) == {"before": 2, "done": 1, "failed": 0}
-    assert set(read_results(tmp_path).table["seed"]) == {0, 1, 2}
-
-
-def test_a_match_that_cannot_be_had_fails_alone(cache, tmp_path):
-    settings = {**SETTINGS, "grid": {"ambiguity": ["erm", "tv:?,max_ratio=2@ess=0.1"], "seeds": 2}}
-    _, counts = swept(tmp_path, cache, settings=settings)
-    assert counts == {"before": 0, "done": 2, "failed": 2}
-    failed = read_results(tmp_path).table.query("status == 'failed'")
-    assert set(failed["ambiguity"]) == {"tv:?,max_ratio=2@ess=0.1"}
-    assert failed["error"].str.contains("reaches effective shares between").all()
-
-
-def test_a_second_start_repeats_only_what_failed(finished, cache):
-    files = sorted(finished.folder.glob("runs/*.json"))
-    before = {file.name: file.stat().st_mtime_ns for file in files}
-    table = (finished.folder / "results.parquet").read_bytes()
-    _, counts = swept(finished.folder, cache)
-    assert counts == {"before": 19, "done": 0, "failed": 1}
-    changed = [file.name for file in files if file.stat().st_mtime_ns != before[file.name]]
-    assert len(changed) == 1
-    assert (finished.folder / "results.parquet").read_bytes() == table
-
-
-def test_another_grid_adds_to_what_is_done_and_keeps_the_table_clean(finished, cache, tmp_path):
-    joined = tmp_path / "results"
-    shutil.copytree(finished.folder, joined)
-    more = {**SETTINGS, "grid": {"ambiguity": ["erm", "tv:0.2"], "seeds": 3}, "final": ["last"]}
-    _, counts = swept(joined, cache, settings=more)
-    assert counts == {"before": 4, "done": 2, "failed": 0}
-    table = read_results(joined).table
-    assert set(table["final"]) == {"last"}
-    assert set(table["ambiguity"]) == {"erm", "tv:0.2"}
-
-
-def test_other_settings_are_other_trainings(finished, cache):
-    base = {**SETTINGS, "grid": {"ambiguity": "erm", "seeds": 1}}
-    folder = finished.folder
-    assert planned(parse_sweep(base), folder, cache=FeatureCache(cache))[0]["done"] == 1
-    for change in (
-        {"head": {"schedule": "linear"}},
-        {"validation_share": 0.2},
-        {"eval_pairs": 30},
-        {"builtin": {"train": 160, "test": 41}},
-        {"models": {"tiny": {**SETTINGS["models"]["tiny"], "max_length": 31}}},
-        {"models": {"tiny": {**SETTINGS["models"]["tiny"], "learning_rate": 0.02}}},
-        {"regimes": {"all": {"label_noise": 0.1}}},
-    ):
-        assert planned(parse_sweep({**base, **change}), folder, cache=FeatureCache(cache))[0]["done"] == 0, change
-
-
 @pytest.fixture(params=["forkserver", pytest.param(None, marks=pytest.mark.exhaustive)], ids=["forked", "fresh"])
 def workers(request):
     """How joblib starts its processes: forked with all imports done, or as fresh interpreters, which is its own way."""
@@ -237,80 +131,6 @@ def test_shifts_of_prompts_are_written_once_per_features(cache, tmp_path):
     written = (tmp_path / "shift.json").stat().st_mtime_ns
     swept(tmp_path, cache, settings=settings)
     assert (tmp_path / "shift.json").stat().st_mtime_ns == written
-
-
-def test_a_plan_writes_nothing_and_computes_nothing(tmp_path, capsys):
-    path = tmp_path / "sweep.yaml"
-    path.write_text(json.dumps(SETTINGS))
-    status = main(
-        ["sweep", "--config", str(path), "--output", str(tmp_path / "r"), "--cache", str(tmp_path / "c"), "--dry-run"]
-    )
-    assert status == 0
-    shown = capsys.readouterr().out
-    assert "20 trainings, 0 of them done" in shown
-    assert "tv:0.2" in shown
-    assert {file.name for file in tmp_path.iterdir()} == {"sweep.yaml"}
-
-
-def test_the_command_reports_failures_by_its_status(tmp_path, cache, capsys):
-    settings = {**SETTINGS, "grid": [{"ambiguity": "erm"}, {"ambiguity": "erm", "batch_size": 4000}]}
-    path = tmp_path / "sweep.yaml"
-    path.write_text(json.dumps(settings))
-    arguments = ["sweep", "--config", str(path), "--output", str(tmp_path / "r"), "--cache", str(cache), "--jobs", "1"]
-    assert main(arguments) == 1
-    assert "1 trainings done, 0 were done before, 1 failed" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"models": {}}, "models must be a mapping"),
-        ({"models": {"x": {"kind": "half"}}}, "must say its kind, head"),
-        ({"models": {"x": {"kind": "head"}}}, "lacks its model"),
-        ({"models": {"x": {"kind": "head", "model": "tiny", "dtype": "half"}}}, "dtype must be one of"),
-        ({"models": {"x": {"kind": "head", "model": "tiny", "epochs": "1e1"}}}, "epochs of a head must be a number"),
-        ({"models": {"x": {"kind": "full", "colour": 1}}}, "unknown setting 'colour'"),
-        ({"eval_pairs": 0}, "eval_pairs must be"),
-        ({"grid": {"ambiguity": "tv:{radius}"}}, "asks for radii"),
-        ({"grid": {"ambiguity": "nothing:1"}}, "unknown ambiguity"),
-        ({"grid": {"ambiguity": "chi2:0.1@tv:0.2"}}, "needs one \\?"),
-        ({"grid": {"ambiguity": "chi2:?@ess=2"}}, "effective share"),
-        ({"grid": {"regime": "none"}}, "unknown regime 'none'"),
-        ({"grid": {"batch_size": 0}}, "must be positive"),
-        ({"grid": {"learning_rate": "fast"}}, "must be numbers"),
-        ({"grid": {"colour": 1}}, "unknown setting 'colour'"),
-        ({"regimes": {"x": {"noise": 1}}}, "'noise'; it takes a mapping of"),
-        ({"regimes": {"x": {"label_noise": 0.7}}}, "share of wrong labels"),
-        ({"final": ["first"]}, "unknown final 'first'"),
-        ({"validation_share": 0}, "chosen by validation pairs"),
-        ({"head": {"momentum": 1}}, "unknown setting 'momentum'"),
-        ({"colour": 1}, "unknown setting 'colour'"),
-    ],
-)
-def test_settings_that_make_no_sense_are_explained(change, said):
-    with pytest.raises(ValueError, match=said):
-        parse_sweep({**SETTINGS, **change})
-
-
-def test_a_regime_that_does_not_fit_the_data_is_explained(tmp_path, cache):
-    plain = {**SETTINGS, "grid": {"regime": "x"}}
-    with pytest.raises(ValueError, match="names the source 'chat'; the training pairs have arithmetic, code"):
-        swept(tmp_path, cache, settings={**plain, "regimes": {"x": {"sources": "chat"}}})
-    wrong = {"sources": "code", "without_sources": "code"}
-    with pytest.raises(ValueError, match="leaves no training pair"):
-        swept(tmp_path, cache, settings={**plain, "regimes": {"x": wrong}})
-
-
-@pytest.mark.parametrize("name", [path.stem for path in sweep_folder().glob("*.yaml")])
-def test_shipped_sweeps_can_be_read(name):
-    config, text = read_sweep(name)
-    assert config.cells
-    assert parse_sweep(yaml.safe_load(text)) == config
-
-
-def test_a_sweep_that_is_not_there_lists_the_shipped_ones():
-    with pytest.raises(ValueError, match="give a YAML file or one of "):
-        read_sweep("nothing")
 
 
 @pytest.mark.usefixtures("forked_workers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import transformers as tf
@@ -28,9 +30,11 @@ def backbone(tmp_path):
     return tmp_path / "bert"
 
 
-def sweep(backbone, *lengths):
+def sweep(backbone, *lengths, **more):
     models = {f"m{n}": {"kind": "head", "model": str(backbone), "max_length": n, "epochs": 1} for n in lengths}
-    return parse_sweep({"data": "unused", "models": models, "grid": [{"ambiguity": "erm", "model": list(models)}]})
+    return parse_sweep(
+        {**more, "data": "unused", "models": models, "grid": [{"ambiguity": "erm", "model": list(models)}]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,11 +45,12 @@ def test_pairs_that_one_model_cannot_tell_apart_are_left_out_for_all(backbone, t
     write_pairs([ALIVE[0], CASE, *ALIVE[1:], LATE], files["train"])
     write_pairs(ALIVE, files["whole"])
     (tmp_path / "out").mkdir()
-    found = told_apart(sweep(backbone, *lengths), files, tmp_path / "out", train="train")
+    found, columns = told_apart(sweep(backbone, *lengths), files, tmp_path / "out", train="train")
+    assert columns is None
     kept = read_pairs(found["train"]).pairs
     assert {pair.id for pair in [*ALIVE, CASE, LATE]} - {pair.id for pair in kept} == dead
     assert [pair for pair in kept if pair in ALIVE] == ALIVE
-    assert found["whole"] == files["whole"]  # nothing to leave out: the file itself
+    assert read_pairs(found["whole"]).pairs == ALIVE
     assert f"train.jsonl: {len(dead)} of 6 pairs cannot be told apart" in caplog.text
     for length in lengths:
         features = pair_features(load_backbone(str(backbone), max_length=length), kept)
@@ -73,8 +78,24 @@ def test_models_are_asked_as_they_are_trained(tmp_path):
             "models": {"m": {"kind": "full", **settings}},
             "grid": [{"ambiguity": "erm", "model": "m"}],
         }
-        found = told_apart(parse_sweep(plan), files, tmp_path / "out", train="train")
+        found, _ = told_apart(parse_sweep(plan), files, tmp_path / "out", train="train")
         assert len(read_pairs(found["train"]).pairs) == kept
+
+
+def test_files_without_such_pairs_stay_as_they_are(backbone, tmp_path):
+    rows = "".join(json.dumps({"asked": "Why?", "good": f"It is {c}.", "bad": "No."}) + "\n" for c in ("red", "blue"))
+    mapping = {"prompt": "asked", "chosen": "good", "rejected": "bad"}
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
+    for path in files.values():
+        path.write_text(rows)
+    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
+    assert found == files
+    assert read_pairs(found["train"], columns=columns).pairs[0].chosen == "It is red."
+    dead = json.dumps({"asked": "Why?", "good": "It is Red.", "bad": "it is red."})
+    files["test"].write_text(rows + dead + "\n")
+    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
+    assert columns is None
+    assert [len(read_pairs(path).pairs) for path in found.values()] == [2, 2]
 
 
 def test_a_file_without_a_pair_that_can_be_told_apart_is_refused(backbone, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.text.tokens import Frame, Tokens
-from llm.text.window import room_for, sequences
+from llm.text.window import room_for, sequences, whole_from
 
 FRAMES = st.builds(Frame, st.integers(0, 6), st.integers(0, 6), st.integers(0, 3))
 
@@ -94,3 +94,11 @@ def test_a_window_of_less_than_the_frame_is_refused(frame):
     with pytest.raises(ValueError, match=rf"includes the {sum(frame)} tokens that stand around .* at least"):
         room_for(5, [1], sum(frame), frame)
     assert room_for(5, [1 + frame.after], sum(frame) + 1, frame).answer == frame.after + 1
+
+
+@given(FRAMES, st.integers(1, 40), st.integers(1, 60))
+def test_a_prompt_is_whole_from_the_least_length_at_which_it_is(frame, said, answer):
+    prompt, answer, least = frame.start + said + frame.end, answer + frame.after, sum(frame) + 1
+    whole = [room_for(prompt, [answer], limit, frame).window.cut == 0 for limit in range(least, 250)]
+    assert max(whole_from(prompt, answer, frame), least) == least + whole.index(True)
+    assert all(whole[whole.index(True) :])

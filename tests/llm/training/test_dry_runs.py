@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from signalled_runs import KINDS, SWEEP, arguments, place_of
 from test_pipeline import write as write_pipeline
-from test_signals import SWEEP, arguments, place  # noqa: F401
 from transformers import Trainer
 from yaml import safe_dump
 
 from llm.policy.trainer import PolicyTrainer
 from robust_rlhf import main
 
-KINDS = ["sft", "reward", "dpo", "policy"]
+
+@pytest.fixture(scope="module")
+def place(once):
+    return place_of(once)
 
 
 def snapshot(*folders):
@@ -23,7 +26,7 @@ def snapshot(*folders):
     return {path: (path.is_dir() or (path.stat().st_size, path.stat().st_mtime_ns)) for path in paths}
 
 
-def commands(kind, place, folder):  # noqa: F811
+def commands(kind, place, folder):
     if kind == "sweep":
         (folder / "sweep.yaml").write_text(safe_dump(SWEEP))
         config = ["--config", str(folder / "sweep.yaml"), "--cache", str(folder / "cache")]
@@ -35,7 +38,7 @@ def commands(kind, place, folder):  # noqa: F811
 
 @pytest.mark.parametrize("there", ["nothing", "a run"])
 @pytest.mark.parametrize("kind", [*KINDS, "pipeline", "sweep"])
-def test_a_dry_run_leaves_the_disk_as_it_was(kind, there, place, tmp_path, monkeypatch):  # noqa: F811
+def test_a_dry_run_leaves_the_disk_as_it_was(kind, there, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = commands(kind, place, tmp_path)
     if there == "a run":
@@ -47,7 +50,7 @@ def test_a_dry_run_leaves_the_disk_as_it_was(kind, there, place, tmp_path, monke
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_another_run_makes_meanwhile_stays(kind, place, tmp_path, monkeypatch):  # noqa: F811
+def test_what_another_run_makes_meanwhile_stays(kind, place, tmp_path, monkeypatch):
     trainer = PolicyTrainer if kind == "policy" else Trainer
     construct = trainer.__init__
 

@@ -9,13 +9,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_robust_trainer import (
+from robust_trainers import (
     PAIRS,
     arguments,
     full_batch_gradient,
     relative_error,
     seen_rows,
-    start,  # noqa: F401
     trained_gradient,
     trainer_for,
 )
@@ -46,7 +45,7 @@ def counted_flops(trainer):
 
 
 @pytest.fixture(scope="module")
-def lora(start):  # noqa: F811
+def lora(start):
     model, tokenizer, data = start
     config = RewardConfig(train_file="-", lora_rank=4)
     return with_adapter(copy.deepcopy(model), config.adapter(), task="SEQ_CLS"), tokenizer, data
@@ -54,7 +53,7 @@ def lora(start):  # noqa: F811
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("kind", COSTS)
-def test_model_of_the_cost_is_the_counted_cost(start, lora, tmp_path, kind):  # noqa: F811
+def test_model_of_the_cost_is_the_counted_cost(start, lora, tmp_path, kind):
     model = lora if kind == "lora" else start
 
     def trainer(spec, passes="auto", **batch):
@@ -146,7 +145,7 @@ def forwards(trainer):
     return seen
 
 
-def test_what_a_step_does_is_said_once(start, tmp_path, caplog):  # noqa: F811
+def test_what_a_step_does_is_said_once(start, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="llm.training.robust_trainer")
     trainer = trainer_for(start, arguments(tmp_path, max_steps=2), "kl:0.3", last_window="keep")
     seen = forwards(trainer)
@@ -158,7 +157,7 @@ def test_what_a_step_does_is_said_once(start, tmp_path, caplog):  # noqa: F811
 
 
 @pytest.mark.parametrize(("passes", "steps"), [("auto", 1), ("single", 1), ("two", 1), ("two", 4)])
-def test_both_ways_have_the_gradient_of_the_full_batch(start, tmp_path, passes, steps):  # noqa: F811
+def test_both_ways_have_the_gradient_of_the_full_batch(start, tmp_path, passes, steps):
     """How often the examples run, and that it changes nothing but the cost."""
     args = arguments(tmp_path, micro=16 // steps, steps=steps)
     found, trainer = trained_gradient(start, args, "tv:0.25", passes=passes)
@@ -168,7 +167,7 @@ def test_both_ways_have_the_gradient_of_the_full_batch(start, tmp_path, passes, 
     assert relative_error(found, full_batch_gradient(start, rows, "tv:0.25")) <= 1e-6
 
 
-def test_two_passes_skip_in_one_micro_batch_too_and_the_plain_phase_takes_one(start, tmp_path):  # noqa: F811
+def test_two_passes_skip_in_one_micro_batch_too_and_the_plain_phase_takes_one(start, tmp_path):
     args = arguments(tmp_path, micro=16, steps=1, max_steps=2)
     schedule = RadiusSchedule(plain_share=0.5)
     trainer = trainer_for(start, args, "cvar:0.25", passes="two", schedule=schedule, last_window="drop")
@@ -191,14 +190,14 @@ def test_the_setting_is_checked_with_the_others(passes, message):
         RewardConfig(train_file="-", passes=passes)
 
 
-def test_a_single_pass_over_several_micro_batches_is_refused(start, tmp_path):  # noqa: F811
+def test_a_single_pass_over_several_micro_batches_is_refused(start, tmp_path):
     with pytest.raises(ValueError, match="set per_device_train_batch_size 16 with gradient_accumulation_steps 1, or"):
         trainer_for(start, arguments(tmp_path), "tv:0.2", passes="single")
     check_passes("single", micro_batches=1, micro_batch=16)
 
 
 @pytest.mark.parametrize("passes", ["auto", "two"])
-def test_dropout_needs_one_look_at_every_example(start, tmp_path, passes):  # noqa: F811
+def test_dropout_needs_one_look_at_every_example(start, tmp_path, passes):
     """The remedy in the message works, and what is differentiated is what was weighed."""
     model, tokenizer, data = start
     noisy = copy.deepcopy(model)
@@ -251,7 +250,7 @@ def test_an_earlier_recipe_gets_one_sentence(tmp_path, capsys, passes):
     assert "Traceback" not in said
 
 
-def test_a_run_of_an_earlier_version_that_noted_its_pass_is_resumed(start, tmp_path):  # noqa: F811
+def test_a_run_of_an_earlier_version_that_noted_its_pass_is_resumed(start, tmp_path):
     """Checkpoints held passes.json, and settings the value auto."""
     whole = trainer_for(start, arguments(tmp_path / "whole", max_steps=2), "kl:0.3")
     whole.train()

@@ -26,6 +26,7 @@ pytest.importorskip("peft")
 import ranks
 import two_ranks
 from exact_cells import Adapter, Cell, Launcher, Precision, Rows
+from whole_runs import train_command
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ranks.__file__]
 DDP, FSDP2 = Launcher.DDP, Launcher.FSDP2
@@ -136,23 +137,9 @@ def test_processes_refuse_together_and_nobody_waits_forever(found):
 
 
 def command(pairs, output, *extra):
-    settings = {
-        "config": "reward-tiny",
-        "train_file": pairs,
-        "output_dir": output,
-        "ambiguity": "tv:0.4",
-        "max_steps": 400,
-        "save_steps": 4,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_length": 32,
-        "ddp_timeout": 60,
-        "dataloader_drop_last": "true",
-        "disable_tqdm": "true",
-        "use_cpu": "true",
-    }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return ["train", "reward", *flags, *extra]
+    settings = {"ambiguity": "tv:0.4", "max_steps": 400, "save_steps": 4, "per_device_train_batch_size": 2}
+    settings |= {"max_length": 32, "ddp_timeout": 60, "dataloader_drop_last": "true"}
+    return train_command("reward", pairs, output, *extra, **settings)
 
 
 def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):

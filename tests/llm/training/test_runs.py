@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from forked import Forked
 from safetensors.torch import load_file
+from whole_runs import train_command, wrong
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -29,22 +30,8 @@ def pairs_file(tmp_path_factory):
 
 
 def command(pairs_file, output, *extra):
-    settings = {
-        "config": "reward-tiny",
-        "train_file": pairs_file,
-        "output_dir": output,
-        "ambiguity": "tv:0.2",
-        "max_steps": STEPS,
-        "save_steps": SAVE_EVERY,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "max_length": 48,
-        "final": "average",
-        "disable_tqdm": "true",
-        "use_cpu": "true",
-    }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return ["train", "reward", *flags, *extra]
+    settings = {"ambiguity": "tv:0.2", "max_steps": STEPS, "save_steps": SAVE_EVERY, "final": "average"}
+    return train_command("reward", pairs_file, output, *extra, **settings)
 
 
 def start(arguments, **kwargs):
@@ -181,14 +168,6 @@ def test_run_folder_tells_the_whole_story(uninterrupted):
         "torch 2",
     ):
         assert said in card
-
-
-def wrong(capsys, *arguments):
-    status = main(list(arguments))
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert status == 2
-    assert message.startswith("robust-rlhf: ")
-    return message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_trl import Tiny, build
 from trl_behaviours import ALL, PLAIN, Row, assert_same, run, weights
 from trl_behaviours_online import ROWS as OF_ONLINE
 from trl_behaviours_pairs import ROWS as OF_PAIRS
@@ -35,11 +34,6 @@ def cases(*, always: bool) -> list:
         for row, kind in CASES
         for usual in [always and kind in row.usual]
     ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return build(tmp_path_factory.mktemp("tiny"))
 
 
 def check(row: Row, outcome) -> None:

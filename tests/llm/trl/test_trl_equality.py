@@ -20,8 +20,8 @@ from llm.kinds.reward import RewardTrainer
 from llm.kinds.sft import SFTTrainer
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
-from llm.training.config import TRAINING_DEFAULTS
 from llm.training.losses import Sigmoid
+from llm.training.settings import TRAINING_DEFAULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 # The answer begins at a space, where byte-level tokenizers never merge: both sides then cut texts alike.
@@ -137,31 +137,29 @@ def test_our_reward_trainer_takes_the_steps_of_trl(tiny, tmp_path):
         assert torch.equal(mine, other)
 
 
-def test_our_dpo_trainer_takes_the_steps_of_trl_up_to_rounding(tiny, tmp_path):
-    """TRL computes log-probabilities in chunks inside its output layer: the same numbers, rounded elsewhere."""
-    ours, theirs = our_dpo(tiny, tmp_path), their_dpo(tiny, tmp_path)
+def assert_nearly_the_same(tiny, ours, theirs, count):
+    """Steps and weights of policies, but for rounding."""
     for trainer in (ours, theirs):
         trainer.train()
-    assert len(steps(ours)) == STEPS
+    assert len(steps(ours)) == count
     np.testing.assert_allclose(steps(ours), steps(theirs), rtol=2e-4)
     assert np.ptp([loss for loss, _ in steps(ours)]) > 1e-3
     models = (AutoModelForCausalLM.from_pretrained(tiny.causal), ours.model, theirs.model)
     start, mine, other = (parameters_to_vector(model.parameters()).detach() for model in models)
     assert (mine - other).norm() <= 1e-3 * (mine - start).norm()
+
+
+def test_our_dpo_trainer_takes_the_steps_of_trl_up_to_rounding(tiny, tmp_path):
+    """TRL computes log-probabilities in chunks inside its output layer: the same numbers, rounded elsewhere."""
+    ours, theirs = our_dpo(tiny, tmp_path), their_dpo(tiny, tmp_path)
+    assert_nearly_the_same(tiny, ours, theirs, STEPS)
 
 
 def test_our_sft_trainer_takes_the_steps_of_trl_with_one_example_a_batch(tiny, tmp_path):
     """Larger batches differ on purpose: TRL lets an answer count by its tokens, we let every example count alike."""
     one: dict[str, Any] = {"micro": 1, "steps": 1, "num_train_epochs": 1}
     ours, theirs = our_sft(tiny, tmp_path, **one), their_sft(tiny, tmp_path, **one)
-    for trainer in (ours, theirs):
-        trainer.train()
-    assert len(steps(ours)) == len(PAIRS)
-    np.testing.assert_allclose(steps(ours), steps(theirs), rtol=2e-4)
-    assert np.ptp([loss for loss, _ in steps(ours)]) > 1e-3
-    models = (AutoModelForCausalLM.from_pretrained(tiny.causal), ours.model, theirs.model)
-    start, mine, other = (parameters_to_vector(model.parameters()).detach() for model in models)
-    assert (mine - other).norm() <= 1e-3 * (mine - start).norm()
+    assert_nearly_the_same(tiny, ours, theirs, len(PAIRS))
     more = [next(iter(make(tiny, tmp_path, micro=5).get_train_dataloader())) for make in (our_sft, their_sft)]
     assert torch.equal(more[0]["input_ids"], more[1]["input_ids"])
     assert torch.equal(more[0]["answer_mask"].bool(), more[1]["labels"] != -100)

@@ -7,8 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_trl import Letters, trainer_for
-from tiny_trl import build
+from robust_trl import Letters, assert_same_training, logged, trainer_for
 from transformers import TrainerCallback
 
 from llm.adversary.ledger import LEDGER
@@ -20,11 +19,6 @@ from llm.training.resuming import CheckpointError
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 EXHAUSTIVE = pytest.mark.exhaustive
 SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("tiny"))
 
 
 class Halt(TrainerCallback):
@@ -46,6 +40,27 @@ def held_out(tiny, name, **more):
 
 def parameters(trainer):
     return torch.cat([part.detach().flatten() for part in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("spec", ["tv:0.2", pytest.param("tv:0.3,by=source", marks=EXHAUSTIVE)])
+@pytest.mark.parametrize("name", ["reward", pytest.param("dpo", marks=EXHAUSTIVE), "grpo",
+                                  pytest.param("rloo", marks=EXHAUSTIVE)])  # fmt: skip
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny, tmp_path, name, spec):
+    """Weights, and every robust number of every step, over a schedule that reads how far the run is."""
+    shape = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2, "max_grad_norm": 1.0}
+    shape |= {"schedule": RadiusSchedule(plain_share=0.25, ramp_share=0.5), "lr_scheduler_type": "linear"}
+    whole = trainer_for(tiny, name, tmp_path, spec, **shape)
+    whole.train()
+    again = trainer_for(tiny, name, tmp_path, spec, **shape)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same_training(again, whole, steps=4)
+    told = ["radius_fraction", "robust_loss", "mean_loss", "effective_sample_size"]
+    assert logged(again, *told) == logged(whole, *told)
+    fractions = [fraction for fraction, *_ in logged(whole, *told)]
+    assert fractions[0] == 0 < fractions[1] < fractions[2] <= 1
+    assert min(size for *_, size in logged(whole, *told)[2:]) < 3.99  # the adversary chose after the checkpoint, too
+    for column in ("multiplier_sum", "visits", "last_loss"):  # as docs/trl.md says
+        np.testing.assert_array_equal(getattr(again.ledger, column), getattr(whole.ledger, column))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def _answers(columns: Columns) -> Mapping[str, object]:
     two = items(columns, "output")
     if len(two) != 2:
         raise Malformed(f"'output' should hold the chosen and the rejected answer, found {len(two)} of them")
-    return {**columns, "chosen": two[0], "rejected": two[1]}
+    return {"chosen": two[0], "rejected": two[1]}
 
 
 LAYOUT = Layout("alpaca", "{instruction, input, history, system, chosen, rejected}", _fits, _read)

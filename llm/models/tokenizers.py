@@ -1,0 +1,59 @@
+"""The tokenizer of a model without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..run.finished import check_model
+from ..text.rendering import folded
+from .adapters import adapter_chain, has_tokenizer
+from .fetching import FETCHABLE, ModelError, locate
+
+_UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
+LONGEST = 512
+"""Tokens that are read of a sequence where the tokenizer says nothing."""
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model.
+
+    Args:
+        name: Alias, folder or hub name.
+        trust_remote_code: Let a hub repository run its own code.
+        fold_system: Read a system turn as the beginning of the first turn of the user, in its chat template.
+
+    Raises:
+        ModelError: There is none under that name.
+    """
+    base, *adapters = adapter_chain(name)
+    if base == "tiny":
+        raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
+    place = locate(base)
+    for part in (place, *adapters):
+        check_model(part)
+    try:
+        return tokenizer_of(place, adapters, trust_remote_code=trust_remote_code, fold_system=fold_system)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"cannot load a tokenizer from {name!r}: give a folder with tokenizer.json, a hub name, or one of "
+            f"{', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def tokenizer_of(
+    place: str, adapters: Sequence[str], *, trust_remote_code: bool, fold_system: bool
+) -> PreTrainedTokenizerBase:
+    """That of the last adapter that has one, which knows how the adapter was trained; else that of the base."""
+    source = next(filter(has_tokenizer, reversed(adapters)), place)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if fold_system and tokenizer.chat_template:
+        tokenizer.chat_template = folded(tokenizer.chat_template)
+    return tokenizer
+
+
+def length_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a sequence as in training, where the tokenizer knows; else LONGEST."""
+    longest = tokenizer.model_max_length
+    return longest if longest < _UNLIMITED else LONGEST

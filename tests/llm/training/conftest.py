@@ -1,0 +1,3 @@
+"""The model that the tests of trainers start from, of the module that has all that goes with it."""
+
+from robust_trainers import start  # noqa: F401

@@ -1,0 +1,61 @@
+"""The rules of the studies that later editions rely on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import pytest
+
+from experiments.robustness import first_edition
+from experiments.robustness.held_out import parted
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import Pair, read_pairs
+
+
+def marked(pairs):
+    return hashlib.sha256("\n".join(pair.id for pair in pairs).encode()).hexdigest()[:16]
+
+
+def test_the_test_set_of_the_built_in_corpus_is_the_one_it_was():
+    train, held_out = parted(generate(600, seed=0), size=150)
+    assert (len(train), len(held_out), marked(held_out)) == (440, 160, "ff3ab6dc98ab243c")
+
+
+def test_prompts_stand_on_one_side_and_sources_give_their_share():
+    pairs = list(generate(900, seed=1))
+    again = enumerate(pairs[::9])
+    pairs += [Pair(f"again-{i}", pair.prompt, pair.rejected, pair.chosen, source="other") for i, pair in again]
+    train, held_out = parted(pairs, size=200)
+    assert {pair.id for pair in train} | {pair.id for pair in held_out} == {pair.id for pair in pairs}
+    assert not {str(pair.prompt) for pair in train} & {str(pair.prompt) for pair in held_out}
+    first = {}
+    for pair in pairs:
+        first.setdefault(str(pair.prompt), pair.source)
+    share = Counter(first[str(pair.prompt)] for pair in pairs)
+    given = Counter(first[str(pair.prompt)] for pair in held_out)
+    largest = max(Counter(str(pair.prompt) for pair in pairs).values())
+    for source, count in share.items():
+        assert round(200 * count / len(pairs)) <= given[source] < round(200 * count / len(pairs)) + largest
+    with pytest.raises(ValueError, match="needs more than 10 pairs"):
+        parted(pairs[:10], size=200)
+
+
+def test_the_test_set_of_the_real_pairs_is_the_one_it_was(shared_data):
+    train, held_out = parted(read_pairs(shared_data / "train.jsonl.gz").pairs)
+    assert (len(train), len(held_out), marked(held_out)) == (9899, 4004, "0032a27d5d14f30f")
+
+
+def test_the_first_edition_is_read_as_it_read(monkeypatch):
+    """Worked by hand: a letter is a token, a long prompt loses its beginning beside each answer for itself."""
+    monkeypatch.setattr(first_edition, "LENGTH", 12)  # ten between the two special tokens
+
+    def letters(texts, **_):
+        return {"input_ids": [[ord(sign) for sign in text if sign != " "] for text in texts]}
+
+    def pair(prompt, chosen, rejected):
+        return Pair("p", ({"role": "user", "content": prompt},), chosen, rejected)
+
+    whole = len("User:abc\n\nAssistant:")
+    found = first_edition.read([pair("abc", "xy", "uvwxyz"), pair("abc", "a" * 12, "a" * 11 + "b")], letters)
+    assert [(r.prompts, r.whole, r.equal) for r in found] == [((8, 4), whole, False), ((0, 0), whole, True)]
