@@ -68,8 +68,8 @@ def _answers(encoded: EncodedPairs, kept: Sequence[int], *, policy: bool) -> Ite
         yield item["rejected"][: item["rejected_span"][1] if policy else None]
 
 
-def lm_eval_reading(tokenizer: Any) -> Reading:
-    """The harness reads prompt and answer as one text."""
+def lm_eval_reading(tokenizer: Any, reads: Any) -> Reading:
+    """The harness reads prompt and answer as one text, of which ``tokenizer`` made the questions, with ``reads``."""
     reader = Reader(tokenizer)
 
     def read(pair: Pair) -> tuple[Tokens, Tokens]:
@@ -77,7 +77,7 @@ def lm_eval_reading(tokenizer: Any) -> Reading:
         if asked is None:
             raise DataError(f"pair {pair.id!r} cannot be asked")
         chosen, rejected = (asked["answers"][place] for place in (asked["label"], 1 - asked["label"]))
-        return their_tokens(tokenizer, asked["context"], chosen), their_tokens(tokenizer, asked["context"], rejected)
+        return their_tokens(reads, asked["context"], chosen), their_tokens(reads, asked["context"], rejected)
 
     return read
 

@@ -160,7 +160,7 @@ def _for_lm_eval(folder: Path, loaded: _Model, suites: Mapping[str, Sequence[Pai
     tokenizer = loaded.tokenizer
     write_tasks(folder / "tasks", suites, tokenizer)
     read = without_edges(tokenizer)
-    agreed = agreement(_sample(suites), tokenizer, loaded.max_length, lm_eval_reading(read), policy=True)
+    agreed = agreement(_sample(suites), tokenizer, loaded.max_length, lm_eval_reading(tokenizer, read), policy=True)
     save_model(folder / "model", loaded.model, read, template=tokenizer.chat_template or PLAIN)
     command = f"lm_eval --model hf --model_args pretrained=model --include_path tasks --tasks {TAG} --batch_size 16"
     return Exported(folder, command, agreed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from ..data.pairs import Pair
 from ..models.logprobs import answer_logps, evaluation_mode
 from ..text.batches import PairCollator
-from ..text.encoding import EncodedPairs, encode_pairs
+from ..text.encoding import EncodedPairs, NothingLeft, encode_pairs
 
+_log = logging.getLogger(__name__)
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
@@ -92,7 +94,11 @@ def score_pairs(
     margins = np.full(len(pairs), np.nan)
     if not len(pairs):
         return margins
-    encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
+    try:
+        encoded = encode_pairs(pairs, tokenizer, max_length=max_length, progress=progress)
+    except NothingLeft as reason:
+        _log.warning("nothing is judged: %s", reason)
+        return margins
     margins[encoded.kept] = score_encoded(
         model, tokenizer, encoded, max_length=max_length, batch_size=batch_size, margin_of=margin_of, progress=progress
     )

@@ -31,7 +31,7 @@ from .checkpoints import of_other_answers
 from .config import CHECKER, PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
-from .scorers import Scorer, load_scorer
+from .scorers import RewardScorer, Scorer, load_scorer
 from .trainer import PolicyTrainer
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def judge_run(
     scorers = {judge: scorer_of(config, place, arguments) for judge, place in names.items()}
     judged, kept = {}, {}
     for suite, prompts in suites.items():
-        kept[suite], _, _ = fitting(list(prompts), trained.tokenizer, most=config.prompt_tokens)
+        kept[suite], _, _ = fitting(
+            list(prompts), trained.tokenizer, most=config.prompt_tokens, judges=list(scorers.values())
+        )
         judged[suite] = judge_policy(
             policy.to(arguments.device),
             Reference(reference.to(arguments.device)),
@@ -125,10 +127,13 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
     check_length(base, config.max_length)
+    scorer = scorer_of(config, config.reward_model, arguments)
+    gold = None if config.gold is None else scorer_of(config, config.gold, arguments)
     prompts, encoded, long = fitting(
         subset(source.prompts, config.max_prompts, seed=config.subset_seed),
         tokenizer,
         most=config.prompt_tokens,
+        judges=[scorer, gold],
     )
     tokenizer.model_max_length = config.max_length
     if arguments.activation_checkpointing:
@@ -139,8 +144,8 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         tokenizer=tokenizer,
         prompts=prompts,
         encoded=encoded,
-        scorer=scorer_of(config, config.reward_model, arguments),
-        gold=None if config.gold is None else scorer_of(config, config.gold, arguments),
+        scorer=scorer,
+        gold=gold,
         config=config,
         arguments=arguments,
     )
@@ -153,15 +158,24 @@ def prompts_of(config: PolicyConfig, source: str | Path, *, shared: bool = True)
 
 
 def fitting(
-    prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, *, most: int
+    prompts: list[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    most: int,
+    judges: Sequence[Scorer | None] = (),
 ) -> tuple[list[Prompt], list[list[int]], int]:
     """The prompts of at most ``most`` tokens, their ids, and how many were longer: a cut prompt asks something else.
+
+    Those that the policy or one of its ``judges`` cannot read are left out, too.
 
     Raises:
         DataError: None is left.
     """
     refused: dict[int, str] = {}
     encoded = encode_prompts(prompts, tokenizer, refused)
+    for judge in judges:
+        if isinstance(judge, RewardScorer):
+            refused |= {place: f"of its judge, {why}" for place, why in judge.refused(prompts).items()} | refused
     kept = [row for row, ids in enumerate(encoded) if row not in refused and len(ids) <= most]
     long = len(prompts) - len(refused) - len(kept)
     if refused:

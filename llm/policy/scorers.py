@@ -16,7 +16,7 @@ from ..data.prompts import Prompt
 from ..models.architectures import reading_length
 from ..models.loading import load_reward_model
 from ..models.logprobs import evaluation_mode
-from ..text.answers import encode_answers
+from ..text.answers import encode_answers, refused_prompts
 from ..text.batches import padded
 from ..training.config import ConfigError
 from .config import CHECKER
@@ -66,7 +66,7 @@ class RewardScorer:
     Args:
         model: One output, in evaluation mode while it is asked.
         tokenizer: The model's own.
-        max_length: Tokens of a prompt with its answer; longer ones lose the beginning of the prompt.
+        max_length: Tokens of a prompt with its answer; longer ones lose the middle of the prompt.
         batch_size: Answers per forward pass; those of similar length stand together.
     """
 
@@ -76,9 +76,17 @@ class RewardScorer:
         self.model, self.tokenizer = model, tokenizer
         self.max_length, self.batch_size = max_length, batch_size
 
+    def refused(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """Places of prompts whose answers the model cannot read -> why."""
+        return refused_prompts(prompts, self.tokenizer)
+
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[np.float64]:
-        """Scores, shape ``(n,)``."""
+        """Scores, shape ``(n,)``.
+
+        Raises:
+            DataError: The model's chat template refuses a prompt.
+        """
         rows = encode_answers(prompts, answers, self.tokenizer, max_length=self.max_length)
         order = np.argsort([-len(row) for row in rows], kind="stable")
         scores, device = np.empty(len(rows)), next(self.model.parameters()).device

@@ -22,9 +22,9 @@ class Aligned:
     behind: Callable[[int], int]
 
 
-def single(token: int) -> Aligned:
-    """One token, whatever its text."""
-    return Aligned([token], lambda character: 0, lambda character: int(character > 0))
+def single(token: int, first: int, last: int) -> Aligned:
+    """One token, which holds the characters from ``first`` to before ``last``."""
+    return Aligned([token], lambda character: int(character >= last), lambda character: int(character > first))
 
 
 def tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]:
@@ -37,7 +37,8 @@ def tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]
     options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
     encoded = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
     if tokenizer.is_fast:
-        return [_by_offsets(row) for row in encoded.encodings]
+        greedy = {i for i, token in tokenizer.added_tokens_decoder.items() if token.lstrip or token.rstrip}
+        return [_by_offsets(row, text, greedy) for row, text in zip(encoded.encodings, texts, strict=True)]
 
     def ids_of(text: str) -> list[int]:
         return tokenizer(text, **options)["input_ids"]
@@ -45,15 +46,25 @@ def tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]
     return [_by_beginnings(ids, text, ids_of) for ids, text in zip(encoded["input_ids"], texts, strict=True)]
 
 
-def _by_offsets(row: Any) -> Aligned:
-    """Tokens of a fast tokenizer, which says of each where its characters are."""
+def _by_offsets(row: Any, text: str, greedy: set[int]) -> Aligned:
+    """Tokens of a fast tokenizer, which says of each where its characters are.
+
+    White space that a ``greedy`` token takes in beside its own text is none of its characters.
+    """
     ids: list[int] = row.ids
+
+    def place(token: int) -> tuple[int, int]:
+        start, end = row.token_to_chars(token)
+        if ids[token] in greedy:
+            own = text[start:end]
+            start, end = end - len(own.lstrip()), start + len(own.rstrip())
+        return start, end
 
     def first(holds: Callable[[int, int], bool]) -> int:
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if holds(*row.token_to_chars(middle)) else (middle + 1, high)
+            low, high = (low, middle) if holds(*place(middle)) else (middle + 1, high)
         return low
 
     return Aligned(

@@ -23,22 +23,38 @@ def encode_prompts(
     Args:
         prompts: The chats.
         tokenizer: Of the model that answers.
-        refused: Takes the places of chats that the chat template refuses, which then have no ids, and the reasons.
+        refused: Takes the places of chats that cannot be read, which then have no ids, and the reasons.
 
     Raises:
-        DataError: The chat template refuses a chat, and ``refused`` is None; the message names the prompt.
+        DataError: A chat cannot be read, and ``refused`` is None; the message names the prompt.
     """
     reader = Reader(tokenizer)
     texts: dict[int, Rendered] = {}
+    rows: dict[int, list[int]] = {}
     for place, prompt in enumerate(prompts):
         try:
-            texts[place] = reader.renderer.asked(prompt.messages)
+            text = reader.renderer.asked(prompt.messages)
+            if text.literal:
+                rows[place] = reader.asked([text])[0]
+            else:
+                texts[place] = text
         except Refused as reason:
             if refused is None:
                 raise _unreadable(prompt, reason) from reason
             refused[place] = str(reason)
-    read = dict(zip(texts, reader.asked(list(texts.values())), strict=True))
-    return [read.get(place, []) for place in range(len(prompts))]
+    rows.update(zip(texts, reader.asked(list(texts.values())), strict=True))
+    return [rows.get(place, []) for place in range(len(prompts))]
+
+
+def refused_prompts(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Places of prompts whose answers a reward model cannot read -> why: its chat template refuses them."""
+    renderer, refused = Reader(tokenizer).renderer, dict[int, str]()
+    for place, prompt in enumerate(prompts):
+        try:
+            renderer.answered(prompt.messages, ["a"], strict=False)
+        except Refused as reason:
+            refused[place] = str(reason)
+    return refused
 
 
 def encode_answers(
@@ -47,7 +63,8 @@ def encode_answers(
     """Every prompt with its answer, in at most ``max_length`` tokens, as ``encode_pairs`` reads them.
 
     All answers to equal chats are read after the same part of it. Of an answer that the chat template does not write
-    whole (thoughts, mostly) the part is read that it writes, as whoever serves the model would.
+    whole (thoughts, mostly) the part is read that it writes, as whoever serves the model would; and what reads like a
+    special token is read as one where the tokenizer cannot read it as text.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
@@ -61,8 +78,8 @@ def encode_answers(
     for place, prompt in enumerate(prompts):
         places.setdefault(repr(prompt.messages), []).append(place)
     groups = [_rendered(reader, prompts[held[0]], [answers[place] for place in held]) for held in places.values()]
-    frame = reader.frame()
-    for held, tokens in zip(places.values(), reader.answered(groups), strict=True):
+    frame = reader.frame(prompts[0].messages, answers[0])
+    for held, tokens in zip(places.values(), reader.answered(groups, strict=False), strict=True):
         for place, (ids, _) in zip(held, sequences(tokens, max_length, frame).rows, strict=True):
             rows[place] = ids
     return rows

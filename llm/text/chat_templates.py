@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from .rendering import undated
 from .tokens import Reader
 
 # The plain layout of ``llm.text.rendering``: messages as "Role: content", a blank line between them.
@@ -29,13 +30,15 @@ def bare_template(tokenizer: Any) -> str:
 def exported_template(tokenizer: Any, *, generates: bool) -> str:
     """The chat template of an exported folder: with it ``apply_chat_template`` alone gives the tokens of the training.
 
-    It is the tokenizer's own, if there is one and it writes all of them. A policy keeps it in any case: it is asked for
-    prompts.
+    It is the tokenizer's own, if there is one and it writes all of them; one that asks for the date is told that of the
+    training. A policy keeps its own in any case: it is asked for prompts, of that day.
     """
     own, reader = tokenizer.chat_template, Reader(tokenizer)
     ending = reader.ending()
-    if own and (generates or not (ending.before or ending.after)):
+    if own and generates:
         return str(own)
+    if own and not (ending.before or ending.after):
+        return undated(str(own))
     return _between(reader, _stripped(tokenizer, last=ending.unread), ending.before, ending.after)
 
 
@@ -57,7 +60,9 @@ def _stripped(tokenizer: Any, *, first: str | None = None, last: str = "") -> st
     """The tokenizer's own template without a text at the beginning, and without one after an answer."""
     if not tokenizer.chat_template:
         return PLAIN
-    original = str(tokenizer.chat_template).removesuffix("\n")  # jinja drops it at the end, and not inside a block
+    original = undated(str(tokenizer.chat_template)).removesuffix(
+        "\n"
+    )  # jinja drops it at the end, and not inside a block
     steps = ["{%- set text -%}{{ '' }}" + original + "{{ '' }}{%- endset -%}"]  # '' keeps white space at the edges
     if first:
         steps.append("{%- set text = text.removeprefix(" + _literal(first) + ") -%}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+
 TooLong = Literal["cut", "drop", "refuse"]
 EQUAL_TOKENS = "its two answers have the same tokens"
 _DROPPED = "it is longer than max_length"
@@ -28,6 +29,10 @@ _LOST = {
     "turn": "parts of turns",
 }
 _BATCH = 1000  # pairs per call of the tokenizer: large enough for its own batching, small enough for a bar
+
+
+class NothingLeft(DataError):
+    """There are pairs, and none of them can be read."""
 
 
 @dataclass
@@ -142,7 +147,8 @@ def encode_pairs(
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
-        DataError: There are pairs, and none is left; or one is too long. The message names a pair.
+        NothingLeft: There are pairs, and none is left; the message names one.
+        DataError: A pair is too long.
     """
     encoder, truncation = PairEncoder(tokenizer, max_length, too_long), Truncation()
     items: list[EncodedPair] = []
@@ -159,7 +165,7 @@ def encode_pairs(
     found = EncodedPairs(pairs, items, truncation, left_out)
     if pairs and not items:
         place, reason = next(iter(left_out.items()))
-        raise DataError(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
+        raise NothingLeft(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
     _say(found, pairs, max_length)
     return found
 
@@ -209,7 +215,8 @@ class PairEncoder:
         rendered = [self._rendered(pair) for pair in pairs]
         groups = [group for group in rendered if not isinstance(group, str)]
         if groups and self.frame is None:
-            self.frame = self._reader.frame()
+            pair = next(pair for pair, group in zip(pairs, rendered, strict=True) if not isinstance(group, str))
+            self.frame = self._reader.frame(pair.prompt, pair.chosen)
             room_for(0, [0], self._max_length, self.frame)
         tokens = iter(self._tokens(groups))
         return [

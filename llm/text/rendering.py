@@ -62,7 +62,7 @@ class Renderer:
         self.special = special_texts(tokenizer)
         self._tokenizer: Any = tokenizer
         self._pattern = re.compile("|".join(map(re.escape, self.special)) or "(?!)")
-        self._fixed = {"chat_template": _TODAY + str(self.template)} if "strftime_now" in (self.template or "") else {}
+        self._fixed = {"chat_template": undated(str(self.template))} if "strftime_now" in (self.template or "") else {}
         self._switches = {name: value for name, value in _SWITCHES.items() if name in (self.template or "")}
 
     def answered(self, chat: Sequence[Message], answers: Sequence[str], *, strict: bool = True) -> list[Rendered]:
@@ -197,6 +197,11 @@ def _calls(message: Message) -> str:
     return "".join(f"\n{json.dumps(call.get('function', call), ensure_ascii=False)}" for call in calls)
 
 
+def undated(template: str) -> str:
+    """A chat template that asks for the date, with the one that it is told in training; any other as it is."""
+    return _TODAY + template if "strftime_now" in template else template
+
+
 def folded(template: str) -> str:
     """A chat template that reads the system turn as the beginning of the first turn of the user."""
     return (
@@ -216,7 +221,7 @@ def _said(content: str) -> dict[str, Any]:
 
 def _from(rendered: Rendered, asked: str) -> Rendered:
     """The same with the answer where the model goes on: what stands between that and its text, it writes too."""
-    begins = rendered.text.startswith(asked) and len(asked) <= rendered.start
+    begins = rendered.text.startswith(asked) and len(asked) <= rendered.end
     return rendered._replace(start=len(asked)) if begins else rendered
 
 

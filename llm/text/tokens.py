@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm.data.pairs import Message
-from llm.text.alignment import Aligned, single, tokenised
+from llm.text.alignment import Aligned, tokenised
+from llm.text.as_text import AsText
 from llm.text.rendering import Refused, Rendered, Renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = "\U000f8000"  # a text that no data have
+# The shortest conversations there are; templates may ask for a system turn, or for earlier ones.
+_TURNS = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
 
 
 class Tokens(NamedTuple):
@@ -104,51 +107,64 @@ class Reader:
         self.renderer = Renderer(tokenizer)
         self._tokenizer: Any = tokenizer
         self._ends = _ends(tokenizer)
-        self._special: dict[str, Any] = {t: tokenizer.convert_tokens_to_ids(t) for t in self.renderer.special}
+        self._as_text = AsText(tokenizer, self.renderer)
         self.written = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
         self.edges = self._edges()
 
-    def answered(self, groups: Sequence[Sequence[Rendered]]) -> list[list[Tokens]]:
+    def answered(self, groups: Sequence[Sequence[Rendered]], *, strict: bool = True) -> list[list[Tokens]]:
         """Tokens of all conversations, group by group.
+
+        Args:
+            groups: The conversations.
+            strict: Refuse a text that reads like a special token and cannot be read as text; else it is read as one.
+
+        Raises:
+            Refused: There is such a text.
+        """
+        read = iter(self._read([rendered for group in groups for rendered in group], strict=strict))
+        return [[self._framed(rendered, next(read)) for rendered in group] for group in groups]
+
+    def asked(self, prompts: Sequence[Rendered]) -> list[list[int]]:
+        """Tokens that an answer follows on.
 
         Raises:
             Refused: A text that reads like a special token cannot be read as text.
         """
-        read = iter(self._read([rendered for group in groups for rendered in group]))
-        return [[self._framed(rendered, next(read)) for rendered in group] for group in groups]
-
-    def asked(self, prompts: Sequence[Rendered]) -> list[list[int]]:
-        """Tokens that an answer follows on."""
         return [[*self._prefix(read.ids), *read.ids] for read in self._read(prompts)]
 
-    def frame(self) -> Frame:
-        """Tokens around the texts of a conversation of one turn.
+    def frame(self, chat: Sequence[Message] = (), answer: str = "b") -> Frame:
+        """Tokens around the texts of a short conversation.
 
-        Raises:
-            Refused: The template refuses even that.
+        Args:
+            chat: A chat and its answer that the template writes, in case it refuses all short ones.
+            answer: This answer.
         """
-        chat: list[Message] = [{"role": "user", "content": _PROBE}]
-        (whole,) = self.renderer.answered(chat, ["b"])
-        if (place := whole.text.find(_PROBE)) < 0:
-            raise Refused("its chat template leaves out what the user says")
-        text = whole.text.replace(_PROBE, "a")
-        shift = len(whole.text) - len(text)
-        rendered = whole._replace(text=text, start=whole.start - shift, end=whole.end - shift)
+        tried: list[list[Message]] = [[{"role": role, "content": _PROBE} for role in roles] for roles in _TURNS]
+        for messages, reply in [*((short, "b") for short in tried), (_probed(chat), answer)]:
+            try:
+                (whole,) = self.renderer.answered(messages, [reply])
+            except Refused:
+                continue
+            if _PROBE in whole.text:
+                return self._around(whole)
+        return Frame(len(self.edges.prefix), 0, len(self.edges.suffix))
+
+    def _around(self, whole: Rendered) -> Frame:
+        first, last = whole.text.find(_PROBE), whole.text.rfind(_PROBE) + 1
+        rendered = whole._replace(text=whole.text.replace(_PROBE, "a"))
         (read,) = self._read([rendered])
         tokens = self._framed(rendered, read)
         prefix = len(self._prefix(read.ids))
-        return Frame(
-            prefix + read.before(place), max(tokens.answer - prefix - read.behind(place + 1), 0),
-            len(tokens.ids) - tokens.text_end,
-        )  # fmt: skip
+        between = tokens.answer - prefix - read.behind(last)
+        return Frame(prefix + read.before(first), max(between, 0), len(tokens.ids) - tokens.text_end)
 
     def ending(self) -> Ending:
-        """What follows the text of an answer in a conversation of one turn, and what is put around the whole.
+        """What follows the text of an answer in a short conversation, and what is put around the whole.
 
         Raises:
             Refused: The template refuses even that.
         """
-        (whole,) = self.renderer.answered([{"role": "user", "content": "a"}], ["b"])
+        whole = self._short()
         (read,) = self._read([whole])
         tokens, prefix, tail = self._framed(whole, read), self._prefix(read.ids), whole.text[whole.end :]
         closed = tokens.end > tokens.text_end
@@ -164,6 +180,15 @@ class Reader:
     def special_text(self, ids: Sequence[int]) -> str:
         """Special tokens as text, which the tokenizer reads as these tokens."""
         return "".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def _short(self) -> Rendered:
+        refused: Refused | None = None
+        for roles in _TURNS:
+            try:
+                return self.renderer.answered([{"role": role, "content": "a"} for role in roles], ["b"])[0]
+            except Refused as reason:
+                refused = refused or reason
+        raise refused or Refused("there is no short conversation")
 
     def _edges(self) -> Edges:
         (prefix, suffix), end = self.written, self._tokenizer.eos_token_id
@@ -189,45 +214,26 @@ class Reader:
         answer, text_end = (shift + place for place in (min(read.before(rendered.start), text_end), text_end))
         return Tokens(ids, answer, text_end, text_end if end is None else shift + end)
 
-    def _read(self, texts: Sequence[Rendered]) -> list[Aligned]:
+    def _read(self, texts: Sequence[Rendered], *, strict: bool = True) -> list[Aligned]:
         plain = self.renderer.template is None
         rows = tokenised(self._tokenizer, [text.text for text in texts], split=plain)
         if plain:
             return rows
-        return [self._literal(text) if text.literal else row for text, row in zip(texts, rows, strict=True)]
+        for place, text in enumerate(texts):
+            if text.literal and (found := self._as_text.read(text)):
+                rows[place] = found
+            elif text.literal and strict:
+                raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
+        return rows
 
-    def _literal(self, rendered: Rendered) -> Aligned:
-        """Tokens of a text some parts of which read like special tokens and are none.
 
-        The text is read in sections between the special tokens of the template. That a tokenizer reads sections as it
-        reads the whole is tried on the same text with marks in place of those parts.
-        """
-        marked = list(rendered.text)
-        for first, last in rendered.literal:
-            marked[first:last] = "\ue000" * (last - first)
-        control = "".join(marked)
-        cuts = [match.span() for match in self.renderer.matches(control)]
-        whole, tried = tokenised(self._tokenizer, [control], split=False)[0], self._sections(control, cuts)
-        if whole.ids != tried.ids:
-            raise Refused("its text reads like a special token, and this tokenizer cannot read that as text")
-        return self._sections(rendered.text, cuts)
-
-    def _sections(self, text: str, cuts: Sequence[tuple[int, int]]) -> Aligned:
-        parts: list[tuple[int, int, Aligned]] = []
-        start = 0
-        for first, last in [*cuts, (len(text), len(text))]:
-            if first > start:
-                parts.append((start, first, tokenised(self._tokenizer, [text[start:first]], split=True)[0]))
-            if last > first:
-                parts.append((first, last, single(self._special[text[first:last]])))
-            start = last
-
-        def count(character: int, name: str) -> int:
-            inside = ((getattr(read, name)(character - first), read, last) for first, last, read in parts)
-            return sum(len(read.ids) if last <= character else max(found, 0) for found, read, last in inside)
-
-        ids = [i for _, _, read in parts for i in read.ids]
-        return Aligned(ids, lambda character: count(character, "before"), lambda character: count(character, "behind"))
+def _probed(chat: Sequence[Message]) -> list[Message]:
+    """A chat with probes at the beginning of its first text and at the end of its last."""
+    found = [*chat]
+    for place, before, after in ((0, _PROBE, ""), (-1, "", _PROBE)):
+        if found:
+            found[place] = {**found[place], "content": f"{before}{found[place]['content']}{after}"}
+    return found
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

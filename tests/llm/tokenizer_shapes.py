@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import transformers as tf
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = "which colour has the dog cat bird number red blue green nobody knows they say it is answer user assistant"
 TEXTS = [f"Which colour has the {b} number {i}? The {b} is {c}, they say. Nobody knows." for i, (b, c) in enumerate(
@@ -56,6 +57,7 @@ SWITCHED = (  # deletes thoughts unless told otherwise
     "m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+OPENED = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")  # the model goes on inside its thoughts
 TEMPLATES = {
     "none": None, "llama2": LLAMA2, "zephyr": ZEPHYR, "chatml": CHATML, "trimmed": TRIMMED, "gemma": GEMMA, "phi": PHI,
     "forgetful": FORGETFUL, "rewriting": REWRITING, "switched": SWITCHED,
@@ -80,6 +82,15 @@ def bytewise(around: str | None = "<s> $A", *, prefix: bool = False) -> Any:
     return _fast(inner, around, SPECIAL, **NAMED)
 
 
+def greedy() -> Any:
+    """Special tokens that take in the white space beside them: Phi-3, and the mask of BERT's kin."""
+    tokenizer = bytewise()
+    for token, sides in (("<|im_start|>", {"rstrip": True}), ("<|im_end|>", {"lstrip": True, "rstrip": True}),
+                         ("</s>", {"lstrip": True}), ("<|end|>", {"rstrip": True})):  # fmt: skip
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False, **sides)])
+    return tokenizer
+
+
 def marked(around: str | None = "<s> $A", *, scheme: str = "always") -> Any:
     """A mark before words instead of spaces: Llama 2 and Mistral, of old and of now, which mark texts differently."""
     inner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
@@ -90,7 +101,9 @@ def marked(around: str | None = "<s> $A", *, scheme: str = "always") -> Any:
     inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     every = [*SPECIAL, *(f"<0x{i:02X}>" for i in range(256))]
     inner.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=500, special_tokens=every, show_progress=False))
-    return _fast(inner, around, SPECIAL, **NAMED)
+    state = json.loads(inner.to_str())  # bytes are tokens as others are
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL]
+    return _fast(Tokenizer.from_str(json.dumps(state)), around, SPECIAL, **NAMED)
 
 
 def wordpiece(*, lower: bool = True) -> Any:
@@ -115,6 +128,7 @@ TOKENIZERS = {
     "bytewise, prefix": lambda: bytewise(prefix=True),
     "bytewise, bare": lambda: bytewise(None),
     "bytewise, both ends": lambda: bytewise("<s> $A </s>"),
+    "bytewise, greedy": greedy,
     "marked, prepended": lambda: marked(scheme="prepend"),
     "marked, always": lambda: marked(scheme="always"),
     "marked, first": lambda: marked(scheme="first"),

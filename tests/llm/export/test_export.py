@@ -12,10 +12,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from exported_models import CHATS, LENGTH, PAIRS, SYSTEM, TEXTS, message, save_rewards
+from exported_models import CHAT, CHATS, LENGTH, ODD, PAIRS, SYSTEM, TEXTS, message, save_rewards
+from tokenizer_shapes import shaped
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llm.data.pairs import Pair
+from llm.export.agreement import agreement, lm_eval_reading
 from llm.export.export import Tool, export_model
 from llm.export.transformers_4 import OldConfigError, write_for_version_4
 from llm.judging.margins import score_pairs
@@ -124,6 +126,29 @@ def test_template_gives_the_tokens_of_the_training(tokenizer, chat, framed):
             tokenizer.chat_template = template
             assert encode_pairs([pair], tokenizer, max_length=4096)[0][side] == encoded[row][side]
             tokenizer.chat_template = CHATS[chat]
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_reward_model_is_told_the_date_of_its_training(tokenizer, framed):
+    """Its template asks for the day; a policy's own template goes on doing so."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = dated = "{{ strftime_now('%d %b %Y') }}\n" + CHAT
+    if not framed:
+        tokenizer.backend_tokenizer.post_processor = None
+    expected = encode_pairs([ODD], tokenizer, max_length=4096)[0]["chosen"]
+    assert exported_template(tokenizer, generates=True) == dated
+    tokenizer.chat_template = exported_template(tokenizer, generates=False)
+    whole = [*ODD.prompt, message("assistant", ODD.chosen)]
+    assert tokenizer.apply_chat_template(whole, return_dict=False) == expected
+
+
+@pytest.mark.parametrize("name", ["none", "chatml", "llama2"])
+@pytest.mark.parametrize("kind", ["bytewise", "marked, prepended"])
+def test_questions_are_compared_as_the_harness_reads_them(kind, name):
+    """The tokenizer that is exported adds no special tokens; the questions have them."""
+    tokenizer = shaped(kind, name)
+    agreed = agreement(PAIRS[:3], tokenizer, 400, lm_eval_reading(tokenizer, without_edges(tokenizer)), policy=True)
+    assert (agreed.same, agreed.answers) == (6, 6)
 
 
 def test_plain_template_waits_for_an_answer(tokenizer):

@@ -107,6 +107,21 @@ def test_no_pairs_no_margins(tiny):
     json.dumps(empty, allow_nan=False)
 
 
+def test_a_suite_that_cannot_be_judged_ends_nothing(tiny, caplog):
+    """Both answers of all its pairs part behind what is read."""
+    model, tokenizer = tiny
+    long = "The same words. " * 200
+    dead = [Pair(f"d{i}", ({"role": "user", "content": f"Say {i}."},), f"{long}Yes", f"{long}No") for i in range(3)]
+    alive = Pair("a", ({"role": "user", "content": "Say 1."},), "Yes", "No")
+    result = evaluate_model(model, tokenizer, {"dead": dead, "some": [dead[0], alive]}, max_length=100)
+    assert np.isnan(result["margins"]["dead"]).all()
+    assert np.isnan(result["margins"]["some"]).tolist() == [True, False]
+    assert result["margins"]["some"][1] == score_pairs(model, tokenizer, [alive], max_length=100)[0]
+    overall = result["suites"]["dead"]["overall"]
+    assert (overall["pairs"], overall["left_out"], overall["accuracy"]) == (0, 3, None)
+    assert "nothing is judged: None of 3 pairs can be read" in caplog.text
+
+
 def test_summary_by_hand():
     data = [
         pair(0, "aaaa", "b", category="x", source="s"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bigram import Table, bigram, trainer
+from tokenizer_shapes import shaped
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, write_pairs
@@ -17,6 +18,7 @@ from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
 from llm.policy.judging import ScoredAnswers, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
+from llm.policy.run import fitting
 from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
 from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import KLExplosion
@@ -226,3 +228,17 @@ def test_a_repeated_prompt_is_one_question_of_an_interval():
     alone, repeated = limits(once, scores), limits(eight_times, np.tile(scores, (8, 1)))
     assert repeated["mean"] == pytest.approx(alone["mean"])
     assert repeated["high"] - repeated["low"] >= 0.9 * (alone["high"] - alone["low"])  # not narrower by the root of 8
+
+
+def test_prompts_that_a_judge_cannot_read_are_left_out(caplog):
+    """Its template refuses system turns; the policy's does not."""
+    system = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Red?"})
+    prompts = [Prompt("a", ({"role": "user", "content": "Red?"},)), Prompt("s", system)]
+    judge = RewardScorer(torch.nn.Linear(1, 1), shaped("bytewise", "gemma"), max_length=64)
+    policy = shaped("bytewise", "chatml")
+    kept, encoded, _ = fitting(prompts, policy, most=100, judges=[judge, ExactChecker(), None])
+    assert [prompt.id for prompt in kept] == ["a"]
+    assert encoded == encode_prompts(prompts[:1], policy)
+    assert "1 of 2 prompts cannot be read, 's' first: of its judge, its chat template refuses the chat" in caplog.text
+    with pytest.raises(DataError, match="1 of 1 prompts cannot be read"):
+        fitting(prompts[1:], policy, most=100, judges=[judge])

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import transformers as tf
-from tokenizer_shapes import wordpiece
+from tokenizer_shapes import shaped, wordpiece
 
 from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
 from llm.sweep.features import load_backbone, pair_features
@@ -57,6 +57,30 @@ def test_pairs_that_one_model_cannot_tell_apart_are_left_out_for_all(backbone, t
         assert (np.abs(features.chosen - features.rejected).max(axis=1) > 0).all()
     with pytest.raises(DataError, match="pairs have no features: of 'case', its two answers have the same tokens"):
         pair_features(load_backbone(str(backbone), max_length=48), [*ALIVE, CASE])
+
+
+def test_models_are_asked_as_they_are_trained(tmp_path):
+    """One that folds system turns reads pairs that its template alone refuses."""
+    tokenizer = shaped("bytewise", "gemma")
+    config = tf.LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                            num_attention_heads=1, max_position_embeddings=64, pad_token_id=0)  # fmt: skip
+    tf.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    files = {"train": tmp_path / "train.jsonl", "whole": tmp_path / "whole.jsonl"}
+    write_pairs(
+        [ALIVE[0], Pair("s", ({"role": "system", "content": "Be brief."}, *ASKED), "Red.", "Blue.")], files["train"]
+    )
+    write_pairs(ALIVE, files["whole"])
+    (tmp_path / "out").mkdir()
+    for turns, kept in (("keep", 1), ("fold", 2)):
+        settings = {"model": str(tmp_path / "model"), "max_length": 64, "system_turns": turns}
+        plan = {
+            "data": "unused",
+            "models": {"m": {"kind": "full", **settings}},
+            "grid": [{"ambiguity": "erm", "model": "m"}],
+        }
+        found, _ = told_apart(parse_sweep(plan), files, tmp_path / "out", train="train")
+        assert len(read_pairs(found["train"]).pairs) == kept
 
 
 def test_files_without_such_pairs_stay_as_they_are(backbone, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import transformers as tf
-from tokenizer_shapes import FORGETFUL, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
+from tokenizer_shapes import FORGETFUL, OPENED, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
 
 from llm.data.pairs import Message
 from llm.text.chat_templates import PLAIN
@@ -68,8 +68,12 @@ def test_prompts_are_those_that_are_served(kind, name):
 def test_the_answer_is_where_it_was_put(kind, name):
     """No token of the answer is before its place, none behind; one that it shares with the prompt is its own."""
     tokenizer = shaped(kind, name)
+    reader = Reader(tokenizer)
     for chat, answer in itertools.product((QUESTION, SECOND), ANSWERS):
         found = tokens_of(tokenizer, chat, answer)
+        (asked,) = reader.asked([reader.renderer.asked(chat)])
+        if found.ids[: len(asked)] == asked:  # no token holds both
+            assert found.answer == len(asked)
         before, own, after = (
             tokenizer.decode(found.ids[part], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for part in (slice(found.answer), slice(found.answer, found.text_end), slice(found.text_end, None))
@@ -126,6 +130,20 @@ def test_thoughts_are_kept(kind, name):
     assert squeezed(THOUGHT) in squeezed(own)
     if name == "rewriting" and kind not in ("bytewise, both ends", "slow"):
         assert found.ids == served(tokenizer, QUESTION, THOUGHT)
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"), [(THOUGHT, THOUGHT.removeprefix("<think>\n")), ("It is red.", "It is red.")]
+)
+def test_an_answer_begins_where_the_model_goes_on(answer, read):
+    """Also where that is inside the answer's own text: what the prompt says, the model does not."""
+    tokenizer = bytewise()
+    tokenizer.chat_template = OPENED
+    found = tokens_of(tokenizer, QUESTION, answer)
+    assert found.ids == served(tokenizer, QUESTION, answer)
+    assert tokenizer.decode(found.ids[found.answer : found.text_end]) == read
+    asked = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
+    assert (found.ids[: found.answer] == asked) == (answer == THOUGHT)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

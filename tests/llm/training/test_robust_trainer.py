@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback
 
 from llm.adversary.schedule import RadiusSchedule
 from llm.kinds.reward import RewardTrainer
-from llm.text.batches import PairCollator
+from llm.text.batches import SIDES, PairCollator
 from llm.training.averaging import IterateAverage
 from llm.training.guards import NonFiniteLoss
 
@@ -109,6 +109,19 @@ def test_plain_phase_and_full_tail_mass_are_the_mean(start, tmp_path, spec):
     trainer = trainer_for(start, arguments(tmp_path), spec, callbacks=[gradients], schedule=schedule)
     trainer.train()
     assert relative_error(gradients.first, full_batch_gradient(start, seen_rows(trainer), "erm")) <= 1e-6
+
+
+@pytest.mark.parametrize("spec", ["erm", "tv:0.25"])
+def test_micro_batches_of_a_step_hold_pairs_of_similar_length(start, tmp_path, spec):
+    """The longest first, so that padding costs little and what runs out of memory does so at once."""
+    widths, trainer = [], trainer_for(start, arguments(tmp_path), spec)
+    trainer.model.register_forward_pre_hook(
+        lambda module, args, inputs: widths.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    trainer.train()
+    longest = sorted((max(len(start[2][int(i)][side]) for side in SIDES) for i in seen_rows(trainer)), reverse=True)
+    assert widths[:4] == [-(-length // 8) * 8 for length in longest[::4]]
+    assert len(set(widths)) > 1
 
 
 def test_ignored_examples_skip_the_second_pass(start, tmp_path):
