@@ -154,8 +154,7 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     victim.send_signal(signal.SIGKILL)
     said = survivor.communicate(timeout=60)[0]
     assert survivor.returncode == 2, said
-    assert said.count("robust-rlhf: ") == 1
-    assert "another process ended" in said
+    assert said.count("another process ended") == 1
     assert "Traceback" not in said
     victim.communicate()
 
