@@ -84,7 +84,7 @@ def overview(pairs: Iterable[Pair]) -> Overview:
         for name in _groups(pair):
             counts[name][0] += 1
             counts[name][1] += length_baseline(pair) == 1
-        prompt = _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
+        prompt = _prompt(pair)
         prompts.add(prompt)
         key, way = _comparison(prompt, pair)
         seen = comparisons.get(key, 0)
@@ -99,6 +99,39 @@ def overview(pairs: Iterable[Pair]) -> Overview:
                 negative.add(pair)
     groups = {name: Summary(total, longer / total) for name, (total, longer) in sorted(counts.items())}
     return Overview(groups, len(prompts), first, duplicates, contradictions, negative, margins)
+
+
+def across(files: Iterable[Iterable[Pair]]) -> tuple[Cases, Cases]:
+    """What pairs of several files have in common; what repeats within a file is not counted.
+
+    Returns:
+        Pairs that stand in an earlier file too, and pairs whose comparison an earlier file labels the other way; once
+        for each file.
+    """
+    again, against, earlier = Cases(), Cases(), dict[bytes, int]()
+    for pairs in files:
+        own: dict[bytes, int] = {}
+        for pair in pairs:
+            key, way = comparison_of(pair)
+            ways = earlier.get(key, 0)
+            if not way & own.get(key, 0):
+                own[key] = own.get(key, 0) | way
+                if ways & way:
+                    again.add(pair)
+                if ways & ~way:
+                    against.add(pair)
+        for key, way in own.items():
+            earlier[key] = earlier.get(key, 0) | way
+    return again, against
+
+
+def comparison_of(pair: Pair) -> tuple[bytes, int]:
+    """What is compared, whichever answer was chosen, and which way it was; white space around texts is left aside."""
+    return _comparison(_prompt(pair), pair)
+
+
+def _prompt(pair: Pair) -> bytes:
+    return _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
 
 
 def _groups(pair: Pair) -> Iterator[str]:

@@ -121,8 +121,8 @@ class Pipeline:
         reward: Settings of the reward stage.
         policy: Settings of the policy stage.
         sft: Settings of supervised fine-tuning; None starts from the policy's ``model``.
-        train_file: For every stage that names none.
-        columns: Which column of that file holds what, as ``train --columns`` takes it.
+        train_file: For every stage that names none; several with their weights, as ``train --train_file`` takes them.
+        columns: Which column of these files holds what, as ``train --columns`` takes it.
         seeds: How many, from 0.
         arms: Cells of the ablation, ``reward/policy``; empty: all that the switches allow.
         evaluation: Fields of ``Judging``.
@@ -132,7 +132,7 @@ class Pipeline:
     reward: Mapping[str, Any]
     policy: Mapping[str, Any]
     sft: Mapping[str, Any] | None = None
-    train_file: str | None = None
+    train_file: str | Sequence[Any] | None = None
     columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()

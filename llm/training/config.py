@@ -10,6 +10,7 @@ from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..data.columns import columns_of
+from ..data.mixtures import settled
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -38,8 +39,9 @@ class RunConfig:
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
     )
     dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
-    train_file: str = field(
-        default="", metadata={"help": "preference pairs: a file, a folder, or hf://datasets/OWNER/NAME:SPLIT"}
+    train_file: str | list[str] = field(
+        default="",
+        metadata={"help": "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT; several, each with :WEIGHT"},
     )
     columns: str | None = field(
         default=None,
@@ -93,6 +95,7 @@ class RunConfig:
             parse_reweighting(self.ambiguity)
             self.schedule()
             columns = columns_of(self.columns)
+            self.train_file = settled(self.train_file)  # one text for one mixture, however it was written
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.columns = None if columns is None else str(columns)  # one text for one mapping, however it was written

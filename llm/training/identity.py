@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..data.mixing import files_of
 from ..models.contents import contents
 from ..run.environment import environment
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
@@ -74,6 +75,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
         **ours,
         **theirs,
         **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
+        **{name: content for record in files.values() for name, content in files_of(record)},
         **{f"content of {role}": content for role, content in read.items()},
         OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
         ENVIRONMENT: environment(),

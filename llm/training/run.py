@@ -25,8 +25,9 @@ from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
+from ..data.mixing import mixed_pairs, split
 from ..data.pairs import Pair, read_pairs
-from ..data.suites import describe_file, split_by_prompt
+from ..data.suites import describe_file
 from ..judging.margins import MarginOf
 from ..judging.tables import write_metrics
 from ..models.adapters import merged, with_adapter
@@ -152,16 +153,16 @@ class _OnPairs(Work[TrainConfig]):
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""
-    source = read_pairs(config.train_file, columns=config.columns)
-    train, held_out = list(source.pairs), []
-    files = {"train": describe_file(source)}
+    mixture, held_out = mixed_pairs(config.train_file, columns=config.columns), list[Pair]()
+    files = {"train": mixture.describe()}
     if config.eval_file:
         evaluation = read_pairs(config.eval_file, columns=config.columns, shared=True)
         held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
     elif config.validation_share:
-        train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
+        mixture, held_out = split(mixture, share=config.validation_share, seed=config.subset_seed)
+    train = mixture.drawn(seed=config.subset_seed)
     if not train:
-        raise ValueError(f"{config.train_file}: no pairs are left to train on, lower validation_share")
+        raise ValueError(f"{files['train']['file']}: no pairs are left to train on, lower validation_share")
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]
