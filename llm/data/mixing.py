@@ -132,7 +132,7 @@ def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None) -> Mixtur
     if len(ingredients) > 1:
         again, against = across([one.items for one in ingredients])
         found = {
-            "pairs that stand in an earlier file too": again,
+            "pairs that stand in an earlier file": again,
             "pairs that an earlier file labels otherwise": against,
         }
         noted = {what: cases.count for what, cases in found.items() if cases.count}
