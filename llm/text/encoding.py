@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 from llm.data.pairs import DataError, Pair
 from llm.text.rendering import Refused, Rendered
 from llm.text.tokens import Reader, Tokens
-from llm.text.window import Frame, Sequences, Window, room_for, sequences
+from llm.text.window import Frame, Window, room_for, sequences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +50,19 @@ class Truncation:
     tokens_cut: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+
+    def add(self, seen: Seen) -> None:
+        """Count a pair; of one that is left out, why alone."""
+        if seen.reason or seen.item is None:
+            self.left_out[seen.reason] = self.left_out.get(seen.reason, 0) + 1
+            return
+        self.pairs += 1
+        self.prompts_cut += seen.item["window"].cut > 0
+        self.prompts_absent += seen.absent
+        self.answers_cut += seen.answers_cut
+        self.tokens_cut += seen.tokens_cut
+        for what in seen.lost:
+            self.lost[what] = self.lost.get(what, 0) + 1
 
 
 class EncodedPair(TypedDict):
@@ -108,6 +120,7 @@ def encode_pairs(
     max_length: int,
     too_long: TooLong = "cut",
     progress: bool = False,
+    watch: Callable[[Pair, Seen], object] | None = None,
 ) -> EncodedPairs:
     """Tokenise both answers of every pair after the same part of their prompt, in at most ``max_length`` tokens each.
 
@@ -120,55 +133,92 @@ def encode_pairs(
         max_length: Tokens per sequence, special tokens included.
         too_long: What becomes of a pair that needs more: it is cut (see ``llm.text.window``), left out, or an error.
         progress: Show a bar on stderr.
+        watch: Is shown every pair, those that are left out too, and what is read of it.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
         DataError: There are pairs, and none is left; or one is too long. The message names a pair.
     """
-    encoder = _Encoder(Reader(tokenizer), max_length, too_long)
+    encoder, truncation = PairEncoder(tokenizer, max_length, too_long), Truncation()
+    items: list[EncodedPair] = []
+    left_out: dict[int, str] = {}
     for batch in _batches(pairs, progress=progress):
-        encoder.add(batch)
-    found = EncodedPairs(pairs, encoder.items, encoder.left_out, encoder.counted())
-    if pairs and not encoder.items:
-        place, reason = next(iter(encoder.left_out.items()))
+        for place, (pair, seen) in enumerate(zip(batch, encoder.read(batch), strict=True), len(items) + len(left_out)):
+            if watch is not None:
+                watch(pair, seen)
+            if seen.reason or seen.item is None:
+                left_out[place] = seen.reason
+            else:
+                items.append({**seen.item, "index": len(items)})
+            truncation.add(seen)
+    found = EncodedPairs(pairs, items, left_out, truncation)
+    if pairs and not items:
+        place, reason = next(iter(left_out.items()))
         raise DataError(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
     _say(found, pairs, max_length)
     return found
 
 
-class _Encoder:
-    """Encodes pairs one batch after the other."""
+class Seen(NamedTuple):
+    """What is read of one pair.
 
-    def __init__(self, reader: Reader, max_length: int, too_long: TooLong) -> None:
-        self.items: list[EncodedPair] = []
-        self.left_out: dict[int, str] = {}
-        self._reader, self._max_length, self._too_long = reader, max_length, too_long
-        self._frame: Frame | None = None
-        self._truncation, self._lost, self._seen = Truncation(), Counter[str](), 0
+    Attributes:
+        item: Its tokens, at index 0; None where there are none.
+        reason: Why the pair is left out; "" where it is not.
+        lost: What the chat template leaves out of its prompt.
+        absent: Nothing of what is asked is read.
+        answers_cut: Answers that lost tokens: 0, 1 or 2.
+        tokens_cut: Tokens that both sequences lost.
+        prompt: Tokens of the whole prompt, with what stands before the answer.
+        answer: Tokens of the longer of the answers, with what ends it.
+    """
 
-    def add(self, pairs: Sequence[Pair]) -> None:
-        rendered = [self._rendered(pair, self._seen + place) for place, pair in enumerate(pairs)]
-        groups = [group for group in rendered if group]
-        if groups and self._frame is None:
-            self._frame = self._reader.frame()
-            room_for(0, [0], self._max_length, self._frame)
+    item: EncodedPair | None
+    reason: str = ""
+    lost: frozenset[str] = frozenset()
+    absent: bool = False
+    answers_cut: int = 0
+    tokens_cut: int = 0
+    prompt: int = 0
+    answer: int = 0
+
+
+class PairEncoder:
+    """Reads pairs, a few at a time, and keeps none of them; the arguments are those of :func:`encode_pairs`.
+
+    Attributes:
+        renderer: How their conversations are written.
+        frame: Tokens that stand around texts; None before the first pair.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, too_long: TooLong = "cut") -> None:
+        self._reader, self._max_length, self._too_long = Reader(tokenizer), max_length, too_long
+        self.renderer = self._reader.renderer
+        self.frame: Frame | None = None
+
+    def read(self, pairs: Sequence[Pair]) -> list[Seen]:
+        """What is read of each pair.
+
+        Raises:
+            ValueError: ``max_length`` leaves no room for text.
+            DataError: A pair is too long, and that was to be refused.
+        """
+        rendered = [self._rendered(pair) for pair in pairs]
+        groups = [group for group in rendered if not isinstance(group, str)]
+        if groups and self.frame is None:
+            self.frame = self._reader.frame()
+            room_for(0, [0], self._max_length, self.frame)
         tokens = iter(self._tokens(groups))
-        for place, (pair, group) in enumerate(zip(pairs, rendered, strict=True), self._seen):
-            if group:
-                self._add(pair, place, group, next(tokens))
-        self._seen += len(pairs)
+        return [
+            Seen(None, group) if isinstance(group, str) else self._seen(pair, group, next(tokens))
+            for pair, group in zip(pairs, rendered, strict=True)
+        ]
 
-    def counted(self) -> Truncation:
-        self._truncation.left_out = dict(Counter(self.left_out.values()))
-        self._truncation.lost = dict(self._lost)
-        return self._truncation
-
-    def _rendered(self, pair: Pair, place: int) -> list[Rendered]:
+    def _rendered(self, pair: Pair) -> list[Rendered] | str:
         try:
             return self._reader.renderer.answered(pair.prompt, [pair.chosen, pair.rejected])
         except Refused as reason:
-            self.left_out[place] = str(reason)
-            return []
+            return str(reason)
 
     def _tokens(self, groups: Sequence[list[Rendered]]) -> list[list[Tokens] | str]:
         try:
@@ -182,11 +232,10 @@ class _Encoder:
         except Refused as reason:
             return str(reason)
 
-    def _add(self, pair: Pair, place: int, group: list[Rendered], tokens: list[Tokens] | str) -> None:
-        if isinstance(tokens, str) or self._frame is None:
-            self.left_out[place] = str(tokens)
-            return
-        read = sequences(tokens, self._max_length, self._frame)
+    def _seen(self, pair: Pair, group: list[Rendered], tokens: list[Tokens] | str) -> Seen:
+        if isinstance(tokens, str) or self.frame is None:
+            return Seen(None, str(tokens))
+        read, frame = sequences(tokens, self._max_length, self.frame), self.frame
         lost = sum(len(found.ids) for found in tokens) - sum(len(found) for found, _ in read.rows)
         if lost and self._too_long != "cut":
             if self._too_long == "refuse":
@@ -194,26 +243,23 @@ class _Encoder:
                     f"Pair {pair.id!r} has {max(len(found.ids) for found in tokens)} tokens, and max_length is "
                     f"{self._max_length}: raise it, or say too_long=cut or drop."
                 )
-            self.left_out[place] = _DROPPED
-            return
+            return Seen(None, _DROPPED)
         (chosen, chosen_span), (rejected, rejected_span) = read.rows
-        if chosen == rejected:
-            self.left_out[place] = EQUAL_TOKENS
-            return
-        self._count(read, self._frame, lost)
-        self._lost.update(group[0].lost)
-        self.items.append({
-            "index": len(self.items), "chosen": chosen, "rejected": rejected, "chosen_span": chosen_span,
-            "rejected_span": rejected_span, "window": read.room.window,
-        })  # fmt: skip
-
-    def _count(self, read: Sequences, frame: Frame, lost: int) -> None:
-        window, cut = read.room.window, self._truncation
-        cut.pairs += 1
-        cut.prompts_cut += window.cut > 0
-        cut.prompts_absent += window.cut > 0 and window.start <= frame.start and window.end <= frame.end
-        cut.answers_cut += read.answers_cut
-        cut.tokens_cut += lost
+        window = read.room.window
+        prompt = sum(window)
+        return Seen(
+            {
+                "index": 0, "chosen": chosen, "rejected": rejected, "chosen_span": chosen_span,
+                "rejected_span": rejected_span, "window": window,
+            },
+            EQUAL_TOKENS if chosen == rejected else "",
+            lost=group[0].lost,
+            absent=window.cut > 0 and window.start <= frame.start and window.end <= frame.end,
+            answers_cut=read.answers_cut,
+            tokens_cut=lost,
+            prompt=prompt,
+            answer=max(len(found.ids) for found in tokens) - prompt,
+        )  # fmt: skip
 
 
 def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair]]:
