@@ -30,6 +30,7 @@ from ..run.files import write_text
 from ..run.sealed import checksum
 from ..text.batches import padded
 from ..text.encoding import encode_pairs
+from ..text.token_cache import tokenizer_text
 
 _FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
@@ -64,7 +65,7 @@ class Backbone:
             plain = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy())
-        digest.update(_tokenizer_text(self.tokenizer).encode())
+        digest.update(tokenizer_text(self.tokenizer).encode())
         for pair in pairs:
             texts = [[[m["role"], m["content"]] for m in pair.prompt], pair.chosen, pair.rejected]
             digest.update(json.dumps(texts).encode())
@@ -225,11 +226,3 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weights = mask[..., None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _tokenizer_text(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: dict[str, Any] = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    # How it was last called, which it remembers, says nothing about its tokens.
-    kept = {name: rule for name, rule in rules.items() if backend is None or name not in ("truncation", "padding")}
-    return json.dumps(kept, sort_keys=True) + str(tokenizer.chat_template) + str(tokenizer.special_tokens_map)

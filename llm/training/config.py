@@ -165,6 +165,9 @@ class TrainConfig(RunConfig):
     too_long: TooLong = field(
         default="cut", metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"}
     )
+    cache_tokens: bool = field(
+        default=True, metadata={"help": "keep the tokens of large training sets on disk, for the next run on the same"}
+    )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     passes: str = field(
         default="auto",

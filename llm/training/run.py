@@ -33,12 +33,14 @@ from ..judging.tables import write_metrics
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
+from ..models.fetching import cache_folder
 from ..models.sharding import is_sharded, whole_model
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
 from ..text.encoding import EncodedPairs, encode_pairs
+from ..text.token_cache import TokenCache
 from .averaging import IterateAverage
 from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
@@ -180,7 +182,8 @@ def build_trainer(
     check_length(model, config.max_length)
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
-    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, **reading)
+    kept = TokenCache(cache_folder() / "tokens") if config.cache_tokens else None
+    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, cache=kept, **reading)
     judged = encode_pairs(held_out, tokenizer, **reading) if held_out else None
     trainer = task.trainer(
         model=with_adapter(model, config.adapter(), task=task.adapter_task),
