@@ -94,10 +94,10 @@ def test_a_model_that_is_not_there_is_refused():
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Batches of 60 tokens in parts of 100; how many sequences went through the model."""
+    """Batches of 60 tokens in parts of 45; how many sequences went through the model."""
     asked, means = [], features._means
     monkeypatch.setattr(features, "_TOKENS", 60)
-    monkeypatch.setattr(features, "_PART", 100)
+    monkeypatch.setattr(features, "_PART", 45)
     monkeypatch.setattr(features, "_means", lambda model, rows: asked.append(len(rows)) or means(model, rows))
     return asked
 
@@ -123,9 +123,9 @@ def stop():
 def test_an_interrupted_computation_goes_on_where_it_was(backbone, tmp_path, monkeypatch, small_parts, kind):
     whole = np.load(getattr(FeatureCache(tmp_path / "whole"), kind)(backbone, PAIRS, name="x"))
     total, cache = sum(small_parts), FeatureCache(tmp_path / "parts")
-    assert len(small_parts) >= 4
+    assert len(small_parts) >= 3
     small_parts.clear()
-    interrupted(cache, kind, backbone, monkeypatch, after=3)
+    interrupted(cache, kind, backbone, monkeypatch, after=2)
     (folder,) = cache.folder.iterdir()
     kept = [np.load(file) for file in sorted(folder.glob("*.npy"))]
     assert 0 < sum(map(len, kept)) <= sum(small_parts) < total
