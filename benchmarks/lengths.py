@@ -127,9 +127,8 @@ def padding(options: argparse.Namespace) -> None:
         plain, sparing = (sum(batch["input_ids"].numel() for step in way for batch in step) for way in ways)
         read = sum(int(batch["attention_mask"].sum()) for step in steps for batch in step)
         timed = _timed(model, ways, options.steps) if options.steps else "-"
-        _say(
-            f"| {micro} x {together} | {plain / read:.3f} | {sparing / read:.3f} | {1 - sparing / plain:.1%} | {timed} |"
-        )
+        counted = f"{plain / read:.3f} | {sparing / read:.3f} | {1 - sparing / plain:.1%}"
+        _say(f"| {micro} x {together} | {counted} | {timed} |")
     _say(f"{len(encoded)} pairs, {options.model} at {options.max_length} tokens, {_where()}")
 
 
