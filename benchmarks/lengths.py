@@ -122,7 +122,8 @@ def padding(options: argparse.Namespace) -> None:
     collator = PairCollator(tokenizer, max_length=options.max_length)
     _say("| pairs a step | as they come | by length | spared | time, by length / as they come |\n|---|---|---|---|---|")
     for micro, together in SHAPES:
-        steps = windows(encoded, collator, micro, together)
+        if not (steps := windows(encoded, collator, micro, together)):
+            continue  # too few pairs for a step
         ways = [steps, [by_length(step, collator) for step in steps]]
         plain, sparing = (sum(batch["input_ids"].numel() for step in way for batch in step) for way in ways)
         read = sum(int(batch["attention_mask"].sum()) for step in steps for batch in step)
