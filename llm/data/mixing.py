@@ -232,6 +232,13 @@ def _times(file: dict[str, Any]) -> str:
     return file["file"] if file["weight"] == 1 else f"{file['file']} x {file['weight']:g}"
 
 
+def said_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Of a described mixture, what a plan says of its files; of one file nothing."""
+    what = "pairs" if "pairs" in record else "prompts"
+    files = [f"{_times(file)} ({file[what]:,} {what})" for file in record.get("files", ())]
+    return {"training files": ", ".join(files)} if files else {}
+
+
 def files_of(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Of a described mixture, a name for each of its files and what tells it from others: content, weight, source."""
     for number, file in enumerate(record.get("files", ()), start=1):

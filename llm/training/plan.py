@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..data.mixing import said_of
 from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
@@ -24,11 +25,12 @@ _GIB = 2.0**30
 
 def render_plan(task: Task[Any], arguments: TrainingArguments) -> Table:
     """The plan of a run as a table; everything is loaded and checked as in the run, nothing is written."""
-    train, held_out, _ = load_training_pairs(task.config)
+    train, held_out, files = load_training_pairs(task.config)
     trainer, encoded = build_trainer(task, arguments, train, held_out)
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
+        **said_of(files["train"]),
         **_batches(trainer, arguments, len(train)),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(held_out):,}",

@@ -138,8 +138,10 @@ def test_the_fraction_is_the_same_wherever_the_file_lies_and_another_one_for_ano
 
 
 def test_copies_within_a_file_are_drawn_on_their_own(tmp_path):
-    (file,) = files(tmp_path, a=[replace(A[0], id=f"a{n}") for n in range(64)])
-    assert len(mixed_pairs(f"{file}:0.25").drawn(seed=3)) == 16
+    (file,) = files(tmp_path, a=[replace(pair, id=f"{pair.id}-{n}") for pair in A[:32] for n in range(2)])
+    seen = Counter(map(said, mixed_pairs(f"{file}:0.5").drawn(seed=3)))
+    assert seen.total() == 32
+    assert set(seen.values()) == {1, 2}  # together they would all be there twice
 
 
 def test_a_file_of_weight_zero_is_not_read_and_named(tmp_path, caplog):

@@ -146,7 +146,9 @@ def test_yaml_names_files_by_mappings(data, tmp_path, capsys, kind):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["train", kind, "--config", str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "run"),
                  "--use_cpu", "true", "--dry_run", "true"]) == 0  # fmt: skip
-    assert "52" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "52" in said
+    assert "one.jsonl x 2 (16" in said
 
 
 DATA = {
