@@ -258,7 +258,7 @@ BREAKS = [
     ),
     Break(
         "padding-beyond-positions",
-        "llm/text/encoding.py",
+        "llm/text/batches.py",
         "max(longest, min(rounded, self.max_length))",
         "max(longest, rounded)",
         "llm/text/test_encoding.py llm/kinds/test_dpo.py",
