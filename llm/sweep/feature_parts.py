@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Parts:
+class FeatureParts:
     """Features of a long computation, kept in parts, so that it goes on where it was interrupted.
 
     Attributes:

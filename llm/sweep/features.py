@@ -27,12 +27,12 @@ from ..run.escaping import one_line
 from ..text.batches import padded
 from ..text.encoding import encode_pairs
 from ..text.token_cache import tokenizer_text
-from .feature_parts import Features, Parts, is_whole, write_features
+from .feature_parts import FeatureParts, Features, is_whole, write_features
 
 _FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
 _PART = 2**18  # tokens, at least, that are written together: what an interruption costs at most
-_NOT_KEPT = Parts()
+_NOT_KEPT = FeatureParts()
 
 
 class PairFeatures(NamedTuple):
@@ -97,7 +97,7 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
 
 
 def pair_features(
-    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: Parts = _NOT_KEPT
+    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: FeatureParts = _NOT_KEPT
 ) -> PairFeatures:
     """Features of the answers of ``pairs``; equal token sequences are computed once, and kept in ``parts`` meanwhile.
 
@@ -115,7 +115,7 @@ def pair_features(
 
 
 def prompt_features(
-    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: Parts = _NOT_KEPT
+    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: FeatureParts = _NOT_KEPT
 ) -> Features:
     """Features of the prompts of ``pairs``, ``(pairs, width)``; equal ones once, and kept in ``parts`` meanwhile."""
     tokenizer = backbone.tokenizer
@@ -169,8 +169,8 @@ class FeatureCache:
     def _bar(self, text: str) -> str:
         return text if self.progress else ""
 
-    def _parts(self, file: Path) -> Parts:
-        return Parts(file.with_suffix(f".parts-{_TOKENS}-{_PART}"), _PART)  # which rows are in which
+    def _parts(self, file: Path) -> FeatureParts:
+        return FeatureParts(file.with_suffix(f".parts-{_TOKENS}-{_PART}"), _PART)  # which rows are in which
 
 
 def default_cache() -> Path:
@@ -178,14 +178,16 @@ def default_cache() -> Path:
     return cache_folder() / "features"
 
 
-def _unique_pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: Parts) -> Features:
+def _unique_pooled(
+    backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: FeatureParts
+) -> Features:
     unique = list(dict.fromkeys(sequences))
     vectors = _pooled(backbone, unique, progress, parts)
     place = {sequence: row for row, sequence in enumerate(unique)}
     return vectors[[place[sequence] for sequence in sequences]]
 
 
-def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: Parts) -> Features:
+def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: FeatureParts) -> Features:
     """Mean last hidden states ``(sequences, width)``; parts that are on disk are read, the others are kept there."""
     from rich.markup import escape
     from rich.progress import Progress
