@@ -27,7 +27,8 @@ import training_steps
 from training_contestants import ANSWER, MICRO, PAIRS, PROMPT, SHAPE, WINDOW, Way
 from transformers import GPT2Config, GPT2ForSequenceClassification, set_seed
 
-from llm.text.encoding import EncodedPairs, Truncation
+from llm.text.encoding import EncodedPairs
+from llm.text.truncation import Truncation
 
 RADIUS = 0.2
 WAYS = (
@@ -72,7 +73,7 @@ def mixed(rows: int) -> EncodedPairs:
             ids = [*item[side][:keep], 1]
             changed |= {side: ids, f"{side}_span": (min(item[f"{side}_span"][0], keep), len(ids))}
         cut.append(changed)
-    return EncodedPairs([], cut, Truncation())
+    return EncodedPairs([], cut, {}, Truncation())
 
 
 def gpt2() -> Any:

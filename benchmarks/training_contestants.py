@@ -27,7 +27,8 @@ from llm.kinds.dpo import DPOTrainer
 from llm.kinds.reward import RewardTrainer
 from llm.models.adapters import with_adapter
 from llm.text.batches import PairCollator
-from llm.text.encoding import EncodedPairs, Truncation
+from llm.text.encoding import EncodedPairs
+from llm.text.truncation import Truncation
 from llm.training.config import RewardConfig as Settings
 from llm.training.losses import Sigmoid
 from llm.training.settings import TRAINING_DEFAULTS
@@ -159,7 +160,7 @@ def encoded(rows: int) -> EncodedPairs:
         span = len(start), len(chosen)
         item = {"index": len(items), "chosen": chosen, "rejected": rejected, "chosen_span": span, "rejected_span": span}
         items.append(item)
-    return EncodedPairs([], items, Truncation())
+    return EncodedPairs([], items, {}, Truncation())
 
 
 def model_of(kind: str, mode: str) -> Any:

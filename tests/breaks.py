@@ -741,6 +741,48 @@ BREAKS = [
         "max(2 * prompt, prompt + frame.after + 1)",
         "llm/text/test_window.py",
     ),
+    Break(
+        "mixture-fraction-by-content",
+        "llm/data/mixing.py",
+        'replace(item, id="", source="")',
+        "item",
+        "llm/data/test_mixtures.py",
+    ),
+    Break(
+        "mixture-held-out-once",
+        "llm/data/mixing.py",
+        "share=share, seed=seed) for one in mixture.ingredients]",
+        "share=share, seed=seed + len(one.items)) for one in mixture.ingredients]",
+        "llm/data/test_mixtures.py",
+    ),
+    Break(
+        "mixture-is-identity",
+        "llm/data/mixing.py",
+        'file["weight"], file.get("source_name")]',
+        'file.get("source_name")]',
+        "llm/data/test_mixtures.py",
+    ),
+    Break(
+        "tokens-checksum",
+        "llm/text/token_cache.py",
+        "if said != found.encode():",
+        "if len(said) != len(found):",
+        "llm/text/test_token_cache.py",
+    ),
+    Break(
+        "tokens-template",
+        "llm/text/token_cache.py",
+        "+ str(tokenizer.chat_template) +",
+        "+",
+        "llm/text/test_token_cache.py",
+    ),
+    Break(
+        "feature-parts-checked",
+        "llm/sweep/features.py",
+        "if file is not None and is_whole(file):",
+        "if file is not None and file.exists():",
+        "llm/sweep/test_features.py",
+    ),
 ]
 
 

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from llm.text.batches import PairCollator
-from llm.text.encoding import EncodedPairs, Truncation
+from llm.text.encoding import EncodedPairs
+from llm.text.truncation import Truncation
 from llm.training.settings import TRAINING_DEFAULTS
 
 Record = dict[str, Any]
@@ -85,7 +86,7 @@ def pairs(shape: Shape, rows: int) -> EncodedPairs:
         {"index": i, "chosen": first, "rejected": second, "chosen_span": span, "rejected_span": span}
         for i, (first, second) in enumerate(ids.tolist())
     ]
-    return EncodedPairs([], items, Truncation())
+    return EncodedPairs([], items, {}, Truncation())
 
 
 class PlainTrainer(Trainer):

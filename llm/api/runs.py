@@ -8,12 +8,14 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dro_core import AmbiguitySet
 
+from ..data.mixtures import Part
 from ..data.objects import NAME, pairs_of, rows_of
 from ..data.pairs import PairSet, write_pairs
 from ..doctor.record import RunError
@@ -112,7 +114,9 @@ def train(
 
     Args:
         kind: ``sft``, ``reward``, ``dpo`` or ``policy``.
-        data: Pairs (for a policy, prompts): a path, or pairs, a data frame, a data set, mappings.
+        data: Pairs (for a policy, prompts): a path, or pairs, a data frame, a data set, mappings; or several of these
+            in a list, each with how often its pairs are seen in an epoch: ``[("a.jsonl", 2), (frame, 1)]``, or as
+            mappings of ``file``, ``weight``, ``source``, ``columns``.
         model: Alias, folder or hub name, a run, or a model with its tokenizer, which is kept as long as the value that
             comes back; None: as the recipe or the kind says.
         ambiguity: The set, or set or rule as text; ``erm`` trains plainly.
@@ -147,7 +151,7 @@ def train(
             said["columns"] = columns if isinstance(columns, str) else dict(columns)
         raw = kind == "policy" or bool(said.get("columns"))
         said |= {
-            "train_file": _file(data, place / f"{NAME}.jsonl", raw=raw),
+            "train_file": _training_files(data, place, raw=raw),
             "output_dir": str(folder),
         }
         said |= {"ambiguity": str(ambiguity)}
@@ -170,6 +174,37 @@ def _recipe(kind: str, model: object, recipe: str | None) -> dict[str, object]:
     if recipe is None and isinstance(model, str) and (recipe_folder() / f"{kind}-{model}.yaml").exists():
         recipe = f"{kind}-{model}"
     return dict(read_recipe(recipe)) if recipe else {}
+
+
+def _training_files(data: Source, place: Path, *, raw: bool) -> str | list[Any]:
+    """What the setting ``train_file`` says of the data: a path, or a mapping for each part of a mixture."""
+    if (parts := _parts(data)) is None:
+        return _file(data, place / f"{NAME}.jsonl", raw=raw)
+    files = [
+        _file(part["file"], place / f"{NAME}-{number}.jsonl", raw=raw or bool(part.get("columns")))
+        for number, part in enumerate(parts, start=1)
+    ]
+    return [part | {"file": file} for part, file in zip(parts, files, strict=True)]
+
+
+def _parts(data: Source) -> list[dict[str, Any]] | None:
+    """The parts of a mixture as mappings with a file; None where the data are one source."""
+    if not isinstance(data, list | tuple) or not data:
+        return None
+    parts = [_part(entry) for entry in data]
+    if None in parts:
+        return None
+    return [part for part in parts if part is not None]
+
+
+def _part(entry: Any) -> dict[str, Any] | None:
+    if isinstance(entry, str | Path):
+        part = Part.of(entry)
+        return {field.name: getattr(part, field.name) for field in fields(part)}
+    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], int | float):
+        return {"file": entry[0], "weight": entry[1]}
+    is_part = isinstance(entry, Mapping) and "file" in entry and entry.keys() <= {field.name for field in fields(Part)}
+    return dict(entry) if is_part else None
 
 
 def _file(source: Source, path: Path, *, raw: bool) -> str:

@@ -114,6 +114,35 @@ def compared(pair: Pair) -> tuple[bytes, bytes]:
     return prompt, _comparison(prompt, pair)[0]
 
 
+def across(files: Iterable[Iterable[Pair]]) -> tuple[Cases, Cases]:
+    """What pairs of several files have in common; what repeats within a file is not counted.
+
+    Returns:
+        Pairs that stand in an earlier file too, and pairs whose comparison an earlier file labels the other way; once
+        for each file.
+    """
+    again, against, earlier = Cases(), Cases(), dict[bytes, int]()
+    for pairs in files:
+        own: dict[bytes, int] = {}
+        for pair in pairs:
+            key, way = comparison_of(pair)
+            ways = earlier.get(key, 0)
+            if not way & own.get(key, 0):
+                own[key] = own.get(key, 0) | way
+                if ways & way:
+                    again.add(pair)
+                if ways & ~way:
+                    against.add(pair)
+        for key, way in own.items():
+            earlier[key] = earlier.get(key, 0) | way
+    return again, against
+
+
+def comparison_of(pair: Pair) -> tuple[bytes, int]:
+    """What is compared, whichever answer was chosen, and which way it was; white space around texts is left aside."""
+    return _comparison(_asked(pair), pair)
+
+
 def _asked(pair: Pair) -> bytes:
     return _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
 

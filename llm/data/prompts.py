@@ -142,6 +142,17 @@ def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared
     return _Opened(itertools.chain(begun, records), name, records.read_as, mapping if used else None)
 
 
+def distinct_prompts(prompts: Iterable[Prompt], dropped: Counter[str], seen: set[str]) -> Iterator[Prompt]:
+    """The prompts that are not among those seen, which they then are; the others are counted in ``dropped``."""
+    for prompt in prompts:
+        text = json.dumps(prompt.messages)
+        if text in seen:
+            dropped["repeated prompt"] += 1
+        else:
+            seen.add(text)
+            yield prompt
+
+
 def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
     """A fixed random subset of at most ``count`` prompts, in file order."""
     if count is None or count >= len(prompts):
@@ -190,13 +201,12 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) ->
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:
-    seen: set[str] = set()
-    for prompt in prompts:
-        text = json.dumps(prompt.messages)
-        if not any(message["content"].strip() for message in prompt.messages):
-            dropped["empty prompt"] += 1
-        elif distinct and text in seen:
-            dropped["repeated prompt"] += 1
-        else:
-            seen.add(text)
-            yield prompt
+    kept = (prompt for prompt in prompts if _says_something(prompt, dropped))
+    return distinct_prompts(kept, dropped, set()) if distinct else kept
+
+
+def _says_something(prompt: Prompt, dropped: Counter[str]) -> bool:
+    said = any(message["content"].strip() for message in prompt.messages)
+    if not said:
+        dropped["empty prompt"] += 1
+    return said

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from llm.data.columns import ColumnMap
 from llm.data.layouts import (
@@ -89,7 +90,7 @@ class PairStream:
             DataError: A record is malformed, the columns fit no layout, nothing is left, or more than half of
                 the records were unusable.
         """
-        ids = _Ids()
+        ids = UniqueIds()
         for pair in self._pairs():
             self.kept += 1
             yield ids.unique(pair)
@@ -166,7 +167,7 @@ class PairStream:
         self.dropped[str(reason)] += 1
         self._unusable += not isinstance(reason, Undecided)
 
-    def _report(self, ids: _Ids) -> None:
+    def _report(self, ids: UniqueIds) -> None:
         total = self.kept + self.dropped.total()
         reasons = ", ".join(f"{reason}: {count}" for reason, count in self.dropped.most_common())
         if total == 0:
@@ -194,14 +195,34 @@ def _other(layout: Layout, columns: Columns) -> Layout | None:
     return found if found is not None and found.read is not layout.read else None
 
 
-class _Ids:
-    """Numbers the later pairs of a repeated id ("q7", "q7#2"): reports and error messages name pairs by id."""
+class _Identified(Protocol):
+    """A dataclass with an id."""
 
-    def __init__(self) -> None:
+    @property
+    def id(self) -> str: ...
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+_Item = TypeVar("_Item", bound=_Identified)
+
+
+class UniqueIds:
+    """Numbers the later ones of a repeated id ("q7", "q7#2"): reports and error messages name pairs by id.
+
+    Args:
+        taken: Ids that are given away already.
+
+    Attributes:
+        repeated: How many were given another id so far.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self.repeated = 0
-        self._seen: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter(taken)
 
-    def unique(self, pair: Pair) -> Pair:
+    def unique(self, pair: _Item) -> _Item:
+        """A pair or prompt as it is, or with a number behind its id."""
         name = pair.id
         if name in self._seen:
             self.repeated += 1

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..data.mixing import said_of
 from ..data.prompts import subset
 from ..policy.config import PolicyConfig
 from ..policy.judging import render_policy_table
@@ -35,6 +36,7 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
     prompts, answers = config.prompts_per_step * trainer.world, config.samples
     lengths = [len(ids) for ids in trainer.encoded]
     rows = {
+        **said_of(data["train"]),
         "prompts": f"{data['trained_on']:,}, {data['too_long']:,} too long, "
         f"dropped: {data['train']['dropped'] or 'none'}",
         "prompt tokens": f"median {int(np.median(lengths))}, longest {max(lengths)}",

@@ -41,7 +41,8 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "ambiguity set": _set(config),
         **_inaction(record),
         "starting model": markdown(base_name(config["model"])),
-        "training data": f"{_source(train)}, {data['trained_on']} of {train['pairs']} pairs",
+        "training data": f"{_source(train)}, {_used(data, 'pairs')}",
+        **_files(train),
         "held-out data": _held_out(data, config),
         "dropped pairs": _counts(train["dropped"]),
         "truncated": f"{_counts(cut)} at max_length {config['max_length']}",
@@ -104,8 +105,9 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
         **_inaction(record),
         "starting model": markdown(base_name(config["model"])),
         "reward": markdown(base_name(config["reward_model"])),
-        "prompts": f"{_source(train)}, {data['trained_on']} of {train['prompts']} ({data['too_long']} too long, "
+        "prompts": f"{_source(train)}, {_used(data, 'prompts')} ({data['too_long']} too long, "
         f"dropped: {_counts(train['dropped'])})",
+        **_files(train),
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
         f"in the {config['kl_in']}",
         "steps": f"{record['steps']}, {record['effective_batch']} answers each, learning rate "
@@ -169,6 +171,22 @@ def _time(record: dict[str, Any]) -> str:
 
 def _source(file: dict[str, Any]) -> str:
     return f"{markdown(file['file'])}, sha256 `{file['sha256'][:16]}…`"
+
+
+def _used(data: dict[str, Any], what: str) -> str:
+    of = "examples an epoch, from" if "files" in data["train"] else "of"
+    return f"{data['trained_on']} {of} {data['train'][what]} {what}"
+
+
+def _files(train: dict[str, Any]) -> dict[str, str]:
+    """Of a mixture, a row for each of its files; and what was found across them."""
+    rows = {
+        f"file {number}": f"{_source(file)}, {file.get('pairs', file.get('prompts'))} x {file['weight']:g}"
+        + (f", source {markdown(file['source_name'])}" if "source_name" in file else "")
+        for number, file in enumerate(train.get("files", ()), start=1)
+    }
+    rows |= {"files left out": markdown(", ".join(train["files_left_out"]))} if "files_left_out" in train else {}
+    return rows | ({"across files": _counts(train["noted"])} if "noted" in train else {})
 
 
 def _held_out(data: dict[str, Any], config: dict[str, object]) -> str:

@@ -48,6 +48,7 @@ DPOTrainer(model, processing_class=tokenizer, train_dataset=pairs).train()
 # vLLM{merged}
 from vllm import LLM
 answer = LLM({merged_place}).chat(chat)[0].outputs[0].text"""
+_ON_THE_HUB = re.compile(r'(?:\{"file": ")?hf://datasets/([^/:]+/[^/:@]+)')  # alone or in a mapping
 _WHOLE = "model = {kind}.from_pretrained({place}).eval()"
 _ADAPTED = """base = {kind}.from_pretrained({base}{labels})
 base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -65,8 +66,9 @@ def header(record: dict[str, Any], *, pipeline: str, tag: str) -> list[str]:
     }
     if config["model"] != "tiny":
         entries |= {"base_model": base_name(config["model"]), "base_model_relation": "adapter" if alone else "finetune"}
-    if data := re.match(r"hf://datasets/([^/:]+/[^/:@]+)", config["train_file"]):
-        entries["datasets"] = [data[1]]
+    files = config["train_file"] if isinstance(config["train_file"], list) else [config["train_file"]]
+    if found := list(filter(None, (_ON_THE_HUB.match(file) for file in files))):
+        entries["datasets"] = list(dict.fromkeys(data[1] for data in found))
     readable = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
     safe = readable if visible(readable) == readable else yaml.safe_dump(entries, sort_keys=False)
     return ["---", safe.rstrip(), "---"]

@@ -122,8 +122,8 @@ class Pipeline:
         reward: Settings of the reward stage.
         policy: Settings of the policy stage.
         sft: Settings of supervised fine-tuning; None starts from the policy's ``model``.
-        train_file: For every stage that names none.
-        columns: Which column of that file holds what, as ``train --columns`` takes it.
+        train_file: For every stage that names none; several with their weights, as ``train --train_file`` takes them.
+        columns: Which column of these files holds what, as ``train --columns`` takes it.
         seeds: How many, from 0.
         arms: Cells of the ablation, ``reward/policy``; empty: all that the switches allow.
         evaluation: Fields of ``Judging``.
@@ -133,7 +133,7 @@ class Pipeline:
     reward: Record
     policy: Record
     sft: Mapping[str, object] | None = None
-    train_file: str | None = None
+    train_file: str | Sequence[Any] | None = None
     columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()

@@ -18,6 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..data.mixtures import parts_of
 from ..kinds.registry import run
 from ..models.contents import contents, digest
 from ..policy.config import CHECKER
@@ -31,7 +32,7 @@ from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of import Drawn, best_of_curves, draw_best_of
 from .plan import Pipeline, Stage
 
-_FILES, _MODELS = ("train_file", "eval_file"), ("model", "reference_model", "reward_model", "gold")
+_MODELS = ("model", "reference_model", "reward_model", "gold")
 _JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
 _OF_A_START = {"force", "skip_damaged"}  # how to go on from what is there, which makes nothing
 _log = logging.getLogger(__name__)
@@ -161,10 +162,18 @@ def note(stage: Stage, *, judged: bool) -> None:
 
 
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
-    named = {name: str(stage.settings[name]) for name in _FILES + _MODELS if stage.settings.get(name)}
-    inputs = {name: digest(Path(named[name])) for name in _FILES if name in named and Path(named[name]).exists()}
-    inputs |= contents({name: named[name] for name in _MODELS if name in named and named[name] != CHECKER})
+    named = {name: str(stage.settings[name]) for name in _MODELS if stage.settings.get(name)}
+    inputs = {name: digest(file) for name, file in _data_files(stage).items() if file.exists()}
+    inputs |= contents({name: place for name, place in named.items() if place != CHECKER})
     return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
+
+
+def _data_files(stage: Stage) -> dict[str, Path]:
+    """What the stage reads, by the setting that names it; of several training files, each by its own name."""
+    training = [part.file for part in parts_of(stage.settings.get("train_file"))]
+    named = {"train_file" if len(training) == 1 else f"train_file {file}": file for file in training}
+    held_out = stage.settings.get("eval_file")
+    return {name: Path(file) for name, file in (named | ({"eval_file": held_out} if held_out else {})).items()}
 
 
 def _suites(stage: Stage) -> dict[str, str]:

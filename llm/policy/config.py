@@ -33,8 +33,12 @@ class PolicyConfig(RunConfig):
     own_answers: ClassVar[bool] = True
 
     model: str = field(default="smollm2", metadata={"help": "alias (smollm2), folder or hub name of a causal model"})
-    train_file: str = field(
-        default="", metadata={"help": "prompts: a preference file (its answers are not read) or records with `prompt`"}
+    train_file: str | list[str] = field(
+        default="",
+        metadata={
+            "help": "prompts: a preference file (its answers are not read) or records with `prompt`; several, each "
+            "with :WEIGHT"
+        },
     )
     distinct_prompts: bool = field(
         default=True, metadata={"help": "drop repeated prompts; false: how often one is asked is part of the mixture"}

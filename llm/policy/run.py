@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.ledger import multipliers_by
+from ..data.mixing import mixed_prompts
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
@@ -122,7 +123,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    source = prompts_of(config, config.train_file, shared=False)
+    mixture = mixed_prompts(config.train_file, distinct=config.distinct_prompts, columns=config.columns)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -130,7 +131,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     scorer = scorer_of(config, config.reward_model, arguments)
     gold = None if config.gold is None else scorer_of(config, config.gold, arguments)
     prompts, encoded, long = fitting(
-        subset(source.prompts, config.max_prompts, seed=config.subset_seed),
+        subset(mixture.drawn(seed=config.subset_seed), config.max_prompts, seed=config.subset_seed),
         tokenizer,
         most=config.prompt_tokens,
         judges=[scorer, gold],
@@ -149,12 +150,12 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         config=config,
         arguments=arguments,
     )
-    return trainer, {"train": source.describe(), "trained_on": len(prompts), "too_long": long}
+    return trainer, {"train": mixture.describe(), "trained_on": len(prompts), "too_long": long}
 
 
-def prompts_of(config: PolicyConfig, source: str | Path, *, shared: bool = True) -> PromptSet:
-    """The prompts of a file, repeated or not and by the mapping that the run says, where it has these columns."""
-    return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=shared)
+def prompts_of(config: PolicyConfig, source: str | Path) -> PromptSet:
+    """The prompts of a suite, repeated or not and by the mapping that the run says, where it has these columns."""
+    return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=True)
 
 
 def fitting(

@@ -18,22 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dro_core.files import whole
-
 from ..data.pairs import DataError, Pair
 from ..models.architectures import check_length
 from ..models.fetching import cache_folder
 from ..models.loading import load_reward_model, tiny_reward_model
 from ..models.logprobs import evaluation_mode
 from ..run.escaping import one_line
-from ..run.files import write_text
-from ..run.sealed import checksum
 from ..text.batches import padded
 from ..text.encoding import encode_pairs
+from ..text.token_cache import tokenizer_text
+from .feature_parts import FeatureParts, Features, is_whole, write_features
 
 _FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
-Features = NDArray[np.float32]
+_PART = 2**18  # tokens, at least, that are written together: what an interruption costs at most
+_NOT_KEPT = FeatureParts()
 
 
 class PairFeatures(NamedTuple):
@@ -64,7 +63,7 @@ class Backbone:
             plain = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy())
-        digest.update(_tokenizer_text(self.tokenizer).encode())
+        digest.update(tokenizer_text(self.tokenizer).encode())
         for pair in pairs:
             texts = [[[m["role"], m["content"]] for m in pair.prompt], pair.chosen, pair.rejected]
             digest.update(json.dumps(texts).encode())
@@ -97,8 +96,10 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
     return Backbone(base.to(device).eval(), tokenizer, max_length)
 
 
-def pair_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "") -> PairFeatures:
-    """Features of the answers of ``pairs``; equal token sequences are computed once.
+def pair_features(
+    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: FeatureParts = _NOT_KEPT
+) -> PairFeatures:
+    """Features of the answers of ``pairs``; equal token sequences are computed once, and kept in ``parts`` meanwhile.
 
     Raises:
         DataError: A pair cannot be told apart, or read, by the backbone.
@@ -110,11 +111,13 @@ def pair_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = 
             f"{len(encoded.left_out)} of {len(pairs)} pairs have no features: of {pairs[place].id!r}, {reason}"
         )
     sequences = [tuple(item[side]) for side in ("chosen", "rejected") for item in encoded]
-    return PairFeatures(*np.split(_unique_pooled(backbone, sequences, progress), 2))
+    return PairFeatures(*np.split(_unique_pooled(backbone, sequences, progress, parts), 2))
 
 
-def prompt_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "") -> Features:
-    """Features of the prompts of ``pairs``, ``(pairs, width)``; equal ones are computed once."""
+def prompt_features(
+    backbone: Backbone, pairs: Sequence[Pair], *, progress: str = "", parts: FeatureParts = _NOT_KEPT
+) -> Features:
+    """Features of the prompts of ``pairs``, ``(pairs, width)``; equal ones once, and kept in ``parts`` meanwhile."""
     tokenizer = backbone.tokenizer
     side, tokenizer.truncation_side = tokenizer.truncation_side, "left"
     texts = ["\n".join(message["content"] for message in pair.prompt) for pair in pairs]
@@ -123,14 +126,15 @@ def prompt_features(backbone: Backbone, pairs: Sequence[Pair], *, progress: str 
     finally:
         tokenizer.truncation_side = side
     sequences = [tuple(ids) or (tokenizer.pad_token_id,) for ids in encoded]
-    return _unique_pooled(backbone, sequences, progress)
+    return _unique_pooled(backbone, sequences, progress, parts)
 
 
 @dataclass(frozen=True)
 class FeatureCache:
     """Features kept on disk by fingerprint, each file a memory map, so that workers share it.
 
-    Beside each lies its checksum: a file that was cut off or changed is made again.
+    Beside each lies its checksum: a file that was cut off or changed is made again. While one is made, its parts lie in
+    a folder beside it, from which an interrupted computation goes on.
 
     Attributes:
         folder: Where; it grows and may be deleted at any time.
@@ -145,34 +149,28 @@ class FeatureCache:
     def pairs(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
         """The file of the features of answers, chosen and rejected on its first axis; made where none is whole."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-answers.npy"
-        if self.computes and not _is_whole(file):
-            self._write(file, np.stack(pair_features(backbone, pairs, progress=self._bar(f"{name}, answers"))))
+        if self.computes and not is_whole(file):
+            parts = self._parts(file)
+            found = pair_features(backbone, pairs, progress=self._bar(f"{name}, answers"), parts=parts)
+            write_features(file, np.stack(found))
+            parts.clear()
         return file
 
     def prompts(self, backbone: Backbone, pairs: Sequence[Pair], *, name: str) -> Path:
         """The file of the features of prompts; made where none is whole."""
         file = self.folder / f"{backbone.fingerprint(pairs)}-prompts.npy"
-        if self.computes and not _is_whole(file):
-            self._write(file, prompt_features(backbone, pairs, progress=self._bar(f"{name}, prompts")))
+        if self.computes and not is_whole(file):
+            parts = self._parts(file)
+            found = prompt_features(backbone, pairs, progress=self._bar(f"{name}, prompts"), parts=parts)
+            write_features(file, found)
+            parts.clear()
         return file
 
     def _bar(self, text: str) -> str:
         return text if self.progress else ""
 
-    def _write(self, file: Path, array: Features) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with whole(file, unlocked=True) as stream:
-            np.save(stream, array)
-            stream.flush()
-            write_text(_sum_of(file), str(checksum(Path(stream.name))))
-
-
-def _sum_of(file: Path) -> Path:
-    return file.with_suffix(".sha256")
-
-
-def _is_whole(file: Path) -> bool:
-    return file.exists() and _sum_of(file).exists() and _sum_of(file).read_bytes() == str(checksum(file)).encode()
+    def _parts(self, file: Path) -> FeatureParts:
+        return FeatureParts(file.with_suffix(f".parts-{_TOKENS}-{_PART}"), _PART)  # which rows are in which
 
 
 def default_cache() -> Path:
@@ -180,37 +178,56 @@ def default_cache() -> Path:
     return cache_folder() / "features"
 
 
-def _unique_pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str) -> Features:
+def _unique_pooled(
+    backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: FeatureParts
+) -> Features:
     unique = list(dict.fromkeys(sequences))
-    vectors = _pooled(backbone, unique, progress)
+    vectors = _pooled(backbone, unique, progress, parts)
     place = {sequence: row for row, sequence in enumerate(unique)}
     return vectors[[place[sequence] for sequence in sequences]]
 
 
-def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str) -> Features:
-    """Mean last hidden states ``(sequences, width)``."""
+def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: str, parts: FeatureParts) -> Features:
+    """Mean last hidden states ``(sequences, width)``; parts that are on disk are read, the others are kept there."""
     from rich.markup import escape
-    from rich.progress import track
+    from rich.progress import Progress
 
     from ..run.terminal import Terminal
 
     lengths = np.array([len(sequence) for sequence in sequences])
     batches = list(_batches(lengths))
-    if progress:
-        batches = track(
-            batches, escape(f"features: {one_line(progress)}"), console=Terminal(stderr=True), transient=True
-        )
-    device = next(backbone.model.parameters()).device
+    sizes = [int(lengths[rows].sum()) for rows in batches]
+    shown = Progress(
+        *Progress.get_default_columns(), console=Terminal(stderr=True), transient=True, disable=not progress
+    )
     vectors: Features | None = None
-    with evaluation_mode(backbone.model), torch.inference_mode():
-        for rows in batches:
-            ids, mask = padded([sequences[row] for row in rows], backbone.tokenizer.pad_token_id)
-            hidden = backbone.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-            means = _masked_mean(hidden.float(), mask.to(device)).cpu().numpy()
+    with evaluation_mode(backbone.model), torch.inference_mode(), shown:
+        task = shown.add_task(escape(f"features: {one_line(progress)}"), total=sum(sizes))
+        for file, part in parts.of(batches, sizes):
+            rows = np.concatenate(part)
+            if file is not None and is_whole(file):
+                means = np.load(file)
+                shown.advance(task, lengths[rows].sum())
+            else:
+                found: list[Features] = []
+                for batch in part:
+                    found.append(_means(backbone, [sequences[row] for row in batch]))
+                    shown.advance(task, lengths[batch].sum())
+                means = np.concatenate(found)
+                if file is not None:
+                    write_features(file, means)
             vectors = np.empty((len(sequences), means.shape[1]), np.float32) if vectors is None else vectors
             vectors[rows] = means
     assert vectors is not None
     return vectors
+
+
+def _means(backbone: Backbone, sequences: Sequence[tuple[int, ...]]) -> Features:
+    """Mean last hidden states of a batch, ``(sequences, width)``."""
+    device = next(backbone.model.parameters()).device
+    ids, mask = padded(sequences, backbone.tokenizer.pad_token_id)
+    hidden = backbone.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+    return _masked_mean(hidden.float(), mask.to(device)).cpu().numpy()
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -225,11 +242,3 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weights = mask[..., None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _tokenizer_text(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: dict[str, Any] = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    # How it was last called, which it remembers, says nothing about its tokens.
-    kept = {name: rule for name, rule in rules.items() if backend is None or name not in ("truncation", "padding")}
-    return json.dumps(kept, sort_keys=True) + str(tokenizer.chat_template) + str(tokenizer.special_tokens_map)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from llm.data.pairs import DataError, Pair
 from llm.text.rendering import Refused, Rendered
 from llm.text.tokens import Reader, Tokens
+from llm.text.truncation import Truncation
 from llm.text.window import Frame, Window, room_for, sequences, whole_from
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+    from llm.text.token_cache import TokenCache
 
 TooLong = Literal["cut", "drop", "refuse"]
 EQUAL_TOKENS = "its two answers have the same tokens"
@@ -33,42 +34,6 @@ _BATCH = 1000  # pairs per call of the tokenizer: large enough for its own batch
 
 class NothingLeft(DataError):
     """There are pairs, and none of them can be read."""
-
-
-@dataclass
-class Truncation:
-    """What did not fit into ``max_length``, and what the tokens do not show.
-
-    Attributes:
-        pairs: Pairs encoded.
-        prompts_cut: Pairs whose prompt lost tokens.
-        prompts_absent: Pairs that show nothing of their prompt but its frame.
-        answers_cut: Answers that lost tokens, out of ``2 * pairs``.
-        tokens_cut: Tokens lost altogether.
-        left_out: Why pairs were left out -> how many.
-        lost: What chat templates leave out of prompts ("system", "thoughts", "tool_calls", "turn") -> pairs.
-    """
-
-    pairs: int = 0
-    prompts_cut: int = 0
-    prompts_absent: int = 0
-    answers_cut: int = 0
-    tokens_cut: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-
-    def add(self, seen: Seen) -> None:
-        """Count a pair; of one that is left out, why alone."""
-        if seen.reason or seen.item is None:
-            self.left_out[seen.reason] = self.left_out.get(seen.reason, 0) + 1
-            return
-        self.pairs += 1
-        self.prompts_cut += seen.item["window"].cut > 0
-        self.prompts_absent += seen.absent
-        self.answers_cut += seen.answers_cut
-        self.tokens_cut += seen.tokens_cut
-        for what in seen.lost:
-            self.lost[what] = self.lost.get(what, 0) + 1
 
 
 class EncodedPair(TypedDict):
@@ -101,7 +66,7 @@ class EncodedPairs:
     def __init__(
         self,
         pairs: Sequence[Pair],
-        items: list[EncodedPair],
+        items: Sequence[EncodedPair],
         truncation: Truncation,
         left_out: Mapping[int, str] = MappingProxyType({}),
     ):
@@ -109,18 +74,25 @@ class EncodedPairs:
         self.pairs: Sequence[Pair] = [pairs[place] for place in self.kept]
         self.left_out = left_out
         self.truncation = truncation
-        self._items = items
+        self._items, self._reference = items, None
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> EncodedPair:
-        return self._items[index]
+        item = self._items[index]
+        if self._reference is None:
+            return item
+        chosen, rejected = self._reference[index].tolist()
+        return {**item, "reference": (chosen, rejected)}
 
     def put_reference(self, logps: np.ndarray) -> None:
         """Keep log-probabilities ``(pairs, 2)`` of the chosen and the rejected answers under a reference policy."""
-        for item, (chosen, rejected) in zip(self._items, logps.tolist(), strict=True):
-            item["reference"] = (chosen, rejected)
+        if logps.shape != (len(self), 2):
+            raise ValueError(
+                f"log-probabilities of {len(self)} pairs have the shape ({len(self)}, 2), not {logps.shape}"
+            )
+        self._reference = logps
 
 
 def encode_pairs(
@@ -131,6 +103,7 @@ def encode_pairs(
     too_long: TooLong = "cut",
     progress: bool = False,
     watch: Callable[[Pair, Seen], object] | None = None,
+    cache: TokenCache | None = None,
 ) -> EncodedPairs:
     """Tokenise both answers of every pair after the same part of their prompt, in at most ``max_length`` tokens each.
 
@@ -144,26 +117,34 @@ def encode_pairs(
         too_long: What becomes of a pair that needs more: it is cut (see ``llm.text.window``), left out, or an error.
         progress: Show a bar on stderr.
         watch: Is shown every pair, those that are left out too, and what is read of it.
+        cache: Where what was read before is found, and kept for the next time.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
         NothingLeft: There are pairs, and none is left; the message names one.
         DataError: A pair is too long.
     """
-    encoder, truncation = PairEncoder(tokenizer, max_length, too_long), Truncation()
+
+    def read() -> Iterator[Seen]:
+        encoder = PairEncoder(tokenizer, max_length, too_long)
+        return (seen for batch in _batches(pairs, progress=progress) for seen in encoder.read(batch))
+
+    told: Any = {"max_length": max_length, "too_long": too_long}
+    seen_of = read() if cache is None else cache.read(pairs, tokenizer, read=read, **told)
     items: list[EncodedPair] = []
     left_out: dict[int, str] = {}
-    for batch in _batches(pairs, progress=progress):
-        for place, (pair, seen) in enumerate(zip(batch, encoder.read(batch), strict=True), len(items) + len(left_out)):
-            if watch is not None:
-                watch(pair, seen)
-            if seen.reason or seen.item is None:
-                left_out[place] = seen.reason
-            else:
-                items.append({**seen.item, "index": len(items)})
-            truncation.add(seen)
-    found = EncodedPairs(pairs, items, truncation, left_out)
-    if pairs and not items:
+    truncation = Truncation()
+    for place, (pair, seen) in enumerate(zip(pairs, seen_of, strict=True)):
+        if watch is not None:
+            watch(pair, seen)
+        if seen.reason or seen.item is None:
+            left_out[place] = seen.reason
+        elif not isinstance(seen_of, Sequence):
+            items.append({**seen.item, "index": len(items)})
+        truncation.add(seen)
+    kept = _Kept(seen_of, left_out) if isinstance(seen_of, Sequence) else items
+    found = EncodedPairs(pairs, kept, truncation, left_out)
+    if pairs and not kept:
         place, reason = next(iter(left_out.items()))
         raise NothingLeft(f"None of {len(pairs)} pairs can be read: of pair {pairs[place].id!r}, {reason}.")
     _say(found, pairs, max_length)
@@ -190,6 +171,21 @@ class Seen(NamedTuple):
     answers_cut: int = 0
     tokens_cut: int = 0
     whole_from: int = 0
+
+
+class _Kept(Sequence[EncodedPair]):
+    """Those of what is read that are not left out, looked up when they are asked for."""
+
+    def __init__(self, seen: Sequence[Seen], left_out: Container[int]) -> None:
+        self._seen, self._places = seen, [place for place in range(len(seen)) if place not in left_out]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = self._seen[self._places[index]].item
+        assert item is not None  # it would be left out
+        return {**item, "index": index}
 
 
 class PairEncoder:

@@ -11,6 +11,7 @@ from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
+from ..data.mixtures import settled
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -40,7 +41,10 @@ class RunConfig:
         default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
     )
     dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
-    train_file: str = field(default="", metadata={"help": "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT"})
+    train_file: str | list[str] = field(
+        default="",
+        metadata={"help": "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT; several, each with :WEIGHT"},
+    )
     columns: str | None = field(
         default=None,
         metadata={"help": "which column holds what, for files in no known layout: prompt=question,chosen=good,..."},
@@ -91,6 +95,7 @@ class RunConfig:
             parse_reweighting(self.ambiguity)
             self.schedule()
             columns = columns_of(self.columns)
+            self.train_file = settled(self.train_file)  # one text for one mixture, however it was written
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.columns = None if columns is None else str(columns)  # one text for one mapping, however it was written
@@ -159,6 +164,9 @@ class TrainConfig(AuditLimits, RunConfig):
     )
     too_long: TooLong = field(
         default="cut", metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"}
+    )
+    cache_tokens: bool = field(
+        default=True, metadata={"help": "keep the tokens of large training sets on disk, for the next run on the same"}
     )
     max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     passes: str = field(

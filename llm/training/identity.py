@@ -16,6 +16,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..audit.limits import LIMITS
+from ..data.mixing import files_of
 from ..models.contents import contents
 from ..run.environment import environment
 from ..run.resumption import ENVIRONMENT, OF_FILES, OPTIONAL
@@ -23,8 +24,8 @@ from .config import RunConfig
 
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {
-    "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "skip_damaged", "suites", "train_file",
-    "eval_file", *LIMITS,
+    "cache_tokens", "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "skip_damaged", "suites",
+    "train_file", "eval_file", *LIMITS,
 }  # fmt: skip
 
 # Flags that cannot change the weights, by what they are about; test_free_flags.py trains with each and without.
@@ -75,6 +76,7 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
         **ours,
         **theirs,
         **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
+        **{name: content for record in files.values() for name, content in files_of(record)},
         **{f"content of {role}": content for role, content in read.items()},
         OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
         ENVIRONMENT: environment(),

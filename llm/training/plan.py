@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from ..audit.run_audit import Suites
 from ..audit.table import lines, render
+from ..data.mixing import said_of
 from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
@@ -34,6 +35,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
+        **said_of(files["train"]),
         **_batches(trainer, arguments, len(train)),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(held_out):,}",

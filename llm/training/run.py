@@ -28,18 +28,21 @@ from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
+from ..data.mixing import mixed_pairs, once, split
 from ..data.pairs import Pair, read_pairs
-from ..data.suites import describe_file, split_by_prompt
+from ..data.suites import describe_file
 from ..judging.margins import MarginOf
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
+from ..models.fetching import cache_folder
 from ..models.sharding import is_sharded, whole_model
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
-from ..text.encoding import EncodedPairs, encode_pairs
+from ..text.encoding import EncodedPairs, Seen, encode_pairs
+from ..text.token_cache import TokenCache
 from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
@@ -165,16 +168,16 @@ class _OnPairs(Work[TrainConfig]):
 
 def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
     """Training pairs, held-out pairs, and a record of the files they come from."""
-    source = read_pairs(config.train_file, columns=config.columns)
-    train, held_out = list(source.pairs), []
-    files = {"train": describe_file(source)}
+    mixture, held_out = mixed_pairs(config.train_file, columns=config.columns), list[Pair]()
+    files = {"train": mixture.describe()}
     if config.eval_file:
         evaluation = read_pairs(config.eval_file, columns=config.columns, shared=True)
         held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
     elif config.validation_share:
-        train, held_out = split_by_prompt(train, share=config.validation_share, seed=config.subset_seed)
+        mixture, held_out = split(mixture, share=config.validation_share, seed=config.subset_seed)
+    train = mixture.drawn(seed=config.subset_seed)
     if not train:
-        raise ValueError(f"{config.train_file}: no pairs are left to train on, lower validation_share")
+        raise ValueError(f"{files['train']['file']}: no pairs are left to train on, lower validation_share")
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]
@@ -209,7 +212,14 @@ def build_trainer(
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
     main = arguments.process_index == 0
     seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main)
-    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, watch=seen.auditor.see, **reading)
+    audited, kept = once(train), TokenCache(cache_folder() / "tokens") if config.cache_tokens else None
+    watched = {pair.id for pair in audited}
+
+    def watch(pair: Pair, read: Seen) -> None:
+        if pair.id in watched:  # a weight repeats pairs, which are no duplicates
+            seen.auditor.see(pair, read)
+
+    encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, watch=watch, cache=kept, **reading)
     judged = encode_pairs(held_out, tokenizer, **reading) if held_out else None
     trainer = task.trainer(
         model=with_adapter(model, config.adapter(), task=task.adapter_task),
@@ -235,7 +245,7 @@ def build_trainer(
     if not arguments.disable_tqdm:
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
-    return Built(trainer, encoded, *seen.conclude(train, train_file, config, batch=trainer.effective_batch))
+    return Built(trainer, encoded, *seen.conclude(audited, train_file, config, batch=trainer.effective_batch))
 
 
 def steps_of(trainer: PairTrainer) -> tuple[int, int]:

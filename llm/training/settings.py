@@ -100,8 +100,8 @@ def _flags(settings: Mapping[str, object]) -> list[str]:
     flags: list[str] = []
     for name, value in settings.items():
         if value is not None:
-            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-            flags += [f"--{name}", *map(str, values)]
+            values = value if isinstance(value, list) else [value]
+            flags += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
     return flags
 
 

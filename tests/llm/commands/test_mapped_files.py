@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 
 import llm
 from llm.data.corpus.corpus import generate
+from llm.data.mixing import mixed_prompts
 from llm.data.pairs import DataError, read_pairs, write_pairs
 from llm.kinds.registry import config_of
 from llm.pipeline.plan import read_pipeline
-from llm.policy.run import prompts_of
 from llm.results.store import read_training_pairs
 from llm.sweep.plan import read_sweep
 from llm.training.config import ConfigError
@@ -118,8 +118,8 @@ def test_every_kind_reads_by_the_mapping(data, tmp_path, kind, way):
     config, _ = parse_train(config_of(kind), argv)
     assert config.columns == COLUMNS
     if kind == "policy":
-        read = prompts_of(replace(config, distinct_prompts=False), config.train_file, shared=False)
-        assert [(p.id, p.messages, p.source) for p in read.prompts] == [(p.id, p.prompt, p.source) for p in TRAIN]
+        read = mixed_prompts(config.train_file, distinct=False, columns=config.columns)
+        assert [(p.id, p.messages, p.source) for p in read.items] == [(p.id, p.prompt, p.source) for p in TRAIN]
         assert read.describe()["columns"] == COLUMNS
         return
     train, held_out, files = load_training_pairs(config)

@@ -8,6 +8,7 @@ import torch
 
 from llm.data.corpus.corpus import generate
 from llm.models.loading import ModelError
+from llm.sweep import features
 from llm.sweep.features import FeatureCache, load_backbone, pair_features, prompt_features
 from llm.text.encoding import encode_pairs
 
@@ -89,3 +90,60 @@ def test_a_cache_that_does_not_compute_only_names_the_file(backbone, tmp_path):
 def test_a_model_that_is_not_there_is_refused():
     with pytest.raises(ModelError, match="cannot load a model"):
         load_backbone("no/such-folder", max_length=LENGTH)
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Batches of 60 tokens in parts of 45; how many sequences went through the model."""
+    asked, means = [], features._means
+    monkeypatch.setattr(features, "_TOKENS", 60)
+    monkeypatch.setattr(features, "_PART", 45)
+    monkeypatch.setattr(features, "_means", lambda model, rows: asked.append(len(rows)) or means(model, rows))
+    return asked
+
+
+class Killed(BaseException):
+    """Nothing that is caught on the way."""
+
+
+def interrupted(cache, kind, backbone, monkeypatch, *, after):
+    """Stop before the batch of that number."""
+    with monkeypatch.context() as patch:
+        means, left = features._means, iter(range(after))
+        patch.setattr(features, "_means", lambda *asked: means(*asked) if next(left, None) is not None else stop())
+        with pytest.raises(Killed):
+            getattr(cache, kind)(backbone, PAIRS, name="x")
+
+
+def stop():
+    raise Killed
+
+
+@pytest.mark.parametrize("kind", ["pairs", "prompts"])
+def test_an_interrupted_computation_goes_on_where_it_was(backbone, tmp_path, monkeypatch, small_parts, kind):
+    whole = np.load(getattr(FeatureCache(tmp_path / "whole"), kind)(backbone, PAIRS, name="x"))
+    total, cache = sum(small_parts), FeatureCache(tmp_path / "parts")
+    assert len(small_parts) >= 3
+    small_parts.clear()
+    interrupted(cache, kind, backbone, monkeypatch, after=2)
+    (folder,) = cache.folder.iterdir()
+    kept = [np.load(file) for file in sorted(folder.glob("*.npy"))]
+    assert 0 < sum(map(len, kept)) <= sum(small_parts) < total
+    small_parts.clear()
+    file = getattr(cache, kind)(backbone, PAIRS, name="x")
+    assert sum(small_parts) == total - sum(map(len, kept))
+    np.testing.assert_array_equal(np.load(file), whole)  # bit by bit: the batches are the same
+    assert not folder.exists()
+    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".npy", ".sha256"]
+
+
+def test_a_part_that_was_damaged_is_computed_again(backbone, tmp_path, monkeypatch, small_parts):
+    whole, cache = np.stack(pair_features(backbone, PAIRS)), FeatureCache(tmp_path)
+    interrupted(cache, "pairs", backbone, monkeypatch, after=8)
+    parts = sorted(next(cache.folder.iterdir()).glob("*.npy"))
+    assert len(parts) > 1
+    raw = bytearray(parts[0].read_bytes())
+    raw[-1] ^= 1
+    parts[0].write_bytes(raw)
+    parts[1].with_suffix(".sha256").unlink()  # as a kill between the two leaves it
+    np.testing.assert_array_equal(np.load(cache.pairs(backbone, PAIRS, name="x")), whole)
