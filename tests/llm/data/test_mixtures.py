@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm.data.corpus.corpus import generate
-from llm.data.mixing import files_of, mixed_pairs, mixed_prompts, split
+from llm.data.mixing import files_of, mixed_pairs, mixed_prompts, once, split
 from llm.data.mixtures import Part, parts_of, settled
 from llm.data.overview import across
 from llm.data.pairs import DataError, read_pairs, write_pairs
@@ -142,6 +142,17 @@ def test_copies_within_a_file_are_drawn_on_their_own(tmp_path):
     seen = Counter(map(said, mixed_pairs(f"{file}:0.5").drawn(seed=3)))
     assert seen.total() == 32
     assert set(seen.values()) == {1, 2}  # together they would all be there twice
+
+
+def test_repetitions_are_known_and_duplicates_of_the_files_are_not_taken_for_them(tmp_path):
+    """The audit of a run counts what stands in the files, whatever their weights."""
+    pairs = list(generate(12, seed=1))
+    first, second = files(tmp_path, a=[*pairs, replace(pairs[0], id="again")], b=pairs[:3])
+    mixture = mixed_pairs([f"{first}:2.5", f"{second}:3"])
+    drawn = mixture.drawn(seed=0)
+    assert len(drawn) == 2 * 13 + 7 + 9  # half of thirteen, rounded up
+    assert once(drawn) == mixture.items
+    assert once(mixture.items) == mixture.items
 
 
 def test_a_file_of_weight_zero_is_not_read_and_named(tmp_path, caplog):
