@@ -101,16 +101,10 @@ class Mixture(Generic[Item]):
         }
 
 
-def once(drawn: Sequence[Pair]) -> list[Pair]:
-    """What was drawn without the repetitions: those that say what a pair says whose id they carry with a number."""
-    known: dict[str, Pair] = {}
-    found: list[Pair] = []
-    for pair in drawn:
-        first = known.get(pair.id.rpartition("#")[0])
-        if first is None or replace(first, id=pair.id) != pair:
-            known[pair.id] = pair
-            found.append(pair)
-    return found
+def once(drawn: Sequence[Item], mixture: Mixture[Item]) -> list[Item]:
+    """What was drawn of a mixture without its repetitions, which alone have ids that no file has."""
+    known = {item.id for item in mixture.items}
+    return [item for item in drawn if item.id in known]
 
 
 def split(mixture: Mixture[Pair], *, share: float, seed: int) -> tuple[Mixture[Pair], list[Pair]]:

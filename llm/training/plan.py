@@ -28,17 +28,15 @@ _GIB = 2.0**30
 
 def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -> Group:
     """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
-    train, held_out, files = load_training_pairs(task.config)
-    trainer, encoded, audit, concerns = build_trainer(
-        task, arguments, train, held_out, train_file=files["train"], suites=suites
-    )
+    pairs = load_training_pairs(task.config)
+    trainer, encoded, audit, concerns = build_trainer(task, arguments, pairs, suites=suites)
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
-        **said_of(files["train"]),
-        **_batches(trainer, arguments, len(train)),
+        **said_of(pairs.files["train"]),
+        **_batches(trainer, arguments, len(pairs.train)),
         "passes": _passes(trainer, task.config),
-        "held-out pairs": f"{len(held_out):,}",
+        "held-out pairs": f"{len(pairs.held_out):,}",
         **_tokens(encoded, task.sides),
         **_memory(trainer.model, encoded, arguments, task.sides),
     }

@@ -115,9 +115,10 @@ class _OnPairs(Work[TrainConfig]):
         self.task, self.judges, self.suites = task, bool(arguments.load_best_model_at_end), suites
 
     def build(self) -> dict[str, Any]:
-        self.pairs, held_out, self.files = load_training_pairs(self.config)
+        pairs = load_training_pairs(self.config)
+        self.pairs, self.files = pairs.train, pairs.files
         self.trainer, self.encoded, self.audit, self.concerns = build_trainer(
-            self.task, self.arguments, self.pairs, held_out, train_file=self.files["train"], suites=self.suites
+            self.task, self.arguments, pairs, suites=self.suites
         )
         self.average, self.clock = _average(self.trainer, self.config), TrainingClock()
         self.trainer.resumable.append(self.clock)
@@ -166,8 +167,24 @@ class _OnPairs(Work[TrainConfig]):
         return with_adapter(self.task.load(self.pairs)[0], self.config.adapter(), task=self.task.adapter_task)
 
 
-def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], dict]:
-    """Training pairs, held-out pairs, and a record of the files they come from."""
+class TrainingPairs(NamedTuple):
+    """What a run trains on.
+
+    Attributes:
+        train: Its pairs, as often as their files' weights say.
+        held_out: Those it is judged by while it trains.
+        files: A record of the files they come from.
+        once: Ids of the pairs without those that a weight repeats.
+    """
+
+    train: list[Pair]
+    held_out: list[Pair]
+    files: dict[str, Any]
+    once: frozenset[str]
+
+
+def load_training_pairs(config: TrainConfig) -> TrainingPairs:
+    """Read the pairs of a run."""
     mixture, held_out = mixed_pairs(config.train_file, columns=config.columns), list[Pair]()
     files = {"train": mixture.describe()}
     if config.eval_file:
@@ -181,7 +198,7 @@ def load_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], di
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]
-    return train, held_out, files
+    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)))
 
 
 class Built(NamedTuple):
@@ -196,14 +213,12 @@ class Built(NamedTuple):
 def build_trainer(
     task: Task[Any],
     arguments: TrainingArguments,
-    train: Sequence[Pair],
-    held_out: Sequence[Pair],
+    pairs: TrainingPairs,
     *,
-    train_file: Mapping[str, Any],
     suites: Suites,
 ) -> Built:
     """Load the model, encode and audit the pairs, assemble the trainer; nothing is written."""
-    config = task.config
+    config, train, held_out = task.config, pairs.train, pairs.held_out
     set_seed(arguments.seed)
     model, tokenizer = task.load(train)
     disable_progress_bar()  # a bar for every written shard; the one for the steps is ours
@@ -212,11 +227,10 @@ def build_trainer(
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
     main = arguments.process_index == 0
     seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main)
-    audited, kept = once(train), TokenCache(cache_folder() / "tokens") if config.cache_tokens else None
-    watched = {pair.id for pair in audited}
+    kept = TokenCache(cache_folder() / "tokens") if config.cache_tokens else None
 
     def watch(pair: Pair, read: Seen) -> None:
-        if pair.id in watched:  # a weight repeats pairs, which are no duplicates
+        if pair.id in pairs.once:  # a weight repeats pairs, which are no duplicates
             seen.auditor.see(pair, read)
 
     encoded = encode_pairs(train, tokenizer, progress=not arguments.disable_tqdm, watch=watch, cache=kept, **reading)
@@ -245,7 +259,8 @@ def build_trainer(
     if not arguments.disable_tqdm:
         trainer.pop_callback(ProgressCallback)
         trainer.add_callback(StepBar)
-    return Built(trainer, encoded, *seen.conclude(audited, train_file, config, batch=trainer.effective_batch))
+    audited = [pair for pair in train if pair.id in pairs.once]
+    return Built(trainer, encoded, *seen.conclude(audited, pairs.files["train"], config, batch=trainer.effective_batch))
 
 
 def steps_of(trainer: PairTrainer) -> tuple[int, int]:

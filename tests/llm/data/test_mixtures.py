@@ -151,8 +151,7 @@ def test_repetitions_are_known_and_duplicates_of_the_files_are_not_taken_for_the
     mixture = mixed_pairs([f"{first}:2.5", f"{second}:3"])
     drawn = mixture.drawn(seed=0)
     assert len(drawn) == 2 * 13 + 7 + 9  # half of thirteen, rounded up
-    assert once(drawn) == mixture.items
-    assert once(mixture.items) == mixture.items
+    assert once(drawn, mixture) == mixture.items
 
 
 def test_a_file_of_weight_zero_is_not_read_and_named(tmp_path, caplog):
