@@ -105,7 +105,7 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
         **_inaction(record),
         "starting model": markdown(base_name(config["model"])),
         "reward": markdown(base_name(config["reward_model"])),
-        "prompts": f"{_source(train)}, {_used(data, 'prompts')} ({data['too_long']} too long, "
+        "prompts": f"{_source(train)}, {_used(data, 'prompts').removesuffix(' prompts')} ({data['too_long']} too long, "
         f"dropped: {_counts(train['dropped'])})",
         **_files(train),
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
