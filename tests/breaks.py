@@ -737,8 +737,8 @@ BREAKS = [
     Break(
         "audit-length",
         "llm/text/window.py",
-        "max(2 * prompt - 1, prompt + frame.after + 1)",
-        "max(2 * prompt, prompt + frame.after + 1)",
+        "max(2 * said - 1, said + 1)",
+        "max(2 * said, said + 1)",
         "llm/text/test_window.py",
     ),
     Break(

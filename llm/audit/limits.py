@@ -10,7 +10,7 @@ class AuditLimits:
     """What is too much of what an audit counts; a block of the settings of every run on pairs."""
 
     most_unasked: float = field(
-        default=0.98,
+        default=0.5,
         metadata={"help": "refuse to train where more than this share of the pairs show no prompt; 1: never"},
     )
     most_identical: float = field(

@@ -1,9 +1,9 @@
 """Which part of a prompt the answers to it are read after, where not everything fits.
 
 All answers to a prompt are read after the same tokens of it. What frames the conversation (special tokens, names of
-roles) is kept. The answers get what the longest of them needs, up to half of the room, or all that the prompt leaves;
-the prompt gets the rest, and loses its middle: it begins with what is asked for, and ends with what is replied to.
-Then answers lose their ends.
+roles) is kept. Of the room that it leaves the answers get what the longest of them needs, up to half, or all that the
+prompt leaves; the prompt gets the rest, and loses its middle: it begins with what is asked for, and ends with what is
+replied to. Then answers lose their ends.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ def room_for(prompt: int, answers: Sequence[int], max_length: int, frame: Frame)
             f"max_length includes the {least} tokens that stand around the texts of a conversation (special tokens, "
             f"names of roles) and must be at least {least + 1}, got {max_length}; use 128 or more for real text."
         )
-    needed = max(answers)
-    answer = min(needed, max(max_length // 2, max_length - prompt, frame.after + 1))
-    answer = min(answer, max_length - frame.start - frame.end)
+    room, said = max_length - least, max(prompt - frame.start - frame.end, 0)
+    answer = min(max(answers), frame.after + max(room // 2, room - said, 1))
     kept = min(prompt, max_length - answer)
     if kept == prompt:
         return Room(Window(prompt, 0, 0), answer)
-    start = min(max((kept + 1) // 2, frame.start), kept - frame.end)
+    start = frame.start + (kept - frame.start - frame.end + 1) // 2
     return Room(Window(start, kept - start, prompt - kept), answer)
 
 
 def whole_from(prompt: int, answer: int, frame: Frame) -> int:
     """The least ``max_length`` at which a prompt of ``prompt`` tokens is whole beside answers of at most ``answer``."""
-    return min(prompt + answer, max(2 * prompt - 1, prompt + frame.after + 1))
+    said = max(prompt - frame.start - frame.end, 0)
+    return min(prompt + answer, sum(frame) + max(2 * said - 1, said + 1))
 
 
 @dataclass(frozen=True)

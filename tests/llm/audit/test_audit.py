@@ -62,12 +62,14 @@ def test_the_rest_of_the_planted_file(found):
 
 
 def test_prompts_that_are_not_read_at_all_are_told_from_those_that_are_cut():
-    """Six tokens of which four are frame: a short answer leaves one for the prompt, a longer one none."""
+    """Of six tokens four are frame, and prompt and answer have one each; of five only the answer has one."""
     short = [Pair(f"s{i}", user("which colour has it"), "red", "blue") for i in range(3)]
     none = [Pair(f"n{i}", user("which colour has it"), "red red", "blue blue") for i in range(4)]
     found = audited([*short, *none], tokenizer(), 6)
-    assert (found.prompt_cut.count, found.prompt_absent.count) == (7, 4)
-    assert found.prompt_absent.examples == ["n0", "n1", "n2"]
+    assert (found.prompt_cut.count, found.prompt_absent.count) == (7, 0)
+    found = audited([*short, *none], tokenizer(), 5)
+    assert (found.prompt_cut.count, found.prompt_absent.count) == (7, 7)
+    assert found.prompt_absent.examples == ["s0", "s1", "s2"]
 
 
 @pytest.mark.parametrize("unknown", [0, 1, 7])
@@ -114,7 +116,7 @@ def test_what_a_run_encodes_and_what_a_stream_reads_are_audited_alike():
 
 
 @pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("length", [128, 10])
+@pytest.mark.parametrize("length", [128, 10, 7])
 def test_real_pairs_are_counted_as_plain_transformers_code_counts_them(shared_data, every, length):
     pairs = read_pairs(shared_data / "train.jsonl.gz").pairs[::every]
     pairs += [replace(pair, id=f"{pair.id} again") for pair in pairs[:17]]
@@ -126,7 +128,8 @@ def test_real_pairs_are_counted_as_plain_transformers_code_counts_them(shared_da
         prompt = "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}" for m in pair.prompt), "Assistant:"])
         first = len(read(prompt)["input_ids"]) - 1
         whole = [read(f"{prompt} {answer}")["input_ids"][first:] for answer in (pair.chosen, pair.rejected)]
-        room = min(max(map(len, whole)), max(length // 2, length - first))
+        left, said = length - frame - ends - 1, first - frame - ends
+        room = min(max(map(len, whole)), 1 + max(left // 2, left - said, 1))
         rows = [row if len(row) <= room else [*row[: room - 1], read.sep_token_id] for row in whole]
         kept = min(first, length - room)
         counts["token_identical"] += rows[0] == rows[1]
@@ -152,7 +155,7 @@ def test_a_run_begins_up_to_the_limit_and_not_above():
     with pytest.raises(DataError, match=r"6 of 11 pairs have two answers with the same tokens.*--most_identical 1"):
         check_learnable(most, AuditLimits())
     check_learnable(most, AuditLimits(most_identical=1))
-    unasked = audited([Pair("n", user("which colour has it"), "red red", "blue blue")], tokenizer(), 6)
+    unasked = audited([Pair("n", user("which colour has it"), "red red", "blue blue")], tokenizer(), 5)
     with pytest.raises(DataError, match=r"1 of 1 pairs show nothing.*raise max_length \(at 10,.*--most_unasked 1"):
         check_learnable(unasked, AuditLimits())
 

@@ -75,7 +75,7 @@ def test_special_tokens_stand_around_the_text_cut_or_not(post, special, shape):
     added = len(encode_pairs([PAIR], tokenizer, max_length=1000)[0]["chosen"]) - len(PLAIN + " Six.")
     assert added == shape.count("<")
     least = added + len("User: ") + len("\n\nAssistant:")
-    assert texts(tokenizer, max_length=least + 3)[0] == shape.format("System\n\nAssistant: Si")
+    assert texts(tokenizer, max_length=least + 6)[0] == shape.format("System: ?\n\nAssistant: Si")
 
 
 def test_bert_style_tokenizer_gives_its_own_encoding(minilm_tokenizer):
@@ -141,20 +141,23 @@ def test_pairs_with_equal_tokens_are_left_out_and_counted(chosen, rejected, leng
 
 
 def test_both_answers_are_read_after_the_same_part_of_the_prompt():
-    pair = Pair("p", ({"role": "user", "content": "abcdefghij"},), "xy", "uvwxyz" * 4)
-    tokenizer = byte_level()  # the prompt has 6 + 10 + 12 bytes; answers have 3 and 25
-    whole = encode_pairs([pair], tokenizer, max_length=53)
-    assert whole.truncation == Truncation(pairs=1)
-    some = encode_pairs([pair], tokenizer, max_length=52)
-    for side, answer in (("chosen", "xy"), ("rejected", "uvwxyz" * 4)):
-        assert tokenizer.decode(some[0][side]) == f"User: abcdefghij\n\nAssistant: {answer}".replace("i", "", 1)
-        assert tokenizer.decode(some[0][side][slice(*some[0][f"{side}_span"])]) == f" {answer}"
-    assert some[0]["window"] == (14, 13, 1)
-    assert some.truncation == Truncation(pairs=1, prompts_cut=1, tokens_cut=2)
-    most = encode_pairs([pair], tokenizer, max_length=22)
-    assert tokenizer.decode(most[0]["chosen"]) == "User: \n\nAssistant: xy"
-    assert tokenizer.decode(most[0]["rejected"]) == "User: \n\nAssistant: uvw"
-    assert most.truncation == Truncation(pairs=1, prompts_cut=1, prompts_absent=1, answers_cut=1, tokens_cut=41)
+    asked: tuple[Message, ...] = ({"role": "user", "content": "abcdefghij"},)
+    short, long = Pair("p", asked, "xy", "uvwx"), Pair("q", asked, "xy", "uvwxyz" * 4)
+    tokenizer = byte_level()  # the prompt has 6 + 10 + 12 bytes; answers have 3, 5 and 25
+    assert encode_pairs([short, long], tokenizer, max_length=53).truncation == Truncation(pairs=2)
+    found = encode_pairs([short], tokenizer, max_length=30)  # of the twelve that the frame leaves, five and seven
+    for side, answer in (("chosen", "xy"), ("rejected", "uvwx")):
+        assert tokenizer.decode(found[0][side]) == f"User: abcdhij\n\nAssistant: {answer}"
+        assert tokenizer.decode(found[0][side][slice(*found[0][f"{side}_span"])]) == f" {answer}"
+    assert found[0]["window"] == (10, 15, 3)
+    assert found.truncation == Truncation(pairs=1, prompts_cut=1, tokens_cut=6)
+    found = encode_pairs([long], tokenizer, max_length=30)  # six and six
+    assert tokenizer.decode(found[0]["chosen"]) == "User: abchij\n\nAssistant: xy"
+    assert tokenizer.decode(found[0]["rejected"]) == "User: abchij\n\nAssistant: uvwxy"
+    assert found.truncation == Truncation(pairs=1, prompts_cut=1, answers_cut=1, tokens_cut=4 + 23)
+    found = encode_pairs([long], tokenizer, max_length=52)  # the whole prompt leaves more than half
+    assert tokenizer.decode(found[0]["rejected"]) == "User: abcdefghij\n\nAssistant: " + ("uvwxyz" * 4)[:-1]
+    assert found.truncation == Truncation(pairs=1, answers_cut=1, tokens_cut=1)
 
 
 def test_what_is_too_long_is_left_out_or_refused():
