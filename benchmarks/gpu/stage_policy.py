@@ -132,7 +132,7 @@ def steps(shape: Shape, ambiguity: str, setting: Setting, folder: str, tokens: i
 class Numbers:
     """A tokenizer as far as a policy needs one: texts are the numbers of the tokens."""
 
-    pad_token_id, eos_token_id, padding_side = 0, None, "left"
+    pad_token_id, eos_token_id, padding_side, chat_template = 0, None, "left", None
 
     def decode(self, ids: Any, **kwargs: Any) -> str:
         """The numbers."""

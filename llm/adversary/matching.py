@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dro_core.spec import Spec
 
-from ..run.files import Record
+from ..run.files import JsonObject
 from .effective_batch import batch_weights
 from .rules import Reweighting
 from .spec import parse_reweighting
@@ -46,7 +46,7 @@ def matched_radius(
     target: float,
     losses: NDArray[np.float64],
     batches: Sequence[NDArray[np.int64]],
-    columns: Record,
+    columns: JsonObject,
 ) -> str:
     """The text of the set whose mean effective share on these losses is ``target``, its number found by bisection.
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..run.escaping import visible
-from ..run.files import Record
+from ..run.files import JsonObject
 
 
-def frame(rows: Iterable[Record]) -> Any:
+def frame(rows: Iterable[JsonObject]) -> Any:
     """A ``pandas.DataFrame``, one row each."""
     import pandas as pd
 

@@ -11,7 +11,7 @@ from ..data.columns import ColumnMap, columns_of
 from ..data.objects import pairs_of
 from ..data.pairs import Pair, PairSet
 from ..data.suites import check_mapped, subset_of, suite_files
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
 from .runs import Run
@@ -32,8 +32,8 @@ class Evaluation(Shown):
 
     name: str
     suites: Mapping[str, Sequence[Pair]]
-    result: Record
-    record: Record | None = None
+    result: JsonObject
+    record: JsonObject | None = None
 
     @property
     def table(self) -> Any:
@@ -65,7 +65,7 @@ class PairedComparison(Shown):
     """
 
     names: tuple[str, str]
-    suites: Mapping[str, Record]
+    suites: Mapping[str, JsonObject]
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -94,7 +94,7 @@ def evaluate(
     eval_pairs: int | None = None,
     trust_remote_code: bool = False,
     progress: bool = False,
-    record: Record | None = None,
+    record: JsonObject | None = None,
     columns: str | Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Judge a reward model or a policy on preference pairs.
@@ -206,7 +206,7 @@ def name_of(model: Model) -> str:
     return str(model) if isinstance(model, str | Path) else type(model[0]).__name__
 
 
-def _record(model: Model) -> Record | None:
+def _record(model: Model) -> JsonObject | None:
     if isinstance(model, Run):
         return model.record
     return record_of(model) if isinstance(model, str | Path) else None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
 from ..run.kinds import is_logistic, kind_of
@@ -50,16 +50,16 @@ class RunRecord:
     folder: Path
     kind: str
     finished: bool
-    config: Record
+    config: JsonObject
     batch: int | None
     learning_rate: float | None
     steps: int
     training: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
-    adversary: Record = field(default_factory=dict)
-    truncation: Record = field(default_factory=dict)
+    adversary: JsonObject = field(default_factory=dict)
+    truncation: JsonObject = field(default_factory=dict)
     concerns: list[dict[str, str]] | None = None
-    suites: Record = field(default_factory=dict)
+    suites: JsonObject = field(default_factory=dict)
     rule: str = RULE
     ledger: AdversaryLedger | None = None
     inaction: str | None = None

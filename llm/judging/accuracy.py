@@ -20,7 +20,7 @@ from dro_core import CVaR, robust_loss
 
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
-from ..run.files import Record, json_ready
+from ..run.files import JsonObject, json_ready
 from ..statistics.arms import length_correlation
 from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
@@ -119,7 +119,7 @@ def evaluate_model(
     }
 
 
-def worst_category(categories: Mapping[str, Record]) -> dict[str, Any] | None:
+def worst_category(categories: Mapping[str, JsonObject]) -> dict[str, Any] | None:
     """The record with the lowest accuracy, with its ``name``; None without categories.
 
     >>> worst_category({"a": {"accuracy": 0.7}, "b": {"accuracy": 0.6}})

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..data.pairs import Pair
 from ..run.escaping import csv_text
-from ..run.files import Record, json_ready, write_json, write_text
+from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.counting import RULE
@@ -21,7 +21,7 @@ from ..statistics.numbers import bracket, decimals, p_text, percent
 
 
 def write_metrics(
-    result: Record,
+    result: JsonObject,
     suites: Mapping[str, Sequence[Pair]],
     folder: str | Path,
     *,
@@ -49,7 +49,7 @@ def write_metrics(
         write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def render_table(suites: Mapping[str, Record], *, title: str = "Accuracy, %") -> Table:
+def render_table(suites: Mapping[str, JsonObject], *, title: str = "Accuracy, %") -> Table:
     """The screen table of ``evaluate_model(...)["suites"]``; "longer wins" stands beside every accuracy."""
     caption = (
         'brackets: 95 % interval over prompts; a tie counts one half\nlonger: the rule "longer wins"; tail: worst tenth'
@@ -72,7 +72,7 @@ def render_table(suites: Mapping[str, Record], *, title: str = "Accuracy, %") ->
     return table
 
 
-def render_comparison(comparisons: Mapping[str, Record], *, names: tuple[str, str]) -> Table:
+def render_comparison(comparisons: Mapping[str, JsonObject], *, names: tuple[str, str]) -> Table:
     """The screen table of suite name -> :func:`compare`, with a minus b in percentage points."""
     title = shown_title(f"{names[0]} minus {names[1]}, percentage points")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -93,7 +93,7 @@ def render_comparison(comparisons: Mapping[str, Record], *, names: tuple[str, st
     return table
 
 
-def tidy_rows(suites: Mapping[str, Record]) -> list[dict[str, object]]:
+def tidy_rows(suites: Mapping[str, JsonObject]) -> list[dict[str, object]]:
     """One row per suite and group of ``evaluate_model(...)["suites"]``: overall, by category, by source."""
     return [
         {"suite": name, "kind": kind, "group": group, **record}
@@ -112,7 +112,7 @@ def _or_none(margin: float) -> float | None:
     return None if isnan(margin) else float(margin)
 
 
-def _table_row(name: str, record: Record) -> list[Text | str]:
+def _table_row(name: str, record: JsonObject) -> list[Text | str]:
     return [
         shown(name),
         str(record["pairs"]),

@@ -28,7 +28,7 @@ from .architectures import check_no_code, check_tokens, switch_dropout_off, tell
 from .contents import check_below
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
-from .tokenizers import tokenizer_of
+from .tokenizers import parts_of, tokenizer_of
 
 TINY_VOCABULARY = 2048
 TINY_LAYERS = 4
@@ -140,12 +140,7 @@ def _load(
 
     The tokenizer is the one in the folder of the last adapter that has one: it knows how the adapter was trained.
     """
-    base, *adapters = adapter_chain(name)
-    if base == "tiny":
-        raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
-    place = locate(base)
-    for part in (place, *adapters):
-        check_model(part)
+    base, place, adapters = parts_of(name)
     for below, adapter in pairwise([base, *adapters]):
         check_below(adapter, below)
     try:

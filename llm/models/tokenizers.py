@@ -27,12 +27,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: b
     Raises:
         ModelError: There is none under that name.
     """
-    base, *adapters = adapter_chain(name)
-    if base == "tiny":
-        raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
-    place = locate(base)
-    for part in (place, *adapters):
-        check_model(part)
+    _, place, adapters = parts_of(name)
     try:
         return tokenizer_of(place, adapters, trust_remote_code=trust_remote_code, fold_system=fold_system)
     except (OSError, ValueError, ImportError) as error:
@@ -40,6 +35,22 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: b
             f"cannot load a tokenizer from {name!r}: give a folder with tokenizer.json, a hub name, or one of "
             f"{', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def parts_of(name: str) -> tuple[str, str, list[str]]:
+    """The base of a model by its name and by its place, and the folders of the adapters on it; all of them whole.
+
+    Raises:
+        ModelError: It is built by training, or nowhere.
+        RunError: A part is of a finished run, and not what was written.
+    """
+    base, *adapters = adapter_chain(name)
+    if base == "tiny":
+        raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
+    place = locate(base)
+    for part in (place, *adapters):
+        check_model(part)
+    return base, place, adapters
 
 
 def tokenizer_of(

@@ -28,7 +28,7 @@ from transformers import TrainingArguments
 from ..data.columns import columns_of
 from ..kinds.registry import config_of
 from ..policy.config import samples_by_default
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..training.config import ConfigError, RunConfig
 from ..training.settings import check_known, parse_settings, read_recipe
 
@@ -63,7 +63,7 @@ class Stage:
     name: str
     kind: str
     folder: Path
-    settings: Record
+    settings: JsonObject
     seed: int
     arm: Combination | None = None
 
@@ -130,14 +130,14 @@ class Pipeline:
     """
 
     output_dir: str
-    reward: Record
-    policy: Record
+    reward: JsonObject
+    policy: JsonObject
     sft: Mapping[str, object] | None = None
     train_file: str | Sequence[Any] | None = None
     columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()
-    evaluation: Record = field(default_factory=dict)
+    evaluation: JsonObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
@@ -204,7 +204,7 @@ class Pipeline:
         columns = columns_of(self.columns)
         return None if columns is None else str(columns)
 
-    def _set(self, section: Record, how: str) -> str:
+    def _set(self, section: JsonObject, how: str) -> str:
         return section["robust"] if how == ROBUST else "erm"
 
     def _stage(
@@ -252,7 +252,7 @@ def read_pipeline(path: str | Path, *, columns: str | None = None) -> Pipeline:
     return pipeline
 
 
-def _settings(section: Record) -> dict[str, object]:
+def _settings(section: JsonObject) -> dict[str, object]:
     """The recipe of a section and what the section changes."""
     recipe = read_recipe(section["recipe"]) if section.get("recipe") else {}
     return recipe | {name: value for name, value in section.items() if name not in ("recipe", "robust")}

@@ -18,7 +18,7 @@ from torch import nn
 from dro_core.files import whole
 
 from ..data.prompts import Prompt, questions
-from ..run.files import Record, json_ready, write_json
+from ..run.files import JsonObject, json_ready, write_json
 from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.intervals import Interval, accuracy_interval, mean_interval
@@ -129,7 +129,7 @@ def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> 
     return {"prompts": len(rows), **means, **judges}
 
 
-def render_policy_table(suites: Mapping[str, Record], *, title: str = "Scores of sampled answers") -> Table:
+def render_policy_table(suites: Mapping[str, JsonObject], *, title: str = "Scores of sampled answers") -> Table:
     """The screen table of summaries by suite: one row per suite and source."""
     table = Table(title=shown_title(title), caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
     judges = [name for name, entry in next(iter(suites.values()))["overall"].items() if isinstance(entry, dict)]
@@ -143,7 +143,7 @@ def render_policy_table(suites: Mapping[str, Record], *, title: str = "Scores of
     return table
 
 
-def _row(name: str, record: Record, judges: Sequence[str]) -> list[Text | str]:
+def _row(name: str, record: JsonObject, judges: Sequence[str]) -> list[Text | str]:
     scores = (f"{decimals(record[j]['mean'])} {_limits(record[j])}" for j in judges)
     return [shown(name), str(record["prompts"]), *scores, f"{record['kl']:.2f}", f"{record['tokens']:.1f}",
             f"{100 * record['ended']:.0f} %"]  # fmt: skip

@@ -185,10 +185,7 @@ class Answers:
 
     @cached_property
     def _template_ends(self) -> set[int]:
-        end = self.tokenizer.eos_token_id
-        if getattr(self.tokenizer, "chat_template", None):
-            return end_ids(self.tokenizer)
-        return {end} if isinstance(end, int) else set()
+        return end_ids(self.tokenizer)
 
     def _ends(self, model: Any) -> list[int]:
         """Tokens that end an answer: a chat model often has one for the turn beside the one for the text."""

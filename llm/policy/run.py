@@ -222,8 +222,6 @@ def _reference(
 
 def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
     """The judge of that name, placed and batched as the run says."""
-    loading = config.loading() | {
-        "dtype": "float32",
-        "fold_system": False,
-    }  # rewards differ in digits that half precision rounds away
+    rounding: dict[str, Any] = {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
+    loading = config.loading() | rounding | {"fold_system": False}
     return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)

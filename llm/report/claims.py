@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from ..adversary.ledger import VERDICT
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
@@ -17,12 +17,12 @@ _ALIKE = {"steps": "steps", "batch_size": "effective batch", "learning_rate": "l
 ROLES = {"inside": "in distribution", "outside": "out of distribution", "validation": "held out of training"}
 
 
-def name_of(record: Record) -> str:
+def name_of(record: JsonObject) -> str:
     """An arm in words: its ambiguity set, and its family where there are several."""
     return f"{record['ambiguity']} ({record['family']})" if record["family"] else record["ambiguity"]
 
 
-def claims(report: Record) -> list[dict[str, Any]]:
+def claims(report: JsonObject) -> list[dict[str, Any]]:
     """Sentences, each with the arms it is about: ``{"text", "items"}``."""
     arms = [record for record in report["arms"] if record["against"]]
     if not arms:
@@ -36,7 +36,7 @@ def claims(report: Record) -> list[dict[str, Any]]:
     ]
 
 
-def notes(report: Record, collection: Collection) -> list[str]:
+def notes(report: JsonObject, collection: Collection) -> list[str]:
     """What was left out, what is missing, and what the numbers cannot carry."""
     found = [
         *_unread(collection),
@@ -57,12 +57,12 @@ def notes(report: Record, collection: Collection) -> list[str]:
     return found
 
 
-def survives(difference: Record) -> bool:
+def survives(difference: JsonObject) -> bool:
     """Whether a difference is shown after Holm's correction."""
     return difference["p_holm"] is not None and difference["p_holm"] < ALPHA
 
 
-def _worst(report: Record, arms: Sequence[Record]) -> dict[str, object]:
+def _worst(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
     judged = [arm for arm in arms if arm["worst"] and arm["worst"]["difference"]]
     better = [
         arm for arm in judged if arm["worst"]["difference"]["difference"] > 0 and survives(arm["worst"]["difference"])
@@ -81,32 +81,32 @@ def _worst(report: Record, arms: Sequence[Record]) -> dict[str, object]:
     return {"text": text, "items": [_finding(arm, arm["worst"]["difference"], _loses(report, arm)) for arm in better]}
 
 
-def _loses(report: Record, arm: Record) -> bool:
+def _loses(report: JsonObject, arm: JsonObject) -> bool:
     """Before any correction: a loss must not hide behind the number of tests."""
     entries = [arm["suites"][name] for name in report["inside"]]
     return any(entry and entry["difference"] and entry["difference"]["outcome"] == "worse" for entry in entries)
 
 
-def _finding(arm: Record, difference: Record, loses: bool) -> str:  # noqa: FBT001
+def _finding(arm: JsonObject, difference: JsonObject, loses: bool) -> str:  # noqa: FBT001
     limits = bracket(difference["low"], difference["high"], sign="+")
     tail = "; loses in distribution" if loses else ""
     points = percent(difference["difference"], sign="+")
     return f"{name_of(arm)}: {points} points, {limits}, Holm p {p_text(difference['p_holm'])}{tail}"
 
 
-def _column(report: Record, arms: Sequence[Record], name: str) -> dict[str, object]:
+def _column(report: JsonObject, arms: Sequence[JsonObject], name: str) -> dict[str, object]:
     place = f"{name} ({ROLES[report['suites'][name]['role']]})"
     return _outcomes(place, [(arm, arm["suites"][name]) for arm in arms])
 
 
-def _average(report: Record, arms: Sequence[Record]) -> dict[str, object]:
+def _average(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
     suites = len(report["outside"])
     return _outcomes(
         f"Average of {suites} suites" if suites > 1 else "Average", [(arm, arm["average"]) for arm in arms]
     )
 
 
-def _outcomes(place: str, entries: Sequence[tuple[Record, Record | None]]) -> dict[str, object]:
+def _outcomes(place: str, entries: Sequence[tuple[JsonObject, JsonObject | None]]) -> dict[str, object]:
     judged = [(arm, entry["difference"]) for arm, entry in entries if entry and entry["difference"]]
     kept = [(arm, difference) for arm, difference in judged if survives(difference)]
     better = [pair for pair in kept if pair[1]["difference"] > 0]
@@ -120,7 +120,7 @@ def _outcomes(place: str, entries: Sequence[tuple[Record, Record | None]]) -> di
     return {"text": text, "items": [_finding(arm, difference, loses=False) for arm, difference in kept]}
 
 
-def _against_the_longer(report: Record, detail: Record) -> dict[str, object]:
+def _against_the_longer(report: JsonObject, detail: JsonObject) -> dict[str, object]:
     """Which arms with details do better than a ruler, before any correction."""
     lines, beaten, cells = [], 0, 0
     for number, shown in enumerate(detail["arms"]):
@@ -147,7 +147,7 @@ def _unread(collection: Collection) -> list[str]:
     ]
 
 
-def _seeds(report: Record) -> list[str]:
+def _seeds(report: JsonObject) -> list[str]:
     single = [name_of(arm) for arm in report["arms"] if len(arm["seeds"]) == 1]
     found = []
     if single:
@@ -163,7 +163,7 @@ def _seeds(report: Record) -> list[str]:
     return found
 
 
-def _baselines(report: Record) -> list[str]:
+def _baselines(report: JsonObject) -> list[str]:
     alone = [name_of(arm) for arm in report["arms"] if not arm["plain"] and not arm["against"]]
     borrowed = [name_of(arm) for arm in report["arms"] if arm["against"] and not arm["own_baseline"]]
     found = []
@@ -177,7 +177,7 @@ def _baselines(report: Record) -> list[str]:
     return found
 
 
-def _nowhere_above_chance(report: Record) -> list[dict[str, object]]:
+def _nowhere_above_chance(report: JsonObject) -> list[dict[str, object]]:
     """The plain arms that no suite shows to have learned anything."""
     names = [name_of(arm) for arm in report["arms"] if arm["plain"] and not any(_above_chance(arm).values())]
     if not names:
@@ -186,7 +186,7 @@ def _nowhere_above_chance(report: Record) -> list[dict[str, object]]:
     return [{"text": text, "items": names}]
 
 
-def _at_chance(report: Record) -> list[str]:
+def _at_chance(report: JsonObject) -> list[str]:
     """Where plain arms that learned something elsewhere are not shown to be above 50 %."""
     found = [
         f"{name_of(arm)} on {name}"
@@ -200,12 +200,12 @@ def _at_chance(report: Record) -> list[str]:
     return [f"Plain training is not shown to beat chance (50 %), so differences to it mean little: {_listed(found)}."]
 
 
-def _above_chance(arm: Record) -> dict[str, bool]:
+def _above_chance(arm: JsonObject) -> dict[str, bool]:
     """By suite with an interval, whether it lies above 50 %."""
     return {name: entry["low"] > 0.5 for name, entry in arm["suites"].items() if entry and entry["low"] is not None}
 
 
-def _inaction(report: Record, collection: Collection) -> list[str]:
+def _inaction(report: JsonObject, collection: Collection) -> list[str]:
     """Arms with runs that are plain training under another name."""
     found = []
     for record, arm in zip(report["arms"], collection.arms, strict=True):
@@ -216,7 +216,7 @@ def _inaction(report: Record, collection: Collection) -> list[str]:
     return found
 
 
-def _unlike(report: Record, collection: Collection) -> list[str]:
+def _unlike(report: JsonObject, collection: Collection) -> list[str]:
     """What runs of compared arms differ in beside their set, seed by seed."""
     said: dict[str, dict[str, None]] = {}
     for arm, plain in collection.baselines.items():
@@ -239,7 +239,7 @@ def _differences(collection: Collection, run: str, other: str) -> list[str]:
     return [f"{noun} {a:g} against {b:g}" for noun, a, b in pairs if a != b and not (isnan(a) or isnan(b))]
 
 
-def _suites(report: Record) -> list[str]:
+def _suites(report: JsonObject) -> list[str]:
     facts, found = report["suites"], []
     if unreadable := [name for name, fact in facts.items() if not fact["readable"]]:
         found.append(
@@ -262,7 +262,7 @@ def _suites(report: Record) -> list[str]:
     return found
 
 
-def _versions(report: Record) -> list[str]:
+def _versions(report: JsonObject) -> list[str]:
     mixed = [name_of(arm) for arm in report["arms"] if len(arm["versions"]) > 1]
     return [f"Seeds of one arm were made by different versions of the code: {_listed(mixed)}."] if mixed else []
 

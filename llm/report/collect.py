@@ -24,7 +24,7 @@ from ..results.store import (
     read_suite,
     read_training_pairs,
 )
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..statistics.arms import Array
 from ..statistics.counting import credit
 
@@ -186,7 +186,7 @@ class Collection:
         earlier = bool(pd.isna(self.whole.at[(run, suite), "ties"]))
         return float(np.mean(margins > 0 if earlier else credit(margins)))
 
-    def record(self, run: str) -> Record:
+    def record(self, run: str) -> JsonObject:
         """The ``run.json`` of a whole model; {} of a head."""
         if run not in self._records:
             self._records[run] = read_run_record(self.folder, run)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..run.files import Record, json_ready
+from ..run.files import JsonObject, json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
 from .claims import claims, notes
@@ -97,7 +97,7 @@ def _families(collection: Collection) -> list[list[int]]:
     return list(members.values())
 
 
-def _shown(group: Sequence[int], records: Sequence[Record]) -> list[int]:
+def _shown(group: Sequence[int], records: Sequence[JsonObject]) -> list[int]:
     """Plain training and the arms that do best in their worst group, in the order of the results."""
 
     def worst(number: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..run.files import Record
+from ..run.files import JsonObject
 from .drawing import Drawing, Mark, Series, line_figure, row_figure
 from .figures import arm_looks
 from .plots import Style
@@ -14,7 +14,7 @@ from .weights import FACTORS
 _PLACES = {"inside": "in distribution", "outside": "out of distribution"}
 
 
-def weight_figures(report: Record) -> list[Drawing]:
+def weight_figures(report: JsonObject) -> list[Drawing]:
     """Mean weight of the training pairs by what is known about them."""
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
@@ -45,19 +45,19 @@ def weight_figures(report: Record) -> list[Drawing]:
     return drawings
 
 
-def calibration_figures(report: Record) -> list[Drawing]:
+def calibration_figures(report: JsonObject) -> list[Drawing]:
     """How often a model is right when it is that confident."""
     note = "On the dotted line a model is as often right as it is confident; below it, it is too sure."
     return _by_place(report, "calibration", note, _reliability)
 
 
-def tail_figures(report: Record) -> list[Drawing]:
+def tail_figures(report: JsonObject) -> list[Drawing]:
     """Mean loss of the worst share of the pairs."""
     note = "Share 1 is the mean loss; towards the left only the worst pairs count."
     return _by_place(report, "tail", note, _tail)
 
 
-def shift_figures(report: Record) -> list[Drawing]:
+def shift_figures(report: JsonObject) -> list[Drawing]:
     """Certified upper bounds of the error under every shift of a size."""
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
@@ -83,7 +83,7 @@ def shift_figures(report: Record) -> list[Drawing]:
     return drawings
 
 
-def _by_place(report: Record, stem: str, note: str, draw: Any) -> list[Drawing]:
+def _by_place(report: JsonObject, stem: str, note: str, draw: Any) -> list[Drawing]:
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
         for place, words in _PLACES.items():
@@ -97,7 +97,7 @@ def _by_place(report: Record, stem: str, note: str, draw: Any) -> list[Drawing]:
     return drawings
 
 
-def _reliability(found: Record, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _reliability(found: JsonObject, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["reliability"]]
     errors = "; ".join(
         f"{arm}: calibration error {100 * entry['calibration_error']:.1f}" for arm, entry in found.items()
@@ -109,7 +109,7 @@ def _reliability(found: Record, look: Mapping[str, Style], key: str, title: str)
     return svg, rows
 
 
-def _tail(found: Record, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _tail(found: JsonObject, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["tail"]]
     lines = _lines(rows, look, "share", "loss")
     ends = "; ".join(f"{line.name} mean {line.y[0]:.2f}, worst {line.y[-1]:.2f}" for line in lines)
@@ -136,6 +136,6 @@ def _lines(
     ]
 
 
-def _family(report: Record, detail: Record) -> str:
+def _family(report: JsonObject, detail: JsonObject) -> str:
     label = report["arms"][detail["family"]]["family"]
     return f", {label}" if label else ""

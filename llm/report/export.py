@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..run import escaping
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..statistics.numbers import MISSING, bracket, percent
 from .claims import survives
 
@@ -26,18 +26,18 @@ class Table(NamedTuple):
     blocks: list[tuple[str, list[list[str]]]]
 
 
-def columns_of(report: Record) -> list[tuple[str, str]]:
+def columns_of(report: JsonObject) -> list[tuple[str, str]]:
     """Key and heading of every column of the main tables: suites, average, worst group."""
     average = "average OOD" if report["inside"] else "average"
     return [*((name, name) for name in report["suites"]), ("average", average), ("worst", "worst group")]
 
 
-def cell_of(arm: Record, column: str) -> Record | None:
+def cell_of(arm: JsonObject, column: str) -> JsonObject | None:
     """The record of an arm in a column of the main tables."""
     return arm[column] if column in ("average", "worst") else arm["suites"][column]
 
 
-def seed_spread(entry: Record) -> float | None:
+def seed_spread(entry: JsonObject) -> float | None:
     """Standard deviation over seeds; None with fewer than two.
 
     >>> seed_spread({"by_seed": {"0": 0.7}}) is None, round(seed_spread({"by_seed": {"0": 0.7, "1": 0.8}}), 3)
@@ -47,7 +47,7 @@ def seed_spread(entry: Record) -> float | None:
     return float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
 
 
-def accuracy_table(report: Record) -> Table:
+def accuracy_table(report: JsonObject) -> Table:
     """Accuracy with its interval and, in parentheses, the standard deviation over seeds."""
     caption = (
         "Accuracy in percent, mean over seeds, with 95 % intervals over test pairs (clustered by question) and, in "
@@ -56,7 +56,7 @@ def accuracy_table(report: Record) -> Table:
     return _table(report, caption, _accuracy_text, lambda arm: True, longer=True)
 
 
-def difference_table(report: Record) -> Table:
+def difference_table(report: JsonObject) -> Table:
     """Paired difference to plain training with its interval; a star where it stays after Holm's correction."""
     tests = report["tests"]
     caption = (
@@ -105,7 +105,7 @@ def latex(table: Table, label: str) -> str:
     return "\n".join([*parts, r"\bottomrule", r"\end{longtable}", ""])
 
 
-def tidy(report: Record) -> list[dict[str, object]]:
+def tidy(report: JsonObject) -> list[dict[str, object]]:
     """One row per arm and column, with everything the main tables show."""
     rows = []
     for arm in report["arms"]:
@@ -133,7 +133,7 @@ def tidy(report: Record) -> list[dict[str, object]]:
     return rows
 
 
-def _table(report: Record, caption: str, text: Any, kept: Any, *, longer: bool) -> Table:
+def _table(report: JsonObject, caption: str, text: Any, kept: Any, *, longer: bool) -> Table:
     columns = columns_of(report)
     blocks = []
     for family in report["families"]:
@@ -147,7 +147,7 @@ def _table(report: Record, caption: str, text: Any, kept: Any, *, longer: bool) 
     return Table(caption, ["arm", *(heading for _, heading in columns)], blocks)
 
 
-def _accuracy_text(entry: Record | None) -> str:
+def _accuracy_text(entry: JsonObject | None) -> str:
     if entry is None:
         return MISSING
     spread = seed_spread(entry)
@@ -155,7 +155,7 @@ def _accuracy_text(entry: Record | None) -> str:
     return f"{percent(entry['accuracy'])}{limits}" + ("" if spread is None else f" ({percent(spread)})")
 
 
-def _difference_text(entry: Record | None) -> str:
+def _difference_text(entry: JsonObject | None) -> str:
     difference = entry and entry["difference"]
     if not difference:
         return MISSING

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..run.files import Record
+from ..run.files import JsonObject
 from .claims import survives
 from .collect import BASELINE
 from .drawing import Drawing, Mark, Series, line_figure, mark_figure, row_figure
@@ -18,7 +18,7 @@ MOST_PANELS = 4  # families, and kinds of a family, that get a panel of their ow
 COLUMNS = ("inside", "average", "worst")
 
 
-def column_names(report: Record) -> dict[str, str]:
+def column_names(report: JsonObject) -> dict[str, str]:
     """What the three summary columns are called."""
     return {
         "inside": "in distribution",
@@ -27,31 +27,31 @@ def column_names(report: Record) -> dict[str, str]:
     }
 
 
-def entry_of(report: Record, arm: Record, column: str) -> Record | None:
+def entry_of(report: JsonObject, arm: JsonObject, column: str) -> JsonObject | None:
     """The record of an arm in a summary column; in distribution is the first such suite."""
     if column != "inside":
         return arm[column]
     return arm["suites"][report["inside"][0]] if report["inside"] else None
 
 
-def looks(report: Record) -> dict[str, Style]:
+def looks(report: JsonObject) -> dict[str, Style]:
     """One style per kind of set, the same on the whole page."""
     kinds = list(dict.fromkeys(kind_of(arm["ambiguity"]) for arm in report["arms"]))
     return styles(kinds, "erm")
 
 
-def arm_looks(report: Record) -> dict[str, Style]:
+def arm_looks(report: JsonObject) -> dict[str, Style]:
     """One style per ambiguity set among the arms with details."""
     shown = (arm["ambiguity"] for detail in report["details"] for arm in detail["arms"])
     return styles(list(dict.fromkeys(shown)), report["baseline"])
 
 
-def families_of(report: Record) -> list[tuple[str, list[Record]]]:
+def families_of(report: JsonObject) -> list[tuple[str, list[JsonObject]]]:
     """Label and arms of every family."""
     return [(family["label"], [report["arms"][n] for n in family["arms"]]) for family in report["families"]]
 
 
-def trade_off(report: Record) -> list[Drawing]:
+def trade_off(report: JsonObject) -> list[Drawing]:
     """In distribution against the worst group, a panel per family; with several also the gains over plain training."""
     look, names = looks(report), column_names(report)
     titles = [names["inside"] if report["inside"] else names["average"], names["worst"]]
@@ -69,7 +69,7 @@ def trade_off(report: Record) -> list[Drawing]:
     return drawings
 
 
-def _plane(report: Record, arm: Record, *, gain: bool) -> dict[str, Any] | None:
+def _plane(report: JsonObject, arm: JsonObject, *, gain: bool) -> dict[str, Any] | None:
     entries = [entry_of(report, arm, "inside" if report["inside"] else "average"), arm["worst"]]
     values = [entry["difference"] if entry and gain else entry for entry in entries]
     if not all(values):
@@ -92,11 +92,11 @@ def _plane_drawing(
     return Drawing(name, heading, "Right and above the dotted cross, plain training, is better in both.", svg, rows)
 
 
-def radius_curves(report: Record) -> list[Drawing]:
+def radius_curves(report: JsonObject) -> list[Drawing]:
     """Accuracy against the size of the set, one panel per family and kind with two sizes or more."""
     drawings = []
     for number, (label, arms) in enumerate(families_of(report)[:MOST_PANELS]):
-        kinds: dict[str, list[tuple[Sized, Record]]] = {}
+        kinds: dict[str, list[tuple[Sized, JsonObject]]] = {}
         for arm in arms:
             if parts := sized(arm["ambiguity"]):
                 kinds.setdefault(parts.kind, []).append((parts, arm))
@@ -111,7 +111,9 @@ def radius_curves(report: Record) -> list[Drawing]:
     return drawings
 
 
-def _radius(report: Record, name: str, family: str, parts: Sized, points: Sequence[tuple[float, Record]]) -> Drawing:
+def _radius(
+    report: JsonObject, name: str, family: str, parts: Sized, points: Sequence[tuple[float, JsonObject]]
+) -> Drawing:
     names, rows, series = column_names(report), [], []
     look = styles([names[column] for column in COLUMNS], names["inside"])
     for column in COLUMNS:
@@ -134,7 +136,7 @@ def _radius(report: Record, name: str, family: str, parts: Sized, points: Sequen
     )
 
 
-def sample_size(report: Record) -> list[Drawing]:
+def sample_size(report: JsonObject) -> list[Drawing]:
     """Accuracy in the worst group against the effective sample size: sets of different kinds, matched."""
     look, drawings = looks(report), []
     for number, (label, arms) in enumerate(families_of(report)[:MOST_PANELS]):
@@ -159,7 +161,7 @@ def sample_size(report: Record) -> list[Drawing]:
     return drawings
 
 
-def side_by_side(report: Record) -> list[Drawing]:
+def side_by_side(report: JsonObject) -> list[Drawing]:
     """Differences to plain training and the spread over seeds, for the arms with details."""
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
@@ -175,7 +177,7 @@ def side_by_side(report: Record) -> list[Drawing]:
     return drawings
 
 
-def by_category(report: Record) -> list[Drawing]:
+def by_category(report: JsonObject) -> list[Drawing]:
     """The same for the categories of every suite, of the first family with details."""
     drawings = []
     for detail in report["details"][:1]:
@@ -188,7 +190,7 @@ def by_category(report: Record) -> list[Drawing]:
 
 
 def _side(
-    stem: str, number: str, label: str, rows: Sequence[tuple[str, Record]], look: Mapping[str, Style],
+    stem: str, number: str, label: str, rows: Sequence[tuple[str, JsonObject]], look: Mapping[str, Style],
     longer: Mapping[str, float],
 ) -> list[Drawing]:  # fmt: skip
     """Difference and accuracy of the arms, one row for each place."""
@@ -212,7 +214,7 @@ def _side(
     return drawings
 
 
-def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[Any], list[dict[str, Any]]]:
+def _side_rows(places: Sequence[tuple[str, JsonObject]], field: str) -> tuple[list[Any], list[dict[str, Any]]]:
     rows, records = [], []
     for place, entries in places:
         marks = {}
@@ -231,28 +233,28 @@ def _side_rows(places: Sequence[tuple[str, Record]], field: str) -> tuple[list[A
     return rows, records
 
 
-def _point(column: str, x: float, entry: Record) -> dict[str, object]:
+def _point(column: str, x: float, entry: JsonObject) -> dict[str, object]:
     return {"column": column, "x": x, **{name: entry[name] for name in ("accuracy", "low", "high")},
             "seeds": _seeds(entry)}  # fmt: skip
 
 
-def _seeds(entry: Record) -> tuple[float, ...]:
+def _seeds(entry: JsonObject) -> tuple[float, ...]:
     return tuple(value for value in entry["by_seed"].values() if value is not None)
 
 
-def _series(name: str, style: Style, rows: Sequence[Record]) -> Series:
+def _series(name: str, style: Style, rows: Sequence[JsonObject]) -> Series:
     low, high = ([np.nan if row[end] is None else 100 * row[end] for row in rows] for end in ("low", "high"))
     seeds = [(row["x"], 100 * value) for row in rows if len(row["seeds"]) > 1 for value in row["seeds"]]
     return Series(name, style, [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], low, high, seeds)
 
 
-def _longer(report: Record) -> dict[str, float]:
+def _longer(report: JsonObject) -> dict[str, float]:
     values = {name: fact["longer_wins"] for name, fact in report["suites"].items()}
     values["average"] = report["longer_average"]
     return {name: 100 * value for name, value in values.items() if value is not None}
 
 
-def _longer_guides(report: Record) -> list[tuple[str, float]]:
+def _longer_guides(report: JsonObject) -> list[tuple[str, float]]:
     value = report["longer_average"]
     return [] if value is None else [("longer wins, average", 100 * value)]
 

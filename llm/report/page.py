@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..run.escaping import csv_text, visible
-from ..run.files import Record, write_json, write_text
+from ..run.files import JsonObject, write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
 from . import detail_figures, figures, training
 from .claims import ROLES, survives
@@ -87,7 +87,7 @@ def _fresh_folder(folder: Path) -> Path:
     return folder
 
 
-def _page(report: Record, drawings: Mapping[str, list[Drawing]]) -> str:
+def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
     filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
     return _filled(
         "results.html.j2",

@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from ..run.escaping import one_line, visible
-from ..run.files import Record
+from ..run.files import JsonObject
 
 WIDTH = 4.4  # inches; 72 points each
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
@@ -81,7 +81,7 @@ def styles(arms: Sequence[str], baseline: str) -> dict[str, Style]:
     return {baseline: _STYLES[0], **chosen}
 
 
-def curve(history: Sequence[Record], field: str) -> list[tuple[float, float]]:
+def curve(history: Sequence[JsonObject], field: str) -> list[tuple[float, float]]:
     """(step, value) of a logged field, without gaps and nan, averaged down to at most 30 points.
 
     >>> curve([{"step": 1, "loss": 0.7}, {"step": 2}, {"step": 3, "loss": float("nan")}], "loss")

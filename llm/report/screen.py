@@ -5,14 +5,14 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..run.terminal import shown
 from ..statistics.numbers import bracket, percent
 from .claims import name_of
 from .export import cell_of, columns_of
 
 
-def render_summary(report: Record) -> Table:
+def render_summary(report: JsonObject) -> Table:
     """A row for every suite, average and worst group, and below it one for every arm: as columns arms do not fit."""
     table = Table(
         box=SIMPLE_HEAD,
@@ -37,7 +37,7 @@ def render_summary(report: Record) -> Table:
     return table
 
 
-def _cells(entry: Record | None) -> list[str]:
+def _cells(entry: JsonObject | None) -> list[str]:
     if entry is None:
         return [percent(None)]
     points = percent(entry["difference"]["difference"], sign="+") if entry["difference"] else ""

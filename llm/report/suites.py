@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..statistics.arms import LEVEL, Array, length_correlation, limits, outcome_of, share_right
 from ..statistics.counting import credit
 from ..statistics.intervals import mcnemar_p, paired_difference
 from .collect import Arm, Collection
 
 
-def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: Record) -> dict[str, list[Any]]:
+def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: JsonObject) -> dict[str, list[Any]]:
     """Suite -> a record of every arm, None where it was not judged.
 
     A record holds ``mean_loss`` and ``cvar_loss`` (of the worst tenth; means over seeds, as in the results),
@@ -29,7 +29,7 @@ def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: 
 
 
 def _record(
-    collection: Collection, arms: Sequence[Arm], number: int, name: str, categories: Record
+    collection: Collection, arms: Sequence[Arm], number: int, name: str, categories: JsonObject
 ) -> dict[str, Any] | None:
     suite, margins = collection.suites[name], collection.margins(arms[number], name)
     if not margins:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..results.audits import read_audits, summary
 from ..results.store import ABOUT, read_about
-from ..run.files import Record
+from ..run.files import JsonObject
 from .collect import Collection
 from .drawing import Drawing, Series, line_figure
 from .figures import arm_looks
@@ -70,7 +70,7 @@ def audit_notes(collection: Collection) -> list[str]:
     )
 
 
-def _audits_of_runs(collection: Collection) -> Iterator[tuple[str, Record, list[str]]]:
+def _audits_of_runs(collection: Collection) -> Iterator[tuple[str, JsonObject, list[str]]]:
     for arm in collection.arms:
         for run in arm.runs.values():
             data = collection.record(run).get("data", {})
@@ -79,7 +79,7 @@ def _audits_of_runs(collection: Collection) -> Iterator[tuple[str, Record, list[
                 yield str(arm.settings["model"]), data["audit"], concerns
 
 
-def training_figures(report: Record) -> list[Drawing]:
+def training_figures(report: JsonObject) -> list[Drawing]:
     """What was logged over the steps, a line for every run: of the arms with details, else of all."""
     look = arm_looks(report)
     detailed = [[entry["arm"] for entry in detail["arms"]] for detail in report["details"]]
@@ -96,7 +96,7 @@ def training_figures(report: Record) -> list[Drawing]:
 
 
 def _figure(
-    report: Record, runs: list[Record], name: str, key: str, family: str, look: Mapping[str, Style]
+    report: JsonObject, runs: list[JsonObject], name: str, key: str, family: str, look: Mapping[str, Style]
 ) -> Drawing | None:
     found = [(report["arms"][run["arm"]]["ambiguity"], run) for run in runs if name in run["curves"]]
     if not found:

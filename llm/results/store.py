@@ -34,7 +34,7 @@ from dro_core.files import whole
 
 from ..data.pairs import Pair
 from ..data.questions import questions
-from ..run.files import Record, json_ready
+from ..run.files import JsonObject, json_ready
 from ..run.sealed import read_sealed, write_sealed
 from .findings import KEY, Caveat, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
@@ -165,7 +165,7 @@ def write_pairs_table(path: Path, pairs: Sequence[Pair]) -> None:
     write_table(path, rows, PAIR_COLUMNS)
 
 
-def write_about(folder: Path, about: Record) -> None:
+def write_about(folder: Path, about: JsonObject) -> None:
     """Write what a page says of results beside numbers: ``title``, ``command``, ``settings``, ``data``, or some."""
     write_sealed(folder / ABOUT, json_ready(about))
 

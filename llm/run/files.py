@@ -12,7 +12,7 @@ import numpy as np
 
 from dro_core.files import whole
 
-Record = Mapping[str, Any]  # an object read from JSON: whoever looks at an entry checks what it is
+JsonObject = Mapping[str, Any]  # an object read from JSON: whoever looks at an entry checks what it is
 
 
 def json_ready(value: object) -> Any:

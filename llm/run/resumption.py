@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .files import Record
+from .files import JsonObject
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Differences(NamedTuple):
     unknown: list[str]
 
 
-def differences(found: Record, wanted: Record) -> Differences:
+def differences(found: JsonObject, wanted: JsonObject) -> Differences:
     """Compare the notes of a folder with those of the run that wants to go on there, both ways."""
     names = [name for name in [*wanted, *(found.keys() - wanted.keys())] if name not in _NO_SETTINGS]
     if OPTIONAL not in found:  # it noted a part of what is noted now
@@ -66,7 +66,7 @@ def _is_unset(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def continued(folder: Path, found: Record, wanted: Record, *, force: bool | None) -> dict[str, Any]:
+def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: bool | None) -> dict[str, Any]:
     """The notes of ``folder`` from now on, if the run may go on there.
 
     Args:

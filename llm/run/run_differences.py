@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import Record
+from .files import JsonObject
 from .finished import RECORD, RunError, check_run, read_record
 from .folder import FORCED, SETTINGS
 from .kinds import kind_of
@@ -38,7 +38,7 @@ def record_of(model: str | Path) -> dict[str, Any] | None:
     return None
 
 
-def differences(one: Record, other: Record) -> list[str]:
+def differences(one: JsonObject, other: JsonObject) -> list[str]:
     """What else than the ambiguity set the records of two runs differ in: ``steps 32 against 8``, ...
 
     A setting that one of them lacks, because it is of another kind or an older version, is not compared.
@@ -54,7 +54,7 @@ def differences(one: Record, other: Record) -> list[str]:
     return found + _other_settings(one, other)
 
 
-def _other_settings(one: Record, other: Record) -> list[str]:
+def _other_settings(one: JsonObject, other: JsonObject) -> list[str]:
     """Whatever else decides a result, optimizer, schedule and precision among it, by the names of the settings."""
     here, there = (record.get("settings", {}) for record in (one, other))
     said = _SAID | (_OF_AN_ADVERSARY if "erm" in (here.get("ambiguity"), there.get("ambiguity")) else set())
@@ -62,7 +62,7 @@ def _other_settings(one: Record, other: Record) -> list[str]:
     return [f"{name} {_text(here[name])} against {_text(there[name])}" for name in names]
 
 
-def remarks(names: Sequence[str], records: Sequence[Record | None]) -> list[str]:
+def remarks(names: Sequence[str], records: Sequence[JsonObject | None]) -> list[str]:
     """What to say under a comparison of models: whose adversary did not act, and what else two runs differ in."""
     said = [
         f"{name}: {record['inaction']}"
@@ -77,12 +77,12 @@ def remarks(names: Sequence[str], records: Sequence[Record | None]) -> list[str]
     return said
 
 
-def _setting(name: str) -> Callable[[Record], object]:
+def _setting(name: str) -> Callable[[JsonObject], object]:
     return lambda record: record["config"].get(name)
 
 
-def _entry(*path: str) -> Callable[[Record], object]:
-    def value(record: Record) -> Any:
+def _entry(*path: str) -> Callable[[JsonObject], object]:
+    def value(record: JsonObject) -> Any:
         found: Any = record
         for name in path:
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -91,18 +91,18 @@ def _entry(*path: str) -> Callable[[Record], object]:
     return value
 
 
-def _data(record: Record) -> str | None:
+def _data(record: JsonObject) -> str | None:
     """The training file by name and the beginning of its hash: equal names may hold other pairs."""
     train = record.get("data", {}).get("train", {})
     return f"{train.get('file')} ({train['sha256'][:8]})" if "sha256" in train else None
 
 
-def _start(record: Record) -> str | None:
+def _start(record: JsonObject) -> str | None:
     name = record["config"].get("model")
     return "/".join(Path(name).parts[-3:]) if name else None
 
 
-def _kind(record: Record) -> str | None:
+def _kind(record: JsonObject) -> str | None:
     kind = kind_of(record.get("kind"))
     return kind.trained if kind else record.get("kind")
 
@@ -111,7 +111,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_COMPARED: dict[str, Callable[[Record], object]] = {
+_COMPARED: dict[str, Callable[[JsonObject], object]] = {
     "kind": _kind,
     "steps": _entry("steps"),
     "effective batch": _entry("effective_batch"),

@@ -16,7 +16,7 @@ from ..data.pairs import Pair, read_pairs, write_pairs
 from ..data.suites import load_suites
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..run.finished import unseal
 from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from ..training.config import ConfigError, RewardConfig
@@ -144,7 +144,7 @@ def _margins(
     return {name: np.nan_to_num(found, nan=0.0) for name, found in margins.items()}
 
 
-def effective_sample_size(record: Record) -> float:
+def effective_sample_size(record: JsonObject) -> float:
     """Mean over the last quarter of the steps, from the log in a ``run.json``; nan where it was not logged."""
     name, steps = "effective_sample_size", record["steps"]
     sizes = [(row["step"], row[name]) for row in record["history"] if row.get(name) is not None]

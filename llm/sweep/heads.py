@@ -21,7 +21,7 @@ from ..adversary.inaction import bound, check_reached
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..statistics.counting import credit
 from ..training.config import ConfigError
 
@@ -77,7 +77,7 @@ class HeadData:
     """
 
     differences: Array
-    columns: Record
+    columns: JsonObject
     validation: Array
     validation_categories: NDArray[np.str_]
 

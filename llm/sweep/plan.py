@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 
 from ..data.columns import columns_of
-from ..run.files import Record
+from ..run.files import JsonObject
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
@@ -49,7 +49,7 @@ class FullModel:
     Every iterate in ``final`` is a training of its own.
     """
 
-    settings: Record
+    settings: JsonObject
     final: tuple[str, ...] = ("last",)
     keep_models: bool = False
 
@@ -138,7 +138,7 @@ def read_sweep(name: str, *, data: str | None = None, columns: str | None = None
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def parse_sweep(settings: Record) -> SweepConfig:
+def parse_sweep(settings: JsonObject) -> SweepConfig:
     """A sweep from settings by name. Raises as ``read_sweep``."""
     known = {f.name for f in fields(SweepConfig)} - {"cells"} | {"grid"}
     _refuse_unknown("the sweep", settings, known)

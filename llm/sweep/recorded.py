@@ -14,7 +14,7 @@ from ..data.pairs import Pair
 from ..judging.margins import checked_margins
 from ..results.store import RUN_RECORD, write_about, write_pairs_table, write_results
 from ..results.training_records import write_arrays, write_training
-from ..run.files import Record, json_ready, write_json
+from ..run.files import JsonObject, json_ready, write_json
 from ..run.folder import by_step, is_complete
 from ..run.kinds import is_logistic
 from ..run.stored_arrays import UnreadableArrays
@@ -34,8 +34,8 @@ class Finished(NamedTuple):
     """
 
     folder: Path
-    record: Record
-    margins: Record
+    record: JsonObject
+    margins: JsonObject
 
 
 def record_runs(

@@ -237,9 +237,9 @@ def _probed(chat: Sequence[Message]) -> list[Message]:
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that end an answer: what the template writes after one, and the end-of-sequence token."""
+    """Tokens that end an answer: what the template, if there is one, writes after it, and the end-of-sequence token."""
     try:
-        ending = Reader(tokenizer).ending().token
+        ending = Reader(tokenizer).ending().token if tokenizer.chat_template else None
     except Refused:  # no chat of one turn: nothing is known of its answers
         ending = None
     return {token for token in (ending, tokenizer.eos_token_id) if token is not None}  # pyright: ignore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llm.data.layouts.base import (
     Chat,
@@ -85,16 +85,27 @@ def best_against_lower(
         Dropped: Fewer than two answers are rated.
         Undecided: All are rated the same.
     """
-    known = [(rating, text) for rating, text in rated if rating is not None]
-    if len(known) < 2:
-        raise Dropped("fewer than two rated answers")
-    best, chosen = max(known, key=lambda pair: pair[0])
-    lower = [(rating, text) for rating, text in known if rating < best]
-    if not lower:
-        raise Undecided("tie")
+    (best, chosen), lower = best_and_lower(rated)
     chat = question(prompt) if isinstance(prompt, str) else prompt
     named = one_question(columns, chat)
     return [Comparison(chat, chosen, text, question_id=named, margin=best - rating) for rating, text in lower]
+
+
+def best_and_lower(rated: Iterable[tuple[float | None, str]]) -> tuple[tuple[float, str], list[tuple[float, str]]]:
+    """The best of several rated answers, the first of equals, and all that are rated lower.
+
+    Raises:
+        Dropped: Fewer than two answers are rated.
+        Undecided: All are rated the same.
+    """
+    known = [(rating, text) for rating, text in rated if rating is not None]
+    if len(known) < 2:
+        raise Dropped("fewer than two rated answers")
+    best = max(known, key=lambda pair: pair[0])
+    lower = [pair for pair in known if pair[0] < best[0]]
+    if not lower:
+        raise Undecided("tie")
+    return best, lower
 
 
 def one_question(columns: Columns, chat: Chat) -> str:

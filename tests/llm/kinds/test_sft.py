@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import robust_trainers
 import torch
 from checkpoint_runs import same_end
 from robust_trainers import CATEGORIES, PAIRS, Gradients, arguments, relative_error, seen_rows
@@ -44,17 +46,7 @@ def start():
     return begin()
 
 
-def trainer_for(start, args, spec, **kwargs):
-    model, tokenizer, data = start
-    return SFTTrainer(
-        model=copy.deepcopy(model),
-        args=args,
-        train_dataset=data,
-        data_collator=PairCollator(tokenizer),
-        ambiguity=parse_ambiguity(spec),
-        columns={"category": CATEGORIES},
-        **kwargs,
-    )
+trainer_for = partial(robust_trainers.trainer_for, kind=SFTTrainer)
 
 
 def plain_loss(model, item):

@@ -9,16 +9,15 @@ from typing import Any
 from llm.data.layouts.base import (
     Columns,
     Comparison,
-    Dropped,
     Layout,
     Malformed,
-    Undecided,
     answer,
     having,
     items,
     number,
     question,
 )
+from llm.data.layouts.verdicts import best_and_lower
 
 
 def _read(columns: Columns) -> Iterator[Comparison]:
@@ -28,13 +27,7 @@ def _read(columns: Columns) -> Iterator[Comparison]:
     answers with a lower score by a hash of the instruction, so that every reading draws the same.
     """
     instruction = answer(columns, "instruction")
-    rated = [(score, text) for score, text in map(_rated, items(columns, "completions")) if score is not None]
-    if len(rated) < 2:
-        raise Dropped("fewer than two rated answers")
-    best, chosen = max(rated, key=lambda pair: pair[0])
-    others = [(score, text) for score, text in rated if score < best]
-    if not others:
-        raise Undecided("tie")
+    (best, chosen), others = best_and_lower(map(_rated, items(columns, "completions")))
     score, rejected = _drawn(others, instruction)
     yield Comparison(question(instruction), chosen, rejected, margin=best - score)
 
