@@ -1,6 +1,7 @@
-"""What sequences of different lengths cost: frozen features against a loop by hand, and padding in micro-batches.
+"""What sequences cost: frozen features against a loop by hand, tokens that are kept, padding in micro-batches.
 
     python benchmarks/lengths.py features --pairs 200 --file train.jsonl   # seconds, ours and by hand, in turns
+    python benchmarks/lengths.py tokens --file train.jsonl                 # seconds, tokenised and read back
     python benchmarks/lengths.py padding --file train.jsonl                # exact counts, and the table of the docs
     python benchmarks/lengths.py padding --file train.jsonl --steps 6      # and forward and backward, timed in turns
 
@@ -30,6 +31,7 @@ from llm.data.pairs import Pair, read_pairs
 from llm.judging.margins import reward_margins
 from llm.models.fetching import cache_folder
 from llm.models.loading import load_reward_model
+from llm.models.tokenizers import load_tokenizer
 from llm.sweep.features import Backbone, FeatureCache, load_backbone
 from llm.text.batches import PairCollator, by_length
 from llm.text.encoding import EncodedPairs, encode_pairs
@@ -105,6 +107,22 @@ def features(options: argparse.Namespace) -> None:
     _say(f"{said} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), {_where()}")
 
 
+def tokens(options: argparse.Namespace) -> None:
+    """Print the seconds of tokenising pairs, and of reading back what was kept of them, in turns."""
+    pairs, tokenizer = pairs_of(options.file, options.pairs), load_tokenizer(options.model)
+    seconds: dict[str, list[float]] = {"tokenised": [], "read back": []}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = TokenCache(Path(folder), least_pairs=0)
+        encode_pairs(pairs, tokenizer, max_length=options.max_length, cache=kept)
+        for _ in range(options.rounds):
+            for name, cache in (("tokenised", None), ("read back", kept)):
+                start = time.perf_counter()
+                encode_pairs(pairs, tokenizer, max_length=options.max_length, cache=cache)
+                seconds[name].append(time.perf_counter() - start)
+    spread = (f"{n} {statistics.median(s):.2f} s ({min(s):.2f} to {max(s):.2f})" for n, s in seconds.items())
+    _say(f"{len(pairs)} pairs, {options.model} at {options.max_length} tokens: {', '.join(spread)}, {_where()}")
+
+
 def windows(encoded: EncodedPairs, collator: PairCollator, micro: int, together: int) -> list[list[dict[str, Any]]]:
     """The full steps of an epoch, in a random order, as the trainer collates them."""
     order = random.Random(1).sample(range(len(encoded)), len(encoded))
@@ -158,10 +176,10 @@ def _say(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The two parts as commands."""
+    """The parts as commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True)
-    for name, part in (("features", features), ("padding", padding)):
+    for name, part in (("features", features), ("tokens", tokens), ("padding", padding)):
         command = parts.add_parser(name)
         command.set_defaults(part=part)
         command.add_argument("--file", help="pairs; without it, words")
@@ -169,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command.add_argument("--model", default="minilm")
         command.add_argument("--max-length", type=int, default=512)
         command.add_argument(
-            "--rounds" if name == "features" else "--steps", type=int, default=3 if name == "features" else 0
+            "--steps" if name == "padding" else "--rounds", type=int, default=0 if name == "padding" else 3
         )
     options = parser.parse_args(argv)
     options.part(options)

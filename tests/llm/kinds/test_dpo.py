@@ -121,7 +121,7 @@ def test_only_positions_that_predict_answers_reach_the_output_layer(start):
 
 def test_spans_hold_the_answer_and_its_end_token_unless_it_was_cut(start):
     tokenizer = start[2]
-    for length, ends in ((96, True), (24, False)):
+    for length, ends in ((96, True), (32, False)):
         cut = 0
         data = encode_pairs(PAIRS[:4], tokenizer, max_length=length)
         for pair, item in zip(data.pairs, data, strict=True):

@@ -136,7 +136,7 @@ def test_shifts_of_prompts_are_written_once_per_features(cache, tmp_path):
 @pytest.mark.usefixtures("forked_workers")
 def test_whole_models_run_in_a_sweep_and_leave_the_same(tmp_path, cache):
     recipe = {
-        "kind": "full", "recipe": "reward-tiny", "max_length": 32, "use_cpu": True, "final": ["last", "average"],
+        "kind": "full", "recipe": "reward-tiny", "max_length": 48, "use_cpu": True, "final": ["last", "average"],
         "per_device_train_batch_size": 8, "save_steps": 8, "logging_steps": 2, "plain_share": 0, "ramp_share": 0,
         "dataloader_drop_last": True,
     }  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from threading import Thread
 
 import pytest
@@ -12,6 +13,7 @@ from small_sweeps import HEADS, KINDS, WHOLE, assert_same, prepared, quiet, swee
 
 import dro_core.workers as machinery
 from llm.results.store import read_results
+from llm.sweep.process import train
 
 KILLED = "WorkerDied: its process was ended by SIGKILL; the machine may be out of memory"
 
@@ -58,16 +60,21 @@ def reached(folder, kind):
 )
 @pytest.mark.usefixtures("forked_workers")
 def test_a_killed_process_is_a_failed_row_and_the_next_start_fills_the_hole(
-    once, hands, tmp_path, capsys, kind, moment
+    once, hands, tmp_path, capsys, monkeypatch, kind, moment
 ):
     whole, folder = undisturbed(once, kind), tmp_path / "r"
-    wait = random.Random(moment).uniform(0, 0.4) if moment else 0.1  # a head takes half a second
+    wait = random.Random(moment).uniform(0, 0.4) if moment else 0.0  # a head takes half a second
 
     def kill():
         time.sleep(wait)
         os.kill(hands[-1].process.pid, signal.SIGKILL)
 
-    thread = meanwhile(lambda: reached(folder, kind), kill)
+    if moment == 0 and kind == "heads":  # from within: from outside it may have just written its result
+        monkeypatch.setattr("llm.sweep.sweep.train", partial(_killed_once, tmp_path / "killed"))
+        thread = Thread()
+        thread.start()
+    else:
+        thread = meanwhile(lambda: reached(folder, kind), kill)
     status, said = sweep(folder, KINDS[kind]), capsys.readouterr().err
     thread.join()
     total = read_results(whole).table["run"].str[:12].nunique()
@@ -116,6 +123,16 @@ def test_a_training_that_kills_its_process_every_time_ends(tmp_path, monkeypatch
         counts = started.run(jobs=2, report=quiet)
         assert counts == {"before": 0, "done": 0, "failed": 4}
         assert set(read_results(folder).table["error"]) == {KILLED}
+
+
+def _killed_once(once, cell):
+    """Train; the first of them is killed as it begins."""
+    try:
+        once.touch(exist_ok=False)
+    except FileExistsError:
+        return train(cell)
+    Thread(target=lambda: (time.sleep(0.02), _deadly(cell))).start()
+    return train(cell)
 
 
 def _deadly(cell):
