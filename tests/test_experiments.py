@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from experiments.robustness import first_edition
+from experiments.robustness import first_edition, verdicts
 from experiments.robustness.held_out import parted
+from experiments.robustness.whole_prompts import out_of_fold
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import Pair, read_pairs
 
@@ -59,3 +61,41 @@ def test_the_first_edition_is_read_as_it_read(monkeypatch):
     whole = len("User:abc\n\nAssistant:")
     found = first_edition.read([pair("abc", "xy", "uvwxyz"), pair("abc", "a" * 12, "a" * 11 + "b")], letters)
     assert [(r.prompts, r.whole, r.equal) for r in found] == [((8, 4), whole, False), ((0, 0), whole, True)]
+
+
+def difference(mean, low, high, p=1.0):
+    return {"difference": mean, "low": low, "high": high, "p_holm": p}
+
+
+def test_what_becomes_of_a_claim_follows_from_its_interval():
+    """Worked by hand from the rules that the page states."""
+    loss, none, gain = (
+        difference(-0.04, -0.06, -0.02, 0.01),
+        difference(0.0, -0.01, 0.01),
+        difference(0.03, 0.01, 0.05, 0.01),
+    )
+    vague = difference(-0.02, -0.05, 0.01)
+    assert [verdicts.no_gain([loss, none]), verdicts.no_gain([loss, gain])] == ["stands", "falls"]
+    assert [verdicts.no_gain([difference(0.03, 0.01, 0.05, 0.06)])] == ["stands"]
+    falling = [none, difference(-0.01, -0.03, 0.01), loss]
+    assert [verdicts.larger(falling), verdicts.larger([*falling[::-1], loss])] == ["stands", "changes"]
+    assert verdicts.larger([loss, none]) == "falls"
+    small = difference(-0.025, -0.03, -0.021, 0.01)
+    found = [verdicts.as_large(one, -0.038) for one in (loss, small, none, gain)]
+    assert found == ["stands", "changes", "falls", "falls"]
+    assert verdicts.as_large(vague, -0.038).startswith("open")
+    parts = ((True, True), (False, True), (False, False))
+    assert [verdicts.both(*found) for found in parts] == ["stands", "changes", "falls"]
+    assert [verdicts.pushed(r) for r in (-0.85, -0.2, 0.3)] == ["stands", "changes", "falls"]
+    assert [verdicts.helps(one) for one in (gain, none)] == ["stands", "falls"]
+    assert verdicts.helps(difference(0.02, -0.003, 0.043)).startswith("open")
+
+
+def test_a_head_trained_on_a_suite_itself_is_judged_on_prompts_it_did_not_see():
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(300), 2)
+    signal = rng.normal((0.8, 0, 0, 0, 0), size=(600, 5))
+    assert 0.7 < out_of_fold(signal, prompts).mean() < 0.9
+    memory = rng.normal(size=(300, 200)).repeat(2, axis=0)  # of the prompt alone: nothing carries over
+    memory *= rng.choice([-1, 1], size=300).repeat(2)[:, None]
+    assert abs(out_of_fold(memory, prompts).mean() - 0.5) < 0.1

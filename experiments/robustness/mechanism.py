@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,15 @@ def reasoning_table(collection: Collection, radii: Sequence[float]) -> Rows:
 
 def coin_table(collection: Collection, text: str, *, least: int = 30) -> Rows:
     """Categories of at least so many questions: accuracy of plain training, the change, and their correlation."""
+    found, together = by_category(collection, text, least=least)
+    rows: Rows = [("category", "pairs", "`erm`", f"`{text}` less `erm` (correlation with `erm`: {together:.2f})")]
+    return [*rows, *((place, str(c["pairs"]), f"{100 * base:.1f}", marked(c)) for base, place, c in found)]
+
+
+def by_category(
+    collection: Collection, text: str, *, least: int = 30
+) -> tuple[list[tuple[float, str, dict[str, Any]]], float]:
+    """Accuracy of plain training in every category, its name and the change, the lowest first; their correlation."""
     plain, robust = (only(collection.arms, among(name, batch_size=32)) for name in ("erm", text))
     found = []
     for suite in collection.judged_on(plain, [*collection.inside, *collection.outside]):
@@ -81,8 +91,7 @@ def coin_table(collection: Collection, text: str, *, least: int = 30) -> Rows:
                 found.append((change["accuracy"] - change["difference"], f"{suite} / {category}", change))
     found.sort(key=lambda entry: entry[0])
     together = np.corrcoef([entry[0] for entry in found], [entry[2]["difference"] for entry in found])[0, 1]
-    rows: Rows = [("category", "pairs", "`erm`", f"`{text}` less `erm` (correlation with `erm`: {together:.2f})")]
-    return [*rows, *((place, str(c["pairs"]), f"{100 * base:.1f}", marked(c)) for base, place, c in found)]
+    return found, float(together)
 
 
 def length_table(collection: Collection, texts: Sequence[str]) -> Rows:

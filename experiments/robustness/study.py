@@ -13,7 +13,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,8 +64,7 @@ def split(data: Path, output: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(data / "train.jsonl.gz", "rt") as lines, halves[0].open("w") as first, halves[1].open("w") as second:
         for line in lines:
-            digest = hashlib.sha256(json.dumps(json.loads(line)["prompt"]).encode())
-            (second if int(digest.hexdigest(), 16) % 2 else first).write(line)
+            (first, second)[half_of(json.loads(line))].write(line)
     for path in data.glob("*.jsonl.gz"):
         if not path.name.startswith("train"):
             shutil.copy(path, output / "heads")
@@ -72,6 +73,11 @@ def split(data: Path, output: Path) -> None:
 def sweep(name: str, output: Path, *more: str) -> None:
     """One of the sweeps beside this file; a row that failed is part of the results."""
     command("sweep", "--config", str(HERE / f"{name}.yaml"), "--output", str(output / name), *more, may_fail=True)
+
+
+def half_of(record: Mapping[str, Any]) -> int:
+    """0 for the backbone's half of the prompts, 1 for that of the heads."""
+    return int(hashlib.sha256(json.dumps(record["prompt"]).encode()).hexdigest(), 16) % 2
 
 
 def command(*words: str, may_fail: bool = False) -> None:
