@@ -51,7 +51,7 @@ def train(data: Path | None, output: Path) -> None:
     split(data, output)
     command(
         "train", "reward", "--config", "reward-minilm", "--bf16", "true", "--use_cpu", "true", "--resume", "true",
-        "--train_file", str(output / "backbone/train.jsonl"), "--output_dir", str(output / "backbone"),
+        "--train_file", str(output / "backbone.jsonl"), "--output_dir", str(output / "backbone"),
     )  # fmt: skip
     for name in ("real", "full"):
         sweep(name, output, "--data", str(output / "heads"))
@@ -59,7 +59,7 @@ def train(data: Path | None, output: Path) -> None:
 
 def split(data: Path, output: Path) -> None:
     """Half of the prompts for the backbone, the other half for the heads, by a hash of the prompt."""
-    halves = [output / "backbone/train.jsonl", output / "heads/train.jsonl"]
+    halves = [output / "backbone.jsonl", output / "heads/train.jsonl"]
     for path in halves:
         path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(data / "train.jsonl.gz", "rt") as lines, halves[0].open("w") as first, halves[1].open("w") as second:

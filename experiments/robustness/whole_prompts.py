@@ -50,7 +50,7 @@ def train(data: Path, output: Path) -> None:
     command("models", "fetch", "minilm")
     command(
         "train", "reward", "--config", "reward-minilm", "--bf16", "true", "--use_cpu", "true", "--resume", "true",
-        "--train_file", str(output / "backbone/train.jsonl"), "--output_dir", str(output / "backbone"),
+        "--train_file", str(output / "backbone.jsonl"), "--output_dir", str(output / "backbone"),
     )  # fmt: skip
     sweep(NAME, output, "--data", str(output / "heads"))
 
@@ -63,9 +63,9 @@ def split(data: Path, output: Path) -> None:
         for record, line in ((json.loads(line), line) for line in lines):
             if record["id"] in kept:
                 halves[half_of(record)].append(line)
-    for name, half in zip(("backbone", "heads"), halves, strict=True):
-        (output / name).mkdir(parents=True, exist_ok=True)
-        (output / name / "train.jsonl").write_text("".join(half))
+    (output / "heads").mkdir(parents=True, exist_ok=True)
+    for name, half in zip(("backbone.jsonl", "heads/train.jsonl"), halves, strict=True):
+        (output / name).write_text("".join(half))
     for path in data.glob("*.jsonl.gz"):
         if not path.name.startswith("train"):
             shutil.copy(path, output / "heads")
