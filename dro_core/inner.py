@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._solvers import arrays
-from ._solvers.arrays import Array, Namespace, highest, inner, lowest, total
-from ._solvers.problem import Problem, centre
+from ._solvers.arrays import Array, Namespace, highest, lowest, total
+from ._solvers.certificate import bound_of, dual_value, primal_value, warn_unless_certified
+from ._solvers.problem import centre
 from .sets.ambiguity import AmbiguitySet, Dual
 
 # Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
@@ -31,6 +32,8 @@ class _Validated(NamedTuple):
     losses: Array  # (*batch, n), float64
     reference: Array | None  # (*batch, n), float64, summing to 1
     bounds: tuple[Array, Array] | None  # largest and smallest loss, (*batch, 1); None where zero masses hide some
+    finite: bool = True  # known to be so
+    delicate: bool = False  # with masses so tiny that the answer is certified before it is returned
 
 
 def _validated(
@@ -50,11 +53,13 @@ def _validated(
             "skip empty batches."
         )
     bounds = highest(xp, exact), lowest(xp, exact)
-    checked = check_finite if check_finite is not None else arrays.as_numpy(losses) is not None
-    if checked:
-        arrays.require_finite(xp, exact, bounds)
+    checked = check_finite
+    if checked is None:
+        checked = all(part is None or arrays.as_numpy(part) is not None for part in (losses, reference))
     if reference is None:
-        return _Validated(xp, exact, None, bounds)
+        if checked:
+            arrays.require_finite(xp, exact, bounds)
+        return _Validated(xp, exact, None, bounds, checked)
     masses = arrays.as_float64(xp, reference, "reference")
     if masses.ndim == 0 or tuple(masses.shape) not in (tuple(losses.shape), tuple(losses.shape[-1:])):
         raise ValueError(
@@ -62,29 +67,34 @@ def _validated(
         )
     if arrays.device(masses) != arrays.device(exact):
         raise ValueError(f"reference must be on the device of the losses, {arrays.device(exact)}; move it there.")
+    tiny = False
     if checked:
         eps = float(xp.finfo(arrays.result_dtype(xp, reference)).eps)
-        arrays.require_distribution(xp, masses, max(1e-6, 8 * eps))
+        tiny = arrays.require_distribution(xp, masses, max(1e-6, 8 * eps))
+        arrays.require_finite(xp, exact, bounds, None if ambiguity.sees_zero_mass else masses)
     masses = xp.broadcast_to(masses / total(xp, masses), exact.shape)
-    return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None)
-
-
-def _primal_value(problem: Problem, ambiguity: AmbiguitySet, weights: Array) -> Array:
-    return inner(problem.xp, weights, problem.losses) - ambiguity.penalty(problem, weights)
+    delicate = tiny and arrays.on_host(xp) and not ambiguity.sees_zero_mass
+    return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None, checked, delicate)
 
 
 def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Return weights ``(*batch, n)``, value, multiplier and threshold ``(*batch, 1)``, in float64."""
-    problem = centre(*given)
-    weights, dual = ambiguity.maximise(problem)
+    problem = centre(*given[:4])
+    weights, (multiplier, threshold) = ambiguity.maximise(problem)
     shift, scale = problem.shift, problem.scale
-    value = shift + scale * _primal_value(problem, ambiguity, weights)
-    return weights, value, scale * dual.multiplier, shift + scale * dual.threshold
+    if not given.finite:
+        # What is chosen by comparisons would be 0 for NaN, and a gradient of 0 skips a step in silence.
+        blank = 0.0 * scale
+        weights, multiplier, threshold = weights + blank, multiplier + blank, threshold + blank
+    primal = primal_value(problem, ambiguity, weights)
+    if given.delicate:
+        warn_unless_certified(problem, ambiguity, Dual(multiplier, threshold), primal)
+    return weights, shift + scale * primal, scale * multiplier, shift + scale * threshold
 
 
 def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Solve; a large batch in main memory some rows at a time, so that what lies between stays in the cache."""
-    xp, losses, reference, bounds = given
+    xp, losses, reference, bounds = given[:4]
     if not arrays.on_host(xp):
         return _optimum(given, ambiguity)
     n = losses.shape[-1]
@@ -102,6 +112,8 @@ def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
                 block(losses, start),
                 None if reference is None else block(reference, start),
                 None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
+                given.finite,
+                given.delicate,
             ),
             ambiguity,
         )
@@ -133,12 +145,18 @@ def worst_case(
             axis. Any real dtype of numpy, torch or another array-API library; a gradient graph is left alone.
         ambiguity: The set, for example ``TotalVariation(0.2)``.
         reference: Shape ``(n,)`` or that of ``losses``: nonnegative, summing to 1. Uniform by default. A
-            scenario of zero mass gets zero weight and its loss is not seen.
+            scenario of zero mass gets zero weight and its loss is not seen: it may be NaN, which masks it, but
+            for ``Wasserstein``, ``MeanDiscrepancy`` and ``ConvexSet``, which may move mass there.
         check_finite: Whether to look for NaN, infinite losses and a bad reference. By default only in main
-            memory, because on a GPU the look waits for the device.
+            memory, because on a GPU the look waits for the device. Where no one looks, a loss that is not finite
+            makes all weights of its problem NaN, and the value.
 
     Returns:
         Weights and value in the dtype of ``losses`` (float64 for integers), the dual variables in float64.
+
+    Warns:
+        RuntimeWarning: An answer of a duality gap above 1e-9 of the range; looked for in main memory where a mass is
+            positive and below 1e-12, and rounding could hide it.
 
     Raises:
         TypeError: Not an array, complex or boolean losses, or arrays of two libraries.
@@ -194,17 +212,10 @@ def robust_loss(
         return worst.value
     # The sum is exactly zero. It carries the gradient, while the value keeps its float64 accuracy: <q,
     # losses> in float32 or bfloat16 would round at the size of the losses, not of their range.
-    xp = arrays.namespace_of(losses)
-    return worst.value + xp.sum(worst.weights * (losses - losses.detach()), axis=-1)
-
-
-def _dual_value(problem: Problem, ambiguity: AmbiguitySet, dual: Dual) -> Array:
-    xp, shift, scale = problem.xp, problem.shift, problem.scale
-    multiplier = arrays.float64_like(xp, dual.multiplier, problem.losses)[..., None] / scale
-    threshold = (arrays.float64_like(xp, dual.threshold, problem.losses)[..., None] - shift) / scale
-    feasible = (multiplier >= 0) & xp.isfinite(multiplier) & xp.isfinite(threshold)
-    safe = Dual(xp.where(feasible, multiplier, 0.0), xp.where(feasible, threshold, 0.0))
-    return xp.where(feasible, ambiguity.dual_value(problem, safe), xp.inf)
+    xp, change = arrays.namespace_of(losses), losses - losses.detach()
+    if reference is not None:  # a loss of zero mass may be NaN
+        change = xp.where(worst.weights == 0, xp.zeros_like(change), change)
+    return worst.value + xp.sum(worst.weights * change, axis=-1)
 
 
 def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, reference: Array | None = None) -> Array:
@@ -225,9 +236,9 @@ def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, refere
         >>> float(dual_objective(np.array([1.0, 2.0, 3.0, 6.0]), CVaR(alpha=0.5), Dual(0.0, 1.0)))
         5.0
     """
-    problem = centre(*_validated(losses, ambiguity, reference))
+    problem = centre(*_validated(losses, ambiguity, reference)[:4])
     with arrays.quiet(problem.xp):
-        value = problem.shift + problem.scale * _dual_value(problem, ambiguity, dual)
+        value = problem.shift + problem.scale * dual_value(problem, ambiguity, dual)
     return value[..., 0]
 
 
@@ -253,8 +264,8 @@ def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, re
         >>> abs(float(duality_gap(losses, KL(0.3), worst_case(losses, KL(0.3))))) < 1e-12
         True
     """
-    problem = centre(*_validated(losses, ambiguity, reference))
+    problem = centre(*_validated(losses, ambiguity, reference)[:4])
     weights = arrays.as_float64(problem.xp, result.weights, "weights")
     with arrays.quiet(problem.xp):
-        gap = _dual_value(problem, ambiguity, result.dual) - _primal_value(problem, ambiguity, weights)
+        gap = bound_of(problem, ambiguity, result.dual) - primal_value(problem, ambiguity, weights)
     return (problem.scale * gap)[..., 0]

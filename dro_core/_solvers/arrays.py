@@ -20,6 +20,7 @@ Namespace: TypeAlias = Any
 array_api_compat: Any = _untyped  # ships no type hints
 device = array_api_compat.device
 _FEW = 32  # numbers that cost less one by one than a wait for the device
+_TINY = 2.0**-40  # a mass beside which rounding could hide a scenario
 _LARGEST = 2.0**1022  # the range of losses below it is finite, too
 
 
@@ -67,8 +68,9 @@ def as_numpy(array: Array) -> Any:
 
 
 def fetched(xp: Namespace, array: Array) -> Any:
-    """Bring an array of any library to numpy, from a GPU too."""
-    return array if on_host(xp) else np.from_dlpack(array.cpu() if hasattr(array, "cpu") else array)
+    """Bring an array of any library to numpy, from a GPU too; what is not finite, and makes an answer NaN, as 0."""
+    here = array if on_host(xp) else np.from_dlpack(array.cpu() if hasattr(array, "cpu") else array)
+    return here if np.isfinite(here).all() else np.nan_to_num(here, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def as_tensor(array: Any, dtype: Any = None) -> Array:
@@ -165,7 +167,9 @@ def lowest(xp: Namespace, array: Array) -> Array:
 
 def inner(xp: Namespace, left: Array, right: Array) -> Array:
     """Inner product over the scenarios."""
-    return xp.vecdot(left, right, axis=-1)[..., None]
+    if xp is np:
+        return xp.vecdot(left, right, axis=-1)[..., None]
+    return xp.sum(left * right, axis=-1, keepdims=True)  # array_api_compat's vecdot has no rule for torch.vmap
 
 
 def at_least(xp: Namespace, array: Array, floor: float) -> Array:
@@ -225,13 +229,20 @@ def unequal_to_previous(xp: Namespace, ordered: Array) -> Array:
     return xp.concat([first, ordered[..., 1:] != ordered[..., :-1]], axis=-1)
 
 
-def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array]) -> None:
-    """Raise ValueError naming the first index whose loss is NaN or infinite; ``bounds`` are the rows' extremes."""
+def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array], reference: Array | None = None) -> None:
+    """Raise ValueError naming the first index whose loss is NaN or infinite; ``bounds`` are the rows' extremes.
+
+    With a reference, a loss of zero mass may be anything.
+    """
     fine = (bounds[0] < _LARGEST) & (bounds[1] > -_LARGEST)  # false for NaN, too
     if bool(fine.all() if xp is np else xp.all(fine)):
         return
+    if reference is not None:
+        losses = xp.where(reference > 0, losses, 0.0)
     bad = ~xp.isfinite(losses)
     if not bool(xp.any(bad)):
+        if bool(xp.all(xp.abs(losses) < _LARGEST)):
+            return
         raise ValueError(f"losses must be smaller than {_LARGEST:.1e} in size; divide them by a constant first.")
     index = tuple(int(axis[0]) for axis in xp.nonzero(bad))
     where = index[0] if len(index) == 1 else index
@@ -240,12 +251,17 @@ def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array]) ->
     )
 
 
-def require_distribution(xp: Namespace, reference: Array, tolerance: float) -> None:
-    """Raise ValueError unless every row is nonnegative and sums to one."""
-    if not bool(xp.all(reference >= 0)):  # also catches NaN
+def require_distribution(xp: Namespace, reference: Array, tolerance: float) -> bool:
+    """Raise ValueError unless every row is nonnegative and sums to one; return whether some mass is tiny and not 0."""
+    if xp is np:
+        least = float(np.minimum.reduce(reference, None, initial=1.0))
+    else:
+        least = 1.0 if 0 in reference.shape else float(xp.min(reference))
+    if not least >= 0:  # also catches NaN
         raise ValueError("reference must be nonnegative, got a negative or NaN mass; clip it at zero and renormalise.")
     error = xp.max(xp.abs(xp.sum(reference, axis=-1) - 1))
     if not bool(error <= tolerance):
         raise ValueError(
             f"reference must sum to 1 over its last axis, it is off by {float(error):.3g}; divide it by its sum."
         )
+    return least < _TINY and bool(xp.any((reference > 0) & (reference < _TINY)))

@@ -12,7 +12,8 @@ class Problem(NamedTuple):
 
     Losses have maximum 0 and minimum -1 over the support of the reference (all 0 if constant); scenarios of
     zero mass carry the minimum. ``shift`` and ``scale`` lead back to the losses that were centred; ``unit`` is
-    what one unit is worth in those of ``worst_case``, also when a set centres once more for the set inside it.
+    what one unit is worth in those of ``worst_case``, also when a set centres once more for the set inside it, and
+    ``offset`` is the largest loss there.
     A reference of None is the uniform one: then sorting needs no gather, and nothing of size n is stored for it.
     """
 
@@ -22,6 +23,7 @@ class Problem(NamedTuple):
     shift: Array  # (*batch, 1)
     scale: Array  # (*batch, 1), positive
     unit: Array  # (*batch, 1), positive
+    offset: Array  # (*batch, 1)
 
     def mean(self, values: Array) -> Array:
         """E values under the reference, ``(*batch, 1)``."""
@@ -73,7 +75,7 @@ def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[
     else:
         high, low = bounds
     spread = high - low
-    scale = xp.where(spread > 0, spread, 1.0)
+    scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
     centred = losses - high
     centred /= scale
-    return Problem(xp, centred, reference, high, scale, scale)
+    return Problem(xp, centred, reference, high, scale, scale, high)
