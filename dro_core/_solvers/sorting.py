@@ -7,6 +7,7 @@ to their mass and a permutation of the input permutes the output.
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,52 +108,67 @@ def _concentrated(problem: Problem, radius: float) -> tuple[Array, Array]:
     steps -= first
     gaps *= steps
     del steps
+    # Scaled before it is squared: the square of a mass of 1e-300 would vanish.
+    first *= ((1 + 2 * radius) * (1 + _EDGE)) ** 0.5
     first *= first
-    first *= (1 + 2 * radius) * (1 + _EDGE)
     # E (l - eta)_+^2 grows by gap (2 first - step), likewise.
     return ordered, -problem.xp.cumulative_sum(gaps, axis=-1) > first
 
 
-def _kept(problem: Problem, ordered: Array, reached: Array) -> tuple[Array, Array, Array]:
-    """Cut at the smallest sorted loss that is ``reached``; return what is kept, its mass and its mean."""
+class _Support(NamedTuple):
+    """The largest losses, those that get weight, measured from the smallest of them: small masses cancel nothing."""
+
+    kept: Array  # (*batch, n)
+    above: Array  # what a kept loss lies above the smallest kept one, else 0, (*batch, n)
+    edge: Array  # the smallest kept loss, this and what follows (*batch, 1)
+    mass: Array
+    mean: Array  # of ``above`` over the support
+
+
+def _support(problem: Problem, ordered: Array, reached: Array) -> _Support:
+    """Cut at the smallest sorted loss that is ``reached``."""
     xp = problem.xp
     edge = lowest(xp, xp.where(reached, ordered, 0.0))
     kept = problem.losses >= edge
+    above = at_least(xp, problem.losses - edge, 0.0)
     mass = problem.mass(kept)
-    return kept, mass, problem.mean_product(xp.astype(kept, xp.float64), problem.losses) / mass
+    return _Support(kept, above, edge, mass, problem.mean(above) / mass)
 
 
-def quadratic_threshold(problem: Problem, multiplier: Array) -> Array:
-    """Return the eta, ``(*batch, 1)``, at which E (l - eta)_+ equals a multiplier >= 0 of that shape."""
+def quadratic_excess(problem: Problem, multiplier: Array) -> tuple[Array, Array]:
+    """Return (l - eta)_+, ``(*batch, n)``, and the eta, ``(*batch, 1)``, that make its mean a multiplier >= 0."""
+    xp = problem.xp
     ordered, _, _, first = excess(problem)
-    _, mass, mean = _kept(problem, ordered, first < multiplier)
-    return mean - multiplier / mass
+    found = _support(problem, ordered, first < multiplier)
+    room = at_least(xp, multiplier / found.mass - found.mean, 0.0)  # from the threshold to the smallest kept loss
+    above = found.above
+    above += room
+    return xp.where(found.kept, above, 0.0), found.edge - room
 
 
 def quadratic_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
     """Maximise over 1/2 E (q/p - 1)^2 <= radius.
 
-    On a support of mass m, mean mu and E (l - mu)^2 = v (over the support) the weights are p (l - eta)_+ /
-    multiplier, and the constraint reads v + m d^2 = (1 + 2 radius) (m d)^2 with d = mu - eta, that is d^2 = v
-    / (m ((1 + 2 radius) m - 1)).
+    On a support of mass m, mean mu and variance v the weights are p (l - eta)_+ / multiplier, and the constraint
+    reads v + d^2 = (1 + 2 radius) m d^2 with d = mu - eta, that is d^2 = v / ((1 + 2 radius) m - 1).
 
     Returns:
         Weights ``(*batch, n)``, multiplier E (l - eta)_+ and threshold eta, both ``(*batch, 1)``.
     """
     xp, losses = problem.xp, problem.losses
-    kept, mass, mean = _kept(problem, *_concentrated(problem, radius))
-    tilt = xp.where(kept, losses - mean, 0.0)
-    spread = problem.mean_product(tilt, tilt)
-    # (1 + 2 radius) m - 1, written so that a radius of 1e-12 on the full support does not cancel.
-    surplus = 2 * radius - (1 + 2 * radius) * problem.mass(~kept)
-    drop = xp.sqrt(spread / (mass * at_least(xp, surplus, RADIUS_FLOOR)))
+    kept, above, edge, mass, mean = _support(problem, *_concentrated(problem, radius))
+    tilt = xp.where(kept, above - mean, 0.0)
+    spread = problem.mean_product(tilt, tilt) / mass
+    # (1 + 2 radius) m - 1, written so that neither a radius of 1e-12 on the full support nor a small one cancels.
+    surplus = at_least(xp, 2 * radius * mass - problem.mass(~kept), RADIUS_FLOOR)
+    drop = xp.sqrt(spread) / xp.sqrt(surplus)
     # The threshold lies above every loss left out; this decides where the surplus is nothing but rounding.
     left_out = highest(xp, xp.where(kept, -xp.inf, losses))
-    drop = xp.minimum(drop, mean - left_out)
+    drop = xp.minimum(drop, mean + (edge - left_out))
     tilt /= xp.where(drop > 0, drop, xp.inf)
     tilt += 1
     weights = problem.weighted(xp.where(kept, at_least(xp, tilt, 0.0), 0.0))
-    return weights / total(xp, weights), mass * drop, mean - drop
+    return weights / total(xp, weights), mass * drop, edge + (mean - drop)
 
 
 def quadratic_dual(problem: Problem, multiplier: Array) -> Array:
@@ -160,7 +176,7 @@ def quadratic_dual(problem: Problem, multiplier: Array) -> Array:
 
     Written so that a huge multiplier does not cancel.
     """
-    xp, losses = problem.xp, problem.losses
-    threshold = quadratic_threshold(problem, multiplier)
-    bend = (losses - threshold - multiplier) ** 2 / (2 * xp.where(multiplier > 0, multiplier, 1.0))
-    return problem.mean(xp.where(losses >= threshold, losses + bend, threshold + multiplier / 2))
+    xp = problem.xp
+    above, threshold = quadratic_excess(problem, multiplier)
+    bend = (above - multiplier) ** 2 / (2 * xp.where(multiplier > 0, multiplier, 1.0))
+    return problem.mean(xp.where(problem.losses >= threshold, problem.losses + bend, threshold + multiplier / 2))

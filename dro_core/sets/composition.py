@@ -14,6 +14,8 @@ from .._solvers.arrays import Array, sum_by_code
 from .._solvers.problem import Problem, centre
 from .ambiguity import AmbiguitySet, Dual, checked_number, set_field
 
+_BESIDE_ONE = 2.0**-20  # a fraction smaller than this is taken off the top: 1 less 1e-18 is 1
+
 
 @dataclass(frozen=True, eq=False)
 class Composite(AmbiguitySet):
@@ -166,7 +168,7 @@ class Grouped(Composite):
         within = masses / xp.take_along_axis(safe, codes, axis=-1)
         means = sum_by_code(xp, within * problem.losses, codes, count)  # exact for a group of one: ties stay ties
         inner = centre(xp, means, group_masses)
-        return codes, within, inner._replace(unit=problem.unit * inner.scale)
+        return codes, within, inner._replace(unit=problem.unit * inner.scale, offset=problem.offset)
 
     def _codes_for(self, problem: Problem) -> Array:
         if isinstance(self.groups, str):
@@ -277,6 +279,9 @@ class Trimmed(Composite):
 
     def _reduce(self, problem: Problem) -> Problem:
         share = 1 - self.fraction
-        left, _ = sorting.upper_tail(problem._replace(losses=-problem.losses), share, 1 / share)
+        if self.fraction < _BESIDE_ONE:
+            left = (problem.masses() - sorting.upper_tail(problem, self.fraction)[0]) / share
+        else:
+            left, _ = sorting.upper_tail(problem._replace(losses=-problem.losses), share, 1 / share)
         inner = centre(problem.xp, problem.losses, left)
-        return inner._replace(unit=problem.unit * inner.scale)
+        return inner._replace(unit=problem.unit * inner.scale, offset=problem.offset)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from .._solvers import duals, sorting
+from .._solvers import duals, powers, sorting
 from .._solvers.arrays import Array, at_least, at_most, total
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
@@ -80,12 +80,12 @@ class CressieRead(Ball):
         k = self.order
         moment = k * (k - 1) * self.radius
         renyi = math.log1p(moment) / (k - 1) if moment > -1 else math.inf
-        weights, multiplier, threshold = duals.power_tilt(problem, k, renyi)
+        weights, multiplier, threshold = powers.power_tilt(problem, k, renyi)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return duals.power_dual(problem, self.order, self.radius, *dual)
+        return powers.power_dual(problem, self.order, self.radius, *dual)
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class Hellinger(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt by the power -2; the Renyi divergence of order 1/2 is -2 log E sqrt(q/p)."""
-        weights, multiplier, threshold = duals.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
+        weights, multiplier, threshold = powers.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
         return weights, Dual(2 * multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return duals.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
+        return powers.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
 
 
 class Priced(AmbiguitySet):
@@ -194,8 +194,9 @@ class ChiSquarePenalty(Priced):
         """Project onto the simplex."""
         xp = problem.xp
         price = _price(problem, self.strength)
-        threshold = sorting.quadratic_threshold(problem, price)
-        weights = problem.weighted(at_least(xp, problem.losses - threshold, 0.0) / price)
+        above, threshold = sorting.quadratic_excess(problem, price)
+        above /= price
+        weights = problem.weighted(above)
         return weights / total(xp, weights), Dual(xp.zeros_like(threshold), threshold)
 
     def penalty(self, problem: Problem, weights: Array) -> Array:
@@ -212,4 +213,4 @@ class ChiSquarePenalty(Priced):
 
 def _price(problem: Problem, price: float) -> Array:
     """Return a price in centred units, as far as float64 can tell its effect from that of none or of any."""
-    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-200), 2.0**60)
+    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-1000), 2.0**60)

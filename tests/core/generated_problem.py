@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import kl_div
 
-from dro_core import AmbiguitySet, ChiSquarePenalty, Hellinger, KLPenalty, worst_case
+from dro_core import AmbiguitySet, ChiSquarePenalty, KLPenalty, worst_case
 
 from . import tolerances as tol
 from .registry import Backend, Family, losses, references
@@ -45,12 +45,6 @@ class Problem:
         mine = self.losses if losses is None else losses
         masses = self.reference if reference is None else reference
         return worst_case(array(mine), ambiguity or self.ambiguity, reference=array(masses))
-
-    def touches_a_pole(self) -> bool:
-        """Whether a rounded threshold can make the dual infinite: see the limits in docs/sets.md."""
-        poles = isinstance(self.ambiguity, Hellinger) or getattr(self.ambiguity, "order", 2) < 1
-        top = self.reference[self.losses >= self.seen.max()].sum()
-        return poles and bool(np.sqrt(top) * self.range < 8 * tol.EPS * np.abs(self.losses).max())
 
     def charge(self, weights: np.ndarray) -> float:
         """What a penalty charges for the weights, by scipy; nothing for a set."""

@@ -186,8 +186,8 @@ def test_second_derivatives_are_absent_not_wrong() -> None:
 @pytest.fixture
 def _one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unroll less: every step has the same operations, and tracing all of them takes a minute."""
-    monkeypatch.setattr("dro_core._solvers.duals._STEPS", 1)
-    monkeypatch.setattr("dro_core._solvers.duals._EXPONENTIAL_STEPS", 1)
+    for steps in ("_solvers.duals._DEVICE_STEPS", "_solvers.powers._STEPS", "_solvers.powers._PIVOT_STEPS"):
+        monkeypatch.setattr(f"dro_core.{steps}", 1)
     monkeypatch.setattr("dro_core.sets.transport._STEPS", 1)
 
 
