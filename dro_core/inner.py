@@ -86,10 +86,10 @@ def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
         # What is chosen by comparisons would be 0 for NaN, and a gradient of 0 skips a step in silence.
         blank = 0.0 * scale
         weights, multiplier, threshold = weights + blank, multiplier + blank, threshold + blank
-    primal = primal_value(problem, ambiguity, weights)
+    value = ambiguity.value(problem, weights, Dual(multiplier, threshold))
     if given.delicate:
-        warn_unless_certified(problem, ambiguity, Dual(multiplier, threshold), primal)
-    return weights, shift + scale * primal, scale * multiplier, shift + scale * threshold
+        warn_unless_certified(problem, ambiguity, Dual(multiplier, threshold), value)
+    return weights, shift + scale * value, scale * multiplier, shift + scale * threshold
 
 
 def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:

@@ -20,7 +20,7 @@ Namespace: TypeAlias = Any
 array_api_compat: Any = _untyped  # ships no type hints
 device = array_api_compat.device
 _FEW = 32  # numbers that cost less one by one than a wait for the device
-_TINY = 2.0**-40  # a mass beside which rounding could hide a scenario
+TINY = 2.0**-40  # a mass beside which rounding could hide a scenario
 _LARGEST = 2.0**1022  # the range of losses below it is finite, too
 
 
@@ -76,7 +76,8 @@ def fetched(xp: Namespace, array: Array) -> Any:
 def as_tensor(array: Any, dtype: Any = None) -> Array:
     """Return a numpy result as a tensor, without a copy where the dtypes agree."""
     torch: Any = sys.modules["torch"]
-    return torch.from_numpy(np.asarray(array)).to(dtype or torch.float64)
+    tensor, dtype = torch.from_numpy(np.asarray(array)), dtype or torch.float64
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def fits(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
@@ -210,7 +211,7 @@ def sum_by_code(xp: Namespace, values: Array, codes: Array, count: int) -> Array
         rows = values.reshape(-1, values.shape[-1])
         shifted = codes.reshape(rows.shape) + count * np.arange(len(rows))[:, None]
         sums = np.bincount(shifted.ravel(), weights=rows.ravel(), minlength=count * len(rows))
-        return sums.reshape(*values.shape[:-1], count)
+        return sums.astype(np.float64, copy=False).reshape(*values.shape[:-1], count)  # integers where there is none
     if hasattr(values, "scatter_add"):
         zeros = xp.zeros((*values.shape[:-1], count), dtype=values.dtype, device=device(values))
         return zeros.scatter_add(-1, codes, values)
@@ -264,4 +265,4 @@ def require_distribution(xp: Namespace, reference: Array, tolerance: float) -> b
         raise ValueError(
             f"reference must sum to 1 over its last axis, it is off by {float(error):.3g}; divide it by its sum."
         )
-    return least < _TINY and bool(xp.any((reference > 0) & (reference < _TINY)))
+    return least < TINY and bool(xp.any((reference > 0) & (reference < TINY)))

@@ -18,7 +18,8 @@ _PROMISE = 1e-9  # of the range: the duality gap of our solutions
 
 def primal_value(problem: Problem, ambiguity: AmbiguitySet, weights: Array) -> Array:
     """Return <q, l> less what the set charges for q, ``(*batch, 1)``."""
-    return inner(problem.xp, weights, problem.losses) - ambiguity.penalty(problem, weights)
+    gain = inner(problem.xp, weights, problem.losses)
+    return gain - ambiguity.penalty(problem, weights) if ambiguity.charges else gain
 
 
 def dual_value(problem: Problem, ambiguity: AmbiguitySet, dual: Dual) -> Array:

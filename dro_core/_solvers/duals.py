@@ -203,7 +203,16 @@ def exponential_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Arr
 def softmax(problem: Problem, slope: Array) -> tuple[Array, Array]:
     """Return the weights p exp(slope l) / normaliser, and the loss at which they equal p (the mean at slope 0)."""
     xp = problem.xp
-    tilted = problem.weighted(xp.exp(slope * problem.losses))
+    if xp is np:
+        tilted = slope * problem.losses
+        np.exp(tilted, out=tilted)
+        tilted = problem.weighted(tilted)
+    else:
+        tilted = problem.weighted(xp.exp(slope * problem.losses))
     mass = total(xp, tilted)
     steep = slope > _FLATTEST
-    return tilted / mass, xp.where(steep, xp.log(mass) / xp.where(steep, slope, 1.0), problem.mean(problem.losses))
+    threshold = xp.log(mass) / xp.where(steep, slope, 1.0)
+    if xp is not np or not steep.all():
+        threshold = xp.where(steep, threshold, problem.mean(problem.losses))
+    tilted /= mass
+    return tilted, threshold

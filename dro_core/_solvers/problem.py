@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .arrays import Array, Namespace, count, highest, inner, lowest, total
+from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, total
 
 
 class Problem(NamedTuple):
@@ -41,6 +41,8 @@ class Problem(NamedTuple):
         """Mass of the scenarios where a condition ``(*batch, n)`` holds, ``(*batch, 1)``."""
         if self.reference is None:
             return count(self.xp, chosen) / self.losses.shape[-1]
+        if on_host(self.xp):
+            return inner(self.xp, self.reference, chosen)
         return total(self.xp, self.xp.where(chosen, self.reference, 0.0))
 
     def weighted(self, ratio: Array) -> Array:
@@ -69,9 +71,12 @@ def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[
     if bounds is None:
         assert reference is not None
         seen: Array = reference > 0
-        high = highest(xp, xp.where(seen, losses, -xp.inf))
-        low = lowest(xp, xp.where(seen, losses, xp.inf))
-        losses = xp.where(seen, losses, low)
+        if on_host(xp) and seen.all():
+            high, low = highest(xp, losses), lowest(xp, losses)
+        else:
+            high = highest(xp, xp.where(seen, losses, -xp.inf))
+            low = lowest(xp, xp.where(seen, losses, xp.inf))
+            losses = xp.where(seen, losses, low)
     else:
         high, low = bounds
     spread = high - low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .arrays import (
     Array,
@@ -11,12 +12,13 @@ from .arrays import (
     at_most,
     constants_like,
     descending_order,
+    on_host,
     sum_by_code,
     total,
     unequal_to_previous,
 )
 from .problem import Problem
-from .sorting import descending, excess
+from .sorting import descending, excess, upper_tail
 
 
 def _cumulative(problem: Problem, spectrum: tuple[float, ...], mass: Array) -> Array:
@@ -30,10 +32,23 @@ def _cumulative(problem: Problem, spectrum: tuple[float, ...], mass: Array) -> A
     return base + (mass * k - step) * slope
 
 
+_TAILS = 8  # as many tails are found by selection sooner than by a sort
+_BORDER = 1 - 1e-12  # of a share: a mass that rounding leaves below it has reached it
+
+
+def _mixture(spectrum: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return c_1 ... c_k: the spectrum is the mixture of the CVaR(j/k) with weights c_j = j (jth largest - next)."""
+    return -np.arange(1, len(spectrum) + 1) * np.diff([*spectrum[::-1], 0.0])
+
+
 def weights(problem: Problem, spectrum: tuple[float, ...]) -> Array:
     """Return the maximiser, ``(*batch, n)``; all scenarios of one loss level have the same q/p."""
     xp, losses = problem.xp, problem.losses
-    n = losses.shape[-1]
+    n, k = losses.shape[-1], len(spectrum)
+    if on_host(xp) and k <= _TAILS:
+        mixed = enumerate(_mixture(spectrum), 1)
+        found = sum(upper_tail(problem, j / k, part * k / j)[0] for j, part in mixed if part > 0)
+        return found / total(xp, found)
     order = descending_order(xp, losses)
     masses = xp.take_along_axis(problem.masses(), order, axis=-1)
     through = xp.cumulative_sum(masses, axis=-1)
@@ -50,16 +65,12 @@ def weights(problem: Problem, spectrum: tuple[float, ...]) -> Array:
 
 
 def dual_value(problem: Problem, spectrum: tuple[float, ...]) -> Array:
-    """Evaluate sum_j c_j [eta_j + E (l - eta_j)_+ k / j], eta_j the loss at mass j/k from the top.
-
-    The spectrum is the mixture of the CVaR(j/k) with weights c_j = j (its jth largest part - the next one).
-    """
+    """Evaluate sum_j c_j [eta_j + E (l - eta_j)_+ k / j], eta_j the loss at mass j/k from the top."""
     xp, k = problem.xp, len(spectrum)
     ordered, _, _, first = excess(problem)
-    share = np.arange(1, k + 1) / k
-    mixture = k * share * -np.diff([*spectrum[::-1], 0.0])
+    share, mixture = np.arange(1, k + 1) / k, _mixture(spectrum)
     _, through = descending(problem)
-    shares = xp.broadcast_to(constants_like(xp, share * (1 - 1e-12), through), (*problem.losses.shape[:-1], k))
+    shares = xp.broadcast_to(constants_like(xp, share * _BORDER, through), (*problem.losses.shape[:-1], k))
     # How many scenarios come before share j: its place among both, less the j - 1 shares before it.
     through = xp.broadcast_to(through, problem.losses.shape)
     both = xp.argsort(xp.argsort(xp.concat([shares, through], axis=-1), axis=-1, stable=True), axis=-1)

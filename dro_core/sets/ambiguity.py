@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-from .._solvers.arrays import Array
+from .._solvers.arrays import Array, inner
 from .._solvers.problem import Problem
 
 
@@ -85,6 +85,11 @@ class AmbiguitySet(ABC):
         return False
 
     @property
+    def charges(self) -> bool:
+        """Whether weights have a price, ``penalty``."""
+        return type(self).penalty is not AmbiguitySet.penalty
+
+    @property
     def holds_only_reference(self) -> bool:
         """Whether the set is p alone, whatever p and its scenarios are: no weight can differ, as at radius 0.
 
@@ -103,6 +108,12 @@ class AmbiguitySet(ABC):
     @abstractmethod
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual at ``(*batch, 1)`` variables with multiplier >= 0, in centred units."""
+
+    def value(self, problem: Problem, weights: Array, dual: Dual) -> Array:
+        """Return the optimal value, ``(*batch, 1)`` in centred units, of what ``maximise`` returned."""
+        del dual
+        gain = inner(problem.xp, weights, problem.losses)
+        return gain - self.penalty(problem, weights) if self.charges else gain
 
     def penalty(self, problem: Problem, weights: Array) -> Array | float:
         """Return what the objective charges for the weights, ``(*batch, 1)`` in centred units: 0 for a set."""

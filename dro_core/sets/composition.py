@@ -40,6 +40,11 @@ class Composite(AmbiguitySet):
         return self.inner.has_rows
 
     @property
+    def charges(self) -> bool:
+        """Whether the inner set does."""
+        return self.inner.charges
+
+    @property
     def holds_only_reference(self) -> bool:
         """Whether the inner set is its reference alone."""
         return self.inner.holds_only_reference

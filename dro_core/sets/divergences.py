@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from .._solvers import duals, powers, sorting
-from .._solvers.arrays import Array, at_least, at_most, total
+import numpy as np
+
+from .._solvers import duals, powers, quadratic
+from .._solvers.arrays import Array, at_least, at_most, on_host, total
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
 
@@ -120,6 +122,9 @@ class Hellinger(Ball):
         return powers.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
 
 
+_HIGH = 16.0  # in ranges of the losses
+
+
 class Priced(AmbiguitySet):
     """Every distribution, at a price per unit of its divergence from p: the field called ``size``, in (0, inf]."""
 
@@ -160,6 +165,13 @@ class KLPenalty(Priced):
         weights, threshold = duals.softmax(problem, 1 / _price(problem, self.temperature))
         return weights, Dual(problem.xp.zeros_like(threshold), threshold)
 
+    def value(self, problem: Problem, weights: Array, dual: Dual) -> Array:
+        """Return the threshold, which it is; at a high price, of which a rounding is too much, the log-sum-exp."""
+        del weights
+        if on_host(problem.xp) and np.all(_price(problem, self.temperature) < _HIGH):
+            return dual.threshold
+        return self.dual_value(problem, dual)
+
     def penalty(self, problem: Problem, weights: Array) -> Array:
         """Charge temperature KL(q, p)."""
         return _price(problem, self.temperature) * duals.relative_entropy(problem, weights)
@@ -194,7 +206,7 @@ class ChiSquarePenalty(Priced):
         """Project onto the simplex."""
         xp = problem.xp
         price = _price(problem, self.strength)
-        above, threshold = sorting.quadratic_excess(problem, price)
+        above, threshold = quadratic.quadratic_excess(problem, price)
         above /= price
         weights = problem.weighted(above)
         return weights / total(xp, weights), Dual(xp.zeros_like(threshold), threshold)
@@ -208,7 +220,7 @@ class ChiSquarePenalty(Priced):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the infimum."""
         price = _price(problem, self.strength)
-        return sorting.quadratic_dual(problem, price)
+        return quadratic.quadratic_dual(problem, price)
 
 
 def _price(problem: Problem, price: float) -> Array:

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from .._solvers import sorting, spectra
-from .._solvers.arrays import Array, at_least
+from .._solvers import quadratic, sorting, spectra
+from .._solvers.arrays import Array, at_least, inner
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
 
@@ -57,11 +57,11 @@ class TotalVariation(Ball):
             return CVaR(1 / ratio).maximise(problem)
         weights, threshold = sorting.upper_tail(problem, 1 - self.radius)
         if ratio is None:
-            weights = weights + problem.weighted(self.radius * sorting.top_ratio(problem))
+            weights += problem.weighted(self.radius * sorting.top_ratio(problem))
             ceiling = 0.0
         else:
             added, ceiling = sorting.upper_tail(problem, self.radius / (ratio - 1), ratio - 1)
-            weights = weights + added
+            weights += added
         return weights, Dual(at_least(xp, ceiling - threshold, 0.0), threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
@@ -153,7 +153,7 @@ class Spectral(AmbiguitySet):
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Read every loss level's weight off the cumulative spectrum."""
         weights = spectra.weights(problem, self.spectrum)
-        value = spectra.dual_value(problem, self.spectrum)
+        value = inner(problem.xp, weights, problem.losses)
         return weights, Dual(problem.xp.zeros_like(value), value)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
@@ -183,9 +183,9 @@ class ChiSquare(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Project onto the simplex after the one scaling that meets the radius."""
-        weights, multiplier, threshold = sorting.quadratic_tilt(problem, self.radius)
+        weights, multiplier, threshold = quadratic.quadratic_tilt(problem, self.radius)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return self.radius * dual.multiplier + sorting.quadratic_dual(problem, dual.multiplier)
+        return self.radius * dual.multiplier + quadratic.quadratic_dual(problem, dual.multiplier)

@@ -30,6 +30,7 @@ from dro_core import (
     duality_gap,
     worst_case,
 )
+from dro_core._solvers import selection
 
 from . import sixty_digits as exact
 from . import tolerances as tol
@@ -181,6 +182,17 @@ def test_agrees_with_sixty_digits(kind: str, shape: str, mass: float) -> None:
 @pytest.mark.parametrize(("kind", "shape", "mass"), rows(every=7))
 def test_so_does_the_device(kind: str, shape: str, mass: float) -> None:
     check(kind, shape, mass, next(backend for backend in BACKENDS if backend.name == "torch_device"))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "kind", ["tv", "tv_capped", "cvar", "spectral", "chi2", "chi2_penalty", "trimmed", "trimmed_top"]
+)
+def test_so_does_selection(kind: str, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which long problems are solved, in place of a sort."""
+    monkeypatch.setattr(selection, "_FEW", 0)
+    for mass in MASSES:
+        check(kind, shape, mass, BACKENDS[0])
 
 
 KNOWN = [  # losses 1 and 0, the mass of the first: by hand, or by the docstring's formula in 60 digits
