@@ -216,6 +216,14 @@ def _halved(losses: np.ndarray, radius: float) -> float:
     return float(np.min(eta[:, 0] + (2 * radius) ** 0.5 * np.sqrt(np.mean(excess**2, axis=1))))
 
 
+def _superquantile(losses: np.ndarray, alpha: float) -> float:
+    """sqwash: the losses beyond a quantile that lies between two of them, and that quantile for the mass missing."""
+    quantile = np.quantile(losses, 1 - alpha)
+    tail = losses[losses > quantile]
+    share = len(tail) / (alpha * len(losses))
+    return float(share * tail.mean() + (1 - share) * quantile)
+
+
 def _log_exp() -> float:
     """OpenRLHF: log(1 + exp(rejected - chosen)) in float32, at a difference of 89."""
     return float(np.log(np.float32(1) + np.exp(np.float32(89))))
@@ -266,6 +274,14 @@ def _formula_rows() -> list[Failure]:
             lambda: np.exp(above - np.log(np.exp(above).sum())).sum(),
             lambda: dc.worst_case(above, price).weights.sum(),
             1.0,
+        ),
+        Failure(
+            "sqwash",
+            None,
+            "CVaR(0.1) at the interpolated quantile, 12 losses: above the worst case",
+            lambda: _superquantile(losses[:12], 0.1),
+            lambda: _value(losses[:12], dc.CVaR(0.1)),
+            references.cvar(losses[:12], dc.CVaR(0.1)),
         ),
         Failure(
             "Dr.DPO",

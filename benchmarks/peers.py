@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.machinery
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -265,16 +266,28 @@ def entmax(function: str, **options: Callable[[int], Any]) -> Callable[..., Solv
 
 
 def torch_softmax(ambiguity: dc.KLPenalty, n: int, *, gradient: bool) -> Solve:
-    """Torch's softmax at the temperature."""
+    """Torch's softmax at the temperature, and its logsumexp for the value."""
     import torch
 
-    del n, gradient
-    return lambda losses: (None, torch.softmax(losses.detach() / ambiguity.temperature, -1))
+    del gradient
+    price = ambiguity.temperature
+
+    def solve(losses: Any) -> tuple[Any, Any]:
+        scaled = losses.detach() / price
+        return price * (torch.logsumexp(scaled, -1) - math.log(n)), torch.softmax(scaled, -1)
+
+    return solve
 
 
 def scipy_softmax(ambiguity: dc.KLPenalty, n: int, *, gradient: bool) -> Solve:
-    """Scipy's softmax at the temperature."""
-    from scipy.special import softmax
+    """Scipy's softmax at the temperature, and its logsumexp for the value."""
+    from scipy.special import logsumexp, softmax
 
-    del n, gradient
-    return lambda losses: (None, softmax(losses / ambiguity.temperature, axis=-1))
+    del gradient
+    price = ambiguity.temperature
+
+    def solve(losses: Any) -> tuple[Any, Any]:
+        scaled = losses / price
+        return price * (logsumexp(scaled, axis=-1) - math.log(n)), softmax(scaled, axis=-1)
+
+    return solve

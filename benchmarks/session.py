@@ -83,7 +83,7 @@ def run(target: Path, *, quick: bool, sets: list[str] | None = None) -> None:
     """Race, measure memory, reproduce the known failures; write the JSON to ``target``."""
     import torch
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     effort = race.QUICK if quick else race.FULL
     start, found = time.perf_counter(), about(effort)
     found["cells"], found["memory"] = [], []

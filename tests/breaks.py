@@ -118,7 +118,7 @@ BREAKS = [
         "selected-by-weight",
         "dro_core/_solvers/selection.py",
         "if above >= wanted:",
-        "if above > 1.001 * wanted:",
+        "if above >= 2 * wanted:",
         "core/test_selection.py",
     ),
     Break(
