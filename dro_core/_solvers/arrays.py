@@ -26,8 +26,8 @@ _LARGEST = 2.0**1022  # the range of losses below it is finite, too
 
 def namespace_of(losses: Array, *others: Array | None) -> Namespace:
     """Return the array-API namespace that all given arrays share; TypeError when they share none."""
-    given = [losses, *(other for other in others if other is not None)]
-    if all(type(array) is np.ndarray for array in given):
+    given = [array for array in (losses, *others) if array is not None]
+    if {*map(type, given)} == {np.ndarray}:
         return np
     try:
         if any(isinstance(array, (np.ma.MaskedArray, np.matrix)) for array in given):
@@ -203,6 +203,11 @@ def descending_order(xp: Namespace, array: Array) -> Array:
     if on_host(xp):
         return np.argsort(array, axis=-1)[..., ::-1]
     return xp.argsort(array, axis=-1, descending=True, stable=False)
+
+
+def taken(xp: Namespace, array: Array, order: Array) -> Array:
+    """Return the scenarios of ``array`` in an order of its own shape."""
+    return array[order] if xp is np and order.ndim == 1 else xp.take_along_axis(array, order, axis=-1)
 
 
 def sum_by_code(xp: Namespace, values: Array, codes: Array, count: int) -> Array:

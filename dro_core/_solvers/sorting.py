@@ -1,4 +1,4 @@
-"""Exact maximisers by one selection or one sort and cumulative sums.
+"""Upper tails of the reference, by one selection, or by one sort and cumulative sums.
 
 Weights are read off thresholds, never off positions in the sorted order, so equal losses share in proportion
 to their mass and a permutation of the input permutes the output.
@@ -19,6 +19,7 @@ from .arrays import (
     on_host,
     ranks,
     sorted_descending,
+    taken,
 )
 from .problem import Problem
 from .selection import EDGE, pays, weighted_edge
@@ -33,8 +34,7 @@ def descending(problem: Problem) -> tuple[Array, Array]:
     if reference is None:
         return sorted_descending(xp, losses), ranks(xp, losses) / losses.shape[-1]
     order = descending_order(xp, losses)
-    masses = xp.take_along_axis(reference, order, axis=-1)
-    return xp.take_along_axis(losses, order, axis=-1), xp.cumulative_sum(masses, axis=-1)
+    return taken(xp, losses, order), xp.cumulative_sum(taken(xp, reference, order), axis=-1)
 
 
 def _edge(problem: Problem, mass: float) -> Array:

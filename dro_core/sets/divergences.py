@@ -190,7 +190,7 @@ class ChiSquarePenalty(Priced):
 
     The maximiser is p (l - eta)_+ / strength, the sparse projection of l / strength onto the simplex (sparsemax,
     for uniform p and strength 1/n); the value is inf_eta E (l - eta)_+^2 / (2 strength) + strength/2 + eta. Exact,
-    by one sort. Translation equivariant and convex in the losses, but not positively homogeneous.
+    by one sort or by selection. Translation equivariant and convex in the losses, but not positively homogeneous.
 
     Dual: that infimum. The threshold is its eta; it follows and is not used, nor is the multiplier, 0.
     """

@@ -121,7 +121,7 @@ class Spectral(AmbiguitySet):
     The k numbers of the spectrum, nonnegative, nondecreasing and summing to 1, are spread evenly over k equal
     shares of p, whatever the number of scenarios: ``(0, 0, 1)`` is CVaR(1/3). With uniform p and n = k the
     value is sum_i spectrum_i l_(i), l_(1) <= ... <= l_(n). Equal losses share in proportion to p. Exact, by
-    one sort.
+    selection up to eight shares, else by one sort.
 
     Dual: the mixture over j of the duals of CVaR(j/k), each at its own quantile of the losses. It has no
     free variables: multiplier 0 and threshold (the value) are not used.
@@ -168,7 +168,7 @@ class ChiSquare(Ball):
         max_q <q, l>   s.t.   1/2 E (q/p - 1)^2 <= radius,  q in the simplex.
 
     The maximiser is p (l - threshold)_+ / multiplier: nothing below the threshold, linear above it. Its value
-    is inf_eta eta + sqrt(1 + 2 radius) sqrt(E (l - eta)_+^2). Exact, by one sort.
+    is inf_eta eta + sqrt(1 + 2 radius) sqrt(E (l - eta)_+^2). Exact, by one sort or by selection.
 
     Dual: (1/2 + radius) multiplier + inf_eta [eta + E (l - eta)_+^2 / (2 multiplier)], for every multiplier >= 0
     (max l at 0). The threshold is that eta at the optimum; it follows from the multiplier and is not used. At
