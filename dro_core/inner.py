@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ._solvers import arrays
+from ._solvers import arrays, graph
 from ._solvers.arrays import Array, Namespace, highest, lowest, total
 from ._solvers.certificate import bound_of, dual_value, primal_value, warn_unless_certified
 from ._solvers.problem import centre
@@ -131,6 +131,30 @@ def _solve(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
     return WorstCase(weights, value[..., 0], Dual(multiplier[..., 0], threshold[..., 0]))
 
 
+def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None) -> WorstCase:
+    """Solve outside any gradient graph, tensors in main memory by numpy."""
+    hosted, masses = arrays.as_numpy(losses), None if reference is None else arrays.as_numpy(reference)
+    mixed = reference is not None and (masses is None or (masses is reference) != (hosted is losses))
+    if hosted is None or hosted is losses or mixed:
+        return _solve(losses, ambiguity, reference, check_finite=check_finite)
+    weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
+    dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
+    weights, value = (arrays.as_tensor(part, dtype) for part in (weights, value))
+    return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
+
+
+def _moves(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, worst: WorstCase) -> graph.Product:
+    """Return the product of the Jacobian of the weights with vectors ``(*batch, n)``, which solves nothing anew."""
+
+    def product(vectors: Array) -> Array:
+        problem = centre(*_validated(losses, ambiguity, reference, check_finite=False)[:4])
+        xp, multiplier = problem.xp, worst.dual.multiplier[..., None]
+        weights, exact = (arrays.cast(xp, part, xp.float64) for part in (worst.weights, vectors))
+        return arrays.cast(xp, ambiguity.jacobian_product(problem, weights, multiplier, exact), vectors.dtype)
+
+    return product
+
+
 def worst_case(
     losses: Array,
     ambiguity: AmbiguitySet,
@@ -142,7 +166,7 @@ def worst_case(
 
     Args:
         losses: Shape ``(*batch, n)``, larger is worse: one problem per leading index, scenarios on the last
-            axis. Any real dtype of numpy, torch or another array-API library; a gradient graph is left alone.
+            axis. Any real dtype of numpy, torch or another array-API library.
         ambiguity: The set, for example ``TotalVariation(0.2)``.
         reference: Shape ``(n,)`` or that of ``losses``: nonnegative, summing to 1. Uniform by default. A
             scenario of zero mass gets zero weight and its loss is not seen: it may be NaN, which masks it, but
@@ -152,7 +176,9 @@ def worst_case(
             makes all weights of its problem NaN, and the value.
 
     Returns:
-        Weights and value in the dtype of ``losses`` (float64 for integers), the dual variables in float64.
+        Weights and value in the dtype of ``losses`` (float64 for integers), the dual variables in float64. In torch
+        the weights are differentiable in the losses (zero where they are piecewise constant; not for ``ConvexSet``);
+        ``detach()`` them to use them as constants. Value and dual are outside the graph: see ``robust_loss``.
 
     Warns:
         RuntimeWarning: An answer of a duality gap above 1e-9 of the range; looked for in main memory where a mass is
@@ -169,14 +195,12 @@ def worst_case(
         >>> worst.weights.tolist(), float(worst.value)
         ([0.75, 0.0, 0.0, 0.25], 3.5)
     """
-    hosted, masses = arrays.as_numpy(losses), None if reference is None else arrays.as_numpy(reference)
-    mixed = reference is not None and (masses is None or (masses is reference) != (hosted is losses))
-    if hosted is None or hosted is losses or mixed:
-        return _solve(losses, ambiguity, reference, check_finite=check_finite)
-    weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
-    dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
-    weights, value = (arrays.as_tensor(part, dtype) for part in (weights, value))
-    return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
+    worst = _found(losses, ambiguity, reference, check_finite=check_finite)
+    if not graph.is_tensor(losses) or not ambiguity.has_jacobian:
+        return worst
+    product = _moves(losses, ambiguity, reference, worst)
+    weights = graph.connected_weights(losses, worst.weights, product, masked=reference is not None)
+    return worst._replace(weights=weights)
 
 
 def robust_loss(
@@ -189,8 +213,8 @@ def robust_loss(
     """Return the worst-case value, differentiable in torch with the worst-case weights as its gradient.
 
     This is Danskin's theorem: where the maximiser is unique its weights are the gradient, elsewhere a
-    subgradient. First order only: the weights are constants to autograd, so second derivatives miss their
-    change.
+    subgradient. The Hessian is the Jacobian of the weights, exact where their support is locally constant; at
+    constant losses and other kinks of a set it is stated as zero. A third derivative is infinite or NaN.
 
     Args:
         losses: Shape ``(*batch, n)``, unreduced; see ``worst_case``.
@@ -207,15 +231,13 @@ def robust_loss(
         >>> float(robust_loss(np.array([1.0, 2.0, 3.0, 6.0]), CVaR(alpha=0.5)))
         4.5
     """
-    worst = worst_case(losses, ambiguity, reference=reference, check_finite=check_finite)
-    if not hasattr(losses, "detach"):
+    worst = _found(losses, ambiguity, reference, check_finite=check_finite)
+    if not graph.is_tensor(losses):
         return worst.value
-    # The sum is exactly zero. It carries the gradient, while the value keeps its float64 accuracy: <q,
-    # losses> in float32 or bfloat16 would round at the size of the losses, not of their range.
-    xp, change = arrays.namespace_of(losses), losses - losses.detach()
-    if reference is not None:  # a loss of zero mass may be NaN
-        change = xp.where(worst.weights == 0, xp.zeros_like(change), change)
-    return worst.value + xp.sum(worst.weights * change, axis=-1)
+    # The change carries the gradient, while the value keeps its float64 accuracy: <q, losses> in float32 or bfloat16
+    # would round at the size of the losses, not of their range.
+    product = _moves(losses, ambiguity, reference, worst)
+    return graph.connected_value(losses, worst.weights, worst.value, product, masked=reference is not None)
 
 
 def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, reference: Array | None = None) -> Array:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
+from .._solvers import jacobians
 from .._solvers.arrays import Array, inner
 from .._solvers.problem import Problem
 
@@ -115,6 +116,28 @@ class AmbiguitySet(ABC):
         gain = inner(problem.xp, weights, problem.losses)
         return gain - self.penalty(problem, weights) if self.charges else gain
 
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Return J v: how the worst-case weights change with the losses, in the direction of ``vectors``.
+
+        Args:
+            problem: Only the order and ratios of distances of its losses matter.
+            weights: The answer, ``(*batch, n)``.
+            multiplier: The answer's, ``(*batch, 1)``, in the unit of the losses that ``vectors`` are in.
+            vectors: v, ``(*batch, n)``.
+
+        Raises:
+            NotImplementedError: By default: no formula is known.
+        """
+        del problem, weights, multiplier, vectors
+        raise NotImplementedError(
+            f"{type(self).__name__} has no second derivatives; take first ones only, without create_graph."
+        )
+
+    @property
+    def has_jacobian(self) -> bool:
+        """Whether ``jacobian_product`` has a formula; else the weights are constants to autograd."""
+        return type(self).jacobian_product is not AmbiguitySet.jacobian_product
+
     def penalty(self, problem: Problem, weights: Array) -> Array | float:
         """Return what the objective charges for the weights, ``(*batch, 1)`` in centred units: 0 for a set."""
         del problem, weights
@@ -135,6 +158,15 @@ class AmbiguitySet(ABC):
         size = values.pop(self.size)
         options = [f"{name}={in_text(value)}" for name, value in values.items() if value is not None]
         return ",".join([f"{self.spec}:{in_text(size)}", *options])
+
+
+class Polyhedral(AmbiguitySet):
+    """A set whose worst-case weights are piecewise constant in the losses: they jump where losses tie, and J is 0."""
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Return zeros."""
+        del problem, multiplier
+        return jacobians.none_at_all(weights, vectors)
 
 
 class Ball(AmbiguitySet):

@@ -155,6 +155,15 @@ class Grouped(Composite):
         mixture = sum_by_code(problem.xp, weights, codes, self.count)
         return groups.scale * self.inner.penalty(groups, mixture)
 
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move the groups' weights with the means, and share."""
+        xp, (codes, within, groups) = problem.xp, self._reduce(problem)
+        assert self.count is not None
+        moving = xp.where(within > 0, within * vectors, 0.0)
+        mixture, means = (sum_by_code(xp, part, codes, self.count) for part in (weights, moving))
+        moved = self.inner.jacobian_product(groups, mixture, multiplier, means)
+        return within * xp.take_along_axis(moved, codes, axis=-1)
+
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the inner dual at the group means."""
         return _restored(self.inner, self._reduce(problem)[2], dual)
@@ -274,6 +283,10 @@ class Trimmed(Composite):
         """Charge what the inner set charges, around p'."""
         left = self._reduce(problem)
         return left.scale * self.inner.penalty(left, weights)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move what is left."""
+        return self.inner.jacobian_product(self._reduce(problem), weights, multiplier, vectors)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the inner dual around p'."""

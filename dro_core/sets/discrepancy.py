@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
+from .._solvers import jacobians
 from .._solvers.arrays import Array, asarray_like, fetched
 from .._solvers.path import Vector, at_length, at_worth, follow
 from .._solvers.problem import Problem
@@ -16,6 +17,7 @@ from .ambiguity import Ball, Dual, checked_number, checked_radius, set_field
 
 T = TypeVar("T")
 RIDGE = 1e-6  # of the largest diagonal entry of the kernel, added to its diagonal
+_SHORTEST = 2.0**-60  # stands for a radius of 0, where weights stand still
 _LONGEST = 4.0  # than which no move is longer where the kernel's entries are at most 1
 
 
@@ -90,6 +92,11 @@ class MeanDiscrepancy(Ball):
         bounds = self._paths(problem, lambda losses, matrix, p, row: _bound(losses, matrix, p, prices[row]))
         found = np.array(bounds).reshape(problem.shift.shape)
         return asarray_like(problem.xp, found, problem.losses) + self.radius * dual.multiplier
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move what has weight, on the path's last stretch."""
+        matrix = self.kernel + RIDGE * self._scale() ** 2 * np.eye(len(self.kernel))
+        return jacobians.quadratic(problem, weights, matrix, multiplier / max(self.radius, _SHORTEST), vectors)
 
     def _scale(self) -> float:
         return float(np.sqrt(np.max(np.diag(self.kernel))))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .._solvers import duals, powers, quadratic
+from .._solvers import duals, jacobians, powers, quadratic
 from .._solvers.arrays import Array, at_least, at_most, on_host, total
 from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
@@ -45,6 +45,11 @@ class KL(Ball):
         multiplier = at_least(xp, dual.multiplier, 2.0**-900)  # below that the exponents would overflow
         value = multiplier * (self.radius + duals.log_mean_exp(problem, problem.losses / multiplier))
         return xp.where(dual.multiplier > 0, value, 0.0)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt."""
+        bend = jacobians.divergence_bend(problem, weights, 1, multiplier)
+        return jacobians.tilted(problem, bend, vectors, ball=True)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,11 @@ class CressieRead(Ball):
         """Evaluate the dual of the class docstring."""
         return powers.power_dual(problem, self.order, self.radius, *dual)
 
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt."""
+        bend = jacobians.divergence_bend(problem, weights, self.order, multiplier)
+        return jacobians.tilted(problem, bend, vectors, ball=True)
+
 
 @dataclass(frozen=True)
 class Hellinger(Ball):
@@ -120,6 +130,11 @@ class Hellinger(Ball):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         return powers.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt."""
+        bend = jacobians.divergence_bend(problem, weights, 0.5, multiplier / 2)
+        return jacobians.tilted(problem, bend, vectors, ball=True)
 
 
 _HIGH = 16.0  # in ranges of the losses
@@ -181,6 +196,11 @@ class KLPenalty(Priced):
         price = _price(problem, self.temperature)
         return price * duals.log_mean_exp(problem, problem.losses / price)
 
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt."""
+        bend = jacobians.divergence_bend(problem, weights, 1, _price(problem, self.temperature) * problem.unit)
+        return jacobians.tilted(problem, bend, vectors, ball=False)
+
 
 @dataclass(frozen=True)
 class ChiSquarePenalty(Priced):
@@ -221,6 +241,11 @@ class ChiSquarePenalty(Priced):
         """Evaluate the infimum."""
         price = _price(problem, self.strength)
         return quadratic.quadratic_dual(problem, price)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt."""
+        bend = jacobians.divergence_bend(problem, weights, 2, _price(problem, self.strength) * problem.unit)
+        return jacobians.tilted(problem, bend, vectors, ball=False)
 
 
 def _price(problem: Problem, price: float) -> Array:

@@ -7,14 +7,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from .._solvers import quadratic, sorting, spectra
+from .._solvers import jacobians, quadratic, sorting, spectra
 from .._solvers.arrays import Array, at_least, inner
 from .._solvers.problem import Problem
-from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
+from .ambiguity import Ball, Dual, Polyhedral, checked_fraction, checked_number, checked_radius, set_field
 
 
 @dataclass(frozen=True)
-class TotalVariation(Ball):
+class TotalVariation(Polyhedral, Ball):
     """Distributions within total variation ``radius`` of p, optionally at most ``max_ratio`` times p.
 
         max_q <q, l>   s.t.   1/2 ||q - p||_1 <= radius,  q <= max_ratio p,  q in the simplex.
@@ -76,7 +76,7 @@ class TotalVariation(Ball):
 
 
 @dataclass(frozen=True)
-class CVaR(AmbiguitySet):
+class CVaR(Polyhedral):
     """Distributions of at most 1/alpha times p: the mean of the worst ``alpha`` tail [RU00].
 
         max_q <q, l>   s.t.   q <= p / alpha,  q in the simplex.
@@ -113,7 +113,7 @@ class CVaR(AmbiguitySet):
 
 
 @dataclass(frozen=True)
-class Spectral(AmbiguitySet):
+class Spectral(Polyhedral):
     """Mixtures of CVaRs: the worst share of p gets the last weight of a nondecreasing ``spectrum``, and so on.
 
         max_q <q, l>   s.t.   q(A) <= spectral mass of the worst share p(A), for every set A of scenarios.
@@ -189,3 +189,8 @@ class ChiSquare(Ball):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         return self.radius * dual.multiplier + quadratic.quadratic_dual(problem, dual.multiplier)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move what has weight."""
+        bend = jacobians.divergence_bend(problem, weights, 2, multiplier)
+        return jacobians.tilted(problem, bend, vectors, ball=True)

@@ -20,7 +20,7 @@ from .._solvers.arrays import (
     sum_by_code,
 )
 from .._solvers.problem import Problem
-from .ambiguity import Ball, Dual, checked_radius, set_field
+from .ambiguity import Ball, Dual, Polyhedral, checked_radius, set_field
 
 # Of 24,000 instances up to n = 200, costs exponentially spread among them, none took more than 46 steps; in main
 # memory, where the search ends by itself, costs over hundreds of decades may have more.
@@ -36,7 +36,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Wasserstein(Ball):
+class Wasserstein(Polyhedral, Ball):
     """Distributions on the same n scenarios, reached from p by moving mass at a mean cost of at most ``radius``.
 
         max_q <q, l>   s.t.   min over plans with marginals p, q of sum_ij plan_ij cost_ij <= radius.
