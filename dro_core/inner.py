@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ._solvers import arrays, graph
 from ._solvers.arrays import Array, Namespace, highest, lowest, total
 from ._solvers.certificate import bound_of, dual_value, primal_value, warn_unless_certified
-from ._solvers.problem import centre
-from .sets.ambiguity import AmbiguitySet, Dual
+from ._solvers.problem import Problem, centre
+from .sets.ambiguity import AmbiguitySet, Dual, require_fit
 
 # Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
 _BLOCK = 2**14
@@ -52,6 +52,7 @@ def _validated(
             f"losses must have at least one scenario on the last axis, got shape {tuple(losses.shape)}; "
             "skip empty batches."
         )
+    require_fit(ambiguity, tuple(losses.shape))
     bounds = highest(xp, exact), lowest(xp, exact)
     checked = check_finite
     if checked is None:
@@ -80,9 +81,15 @@ def _validated(
 def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Return weights ``(*batch, n)``, value, multiplier and threshold ``(*batch, 1)``, in float64."""
     problem = centre(*given[:4])
+    looked_at = given.finite and (arrays.on_host(given.xp) or ambiguity.sizes is None)
+    if not looked_at and ambiguity.sizes is not None:
+        # A size that no one looked at may be NaN, or stand for several where the losses stand for themselves.
+        sizes: Array = problem.size(ambiguity.sizes)
+        unseen = given.xp.where(given.xp.isnan(sizes), sizes, given.xp.zeros_like(sizes))
+        problem = problem._replace(losses=problem.losses + unseen, scale=problem.scale + unseen)
     weights, (multiplier, threshold) = ambiguity.maximise(problem)
     shift, scale = problem.shift, problem.scale
-    if not given.finite:
+    if not looked_at:
         # What is chosen by comparisons would be 0 for NaN, and a gradient of 0 skips a step in silence.
         blank = 0.0 * scale
         weights, multiplier, threshold = weights + blank, multiplier + blank, threshold + blank
@@ -135,7 +142,7 @@ def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
     """Solve outside any gradient graph, tensors in main memory by numpy."""
     hosted, masses = arrays.as_numpy(losses), None if reference is None else arrays.as_numpy(reference)
     mixed = reference is not None and (masses is None or (masses is reference) != (hosted is losses))
-    if hosted is None or hosted is losses or mixed:
+    if hosted is None or hosted is losses or mixed or graph.is_transformed(ambiguity.sizes):
         return _solve(losses, ambiguity, reference, check_finite=check_finite)
     weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
     dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
@@ -143,16 +150,11 @@ def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
     return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
 
 
-def _moves(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, worst: WorstCase) -> graph.Product:
-    """Return the product of the Jacobian of the weights with vectors ``(*batch, n)``, which solves nothing anew."""
+def _answer(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, worst: WorstCase) -> graph.Answer:
+    def problem() -> Problem:
+        return centre(*_validated(losses, ambiguity, reference, check_finite=False)[:4])
 
-    def product(vectors: Array) -> Array:
-        problem = centre(*_validated(losses, ambiguity, reference, check_finite=False)[:4])
-        xp, multiplier = problem.xp, worst.dual.multiplier[..., None]
-        weights, exact = (arrays.cast(xp, part, xp.float64) for part in (worst.weights, vectors))
-        return arrays.cast(xp, ambiguity.jacobian_product(problem, weights, multiplier, exact), vectors.dtype)
-
-    return product
+    return graph.Answer(losses, ambiguity, problem, *worst, masked=reference is not None)
 
 
 def worst_case(
@@ -167,7 +169,8 @@ def worst_case(
     Args:
         losses: Shape ``(*batch, n)``, larger is worse: one problem per leading index, scenarios on the last
             axis. Any real dtype of numpy, torch or another array-API library.
-        ambiguity: The set, for example ``TotalVariation(0.2)``.
+        ambiguity: The set, for example ``TotalVariation(0.2)``; its size is a number, or an array that broadcasts to
+            ``(*batch,)``.
         reference: Shape ``(n,)`` or that of ``losses``: nonnegative, summing to 1. Uniform by default. A
             scenario of zero mass gets zero weight and its loss is not seen: it may be NaN, which masks it, but
             for ``Wasserstein``, ``MeanDiscrepancy`` and ``ConvexSet``, which may move mass there.
@@ -198,9 +201,7 @@ def worst_case(
     worst = _found(losses, ambiguity, reference, check_finite=check_finite)
     if not graph.is_tensor(losses) or not ambiguity.has_jacobian:
         return worst
-    product = _moves(losses, ambiguity, reference, worst)
-    weights = graph.connected_weights(losses, worst.weights, product, masked=reference is not None)
-    return worst._replace(weights=weights)
+    return worst._replace(weights=graph.connected_weights(_answer(losses, ambiguity, reference, worst)))
 
 
 def robust_loss(
@@ -218,7 +219,7 @@ def robust_loss(
 
     Args:
         losses: Shape ``(*batch, n)``, unreduced; see ``worst_case``.
-        ambiguity: The set.
+        ambiguity: The set. A size that is a tensor gets its gradient, too, and with it no second derivative is finite.
         reference: See ``worst_case``; no gradient flows to it.
         check_finite: See ``worst_case``.
 
@@ -233,11 +234,10 @@ def robust_loss(
     """
     worst = _found(losses, ambiguity, reference, check_finite=check_finite)
     if not graph.is_tensor(losses):
+        graph.require_no_gradient(ambiguity)
         return worst.value
-    # The change carries the gradient, while the value keeps its float64 accuracy: <q, losses> in float32 or bfloat16
-    # would round at the size of the losses, not of their range.
-    product = _moves(losses, ambiguity, reference, worst)
-    return graph.connected_value(losses, worst.weights, worst.value, product, masked=reference is not None)
+    # Not as <q, losses>, which in float32 or bfloat16 would round at the size of the losses, not of their range.
+    return graph.connected_value(_answer(losses, ambiguity, reference, worst))
 
 
 def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, reference: Array | None = None) -> Array:

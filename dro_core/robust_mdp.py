@@ -66,7 +66,8 @@ def robust_bellman(
         transitions: Shape ``(S, A, S)``, probabilities of the next state. One of probability 0 stays impossible,
             save in ``Wasserstein`` (cost ``(S, S)``), which moves mass to any state.
         discount: In [0, 1]; 1 for a finite horizon.
-        ambiguity: The set, for example ``TotalVariation(0.1)``.
+        ambiguity: The set, for example ``TotalVariation(0.1)``. Its radius may have shape ``(S, A)``, one for each
+            state and action: ``ChiSquare(radius_from_confidence(ChiSquare, visits, 0.05))``.
 
     Returns:
         Shape ``(S, A)``. In torch its gradient in ``values`` is discount times the worst transitions (Danskin).
@@ -174,7 +175,7 @@ def robust_value_iteration(
         rewards: Shape ``(S, A)``.
         transitions: Shape ``(S, A, S)``; see ``robust_bellman``.
         discount: In [0, 1).
-        ambiguity: The set or penalty.
+        ambiguity: The set or penalty; see ``robust_bellman``.
         policy: Shape ``(S, A)``, action probabilities to evaluate; by default the best action is taken.
         tolerance: Largest ``error_bound`` wanted, positive, in the unit of the rewards.
         start: Shape ``(S,)``, values to start from, such as those of a neighbouring radius; 0 by default.

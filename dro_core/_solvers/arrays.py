@@ -91,6 +91,20 @@ def quiet(xp: Namespace) -> AbstractContextManager[Any]:
     return np.errstate(all="ignore") if xp is np else nullcontext()
 
 
+def can_be_looked_at(condition: Array) -> bool:
+    """Whether a condition has a value here and now: not in a compiled graph, on the meta device or under torch.vmap."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(condition, torch.Tensor):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        bool(condition.any())
+    except RuntimeError:
+        return False
+    return True
+
+
 def is_without_values(array: Array) -> bool:
     """Whether the array is a tensor on torch's meta device: a shape and a dtype, and nothing else."""
     return str(device(array)) == "meta"
@@ -118,6 +132,14 @@ def cast(xp: Namespace, array: Array, dtype: Any) -> Array:
 def asarray_like(xp: Namespace, value: Any, array: Array, *, dtype: Any = None) -> Array:
     """Bring numbers, a numpy array or an array of the library itself to the device of ``array``."""
     return xp.asarray(value, dtype=dtype or xp.float64, device=device(array))
+
+
+def rows_like(xp: Namespace, rows: Array, array: Array) -> Array:
+    """Bring float64 numbers, one per problem, in any library, to that of ``array``, outside any gradient graph."""
+    rows = rows.detach() if hasattr(rows, "detach") else rows
+    if on_host(xp):
+        return np.asarray(rows.cpu() if hasattr(rows, "cpu") else rows)
+    return rows if type(rows) is type(array) and device(rows) == device(array) else asarray_like(xp, rows, array)
 
 
 def arange_like(xp: Namespace, count: int, array: Array, *, dtype: Any) -> Array:

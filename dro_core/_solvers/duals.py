@@ -16,6 +16,7 @@ import numpy as np
 from .arrays import Array, Namespace, at_least, at_most, on_host, total
 from .problem import Problem
 from .roots import TINY, Bracket, Tilt, enclosed, goal, newton_step
+from .sizes import Size, expm1, lowered, raised
 from .sorting import RADIUS_FLOOR
 
 # Beyond this slope the weight below the top moves the value by less than a rounding error of the range.
@@ -94,7 +95,7 @@ def capacity(problem: Problem) -> Array:
     return xp.where(below < 0.5, -xp.log1p(-at_most(xp, below, 0.5)), -xp.log(problem.mass(problem.losses == 0)))
 
 
-def _newton_step(xp: Namespace, at: Bracket, tilt: Tilt, target: float, most: Array) -> Bracket:
+def _newton_step(xp: Namespace, at: Bracket, tilt: Tilt, target: Size, most: Array) -> Bracket:
     """Take one Newton step on a nearly linear form of divergence(slope) = target, or halve the bracket in logarithm.
 
     In the lower half log divergence is solved against log slope (both are linear at 0); in the upper half
@@ -115,7 +116,7 @@ def _newton_step(xp: Namespace, at: Bracket, tilt: Tilt, target: float, most: Ar
     return at._replace(slope=xp.where(inside, proposal, xp.sqrt(low * high)), low=low, high=high)
 
 
-def bracket(problem: Problem, order: float, target: float, most: Array, steepest: float) -> Bracket:
+def bracket(problem: Problem, order: float, target: Size, most: Array, steepest: float) -> Bracket:
     """Start at the expansion for small slopes: divergence ~ order slope^2 Var / 2.
 
     A log-ratio of range e has divergence at most max(order, 1) e^2 / 8 (Hoeffding), which bounds the slope below.
@@ -124,9 +125,9 @@ def bracket(problem: Problem, order: float, target: float, most: Array, steepest
     deviation = problem.losses - problem.mean(problem.losses)
     variance = problem.mean_product(deviation, deviation)
     width = (8 * target / max(order, 1.0)) ** 0.5
-    least = width if order == 1 else -math.expm1((1 - order) * width) / (order - 1)
+    least = width if order == 1 else -expm1(xp, (1 - order) * width) / (order - 1)
     slope = xp.sqrt(2 * target / (order * at_least(xp, variance, TINY)))
-    low = xp.full_like(slope, min(least, steepest) * (1 - 1e-9))
+    low = lowered(xp, least, steepest) * (1 - 1e-9) + xp.zeros_like(slope)
     return enclosed(
         xp, xp.maximum(low, at_most(xp, slope, steepest)), low, xp.full_like(slope, steepest), most <= target
     )
@@ -140,7 +141,7 @@ def _small_divergence(problem: Problem, slope: Array) -> Array:
     return (problem.mean(exponent) + problem.mean_product(tilted, exponent)) / xp.exp(log_mass) - log_mass
 
 
-def _faint(problem: Problem, at: Bracket, target: float, most: Array) -> Array:
+def _faint(problem: Problem, at: Bracket, target: Size, most: Array) -> Array:
     """Meet a target that is nothing beside the largest divergence, in main memory: return the slope."""
 
     def tilt(slope: Array) -> Tilt:
@@ -159,7 +160,7 @@ def _faint(problem: Problem, at: Bracket, target: float, most: Array) -> Array:
     return at.answer(np)
 
 
-def _slope(problem: Problem, target: float, most: Array) -> Array:
+def _slope(problem: Problem, target: Size, most: Array) -> Array:
     """Return the slope, ``(*batch, 1)``, at which the divergence is ``target``; of no use where that exceeds ``most``.
 
     In main memory the iteration stops when the divergence agrees to rounding.
@@ -184,7 +185,7 @@ def _slope(problem: Problem, target: float, most: Array) -> Array:
     return xp.where(start < _FLATTEST, start, polished)
 
 
-def exponential_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
+def exponential_tilt(problem: Problem, radius: Size) -> tuple[Array, Array, Array]:
     """Maximise over KL(q, p) <= radius.
 
     q = p exp((l - threshold) / multiplier), or all mass on the top where the radius allows that.
@@ -193,7 +194,7 @@ def exponential_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Arr
         Weights ``(*batch, n)``, multiplier and threshold, both ``(*batch, 1)``.
     """
     xp = problem.xp
-    radius, most = max(radius, RADIUS_FLOOR), capacity(problem)
+    radius, most = raised(xp, radius, RADIUS_FLOOR), capacity(problem)
     saturated = radius >= most
     slope = xp.where(saturated, _STEEPEST, _slope(problem, radius, most))
     weights, threshold = softmax(problem, slope)

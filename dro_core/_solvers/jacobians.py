@@ -36,7 +36,7 @@ def divergence_bend(problem: Problem, weights: Array, order: float, price: Array
     """
     xp, ratio = problem.xp, problem.ratio(weights)
     there = ratio > 0
-    bend = problem.weighted(xp.where(there, xp.where(there, ratio, 1.0) ** (2 - order), 0.0 * ratio))
+    bend = problem.weighted(xp.where(there, xp.where(there, ratio, 1.0) ** (2 - order), 0.0))
     return at_most(xp, bend * inverse(price, problem), _LARGEST)
 
 

@@ -17,6 +17,7 @@ from .arrays import Array, at_least, at_most, lowest, on_host, total
 from .duals import bracket, capacity, log_mean_exp, mean_divergence
 from .problem import Problem
 from .roots import TINY, Bracket, Tilt, enclosed, goal, newton_step
+from .sizes import Size, choose, raised
 from .sorting import RADIUS_FLOOR
 
 # Up to here (k - 1) slope l is finite. At masses of 1e-300 steeper tilts differ by less than 1e-8 of the range, and
@@ -94,17 +95,18 @@ def _log_ratio(family: _Family, slope: Array) -> Array:
     return xp.where(inside, logarithm, -xp.inf)
 
 
-def _fine(family: _Family, most: Array, *, small: bool) -> Callable[[Array], Tilt]:
+def _fine(family: _Family, most: Array, *, small: bool | Array) -> Callable[[Array], Tilt]:
     """Return the tilts at the pivot; ``small``: the divergence as E phi(q/p), where the one of the moments cancels."""
     problem, k, pivot, above, top, at_top = family
     xp, losses = problem.xp, problem.losses
+    some_small, all_small = (small, small) if isinstance(small, bool) else (True, False)
 
     def tilt(slope: Array) -> Tilt:
         exponent = _log_ratio(family, slope)
         tilted = xp.exp(exponent)
         mass = problem.mean(xp.where(top, 0.0, tilted))
         log_mass = xp.log(at_top + mass)
-        if small:
+        if some_small:
             near_one = problem.mean(xp.expm1(exponent))
             log_mass = xp.where(near_one > -0.5, xp.log1p(at_least(xp, near_one, -0.75)), log_mass)
         ratio = tilted * xp.exp(-log_mass)
@@ -113,13 +115,15 @@ def _fine(family: _Family, most: Array, *, small: bool) -> Callable[[Array], Til
         base = at_least(xp, 1 + ((k - 1) * slope) * above, 0.0)
         mean_loss = problem.mean_product(ratio, losses)
         mean_base = problem.mean_product(ratio, base) * (slope_at_top / slope)
-        if small:
-            divergence = xp.log1p(k * (k - 1) * mean_divergence(problem, k, exponent - log_mass)) / (k - 1)
-            shortfall = most - divergence
-        else:
+        divergence = shortfall = most
+        if not all_small:
             lost = (k - 1) * slope_at_top * mean_loss
             log_base = xp.where(lost > -0.5, xp.log1p(at_least(xp, lost, -0.75)), xp.log(mean_base)) / (k - 1)
             divergence, shortfall = log_base - log_mass, xp.log1p(mass / at_top) - log_base
+        if some_small:
+            exact = xp.log1p(k * (k - 1) * mean_divergence(problem, k, exponent - log_mass)) / (k - 1)
+            divergence = choose(xp, small, exact, divergence)
+            shortfall = choose(xp, small, most - exact, shortfall)
         # k Cov_q(slope l, slope (l - pivot) / base) / E_q base, which cancels nowhere.
         turn = (slope * above) / xp.where(base > 0, base, xp.inf)
         turn -= problem.mean_product(ratio, turn)
@@ -130,7 +134,7 @@ def _fine(family: _Family, most: Array, *, small: bool) -> Callable[[Array], Til
     return tilt
 
 
-def _searched(family: _Family, at: Bracket, target: float, most: Array) -> tuple[Bracket, Array]:
+def _searched(family: _Family, at: Bracket, target: Size, most: Array) -> tuple[Bracket, Array]:
     """Search at the largest loss, until the divergence is close or the bracket too narrow to tell.
 
     Returns:
@@ -151,11 +155,12 @@ def _searched(family: _Family, at: Bracket, target: float, most: Array) -> tuple
     return at, member.growth
 
 
-def _polished(family: _Family, at: Bracket, target: float, most: Array) -> Array:
+def _polished(family: _Family, at: Bracket, target: Size, most: Array) -> Array:
     """Search at the pivot, to the last digit of the divergence; return the slope there."""
     xp = family.problem.xp
     small = target < _SMALL
-    tilt, towards = _fine(family, most, small=small), goal(xp, target, most, noise=0.0 if small else _ROUNDING)
+    noise = choose(xp, small, 0.0, _ROUNDING if isinstance(small, bool) else xp.full_like(target, _ROUNDING))
+    tilt, towards = _fine(family, most, small=small), goal(xp, target, most, noise=noise)
     for step in range(_PIVOT_STEPS):
         if on_host(xp) and (at.settled if step < 10 else at.settled | at.narrow()).all():
             break
@@ -181,7 +186,7 @@ def _at_pivot(family: _Family, slope: Array, lowest_slope: Array, saturated: Arr
     return _family(problem, k, pivot), enclosed(xp, there, lowest_slope, _steepest(family, slope), saturated)
 
 
-def _finished(family: _Family, at: Bracket, growth: Array, target: float, most: Array) -> Array | None:
+def _finished(family: _Family, at: Bracket, growth: Array, target: Size, most: Array) -> Array | None:
     """Return the slope where the first search has told it to the last digit, in main memory; else None.
 
     That is where no mass is tiny and no loss lies so close to the threshold that its weight depends on the last digits
@@ -192,18 +197,19 @@ def _finished(family: _Family, at: Bracket, growth: Array, target: float, most: 
         return None
     if k > 1 and (np.abs(1 + ((k - 1) * slope) * losses) < _NEAR).any():
         return None
-    if target >= _SMALL:
+    small = target < _SMALL
+    if not np.any(small):
         return slope
     exponent = _log_ratio(family, slope)
     exponent -= log_mean_exp(family.problem, exponent)
     exact = at_least(np, np.log1p(k * (k - 1) * mean_divergence(family.problem, k, exponent)) / (k - 1), TINY)
-    missing = np.where(most <= target, 0.0, np.log(target / exact))
+    missing = np.where((most <= target) | ~np.asarray(small), 0.0, np.log(target / exact))
     if np.any(np.abs(missing) > _CLOSE):
         return None
     return slope * np.exp(missing * exact / at_least(np, growth, TINY))
 
 
-def _solved(family: _Family, target: float, most: Array) -> tuple[_Family, Array]:
+def _solved(family: _Family, target: Size, most: Array) -> tuple[_Family, Array]:
     """Return the family at its pivot, and the slope there at which the divergence is ``target``."""
     problem, k, *_ = family
     start = bracket(problem, k, target, most, _STEEPEST if k < 1 else 2.0**60)
@@ -216,7 +222,7 @@ def _solved(family: _Family, target: float, most: Array) -> tuple[_Family, Array
     return family, _polished(family, at, target, most)
 
 
-def power_tilt(problem: Problem, order: float, radius: float) -> tuple[Array, Array, Array]:
+def power_tilt(problem: Problem, order: float, radius: Size) -> tuple[Array, Array, Array]:
     """Maximise over a Renyi divergence of order k > 0, k != 1, of at most ``radius``.
 
     q = p (1 + (k - 1) (l - threshold) / multiplier)_+^{1/(k-1)}, or all mass on the top.
@@ -227,10 +233,10 @@ def power_tilt(problem: Problem, order: float, radius: float) -> tuple[Array, Ar
     xp, k = problem.xp, order
     most, family = capacity(problem), _family(problem, k)
     saturated = most <= radius
-    if radius < RADIUS_FLOOR:
+    if isinstance(radius, float) and radius < RADIUS_FLOOR:
         slope = xp.full_like(most, RADIUS_FLOOR**0.5)
     else:
-        family, slope = _solved(family, radius, most)
+        family, slope = _solved(family, raised(xp, radius, RADIUS_FLOOR), most)
     slope = xp.where(saturated, 1.0, slope)
     exponent = xp.where(saturated & ~family.top, -xp.inf, _log_ratio(family, slope))
     tilted = problem.weighted(xp.exp(exponent))
@@ -246,7 +252,7 @@ def power_tilt(problem: Problem, order: float, radius: float) -> tuple[Array, Ar
     return weights, xp.where(saturated, 0.0, multiplier), xp.where(saturated, 0.0, threshold)
 
 
-def power_dual(problem: Problem, order: float, radius: float, dual_multiplier: Array, threshold: Array) -> Array:
+def power_dual(problem: Problem, order: float, radius: Size, dual_multiplier: Array, threshold: Array) -> Array:
     """Evaluate radius t + eta + t E phi*((l - eta) / t), phi*(y) = ((1 + (k - 1) y)_+^{k/(k-1)} - 1) / k.
 
     Written as the mean loss plus t E (phi*(y) - y), by a series for small y, so that a huge multiplier t does not

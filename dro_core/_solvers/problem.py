@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, total
+from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, total
+from .sizes import Size
 
 
 class Problem(NamedTuple):
@@ -55,6 +56,10 @@ class Problem(NamedTuple):
             return weights * self.losses.shape[-1]
         seen = self.reference > 0
         return self.xp.where(seen, weights / self.xp.where(seen, self.reference, 1.0), 0.0)
+
+    def size(self, given: Size) -> Size:
+        """Return a number as it is, and an array of one per problem as ``(*batch, 1)``, outside any gradient graph."""
+        return given if isinstance(given, float) else rows_like(self.xp, given, self.losses)[..., None]
 
     def masses(self) -> Array:
         """Return the reference as an array, also where it is uniform."""

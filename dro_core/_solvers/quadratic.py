@@ -9,6 +9,7 @@ import numpy as np
 from .arrays import Array, at_least, highest, lowest, total
 from .problem import Problem
 from .selection import EDGE, Support, pays, support_of
+from .sizes import Size
 from .sorting import RADIUS_FLOOR, excess
 
 
@@ -44,13 +45,13 @@ def _selected(problem: Problem, left: Support) -> _Kept:
     return _Kept(*(np.full(shape, part) for part in parts))
 
 
-def _concentrated(problem: Problem, radius: float) -> _Kept:
+def _concentrated(problem: Problem, radius: Size) -> _Kept:
     """Return the losses that get weight.
 
     The second moment of p (l - eta)_+ / E (l - eta)_+ is E (l - eta)_+^2 / (E (l - eta)_+)^2 and grows with eta: a
     loss gets weight when a threshold right at it would still be more concentrated than the radius allows.
     """
-    if pays(problem):
+    if isinstance(radius, float) and pays(problem):
 
         def drop(left: Support) -> float:
             least = RADIUS_FLOOR if left.out == 0 else 0.0  # at radius 0 everything is kept
@@ -95,7 +96,7 @@ def quadratic_excess(problem: Problem, multiplier: Array) -> tuple[Array, Array]
     return _positive(problem, above, found.edge), found.edge - room
 
 
-def quadratic_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
+def quadratic_tilt(problem: Problem, radius: Size) -> tuple[Array, Array, Array]:
     """Maximise over 1/2 E (q/p - 1)^2 <= radius.
 
     On a support of mass m, mean mu and variance v the weights are p (l - eta)_+ / multiplier, and the constraint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .arrays import Array, Namespace, at_least, at_most
+from .sizes import Size
 
 TINY = 1e-300
 _SETTLED = 2.0**-22  # an error whose square, which Newton's step leaves, is nothing
@@ -46,7 +47,7 @@ class Bracket(NamedTuple):
         return xp.where(self.settled, self.slope, xp.where(self.narrow(), self.low, self.best))
 
 
-def goal(xp: Namespace, target: float, most: Array, *, noise: float = 0.0) -> Goal:
+def goal(xp: Namespace, target: Size, most: Array, *, noise: Size = 0.0) -> Goal:
     """Return the goal of a divergence ``target``, of at most ``most``, told to ``noise`` of that."""
     lower_half = 2 * target < most
     wanted = at_least(xp, xp.where(lower_half, target, most - target), TINY)

@@ -23,6 +23,7 @@ from .arrays import (
 )
 from .problem import Problem
 from .selection import EDGE, pays, weighted_edge
+from .sizes import Size
 
 # A stand-in for radius zero: the multiplier stays finite, and 1 + 2**-60 rounds to 1, so that weights are p.
 RADIUS_FLOOR = 2.0**-120
@@ -37,20 +38,20 @@ def descending(problem: Problem) -> tuple[Array, Array]:
     return taken(xp, losses, order), xp.cumulative_sum(taken(xp, reference, order), axis=-1)
 
 
-def _edge(problem: Problem, mass: float) -> Array:
+def _edge(problem: Problem, mass: Size) -> Array:
     """Return the loss at which the mass of the larger ones first reaches ``mass``, ``(*batch, 1)``."""
     xp, wanted = problem.xp, mass * (1 - EDGE)
-    if on_host(xp) and problem.reference is None:
+    if on_host(xp) and problem.reference is None and isinstance(mass, float):
         n = problem.losses.shape[-1]
         at = n - min(max(ceil(wanted * n), 1), n)
         return np.partition(problem.losses, at, axis=-1)[..., at : at + 1]
-    if pays(problem):
+    if isinstance(wanted, float) and pays(problem):
         return weighted_edge(problem, wanted)
     ordered, through = descending(problem)
     return highest(xp, xp.where(through >= wanted, ordered, ordered[..., -1:]))
 
 
-def upper_tail(problem: Problem, mass: float, height: float = 1.0) -> tuple[Array, Array]:
+def upper_tail(problem: Problem, mass: Size, height: Size = 1.0) -> tuple[Array, Array]:
     """Take the part of the reference that lies on its largest losses.
 
     Args:

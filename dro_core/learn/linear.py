@@ -13,7 +13,7 @@ import numpy as np
 
 from .._solvers.arrays import Array
 from ..inner import worst_case
-from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
 from .interior_point import Problem, Solution, minimise
 from .set_blocks import Adversary, adversary, hull
 
@@ -207,6 +207,7 @@ def _fit(
         raise TypeError(
             f"ambiguity must be a set such as CVaR(0.3), or None, got {given!r}; parse_ambiguity reads text."
         )
+    require_one_size(ambiguity)
     remedy = "Start from 1e-3 for standardised features."
     penalty = checked_number("penalty", "the strength of the squared norm", "[0, inf)", penalty, remedy)
     tolerance = checked_number("tolerance", "the relative gap to reach", "(0, 1)", tolerance, "Use 1e-9.")

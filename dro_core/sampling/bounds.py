@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from math import expm1, inf, sqrt
 
-from ..sets.ambiguity import AmbiguitySet
+from ..sets.ambiguity import AmbiguitySet, require_one_size
 from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .moments import (
@@ -61,6 +61,7 @@ def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float 
         >>> excess_bound(CVaR(0.75), 2.0), excess_bound(ChiSquare(0.5), 2.0, variance=0.25)
         (0.5, 0.5)
     """
+    require_one_size(ambiguity)
     spread, variance = checked_spread(loss_range, variance)
     if variance == 0:
         return 0.0
@@ -169,6 +170,7 @@ def inverse_cdf_bias_bound(ambiguity: AmbiguitySet, n: int, lipschitz: float) ->
         >>> inverse_cdf_bias_bound(TotalVariation(0.2), 9, 1.0)
         0.1
     """
+    require_one_size(ambiguity)
     if not isinstance(ambiguity, (Tailed, ChiSquare, KL, CressieRead, ChiSquarePenalty, KLPenalty)):
         refuse(ambiguity, "bias bound", LAW_ONLY)
     return checked_size("lipschitz", "the steepest slope of the quantiles", lipschitz) / (checked_count("n", n) + 1)

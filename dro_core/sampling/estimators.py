@@ -10,7 +10,7 @@ import numpy as np
 from .._solvers import arrays
 from .._solvers.arrays import Array
 from ..inner import worst_case
-from ..sets.ambiguity import AmbiguitySet
+from ..sets.ambiguity import AmbiguitySet, require_one_size
 from ..sets.divergences import ChiSquarePenalty, KLPenalty
 from ..sets.sorted import CVaR, Spectral, TotalVariation
 from .moments import Tailed, checked_levels, tail_mixture
@@ -276,6 +276,7 @@ def _carried_tails(ambiguity: Tailed) -> list[tuple[float, float]]:
 
 def _dual_shares(losses: Array, thresholds: Array, ambiguity: AmbiguitySet) -> tuple[Array, Array]:
     """Return what every draw puts on every dual term, ``(n, k)``, and the means that are best, ``(k,)``."""
+    require_one_size(ambiguity)
     xp = arrays.namespace_of(losses, thresholds)
     excess = losses[:, None] - thresholds
     match ambiguity:

@@ -6,7 +6,7 @@ import numbers
 from math import cosh, exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 from typing import NoReturn
 
-from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
 from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
@@ -25,6 +25,7 @@ def refuse(ambiguity: AmbiguitySet, bound: str, why: str) -> NoReturn:
 
 def refuse_blindness(ambiguity: AmbiguitySet) -> None:
     """Raise ValueError where a loss of vanishing probability, which minibatches miss, keeps a fixed weight."""
+    require_one_size(ambiguity)
     missed = "a loss of B whose probability is far below 1/n is missed by most minibatches, but has a weight of"
     if isinstance(ambiguity, TotalVariation) and ambiguity.max_ratio is None and ambiguity.radius > 0:
         remedy = "Use max_ratio=..., or inverse_cdf_bias_bound."
@@ -76,6 +77,7 @@ def tail_mixture(ambiguity: Tailed) -> list[tuple[float, float]]:
         >>> tail_mixture(TotalVariation(0.25, max_ratio=3))
         [(0.75, 0.75), (0.25, 0.125)]
     """
+    require_one_size(ambiguity)
     match ambiguity:
         case CVaR(alpha=alpha):
             tails = [(1.0, alpha)]
@@ -91,6 +93,7 @@ def tail_mixture(ambiguity: Tailed) -> list[tuple[float, float]]:
 
 def ratio_moment(ambiguity: AmbiguitySet, n: int | None = None, loss_range: float | None = None) -> float:
     """Return S of ``effective_sample_size_bound``; on any population if n is not given."""
+    require_one_size(ambiguity)
     match ambiguity:
         case CVaR(alpha=alpha):
             moment = 1 / alpha

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special as _untyped  # pyright: ignore[reportMissingTypeStubs]
 
+from .._solvers import arrays
 from .._solvers.arrays import Array
+from .._solvers.sizes import Size
 from ..sets.ambiguity import AmbiguitySet, checked_number
 from ..sets.composition import Grouped
 from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.sizes import checked_size
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from ..sets.transport import Wasserstein
 
@@ -35,26 +38,30 @@ _NO_RADIUS: dict[type, str] = {
 }
 
 
-def _divergence_radius(n: float, delta: float, atoms: int | None) -> float:
+def _divergence_radius(n: Any, delta: float, atoms: int | None) -> Any:
     if atoms is None:
         return max(float(_special.ndtri(1 - delta)), 0.0) ** 2 / (2 * n)
     return float(_special.chdtri(atoms - 1, delta)) / (2 * n)
 
 
-def _total_variation_radius(n: float, delta: float, atoms: int | None) -> float:
+def _total_variation_radius(n: Any, delta: float, atoms: int | None) -> Any:
     if atoms is None:
-        return min(1.0, math.sqrt(_divergence_radius(n, delta, None) / 2))
+        return np.minimum(1.0, np.sqrt(_divergence_radius(n, delta, None) / 2))
     # The distance is the largest excess mass of an event: either Hoeffding for each of the 2^k - 2 proper events,
     # or its mean, at most sqrt((k - 1) / n) / 2, and McDiarmid, for one observation moves it by at most 1/n.
     log_events = atoms * math.log(2) + math.log1p(-(2.0 ** (1 - atoms)))
-    by_union = math.sqrt((log_events - math.log(delta)) / (2 * n))
-    by_mean = math.sqrt((atoms - 1) / n) / 2 + math.sqrt(-math.log(delta) / (2 * n))
-    return min(1.0, by_union, by_mean)
+    by_union = np.sqrt((log_events - math.log(delta)) / (2 * n))
+    by_mean = np.sqrt((atoms - 1) / n) / 2 + np.sqrt(-math.log(delta) / (2 * n))
+    return np.minimum(1.0, np.minimum(by_union, by_mean))
+
+
+def _answer(radius: Any) -> Any:
+    return float(radius) if np.ndim(radius) == 0 else radius
 
 
 def radius_from_confidence(
-    ambiguity: type[AmbiguitySet] | AmbiguitySet, n: float, delta: float, *, atoms: int | None = None
-) -> float:
+    ambiguity: type[AmbiguitySet] | AmbiguitySet, n: Size, delta: float, *, atoms: int | None = None
+) -> Any:
     """Return the radius at which the set around n independent observations covers the truth.
 
     z and chi2_d are the upper ``delta`` quantiles of the normal law and of chi-square with d degrees of freedom:
@@ -81,12 +88,12 @@ def radius_from_confidence(
 
     Args:
         ambiguity: ``ChiSquare``, ``KL``, ``CressieRead`` or ``TotalVariation``: the class, or a set of any radius.
-        n: Number of independent observations, at least 1.
+        n: Number of independent observations, at least 1; or an array, as of the visits to each state and action.
         delta: Probability of missing the truth, in (0, 1).
         atoms: Number of possible outcomes (prompt sources, say), all known, to cover their whole distribution.
 
     Returns:
-        The radius, in the unit of the set.
+        The radius, in the unit of the set; a numpy array of radii for an array n, which makes a set of one per problem.
 
     Raises:
         TypeError: Not an ambiguity set.
@@ -99,19 +106,20 @@ def radius_from_confidence(
         >>> round(radius_from_confidence(TotalVariation, 1000, 0.05, atoms=5), 4)
         0.0566
     """
-    checked_number("n", "the number of observations", "[1, inf)", n, "Count independent ones only.")
+    counts = checked_size("n", "the number of observations", "[1, inf)", n, "Count independent ones only.")
     checked_number("delta", "the probability of missing the truth", "(0, 1)", delta, "Use for example 0.05.")
     if atoms is not None and (not isinstance(atoms, int) or isinstance(atoms, bool) or atoms < 2):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"`atoms` is the number of possible outcomes, an integer of at least 2, got {atoms!r}.")
+    given = counts if isinstance(counts, float) else arrays.fetched(arrays.namespace_of(counts), counts)
     kind = ambiguity if isinstance(ambiguity, type) else type(ambiguity)
     if not issubclass(kind, AmbiguitySet):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ambiguity must be a set or its class, such as ChiSquare, got {ambiguity!r}.")
     if issubclass(kind, (ChiSquare, KL, CressieRead)):
-        return _divergence_radius(n, delta, atoms)
+        return _answer(_divergence_radius(given, delta, atoms))
     if issubclass(kind, Hellinger):
-        return _divergence_radius(n, delta, atoms) / 2
+        return _answer(_divergence_radius(given, delta, atoms) / 2)
     if issubclass(kind, TotalVariation) and getattr(ambiguity, "max_ratio", None) is None:
-        return _total_variation_radius(n, delta, atoms)
+        return _answer(_total_variation_radius(given, delta, atoms))
     why = _NO_RADIUS.get(kind, "no theorem is known")
     raise ValueError(f"no radius of {kind.__name__} is known to cover the truth: {why}.")
 

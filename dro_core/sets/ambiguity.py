@@ -8,15 +8,16 @@ themselves.
 
 from __future__ import annotations
 
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 from .._solvers import jacobians
-from .._solvers.arrays import Array, inner
+from .._solvers.arrays import Array, fits, inner
 from .._solvers.problem import Problem
+from .._solvers.sizes import Size
+from .sizes import checked_number, checked_size, same, size_in_text
 
 
 class Dual(NamedTuple):
@@ -31,25 +32,28 @@ class Dual(NamedTuple):
     threshold: Array
 
 
-def checked_number(field: str, meaning: str, interval: str, value: object, remedy: str) -> float:
-    """Return ``value`` as a float if it is a real number inside ``interval``, written like ``"(0, 1]"``.
-
-    Raises:
-        ValueError: In one sentence: the field, what it means, the interval, the value given, and what to do.
-    """
-    low, high = (float(end) for end in interval[1:-1].split(","))
-    if isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool):
-        number = float(value)
-        above = number >= low if interval[0] == "[" else number > low
-        below = number <= high if interval[-1] == "]" else number < high
-        if above and below:
-            return number
-    raise ValueError(f"`{field}` is {meaning} and must lie in {interval}, got {value!r}. {remedy}")
-
-
 def checked_fraction(value: float) -> float:
     """Check the argument of ``with_strength``."""
     return checked_number("fraction", "the share of the set's strength", "[0, 1]", value, "Use 1 for the whole set.")
+
+
+def require_fit(ambiguity: AmbiguitySet, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the set has one size for all problems, or one for each of losses of that shape."""
+    sizes = ambiguity.sizes
+    if sizes is not None and not fits(tuple(sizes.shape), shape[:-1]):
+        core = ambiguity.core
+        raise ValueError(
+            f"`{type(core).__name__}.{core.size}` has shape {tuple(sizes.shape)}, the losses {shape}; "
+            "give one number per problem, or one for all."
+        )
+
+
+def require_one_size(ambiguity: object) -> None:
+    """Raise ValueError for a set with one size per problem, where there is but one problem."""
+    if isinstance(ambiguity, AmbiguitySet) and ambiguity.sizes is not None and ambiguity.sizes.ndim:
+        core = ambiguity.core
+        name = f"{type(core).__name__}.{core.size}"
+        raise ValueError(f"`{name}` must be one number here, where there is one problem; got {core.sizes!r}.")
 
 
 def set_field(instance: AmbiguitySet, field: str, value: object) -> None:
@@ -64,7 +68,7 @@ def in_text(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True, eq=False)  # else sets without a comparison of their own would all be equal
+@dataclass(frozen=True, eq=False)  # so are all sets: two are equal if all fields are, arrays in all entries
 class AmbiguitySet(ABC):
     """A set of distributions around a reference p, over which the worst case of <q, l> is taken.
 
@@ -81,9 +85,22 @@ class AmbiguitySet(ABC):
     sees_zero_mass: ClassVar[bool] = False
 
     @property
+    def core(self) -> AmbiguitySet:
+        """The set that has the size: itself, or what a composite is made around."""
+        return self
+
+    @property
+    def sizes(self) -> Array | None:
+        """The size if it is an array: of one number per problem, or a tensor in a gradient graph."""
+        size = getattr(self.core, self.core.size, None)
+        if isinstance(size, (float, tuple)):  # which a compiler may treat as a symbol
+            return None
+        return size if hasattr(size, "ndim") else None
+
+    @property
     def has_rows(self) -> bool:
         """Whether the set holds an array with one row per problem of a batch."""
-        return False
+        return self.sizes is not None and self.sizes.ndim > 0
 
     @property
     def charges(self) -> bool:
@@ -138,6 +155,11 @@ class AmbiguitySet(ABC):
         """Whether ``jacobian_product`` has a formula; else the weights are constants to autograd."""
         return type(self).jacobian_product is not AmbiguitySet.jacobian_product
 
+    def sensitivity(self, size: Size, value: Array, mean: Array, dual: Dual) -> Array:
+        """Return d value / d size of an answer, all ``(*batch,)``: of its value, <q, l> and dual, in float64."""
+        del size, value, mean
+        return dual.multiplier
+
     def penalty(self, problem: Problem, weights: Array) -> Array | float:
         """Return what the objective charges for the weights, ``(*batch, 1)`` in centred units: 0 for a set."""
         del problem, weights
@@ -153,11 +175,26 @@ class AmbiguitySet(ABC):
         del columns
         return self
 
+    @property
+    def size_text(self) -> str:
+        """What stands first in the text of a set: its name and size."""
+        size = getattr(self, self.size)
+        return f"{self.spec}:{in_text(size) if self.sizes is None else size_in_text(size)}"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        return all(same(getattr(self, known.name), getattr(other, known.name)) for known in fields(self) if known.init)
+
+    def __hash__(self) -> int:
+        values = (getattr(self, known.name) for known in fields(self) if known.init)
+        return hash((type(self), *(value for value in values if not hasattr(value, "ndim"))))
+
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        size = values.pop(self.size)
+        values.pop(self.size)
         options = [f"{name}={in_text(value)}" for name, value in values.items() if value is not None]
-        return ",".join([f"{self.spec}:{in_text(size)}", *options])
+        return ",".join([self.size_text, *options])
 
 
 class Polyhedral(AmbiguitySet):
@@ -170,7 +207,7 @@ class Polyhedral(AmbiguitySet):
 
 
 class Ball(AmbiguitySet):
-    """A set of radius 0 or more, in the unit that its docstring gives."""
+    """A set of radius 0 or more, in the unit that its docstring gives: a number, or an array of one per problem."""
 
     def with_strength(self, fraction: float) -> Self:
         """Return the set with ``radius * fraction`` and everything else the same."""
@@ -184,6 +221,4 @@ def checked_radius(
     """Check and normalise the field ``radius``."""
     field = f"{type(instance).__name__}.radius"
     value: object = getattr(instance, "radius")  # noqa: B009
-    set_field(
-        instance, "radius", checked_number(field, meaning, interval, value, remedy or "For the mean use radius=0.")
-    )
+    set_field(instance, "radius", checked_size(field, meaning, interval, value, remedy or "For the mean use radius=0."))

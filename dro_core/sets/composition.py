@@ -35,6 +35,11 @@ class Composite(AmbiguitySet):
             )
 
     @property
+    def core(self) -> AmbiguitySet:
+        """What the inner set is made around."""
+        return self.inner.core
+
+    @property
     def has_rows(self) -> bool:
         """Whether the inner set has one row per problem."""
         return self.inner.has_rows
@@ -53,15 +58,6 @@ class Composite(AmbiguitySet):
         """Return the same around the inner set of that strength."""
         changed: Any = {"inner": self.inner.with_strength(fraction)}
         return replace(self, **changed)
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return False
-        pairs = ((value, vars(other)[name]) for name, value in vars(self).items())
-        return all(one is two or np.array_equal(one, two) for one, two in pairs)
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.inner))
 
     def __str__(self) -> str:
         return f"{self.inner},{self.option}={self._text()}"
@@ -126,7 +122,7 @@ class Grouped(Composite):
     @property
     def has_rows(self) -> bool:
         """Whether the inner set or the labels have one row per problem."""
-        return super().has_rows or self.has_own_rows
+        return super().has_rows or (not isinstance(self.groups, str) and self.groups.ndim > 1)
 
     def bind(self, columns: Mapping[str, Sequence[Any] | Array]) -> Self:
         """Replace the name of a column by its entries."""
@@ -202,11 +198,6 @@ class Grouped(Composite):
             )
         codes = arrays.asarray_like(problem.xp, self.groups, problem.losses, dtype=problem.xp.int64)
         return problem.xp.broadcast_to(codes, problem.losses.shape)
-
-    @property
-    def has_own_rows(self) -> bool:
-        """Whether the labels have one row per problem."""
-        return not isinstance(self.groups, str) and self.groups.ndim > 1
 
 
 def _codes(groups: Any) -> tuple[Array, int]:

@@ -13,6 +13,7 @@ from .._solvers import jacobians
 from .._solvers.arrays import Array, asarray_like, fetched
 from .._solvers.path import Vector, at_length, at_worth, follow
 from .._solvers.problem import Problem
+from .._solvers.sizes import Size, raised
 from .ambiguity import Ball, Dual, checked_number, checked_radius, set_field
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class MeanDiscrepancy(Ball):
         [0.692, 0.0, 0.308]
     """
 
-    radius: float
+    radius: Size
     kernel: Array = field(repr=False)
     spec: ClassVar[str] = "mean_discrepancy"
     from_text: ClassVar[bool] = False
@@ -64,22 +65,15 @@ class MeanDiscrepancy(Ball):
         at = np.asarray(rows)
         return type(self)(self.radius, self.kernel[at][:, at])
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, MeanDiscrepancy):
-            return False
-        return self.radius == other.radius and np.array_equal(self.kernel, other.kernel)
-
-    def __hash__(self) -> int:
-        return hash((self.spec, self.radius))
-
     def __str__(self) -> str:
-        return f"{self.spec}:{self.radius!r},kernel={self.kernel.shape}"
+        return f"{self.size_text},kernel={self.kernel.shape}"
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Follow the path to the radius."""
         xp, scale = problem.xp, self._scale()
-        end = at_length(min(self.radius / scale, _LONGEST))
-        ends = self._paths(problem, lambda losses, matrix, p, _: follow(losses, matrix, p, end))
+        radii = fetched(xp, problem.size(self.radius) + xp.zeros_like(problem.shift)).ravel() / scale
+        stops = [at_length(min(radius, _LONGEST)) for radius in radii]
+        ends = self._paths(problem, lambda losses, matrix, p, row: follow(losses, matrix, p, stops[row]))
         worth = np.array([reached.worth for reached in ends]).reshape(problem.shift.shape) / scale
         weights = np.array([reached.weights for reached in ends]).reshape(problem.losses.shape)
         multiplier = asarray_like(xp, worth, problem.losses)
@@ -91,12 +85,13 @@ class MeanDiscrepancy(Ball):
         prices = fetched(problem.xp, problem.xp.broadcast_to(dual.multiplier, problem.shift.shape)).ravel() * scale
         bounds = self._paths(problem, lambda losses, matrix, p, row: _bound(losses, matrix, p, prices[row]))
         found = np.array(bounds).reshape(problem.shift.shape)
-        return asarray_like(problem.xp, found, problem.losses) + self.radius * dual.multiplier
+        return asarray_like(problem.xp, found, problem.losses) + problem.size(self.radius) * dual.multiplier
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
         """Move what has weight, on the path's last stretch."""
         matrix = self.kernel + RIDGE * self._scale() ** 2 * np.eye(len(self.kernel))
-        return jacobians.quadratic(problem, weights, matrix, multiplier / max(self.radius, _SHORTEST), vectors)
+        price = multiplier / raised(problem.xp, problem.size(self.radius), _SHORTEST)
+        return jacobians.quadratic(problem, weights, matrix, price, vectors)
 
     def _scale(self) -> float:
         return float(np.sqrt(np.max(np.diag(self.kernel))))

@@ -11,10 +11,12 @@ import numpy as np
 from .._solvers import duals, jacobians, powers, quadratic
 from .._solvers.arrays import Array, at_least, at_most, on_host, total
 from .._solvers.problem import Problem
+from .._solvers.sizes import Size, choose, log1p
 from .ambiguity import AmbiguitySet, Ball, Dual, checked_fraction, checked_number, checked_radius, set_field
+from .sizes import checked_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KL(Ball):
     """Distributions within Kullback-Leibler divergence ``radius`` of p.
 
@@ -28,7 +30,7 @@ class KL(Ball):
     multiplier returned is large (about 1e18 times the spread) instead of infinite.
     """
 
-    radius: float
+    radius: Size
     spec: ClassVar[str] = "kl"
 
     def __post_init__(self) -> None:
@@ -36,14 +38,14 @@ class KL(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt exponentially."""
-        weights, multiplier, threshold = duals.exponential_tilt(problem, self.radius)
+        weights, multiplier, threshold = duals.exponential_tilt(problem, problem.size(self.radius))
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         xp = problem.xp
         multiplier = at_least(xp, dual.multiplier, 2.0**-900)  # below that the exponents would overflow
-        value = multiplier * (self.radius + duals.log_mean_exp(problem, problem.losses / multiplier))
+        value = multiplier * (problem.size(self.radius) + duals.log_mean_exp(problem, problem.losses / multiplier))
         return xp.where(dual.multiplier > 0, value, 0.0)
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
@@ -52,7 +54,7 @@ class KL(Ball):
         return jacobians.tilted(problem, bend, vectors, ball=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CressieRead(Ball):
     """Distributions within Cressie-Read divergence ``radius`` of p: powers between and beyond KL and chi-square.
 
@@ -68,7 +70,7 @@ class CressieRead(Ball):
     """
 
     order: float
-    radius: float
+    radius: Size
     spec: ClassVar[str] = "cressie_read"
     example: ClassVar[str] = "0.5,order=1.5"
 
@@ -84,15 +86,16 @@ class CressieRead(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt by a power; the radius is one of the Renyi divergence, too."""
-        k = self.order
-        moment = k * (k - 1) * self.radius
-        renyi = math.log1p(moment) / (k - 1) if moment > -1 else math.inf
+        xp, k = problem.xp, self.order
+        moment = k * (k - 1) * problem.size(self.radius)
+        whole = moment <= -1
+        renyi = choose(xp, whole, math.inf, log1p(xp, choose(xp, whole, 0.0, moment)) / (k - 1))
         weights, multiplier, threshold = powers.power_tilt(problem, k, renyi)
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return powers.power_dual(problem, self.order, self.radius, *dual)
+        return powers.power_dual(problem, self.order, problem.size(self.radius), *dual)
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
         """Move along the tilt."""
@@ -100,7 +103,7 @@ class CressieRead(Ball):
         return jacobians.tilted(problem, bend, vectors, ball=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hellinger(Ball):
     """Distributions within squared Hellinger distance ``radius`` of p: that distance stays below 2.
 
@@ -115,7 +118,7 @@ class Hellinger(Ball):
     the best multiplier it is inf_t t - (1 - radius/2)^2 / E 1/(t - l).
     """
 
-    radius: float
+    radius: Size
     spec: ClassVar[str] = "hellinger"
 
     def __post_init__(self) -> None:
@@ -124,12 +127,13 @@ class Hellinger(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Tilt by the power -2; the Renyi divergence of order 1/2 is -2 log E sqrt(q/p)."""
-        weights, multiplier, threshold = powers.power_tilt(problem, 0.5, -2 * math.log1p(-self.radius / 2))
+        renyi = -2 * log1p(problem.xp, -problem.size(self.radius) / 2)
+        weights, multiplier, threshold = powers.power_tilt(problem, 0.5, renyi)
         return weights, Dual(2 * multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return powers.power_dual(problem, 0.5, 2 * self.radius, dual.multiplier / 2, dual.threshold)
+        return powers.power_dual(problem, 0.5, 2 * problem.size(self.radius), dual.multiplier / 2, dual.threshold)
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
         """Move along the tilt."""
@@ -149,14 +153,19 @@ class Priced(AmbiguitySet):
         changed: Any = {self.size: getattr(self, self.size) / share if share > 0 else math.inf}
         return replace(self, **changed)
 
+    def sensitivity(self, size: Size, value: Array, mean: Array, dual: Dual) -> Array:
+        """Return what one unit of the price is charged for, the divergence, which the value lacks."""
+        del dual
+        return (value - mean) / size
+
 
 def _checked_price(instance: Priced, meaning: str) -> None:
     size = instance.size
     field, remedy = f"{type(instance).__name__}.{size}", f"For the mean use {size}=inf."
-    set_field(instance, size, checked_number(field, meaning, "(0, inf]", getattr(instance, size), remedy))
+    set_field(instance, size, checked_size(field, meaning, "(0, inf]", getattr(instance, size), remedy))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KLPenalty(Priced):
     """Every distribution, at the price of its Kullback-Leibler divergence from p.
 
@@ -168,7 +177,7 @@ class KLPenalty(Priced):
     Dual: that value. It has no variables: multiplier 0 and threshold (the loss at which q = p) are not used.
     """
 
-    temperature: float
+    temperature: Size
     spec: ClassVar[str] = "kl_penalty"
     size: ClassVar[str] = "temperature"
 
@@ -202,7 +211,7 @@ class KLPenalty(Priced):
         return jacobians.tilted(problem, bend, vectors, ball=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChiSquarePenalty(Priced):
     """Every distribution, at the price of its chi-square divergence from p [L20].
 
@@ -215,7 +224,7 @@ class ChiSquarePenalty(Priced):
     Dual: that infimum. The threshold is its eta; it follows and is not used, nor is the multiplier, 0.
     """
 
-    strength: float
+    strength: Size
     spec: ClassVar[str] = "chi2_penalty"
     size: ClassVar[str] = "strength"
 
@@ -248,6 +257,6 @@ class ChiSquarePenalty(Priced):
         return jacobians.tilted(problem, bend, vectors, ball=False)
 
 
-def _price(problem: Problem, price: float) -> Array:
+def _price(problem: Problem, price: Size) -> Array:
     """Return a price in centred units, as far as float64 can tell its effect from that of none or of any."""
-    return at_most(problem.xp, at_least(problem.xp, price / problem.unit, 2.0**-1000), 2.0**60)
+    return at_most(problem.xp, at_least(problem.xp, problem.size(price) / problem.unit, 2.0**-1000), 2.0**60)

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Self
 from .._solvers import jacobians, quadratic, sorting, spectra
 from .._solvers.arrays import Array, at_least, inner
 from .._solvers.problem import Problem
+from .._solvers.sizes import Size
 from .ambiguity import Ball, Dual, Polyhedral, checked_fraction, checked_number, checked_radius, set_field
+from .sizes import checked_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TotalVariation(Polyhedral, Ball):
     """Distributions within total variation ``radius`` of p, optionally at most ``max_ratio`` times p.
 
@@ -32,7 +34,7 @@ class TotalVariation(Polyhedral, Ball):
     smaller multiplier is raised to that.
     """
 
-    radius: float
+    radius: Size
     max_ratio: float | None = None
     spec: ClassVar[str] = "tv"
 
@@ -46,23 +48,28 @@ class TotalVariation(Polyhedral, Ball):
     @property
     def holds_only_reference(self) -> bool:
         """Whether no mass may move: radius 0, or no ratio above 1."""
-        return self.radius == 0 or self.max_ratio == 1
+        return super().holds_only_reference or self.max_ratio == 1
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Drain the bottom, raise the top."""
-        xp, ratio = problem.xp, self.max_ratio
-        if ratio is not None and ratio * (1 - self.radius) <= 1:
-            # The ratio binds first: at the top 1/ratio mass has ratio times its reference, and nothing else
-            # is left.
+        xp, ratio, radius = problem.xp, self.max_ratio, problem.size(self.radius)
+        # Where the ratio binds first, the top 1/ratio mass has ratio times its reference, and nothing else is left.
+        binds = False if ratio is None else ratio == 1 or ratio * (1 - radius) <= 1
+        if ratio is not None and binds is True:
             return CVaR(1 / ratio).maximise(problem)
-        weights, threshold = sorting.upper_tail(problem, 1 - self.radius)
+        weights, threshold = sorting.upper_tail(problem, 1 - radius)
         if ratio is None:
-            weights += problem.weighted(self.radius * sorting.top_ratio(problem))
+            weights += problem.weighted(radius * sorting.top_ratio(problem))
             ceiling = 0.0
         else:
-            added, ceiling = sorting.upper_tail(problem, self.radius / (ratio - 1), ratio - 1)
+            added, ceiling = sorting.upper_tail(problem, radius / (ratio - 1), ratio - 1)
             weights += added
-        return weights, Dual(at_least(xp, ceiling - threshold, 0.0), threshold)
+        dual = Dual(at_least(xp, ceiling - threshold, 0.0), threshold)
+        if ratio is None or isinstance(binds, bool):
+            return weights, dual
+        tail, bound = CVaR(1 / ratio).maximise(problem)
+        multiplier, threshold = (xp.where(binds, one, other) for one, other in zip(bound, dual, strict=True))
+        return xp.where(binds, tail, weights), Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
@@ -72,10 +79,10 @@ class TotalVariation(Polyhedral, Ball):
             excess = 0.0
         else:
             excess = (self.max_ratio - 1) * at_least(xp, losses - threshold - multiplier, 0.0)
-        return self.radius * multiplier + problem.mean(xp.maximum(losses, threshold) + excess)
+        return problem.size(self.radius) * multiplier + problem.mean(xp.maximum(losses, threshold) + excess)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CVaR(Polyhedral):
     """Distributions of at most 1/alpha times p: the mean of the worst ``alpha`` tail [RU00].
 
@@ -88,13 +95,13 @@ class CVaR(Polyhedral):
     is 0 and is not used.
     """
 
-    alpha: float
+    alpha: Size
     spec: ClassVar[str] = "cvar"
     size: ClassVar[str] = "alpha"
 
     def __post_init__(self) -> None:
         meaning, remedy = "the tail mass", "For the mean use alpha=1."
-        set_field(self, "alpha", checked_number("CVaR.alpha", meaning, "(0, 1]", self.alpha, remedy))
+        set_field(self, "alpha", checked_size("CVaR.alpha", meaning, "(0, 1]", self.alpha, remedy))
 
     def with_strength(self, fraction: float) -> Self:
         """Return the set with ``alpha`` moved to 1 - (1 - alpha) * fraction."""
@@ -103,16 +110,22 @@ class CVaR(Polyhedral):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Spread all mass evenly over the tail."""
-        weights, threshold = sorting.upper_tail(problem, self.alpha, 1 / self.alpha)
+        alpha = problem.size(self.alpha)
+        weights, threshold = sorting.upper_tail(problem, alpha, 1 / alpha)
         return weights, Dual(problem.xp.zeros_like(threshold), threshold)
+
+    def sensitivity(self, size: Size, value: Array, mean: Array, dual: Dual) -> Array:
+        """Return that of threshold + E (l - threshold)_+ / alpha."""
+        del mean
+        return (dual.threshold - value) / size
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         excess = problem.mean(at_least(problem.xp, problem.losses - dual.threshold, 0.0))
-        return dual.threshold + excess / self.alpha
+        return dual.threshold + excess / problem.size(self.alpha)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spectral(Polyhedral):
     """Mixtures of CVaRs: the worst share of p gets the last weight of a nondecreasing ``spectrum``, and so on.
 
@@ -161,7 +174,7 @@ class Spectral(Polyhedral):
         return spectra.dual_value(problem, self.spectrum)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChiSquare(Ball):
     """Distributions within chi-square divergence ``radius`` of p; note the 1/2, as in [L20].
 
@@ -175,7 +188,7 @@ class ChiSquare(Ball):
     radius 0 the multiplier returned is large (about 1e18 times the spread) instead of infinite.
     """
 
-    radius: float
+    radius: Size
     spec: ClassVar[str] = "chi2"
 
     def __post_init__(self) -> None:
@@ -183,12 +196,12 @@ class ChiSquare(Ball):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Project onto the simplex after the one scaling that meets the radius."""
-        weights, multiplier, threshold = quadratic.quadratic_tilt(problem, self.radius)
+        weights, multiplier, threshold = quadratic.quadratic_tilt(problem, problem.size(self.radius))
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return self.radius * dual.multiplier + quadratic.quadratic_dual(problem, dual.multiplier)
+        return problem.size(self.radius) * dual.multiplier + quadratic.quadratic_dual(problem, dual.multiplier)
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
         """Move what has weight."""

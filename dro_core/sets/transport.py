@@ -20,6 +20,7 @@ from .._solvers.arrays import (
     sum_by_code,
 )
 from .._solvers.problem import Problem
+from .._solvers.sizes import Size
 from .ambiguity import Ball, Dual, Polyhedral, checked_radius, set_field
 
 # Of 24,000 instances up to n = 200, costs exponentially spread among them, none took more than 46 steps; in main
@@ -54,7 +55,7 @@ class Wasserstein(Polyhedral, Ball):
         ValueError: A cost that is not square, finite, nonnegative, symmetric or zero on the diagonal.
     """
 
-    radius: float
+    radius: Size
     cost: Array
     spec: ClassVar[str] = "wasserstein"
     from_text: ClassVar[bool] = False
@@ -66,13 +67,13 @@ class Wasserstein(Polyhedral, Ball):
 
     @property
     def has_rows(self) -> bool:
-        """Whether there is one cost per problem."""
-        return self.cost.ndim > 2
+        """Whether there is one cost or radius per problem."""
+        return self.cost.ndim > 2 or super().has_rows
 
     @property
     def holds_only_reference(self) -> bool:
         """Whether nothing may move: radius 0, and every way has a cost."""
-        if self.radius > 0:
+        if not super().holds_only_reference:
             return False
         xp = namespace_of(self.cost)
         itself = asarray_like(xp, xp.eye(self.cost.shape[-1]), self.cost)
@@ -82,34 +83,28 @@ class Wasserstein(Polyhedral, Ball):
         """Return the set whose cost holds the rows and columns ``rows``."""
         return type(self)(self.radius, self.cost[..., rows, :][..., rows])
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Wasserstein) and self.radius == other.radius and np.array_equal(self.cost, other.cost)
-
-    def __hash__(self) -> int:
-        return hash((self.spec, self.radius))
-
     def __str__(self) -> str:
-        return f"{self.spec}:{self.radius!r},cost={tuple(self.cost.shape)}"
+        return f"{self.size_text},cost={tuple(self.cost.shape)}"
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Bracket the radius between a dearer and a cheaper plan that share one supporting point."""
         xp, losses = problem.xp, problem.losses
-        cost, masses = self._cost_for(problem), problem.masses()
+        cost, masses, radius = self._cost_for(problem), problem.masses(), problem.size(self.radius)
         dear = _plan(problem, cost, xp.where(losses == 0, losses, -xp.inf)[..., None, :] - cost)
         stay = xp.broadcast_to(arange_like(xp, losses.shape[-1], losses, dtype=xp.int64), losses.shape)
         cheap = _Plan(stay, problem.mean(losses), xp.zeros_like(dear.cost))
-        enough = dear.cost <= self.radius  # everything reaches the largest loss
+        enough = dear.cost <= radius  # everything reaches the largest loss
         for _ in range(_MOST_STEPS if on_host(xp) else _STEPS):
             price = _crossing(xp, dear, cheap)
             new = _plan(problem, cost, losses[..., None, :] - price[..., None] * cost)
             above = new.gain - price * new.cost > (dear.gain - price * dear.cost) + 1e-15
-            dearer = new.cost > self.radius
+            dearer = new.cost > radius
             dear, cheap = _choose(xp, above & dearer, new, dear), _choose(xp, above & ~dearer, new, cheap)
             if on_host(xp) and not np.any(above & ~enough):
                 break
         price = xp.where(enough, 0.0, _crossing(xp, dear, cheap))
         gap = xp.where(dear.cost > cheap.cost, dear.cost - cheap.cost, 1.0)
-        share = xp.where(enough, 1.0, at_most(xp, at_least(xp, (self.radius - cheap.cost) / gap, 0.0), 1.0))
+        share = xp.where(enough, 1.0, at_most(xp, at_least(xp, (radius - cheap.cost) / gap, 0.0), 1.0))
         n = losses.shape[-1]
         weights = share * sum_by_code(xp, masses, dear.target, n)
         weights += (1 - share) * sum_by_code(xp, masses, cheap.target, n)
@@ -118,7 +113,7 @@ class Wasserstein(Polyhedral, Ball):
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
         reached = problem.losses[..., None, :] - dual.multiplier[..., None] * self._cost_for(problem)
-        return self.radius * dual.multiplier + problem.mean(problem.xp.max(reached, axis=-1))
+        return problem.size(self.radius) * dual.multiplier + problem.mean(problem.xp.max(reached, axis=-1))
 
     def _cost_for(self, problem: Problem) -> Array:
         n = problem.losses.shape[-1]

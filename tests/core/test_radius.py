@@ -202,3 +202,12 @@ def test_sets_without_a_theorem_say_why(ambiguity: Any, message: str) -> None:
 def test_errors_of_the_radius_teach(changed: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         radius_from_confidence(**{"ambiguity": ChiSquare, "n": 100, "delta": DELTA, **changed})
+
+
+def test_radii_for_atoms_and_bad_counts() -> None:
+    visits = np.array([[10.0, 1000.0]])
+    for kind in (ChiSquare, TotalVariation):
+        expected = [[radius_from_confidence(kind, n, 0.05, atoms=5) for n in visits[0]]]
+        np.testing.assert_allclose(radius_from_confidence(kind, visits, 0.05, atoms=5), expected, rtol=0, atol=1e-15)
+    with pytest.raises(ValueError, match=r"`n` is the number of observations .* got 0\.0 in row \(0, 1\)"):
+        radius_from_confidence(KL, np.array([[5, 0]]), 0.05)

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dro_core import KL, ChiSquare, CVaR, KLPenalty, TotalVariation, Wasserstein, worst_case
+from dro_core import (
+    KL,
+    ChiSquare,
+    CVaR,
+    Hellinger,
+    KLPenalty,
+    TotalVariation,
+    Wasserstein,
+    radius_from_confidence,
+    worst_case,
+)
 from dro_core.robust_mdp import robust_bellman, robust_value_iteration
 
 from . import tolerances as tol
@@ -178,3 +188,25 @@ def test_by_hand() -> None:
     rewards[0, 1] = 1.9
     assert robust_value_iteration(rewards, transitions, 0.5, TotalVariation(0.0)).policy[0, 1] == 1
     assert robust_value_iteration(rewards, transitions, 0.5, TotalVariation(0.5)).policy[0, 0] == 1
+
+
+# One radius for each state and action
+
+
+@pytest.mark.parametrize("kind", [ChiSquare, KL, TotalVariation, Hellinger])
+def test_radii_by_the_visits_to_state_and_action(kind: Any) -> None:
+    """Against the operator of every radius by itself, of which a row is taken, and its values as a fixed point."""
+    model = random_model(11, states=4, actions=3)
+    visits = np.random.default_rng(2).integers(5, 400, size=(4, 3))
+    radii = radius_from_confidence(kind, visits, 0.1)
+    assert radii.shape == visits.shape
+    np.testing.assert_allclose(
+        radii, [[radius_from_confidence(kind, int(n), 0.1) for n in row] for row in visits], rtol=0, atol=1e-15
+    )
+    solution = robust_value_iteration(*model, kind(radii), tolerance=1e-11)
+    alone = [
+        [robust_bellman(solution.values, *model, kind(float(radii[s, a])))[s, a] for a in range(3)] for s in range(4)
+    ]
+    np.testing.assert_allclose(solution.action_values, alone, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(solution.values, np.max(alone, axis=1), rtol=0, atol=1e-10)
+    assert np.ptp(solution.values - robust_value_iteration(*model, kind(radii.mean())).values) > 1e-4

@@ -221,6 +221,11 @@ def test_a_masked_loss_may_be_nan() -> None:
     for ambiguity in (KL(0.2), ChiSquare(0.3), KLPenalty(1.0), Trimmed(KL(0.2), 0.1), Grouped(KL(0.2), [0, 0, 1, 2])):
         found = hessian(ambiguity, losses, reference=p)
         assert torch.equal(found[1], torch.zeros(4).double())
+        given = losses.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(robust_loss(given, ambiguity, reference=p), given, create_graph=True)
+        assert torch.isfinite(torch.stack([gradient, worst_case(given, ambiguity, reference=p).weights])).all()
+        upstream = torch.tensor([1.0, torch.nan, 2.0, 3.0], dtype=torch.float64)
+        assert torch.isfinite(torch.autograd.grad(gradient, given, upstream)[0]).all()
         if not isinstance(ambiguity, Grouped):
             torch.testing.assert_close(
                 found[seen][:, seen], hessian(ambiguity, losses[seen], reference=p[seen]), rtol=0, atol=1e-14

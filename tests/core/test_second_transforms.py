@@ -108,6 +108,9 @@ def test_third_derivatives_are_never_silently_zero(make: Maker) -> None:
     assert not torch.isfinite(third).any()
     transformed = torch.func.jacfwd(torch.func.hessian(lambda row: robust_loss(row, make(5))))(generic(5))
     assert not torch.isfinite(transformed).all()
+    vector = generic(5, seed=8)
+    of_weights = torch.func.hessian(lambda row: worst_case(row, make(5)).weights @ vector)(generic(5))
+    assert not torch.isfinite(of_weights).all()
 
 
 @over(["kl", "chi2_penalty"])
