@@ -91,8 +91,7 @@ def quadratic_excess(problem: Problem, multiplier: Array) -> tuple[Array, Array]
     room = at_least(
         problem.xp, multiplier / found.mass - found.mean, 0.0
     )  # from the threshold to the smallest kept loss
-    above = problem.losses - found.edge
-    above += room
+    above = problem.losses - found.edge + room
     return _positive(problem, above, found.edge), found.edge - room
 
 
