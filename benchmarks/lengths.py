@@ -33,13 +33,14 @@ from llm.models.fetching import cache_folder
 from llm.models.loading import load_reward_model
 from llm.models.tokenizers import load_tokenizer
 from llm.sweep.features import Backbone, FeatureCache, load_backbone
-from llm.text.batches import PairCollator, by_length
+from llm.text.batches import PairCollator, by_length, longest_first
 from llm.text.encoding import EncodedPairs, encode_pairs
 from llm.text.rendering import plain_prompt
 from llm.text.token_cache import TokenCache
 
 BUDGET = 8192  # tokens of a batch of the loop by hand
 SHAPES = ((4, 4), (4, 16), (8, 8), (16, 4), (16, 16))  # micro-batch, micro-batches of a step
+EVALUATED = (8, 32)  # pairs of a batch of an evaluation
 
 
 def pairs_of(file: str | None, count: int | None) -> list[Pair]:
@@ -132,6 +133,21 @@ def windows(encoded: EncodedPairs, collator: PairCollator, micro: int, together:
     return [batches[at : at + together] for at in range(0, len(batches) - together + 1, together)]
 
 
+def held_out(encoded: EncodedPairs, collator: PairCollator) -> None:
+    """Print the same for an evaluation: pairs in the order of the file, and by length over the whole of it."""
+    _say("\n| pairs a batch | as they come | by length | spared |\n|---|---|---|---|")
+    read = sum(len(item["chosen"]) + len(item["rejected"]) for item in encoded)
+    for size in EVALUATED:
+        plain, sparing = (
+            sum(
+                collator([encoded[row] for row in order[at : at + size]])["input_ids"].numel()
+                for at in range(0, len(order), size)
+            )
+            for order in (range(len(encoded)), longest_first(encoded))
+        )
+        _say(f"| {size} | {plain / read:.3f} | {sparing / read:.3f} | {1 - sparing / plain:.1%} |")
+
+
 def padding(options: argparse.Namespace) -> None:
     """Print the table: tokens that are computed per token that is read, without and with micro-batches by length."""
     model, tokenizer = load_reward_model(options.model)
@@ -148,6 +164,7 @@ def padding(options: argparse.Namespace) -> None:
         timed = _timed(model, ways, options.steps) if options.steps else "-"
         counted = f"{plain / read:.3f} | {sparing / read:.3f} | {1 - sparing / plain:.1%}"
         _say(f"| {micro} x {together} | {counted} | {timed} |")
+    held_out(encoded, collator)
     _say(f"{len(encoded)} pairs, {options.model} at {options.max_length} tokens, {_where()}")
 
 

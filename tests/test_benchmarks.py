@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import failures
 import held
 import known_failures
+import lengths
 import page
 import race
 import session
@@ -27,6 +28,8 @@ import training
 import training_contestants
 import training_page
 from transformers import TrainerCallback
+
+from llm.models.loading import tiny_reward_model
 
 TINY = race.Effort(rounds=2, seconds=0.0, limit=5.0)
 
@@ -121,6 +124,37 @@ def test_known_failures_are_reproduced_and_are_not_ours():
     for row in found:
         assert row["reproduced"], row
         assert row["ours_right"], row
+
+
+# lengths
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    for part in tiny_reward_model(["red green dog cat house"], max_length=512):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_what_sequences_cost_is_counted_for_any_pairs(small_model, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ROBUST_RLHF_CACHE", str(tmp_path))
+    lengths.main(["padding", "--pairs", "80", "--model", str(small_model), "--max-length", "512"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    counted = {row[0].strip("| "): [float(x.strip(" |%")) for x in row[1:4]] for row in rows if row[1][0].isdigit()}
+    assert list(counted) == ["4 x 4", "4 x 16", "8 x 8", "16 x 4", "8", "32"]
+    for plain, sparing, spared in counted.values():
+        assert 1 <= sparing < plain
+        assert spared == pytest.approx(100 * (1 - sparing / plain), abs=0.2)
+
+
+def test_tokens_that_are_kept_are_timed_beside_tokenising(small_model, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ROBUST_RLHF_CACHE", str(tmp_path))
+    lengths.main(["tokens", "--pairs", "30", "--model", str(small_model), "--max-length", "512", "--rounds", "1"])
+    said = capsys.readouterr().out
+    assert said.startswith("30 pairs, ")
+    assert "tokenised " in said
+    assert "read back " in said
 
 
 # the whole

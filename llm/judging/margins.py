@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.pairs import Pair
 from ..models.logprobs import answer_logps, evaluation_mode
-from ..text.batches import PairCollator
+from ..text.batches import PairCollator, longest_first
 from ..text.encoding import EncodedPairs, NothingLeft, encode_pairs
 
 _log = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ def score_encoded(
     margins = np.zeros(len(encoded))
     collate = PairCollator(tokenizer, max_length=max_length)
     rows = [encoded[row] for row in range(len(encoded))]
-    lengths = np.array([max(len(row["chosen"]), len(row["rejected"])) for row in rows])
-    order = np.argsort(-lengths, kind="stable")  # longest first: what runs out of memory does so at once
+    order = longest_first(rows)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     with evaluation_mode(model), torch.inference_mode():
         for batch in track(batches, "scoring", transient=True, disable=not progress):

@@ -20,7 +20,7 @@ from dro_core.files import whole
 
 from ..models.logprobs import answer_logps
 from ..run.stored_arrays import UnreadableArrays, read_arrays
-from ..text.batches import PairCollator
+from ..text.batches import PairCollator, longest_first
 from ..text.encoding import EncodedPairs
 from ..training.processes import on_main_process
 
@@ -109,8 +109,7 @@ def _computed(
 ) -> np.ndarray:
     """Log-probabilities ``(pairs, 2)``; sequences of similar length share a batch, the longest come first."""
     state, size = PartialState(), arguments.per_device_eval_batch_size
-    lengths = np.array([max(len(pairs[row]["chosen"]), len(pairs[row]["rejected"])) for row in range(len(pairs))])
-    mine = np.argsort(-lengths, kind="stable")[state.process_index :: state.num_processes]
+    mine = longest_first(pairs)[state.process_index :: state.num_processes]
     batches = [mine[start : start + size] for start in range(0, len(mine), size)]
     device, training = arguments.device, model.training
     model.to(device).eval()
@@ -119,10 +118,10 @@ def _computed(
     quiet = arguments.disable_tqdm or not state.is_main_process
     dtype = torch.float16 if arguments.fp16 else torch.bfloat16
     for batch in track(batches, "reference", transient=True, disable=bool(quiet)):
-        inputs = {name: tensor.to(device) for name, tensor in collator([pairs[int(row)] for row in batch]).items()}
+        inputs = {name: tensor.to(device) for name, tensor in collator([pairs[row] for row in batch]).items()}
         with adapter_off(), torch.autocast(device.type, dtype=dtype, enabled=arguments.bf16 or arguments.fp16):
             chosen, rejected = answer_logps(model, inputs).chunk(2)
-        rows += zip(batch.tolist(), chosen.tolist(), rejected.tolist(), strict=True)
+        rows += zip(batch, chosen.tolist(), rejected.tolist(), strict=True)
     model.train(training)
     logps = np.full((len(pairs), 2), np.nan, dtype=np.float32)  # a pair that was left out must show
     for row, chosen, rejected in gather_object(rows):

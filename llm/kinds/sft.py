@@ -63,15 +63,14 @@ class SFTTrainer(PairTrainer):
         """The ``compute_metrics`` of an evaluation on these pairs."""
         return imitation_metrics(pairs)
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Mean loss of one evaluation batch; per pair margin, -log pi(chosen) and its number of tokens, ``(n, 3)``."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            chosen, rejected = answer_logps(model, inputs).chunk(2)
-        tokens = answer_tokens(inputs).chunk(2)[0]
-        loss = (-chosen / tokens).mean()
-        seen = torch.stack([chosen - rejected, -chosen, tokens], dim=1)
-        return (loss, None, None) if prediction_loss_only else (loss, seen, inputs["index"])
+    def held_out(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Margin, -log pi(chosen) and its number of tokens, ``(n, 3)``."""
+        chosen, rejected = answer_logps(model, inputs).chunk(2)
+        return torch.stack([chosen - rejected, -chosen, answer_tokens(inputs).chunk(2)[0]], dim=1)
+
+    def held_out_losses(self, measured: Tensor) -> Tensor:
+        """-log pi(chosen) per token, ``(n,)``."""
+        return measured[:, 1] / measured[:, 2]
 
 
 def answer_tokens(inputs: dict[str, Tensor]) -> Tensor:

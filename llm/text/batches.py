@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from llm.text.encoding import EncodedPair
+from llm.text.encoding import EncodedPair, EncodedPairs
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +96,15 @@ class PairCollator:
         """Columns of a batch whose longest sequence has that many tokens."""
         rounded = -(-longest // self.multiple) * self.multiple
         return rounded if self.max_length is None else max(longest, min(rounded, self.max_length))
+
+
+def longest_first(pairs: EncodedPairs | Sequence[EncodedPair]) -> list[int]:
+    """Places of pairs by the length of their longer answer, so that little of a batch is padding.
+
+    What runs out of memory does so at once.
+    """
+    lengths = [max(len(pairs[place][side]) for side in SIDES) for place in range(len(pairs))]
+    return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 
 
 def by_length(batches: Sequence[dict[str, torch.Tensor]], collator: PairCollator) -> list[dict[str, torch.Tensor]]:

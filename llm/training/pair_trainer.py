@@ -17,7 +17,7 @@ from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
-from ..text.batches import PER_SEQUENCE, PairCollator, by_length
+from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
 from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
 
@@ -77,13 +77,39 @@ class PairTrainer(RobustTrainer):
     def _finalize_training(self, trial, num_train_samples, start_time):
         return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)
 
+    # -- held-out pairs --------------------------------------------------------------------------
+
+    def held_out(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """What is measured of every held-out pair, ``(n, ...)``; here its margin."""
+        return self.margins(model, inputs)
+
+    def held_out_losses(self, measured: Tensor) -> Tensor:
+        """Losses ``(n,)`` of held-out pairs by what was measured of them."""
+        return self.pair_loss(measured)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Pairs of similar length share a batch, whatever the number of ranks; results are told apart by ``index``."""
+        if isinstance(self.data_collator, PairCollator) and hasattr(eval_dataset, "__len__"):
+            return longest_first(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """As of the base class, with the mean over pairs as ``eval_loss``.
+
+        The base class repeats the mean of every batch, where ranks fill up their last one with pairs that were seen.
+        """
+        del prediction_loss_only
+        found = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)  # noqa: FBT003
+        losses = self.held_out_losses(torch.as_tensor(found.predictions)).double()
+        return found._replace(metrics={**(found.metrics or {}), f"{metric_key_prefix}_loss": float(losses.mean())})
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Mean loss and the margins of one evaluation batch."""
+        """What is measured of the pairs of one evaluation batch, and which ones these are; no loss of the batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            margins = self.margins(model, inputs)
-        loss = self.pair_loss(margins).mean()
-        return (loss, None, None) if prediction_loss_only else (loss, margins, inputs["index"])
+            return None, self.held_out(model, inputs), inputs["index"]
 
 
 def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:

@@ -151,6 +151,16 @@ class RobustTrainer(CheckpointingTrainer):
     def _get_collator_with_removed_columns(self, data_collator, description=None):
         return data_collator
 
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        """Examples that fill no batch are left out in training alone, where ranks would repeat others beside them."""
+        arguments: Any = self.args
+        asked = arguments.dataloader_drop_last
+        arguments.dataloader_drop_last = asked and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            arguments.dataloader_drop_last = asked
+
     # -- the effective batch ---------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
