@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.robustness import first_edition, verdicts
@@ -61,6 +62,24 @@ def test_the_first_edition_is_read_as_it_read(monkeypatch):
     whole = len("User:abc\n\nAssistant:")
     found = first_edition.read([pair("abc", "xy", "uvwxyz"), pair("abc", "a" * 12, "a" * 11 + "b")], letters)
     assert [(r.prompts, r.whole, r.equal) for r in found] == [((8, 4), whole, False), ((0, 0), whole, True)]
+
+
+def test_the_average_counts_every_suite_out_of_distribution_alike():
+    """Worked by hand: 4 pairs of which 1 is equal, 2 of which none is; the suite in distribution stays out."""
+    accuracies = {"id_test": (0.9, 0.1), "ood_a": (0.3, 0.6), "ood_b": (0.5, 0.4)}
+    rows_of = [(suite, *row) for suite, both in accuracies.items() for row in zip(("erm", "tv:0.2"), both, strict=True)]
+    told = first_edition.PUBLISHED | {"category": "", "learning_rate": 0.003}
+    table = pd.DataFrame([told | {"suite": suite, "ambiguity": spec, "accuracy": x} for suite, spec, x in rows_of])
+    sizes = {"id_test": (8, 0), "ood_a": (4, 1), "ood_b": (2, 0)}
+    found = {
+        name: [first_edition.Read((0, 0), 0, equal=place < equal) for place in range(n)]
+        for name, (n, equal) in sizes.items()
+    }
+    pairs = {name: generate(n, seed=0) for name, (n, _) in sizes.items()}
+    rows = {name: numbers for name, *numbers in first_edition.corrected_table(table, pairs, found)}
+    assert rows["ood_a"] == ["4", "1", "30.0", "42.5", "40.0", "+40.0"]
+    average = ["6", "1", "40.0", "46.2", "45.0", "+15.0"]
+    assert rows["average of the suites out of distribution"] == average
 
 
 def difference(mean, low, high, p=1.0):
