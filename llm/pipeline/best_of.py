@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,17 +20,18 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.pairs import DataError
-from ..data.prompts import PromptSet, questions, subset
+from ..data.prompts import Prompt, PromptSet, questions, subset
 from ..data.suites import suite_files
 from ..models.contents import content_of
 from ..models.loading import load_policy
-from ..policy.config import PolicyConfig
+from ..models.tokenizers import load_tokenizer
+from ..policy.config import CHECKER, PolicyConfig
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
-from ..policy.scorers import checked_scores
+from ..policy.scorers import checked_scores, refused_by
 from ..policy.token_draws import Lots, Purpose
 from ..run.sealed import read_sealed, write_sealed
 from ..statistics.best_of import BestOfN, best_of
@@ -102,9 +103,16 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
         raise DataError(f"{source.name}: two prompts have the same id, by which answers are kept: give each its own")
     folder = Path(pipeline.output_dir) / "best_of" / quote(suite, safe="")
     told = {name: getattr(config, name) for name in _DRAWN_WITH} | {"seed": arguments.seed, "answers": judged.best_of}
+    rewards = [stage for stage in pipeline.stages() if stage.kind == "reward"]
+    judges = _tokenizers([*(str(stage.model) for stage in rewards), str(judged.gold)], config)
+    prompts = subset(source.prompts, config.eval_prompts)
+    refused = sorted(prompts[place].id for place in refused_by(judges, prompts))
     made_from = told | {"model": content_of(config.model), "prompts": source.sha256}
+    made_from |= {"refused by judges": refused} if refused else {}
     answers = _kept(
-        folder / "answers.json", made_from, lambda: _sampled(source, config, arguments, samples=judged.best_of)
+        folder / "answers.json",
+        made_from,
+        lambda: _sampled(prompts, judges, config, arguments, samples=judged.best_of),
     )
 
     def scores(name: str, judge: str) -> Floats:
@@ -113,7 +121,6 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
             _kept(folder / f"{name}.json", made_from, lambda: _scored(source, answers, judge, config, arguments))
         )
 
-    rewards = [stage for stage in pipeline.stages() if stage.kind == "reward"]
     proxies: dict[str, list[Floats]] = {stage.folder.name: [] for stage in rewards}
     for stage in rewards:
         how = stage.folder.name
@@ -123,12 +130,22 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
     return Drawn(ids, asked, proxies, scores("gold", str(judged.gold)))
 
 
+def _tokenizers(judges: Sequence[str], config: PolicyConfig) -> list[PreTrainedTokenizerBase]:
+    """What the judges that are models read with; their weights are only loaded where answers are scored."""
+    return [load_tokenizer(name, trust_remote_code=config.trust_remote_code) for name in judges if name != CHECKER]
+
+
 def _sampled(
-    source: PromptSet, config: PolicyConfig, arguments: TrainingArguments, *, samples: int
+    prompts: list[Prompt],
+    judges: Sequence[PreTrainedTokenizerBase],
+    config: PolicyConfig,
+    arguments: TrainingArguments,
+    *,
+    samples: int,
 ) -> list[dict[str, object]]:
-    """Answers to the prompts that an arm is judged by, in that order: ``id`` and ``answers``."""
+    """Answers to those of the prompts that an arm is judged by, in that order: ``id`` and ``answers``."""
     model, tokenizer = load_policy(config.model, **config.loading())
-    prompts, encoded, _ = fitting(subset(source.prompts, config.eval_prompts), tokenizer, most=config.prompt_tokens)
+    prompts, encoded, _ = fitting(prompts, tokenizer, most=config.prompt_tokens, judges=judges)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
     placed: Any = model
     pen = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size)

@@ -32,7 +32,7 @@ from .checkpoints import of_other_answers
 from .config import CHECKER, PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
-from .scorers import RewardScorer, Scorer, load_scorer
+from .scorers import Scorer, load_scorer, refused_by, tokenizers_of
 from .trainer import PolicyTrainer
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def judge_run(
     judged, kept = {}, {}
     for suite, prompts in suites.items():
         kept[suite], _, _ = fitting(
-            list(prompts), trained.tokenizer, most=config.prompt_tokens, judges=list(scorers.values())
+            list(prompts), trained.tokenizer, most=config.prompt_tokens, judges=tokenizers_of(scorers.values())
         )
         judged[suite] = judge_policy(
             policy.to(arguments.device),
@@ -134,7 +134,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         subset(mixture.drawn(seed=config.subset_seed), config.max_prompts, seed=config.subset_seed),
         tokenizer,
         most=config.prompt_tokens,
-        judges=[scorer, gold],
+        judges=tokenizers_of([scorer, gold]),
     )
     tokenizer.model_max_length = config.max_length
     if arguments.activation_checkpointing:
@@ -163,20 +163,18 @@ def fitting(
     tokenizer: PreTrainedTokenizerBase,
     *,
     most: int,
-    judges: Sequence[Scorer | None] = (),
+    judges: Sequence[PreTrainedTokenizerBase],
 ) -> tuple[list[Prompt], list[list[int]], int]:
     """The prompts of at most ``most`` tokens, their ids, and how many were longer: a cut prompt asks something else.
 
-    Those that the policy or one of its ``judges`` cannot read are left out, too.
+    Those that the policy cannot read, or a model that judges it, by its tokenizer among ``judges``, are left out, too.
 
     Raises:
         DataError: None is left.
     """
     refused: dict[int, str] = {}
     encoded = encode_prompts(prompts, tokenizer, refused)
-    for judge in judges:
-        if isinstance(judge, RewardScorer):
-            refused |= {place: f"of its judge, {why}" for place, why in judge.refused(prompts).items()} | refused
+    refused = {place: f"of its judge, {why}" for place, why in refused_by(judges, prompts).items()} | refused
     kept = [row for row, ids in enumerate(encoded) if row not in refused and len(ids) <= most]
     long = len(prompts) - len(refused) - len(kept)
     if refused:

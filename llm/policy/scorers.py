@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -76,10 +76,6 @@ class RewardScorer:
         self.model, self.tokenizer = model, tokenizer
         self.max_length, self.batch_size = max_length, batch_size
 
-    def refused(self, prompts: Sequence[Prompt]) -> dict[int, str]:
-        """Places of prompts whose answers the model cannot read -> why."""
-        return refused_prompts(prompts, self.tokenizer)
-
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[np.float64]:
         """Scores, shape ``(n,)``.
@@ -97,6 +93,19 @@ class RewardScorer:
                 logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
                 scores[places] = logits[:, 0].double().cpu().numpy()
         return scores
+
+
+def tokenizers_of(judges: Iterable[Scorer | None]) -> list[PreTrainedTokenizerBase]:
+    """What the judges that are models read with."""
+    return [judge.tokenizer for judge in judges if isinstance(judge, RewardScorer)]
+
+
+def refused_by(judges: Iterable[PreTrainedTokenizerBase], prompts: Sequence[Prompt]) -> dict[int, str]:
+    """Places of prompts whose answers a model with one of these tokenizers cannot read -> why."""
+    found: dict[int, str] = {}
+    for judge in judges:
+        found = refused_prompts(prompts, judge) | found
+    return found
 
 
 def load_scorer(name: str, *, batch_size: int, device: Any, **loading: Any) -> Scorer:

@@ -250,6 +250,34 @@ def test_other_prompts_than_the_arms_answered_are_refused(again):
         best_of_rows(pipeline, {"train": swapped})
 
 
+@pytest.mark.parametrize("judge", ["gold", "robust-1"])
+def test_prompts_that_a_judge_refuses_are_left_out_before_they_are_answered(judge, finished, again, caplog):
+    """Its template, which another version of its author might have brought, raises for one of the prompts."""
+    pipeline, kept = again
+    folder = finished[0]
+    place = folder / "gold" if judge == "gold" else folder / "run" / "seed-1" / "reward" / "robust" / "model"
+    before = [entry["id"] for entry in json.loads((kept / "answers.json").read_text())["made"]]
+    asked = {p.id: p.messages[-1]["content"] for p in read_prompts(folder / "train.jsonl", distinct=False).prompts}
+    template = (
+        "{% for m in messages %}{% if m['content'] == WORDS %}{{ raise_exception('no such thing') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    file = place / "chat_template.jinja"
+    file.write_text(template.replace("WORDS", json.dumps(asked[before[1]])))
+    seal = place.parent / SEAL
+    content = seal.read_bytes() if seal.exists() else None
+    seal.unlink(missing_ok=True)  # changed on purpose
+    try:
+        found = draw_best_of(pipeline)["train"]
+    finally:
+        file.unlink()
+        if content is not None:
+            seal.write_bytes(content)
+    assert found.ids == [name for name in before if asked[name] != asked[before[1]]]
+    assert found.gold.shape == (len(found.ids), N)
+    assert f"{before[1]!r} first: of its judge, its chat template refuses the chat: no such thing" in caplog.text
+
+
 def test_prompts_of_the_same_id_are_refused(again, tmp_path):
     rows = [{"prompt": text, "id": "same"} for text in ("1 + 1?", "2 + 2?")]
     (tmp_path / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

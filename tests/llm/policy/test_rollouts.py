@@ -19,7 +19,7 @@ from llm.models.logprobs import answer_logps
 from llm.policy.judging import ScoredAnswers, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.run import fitting
-from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores
+from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores, tokenizers_of
 from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import KLExplosion
 from llm.text.answers import encode_answers, encode_prompts
@@ -236,9 +236,9 @@ def test_prompts_that_a_judge_cannot_read_are_left_out(caplog):
     prompts = [Prompt("a", ({"role": "user", "content": "Red?"},)), Prompt("s", system)]
     judge = RewardScorer(torch.nn.Linear(1, 1), shaped("bytewise", "gemma"), max_length=64)
     policy = shaped("bytewise", "chatml")
-    kept, encoded, _ = fitting(prompts, policy, most=100, judges=[judge, ExactChecker(), None])
+    kept, encoded, _ = fitting(prompts, policy, most=100, judges=tokenizers_of([judge, ExactChecker(), None]))
     assert [prompt.id for prompt in kept] == ["a"]
     assert encoded == encode_prompts(prompts[:1], policy)
     assert "1 of 2 prompts cannot be read, 's' first: of its judge, its chat template refuses the chat" in caplog.text
     with pytest.raises(DataError, match="1 of 1 prompts cannot be read"):
-        fitting(prompts[1:], policy, most=100, judges=[judge])
+        fitting(prompts[1:], policy, most=100, judges=tokenizers_of([judge]))
