@@ -19,6 +19,8 @@ def sweep(argv: Arguments) -> int:
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
     parser.add_argument("--output", default="runs/sweep", help="folder of the results (default: %(default)s)")
     parser.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")
+    parser.add_argument("--train_file", nargs="+", help="what to train on instead: files, each with :WEIGHT")
+    parser.add_argument("--suites", nargs="+", help="files to judge by instead")
     add_columns(parser)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)")
     parser.add_argument("--cache", help="folder of frozen features (default: beside the fetched models)")
@@ -32,7 +34,8 @@ def sweep(argv: Arguments) -> int:
     from ..sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
-    config, text = read_sweep(options.config, data=options.data, columns=options.columns)
+    told = {name: getattr(options, name) for name in ("data", "train_file", "suites", "columns")}
+    config, text = read_sweep(options.config, **told)
     cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
     if options.dry_run:
         return _show_plan(config, Path(options.output), cache)

@@ -64,8 +64,12 @@ class Mixture(Generic[Item]):
         Raises:
             DataError: The weight of a file is so small that nothing of it is drawn.
         """
+        return [item for item, _ in self.drawn_from(seed=seed)]
+
+    def drawn_from(self, *, seed: int) -> list[tuple[Item, str]]:
+        """The same, each with the id of what it is or repeats."""
         ids = UniqueIds(item.id for item in self.items)
-        found: list[Item] = []
+        found: list[tuple[Item, str]] = []
         for part, items, _ in self.ingredients:
             whole, share = divmod(part.weight, 1.0)
             rest = _subset(items, share, seed=seed) if share else []
@@ -75,8 +79,8 @@ class Mixture(Generic[Item]):
                     "leave the file out with 0."
                 )
             copies = [items] * int(whole) + [rest]
-            found += copies[0]
-            found += [ids.unique(item) for copy in copies[1:] for item in copy]
+            found += [(item, item.id) for item in copies[0]]
+            found += [(ids.unique(item), item.id) for copy in copies[1:] for item in copy]
         return found
 
     def describe(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@
     sweep.yaml           the settings as run
     full/TRAINING/run.json  what a training of a whole model left behind: log, data, versions
     audits.json          what each model sees of the training pairs and suites, see ``llm.results.audits``
-    about.json           of runs that no sweep made: title, command, settings, data; see ``write_about``
+    about.json           of runs that no sweep made: title, command, settings, data; of a sweep on several
+                         training files what these were; see ``write_about``
 
 One training gives up to three runs, one for each iterate it kept: RUN is ``TRAINING-last``, ``TRAINING-average`` or
 ``TRAINING-best``. What is wrong with a folder is reported as data (``Caveat``), not raised, as long as there is

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import GEOMETRIES
-from ..data.columns import ColumnMap
-from ..data.corpus.corpus import write_corpus
-from ..data.pairs import Pair, find_files, length_baseline, read_pairs
+from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
-from ..data.suites import content_of, describe_file, load_suites, split_by_prompt
+from ..data.suites import content_of, describe_file, split_by_prompt
 from ..judging.accuracy import rows_by
 from ..models.contents import contents
 from ..results.audits import Audits, write_audits
-from ..results.store import write_pairs_table
-from ..run.folder import write_folder
+from ..results.store import ABOUT, write_about, write_pairs_table
 from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
@@ -32,9 +29,10 @@ from .audits import audits_of
 from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
+from .sources import SEED, TRAIN, Sources, find_sources
 from .told_apart import told_apart
 
-TRAIN, VALIDATION, LEFT_OUT = "train", "validation", "left-out-"
+VALIDATION, LEFT_OUT = "validation", "left-out-"
 Margins = dict[str, NDArray[np.float64]]
 """By suite, ``(pairs,)``."""
 
@@ -86,7 +84,7 @@ class SweepContext:
     Attributes:
         folder: Of the results.
         config: The sweep.
-        files: The training file and the suites' files, by name.
+        sources: The training file and the suites' files.
         hashes: Their SHA-256; with the mapping they are read by, where there is one.
         starts: Of whole models, what they start from: its content by role, by name of the model.
         groups: Of all pairs of the training file, in its order.
@@ -101,8 +99,7 @@ class SweepContext:
 
     folder: Path
     config: SweepConfig
-    files: dict[str, Path]
-    columns: str | ColumnMap | None
+    sources: Sources
     hashes: dict[str, str]
     starts: dict[str, dict[str, str]]
     groups: Origins
@@ -130,14 +127,13 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         DataError, ModelError: Files or models that cannot be used.
         ConfigError: A regime that does not fit the data.
     """
-    files, columns = told_apart(config, _files(config, folder), folder, train=TRAIN)
-    source = read_pairs(files[TRAIN], columns=columns)
-    pairs, groups = source.pairs, Origins.of(source.pairs)
+    sources = told_apart(config, find_sources(config, folder), folder)
+    source = sources.training()
+    pairs, groups = source.pairs, Origins.of(source.pairs, sources.copies)
     for name, regime in config.regimes.items():
         regime.check(name, groups)
     train, validation = _held_out(pairs, config.validation_share)
-    judged_on = {name: file for name, file in files.items() if name != TRAIN}
-    suites, records = load_suites(judged_on, eval_pairs=config.eval_pairs, columns=columns, used=True)
+    suites, records = sources.suites(config.eval_pairs)
     if clash := [name for name in suites if name == VALIDATION or name.startswith(LEFT_OUT)]:
         raise ConfigError(f"a suite is called {clash[0]!r}, a name that sweeps give themselves: rename its file")
     rows = {name: suite_rows(name, np.arange(len(judged)), judged) for name, judged in suites.items()}
@@ -146,15 +142,15 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
     write_pairs_table(folder / "train.parquet", [pairs[row] for row in train])
     origins = {TRAIN: pairs, **suites}
     hashes = {name: content_of(record) for name, record in {TRAIN: describe_file(source), **records}.items()}
-    audits = audits_of(config, source, suites, folder, hashes)
+    audits = audits_of(config, sources.once(source), suites, folder, hashes)
     write_audits(folder, audits)
+    _note_mixture(folder, sources)
     for name, suite in rows.items():
         write_pairs_table(folder / "suites" / f"{name}.parquet", [origins[suite.origin][row] for row in suite.rows])
     return SweepContext(
         folder=folder,
         config=config,
-        files=files,
-        columns=columns,
+        sources=sources,
         starts=_starts(config),
         hashes=hashes,
         groups=groups,
@@ -188,18 +184,17 @@ def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> S
     )
 
 
-def _files(config: SweepConfig, folder: Path) -> dict[str, Path]:
-    place = Path(config.data)
-    if config.data == "builtin":
-        place = folder / "data"  # written at every start: it takes a moment, and may have been damaged since
-        write_folder(place, lambda partial: write_corpus(partial, **config.builtin))
-    train, suites = find_files(place)
-    return {TRAIN: train, **suites}
+def _note_mixture(folder: Path, sources: Sources) -> None:
+    """Say what the training file was put together from, for the page."""
+    if sources.mixture is not None:
+        write_about(folder, {"data": {TRAIN: sources.mixture}})
+    else:
+        (folder / ABOUT).unlink(missing_ok=True)
 
 
 def _held_out(pairs: Sequence[Pair], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of training and validation pairs, the same for every run: runs are compared on the latter."""
-    held_out = {pair.id for pair in split_by_prompt(pairs, share=share, seed=0)[1]}
+    held_out = {pair.id for pair in split_by_prompt(pairs, share=share, seed=SEED)[1]}
     mask = np.array([pair.id in held_out for pair in pairs])
     if mask.all():
         raise ConfigError(f"validation_share {share:g} leaves no training pair: lower it")
@@ -213,7 +208,7 @@ def _own_suites(
     rows = {VALIDATION: validation} if len(validation) else {}
     used = {cell.regime for cell in config.cells}
     rows |= {
-        LEFT_OUT + name: np.flatnonzero(~regime.keeps(groups))
+        LEFT_OUT + name: np.flatnonzero(~regime.keeps(groups) & groups.first())
         for name, regime in config.regimes.items()
         if name in used and regime.is_partial
     }

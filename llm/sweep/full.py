@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adversary.ledger import AdversaryLedger
-from ..data.pairs import Pair, read_pairs, write_pairs
-from ..data.suites import load_suites
+from ..data.pairs import Pair, write_pairs
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
 from ..run.files import JsonObject
@@ -25,9 +24,10 @@ from ..training.resuming import checkpoint_to_resume
 from ..training.run import train_run
 from ..training.settings import parse_settings
 from .asked import Asked
-from .context import TRAIN, Margins, SweepContext, TrainedRun
+from .context import Margins, SweepContext, TrainedRun
 from .plan import Cell, FullModel
 from .regimes import Selection, flips
+from .sources import TRAIN
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     """Train, or continue, the reward model of a cell in ``folder``, and judge it. Raises as ``train_run``."""
     if folder.exists() and not _goes_on(folder, best=cell.final[0] == "best"):
         shutil.rmtree(folder, ignore_errors=True)
-    pairs = read_pairs(context.files[TRAIN], columns=context.columns).pairs
+    pairs = context.sources.training().pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
     config, arguments = parse_settings(RewardConfig, _settings(cell, model, files, folder), where=cell.model)
@@ -127,9 +127,7 @@ def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path)
 def _margins(
     cell: Cell, context: SweepContext, pairs: list[Pair], trained: Trained, max_length: int, batch_size: int
 ) -> Margins:
-    files = {name: file for name, file in context.files.items() if name != TRAIN}
-    read = {"eval_pairs": context.config.eval_pairs, "columns": context.columns, "used": True}
-    origins = {TRAIN: pairs, **load_suites(files, **read)[0]}
+    origins = {TRAIN: pairs, **context.sources.suites(context.config.eval_pairs)[0]}
     margins = {
         name: score_pairs(
             trained.model,

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 
 from ..data.columns import columns_of
+from ..data.mixtures import parts_of
 from ..run.files import JsonObject
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
@@ -87,7 +88,7 @@ class SweepConfig:
     """Everything that decides the results of a sweep.
 
     Attributes:
-        data: ``builtin``, or a folder with train.* and suites beside it.
+        data: ``builtin``, or a folder with train.* and suites beside it; "" where the two settings below name all.
         models: By name.
         regimes: By name; ``all`` is there unless it is redefined.
         cells: The trainings, without repetitions.
@@ -98,6 +99,8 @@ class SweepConfig:
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         shift_budget: Whether to write shift.json: how far the prompts of each suite lie from the training prompts.
         columns: Which column of the training file, and of the suites that have it, holds what.
+        train_file: What to train on instead of what ``data`` has: texts of ``llm.data.mixtures.Part``.
+        suites: Files to judge by instead of those that ``data`` has.
     """
 
     data: str
@@ -111,6 +114,8 @@ class SweepConfig:
     eval_pairs: int | None = None
     shift_budget: bool = False
     columns: str | None = None
+    train_file: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
 
 
 def sweep_folder() -> Path:
@@ -118,13 +123,12 @@ def sweep_folder() -> Path:
     return Path(__file__).parents[1] / "recipes" / "sweeps"
 
 
-def read_sweep(name: str, *, data: str | None = None, columns: str | None = None) -> tuple[SweepConfig, str]:
+def read_sweep(name: str, **instead: Any) -> tuple[SweepConfig, str]:
     """A sweep from a YAML file, or a shipped one by its name; and its settings as YAML.
 
     Args:
         name: The file, or the name.
-        data: What to read instead of the data the file names.
-        columns: Which column holds what, instead of what the file says.
+        **instead: Settings (``data``, ``train_file``, ...) in place of what the file says; None: as it says.
 
     Raises:
         ConfigError: No such file, unknown settings, values out of range; the message says what would do.
@@ -133,8 +137,7 @@ def read_sweep(name: str, *, data: str | None = None, columns: str | None = None
     if not path.is_file():
         shipped = ", ".join(sorted(recipe.stem for recipe in sweep_folder().glob("*.yaml")))
         raise ConfigError(f"no sweep {name!r}: give a YAML file or one of {shipped}")
-    told = {"data": data, "columns": columns}
-    settings = read_recipe(str(path)) | {key: value for key, value in told.items() if value is not None}
+    settings = read_recipe(str(path)) | {key: value for key, value in instead.items() if value is not None}
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
@@ -159,7 +162,7 @@ def parse_sweep(settings: JsonObject) -> SweepConfig:
     grids = grids if isinstance(grids, list) else [grids]
     cells = dict.fromkeys(cell for grid in grids for cell in _cells(grid, models, regimes, final))
     return SweepConfig(
-        data=str(settings.get("data", "builtin")),
+        **_data(settings),
         models=models,
         regimes=regimes,
         cells=tuple(cells),
@@ -171,6 +174,19 @@ def parse_sweep(settings: JsonObject) -> SweepConfig:
         shift_budget=bool(settings.get("shift_budget", False)),
         columns=None if (columns := columns_of(settings.get("columns"))) is None else str(columns),
     )
+
+
+def _data(settings: JsonObject) -> dict[str, Any]:
+    """What to train on and be judged by; beside ``train_file`` the built-in corpus is read only where it is named."""
+    files = [str(part) for part in parts_of(settings.get("train_file"))]
+    suites = settings.get("suites") or []
+    suites = [suites] if isinstance(suites, str) else suites
+    if not (isinstance(suites, list) and all(isinstance(suite, str) for suite in suites)):
+        raise ConfigError(f"suites must be files to judge by, got {suites!r}")
+    data = settings.get("data") or ("" if files else "builtin")
+    if not (data or suites):
+        raise ConfigError("there is nothing to judge by: beside train_file, name suites, or a folder with them as data")
+    return {"data": str(data), "train_file": tuple(files), "suites": tuple(suites)}
 
 
 def _model(name: str, given: object) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
@@ -21,19 +21,29 @@ class Selection(NamedTuple):
 
 
 class Origins(NamedTuple):
-    """Where pairs come from and what they are about, one entry each."""
+    """Where pairs come from, what they are about, and a number each that copies of a pair share."""
 
     sources: NDArray[np.str_]
     categories: NDArray[np.str_]
+    numbers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Self:
-        """The groups of these pairs."""
-        return cls(np.array([pair.source for pair in pairs]), np.array([pair.category for pair in pairs]))
+    def of(cls, pairs: Sequence[Pair], copies: Mapping[str, str]) -> Self:
+        """The groups of these pairs; ``copies`` says which ids repeat which."""
+        places = {pair.id: place for place, pair in enumerate(pairs)}
+        numbers = [places[copies.get(pair.id, pair.id)] for pair in pairs]
+        sources, categories = ([getattr(pair, name) for pair in pairs] for name in ("source", "category"))
+        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
-        return type(self)(self.sources[rows], self.categories[rows])
+        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows])
+
+    def first(self) -> NDArray[np.bool_]:
+        """Which pairs repeat no earlier one."""
+        found = np.zeros(len(self.numbers), dtype=bool)
+        found[np.unique(self.numbers, return_index=True)[1]] = True
+        return found
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,8 @@ class Regime:
         rows = np.flatnonzero(self.keeps(groups))
         if self.max_pairs is not None and self.max_pairs < len(rows):
             rows = np.sort(np.random.default_rng([seed, 1]).permutation(rows)[: self.max_pairs])
-        return Selection(rows, flips(len(rows), self.label_noise, seed=seed))
+        different, copies = np.unique(groups.numbers[rows], return_inverse=True)  # a wrong label is wrong in all copies
+        return Selection(rows, flips(len(different), self.label_noise, seed=seed)[copies])
 
 
 def flips(count: int, share: float, *, seed: int) -> NDArray[np.bool_]:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import ColumnMap
-from ..data.pairs import DataError, Pair, read_pairs, write_pairs
-from ..data.suites import load_suites
+from ..data.pairs import DataError, Pair, write_pairs
 from ..models.tokenizers import load_tokenizer
 from ..text.encoding import encode_pairs
 from ..training.config import RewardConfig
 from .features import load_backbone
 from .plan import HeadModel, SweepConfig
+from .sources import TRAIN, Sources
 
 _log = logging.getLogger(__name__)
 FOLDER = "told-apart"
 
 
-def told_apart(
-    config: SweepConfig, files: Mapping[str, Path], folder: Path, *, train: str
-) -> tuple[dict[str, Path], str | ColumnMap | None]:
-    """The files and their columns; where a model cannot tell pairs apart, canonical files without these in ``folder``.
+def told_apart(config: SweepConfig, sources: Sources, folder: Path) -> Sources:
+    """The sources; where a model cannot tell pairs apart, canonical files without these in ``folder``.
 
     Margins of such pairs are 0 whatever is trained. They are left out for all models alike, or models would be compared
     on different pairs. Whole models from scratch learn their tokens from their own training pairs, and are not asked.
@@ -32,24 +30,22 @@ def told_apart(
         DataError: A file has no pair that all models can read.
         ModelError: A model has no tokenizer.
     """
-    suites = {name: path for name, path in files.items() if name != train}
-    pairs = {train: read_pairs(files[train], columns=config.columns).pairs}
-    pairs |= load_suites(suites, columns=config.columns, used=True)[0]
-    readers = [_reader(config, name, pairs[train]) for name in dict.fromkeys(cell.model for cell in config.cells)]
+    pairs = {TRAIN: sources.training().pairs, **sources.suites()[0]}
+    readers = [_reader(config, name, pairs[TRAIN]) for name in dict.fromkeys(cell.model for cell in config.cells)]
     kept = {name: _kept(own, readers) for name, own in pairs.items()}
     if all(len(kept[name]) == len(own) for name, own in pairs.items()):
-        return dict(files), config.columns
+        return sources
     (folder / FOLDER).mkdir(exist_ok=True)
     for name, own in pairs.items():
         if not kept[name]:
-            raise DataError(f"{files[name]}: no pair can be told apart by every model of this sweep")
+            raise DataError(f"{sources.files[name]}: no pair can be told apart by every model of this sweep")
         if len(kept[name]) < len(own):
             _log.warning(
                 "%s: %d of %d pairs cannot be told apart by every model, and are left out for all",
-                files[name].name, len(own) - len(kept[name]), len(own),
+                sources.files[name].name, len(own) - len(kept[name]), len(own),
             )  # fmt: skip
         write_pairs((own[row] for row in kept[name]), folder / FOLDER / f"{name}.jsonl")
-    return {name: folder / FOLDER / f"{name}.jsonl" for name in pairs}, None
+    return replace(sources, files={name: folder / FOLDER / f"{name}.jsonl" for name in pairs}, columns=None)
 
 
 def _kept(pairs: Sequence[Pair], readers: Sequence[tuple[Any, int] | None]) -> list[int]:

@@ -124,7 +124,7 @@ def test_shifts_of_prompts_are_written_once_per_features(cache, tmp_path):
     sweep, _ = swept(tmp_path, cache, settings=settings)
     shifts = json.loads((tmp_path / "shift.json").read_text())["models"]["tiny"]
     assert set(shifts) == {"id_test", "ood_reversed_length", "ood_shifted_mixture"}
-    prompts = {pair.prompt[-1]["content"] for pair in read_pairs(sweep.context.files["id_test"]).pairs}
+    prompts = {pair.prompt[-1]["content"] for pair in read_pairs(sweep.context.sources.files["id_test"]).pairs}
     assert shifts["id_test"]["prompts"] <= len(prompts)
     for entry in shifts.values():
         assert 0 <= entry["lower"] <= max(entry["estimate"], 0)

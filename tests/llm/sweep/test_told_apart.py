@@ -12,6 +12,7 @@ from tokenizer_shapes import shaped, wordpiece
 from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
 from llm.sweep.features import load_backbone, pair_features
 from llm.sweep.plan import parse_sweep
+from llm.sweep.sources import Sources
 from llm.sweep.told_apart import told_apart
 
 ASKED = ({"role": "user", "content": "Which colour has the dog?"},)
@@ -45,12 +46,12 @@ def test_pairs_that_one_model_cannot_tell_apart_are_left_out_for_all(backbone, t
     write_pairs([ALIVE[0], CASE, *ALIVE[1:], LATE], files["train"])
     write_pairs(ALIVE, files["whole"])
     (tmp_path / "out").mkdir()
-    found, columns = told_apart(sweep(backbone, *lengths), files, tmp_path / "out", train="train")
-    assert columns is None
-    kept = read_pairs(found["train"]).pairs
+    found = told_apart(sweep(backbone, *lengths), Sources(files), tmp_path / "out")
+    assert found.columns is None
+    kept = found.training().pairs
     assert {pair.id for pair in [*ALIVE, CASE, LATE]} - {pair.id for pair in kept} == dead
     assert [pair for pair in kept if pair in ALIVE] == ALIVE
-    assert read_pairs(found["whole"]).pairs == ALIVE
+    assert found.suites()[0] == {"whole": ALIVE}
     assert f"train.jsonl: {len(dead)} of 6 pairs cannot be told apart" in caplog.text
     for length in lengths:
         features = pair_features(load_backbone(str(backbone), max_length=length), kept)
@@ -79,8 +80,8 @@ def test_models_are_asked_as_they_are_trained(tmp_path):
             "models": {"m": {"kind": "full", **settings}},
             "grid": [{"ambiguity": "erm", "model": "m"}],
         }
-        found, _ = told_apart(parse_sweep(plan), files, tmp_path / "out", train="train")
-        assert len(read_pairs(found["train"]).pairs) == kept
+        found = told_apart(parse_sweep(plan), Sources(files), tmp_path / "out")
+        assert len(found.training().pairs) == kept
 
 
 def test_files_without_such_pairs_stay_as_they_are(backbone, tmp_path):
@@ -89,14 +90,14 @@ def test_files_without_such_pairs_stay_as_they_are(backbone, tmp_path):
     files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
     for path in files.values():
         path.write_text(rows)
-    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
-    assert found == files
-    assert read_pairs(found["train"], columns=columns).pairs[0].chosen == "It is red."
+    given = Sources(files, columns=mapping)
+    assert told_apart(sweep(backbone, 48, columns=mapping), given, tmp_path) is given
+    assert given.training().pairs[0].chosen == "It is red."
     dead = json.dumps({"asked": "Why?", "good": "It is Red.", "bad": "it is red."})
     files["test"].write_text(rows + dead + "\n")
-    found, columns = told_apart(sweep(backbone, 48, columns=mapping), files, tmp_path, train="train")
-    assert columns is None
-    assert [len(read_pairs(path).pairs) for path in found.values()] == [2, 2]
+    found = told_apart(sweep(backbone, 48, columns=mapping), given, tmp_path)
+    assert found.columns is None
+    assert [len(read_pairs(path).pairs) for path in found.files.values()] == [2, 2]
 
 
 def test_a_file_without_a_pair_that_can_be_told_apart_is_refused(backbone, tmp_path):
@@ -104,4 +105,4 @@ def test_a_file_without_a_pair_that_can_be_told_apart_is_refused(backbone, tmp_p
     write_pairs(ALIVE, files["train"])
     write_pairs([CASE], files["dead"])
     with pytest.raises(DataError, match="same tokens"):
-        told_apart(sweep(backbone, 48), files, tmp_path, train="train")
+        told_apart(sweep(backbone, 48), Sources(files), tmp_path)
