@@ -60,7 +60,7 @@ class Audit:
         double_framing: The pair is rendered already, and the template frames it once more.
         system_lost: The chat template leaves a system turn out, or refuses it.
         thoughts_lost: It leaves thoughts out of earlier answers, or out of one that is compared: then the pair is.
-        tool_calls_lost: It leaves calls of tools out.
+        tool_calls_lost: It leaves calls of tools out, or their definitions.
         ignored_columns: Columns with text that were not read -> records with text there.
         duplicates: The same prompt and answers stand earlier.
         contradictions: Comparisons that are labelled both ways.

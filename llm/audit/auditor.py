@@ -219,5 +219,5 @@ def _lost(pair: Pair, seen: Seen) -> dict[str, bool]:
     return {
         "system_lost": "system" in seen.lost or system,
         "thoughts_lost": "thoughts" in seen.lost or (refused == ANSWER_LOST and thoughts),
-        "tool_calls_lost": "tool_calls" in seen.lost,
+        "tool_calls_lost": bool(seen.lost & {"tool_calls", "tools"}),
     }

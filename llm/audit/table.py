@@ -25,7 +25,7 @@ NAMES = {
     "double_framing": "framed twice",
     "system_lost": "system turn lost",
     "thoughts_lost": "thoughts lost",
-    "tool_calls_lost": "calls of tools lost",
+    "tool_calls_lost": "calls or definitions of tools lost",
     "duplicates": "duplicates",
     "contradictions": "labelled both ways",
     "negative_margins": "negative margins",

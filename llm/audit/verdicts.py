@@ -61,8 +61,8 @@ _COUNTS = {
         "use a template that keeps them, or take them out of the data",
     ),
     "tool_calls_lost": (
-        "calls of tools are lost",
-        "call tools, which the chat template leaves out",
+        "calls or definitions of tools are lost",
+        "call tools or define them, which the chat template leaves out",
         "use a template that writes them",
     ),
     "duplicates": ("pairs stand twice", "stand there before", "keep one of each, or they weigh double"),

@@ -12,11 +12,13 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llm.data.layouts.tools import beside_text
 from llm.data.pairs import Pair, length_baseline
 
 _EXAMPLES = 3
@@ -144,7 +146,8 @@ def comparison_of(pair: Pair) -> tuple[bytes, int]:
 
 
 def _asked(pair: Pair) -> bytes:
-    return _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])))
+    more = [json.dumps(rest) for message in pair.prompt if (rest := beside_text(message))]
+    return _hash(*(text for message in pair.prompt for text in (message["role"], message["content"])), *more)
 
 
 def _groups(pair: Pair) -> Iterator[str]:

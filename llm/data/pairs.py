@@ -27,6 +27,7 @@ from dro_core.files import whole
 from llm.data.columns import ColumnMap, columns_of
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Message, Pair
+from llm.data.layouts.tools import record_of
 from llm.data.records import SUFFIXES, DataError, Record, read_records, stem_of, suffix_of
 from llm.data.stream import PairStream
 
@@ -177,7 +178,8 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
 def line_of(pair: Pair) -> bytes:
     """A pair as :func:`write_pairs` writes it."""
     record: dict[str, Any] = {
-        "id": pair.id, "prompt": list(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected,
+        "id": pair.id, "prompt": list(pair.prompt), "chosen": record_of(pair.chosen),
+        "rejected": record_of(pair.rejected),
         "source": pair.source, "category": pair.category,
     }  # fmt: skip
     if pair.question_id is not None:

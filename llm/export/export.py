@@ -21,6 +21,7 @@ from dro_core.locks import LOCK, locked
 from dro_core.messages import check_folder
 
 from ..data.corpus.corpus import generate
+from ..data.layouts.tools import CallingAnswer
 from ..data.pairs import DataError, Pair
 from ..models.adapters import adapter_chain
 from ..models.architectures import reading_length
@@ -169,7 +170,8 @@ def _for_lm_eval(folder: Path, loaded: _Model, suites: Mapping[str, Sequence[Pai
 def _for_rewardbench(
     folder: Path, loaded: _Model, reference: _Model | None, suites: Mapping[str, Sequence[Pair]]
 ) -> Exported:
-    tokenizer, sample = loaded.tokenizer, _sample(suites)
+    tokenizer = loaded.tokenizer
+    sample = _sample({name: [pair for pair in pairs if _is_text(pair)] for name, pairs in suites.items()})
     template = bare_template(tokenizer) if loaded.policy else exported_template(tokenizer, generates=False)
     read = with_end(tokenizer) if loaded.policy else without_edges(tokenizer)
     reading = rewardbench_reading(read, template, loaded.max_length, policy=loaded.policy)
@@ -198,9 +200,15 @@ def _sample(suites: Mapping[str, Sequence[Pair]]) -> list[Pair]:
 def _write_suite(path: Path, pairs: Sequence[Pair]) -> int:
     """Pairs as RewardBench reads them, whole conversations; returns how many it cannot: it knows two roles in turn."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = [pair for pair in pairs if _in_turn(message["role"] for message in pair.prompt)]
+    known = [pair for pair in pairs if _is_text(pair) and _in_turn(message["role"] for message in pair.prompt)]
     write_text(path, "".join(f"{json.dumps(_conversations(pair), ensure_ascii=False)}\n" for pair in known))
     return len(pairs) - len(known)
+
+
+def _is_text(pair: Pair) -> bool:
+    """Whether roles and contents are all there is: no calls of tools, and no definitions."""
+    calls = any(isinstance(answer, CallingAnswer) for answer in (pair.chosen, pair.rejected))
+    return not calls and not any(message.keys() & {"tools", "tool_calls"} for message in pair.prompt)
 
 
 def _in_turn(roles: Iterable[str]) -> bool:
@@ -231,7 +239,7 @@ def _readme(done: Exported, judge: Tool, max_length: int) -> str:
     if found.longer:
         lines.append(f"- {found.longer} are longer than the {max_length} tokens that the training read; {cuts}")
     if done.left_out:
-        lines.append(f"- {done.left_out} pairs are left out: the tool knows user and assistant in turn only.")
+        lines.append(f"- {done.left_out} pairs are left out: the tool knows texts of user and assistant in turn only.")
     if found.padding > _NEGLIGIBLE:
         lines.append(
             "- Padding on the left, as the tool pads, changes the rewards of this model by up to "

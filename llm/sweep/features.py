@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..data.layouts.tools import beside_text, record_of
 from ..data.pairs import DataError, Pair
 from ..models.architectures import check_length
 from ..models.fetching import cache_folder
@@ -65,8 +66,8 @@ class Backbone:
             digest.update(plain.reshape(-1).view(torch.uint8).numpy())
         digest.update(tokenizer_text(self.tokenizer).encode())
         for pair in pairs:
-            texts = [[[m["role"], m["content"]] for m in pair.prompt], pair.chosen, pair.rejected]
-            digest.update(json.dumps(texts).encode())
+            asked = [[m["role"], m["content"], *filter(None, [beside_text(m)])] for m in pair.prompt]
+            digest.update(json.dumps([asked, record_of(pair.chosen), record_of(pair.rejected)]).encode())
         return digest.hexdigest()[:32]
 
 

@@ -27,6 +27,7 @@ _LOST = {
     "system": "system turns",
     "thoughts": "thoughts of earlier answers",
     "tool_calls": "calls of tools",
+    "tools": "definitions of tools",
     "turn": "parts of turns",
 }
 _BATCH = 1000  # pairs per call of the tokenizer: large enough for its own batching, small enough for a bar

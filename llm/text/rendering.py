@@ -10,12 +10,13 @@ that read like special tokens are put in as marks as well, and stay text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llm.data.layouts.tools import calls_text, tools_of
 from llm.data.pairs import DataError, Message
+from llm.text.calls import place_of_call, turn_of, without_tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ _PLANES = (0xF0000, 0x100000)  # private use: no data have a text there
 _SWITCHES = {"preserve_thinking": True, "keep_thinking": True, "clear_thinking": False}
 # What templates that ask for the date are told: a run of tomorrow reads the same tokens.
 _TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+_TOOLS = frozenset({"tools"})
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
@@ -40,7 +42,7 @@ class Rendered(NamedTuple):
         start: The first character of its answer,
         end: and the one after the last.
         literal: Where characters of the data read like special tokens: first, one past the last.
-        lost: What of the prompt the text does not show: "system", "thoughts", "tool_calls", "turn".
+        lost: What of the prompt the text does not show: "system", "thoughts", "tool_calls", "tools", "turn".
     """
 
     text: str
@@ -77,13 +79,21 @@ class Renderer:
             Refused: The template refuses the chat, or leaves out or rewrites a part of an answer.
         """
         if self.template is None:
-            prompt = plain_prompt(chat)
-            return [Rendered(f"{prompt} {answer}", len(prompt), len(prompt) + 1 + len(answer)) for answer in answers]
-        marks = _Marks([*_strings(list(chat)), *answers], self._pattern)
-        hidden = marks.hide([dict(message) for message in chat])
+            prompt, lost = plain_prompt(chat), _tools_beside(chat)
+            ends = ((answer, len(prompt) + 1 + len(answer)) for answer in answers)
+            return [Rendered(f"{prompt} {answer}", len(prompt), end, lost=lost) for answer, end in ends]
+        turns = [turn_of(answer) for answer in answers]
+        marks = _Marks(_strings([*chat, *turns]), self._pattern)
+        hidden, turns = marks.hide([dict(message) for message in chat]), marks.hide(turns)
         frame, asked = self._written([*hidden, _said(marks.probe)]), self._written(hidden, add_generation_prompt=True)
-        placed = (self._placed(hidden, marks.hide(answer), frame, marks.probe, strict=strict) for answer in answers)
-        return [marks.shown(_from(rendered, asked)) for rendered in placed]
+        lost = self._tools_lost(hidden, asked)
+        placed = (
+            self._placed_call(hidden, turn, frame.partition(marks.probe), asked, strict=strict)
+            if "tool_calls" in turn
+            else self._placed(hidden, turn["content"], frame, marks.probe, strict=strict)
+            for turn in turns
+        )
+        return [marks.shown(_from(rendered, asked)._replace(lost=rendered.lost | lost)) for rendered in placed]
 
     def asked(self, chat: Sequence[Message]) -> Rendered:
         """A chat that waits for its answer, which begins at the end of the text.
@@ -93,11 +103,12 @@ class Renderer:
         """
         if self.template is None:
             text = plain_prompt(chat)
-            return Rendered(text, len(text), len(text))
+            return Rendered(text, len(text), len(text), lost=_tools_beside(chat))
         marks = _Marks(_strings(list(chat)), self._pattern)
         hidden = marks.hide([dict(message) for message in chat])
         text = self._written(hidden, add_generation_prompt=True)
-        return marks.shown(Rendered(text, len(text), len(text), lost=_lost(hidden, text)))
+        lost = _lost(hidden, text) | self._tools_lost(hidden, text)
+        return marks.shown(Rendered(text, len(text), len(text), lost=lost))
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
         """Where a text reads like special tokens."""
@@ -122,6 +133,25 @@ class Renderer:
             raise Refused(ANSWER_LOST)
         return Rendered(first, *shown, lost=_lost(chat, first))
 
+    def _placed_call(
+        self, chat: list[dict[str, Any]], turn: dict[str, Any], frame: Sequence[str], asked: str, *, strict: bool
+    ) -> Rendered:
+        """Where an answer stands that calls tools: between what is asked and what ends the text."""
+        text = self._written([*chat, turn])
+        place = place_of_call(text, turn, frame, asked, self.special)
+        if strict and not place:
+            raise Refused(ANSWER_LOST)
+        return Rendered(text, *(place or (0, len(text))), lost=_lost(chat, text))
+
+    def _tools_lost(self, chat: list[dict[str, Any]], asked: str) -> frozenset[str]:
+        """Whether the text of a chat is the same without its definitions of tools, or lacks the name of one."""
+        tools = tools_of(chat)
+        if not tools:
+            return frozenset()
+        missing = any(tool["function"]["name"] not in asked for tool in tools)
+        same = self._written(without_tools(chat), add_generation_prompt=True) == asked
+        return _TOOLS if missing or same else frozenset()
+
     def _with_thoughts(
         self, chat: list[dict[str, Any]], answer: str, text: str, probe: str, switches: dict[str, Any]
     ) -> tuple[int, int] | None:
@@ -137,6 +167,8 @@ class Renderer:
         return place
 
     def _written(self, chat: list[dict[str, Any]], **said: Any) -> str:
+        if tools := tools_of(chat):
+            chat, said = without_tools(chat), {"tools": tools, **said}
         try:
             return self._tokenizer.apply_chat_template(chat, tokenize=False, **self._fixed, **said)
         except Exception as error:  # a template is a program of somebody else
@@ -189,12 +221,7 @@ def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def plain_prompt(messages: Sequence[Message]) -> str:
     """The plain layout of a chat that waits for its answer; calls of tools stand below what is said, as JSON."""
-    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}{_calls(m)}" for m in messages), "Assistant:"])
-
-
-def _calls(message: Message) -> str:
-    calls = message.get("tool_calls") or []
-    return "".join(f"\n{json.dumps(call.get('function', call), ensure_ascii=False)}" for call in calls)
+    return "\n\n".join([*(f"{m['role'].capitalize()}: {m['content']}{calls_text(m)}" for m in messages), "Assistant:"])
 
 
 def undated(template: str) -> str:
@@ -217,6 +244,10 @@ def folded(template: str) -> str:
 
 def _said(content: str) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
+
+
+def _tools_beside(chat: Sequence[Message]) -> frozenset[str]:
+    return _TOOLS if tools_of(chat) else frozenset()
 
 
 def _from(rendered: Rendered, asked: str) -> Rendered:

@@ -25,6 +25,7 @@ import numpy as np
 
 from dro_core.files import whole
 from dro_core.locks import FolderInUse, locked_file
+from llm.data.layouts.tools import record_of
 from llm.data.pairs import Pair
 from llm.text.encoding import EncodedPair, Seen
 from llm.text.window import Window
@@ -178,7 +179,7 @@ def fingerprint(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, too_l
     ):  # fmt: skip
         digest.update(json.dumps(part).encode() + b"\n")
     for pair in pairs:
-        digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected]).encode() + b"\n")
+        digest.update(json.dumps([pair.prompt, record_of(pair.chosen), record_of(pair.rejected)]).encode() + b"\n")
     return digest.hexdigest()[:32]
 
 

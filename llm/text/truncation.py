@@ -20,7 +20,7 @@ class Truncation:
         answers_cut: Answers that lost tokens, out of ``2 * pairs``.
         tokens_cut: Tokens lost altogether.
         left_out: Why pairs were left out -> how many.
-        lost: What chat templates leave out of prompts ("system", "thoughts", "tool_calls", "turn") -> pairs.
+        lost: What chat templates leave out of prompts ("system", "thoughts", "tool_calls", "tools", "turn") -> pairs.
     """
 
     pairs: int = 0

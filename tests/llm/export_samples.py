@@ -5,11 +5,12 @@ One table drives this file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hub_samples import CHAT, ONE, assistant, user
 
+from llm.data.layouts.tools import CallingAnswer, with_tools
 from llm.data.pairs import Message, Pair
 
 BRIEF: Message = {"role": "system", "content": "Be brief."}
@@ -165,8 +166,7 @@ EXPORTS = {
             }
             for tools in ([], [{"type": "function", "function": {"name": "find"}}])
         ],
-        [here(CHAT), here(CHAT, "@1")],
-        noted={"definitions of tools left out": 1},
+        [here(CHAT), here(with_tools(CHAT, [{"name": "find"}]), "@1")],
     ),
     "PKU-SafeRLHF": Export(
         "pku-saferlhf",
@@ -361,8 +361,7 @@ EXPORTS = {
             }
             for rejected in ([assistant("There.")], [TOOL_TURNS[1]])
         ],
-        [here(TOOL_TURNS)],
-        {"answer calls a tool, and answers are text": 1},
+        [here(TOOL_TURNS), replace(here(TOOL_TURNS, "@1"), rejected=CallingAnswer(TOOL_TURNS[1]))],
     ),
     "whole conversations beside the question": Export(
         "trl",

@@ -33,6 +33,7 @@ from llm.data.layouts.judged import (
 )
 from llm.data.layouts.plain import canonical, transcripts, trl_implicit
 from llm.data.layouts.rendered import mentioned
+from llm.data.layouts.tools import beside_text
 
 __all__ = [
     "LAYOUTS", "Columns", "Comparison", "Dropped", "Layout", "Malformed", "Message", "Pair", "Undecided", "check",
@@ -93,6 +94,6 @@ def check(comparison: Comparison) -> None:
         raise Dropped("chosen equals rejected")
     try:
         "".join((chosen, rejected, *(message["content"] for message in prompt))).encode()
-        json.dumps([message.get("tool_calls") for message in prompt], ensure_ascii=False).encode()
+        json.dumps([beside_text(message) for message in prompt], ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate from a \ud83d escape: no tokenizer takes it
         raise Dropped("text is not valid Unicode") from None

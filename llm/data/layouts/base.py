@@ -22,6 +22,7 @@ class Message(TypedDict):
         tool_calls: The calls of an assistant's turn, ``{"type": "function", "function": {"name", "arguments"}}`` each.
         tool_call_id: Which call a tool answers.
         name: Of the tool or the speaker.
+        tools: Definitions of the tools that the chat may use, on one of its turns.
     """
 
     role: str
@@ -29,6 +30,7 @@ class Message(TypedDict):
     tool_calls: NotRequired[list[dict[str, Any]]]
     tool_call_id: NotRequired[str]
     name: NotRequired[str]
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 Chat = tuple[Message, ...]
@@ -41,7 +43,7 @@ class Pair:
     Attributes:
         id: Unique inside its file.
         prompt: The chat up to, and without, the answers.
-        chosen: The preferred answer.
+        chosen: The preferred answer; a ``tools.CallingAnswer`` where it calls tools.
         rejected: The other answer.
         source: Where the pair comes from; the unit of a mixture.
         category: What it is about; the unit of a report.

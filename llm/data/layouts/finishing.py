@@ -1,4 +1,4 @@
-"""What is done to the comparisons of every layout: a system column joins the prompt, rendered texts become turns."""
+"""What is done to the comparisons of every layout: columns beside it join the prompt, rendered texts become turns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 
 from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Malformed, said, unless_nan, unpacked
 from llm.data.layouts.rendered import asked, turned
+from llm.data.layouts.tools import LEFT_OUT, tools_of, with_tools
 from llm.data.layouts.turns import messages
 
 _SYSTEM = ("system", "system_prompt")
@@ -16,7 +17,7 @@ BESIDE = (*_SYSTEM, "tools", *_SEEN_OR_HEARD)  # the columns of a record that ar
 
 
 def finished(layout: Layout) -> Layout:
-    """The same layout, its comparisons with the system column of their record and with rendered texts in turns.
+    """The same layout, its comparisons with system text and tools of their record, and with rendered texts in turns.
 
     Raises (while it reads):
         Dropped: A picture, a film or a sound stands beside the texts.
@@ -36,8 +37,9 @@ def _finished(own: Callable[[Columns], Iterable[Comparison]]) -> Callable[[Colum
                 raise Dropped(f"content that is no text ({name})")
         for comparison in own(columns):
             done = turned(comparison)
-            lost = ("definitions of tools left out",) * bool(unpacked(unless_nan(columns.get("tools"))))
-            yield done._replace(prompt=with_system(done.prompt, columns), noted=(*done.noted, *lost))
+            prompt = with_tools(with_system(done.prompt, columns), columns.get("tools"))
+            lost = (LEFT_OUT,) * (bool(unpacked(unless_nan(columns.get("tools")))) and not tools_of(prompt))
+            yield done._replace(prompt=prompt, noted=(*done.noted, *lost))
 
     return read
 
@@ -74,4 +76,4 @@ def prompt_alone(columns: Columns) -> Chat:
     chat = messages(columns, "prompt", role="user")
     while len(chat) == 1 and chat[0]["role"] == "user" and (found := asked(chat[0]["content"])):
         chat = found[0]
-    return with_system(chat, columns)
+    return with_tools(with_system(chat, columns), columns.get("tools"))

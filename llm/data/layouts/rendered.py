@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from llm.data.layouts.base import Chat, Comparison, Malformed, Message, Pair, question
 from llm.data.layouts.markup import MARKUPS, Markup, Turn, may_begin, merged, thought
+from llm.data.layouts.tools import CallingAnswer
 
 _SYSTEM = re.compile(r"\s*<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
 _WORDS = 3  # a prompt shorter than this (a greeting) may well begin both answers
@@ -179,7 +180,12 @@ def turned(comparison: Comparison) -> Comparison:
     *before, last = comparison.prompt or ({"role": "", "content": ""},)
     if last["role"] != "user" or any(message["role"] != "system" for message in before):
         return comparison
-    found = unwrapped(last["content"], comparison.chosen, comparison.rejected)
+    answers = (comparison.chosen, comparison.rejected)
+    if any(isinstance(answer, CallingAnswer) for answer in answers):
+        alone = asked(last["content"])
+        found = alone and Unwrapped(alone[0], *answers, f"rendered prompt taken apart ({alone[1]})")
+    else:
+        found = unwrapped(last["content"], *answers)
     if found is None:
         return comparison
     return turned(

@@ -17,6 +17,7 @@ from llm.data.layouts.base import (
     unless_nan,
     unpacked,
 )
+from llm.data.layouts.tools import CallingAnswer, definitions
 
 DIFFER = "conversations differ before the last answer"
 _SPEAKERS = {
@@ -73,6 +74,8 @@ def _message(name: str, item: object) -> Message:
     for key in ("tool_call_id", "name"):
         if isinstance(known.get(key), str):
             message[key] = known[key]
+    if found := definitions(known.get("tools")):
+        message["tools"] = found
     return message
 
 
@@ -156,16 +159,14 @@ def parted(chosen: Chat, rejected: Chat) -> Comparison:
 
 
 def only_answer(turns: Chat) -> str:
-    """The text of the one assistant's turn that these turns must be; raises ``Dropped`` otherwise."""
+    """What is said in the one assistant's turn that these turns must be; raises ``Dropped`` otherwise."""
     if len(turns) > 1:
         raise Dropped(DIFFER)
     if not turns:
         raise Dropped("empty answer")
     if turns[0]["role"] != "assistant":
         raise Dropped("conversation does not end with an assistant turn")
-    if turns[0].get("tool_calls"):
-        raise Dropped("answer calls a tool, and answers are text")
-    return turns[0]["content"]
+    return CallingAnswer(turns[0]) if turns[0].get("tool_calls") else turns[0]["content"]
 
 
 def joined(first: str, second: str) -> Chat:

@@ -9,6 +9,7 @@ from pair_layouts import answer, save
 from raw_records import ASKED, PLAIN, RAW, TRUTH, system, texts, user
 
 from llm.data.columns import KEYS, ColumnMap
+from llm.data.layouts.tools import tools_of
 from llm.data.objects import pairs_of
 from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
 from llm.data.prompts import read_prompts
@@ -89,11 +90,16 @@ def test_a_system_text_alone_asks_nothing(tmp_path):
     assert (len(read.pairs), read.dropped) == (3, {"empty prompt": 1})
 
 
-def test_pictures_and_tools_beside_mapped_columns_are_counted_as_in_every_layout(tmp_path):
+def test_pictures_and_tools_beside_mapped_columns_are_read_as_in_every_layout(tmp_path):
     rows = [RAW[0] | {"images": [{"path": "a.png"}]}, RAW[1] | {"tools": [{"name": "find"}]}, *RAW[2:]]
     read = read_pairs(save(rows, tmp_path / "a.jsonl"), columns=PLAIN)
-    assert (texts(read.pairs), read.dropped) == (TRUTH[1:], {"content that is no text (images)": 1})
-    assert read.noted == {"definitions of tools left out": 1}
+    assert read.dropped == {"content that is no text (images)": 1}
+    assert [tools_of(pair.prompt) for pair in read.pairs] == [
+        [{"type": "function", "function": {"name": "find"}}], [], []
+    ]  # fmt: skip
+    unread = read_pairs(save([RAW[0], RAW[1] | {"tools": "find, go"}], tmp_path / "b.jsonl"), columns=PLAIN)
+    assert unread.noted == {"definitions of tools left out": 1}
+    assert texts(unread.pairs) == TRUTH[:2]
 
 
 def test_a_column_may_be_missing_where_it_is_null(tmp_path):

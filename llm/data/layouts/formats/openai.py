@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llm.data.layouts.base import Columns, Comparison, Layout, Malformed, field, having, said, unpacked
+from llm.data.layouts.tools import LEFT_OUT, tools_of, with_tools
 from llm.data.layouts.turns import compared, messages
 
 
@@ -13,8 +14,8 @@ def _read(columns: Columns) -> Iterator[Comparison]:
     if not isinstance(asked, Mapping):
         raise Malformed(f"'input' should hold messages, found {said(asked)}")
     outputs = {name: unpacked(field(columns, name)) for name in ("preferred_output", "non_preferred_output")}
-    pair = compared(outputs, messages(asked, "messages"), *outputs)
-    yield pair._replace(noted=("definitions of tools left out",) if asked.get("tools") else ())
+    pair = compared(outputs, with_tools(messages(asked, "messages"), asked.get("tools")), *outputs)
+    yield pair._replace(noted=(LEFT_OUT,) if asked.get("tools") and not tools_of(pair.prompt) else ())
 
 
 LAYOUT = Layout(
