@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from llm.text.beginnings import cuts
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,25 @@ def single(token: int, first: int, last: int) -> Aligned:
     return Aligned([token], lambda character: int(character >= last), lambda character: int(character > first))
 
 
-def tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]:
+def tokenised(tokenizer: Any, texts: list[str], *, split: bool, apart: bool = False) -> list[Aligned]:
     """Tokens of every text without special ones around it; ``split`` reads those inside as text.
 
-    verbose=False: a warning about texts longer than the model, which are cut later.
+    Args:
+        tokenizer: Fast or slow.
+        texts: Those of one prompt beside each other.
+        split: Whether special tokens inside are read as text.
+        apart: Texts may be read in parts, and what they share once: the tokenizer is ``separable``.
     """
     if not texts:
         return []
+    if apart:
+        return _in_parts(tokenizer, texts, split=split)
+    # verbose=False: a warning about texts longer than the model, which are cut later
     options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
     encoded = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
     if tokenizer.is_fast:
-        greedy = {i for i, token in tokenizer.added_tokens_decoder.items() if token.lstrip or token.rstrip}
-        return [_by_offsets(row, text, greedy) for row, text in zip(encoded.encodings, texts, strict=True)]
+        greedy = _greedy(tokenizer)
+        return [_by_offsets([(0, row)], text, greedy) for row, text in zip(encoded.encodings, texts, strict=True)]
 
     def ids_of(text: str) -> list[int]:
         return tokenizer(text, **options)["input_ids"]
@@ -46,15 +55,49 @@ def tokenised(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]
     return [_by_beginnings(ids, text, ids_of) for ids, text in zip(encoded["input_ids"], texts, strict=True)]
 
 
-def _by_offsets(row: Any, text: str, greedy: set[int]) -> Aligned:
+def _in_parts(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]:
+    """The same from parts: the beginning that texts share, and the rest of each."""
+    found = list(cuts(texts))
+    places: dict[tuple[int, int, int], int] = {}
+    pieces: list[str] = []
+    parts: list[list[tuple[int, int]]] = []
+    for place, (text, (first, cut)) in enumerate(zip(texts, found, strict=True)):
+        wanted = [(first, 0, cut), (place, cut, len(text))] if cut else [(place, 0, len(text))]
+        for key in wanted:
+            if key not in places:
+                places[key] = len(pieces)
+                pieces.append(texts[key[0]][key[1] : key[2]])
+        parts.append([(key[1], places[key]) for key in wanted])
+    encoded = tokenizer(
+        pieces, return_attention_mask=False, return_token_type_ids=False, add_special_tokens=False,
+        split_special_tokens=split, verbose=False,
+    )  # fmt: skip
+    rows, greedy = encoded.encodings, _greedy(tokenizer)
+    return [
+        _by_offsets([(shift, rows[place]) for shift, place in own], text, greedy)
+        for own, text in zip(parts, texts, strict=True)
+    ]
+
+
+def _greedy(tokenizer: Any) -> set[int]:
+    return {i for i, token in tokenizer.added_tokens_decoder.items() if token.lstrip or token.rstrip}
+
+
+def _by_offsets(rows: Sequence[tuple[int, Any]], text: str, greedy: set[int]) -> Aligned:
     """Tokens of a fast tokenizer, which says of each where its characters are.
 
+    A text comes as a whole or in two parts, each with the place of its first character.
     White space that a ``greedy`` token takes in beside its own text is none of its characters.
     """
-    ids: list[int] = row.ids
+    (_, head), (shift, tail) = rows[0], rows[-1]
+    ids: list[int] = head.ids if len(rows) == 1 else head.ids + tail.ids
+    begin = len(head.ids) if len(rows) > 1 else len(ids)
 
     def place(token: int) -> tuple[int, int]:
-        start, end = row.token_to_chars(token)
+        if token < begin:
+            start, end = head.token_to_chars(token)
+        else:
+            start, end = (shift + character for character in tail.token_to_chars(token - begin))
         if ids[token] in greedy:
             own = text[start:end]
             start, end = end - len(own.lstrip()), start + len(own.rstrip())

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANSWER_LOST = "its chat template leaves out or rewrites a part of the answer"
-_PLANES = (0xF0000, 0x100000)  # private use: no data have a text there
+_PLANES = {  # private use: no data have a text there
+    plane: re.compile(f"[{chr(plane)}-{chr(plane + 0xFFFF)}]") for plane in (0xF0000, 0x100000)
+}
 _SWITCHES = {"preserve_thinking": True, "keep_thinking": True, "clear_thinking": False}
 # What templates that ask for the date are told: a run of tomorrow reads the same tokens.
 _TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
@@ -180,7 +182,7 @@ class _Marks:
 
     def __init__(self, texts: Sequence[str], special: re.Pattern[str]) -> None:
         self.found = sorted({match for text in texts for match in special.findall(text)})
-        plane = next((p for p in _PLANES if not any(p <= ord(c) < p + 0x10000 for t in texts for c in t)), None)
+        plane = next((p for p, taken in _PLANES.items() if not any(map(taken.search, texts))), None)
         if plane is None:
             raise Refused("its text has characters of both planes for private use")
         self.probe = chr(plane)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llm.data.pairs import Message
 from llm.text.alignment import Aligned, tokenised
 from llm.text.as_text import AsText
+from llm.text.beginnings import separable
 from llm.text.rendering import Refused, Rendered, Renderer
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Reader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.renderer = Renderer(tokenizer)
         self._tokenizer: Any = tokenizer
-        self._ends = _ends(tokenizer)
+        self._ends, self._apart = _ends(tokenizer), separable(tokenizer)
         self._as_text = AsText(tokenizer, self.renderer)
         self.written = next(filter(None, (_around(tokenizer, probe) for probe in "a0.")), ([], []))
         self.edges = self._edges()
@@ -216,7 +217,7 @@ class Reader:
 
     def _read(self, texts: Sequence[Rendered], *, strict: bool = True) -> list[Aligned]:
         plain = self.renderer.template is None
-        rows = tokenised(self._tokenizer, [text.text for text in texts], split=plain)
+        rows = tokenised(self._tokenizer, [text.text for text in texts], split=plain, apart=self._apart)
         if plain:
             return rows
         for place, text in enumerate(texts):
