@@ -160,7 +160,11 @@ def train(
         if model is not None:
             said["model"] = _start(model, place / "start")
         if said.get("eval_file") is not None:
-            said["eval_file"] = _file(said["eval_file"], place / "eval.jsonl", raw=raw)
+            given: Any = said["eval_file"]
+            if isinstance(given, list) and all(isinstance(file, str | Path) for file in given):
+                said["eval_file"] = [_file(file, place / "eval.jsonl", raw=raw) for file in given]
+            else:
+                said["eval_file"] = _file(given, place / "eval.jsonl", raw=raw)
         run(*parse_settings(config_of(kind), said, where="train"), Console(quiet=True))
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)

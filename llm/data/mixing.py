@@ -24,7 +24,7 @@ from llm.data.pairs import Pair, read_pairs
 from llm.data.prompts import Prompt, distinct_prompts, read_prompts
 from llm.data.records import DataError, stem_of
 from llm.data.stream import UniqueIds
-from llm.data.suites import check_mapped, content_of, describe_file, split_by_prompt
+from llm.data.suites import check_mapped, content_of, describe_file, split_by_prompt, suite_files
 
 Item = TypeVar("Item", Pair, Prompt)
 _UNKNOWN = "unknown"
@@ -105,6 +105,15 @@ class Mixture(Generic[Item]):
         }
 
 
+def names_of(mixture: Mixture[Item]) -> dict[str, str]:
+    """Ids -> the name of their file: its source where one was given, else as suites are named; nothing of one file."""
+    if len(mixture.ingredients) < 2:
+        return {}
+    files = list(suite_files([one.part.file for one in mixture.ingredients]))
+    named = zip(files, mixture.ingredients, strict=True)
+    return {item.id: one.part.source or file for file, one in named for item in one.items}
+
+
 def once(drawn: Sequence[Item], mixture: Mixture[Item]) -> list[Item]:
     """What was drawn of a mixture without its repetitions, which alone have ids that no file has."""
     known = {item.id for item in mixture.items}
@@ -121,13 +130,14 @@ def split(mixture: Mixture[Pair], *, share: float, seed: int) -> tuple[Mixture[P
     return replace(mixture, ingredients=kept), [pair for _, held_out in halves for pair in held_out]
 
 
-def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None) -> Mixture[Pair]:
-    """Read the pairs of a training set.
+def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None, shared: bool = False) -> Mixture[Pair]:
+    """Read the pairs of a training set, or of what is held out.
 
     Args:
         files: What ``llm.data.mixtures.parts_of`` takes.
         columns: Which column holds what, in the files that say nothing of their own; of several, in those that have
             these columns.
+        shared: The columns are those of other files, and none of these need have them.
 
     Raises:
         DataError: One cannot be read, or none has the columns.
@@ -137,7 +147,7 @@ def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None) -> Mixtur
         source = read_pairs(part.file, columns=part.columns or columns, shared=shared)
         return list(source.pairs), describe_file(source)
 
-    parts, ingredients = _read(files, columns, read)
+    parts, ingredients = _read(files, columns, read, shared=shared)
     noted: dict[str, int] = {}
     if len(ingredients) > 1:
         again, against = across([one.items for one in ingredients])
@@ -147,8 +157,8 @@ def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None) -> Mixtur
         }
         noted = {what: cases.count for what, cases in found.items() if cases.count}
         for what in noted:
-            _log.warning("training files: %s: %s", what, found[what])
-    return _mixture(parts, ingredients, noted)
+            _log.warning("%s files: %s: %s", "held-out" if shared else "training", what, found[what])
+    return _mixture(parts, ingredients, noted, role="held-out" if shared else "training")
 
 
 def mixed_prompts(files: Any, *, distinct: bool, columns: str | ColumnMap | None = None) -> Mixture[Prompt]:
@@ -169,18 +179,25 @@ def mixed_prompts(files: Any, *, distinct: bool, columns: str | ColumnMap | None
 
 
 def _read(
-    files: Any, columns: str | ColumnMap | None, read: Callable[..., tuple[list[Item], dict[str, Any]]]
+    files: Any,
+    columns: str | ColumnMap | None,
+    read: Callable[..., tuple[list[Item], dict[str, Any]]],
+    *,
+    shared: bool = False,
 ) -> tuple[list[Part], list[Ingredient[Item]]]:
     parts = parts_of(files)
     used = [part for part in parts if part.weight]
     own = [part for part in used if not part.columns]
-    ingredients = [Ingredient(part, *read(part, shared=len(own) > 1 and not part.columns)) for part in used]
-    if len(own) > 1:
+    others = shared or len(own) > 1
+    ingredients = [Ingredient(part, *read(part, shared=others and not part.columns)) for part in used]
+    if len(own) > 1 and not shared:
         check_mapped(columns, {one.part.file: one.record.get("columns") for one in ingredients if not one.part.columns})
     return parts, ingredients
 
 
-def _mixture(parts: Sequence[Part], ingredients: list[Ingredient[Item]], noted: dict[str, int]) -> Mixture[Item]:
+def _mixture(
+    parts: Sequence[Part], ingredients: list[Ingredient[Item]], noted: dict[str, int], *, role: str = "training"
+) -> Mixture[Item]:
     left_out = [part.file for part in parts if not part.weight]
     if left_out:
         _log.warning("%s: left out of the training set, by a weight of 0", ", ".join(left_out))
@@ -188,7 +205,7 @@ def _mixture(parts: Sequence[Part], ingredients: list[Ingredient[Item]], noted: 
         ids = UniqueIds()
         ingredients = [one._replace(items=[ids.unique(item) for item in one.items]) for one in ingredients]
         if ids.repeated:
-            _log.warning("training files: %d ids stand in several files; later ones get a number", ids.repeated)
+            _log.warning("%s files: %d ids stand in several files; later ones get a number", role, ids.repeated)
     return Mixture([_named(one, alone=len(ingredients) == 1) for one in ingredients], left_out, noted)
 
 
@@ -242,15 +259,15 @@ def _times(file: dict[str, Any]) -> str:
     return file["file"] if file["weight"] == 1 else f"{file['file']} x {file['weight']:g}"
 
 
-def said_of(record: Mapping[str, Any]) -> dict[str, str]:
+def said_of(record: Mapping[str, Any], role: str = "training") -> dict[str, str]:
     """Of a described mixture, what a plan says of its files; of one file nothing."""
     what = "pairs" if "pairs" in record else "prompts"
     files = [f"{_times(file)} ({file[what]:,} {what})" for file in record.get("files", ())]
-    return {"training files": ", ".join(files)} if files else {}
+    return {f"{role} files": ", ".join(files)} if files else {}
 
 
-def files_of(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def files_of(record: Mapping[str, Any], role: str = "training") -> Iterator[tuple[str, str]]:
     """Of a described mixture, a name for each of its files and what tells it from others: content, weight, source."""
     for number, file in enumerate(record.get("files", ()), start=1):
         name = f", named {file['source_name']}" if "source_name" in file else ""
-        yield f"training file {number}", f"{content_of(file)} x {file['weight']:.17g}{name}"
+        yield f"{role} file {number}", f"{content_of(file)} x {file['weight']:.17g}{name}"

@@ -43,10 +43,10 @@ class Part:
     columns: str | None = None
 
     @classmethod
-    def of(cls, given: Any) -> Self:
+    def of(cls, given: Any, setting: str = "train_file") -> Self:
         """Read a file with or without its weight, a mapping of the attributes, or that mapping as JSON.
 
-        A number behind the last colon is a weight, unless there is a file of that very name.
+        A number behind the last colon is a weight, unless there is a file of that very name. Errors name the setting.
 
         Raises:
             DataError: It is none of these, or the weight makes no sense.
@@ -54,25 +54,25 @@ class Part:
         if isinstance(given, cls):
             return given
         if isinstance(given, Mapping):
-            return cls._of_mapping(given)
+            return cls._of_mapping(given, setting)
         text = str(given)
         if Path(text).exists():
             return cls(text)
         if text.startswith("{"):
-            return cls._of_mapping(_json(text))
+            return cls._of_mapping(_json(text, setting), setting)
         found = _WEIGHED.fullmatch(text)
-        return cls(found["file"], _weight(found["weight"], text)) if found else cls(text)
+        return cls(found["file"], _weight(found["weight"], text, setting)) if found else cls(text)
 
     @classmethod
-    def _of_mapping(cls, given: Mapping[str, Any]) -> Self:
+    def _of_mapping(cls, given: Mapping[str, Any], setting: str) -> Self:
         if wrong := [name for name in given if name not in {field.name for field in fields(cls)}]:
-            raise DataError(f"train_file: there is no entry {wrong[0]!r} of a file; write {SPELLING}.")
+            raise DataError(f"{setting}: there is no entry {wrong[0]!r} of a file; write {SPELLING}.")
         file, source, columns = (given.get(name) for name in ("file", "source", "columns"))
         if not isinstance(file, str | Path) or not str(file):
-            raise DataError(f"train_file: {dict(given)} names no file; write {SPELLING}.")
+            raise DataError(f"{setting}: {dict(given)} names no file; write {SPELLING}.")
         if not isinstance(source, str | None) or source == "":
-            raise DataError(f"train_file: the source of {file} is a name, got {source!r}.")
-        weight = _weight(given.get("weight", 1.0), str(file))
+            raise DataError(f"{setting}: the source of {file} is a name, got {source!r}.")
+        weight = _weight(given.get("weight", 1.0), str(file), setting)
         return cls(str(file), weight, source, str(ColumnMap.of(columns)) if columns else None)
 
     @property
@@ -89,47 +89,59 @@ class Part:
         return self.file if self.weight == 1 else f"{self.file}:{self.weight:.17g}"
 
 
-def parts_of(given: Any) -> list[Part]:
+def parts_of(given: Any, setting: str = "train_file") -> list[Part]:
     """The files that a setting names: one, or several in a list; nothing names none.
 
     Raises:
         DataError: As ``Part.of``; or every file is left out by its weight.
     """
     several = isinstance(given, Sequence) and not isinstance(given, str)
-    parts = [Part.of(entry) for entry in (given if several else [given] if given else [])]
+    parts = [Part.of(entry, setting) for entry in (given if several else [given] if given else [])]
     if parts and not any(part.weight for part in parts):
-        raise DataError(f"train_file: {', '.join(part.file for part in parts)}: every weight is 0; raise one.")
+        raise DataError(f"{setting}: {', '.join(part.file for part in parts)}: every weight is 0; raise one.")
     return parts
 
 
-def settled(given: Any) -> str | list[str]:
+def settled(given: Any, setting: str = "train_file") -> str | list[str]:
     """What names the same files in one way, ready for JSON: the text of a single one, or those of several.
 
     >>> settled([{"file": "a.jsonl", "weight": 2}]), settled(["a.jsonl:1", "b.jsonl:0.5"])
     ('a.jsonl:2', ['a.jsonl', 'b.jsonl:0.5'])
     """
-    texts = [str(part) for part in parts_of(given)]
+    texts = [str(part) for part in parts_of(given, setting)]
     return texts if len(texts) > 1 else "".join(texts)
 
 
-def _weight(given: Any, where: str) -> float:
+def held_out_parts(given: Any) -> list[Part]:
+    """The files of held-out pairs that a setting names, each judged once.
+
+    Raises:
+        DataError: As ``parts_of``; or one has a weight.
+    """
+    parts = parts_of(given, "eval_file")
+    if weighed := [part for part in parts if part.weight != 1]:
+        raise DataError(f"eval_file: {weighed[0].file} has a weight, and held-out pairs are judged once: leave it out.")
+    return parts
+
+
+def _weight(given: Any, where: str, setting: str) -> float:
     try:
         weight = math.nan if isinstance(given, bool) else float(given)
     except (TypeError, ValueError):
         weight = math.nan
     if not 0 <= weight <= MOST:
         raise DataError(
-            f"train_file: the weight of {where} says how often its pairs are seen in an epoch and must be a number "
+            f"{setting}: the weight of {where} says how often its pairs are seen in an epoch and must be a number "
             f"from 0, which leaves the file out, to {MOST:g}, got {given!r}."
         )
     return weight
 
 
-def _json(text: str) -> Mapping[str, Any]:
+def _json(text: str, setting: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"train_file: {text} is no JSON ({error}); write {SPELLING}.") from error
+        raise DataError(f"{setting}: {text} is no JSON ({error}); write {SPELLING}.") from error
     if not isinstance(found, dict):
-        raise DataError(f"train_file: {text} is no mapping; write {SPELLING}.")
+        raise DataError(f"{setting}: {text} is no mapping; write {SPELLING}.")
     return found

@@ -90,7 +90,8 @@ def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:
     def metrics(prediction: Any) -> dict[str, float]:
         margins, costs, tokens = np.asarray(prediction.predictions, dtype=np.float64).T
         correct, losses = credit(margins), costs / tokens
-        groups = [categories[prediction.label_ids] == name for name in set(categories)]
+        seen = categories[prediction.label_ids]
+        groups = [seen == name for name in set(seen)]
         return {
             "accuracy": float(correct.mean()),
             "token_loss": float(costs.sum() / tokens.sum()),

@@ -172,8 +172,9 @@ def _data_files(stage: Stage) -> dict[str, Path]:
     """What the stage reads, by the setting that names it; of several training files, each by its own name."""
     training = [part.file for part in parts_of(stage.settings.get("train_file"))]
     named = {"train_file" if len(training) == 1 else f"train_file {file}": file for file in training}
-    held_out = stage.settings.get("eval_file")
-    return {name: Path(file) for name, file in (named | ({"eval_file": held_out} if held_out else {})).items()}
+    held_out = [part.file for part in parts_of(stage.settings.get("eval_file"))]
+    named |= {"eval_file" if len(held_out) == 1 else f"eval_file {file}": file for file in held_out}
+    return {name: Path(file) for name, file in named.items()}
 
 
 def _suites(stage: Stage) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ..adversary.schedule import RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
-from ..data.mixtures import settled
+from ..data.mixtures import held_out_parts, settled
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -158,7 +158,9 @@ class TrainConfig(AuditLimits, RunConfig):
     """Training on preference pairs."""
 
     eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
-    eval_file: str | None = field(default=None, metadata={"help": "held-out pairs for evaluation while training"})
+    eval_file: str | list[str] = field(
+        default="", metadata={"help": "held-out pairs for evaluation while training: a file, or several"}
+    )
     validation_share: float = field(
         default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
     )
@@ -200,6 +202,7 @@ class TrainConfig(AuditLimits, RunConfig):
         self.check_shares("validation_share", "average_after")
         self.check_least(max_pairs=1, eval_pairs=1, patience=1)
         try:
+            self.eval_file = settled(held_out_parts(self.eval_file))
             check_passes(self.passes)
             check_limits(self)
         except ValueError as error:

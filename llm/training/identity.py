@@ -76,7 +76,11 @@ def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str
         **ours,
         **theirs,
         **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
-        **{name: content for record in files.values() for name, content in files_of(record)},
+        **{
+            name: content
+            for role, record in files.items()
+            for name, content in files_of(record, "held-out" if role == "eval" else "training")
+        },
         **{f"content of {role}": content for role, content in read.items()},
         OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
         ENVIRONMENT: environment(),

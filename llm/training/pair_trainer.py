@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
@@ -86,6 +86,29 @@ class PairTrainer(RobustTrainer):
     def held_out_losses(self, measured: Tensor) -> Tensor:
         """Losses ``(n,)`` of held-out pairs by what was measured of them."""
         return self.pair_loss(measured)
+
+    def with_files(self, of_all: Metrics, pairs: Sequence[Pair], by_file: Mapping[str, str]) -> Metrics:
+        """The metrics of held-out pairs, and the same with ``_NAME``, loss included, of those of every file.
+
+        Args:
+            of_all: ``held_out_metrics``.
+            pairs: The held-out pairs.
+            by_file: Their ids -> name of the file; empty where there is one.
+        """
+        if not by_file:
+            return of_all
+        names = np.array([by_file[pair.id] for pair in pairs])
+
+        def metrics(prediction: Any) -> dict[str, float]:
+            found = dict(of_all(prediction))
+            for name in dict.fromkeys(names.tolist()):
+                own = names[prediction.label_ids] == name
+                part = EvalPrediction(predictions=prediction.predictions[own], label_ids=prediction.label_ids[own])
+                loss = float(self.held_out_losses(torch.as_tensor(part.predictions)).double().mean())
+                found |= {f"{what}_{name}": value for what, value in {"loss": loss, **of_all(part)}.items()}
+            return found
+
+        return metrics
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Pairs of similar length share a batch, whatever the number of ranks; results are told apart by ``index``."""

@@ -37,6 +37,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -
         **_batches(trainer, arguments, len(pairs.train)),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(pairs.held_out):,}",
+        **said_of(pairs.files.get("eval", {}), "held-out"),
         **_tokens(encoded, task.sides),
         **_memory(trainer.model, encoded, arguments, task.sides),
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -28,9 +29,8 @@ from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
-from ..data.mixing import mixed_pairs, once, split
-from ..data.pairs import Pair, read_pairs
-from ..data.suites import describe_file
+from ..data.mixing import mixed_pairs, names_of, once, split
+from ..data.pairs import Pair
 from ..judging.margins import MarginOf
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
@@ -175,21 +175,23 @@ class TrainingPairs(NamedTuple):
         held_out: Those it is judged by while it trains.
         files: A record of the files they come from.
         once: Ids of the pairs without those that a weight repeats.
+        by_file: Ids of the pairs held out -> name of their file, where there are several.
     """
 
     train: list[Pair]
     held_out: list[Pair]
     files: dict[str, Any]
     once: frozenset[str]
+    by_file: Mapping[str, str] = MappingProxyType({})
 
 
 def load_training_pairs(config: TrainConfig) -> TrainingPairs:
     """Read the pairs of a run."""
-    mixture, held_out = mixed_pairs(config.train_file, columns=config.columns), list[Pair]()
+    mixture, held_out, by_file = mixed_pairs(config.train_file, columns=config.columns), list[Pair](), dict[str, str]()
     files = {"train": mixture.describe()}
     if config.eval_file:
-        evaluation = read_pairs(config.eval_file, columns=config.columns, shared=True)
-        held_out, files["eval"] = list(evaluation.pairs), describe_file(evaluation)
+        evaluation = mixed_pairs(config.eval_file, columns=config.columns, shared=True)
+        held_out, files["eval"], by_file = evaluation.items, evaluation.describe(), names_of(evaluation)
     elif config.validation_share:
         mixture, held_out = split(mixture, share=config.validation_share, seed=config.subset_seed)
     train = mixture.drawn(seed=config.subset_seed)
@@ -198,7 +200,7 @@ def load_training_pairs(config: TrainConfig) -> TrainingPairs:
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]
-    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)))
+    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)), by_file)
 
 
 class Built(NamedTuple):
@@ -251,7 +253,8 @@ def build_trainer(
     )
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
-    trainer.compute_metrics = trainer.held_out_metrics(judged.pairs) if judged else None
+    metrics = trainer.held_out_metrics(judged.pairs) if judged else None
+    trainer.compute_metrics = trainer.with_files(metrics, judged.pairs, pairs.by_file) if metrics and judged else None
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if config.adapt_radius:

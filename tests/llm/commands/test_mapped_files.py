@@ -122,7 +122,7 @@ def test_every_kind_reads_by_the_mapping(data, tmp_path, kind, way):
         assert [(p.id, p.messages, p.source) for p in read.items] == [(p.id, p.prompt, p.source) for p in TRAIN]
         assert read.describe()["columns"] == COLUMNS
         return
-    train, held_out, files, _ = load_training_pairs(config)
+    train, held_out, files, *_ = load_training_pairs(config)
     assert (train, held_out) == (TRAIN, TEST)
     assert (files["train"]["columns"], files["eval"].get("columns")) == (COLUMNS, None)
 

@@ -100,7 +100,7 @@ def test_the_fingerprint_is_that_of_the_pairs_wherever_they_lie(seven, tmp_path)
 
 def test_training_and_suites_take_addresses(seven):
     address = f"{seven}:train[:4]"
-    train, held_out, files, _ = load_training_pairs(RewardConfig(train_file=address))
+    train, held_out, files, *_ = load_training_pairs(RewardConfig(train_file=address))
     assert (len(train), held_out) == (4, [])
     assert files["train"]["file"] == "seven:train[:4]"  # not where it lies
     suites, records = load_suites({"x": Path(f"{seven}:train")})
