@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .inner import WorstCase, dual_objective, duality_gap, robust_loss, worst_case
 from .sampling.estimators import effective_sample_size, largest_multiplier
 from .sets.ambiguity import AmbiguitySet, Dual
+from .sets.burg import Burg, BurgPenalty
+from .sets.composed import Charged
 from .sets.composition import Grouped, Trimmed
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from .sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
 from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
@@ -67,11 +69,15 @@ __all__ = [
     "KL",
     "AcceleratedGradient",
     "AmbiguitySet",
+    "Burg",
+    "BurgPenalty",
     "CVaR",
+    "Charged",
     "ChiSquare",
     "ChiSquarePenalty",
     "ConvexSet",
     "CressieRead",
+    "CressieReadPenalty",
     "Dual",
     "Grouped",
     "Hellinger",

@@ -1,9 +1,9 @@
 """Ambiguity sets as text, for recipes and the command line, and the grammar of all that is written like them.
 
-    NAME[:NUMBER[/NUMBER...]][:INNER][,KEY=VALUE...]        "tv:0.2,max_ratio=8"
+    NAME[:NUMBER[/NUMBER...]][:INNER][+NAME:NUMBER...][,KEY=VALUE...]        "tv:0.2,max_ratio=8"
 
-``Spec`` takes any text apart and knows no name. A ``Form`` says how one name is written and what it makes, and ``read``
-goes from a text to what it means, or says in one sentence why it means nothing.
+``Spec`` (in ``texts``) takes any text apart and knows no name. A ``Form`` says how one name is written and what it
+makes, and ``read`` goes from a text to what it means, or says in one sentence why it means nothing.
 """
 
 from __future__ import annotations
@@ -16,81 +16,11 @@ from typing import Any, Generic, TypeVar
 
 from .sets.ambiguity import AmbiguitySet, in_text
 from .sets.composition import Composite
+from .texts import Option, Spec, number_in, part_of
 
 T_co = TypeVar("T_co", covariant=True)
-Option = tuple[str, str | None]
+_SUM = "cvar:0.4+kl_penalty:0.1"
 _DEEPEST = 50  # names inside one another: nobody means more, and Python does not recurse without end
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A text taken apart; ``str`` puts it together again, without spaces and with numbers at their shortest.
-
-    Every text is a Spec, whether or not anybody knows its names: what does not fit is kept as a name.
-
-    Attributes:
-        name: What stands first.
-        numbers: After the colon.
-        inner: What stands after them, where a rule wraps another: ``tv:0.2`` in ``micro:8:tv:0.2``.
-        options: Key and value of all parts after a comma, in order; None for a value without an equals sign. They
-            stand at the end, so the outermost Spec has those of the inner ones too.
-
-    >>> Spec.of("micro:8:tv:0.20, by = source")
-    Spec(name='micro', numbers=(8.0,), inner=Spec(name='tv', numbers=(0.2,), inner=None, options=()), \
-options=(('by', 'source'),))
-    >>> str(Spec.of("micro:8:tv:0.20, by = source"))
-    'micro:8:tv:0.2,by=source'
-    """
-
-    name: str
-    numbers: tuple[float, ...] = ()
-    inner: Spec | None = None
-    options: tuple[Option, ...] = ()
-
-    @classmethod
-    def of(cls, text: str) -> Spec:
-        """Take a text apart."""
-        head, *parts = text.split(",")
-        layers: list[tuple[str, tuple[float, ...]]] = []
-        for piece in head.split(":"):
-            numbers = [_number(part) for part in piece.split("/")]
-            if layers and not layers[-1][1] and None not in numbers:
-                layers[-1] = (layers[-1][0], tuple(number for number in numbers if number is not None))
-            else:
-                layers.append((piece.strip(), ()))
-        spec: Spec | None = None
-        for name, known in reversed(layers):
-            spec = cls(name, known, spec)
-        assert spec is not None
-        return replace(spec, options=tuple(_option(part) for part in parts))
-
-    def layers(self) -> list[Spec]:
-        """This one and what stands inside it, from the outermost."""
-        found: list[Spec] = [self]
-        while (inner := found[-1].inner) is not None:
-            found.append(inner)
-        return found
-
-    def __str__(self) -> str:
-        layers = ((layer.name, layer.numbers) for layer in self.layers())
-        head = ":".join(piece for name, numbers in layers for piece in (name, *filter(None, [in_text(numbers)])))
-        return ",".join([head, *map(_part, self.options)])
-
-
-def _option(part: str) -> Option:
-    key, equals, value = (piece.strip() for piece in part.partition("="))
-    return key, value if equals else None
-
-
-def _part(option: Option) -> str:
-    return option[0] if option[1] is None else f"{option[0]}={option[1]}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +35,7 @@ class Form(Generic[T_co]):
         inner: What the thing inside is called; "" for none.
         options: Its options, ``float`` or ``str`` each.
         needed: The options that cannot be left out.
+        adds: Whether what it makes can be added to another, after a plus sign.
     """
 
     make: Callable[..., T_co]
@@ -114,6 +45,7 @@ class Form(Generic[T_co]):
     inner: str = ""
     options: Mapping[str, type] = field(default_factory=dict[str, type])
     needed: Sequence[str] = ()
+    adds: bool = False
 
     @property
     def plain(self) -> bool:
@@ -140,7 +72,10 @@ def read(text: str, forms: Mapping[str, Form[T_co]], what: str) -> T_co:
         if form is None or (form.plain and (layer.numbers or layer.inner or layer.options)):
             place = f"{what} {str(layer)!r} in {text!r}" if chain else said
             raise ValueError(f"unknown {place}{_known(layer.name, forms)}")
-        chain.append((form, _size(layer, form, said)))
+        size = _size(layer, form, said)
+        for part in layer.plus:
+            form = _sum(form, part, forms, said)
+        chain.append((form, size))
         if len(chain) > _DEEPEST:
             raise ValueError(f"{said} has more than {_DEEPEST} names inside one another; leave some out.")
     options = _dealt(spec.options, [form for form, _ in chain], said)
@@ -170,12 +105,27 @@ def _size(layer: Spec, form: Form[Any], said: str) -> list[Any]:
     elif layer.inner and not form.inner:
         odd = f"{numbers}:{inner}"
     if odd is not None:
-        odd = next((part.strip() for part in odd.split("/") if _number(part) is None), odd)
+        odd = next((part.strip() for part in odd.split("/") if number_in(part) is None), odd)
         belongs = "number" if form.size else form.inner
         raise ValueError(f"{said} has {odd!r} where a {belongs} belongs, as in {form.example!r}.")
     if form.inner and not inner:
         raise ValueError(f"{said} lacks its {form.inner}; write for example {form.example!r}.")
     return [layer.numbers] if len(layer.numbers) > 1 else list(layer.numbers)
+
+
+def _sum(form: Form[T_co], part: Spec, forms: Mapping[str, Form[T_co]], said: str) -> Form[T_co]:
+    """The form whose making adds what a part after a plus sign makes, from that part's own options."""
+    other = forms.get(part.name)
+    if other is None or not other.adds or not form.adds:
+        raise ValueError(f"{said} cannot add {str(part)!r}: it takes a set and a penalty, as in {_SUM!r}.")
+    size = _size(part, other, said)
+
+    def make(*given: Any, **options: Any) -> Any:
+        one: Any = form.make(*given, **{key: value for key, value in options.items() if key in form.options})
+        return one + other.make(*size, **{key: options[key] for key in other.needed})
+
+    options = {**form.options, **{key: other.options[key] for key in other.needed}}
+    return replace(form, make=make, options=options, needed=list(dict.fromkeys([*form.needed, *other.needed])))
 
 
 def _dealt(options: Sequence[Option], forms: Sequence[Form[Any]], said: str) -> list[dict[str, Any]]:
@@ -194,7 +144,7 @@ def _dealt(options: Sequence[Option], forms: Sequence[Form[Any]], said: str) -> 
     dealt.append({})
     for key, value in left:
         if key not in last.options or value is None or key in dealt[-1]:
-            raise ValueError(f"{said} has the option {_part((key, value))!r}, but {_allowed(forms)}.")
+            raise ValueError(f"{said} has the option {part_of((key, value))!r}, but {_allowed(forms)}.")
         dealt[-1][key] = value
     return [_values(form, given, said) for form, given in zip(forms, dealt, strict=True)]
 
@@ -214,7 +164,7 @@ def _values(form: Form[Any], given: Mapping[str, str], said: str) -> dict[str, A
     for key in form.needed:
         if key not in given:
             raise ValueError(f"{said} lacks {key}; add ',{key}={_shape(form.options[key])}'.")
-    values = {key: _number(text) if form.options[key] is float else text for key, text in given.items()}
+    values = {key: number_in(text) if form.options[key] is float else text for key, text in given.items()}
     for key, value in values.items():
         if value is None:
             raise ValueError(f"{said} has {given[key]!r} where a number belongs, as in {form.example!r}.")
@@ -246,6 +196,7 @@ def set_forms() -> dict[str, Form[AmbiguitySet | None]]:
                 many=True,
                 options=dict.fromkeys(own, float) | {key: str if key == "by" else float for key in wrappers},
                 needed=[key for key, lacking in own.items() if lacking],
+                adds=True,
             )
     return forms
 
@@ -266,7 +217,8 @@ def parse_ambiguity(spec: str) -> AmbiguitySet | None:
             ``"tv:0.2"``, ``"tv:0.2,max_ratio=8"``, ``"cvar:0.3"``, ``"chi2:0.5"``, ``"kl:0.3"``,
             ``"cressie_read:0.5,order=1.5"``, ``"spectral:0.1/0.3/0.6"``, ``"kl_penalty:1"``. Two options wrap
             any of them, in the order written: ``by=COLUMN`` reweights groups, ``trim=FRACTION`` drops the
-            largest losses first.
+            largest losses first. A penalty is added to a set by a plus sign, before the options of both:
+            ``"cvar:0.4+kl_penalty:0.1"``.
 
     Returns:
         The set, or None for ``"erm"``. A set ``by=COLUMN`` needs ``bind`` before it can be solved.
@@ -280,5 +232,7 @@ def parse_ambiguity(spec: str) -> AmbiguitySet | None:
         TotalVariation(radius=0.2, max_ratio=8.0)
         >>> str(parse_ambiguity("cvar:0.3,by=source"))
         'cvar:0.3,by=source'
+        >>> str(parse_ambiguity("tv:0.2+kl_penalty:0.1, max_ratio=8"))
+        'tv:0.2+kl_penalty:0.1,max_ratio=8'
     """
     return read(spec, set_forms(), "ambiguity")

@@ -19,8 +19,10 @@ import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
 from .._solvers.arrays import Array
 from ..sets.ambiguity import AmbiguitySet
+from ..sets.burg import Burg, BurgPenalty
+from ..sets.composed import Charged
 from ..sets.composition import Grouped, Trimmed
-from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 sparse: Any = _sparse  # scipy ships no type hints
@@ -41,6 +43,8 @@ class Block(NamedTuple):
         k = self.order
         if k is None:
             return (np.zeros_like(ratio),) * 3
+        if k == 0:
+            return ratio - 1 - np.log(ratio), 1 - 1 / ratio, 1 / ratio**2
         if k == 1:
             return special.xlogy(ratio, ratio) - ratio + 1, np.log(ratio), 1 / ratio
         if k == 2:  # written so that ratios near 1 do not cancel
@@ -69,7 +73,7 @@ class Adversary(NamedTuple):
 
 def _cvar(share: float, alpha: float) -> tuple[float, tuple[Block, ...]]:
     """Return share * CVaR(alpha) as (mass without freedom, blocks)."""
-    return (share, ()) if alpha >= 1 else (0.0, (Block(share, share / alpha),))
+    return (share, ()) if alpha >= 1 else (0.0, (Block(share, share / alpha if alpha else math.inf),))
 
 
 def _divergence(order: float, radius: float) -> tuple[float, tuple[Block, ...]]:
@@ -117,6 +121,15 @@ def _blocks(ambiguity: AmbiguitySet) -> tuple[float, tuple[Block, ...]] | None:
             return _penalty(1.0, temperature)
         case ChiSquarePenalty(strength):
             return _penalty(2.0, strength)
+        case CressieReadPenalty(order, strength):
+            return _penalty(order, strength)
+        case Charged(CVaR(alpha), KLPenalty() | ChiSquarePenalty()) if 0 < alpha < 1:
+            fixed, blocks = _blocks(ambiguity.price) or (1.0, ())
+            return fixed, tuple(block._replace(cap=1 / alpha) for block in blocks)
+        case Burg(radius):
+            return _divergence(0.0, radius)
+        case BurgPenalty(strength):
+            return _penalty(0.0, strength)
         case _:
             return None
 

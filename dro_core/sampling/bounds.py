@@ -70,7 +70,7 @@ def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float 
             moved = min(radius, 1 - 1 / (ambiguity.max_ratio or inf))
             bound = min(moved * spread, sqrt((ratio_moment(ambiguity) - 1) * variance))
         case CVaR(alpha=alpha):
-            bound = min((1 - alpha) * spread, sqrt((1 / alpha - 1) * variance))
+            bound = min((1 - alpha) * spread, sqrt((1 / alpha - 1) * variance) if alpha else inf)
         case ChiSquarePenalty(strength=strength):
             bound = variance / (2 * strength)
         case KLPenalty(temperature=temperature):

@@ -7,14 +7,15 @@ from math import cosh, exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 from typing import NoReturn
 
 from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
+from ..sets.burg import Burg
 from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 Tailed = CVaR | TotalVariation | Spectral
 
 LAW_ONLY = (
-    "it depends on more than the distribution of the losses (groups, costs, constraints), or is no supremum over "
-    "a set (trimming). Bound the inner set, or enumerate small cases with synthetic.plugin_bias."
+    "none was worked out, it depends on more than the distribution of the losses (groups, costs, constraints), or is "
+    "no supremum over a set (trimming). Bound the inner set, or enumerate small cases with synthetic.plugin_bias."
 )
 
 
@@ -30,7 +31,7 @@ def refuse_blindness(ambiguity: AmbiguitySet) -> None:
     if isinstance(ambiguity, TotalVariation) and ambiguity.max_ratio is None and ambiguity.radius > 0:
         remedy = "Use max_ratio=..., or inverse_cdf_bias_bound."
         refuse(ambiguity, "bias bound", f"{missed} {ambiguity.radius} in the population. {remedy}")
-    if isinstance(ambiguity, Hellinger) or (isinstance(ambiguity, CressieRead) and ambiguity.order < 1):
+    if isinstance(ambiguity, (Hellinger, Burg)) or (isinstance(ambiguity, CressieRead) and ambiguity.order < 1):
         remedy = "Use CressieRead of an order above 1, or inverse_cdf_bias_bound."
         refuse(ambiguity, "bias bound", f"{missed} its own in the population. {remedy}")
 
@@ -96,7 +97,7 @@ def ratio_moment(ambiguity: AmbiguitySet, n: int | None = None, loss_range: floa
     require_one_size(ambiguity)
     match ambiguity:
         case CVaR(alpha=alpha):
-            moment = 1 / alpha
+            moment = 1 / alpha if alpha else inf
         case TotalVariation(radius=0):
             moment = 1.0
         case TotalVariation(radius=radius):
@@ -114,7 +115,7 @@ def ratio_moment(ambiguity: AmbiguitySet, n: int | None = None, loss_range: floa
             moment = x if x >= 2 else 1 + x * x / 4
         case KLPenalty(temperature=temperature):
             moment = cosh(min(_needed_spread(ambiguity, loss_range) / (2 * temperature), 300)) ** 2
-        case KL() | CressieRead() | Hellinger():
+        case KL() | CressieRead() | Hellinger() | Burg():
             refuse(ambiguity, "such bound", "a few draws may carry a mass that does not fall like 1/n.")
         case _:
             refuse(ambiguity, "such bound", LAW_ONLY)

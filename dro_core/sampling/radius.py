@@ -18,8 +18,9 @@ from .._solvers import arrays
 from .._solvers.arrays import Array
 from .._solvers.sizes import Size
 from ..sets.ambiguity import AmbiguitySet, checked_number
+from ..sets.burg import Burg, BurgPenalty
 from ..sets.composition import Grouped
-from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
 from ..sets.sizes import checked_size
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from ..sets.transport import Wasserstein
@@ -35,6 +36,8 @@ _NO_RADIUS: dict[type, str] = {
     Grouped: "for the mixture of groups take the radius of its inner set, atoms=(number of groups)",
     KLPenalty: "a penalty has no radius; use KL",
     ChiSquarePenalty: "a penalty has no radius; use ChiSquare",
+    CressieReadPenalty: "a penalty has no radius; use CressieRead",
+    BurgPenalty: "a penalty has no radius; use Burg",
 }
 
 
@@ -68,7 +71,7 @@ def radius_from_confidence(
 
     | | one mean (no ``atoms``) | the whole distribution on k ``atoms`` |
     |---|---|---|
-    | ChiSquare, KL, CressieRead | z^2 / (2n) [DGN21] | chi2_{k-1} / (2n) [BT13] |
+    | ChiSquare, KL, CressieRead, Burg | z^2 / (2n) [DGN21] | chi2_{k-1} / (2n) [BT13] |
     | Hellinger | half of that | half of that |
     | TotalVariation | z / (2 sqrt n) | sqrt(log((2^k - 2) / delta) / (2n)) [W03] or, if smaller, |
     | | | sqrt((k - 1) / n) / 2 + sqrt(log(1 / delta) / (2n)) |
@@ -87,7 +90,7 @@ def radius_from_confidence(
     exact for a fair coin and generous for a small variance.
 
     Args:
-        ambiguity: ``ChiSquare``, ``KL``, ``CressieRead`` or ``TotalVariation``: the class, or a set of any radius.
+        ambiguity: ``ChiSquare``, ``KL``, ``CressieRead``, ``Burg``, ``TotalVariation``: the class or any such set.
         n: Number of independent observations, at least 1; or an array, as of the visits to each state and action.
         delta: Probability of missing the truth, in (0, 1).
         atoms: Number of possible outcomes (prompt sources, say), all known, to cover their whole distribution.
@@ -114,7 +117,7 @@ def radius_from_confidence(
     kind = ambiguity if isinstance(ambiguity, type) else type(ambiguity)
     if not issubclass(kind, AmbiguitySet):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ambiguity must be a set or its class, such as ChiSquare, got {ambiguity!r}.")
-    if issubclass(kind, (ChiSquare, KL, CressieRead)):
+    if issubclass(kind, (ChiSquare, KL, CressieRead, Burg)):
         return _answer(_divergence_radius(given, delta, atoms))
     if issubclass(kind, Hellinger):
         return _answer(_divergence_radius(given, delta, atoms) / 2)

@@ -165,6 +165,15 @@ class AmbiguitySet(ABC):
         del problem, weights
         return 0.0
 
+    def __add__(self, other: AmbiguitySet) -> AmbiguitySet:
+        """Add a penalty to a set: its members, each at that price."""
+        given: Any = other
+        if not isinstance(given, AmbiguitySet):
+            return NotImplemented
+        from .composed import added
+
+        return added(self, given)
+
     def take(self, rows: Array) -> Self:
         """Return the set for the scenarios ``rows`` of a longer list; differs where scenarios have places."""
         del rows

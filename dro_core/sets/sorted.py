@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self
 from .._solvers import jacobians, quadratic, sorting, spectra
 from .._solvers.arrays import Array, at_least, inner
 from .._solvers.problem import Problem
-from .._solvers.sizes import Size
+from .._solvers.sizes import Size, raised
 from .ambiguity import Ball, Dual, Polyhedral, checked_fraction, checked_number, checked_radius, set_field
 from .sizes import checked_size
+
+_NO_TAIL = 2.0**-1022  # an alpha whose inverse overflows: less than the mass of any scenario
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,10 @@ class CVaR(Polyhedral):
         max_q <q, l>   s.t.   q <= p / alpha,  q in the simplex.
 
     The maximiser is p / alpha on the largest losses, with a fraction of that at the edge of the tail, shared
-    by equal losses in proportion to p. Exact, by selection.
+    by equal losses in proportion to p. ``CVaR(0)`` is the largest loss. Exact, by selection.
 
-    Dual: threshold + E (l - threshold)_+ / alpha, for every threshold. The set has no radius: the multiplier
-    is 0 and is not used.
+    Dual: threshold + E (l - threshold)_+ / alpha, for every threshold; at alpha 0 every threshold is raised to max l.
+    The set has no radius: the multiplier is 0 and is not used.
     """
 
     alpha: Size
@@ -101,7 +103,7 @@ class CVaR(Polyhedral):
 
     def __post_init__(self) -> None:
         meaning, remedy = "the tail mass", "For the mean use alpha=1."
-        set_field(self, "alpha", checked_size("CVaR.alpha", meaning, "(0, 1]", self.alpha, remedy))
+        set_field(self, "alpha", checked_size("CVaR.alpha", meaning, "[0, 1]", self.alpha, remedy))
 
     def with_strength(self, fraction: float) -> Self:
         """Return the set with ``alpha`` moved to 1 - (1 - alpha) * fraction."""
@@ -110,7 +112,10 @@ class CVaR(Polyhedral):
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Spread all mass evenly over the tail."""
-        alpha = problem.size(self.alpha)
+        if isinstance(self.alpha, float) and self.alpha < _NO_TAIL:
+            zero = problem.xp.zeros_like(problem.scale)
+            return problem.weighted(sorting.top_ratio(problem)), Dual(zero, zero)
+        alpha = raised(problem.xp, problem.size(self.alpha), _NO_TAIL)
         weights, threshold = sorting.upper_tail(problem, alpha, 1 / alpha)
         return weights, Dual(problem.xp.zeros_like(threshold), threshold)
 
@@ -121,8 +126,10 @@ class CVaR(Polyhedral):
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
+        if isinstance(self.alpha, float) and self.alpha < _NO_TAIL:
+            return at_least(problem.xp, dual.threshold, 0.0)
         excess = problem.mean(at_least(problem.xp, problem.losses - dual.threshold, 0.0))
-        return dual.threshold + excess / problem.size(self.alpha)
+        return dual.threshold + excess / raised(problem.xp, problem.size(self.alpha), _NO_TAIL)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,9 @@ def sized(text: str) -> Sized | None:
     names = [layer.name for layer in spec.layers()]
     numbers = [number for layer in spec.layers() for number in layer.numbers]
     size = spec.layers()[-1].numbers
-    if numbers != [*size] or len(size) != 1 or not math.isfinite(size[0]) or not all(map(str.isidentifier, names)):
+    if spec.layers()[-1].plus or not all(map(str.isidentifier, names)):
+        return None
+    if numbers != [*size] or len(size) != 1 or not math.isfinite(size[0]):
         return None
     quantity, plain = _scale([Spec(names[-1], size, options=spec.options), Spec(names[-1], size)])
     return Sized(str(Spec(":".join(names), options=spec.options)), size[0], quantity, plain)

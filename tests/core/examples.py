@@ -10,9 +10,12 @@ import pytest
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Grouped,
     Hellinger,
@@ -47,6 +50,7 @@ SETS: dict[str, Maker] = {
     "cressie_read_below_1": lambda n: CressieRead(0.5, 0.3),
     "cressie_read_above_1": lambda n: CressieRead(1.5, 0.3),
     "hellinger": lambda n: Hellinger(0.3),
+    "burg": lambda n: Burg(0.3),
     "wasserstein": lambda n: Wasserstein(0.15, line(n)),
     "mean_discrepancy": lambda n: MeanDiscrepancy(0.2, np.exp(-line(n))),
     "grouped": lambda n: Grouped(TotalVariation(0.3), three_groups(n)),
@@ -55,8 +59,23 @@ SETS: dict[str, Maker] = {
     "trimmed_groups": lambda n: Trimmed(Grouped(KL(0.3), three_groups(n)), 0.1),
     "kl_penalty": lambda n: KLPenalty(0.5),
     "chi2_penalty": lambda n: ChiSquarePenalty(0.5),
+    "burg_penalty": lambda n: BurgPenalty(0.5),
+    "cressie_read_penalty_below_1": lambda n: CressieReadPenalty(0.5, 0.5),
+    "cressie_read_penalty_above_1": lambda n: CressieReadPenalty(1.5, 0.5),
+    "charged_tail": lambda n: CVaR(0.3) + KLPenalty(0.5),
+    "charged_variation": lambda n: TotalVariation(0.3, max_ratio=2.5) + ChiSquarePenalty(0.2),
+    "charged_spectrum": lambda n: Spectral((0.1, 0.3, 0.6)) + ChiSquarePenalty(0.5),
+    "charged_ball": lambda n: KL(0.3) + KLPenalty(0.5),
 }
-POWERS = ("cressie_read_below_1", "cressie_read_above_1", "hellinger")  # up to 100 steps where none may be skipped
+HOSTED = ("mean_discrepancy", "charged_tail", "charged_variation", "charged_spectrum")  # solved in main memory
+PRICED_POWERS = ("burg_penalty", "cressie_read_penalty_below_1", "cressie_read_penalty_above_1")
+POWERS = (
+    "cressie_read_below_1",
+    "cressie_read_above_1",
+    "hellinger",
+    "burg",
+    *PRICED_POWERS,
+)  # up to 100 steps where none may be skipped
 
 
 def over(names: Iterable[str], *, rest: Iterable[str] = ()) -> pytest.MarkDecorator:
@@ -71,5 +90,5 @@ PLACES = ("wasserstein", "mean_discrepancy")
 # Where mass moves only to scenarios that have some, and n^2 distances are not too many.
 every_set_without_places = over(name for name in SETS if name not in PLACES)
 # What needs no look at a value, so that it stays on its device and in a graph.
-every_set_in_arrays = over(name for name in SETS if name != "mean_discrepancy")
+every_set_in_arrays = over(name for name in SETS if name not in HOSTED)
 every_quick_set = over(name for name in SETS if name not in POWERS)

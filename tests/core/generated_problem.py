@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.special import kl_div
 
-from dro_core import AmbiguitySet, ChiSquarePenalty, KLPenalty, worst_case
+from dro_core import AmbiguitySet, BurgPenalty, Charged, ChiSquarePenalty, CressieReadPenalty, KLPenalty, worst_case
 
 from . import tolerances as tol
 from .registry import Backend, Family, losses, references
+
+PENALTIES = KLPenalty, ChiSquarePenalty, BurgPenalty, CressieReadPenalty
 
 
 class Problem:
@@ -48,20 +50,30 @@ class Problem:
 
     def charge(self, weights: np.ndarray) -> float:
         """What a penalty charges for the weights, by scipy; nothing for a set."""
-        p, kind = self.reference, self.ambiguity
+        p, kind = self.reference, self.charging
+        ratio = weights[p > 0] / p[p > 0]
+        if isinstance(kind, BurgPenalty):
+            return float(kl_div(p, weights)[p > 0].sum() * self.price)
+        if isinstance(kind, CressieReadPenalty):
+            k = kind.order
+            return float(p[p > 0] @ (ratio**k - k * ratio + k - 1) / (k * (k - 1)) * self.price)
         if isinstance(kind, KLPenalty):
             return float(kl_div(weights, p).sum() * self.price)
         if isinstance(kind, ChiSquarePenalty):
-            ratio = weights[p > 0] / p[p > 0]
             return float(p[p > 0] @ (ratio - 1) ** 2 / 2 * self.price)
         return 0.0
 
     @property
+    def charging(self) -> AmbiguitySet:
+        """What charges: the penalty of a sum, else the set itself."""
+        return self.ambiguity.price if isinstance(self.ambiguity, Charged) else self.ambiguity
+
+    @property
     def price(self) -> float:
         """The price of a penalty, as far as it makes a difference; 0 for a set."""
-        size = getattr(self.ambiguity, self.ambiguity.size, 0.0)
+        size = getattr(self.charging, self.charging.size, 0.0)
         unit = float(np.ptp(self.counted)) or 1.0
-        return min(size, 1e15 * unit) if isinstance(self.ambiguity, (KLPenalty, ChiSquarePenalty)) else 0.0
+        return min(size, 1e15 * unit) if isinstance(self.charging, PENALTIES) else 0.0
 
     def value(self, losses: np.ndarray | None = None, **changed: Any) -> float:
         return float(self.solve(losses, **changed).value)

@@ -11,9 +11,13 @@ import numpy as np
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
+    Charged,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Grouped,
     Hellinger,
@@ -107,6 +111,14 @@ def _around(ambiguity: AmbiguitySet, q: Any, p: np.ndarray) -> Model:
             return [cp.pnorm(cp.multiply(ratio, p ** (1 / order)), order) <= moment ** (1 / order)], 0.0
         case Hellinger(radius):
             return [2 - 2 * (p @ cp.sqrt(ratio)) <= radius], 0.0
+        case Charged(base, price):
+            return _around(base, q, p)[0], _around(price, q, p)[1]
+        case Burg(radius):
+            return [cp.sum(cp.kl_div(p, q)) <= radius], 0.0
+        case BurgPenalty(strength):
+            return [], strength * cp.sum(cp.kl_div(p, q))
+        case CressieReadPenalty(order, strength):
+            return [], strength * (p @ (cp.power(ratio, order) - 1)) / (order * (order - 1))
         case KLPenalty(temperature):
             return [], temperature * cp.sum(cp.kl_div(q, p))
         case ChiSquarePenalty(strength):

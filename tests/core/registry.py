@@ -19,10 +19,14 @@ from scipy.optimize import linprog
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
+    Charged,
     ChiSquare,
     ChiSquarePenalty,
     ConvexSet,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Grouped,
     Hellinger,
@@ -83,6 +87,10 @@ def _hellinger_violation(ball: Hellinger, q: np.ndarray, p: np.ndarray, losses: 
     return float(np.sum((np.sqrt(q) - np.sqrt(p)) ** 2)) - ball.radius
 
 
+def _burg_violation(ball: Burg, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
+    return -float(p[p > 0] @ np.log(q[p > 0] / p[p > 0])) - ball.radius
+
+
 def _spectral_violation(ball: Spectral, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
     """q is in the set if no set of scenarios has more than its share; the worst ones are those of largest q/p."""
     order = np.argsort(-np.divide(q, p, out=np.zeros_like(q), where=p > 0))
@@ -121,12 +129,18 @@ def _nothing(ball: Any, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> flo
     return 0.0
 
 
+def _charged_violation(ball: Charged, q: np.ndarray, p: np.ndarray, losses: np.ndarray) -> float:
+    return _KINDS[type(ball.base)](ball.base, q, p, losses)
+
+
 _KINDS: dict[type, Callable[[Any, np.ndarray, np.ndarray, np.ndarray], float]] = {
     TotalVariation: _tv_violation,
     CVaR: _cvar_violation,
     ChiSquare: _chi2_violation,
     KL: _kl_violation,
     KLPenalty: _nothing,
+    Spectral: _spectral_violation,
+    Burg: _burg_violation,
 }
 
 
@@ -170,6 +184,14 @@ _PRICED = {
 }
 
 
+_CHARGES = st.builds(lambda kind, price: kind(price), st.sampled_from([KLPenalty, ChiSquarePenalty]), _PRICES)
+_PAIRS = st.one_of(
+    st.tuples(_radii(2.0).map(KL), _PRICES.map(KLPenalty)),
+    st.tuples(_radii(4.0).map(ChiSquare), _PRICES.map(ChiSquarePenalty)),
+    st.tuples(_radii(2.0).map(Burg), _PRICES.map(BurgPenalty)),
+)
+
+
 @cache  # compiled once for all examples
 def _written_sets(n: int) -> list[ConvexSet]:
     """Three that cvxpy writes around p, and the whole simplex."""
@@ -205,7 +227,7 @@ FAMILIES = [
         lambda p: TotalVariation(1.0, max_ratio=float(1 / p[p > 0].min())),
         _tv_violation,
     ),
-    Family("cvar", _any(_SIXTEENTHS.map(CVaR)), lambda p: CVaR(float(p[p > 0].min())), _cvar_violation),
+    Family("cvar", _any(st.one_of(_SIXTEENTHS, st.just(0.0)).map(CVaR)), lambda p: CVaR(0.0), _cvar_violation),
     Family(
         "spectral",
         _any(_SPECTRA.map(Spectral)),
@@ -222,6 +244,7 @@ FAMILIES = [
         _power_violation,
     ),
     Family("hellinger", _any(_radii(1.9).map(Hellinger)), lambda p: Hellinger(2 - 1e-15), _hellinger_violation),
+    Family("burg", _any(_radii(2.0).map(Burg)), lambda p: Burg(1e3), _burg_violation),
     Family(
         "wasserstein",
         lambda n: st.builds(Wasserstein, _radii(3.0), _costs(n)),
@@ -279,6 +302,39 @@ FAMILIES = [
     ),
     Family("kl_penalty", _any(_PRICES.map(KLPenalty)), None, _nothing, _PRICED),
     Family("chi2_penalty", _any(_PRICES.map(ChiSquarePenalty)), None, _nothing, _PRICED),
+    Family("burg_penalty", _any(_PRICES.map(BurgPenalty)), None, _nothing, _PRICED),
+    Family(
+        "cressie_read_penalty",
+        _any(st.builds(CressieReadPenalty, st.sampled_from([0.5, 0.9, 1.25, 1.5, 2.0, 3.0]), _PRICES)),
+        None,
+        _nothing,
+        _PRICED,
+    ),
+    Family(
+        "charged_tail",
+        _any(
+            st.builds(
+                Charged,
+                st.one_of(
+                    _SIXTEENTHS.map(CVaR),
+                    _radii(1.0).map(TotalVariation),
+                    st.builds(TotalVariation, _radii(1.0), _RATIOS),
+                ),
+                _CHARGES,
+            )
+        ),
+        None,
+        _charged_violation,
+        _PRICED,
+    ),
+    Family(
+        "charged_spectrum",
+        _any(st.builds(Charged, _SPECTRA.map(Spectral), _CHARGES)),
+        None,
+        _charged_violation,
+        _PRICED,
+    ),
+    Family("charged_ball", _any(_PAIRS.map(lambda pair: Charged(*pair))), None, _charged_violation, _PRICED),
     Family(
         "convex",
         lambda n: st.builds(

@@ -136,11 +136,13 @@ def _phi(order: Any, r: Any) -> Any:
     """(r^k - k r + k - 1) / (k (k - 1)), and its limit r log r - r + 1."""
     if order == 1:
         return (r * mp.log(r) if r > 0 else 0) - r + 1
+    if order == 0:
+        return r - 1 - mp.log(r) if r > 0 else mp.inf
     return ((r**order if r > 0 else 0) - order * r + order - 1) / (order * (order - 1))
 
 
 def divergence_ball(order: float, radius: float, losses: Numbers, p: Numbers) -> Any:
-    """E phi_k(q/p) <= radius, with KL at order 1: the tilt that meets the radius."""
+    """E phi_k(q/p) <= radius, with Burg at order 0 and KL at order 1: the tilt that meets the radius."""
     with mp.workdps(120):
         k, rho = mp.mpf(order), mp.mpf(radius)
         whole = p[0] * _phi(k, 1 / p[0]) + (1 - p[0]) * _phi(k, mp.mpf(0)) if len(p) > 1 else mp.mpf(0)
@@ -158,6 +160,70 @@ def divergence_ball(order: float, radius: float, losses: Numbers, p: Numbers) ->
 
         shape = _tilted(k, rho, losses, spread)
         return mean(losses, weights(shape))
+
+
+def power_penalty(order: float, strength: float, losses: Numbers, p: Numbers) -> Any:
+    """price E phi_k(q/p), k not 1: q = p ((k - 1) (l - cut) / price)_+^{1/(k-1)}, cut where that sums to 1."""
+    with mp.workdps(120):
+        k, price = mp.mpf(order), mp.mpf(strength)
+        if mp.isinf(price):
+            return mean(losses, p)
+        a, kept = 1 / (k - 1), 0
+        if k > 1:
+
+            def beyond(i: int) -> Any:
+                return mean([max((k - 1) * (loss - losses[i]) / price, 0) ** a for loss in losses], p)
+
+            kept = max(i for i in range(len(losses)) if beyond(i) < 1)
+            lowest, seen = losses[kept], range(kept + 1)
+            shapes = lambda y: [(k - 1) * (losses[i] - lowest + mp.exp(y)) / price for i in seen]  # noqa: E731
+        else:
+            seen = range(len(losses))
+            shapes = lambda y: [(1 - k) * (losses[0] - losses[i] + mp.exp(y)) / price for i in seen]  # noqa: E731
+        masses = [p[i] for i in seen]
+        rising = 1 if k > 1 else -1
+        y = _bisected(lambda y: rising * mean([s**a for s in shapes(y)], masses), rising, -2000, 2000)
+        ratios = [s**a for s in shapes(y)]
+        whole = mean(ratios, masses)
+        ratios = [r / whole for r in ratios] + [mp.mpf(0)] * (len(losses) - len(masses))
+        earned = mp.fsum(m * r * loss for m, r, loss in zip(p, ratios, losses, strict=True))
+        return earned - price * mean([_phi(k, r) for r in ratios], p)
+
+
+def charged(most: Callable[[Any], Any], kind: str, price: float, losses: Numbers, p: Numbers) -> Any:
+    """max <q, l> - price E phi(q/p) under q(A) <= most(p(A)), phi of "kl" or "chi2": the best of all ways to pool.
+
+    At the best q some of the bounds on the largest levels are met, and between two of them the price alone shares.
+    """
+    with mp.workdps(700):
+        t, n = mp.mpf(price), len(losses)
+        if mp.isinf(t):
+            return mean(losses, p)
+        before = [mp.fsum(p[:i]) for i in range(n + 1)]
+        bound = [mp.mpf(0), *(min(most(mass), 1) for mass in before[1:n]), mp.mpf(1)]
+        best = None
+        for chosen in range(2 ** (n - 1)):
+            ends = [i + 1 for i in range(n - 1) if chosen >> i & 1] + [n]
+            q: Numbers = []
+            for start, end in zip([0, *ends], ends, strict=False):
+                q += _shared(kind, t, bound[end] - bound[start], losses[start:end], p[start:end])
+            so_far = [mp.fsum(q[:i]) for i in range(n + 1)]
+            if min(q) >= 0 and all(
+                has <= allowed + mp.mpf(10) ** -90 for has, allowed in zip(so_far, bound, strict=True)
+            ):
+                order = 1 if kind == "kl" else 2
+                value = mean(losses, q) - t * mean([_phi(order, qi / m) for qi, m in zip(q, p, strict=True)], p)
+                best = value if best is None else max(best, value)
+        return best
+
+
+def _shared(kind: str, price: Any, mass: Any, losses: Numbers, p: Numbers) -> Numbers:
+    """How the price alone shares a mass among levels."""
+    if kind == "kl":
+        shape = [m * mp.exp((loss - losses[0]) / price) for loss, m in zip(losses, p, strict=True)]
+        return [mass * s / mp.fsum(shape) for s in shape]
+    level = (mean(losses, p) - price * (mass - mp.fsum(p))) / mp.fsum(p)
+    return [m * (1 + (loss - level) / price) for loss, m in zip(losses, p, strict=True)]
 
 
 def _tilted(k: Any, rho: Any, losses: Numbers, spread: Callable[[Numbers], Any]) -> Numbers:

@@ -1,10 +1,14 @@
-"""Right at any reference mass: every set against 60-digit arithmetic, down to a top of mass 1e-300."""
+"""Right at any reference mass: every set against 60-digit arithmetic, down to a top of mass 1e-300.
+
+One table drives this file.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +18,12 @@ import torch
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Dual,
     Grouped,
@@ -61,6 +68,16 @@ def _power(order: float) -> Kind:
     )
 
 
+def _power_penalty(order: float) -> Kind:
+    """At fraction 1 the top of all mass but its own loses about as much as the gap below it is worth."""
+
+    def make(f: float, p: np.ndarray) -> AmbiguitySet:
+        price = _gap_below_top(p) * max(p[0] ** max(order - 1, 1 / 8), 1e-300) / f if f > 0 else math.inf
+        return BurgPenalty(price) if order == 0 else CressieReadPenalty(order, price)
+
+    return Kind(make, lambda a, *given: exact.power_penalty(order, a.strength, *given))
+
+
 def _trimmed(a: Trimmed, losses: exact.Numbers, p: exact.Numbers) -> Any:
     """The largest losses give up the fraction, and the rest is what is solved."""
     left, kept = exact.mp.mpf(a.fraction), []
@@ -77,6 +94,21 @@ def _grouped(a: Grouped, losses: exact.Numbers, p: exact.Numbers) -> Any:
     rest = exact.mp.fsum(p[1:])
     below = exact.mean(losses[1:], p[1:]) / rest
     return exact.divergence_ball(1, a.inner.radius, [losses[0], below], [p[0], rest])
+
+
+def _spectral_mass(spectrum: tuple[float, ...], mass: Any) -> Any:
+    """The integral of the spectrum over the worst share."""
+    k, falling = len(spectrum), [exact.mp.mpf(part) for part in reversed(spectrum)]
+    return exact.mp.fsum(part * min(max(k * mass - j, 0), 1) for j, part in enumerate(falling)) / exact.mp.fsum(falling)
+
+
+def _charged_ball(a: Any, losses: exact.Numbers, p: exact.Numbers) -> Any:
+    """A ball's answer costs its radius times the price; or the penalty's answer is inside."""
+    binding = exact.divergence_ball(1, a.base.radius, losses, p) - exact.mp.mpf(a.price.temperature) * a.base.radius
+    free, step = exact.kl_penalty(a.price.temperature, losses, p), exact.mp.mpf(10) ** -20
+    t = exact.mp.mpf(a.price.temperature)
+    spent = (exact.kl_penalty(t * (1 - step), losses, p) - free) / (t * step)  # minus d value / d price
+    return free if spent <= a.base.radius else binding
 
 
 def _gap_below_top(p: np.ndarray) -> float:
@@ -110,6 +142,9 @@ KINDS: dict[str, Kind] = {
         lambda f, p: Hellinger(min(f * (2 - 2 * math.sqrt(p[0])), math.nextafter(2, 0))),
         lambda a, *given: exact.divergence_ball(0.5, 2 * exact.mp.mpf(a.radius), *given),
     ),
+    "burg": Kind(
+        lambda f, p: Burg(f * -math.log(p[0]) / 8), lambda a, *given: exact.divergence_ball(0, a.radius, *given)
+    ),
     "wasserstein": Kind(
         lambda f, p: Wasserstein(f * float(p @ line(len(p))[0]), line(len(p))),
         lambda a, *given: exact.transport(a.radius, a.cost, *given),
@@ -124,6 +159,32 @@ KINDS: dict[str, Kind] = {
     "chi2_penalty": Kind(
         lambda f, p: ChiSquarePenalty(_gap_below_top(p) * p[0] / f if f > 0 else math.inf),
         lambda a, *given: exact.chi_square_penalty(a.strength, *given),
+    ),
+    "burg_penalty": _power_penalty(0),
+    "cressie_read_penalty_.1": _power_penalty(0.1),
+    "cressie_read_penalty_.5": _power_penalty(0.5),
+    "cressie_read_penalty_.998": _power_penalty(0.998),
+    "cressie_read_penalty_1.002": _power_penalty(1.002),
+    "cressie_read_penalty_1.5": _power_penalty(1.5),
+    "cressie_read_penalty_3": _power_penalty(3.0),
+    "charged_tail": Kind(
+        lambda f, p: CVaR(f * p[0] + (1 - f)) + KLPenalty(_gap_below_top(p) / -math.log(p[0]) / 2),
+        lambda a, *given: exact.charged(
+            lambda mass: mass / exact.mp.mpf(a.base.alpha), "kl", a.price.temperature, *given
+        ),
+    ),
+    "charged_variation": Kind(
+        lambda f, p: TotalVariation(f * (1 - p[0])) + ChiSquarePenalty(2 * _gap_below_top(p) * p[0]),
+        lambda a, *given: exact.charged(
+            lambda mass: mass + exact.mp.mpf(a.base.radius), "chi2", a.price.strength, *given
+        ),
+    ),
+    "charged_spectrum": Kind(
+        lambda f, p: Spectral((0.0, 0.25, 0.75)).with_strength(f) + ChiSquarePenalty(0.1),
+        lambda a, *given: exact.charged(partial(_spectral_mass, a.base.spectrum), "chi2", a.price.strength, *given),
+    ),
+    "charged_ball": Kind(
+        lambda f, p: KL(-f * math.log(p[0])) + KLPenalty(_gap_below_top(p) / -math.log(p[0]) / 2), _charged_ball
     ),
 }
 
@@ -212,7 +273,9 @@ def test_known_values(ambiguity: AmbiguitySet, mass: float, value: float) -> Non
     assert abs(float(duality_gap(losses, ambiguity, result, reference=p))) <= 1e-12
 
 
-@pytest.mark.parametrize("kind", ["chi2", "cressie_read_.5", "cressie_read_1.5", "cressie_read_3", "hellinger", "kl"])
+@pytest.mark.parametrize(
+    "kind", ["chi2", "cressie_read_.5", "cressie_read_1.5", "cressie_read_3", "hellinger", "kl", "burg"]
+)
 def test_random_masses_over_all_decades(kind: str) -> None:
     """Five levels, some of them within roundings of each other; in a batch, so that no row disturbs another."""
     rng = np.random.default_rng(3)
@@ -237,6 +300,7 @@ def test_random_masses_over_all_decades(kind: str) -> None:
 
 
 SMALL = [
+    "burg",
     "chi2",
     "kl",
     "cressie_read_.1",

@@ -7,10 +7,26 @@ from functools import partial
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, Grouped, TotalVariation, Trimmed
+from dro_core import (
+    KL,
+    AmbiguitySet,
+    Burg,
+    BurgPenalty,
+    ChiSquare,
+    ChiSquarePenalty,
+    CressieReadPenalty,
+    CVaR,
+    Grouped,
+    KLPenalty,
+    Spectral,
+    TotalVariation,
+    Trimmed,
+    worst_case,
+)
 from dro_core.learn.classifier import RobustPreferenceClassifier
 from dro_core.learn.linear import LinearFit, fit_linear, fit_pairs
 
@@ -57,6 +73,41 @@ def test_zero_weight_leaves_a_groups_other_examples_alone() -> None:
     fit = fit_linear(features, labels, Grouped(CVaR(0.5), GROUPS), penalty=0.01, reference=p)
     alone = fit_linear(features[kept], labels[kept], Grouped(CVaR(0.5), GROUPS[kept]), penalty=0.01, reference=p[kept])
     assert np.allclose(fit.coefficients, alone.coefficients, atol=1e-8)
+
+
+SMOOTH = [
+    Burg(0.1),
+    BurgPenalty(0.4),
+    CressieReadPenalty(1.5, 0.4),
+    CressieReadPenalty(0.5, 0.4),
+    CVaR(0.6) + KLPenalty(0.2),
+    CVaR(0.6) + ChiSquarePenalty(0.2),
+    TotalVariation(0.2) + KLPenalty(0.3),
+    Spectral((0.1, 0.3, 0.6)) + ChiSquarePenalty(0.5),
+    KL(0.05) + KLPenalty(0.2),
+    CVaR(0),
+]
+
+
+@pytest.mark.parametrize("ambiguity", SMOOTH, ids=str)
+def test_no_descent_finds_anything_better(ambiguity: AmbiguitySet) -> None:
+    """Quasi-Newton steps on the worst case itself: smooth for all but the maximum, where they end above."""
+    features, labels, p = instance(3, n=40)
+    signs = 2.0 * labels - 1
+    fit = fit_linear(features, labels, ambiguity, penalty=0.05, fit_intercept=False, reference=p, tolerance=1e-7)
+
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (features @ w)
+        worst = worst_case(np.logaddexp(0, -margins), ambiguity, reference=p)
+        slopes = -worst.weights * signs * expit(-margins)
+        return float(worst.value) + 0.025 * w @ w, features.T @ slopes + 0.05 * w
+
+    found = minimize(objective, np.zeros(features.shape[1]), jac=True, options={"gtol": 1e-9})
+    assert fit.gap <= 1e-6 * fit.value
+    assert fit.value == pytest.approx(objective(fit.coefficients)[0], abs=1e-10)
+    assert fit.value <= found.fun + 1e-7
+    if ambiguity != CVaR(0):
+        assert fit.value == pytest.approx(found.fun, abs=2e-6)
 
 
 def test_pairs_are_differences_without_an_intercept() -> None:

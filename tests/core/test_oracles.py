@@ -11,9 +11,12 @@ from scipy.optimize import linprog
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Hellinger,
     KLPenalty,
@@ -32,6 +35,7 @@ POLYHEDRAL = [
     TotalVariation(0.3, max_ratio=1.5),
     TotalVariation(0.1, max_ratio=4.0),
     TotalVariation(0.9, max_ratio=3.0),
+    CVaR(0),
     CVaR(0.07),
     CVaR(0.5),
     CVaR(0.93),
@@ -62,12 +66,38 @@ MODELLED = [
     Hellinger(1e-3),
     Hellinger(0.3),
     Hellinger(1.2),
+    Burg(1e-3),
+    Burg(0.3),
+    Burg(2.0),
     KLPenalty(0.05),
     KLPenalty(1.0),
     KLPenalty(30.0),
     ChiSquarePenalty(0.05),
     ChiSquarePenalty(1.0),
     ChiSquarePenalty(30.0),
+    BurgPenalty(0.05),
+    BurgPenalty(1.0),
+    BurgPenalty(30.0),
+    CressieReadPenalty(0.5, 0.05),
+    CressieReadPenalty(0.5, 1.0),
+    CressieReadPenalty(1.5, 0.05),
+    CressieReadPenalty(1.5, 1.0),
+    CressieReadPenalty(3.0, 0.3),
+    CVaR(0.4) + KLPenalty(0.2),
+    CVaR(0.4) + ChiSquarePenalty(0.2),
+    CVaR(0.0) + KLPenalty(0.2),
+    TotalVariation(0.3) + KLPenalty(0.1),
+    TotalVariation(0.3) + ChiSquarePenalty(0.05),
+    TotalVariation(0.3, max_ratio=1.5) + KLPenalty(0.2),
+    TotalVariation(0.9, max_ratio=2.0) + ChiSquarePenalty(0.2),
+    Spectral((0.1, 0.3, 0.6)) + KLPenalty(0.2),
+    Spectral((0.0, 0.0, 0.05, 0.05, 0.2, 0.2, 0.5)) + ChiSquarePenalty(0.3),
+    KL(0.3) + KLPenalty(0.2),
+    KL(0.3) + KLPenalty(1.0),
+    ChiSquare(0.5) + ChiSquarePenalty(0.2),
+    Burg(0.3) + BurgPenalty(0.1),
+    CressieRead(1.5, 0.3) + CressieReadPenalty(1.5, 0.1),
+    CressieRead(0.5, 0.3) + CressieReadPenalty(0.5, 0.1),
 ]
 
 
@@ -78,7 +108,8 @@ def standard_form(ambiguity: AmbiguitySet, p: np.ndarray) -> tuple[np.ndarray, n
     """
     n = len(p)
     if isinstance(ambiguity, CVaR):
-        return np.ones((1, n)), np.ones(1), p / ambiguity.alpha, np.eye(n)
+        most = p / ambiguity.alpha if ambiguity.alpha else np.where(p > 0, 1.0, 0.0)
+        return np.ones((1, n)), np.ones(1), most, np.eye(n)
     assert isinstance(ambiguity, TotalVariation)
     ratio = np.inf if ambiguity.max_ratio is None else ambiguity.max_ratio
     room = np.array([(ratio - 1) * mass if mass > 0 else 0.0 for mass in p])

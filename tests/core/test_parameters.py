@@ -15,9 +15,12 @@ import torch
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Grouped,
     Hellinger,
@@ -59,9 +62,9 @@ PARAMETERS = {
     ),
     "cvar": Parameter(
         CVaR,
-        r"`CVaR\.alpha` is the tail mass and must lie in \(0, 1\]",
-        [1e-300, 0.5, 1],
-        [0.0, JUST_ABOVE_1, -1.0],
+        r"`CVaR\.alpha` is the tail mass and must lie in \[0, 1\]",
+        [0, TINY, 1e-300, 0.5, 1],
+        [JUST_BELOW_0, JUST_ABOVE_1, -1.0],
     ),
     "chi2": Parameter(ChiSquare, r"`ChiSquare\.radius`.*\[0, inf\)", [0, TINY, 1, 1e300], [JUST_BELOW_0, INF]),
     "kl": Parameter(KL, r"`KL\.radius`.*\[0, inf\)", [0, TINY, 1, 1e300], [JUST_BELOW_0, INF]),
@@ -80,6 +83,7 @@ PARAMETERS = {
         [0, TINY, 1, 1e300],
         [JUST_BELOW_0, INF],
     ),
+    "burg": Parameter(Burg, r"`Burg\.radius`.*\[0, inf\)", [0, TINY, 1, 1e300], [JUST_BELOW_0, INF]),
     "wasserstein": Parameter(
         lambda radius: Wasserstein(radius, line(4)),
         r"`Wasserstein\.radius`.*\[0, inf\)",
@@ -103,6 +107,21 @@ PARAMETERS = {
     ),
     "chi2_penalty": Parameter(
         ChiSquarePenalty, r"`ChiSquarePenalty\.strength`.*\(0, inf\]", [1e-6, 1, 1e9, INF], [0.0, JUST_BELOW_0, -INF]
+    ),
+    "burg_penalty": Parameter(
+        BurgPenalty, r"`BurgPenalty\.strength`.*\(0, inf\]", [1e-300, 1, 1e9, INF], [0.0, JUST_BELOW_0, -INF]
+    ),
+    "priced_order": Parameter(
+        lambda order: CressieReadPenalty(order, 0.3),
+        r"`CressieReadPenalty\.order`.*must lie in .*, 3\]",
+        [0.01, 0.5, 0.998, 1.002, 2, 3],
+        [0.0, -1.0, 3 + 2.0**-50, INF],
+    ),
+    "cressie_read_penalty": Parameter(
+        lambda strength: CressieReadPenalty(1.5, strength),
+        r"`CressieReadPenalty\.strength`.*\(0, inf\]",
+        [1e-300, 1, 1e9, INF],
+        [0.0, JUST_BELOW_0, -INF],
     ),
 }
 ONE_NUMBER = [PARAMETERS[name] for name in ("tv_ratio", "order", "trimmed")]  # the others may be one per problem
@@ -133,7 +152,7 @@ def test_every_allowed_parameter_can_be_solved(parameter: Parameter) -> None:
 
 
 def test_the_message_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got 1\.3\. For the mean use alpha=1\."):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got 1\.3\. For the mean use alpha=1\."):
         CVaR(1.3)
 
 

@@ -13,6 +13,8 @@ from scipy.stats import binom, multinomial
 
 from dro_core import (
     KL,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
@@ -31,6 +33,7 @@ DELTA = 0.05
 MAKERS: dict[str, Callable[[float], Any]] = {
     "chi2": ChiSquare,
     "kl": KL,
+    "burg": Burg,
     "power 1/2": lambda radius: CressieRead(0.5, radius),
     "power 3": lambda radius: CressieRead(3.0, radius),
 }
@@ -94,6 +97,7 @@ def power(order: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 DISTANCES = {
     "chi2": power(2.0),
     "kl": lambda q, p: kl_div(q, p).sum(axis=-1),
+    "burg": lambda q, p: kl_div(p, q).sum(axis=-1),
     "power 1/2": power(0.5),
     "power 3": power(3.0),
 }
@@ -176,6 +180,7 @@ def test_radii_shrink_with_n_and_grow_with_confidence_and_atoms() -> None:
         (Wasserstein, "dimension and tails"),
         (KLPenalty(1.0), "no radius; use KL"),
         (ChiSquarePenalty, "no radius; use ChiSquare"),
+        (BurgPenalty, "no radius; use Burg"),
         (Grouped(KL(0.1), [0, 1]), "number of groups"),
         (Trimmed(KL(0.1), 0.1), "Trimmed.*no theorem is known"),
     ],

@@ -9,9 +9,12 @@ from hypothesis import given
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
     Grouped,
     Hellinger,
@@ -44,6 +47,10 @@ from .registry import FAMILIES, Family
         ("kl_penalty:1", KLPenalty(1)),
         ("kl_penalty:inf", KLPenalty(float("inf"))),
         ("chi2_penalty:0.125", ChiSquarePenalty(0.125)),
+        ("cvar:0", CVaR(0)),
+        ("burg:0.3", Burg(0.3)),
+        ("burg_penalty:2", BurgPenalty(2)),
+        ("cressie_read_penalty:0.5,order=1.5", CressieReadPenalty(1.5, 0.5)),
         ("tv:0.2,by=source", Grouped(TotalVariation(0.2), "source")),
         ("tv:0.2,by=the source", Grouped(TotalVariation(0.2), "the source")),
         ("tv:0.2,trim=0.05", Trimmed(TotalVariation(0.2), 0.05)),
@@ -89,9 +96,9 @@ def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
     [
         (
             "total:0.2",
-            r"unknown ambiguity 'total:0\.2'; the known ones are: erm, chi2:RADIUS, chi2_penalty:STRENGTH, "
-            r"cressie_read:RADIUS, cvar:ALPHA, hellinger:RADIUS, kl:RADIUS, kl_penalty:TEMPERATURE, "
-            r"spectral:SPECTRUM, tv:RADIUS\.",
+            r"unknown ambiguity 'total:0\.2'; the known ones are: erm, burg:RADIUS, burg_penalty:STRENGTH, "
+            r"chi2:RADIUS, chi2_penalty:STRENGTH, cressie_read:RADIUS, cressie_read_penalty:STRENGTH, cvar:ALPHA, "
+            r"hellinger:RADIUS, kl:RADIUS, kl_penalty:TEMPERATURE, spectral:SPECTRUM, tv:RADIUS\.",
         ),
         ("", "unknown ambiguity"),
         ("erm:0.2", "unknown ambiguity"),
@@ -106,7 +113,10 @@ def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
         ("spectral:", "lacks its spectrum; write for example 'spectral:0.1/0.3/0.6'"),
         ("cressie_read:0.5", "lacks order; add ',order=NUMBER'"),
         ("cressie_read:order=1.5", "'order=1.5' where a number belongs|lacks its radius"),
-        ("tv:0,2", "has the option '2', but the allowed ones, once each, are: max_ratio=NUMBER, by=NAME, trim=NUMBER"),
+        (
+            "tv:0,2",
+            "has the option '2', but the allowed ones, once each, are: max_ratio=NUMBER, by=NAME, trim=NUMBER",
+        ),
         ("tv:0.2,", "has the option ''"),
         ("tv:a lot", "has 'a lot' where a number belongs"),
         ("tv:0.1/0.2", r"must lie in \[0, 1\], got \(0\.1, 0\.2\)"),
@@ -123,7 +133,7 @@ def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
         ("tv:0.2,trim=1", r"`Trimmed\.fraction`.*\[0, 1\), got 1\.0"),
         ("kl:0.2,max_ratio=8", "the allowed ones, once each, are: by=NAME, trim=NUMBER"),
         ("tv:1.2", r"must lie in \[0, 1\], got 1\.2"),
-        ("cvar:nan", r"must lie in \(0, 1\], got nan"),
+        ("cvar:nan", r"must lie in \[0, 1\], got nan"),
     ],
 )
 def test_a_bad_spec_is_explained(spec: str, message: str) -> None:

@@ -23,6 +23,7 @@ SINGLE = {
     "cressie_read": st.builds(CressieRead, st.sampled_from([0.5, 1.5]), SIZES),
     "grouped": st.builds(Grouped, st.builds(KL, SIZES), COLUMNS),
     "trimmed": st.builds(Trimmed, st.builds(Grouped, st.builds(KL, SIZES), COLUMNS), st.floats(0, 0.9)),
+    "charged": st.builds(lambda alpha, price: CVaR(alpha) + KLPenalty(price), SHARES, SHARES),
     "kldpo": st.builds(KLPenalty, SHARES | st.just(float("inf"))),
     "dr_dpo": st.builds(DrDPO, st.floats(0, exclude_min=True)),
     "gr_dpo": st.builds(GroupAscent, SIZES, COLUMNS),
@@ -139,7 +140,7 @@ def test_texts_mean_what_they_meant(text, rule):
         ("gr_dpo:0.1,by=a,by=b", "has the option 'by=b', but the allowed ones, once each, are: by=NAME"),
         ("gr_dpo:-1,by=source", "at least 0"),
         ("kldpo:x", "has 'x' where a number belongs, as in 'kldpo:1'"),
-        ("nothing:1", "unknown ambiguity 'nothing:1'; the known ones are: erm, chi2:RADIUS, .* mmd:RADIUS\\."),
+        ("nothing:1", "unknown ambiguity 'nothing:1'; the known ones are: erm, burg:RADIUS, .* mmd:RADIUS\\."),
     ],
 )
 def test_what_cannot_be_read_is_explained(spec, said):
