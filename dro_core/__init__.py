@@ -17,6 +17,7 @@ from .sets.burg import Burg, BurgPenalty
 from .sets.composed import Charged
 from .sets.composition import Grouped, Trimmed
 from .sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
+from .sets.minibatch import Minibatch, minibatch
 from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
@@ -83,6 +84,7 @@ __all__ = [
     "Hellinger",
     "KLPenalty",
     "MeanDiscrepancy",
+    "Minibatch",
     "ProjectedSubgradient",
     "Spectral",
     "TotalVariation",
@@ -103,6 +105,7 @@ __all__ = [
     "gradient_variance_bound",
     "inverse_cdf_bias_bound",
     "largest_multiplier",
+    "minibatch",
     "multilevel_estimate",
     "parse_ambiguity",
     "plugin_estimate",

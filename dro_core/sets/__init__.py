@@ -5,6 +5,7 @@ from .burg import Burg, BurgPenalty
 from .composed import Charged
 from .composition import Composite, Grouped, Trimmed
 from .divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
+from .minibatch import Minibatch
 from .sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .transport import Wasserstein
 
@@ -24,6 +25,7 @@ __all__ = [
     "Grouped",
     "Hellinger",
     "KLPenalty",
+    "Minibatch",
     "Spectral",
     "TotalVariation",
     "Trimmed",

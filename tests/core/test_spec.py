@@ -115,7 +115,8 @@ def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
         ("cressie_read:order=1.5", "'order=1.5' where a number belongs|lacks its radius"),
         (
             "tv:0,2",
-            "has the option '2', but the allowed ones, once each, are: max_ratio=NUMBER, by=NAME, trim=NUMBER",
+            "has the option '2', but the allowed ones, once each, are: max_ratio=NUMBER, by=NAME, minibatch=NUMBER, "
+            "trim=NUMBER",
         ),
         ("tv:0.2,", "has the option ''"),
         ("tv:a lot", "has 'a lot' where a number belongs"),
@@ -131,7 +132,7 @@ def test_sets_that_hold_arrays_have_a_short_name_all_the_same() -> None:
         ("tv:0.2,by=", r"`Grouped\.groups` must name a column"),
         ("tv:0.2,trim=a", "has 'a' where a number belongs"),
         ("tv:0.2,trim=1", r"`Trimmed\.fraction`.*\[0, 1\), got 1\.0"),
-        ("kl:0.2,max_ratio=8", "the allowed ones, once each, are: by=NAME, trim=NUMBER"),
+        ("kl:0.2,max_ratio=8", "the allowed ones, once each, are: by=NAME, minibatch=NUMBER, trim=NUMBER"),
         ("tv:1.2", r"must lie in \[0, 1\], got 1\.2"),
         ("cvar:nan", r"must lie in \[0, 1\], got nan"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dro_core import KL, CressieRead, CVaR, Grouped, KLPenalty, Spectral, TotalVariation, Trimmed
+from dro_core import KL, CressieRead, CVaR, Grouped, KLPenalty, Minibatch, Spectral, TotalVariation, Trimmed
 from llm.adversary.comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from llm.adversary.geometry import PromptDiscrepancy, PromptTransport
 from llm.adversary.rules import DrDPO, GroupAscent
@@ -24,6 +24,7 @@ SINGLE = {
     "grouped": st.builds(Grouped, st.builds(KL, SIZES), COLUMNS),
     "trimmed": st.builds(Trimmed, st.builds(Grouped, st.builds(KL, SIZES), COLUMNS), st.floats(0, 0.9)),
     "charged": st.builds(lambda alpha, price: CVaR(alpha) + KLPenalty(price), SHARES, SHARES),
+    "minibatch": st.builds(Minibatch, st.builds(CVaR, SHARES), st.integers(1, 10**6)),
     "kldpo": st.builds(KLPenalty, SHARES | st.just(float("inf"))),
     "dr_dpo": st.builds(DrDPO, st.floats(0, exclude_min=True)),
     "gr_dpo": st.builds(GroupAscent, SIZES, COLUMNS),
