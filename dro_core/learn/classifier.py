@@ -10,8 +10,8 @@ import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
 from .._solvers.arrays import Array
 from ..sets.ambiguity import AmbiguitySet
-from ..spec import parse_ambiguity
 from .linear import fit_linear
+from .parameters import PREFIX, changed, numbers_of, parsed, with_groups
 
 try:
     import sklearn.base as _base  # pyright: ignore[reportMissingTypeStubs]
@@ -30,6 +30,7 @@ validation: Any = _validation
 multiclass: Any = _multiclass
 
 
+_SPARSE = ["csr", "csc"]
 _CONSTANT = 1e-6  # log odds that differ by less rank nothing
 
 
@@ -43,7 +44,8 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
     was preferred, and ``fit_intercept=False``: then ``coef_`` is a linear Bradley-Terry reward.
 
     Args:
-        ambiguity: A set, or its text: ``"tv:0.2"``, ``"cvar:0.3"``, ``"erm"`` for plain logistic regression.
+        ambiguity: A set, or its text: ``"tv:0.2"``, ``"cvar:0.3"``, ``"erm"`` for plain logistic regression. Its
+            numbers are parameters too: ``ambiguity__radius`` in a grid search.
         penalty: Strength of the squared norm; scikit-learn's C is 1 / (n penalty).
         fit_intercept: Whether to fit b.
         tolerance: The certified gap to reach, relative to the value.
@@ -81,21 +83,43 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.tolerance = tolerance
 
-    def fit(self, X: Array, y: Array, sample_weight: Array | None = None) -> Self:
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's signature
+        """Return the parameters by name, with the numbers of the set (``ambiguity__radius``) if ``deep``."""
+        found: dict[str, Any] = BaseEstimator.get_params(self, deep=deep)
+        return found | {PREFIX + name: value for name, value in (numbers_of(self.ambiguity) if deep else {}).items()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; a number of the set changes that number only.
+
+        Raises:
+            ValueError: A name that neither the estimator nor the set has, or a number that the set refuses.
+        """
+        inside = {name: value for name, value in params.items() if name.startswith(PREFIX)}
+        BaseEstimator.set_params(self, **{name: value for name, value in params.items() if name not in inside})
+        for name, value in inside.items():
+            self.ambiguity = changed(self.ambiguity, name.removeprefix(PREFIX), value)
+        return self
+
+    def fit(self, X: Array, y: Array, sample_weight: Array | None = None, groups: Any = None) -> Self:
         """Fit to ``X`` ``(n, d)`` and ``y`` ``(n,)``.
 
         Args:
-            X: Features.
+            X: Features; a sparse matrix is made dense.
             y: Two kinds of labels, of any type. For more classes wrap the estimator in OneVsRestClassifier.
             sample_weight: Shape ``(n,)``, nonnegative; its shares are the reference distribution of the set.
+            groups: For a set ``by=COLUMN``, or one around groups of other rows: one label per row, or a mapping from
+                names of columns to labels. Other sets do not look at it. Metadata routing brings it through
+                pipelines, searches and cross-validation: ``set_fit_request(groups=True)``.
 
         Returns:
             The estimator itself. A fit that gives all examples the same odds also gives a UserWarning.
 
         Raises:
-            ValueError: Not two classes, or what ``fit_linear`` and ``parse_ambiguity`` refuse.
+            ValueError: Not two classes, groups that are missing or of the wrong length, or what ``fit_linear`` and
+                ``parse_ambiguity`` refuse.
         """
-        features, labels = validation.validate_data(self, X, y, dtype=np.float64)
+        given, labels = validation.validate_data(self, X, y, dtype=np.float64, accept_sparse=_SPARSE)
+        features = given.toarray() if hasattr(given, "toarray") else given
         multiclass.check_classification_targets(labels)
         weights = validation._check_sample_weight(sample_weight, features, ensure_non_negative=True)
         kind = multiclass.type_of_target(labels, input_name="y", raise_unknown=True)
@@ -112,11 +136,10 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"y must hold two classes among the examples of positive weight, got one class of {self.classes_!r}; "
                 "a classifier has nothing to learn from it."
             )
-        given = self.ambiguity
         found = fit_linear(
             features,
             codes,
-            parse_ambiguity(given) if isinstance(given, str) else given,
+            with_groups(parsed(self.ambiguity), groups, len(labels)),
             penalty=self.penalty,
             fit_intercept=self.fit_intercept,
             reference=weights / weights.sum(),
@@ -127,8 +150,8 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.n_iter_ = np.array([found.iterations])
         if np.ptp(features @ found.coefficients) <= _CONSTANT < np.ptp(features, axis=0).max():
             warnings.warn(
-                f"the fit is the constant: some reweighting in {given} makes these labels unpredictable, and nothing "
-                "does better against it; take a smaller set",
+                f"the fit is the constant: some reweighting in {self.ambiguity} makes these labels unpredictable, and "
+                "nothing does better against it; take a smaller set",
                 stacklevel=2,
             )
         return self
@@ -136,7 +159,7 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Array) -> Array:
         """Return <w, x> + b, ``(n,)``: the log odds of the second class."""
         validation.check_is_fitted(self)
-        features = validation.validate_data(self, X, dtype=np.float64, reset=False)
+        features = validation.validate_data(self, X, dtype=np.float64, accept_sparse=_SPARSE, reset=False)
         return features @ self.coef_[0] + self.intercept_[0]
 
     def predict(self, X: Array) -> Array:
@@ -152,4 +175,5 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = ClassifierMixin.__sklearn_tags__(self)
         tags.classifier_tags.multi_class = False
+        tags.input_tags.sparse = True
         return tags

@@ -7,6 +7,7 @@ deployment demonstrably lies from the training data.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -161,6 +162,16 @@ def _shuffled(rows: Any, rng: np.random.Generator) -> Any:
     return rng.permutation(rows[np.argsort(keys, kind="stable")])
 
 
+def _generator(rng: Any) -> np.random.Generator:
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, bool) or not isinstance(rng, numbers.Integral) or int(rng) < 0:
+        raise TypeError(
+            f"rng must be a generator or a seed, an integer of at least 0, got {rng!r}; use for example rng=0."
+        )
+    return np.random.default_rng(int(rng))
+
+
 def _unfitted(classifier: Any) -> Callable[[], Any]:
     """Return a function that makes a fresh copy of the classifier, by default of a standardised logistic one."""
     try:
@@ -221,7 +232,7 @@ def shift_budget(
     source_features: Array,
     target_features: Array,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     confidence: float = 0.95,
     classifier: Any = None,
     folds: int = 5,
@@ -252,7 +263,7 @@ def shift_budget(
     Args:
         source_features: Shape ``(m, d)``.
         target_features: Shape ``(n, d)``; the sizes may differ.
-        rng: Shuffles the rows. The answer does not depend on the order they come in.
+        rng: A generator, or the seed of one. Shuffles the rows. The answer does not depend on the order they come in.
         confidence: In (0, 1).
         classifier: An unfitted scikit-learn classifier with ``predict_proba``.
         folds: At least 2, and at most half the rows of either sample.
@@ -262,7 +273,7 @@ def shift_budget(
 
     Raises:
         ImportError: scikit-learn is missing.
-        TypeError: A classifier without ``predict_proba``.
+        TypeError: A classifier without ``predict_proba``, or an ``rng`` that is neither generator nor seed.
         ValueError: Shapes, NaN, too few rows for the folds, or a number out of range.
 
     Example:
@@ -273,6 +284,7 @@ def shift_budget(
         True
     """
     checked_number("confidence", "the probability that the bound holds", "(0, 1)", confidence, "Use for example 0.95.")
+    source = _generator(rng)
     if not isinstance(folds, int) or folds < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"`folds` must be an integer of at least 2, got {folds!r}; the first one is only learnt from.")
     named = {"source_features": source_features, "target_features": target_features}
@@ -280,7 +292,7 @@ def shift_budget(
     if rows[0].shape[1] != rows[1].shape[1]:
         raise ValueError(f"both samples need the same features, got {rows[0].shape[1]} and {rows[1].shape[1]} columns.")
     fresh = _unfitted(classifier)
-    parts = list(zip(*(np.array_split(_shuffled(part, rng), folds) for part in rows), strict=True))
+    parts = list(zip(*(np.array_split(_shuffled(part, source), folds) for part in rows), strict=True))
     won: list[Any] = []
     for fold in range(1, folds):
         seen = [np.concatenate(part) for part in zip(*parts[:fold], strict=True)]

@@ -18,11 +18,14 @@ def checked_number(field: str, meaning: str, interval: str, value: object, remed
     Raises:
         ValueError: In one sentence: the field, what it means, the interval, the value given, and what to do.
     """
-    if isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool):
-        number = float(value)
+    given: Any = value
+    learned = graph.is_tensor(given) and graph.may_have_gradient(given)
+    one: Any = given.item() if hasattr(given, "dtype") and np.ndim(given) == 0 and not learned else given
+    if isinstance(one, (int, float, numbers.Real)) and not isinstance(one, bool):
+        number = float(one)
         if _inside(interval, number):
             return number
-    raise ValueError(f"`{field}` is {meaning} and must lie in {interval}, got {value!r}. {remedy}")
+    raise ValueError(f"`{field}` is {meaning} and must lie in {interval}, got {given!r}. {remedy}")
 
 
 def _inside(interval: str, number: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Sets check their parameters when they are made, and are values: equality, hashes, pickles, strength."""
+"""Sets check their parameters when they are made, and are values: equality, hashes, pickles, strength.
+
+One table drives this file.
+"""
 
 from __future__ import annotations
 
@@ -197,6 +200,17 @@ def test_any_sequence_is_a_spectrum(spectrum: Any) -> None:
     assert Spectral(1) == Spectral((1.0,))
     thirds = Spectral((1 / 3,) * 3)  # sums to 1 but for rounding
     assert thirds.with_strength(0.5).spectrum == pytest.approx((1 / 3,) * 3)
+
+
+@pytest.mark.parametrize("number", [1, 1.0, np.int64(1), np.float32(1), np.array(1), np.array(1.0), np.array(1, "i1")])
+def test_any_real_number_is_a_parameter(number: Any) -> None:
+    made = [CVaR(number), KL(number), KLPenalty(number), TotalVariation(0.2, max_ratio=number), Burg(number)]
+    assert made == [CVaR(1.0), KL(1.0), KLPenalty(1.0), TotalVariation(0.2, max_ratio=1.0), Burg(1.0)]
+    assert type(made[0].alpha) is float
+    assert Trimmed(CVaR(0.5), number / 2) == Trimmed(CVaR(0.5), 0.5)
+    assert Spectral(np.array([number])) == Spectral(1)
+    with pytest.raises(ValueError, match=r"got array\(\[ True\]\)"):
+        CVaR(np.array([0.5]) > 0.1)  # type: ignore[arg-type]
 
 
 def test_numbers_are_stored_as_floats_and_frozen() -> None:

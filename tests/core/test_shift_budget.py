@@ -179,6 +179,7 @@ def test_the_order_of_the_rows_does_not_matter_but_the_seed_does() -> None:
     source, target = gaussians(rng, 120)
     first = shift_budget(source, target, rng=np.random.default_rng(7))
     mixed = shift_budget(rng.permutation(source), target[::-1], rng=np.random.default_rng(7))
+    assert first == shift_budget(source, target, rng=7) == shift_budget(source, target, rng=np.int64(7))
     assert mixed == first
     assert shift_budget(source, target, rng=np.random.default_rng(8)) != first
 
@@ -225,6 +226,9 @@ GOOD = np.zeros((20, 2))
         ({"folds": 1}, ValueError, "`folds`.*at least 2, got 1"),
         ({"folds": 2.5}, ValueError, "`folds`"),
         ({"confidence": 1.0}, ValueError, r"`confidence`.*\(0, 1\)"),
+        ({"rng": -1}, TypeError, "rng must be a generator or a seed, an integer of at least 0, got -1; use"),
+        ({"rng": None}, TypeError, "rng must be a generator or a seed"),
+        ({"rng": True}, TypeError, "rng must be a generator or a seed"),
         ({"classifier": RidgeClassifier()}, TypeError, "must have predict_proba, got RidgeClassifier"),
     ],
 )
