@@ -16,8 +16,9 @@ from .sets.ambiguity import AmbiguitySet, Dual
 from .sets.burg import Burg, BurgPenalty
 from .sets.composed import Charged
 from .sets.composition import Grouped, Trimmed
-from .sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
+from .sets.divergences import KL, CressieRead, Hellinger
 from .sets.minibatch import Minibatch, minibatch
+from .sets.penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty
 from .sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
         inverse_cdf_bias_bound,
     )
     from .sampling.estimators import dual_init, dual_step, multilevel_estimate, plugin_estimate
-    from .sampling.radius import radius_from_confidence, shift_budget
+    from .sampling.radius import radius_from_confidence
+    from .sampling.shift_budget import shift_budget
     from .sets.convex import ConvexSet
     from .sets.discrepancy import MeanDiscrepancy, gaussian_kernel
 
@@ -63,7 +65,7 @@ _LATER = {
     "robust_bellman": "robust_mdp",
     "robust_smoothness": "learn.optimise",
     "robust_value_iteration": "robust_mdp",
-    "shift_budget": "sampling.radius",
+    "shift_budget": "sampling.shift_budget",
 }
 
 __all__ = [

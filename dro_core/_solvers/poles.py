@@ -13,6 +13,7 @@ from .arrays import Array, Namespace, at_least, at_most, on_host, total
 from .duals import log_mean_exp
 from .problem import Problem
 from .roots import Bracket, Goal, Tilt, enclosed, newton_step
+from .sizes import Size, raised
 from .sorting import RADIUS_FLOOR
 
 # Newton's method takes logarithms of a slope: here of exp(place / _STRETCH), which is finite for every place.
@@ -59,14 +60,14 @@ def _searched(xp: Namespace, at: Bracket, member: Callable[[Array], Tilt], wante
     return _STRETCH * xp.log(at.answer(xp))
 
 
-def burg_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
+def burg_tilt(problem: Problem, radius: Size) -> tuple[Array, Array, Array]:
     """Maximise over E -log(q/p) <= radius, which keeps some weight on everything: q = p w / E w.
 
     Returns:
         Weights ``(*batch, n)``, multiplier and threshold of the dual of ``Burg``, both ``(*batch, 1)``.
     """
     xp = problem.xp
-    radius = max(radius, RADIUS_FLOOR)
+    radius = raised(xp, radius, RADIUS_FLOOR)
 
     def member(place: Array) -> Tilt:
         exponent = _log_w(problem, place)
@@ -79,17 +80,17 @@ def burg_tilt(problem: Problem, radius: float) -> tuple[Array, Array, Array]:
     top = _mass_at_top(problem)
     last = _CLOSEST - xp.log(top)
     # A log-ratio of range e, here log(1 + 1 / room), has divergence at most e^2 / 8 (Hoeffding).
-    width = (8 * radius) ** 0.5
-    first = at_most(xp, last, math.log(math.expm1(width)) if width < 700 else width)
+    width = xp.zeros_like(top) + (8 * radius) ** 0.5
+    first = xp.minimum(last, xp.where(width < _STEEP, xp.log(xp.expm1(at_most(xp, width, _STEEP))), width))
     saturated = member(last).divergence <= radius
     start = xp.where(saturated, last, first)
     at = enclosed(xp, _stretched(xp, start), _stretched(xp, first), _stretched(xp, last), saturated)
-    place = _searched(xp, at, member, xp.full_like(top, radius))
+    place = _searched(xp, at, member, radius + xp.zeros_like(top))
     weights, multiplier, threshold = _burg_answer(problem, radius, place)
     return weights, xp.where(saturated, 0.0, multiplier), xp.where(saturated, 0.0, threshold)
 
 
-def _burg_answer(problem: Problem, radius: float, place: Array) -> tuple[Array, Array, Array]:
+def _burg_answer(problem: Problem, radius: Size, place: Array) -> tuple[Array, Array, Array]:
     """The multiplier is the geometric mean of room - l, times exp(-radius): where the dual is best for the pole."""
     xp = problem.xp
     exponent = _log_w(problem, place)
@@ -109,7 +110,7 @@ def rounding(problem: Problem) -> Array:
     return 2.0**-50 * (1 + problem.xp.abs(problem.offset) / problem.unit)
 
 
-def burg_dual(problem: Problem, radius: float, multiplier: Array, threshold: Array) -> Array:
+def burg_dual(problem: Problem, radius: Size, multiplier: Array, threshold: Array) -> Array:
     """Evaluate radius t + eta - t E log(1 - (l - eta) / t); infinite unless t + eta > l, max l at t = 0.
 
     Written as the mean loss plus t E (exp(z) - 1 - z) with z = log(1 - (l - eta) / t), so that neither a huge nor a

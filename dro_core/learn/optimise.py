@@ -15,7 +15,7 @@ import numpy as np
 
 from .._solvers.arrays import Array
 from ..sets.ambiguity import AmbiguitySet, checked_number
-from ..sets.divergences import ChiSquarePenalty, KLPenalty
+from ..sets.penalties import ChiSquarePenalty, KLPenalty
 
 _GROWTH = 2.0  # of the smoothness estimate where it proves too small
 
@@ -254,7 +254,7 @@ def robust_smoothness(ambiguity: AmbiguitySet, *, lipschitz: float, curvature: f
         TypeError: Any other set: its value has kinks, so that no such constant exists.
 
     Example:
-        >>> from dro_core.sets.divergences import KLPenalty
+        >>> from dro_core.sets.penalties import KLPenalty
         >>> robust_smoothness(KLPenalty(0.5), lipschitz=2.0, curvature=1.0)
         9.0
     """

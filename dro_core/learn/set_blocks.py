@@ -22,7 +22,8 @@ from ..sets.ambiguity import AmbiguitySet
 from ..sets.burg import Burg, BurgPenalty
 from ..sets.composed import Charged
 from ..sets.composition import Grouped, Trimmed
-from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
+from ..sets.divergences import KL, CressieRead, Hellinger
+from ..sets.penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 sparse: Any = _sparse  # scipy ships no type hints

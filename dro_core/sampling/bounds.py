@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import expm1, inf, sqrt
 
 from ..sets.ambiguity import AmbiguitySet, require_one_size
-from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, KLPenalty
+from ..sets.divergences import KL, CressieRead
+from ..sets.penalties import ChiSquarePenalty, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .moments import (
     LAW_ONLY,

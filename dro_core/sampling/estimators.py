@@ -11,7 +11,7 @@ from .._solvers import arrays
 from .._solvers.arrays import Array
 from ..inner import worst_case
 from ..sets.ambiguity import AmbiguitySet, require_one_size
-from ..sets.divergences import ChiSquarePenalty, KLPenalty
+from ..sets.penalties import ChiSquarePenalty, KLPenalty
 from ..sets.sorted import CVaR, Spectral, TotalVariation
 from .moments import Tailed, checked_levels, tail_mixture
 

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
 from ..sets.burg import Burg
-from ..sets.divergences import KL, ChiSquarePenalty, CressieRead, Hellinger, KLPenalty
+from ..sets.divergences import KL, CressieRead, Hellinger
+from ..sets.penalties import ChiSquarePenalty, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 Tailed = CVaR | TotalVariation | Spectral

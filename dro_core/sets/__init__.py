@@ -4,8 +4,9 @@ from .ambiguity import AmbiguitySet, Dual
 from .burg import Burg, BurgPenalty
 from .composed import Charged
 from .composition import Composite, Grouped, Trimmed
-from .divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, Hellinger, KLPenalty
+from .divergences import KL, CressieRead, Hellinger
 from .minibatch import Minibatch
+from .penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty
 from .sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .transport import Wasserstein
 

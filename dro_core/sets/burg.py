@@ -9,8 +9,8 @@ from .._solvers import jacobians, poles
 from .._solvers.arrays import Array, at_least
 from .._solvers.problem import Problem
 from .._solvers.sizes import Size
-from .ambiguity import Ball, Dual, checked_number, set_field
-from .divergences import Priced, checked_price, price_of
+from .ambiguity import Ball, Dual, checked_radius
+from .penalties import Priced, checked_price, price_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +27,20 @@ class Burg(Ball):
     multiplier, exp(-radius) times the geometric mean of t - l, it is inf_t t - exp(-radius) exp(E log(t - l)).
     """
 
-    radius: float
+    radius: Size
     spec: ClassVar[str] = "burg"
 
     def __post_init__(self) -> None:
-        remedy = "For the mean use radius=0."
-        radius = checked_number("Burg.radius", "a divergence in nats", "[0, inf)", self.radius, remedy)
-        set_field(self, "radius", radius)
+        checked_radius(self, "a divergence in nats")
 
     def maximise(self, problem: Problem) -> tuple[Array, Dual]:
         """Put a pole above the largest loss."""
-        weights, multiplier, threshold = poles.burg_tilt(problem, self.radius)
+        weights, multiplier, threshold = poles.burg_tilt(problem, problem.size(self.radius))
         return weights, Dual(multiplier, threshold)
 
     def dual_value(self, problem: Problem, dual: Dual) -> Array:
         """Evaluate the dual of the class docstring."""
-        return poles.burg_dual(problem, self.radius, dual.multiplier, dual.threshold)
+        return poles.burg_dual(problem, problem.size(self.radius), dual.multiplier, dual.threshold)
 
     def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
         """Move along the tilt."""

@@ -15,7 +15,8 @@ from .._solvers.problem import Problem
 from .ambiguity import AmbiguitySet, Ball, Dual
 from .burg import Burg, BurgPenalty
 from .composition import Composite
-from .divergences import KL, ChiSquarePenalty, CressieRead, CressieReadPenalty, KLPenalty, Priced, price_of
+from .divergences import KL, CressieRead
+from .penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty, Priced, price_of
 from .sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 _SORTED = TotalVariation, CVaR, Spectral
@@ -55,6 +56,8 @@ class Charged(AmbiguitySet):
                 f"`Charged` is made of a set and a penalty, such as CVaR(0.4) and KLPenalty(0.1), got {self.base!r} "
                 f"and {self.price!r}."
             )
+        if self.base.sizes is not None or self.price.sizes is not None:
+            raise ValueError(f"{self.base} and {self.price} cannot be added: each must have one number as its size.")
         if not _solvable(self.base, self.price):
             raise ValueError(
                 f"{self.base} and {self.price} cannot be added: TotalVariation, CVaR and Spectral take KLPenalty or "
@@ -100,6 +103,21 @@ class Charged(AmbiguitySet):
         price = price_of(problem, getattr(self.price, self.price.size))
         at = Dual(price + dual.multiplier, dual.threshold)
         return radius * dual.multiplier + centre.dual_value(problem, at)
+
+    def jacobian_product(self, problem: Problem, weights: Array, multiplier: Array, vectors: Array) -> Array:
+        """Move along the tilt of the price that holds; where that is the penalty's, without the ball."""
+        if isinstance(self.base, _SORTED):
+            return super().jacobian_product(problem, weights, multiplier, vectors)
+        price = price_of(problem, getattr(self.price, self.price.size)) * problem.unit
+        bound = self.base.jacobian_product(problem, weights, price + multiplier, vectors)
+        return problem.xp.where(
+            multiplier > 0, bound, self.price.jacobian_product(problem, weights, multiplier, vectors)
+        )
+
+    @property
+    def has_jacobian(self) -> bool:
+        """Whether ``base`` is a ball: where levels pool and part is not worked out."""
+        return not isinstance(self.base, _SORTED)
 
     def __str__(self) -> str:
         (base, *options), (price, *more) = str(self.base).split(","), str(self.price).split(",")

@@ -11,13 +11,13 @@ import numpy as np
 from .._solvers import arrays
 from .._solvers.arrays import Array
 from .._solvers.problem import Problem, centre
-from .ambiguity import AmbiguitySet, Dual, checked_number, set_field
+from .ambiguity import AmbiguitySet, Dual, Polyhedral, checked_number, set_field
 from .composition import Composite
 from .sorted import CVaR, Spectral, TotalVariation
 
 
 @dataclass(frozen=True, eq=False)
-class Minibatch(Composite):
+class Minibatch(Polyhedral, Composite):
     """What ``inner`` means to batches of ``draws``, on a batch of any larger number of scenarios.
 
     A worst case over a minibatch underestimates that of the population, and is the more modest the smaller the batch:
@@ -46,6 +46,8 @@ class Minibatch(Composite):
                 f"`Minibatch.inner` must be linear in the sorted losses, got {self.inner}. Use TotalVariation, CVaR or "
                 "Spectral; the options by and trim cannot stand before minibatch."
             )
+        if self.inner.sizes is not None:
+            raise ValueError(f"`Minibatch.inner` must have one number as its size, got {self.inner}.")
         meaning, remedy = "how many scenarios a batch has", "Give a whole number."
         number = checked_number("Minibatch.draws", meaning, "[1, 1e9]", self.draws, remedy)
         if number != int(number):

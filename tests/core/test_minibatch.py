@@ -128,3 +128,14 @@ def test_what_it_cannot_be_solved_for() -> None:
         worst_case(np.zeros(3), minibatch(CVaR(0.5), 4))
     with pytest.raises(ValueError, match=r"equally likely scenarios.*drop `reference`"):
         worst_case(np.zeros(3), minibatch(CVaR(0.5), 2), reference=np.full(3, 1 / 3))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_its_weights_are_constant_between_ties_and_sizes_are_numbers() -> None:
+    losses = torch.tensor([0.3, 2.0, 1.0, -1.0, 0.7], dtype=torch.float64)
+    second = torch.func.hessian(lambda row: robust_loss(row, minibatch(CVaR(0.5), 2)))(losses)
+    assert torch.equal(second, torch.zeros(5, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="must have one number as its size"):
+        minibatch(TotalVariation(np.array([0.1, 0.2])), 4)
+    with pytest.raises(ValueError, match="each must have one number as its size"):
+        TotalVariation(np.array([0.1, 0.2])) + KLPenalty(1.0)

@@ -17,6 +17,7 @@ from dro_core import (
     ConvexSet,
     CVaR,
     Grouped,
+    KLPenalty,
     Spectral,
     TotalVariation,
     Wasserstein,
@@ -87,15 +88,17 @@ def test_in_the_dtype_of_the_losses(make: Maker, dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps)
 
 
-def test_a_set_without_a_formula_refuses() -> None:
-    ball = ConvexSet(mmd_ball(np.exp(-line(4)), 0.2).constraints)
+@pytest.mark.parametrize(
+    "ball", [ConvexSet(mmd_ball(np.exp(-line(4)), 0.2).constraints), CVaR(0.4) + KLPenalty(0.1)], ids=type
+)
+def test_a_set_without_a_formula_refuses(ball: AmbiguitySet) -> None:
     losses = generic(4).requires_grad_()
     robust_loss(losses, ball).backward()
     assert not worst_case(losses, ball).weights.requires_grad
     (gradient,) = torch.autograd.grad(robust_loss(losses, ball), losses, create_graph=True)
     assert losses.grad is not None
     assert torch.equal(gradient, losses.grad)
-    with pytest.raises(NotImplementedError, match="ConvexSet has no second derivatives; take first ones only"):
+    with pytest.raises(NotImplementedError, match=f"{type(ball).__name__} has no second derivatives; take first"):
         torch.autograd.grad(gradient.sum(), losses)
 
 

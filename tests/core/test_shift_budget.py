@@ -17,7 +17,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from dro_core.sampling.radius import ShiftBudget, _bets, _betting_bound, shift_budget
+from dro_core.sampling.shift_budget import ShiftBudget, _bets, _betting_bound, shift_budget
 
 DELTA = 0.05
 

@@ -29,7 +29,7 @@ from dro_core import (
     worst_case,
 )
 from dro_core.sets.ambiguity import Ball
-from dro_core.sets.divergences import Priced
+from dro_core.sets.penalties import Priced
 
 from .registry import BACKENDS, Backend, DeviceTensor
 from .sized_sets import SIZED, N, Sized, close, every_size
