@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg as _linalg  # pyright: ignore[reportMissingTypeStubs]
 import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
-from numpy.linalg import LinAlgError
 
 from .._solvers.arrays import Array
+from .._solvers.normal import factor, gram
 from .blocks import Linearised, Point, inside, products, second_order, solve, start
 from .set_blocks import Adversary
 
 linalg: Any = _linalg  # scipy ships no type hints
 special: Any = _special
 
-_ROWS = 8192  # of the design at a time, so that its weighted copy stays small
 _TO_BOUNDARY = 0.99
 _ROUNDING = 1e-12  # nats: a gap this small holds nothing but rounding errors
 _LEAST_CENTRING = 1e-4
@@ -126,14 +124,14 @@ class _System:
         stiff = sum((block.weight for block in self._blocks), np.zeros(self._scale.size))
         bends = weights * losses.bends
         if adversary.link is None:
-            matrix = _gram(design, bends + self._scale**2 * stiff)
+            matrix = gram(design, bends + self._scale**2 * stiff)
         else:
-            matrix = _gram(design, bends) + _gram(self._rows, stiff)
+            matrix = gram(design, bends) + gram(self._rows, stiff)
         for block in self._blocks:
             edge = self._rows.T @ (self._scale[:, None] * block.coupled)
             matrix -= edge @ solve(block.matrix, edge.T)
         matrix[np.diag_indices_from(matrix)] += penalty
-        self._solve = _factor(matrix)
+        self._solve = factor(matrix)
         self._gradient = problem.gradient(at.parameters, losses, weights)
 
     def step(self, mu: float, second: list[Point] | None = None) -> _Iterate:
@@ -154,27 +152,6 @@ class _System:
         """Return the longest step that stays inside all bounds, at most 1."""
         room = [block.longest(change) for block, change in zip(self._blocks, step.points, strict=True)]
         return min([1.0, *room])
-
-
-def _gram(rows: Array, weights: Array) -> Array:
-    """Return rows' diag(weights) rows."""
-    found = np.zeros((rows.shape[1], rows.shape[1]))
-    for first in range(0, len(rows), _ROWS):
-        scaled = rows[first : first + _ROWS] * np.sqrt(weights[first : first + _ROWS, None])
-        found += scaled.T @ scaled
-    return found
-
-
-def _factor(matrix: Array) -> Callable[[Array], Array]:
-    """Factor a positive semidefinite matrix, scaled to a unit diagonal plus a rounding error."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    scaled = matrix * scale * scale[:, None]
-    for jitter in (0.0, 1e-14, 1e-11, 1e-8):  # rounding can leave a small negative eigenvalue
-        scaled[np.diag_indices_from(scaled)] = 1 + jitter
-        with suppress(LinAlgError):
-            factor = linalg.cho_factor(scaled, check_finite=False)
-            return lambda right: scale * linalg.cho_solve(factor, scale * right, check_finite=False)
-    raise LinAlgError("the Newton system is not positive definite; scale the features or raise the penalty.")
 
 
 def _advance(problem: Problem, at: _Iterate, losses: Losses) -> _Iterate:

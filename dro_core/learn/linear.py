@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from .._solvers.arrays import Array
+from .._solvers.checks import checked_masses, checked_matrix
 from ..inner import worst_case
 from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
 from .interior_point import Problem, Solution, minimise
@@ -90,9 +91,9 @@ def fit_linear(
         >>> round(fit.value, 6), fit.gap <= 1e-9 * fit.value
         (0.643213, True)
     """
-    matrix = _matrix(features, "features")
+    matrix = checked_matrix(features, "features")
     signs = _signs(labels, len(matrix))
-    masses = _masses(reference, len(matrix))
+    masses = checked_masses(reference, (len(matrix),))
     seen = signs[masses > 0]
     if seen.min() == seen.max():
         raise ValueError(
@@ -141,26 +142,10 @@ def fit_pairs(
         >>> bool(np.all((chosen - rejected) @ fit.coefficients > 0))
         True
     """
-    better, worse = _matrix(chosen, "chosen"), _matrix(rejected, "rejected")
+    better, worse = checked_matrix(chosen, "chosen"), checked_matrix(rejected, "rejected")
     if better.shape != worse.shape:
         raise ValueError(f"chosen and rejected must have one shape, got {better.shape} and {worse.shape}.")
-    return _fit(better - worse, [], ambiguity, _masses(reference, len(better)), penalty, tolerance)
-
-
-def _matrix(features: Array, name: str) -> Array:
-    matrix = np.asarray(features)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{name} must have shape (n, d) with n, d > 0, one example a row, got {matrix.shape}.")
-    if matrix.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {matrix.dtype}; encode the rest first.")
-    matrix = matrix.astype(np.float64, copy=False)
-    bad = np.argwhere(~np.isfinite(matrix))
-    if bad.size:
-        row, column = (int(place) for place in bad[0])
-        raise ValueError(
-            f"{name} must be finite, got {matrix[row, column]} in row {row}, column {column}; impute or drop it."
-        )
-    return matrix
+    return _fit(better - worse, [], ambiguity, checked_masses(reference, (len(better),)), penalty, tolerance)
 
 
 def _signs(labels: Array, n: int) -> Array:
@@ -174,17 +159,6 @@ def _signs(labels: Array, n: int) -> Array:
             f"labels must be booleans, 0 and 1, or -1 and 1, got {shown}; RobustPreferenceClassifier takes any two."
         )
     return np.where(given > 0, 1.0, -1.0)
-
-
-def _masses(reference: Array | None, n: int) -> Array:
-    if reference is None:
-        return np.full(n, 1 / n)
-    masses = np.asarray(reference, dtype=np.float64)
-    if masses.shape != (n,):
-        raise ValueError(f"reference must have shape ({n},), one mass per example, got {masses.shape}.")
-    if not np.all(masses >= 0) or not abs(masses.sum() - 1) <= 1e-6:
-        raise ValueError("reference must be nonnegative and sum to 1; clip it at zero and divide it by its sum.")
-    return masses / masses.sum()
 
 
 def _seen(ambiguity: AmbiguitySet | None, masses: Array) -> Array:
