@@ -24,6 +24,8 @@ from .sets.transport import Wasserstein
 from .spec import parse_ambiguity
 
 if TYPE_CHECKING:
+    from .collapse.margins import margin_collapse
+    from .collapse.radius import CollapseRadius, collapse_radius
     from .learn.classifier import RobustPreferenceClassifier as RobustPreferenceClassifier
     from .learn.linear import fit_linear, fit_pairs
     from .learn.optimise import AcceleratedGradient, ProjectedSubgradient, robust_smoothness
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
 # which must not need scikit-learn.
 _LATER = {
     "AcceleratedGradient": "learn.optimise",
+    "CollapseRadius": "collapse.radius",
     "ConvexSet": "sets.convex",
     "MeanDiscrepancy": "sets.discrepancy",
     "ProjectedSubgradient": "learn.optimise",
     "RobustPreferenceClassifier": "learn.classifier",
     "bias_bound": "sampling.bounds",
+    "collapse_radius": "collapse.radius",
     "dual_init": "sampling.estimators",
     "dual_step": "sampling.estimators",
     "effective_sample_size_bound": "sampling.bounds",
@@ -59,6 +63,7 @@ _LATER = {
     "gaussian_kernel": "sets.discrepancy",
     "gradient_variance_bound": "sampling.bounds",
     "inverse_cdf_bias_bound": "sampling.bounds",
+    "margin_collapse": "collapse.margins",
     "multilevel_estimate": "sampling.estimators",
     "plugin_estimate": "sampling.estimators",
     "radius_from_confidence": "sampling.radius",
@@ -78,6 +83,7 @@ __all__ = [
     "Charged",
     "ChiSquare",
     "ChiSquarePenalty",
+    "CollapseRadius",
     "ConvexSet",
     "CressieRead",
     "CressieReadPenalty",
@@ -94,6 +100,7 @@ __all__ = [
     "Wasserstein",
     "WorstCase",
     "bias_bound",
+    "collapse_radius",
     "dual_init",
     "dual_objective",
     "dual_step",
@@ -108,6 +115,7 @@ __all__ = [
     "inverse_cdf_bias_bound",
     "largest_multiplier",
     "minibatch",
+    "margin_collapse",
     "multilevel_estimate",
     "parse_ambiguity",
     "plugin_estimate",

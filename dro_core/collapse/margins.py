@@ -21,6 +21,7 @@ from ..sets.divergences import KL
 from ..sets.sorted import ChiSquare, CVaR, TotalVariation
 
 special: Any = _special  # scipy ships no type hints
+xp: Any = np  # nor do arrays of any kind have them
 
 _CLASSES: tuple[type[AmbiguitySet], ...] = (TotalVariation, CVaR, ChiSquare, KL)
 _MOST_STEPS = 200  # of a root; five to ten are usual
@@ -51,7 +52,8 @@ def margin_collapse(
 
     With the margins <v, x_i> of pairs along a direction v it is a lower bound of the ``collapse_radius`` of the x_i,
     whatever v. Margins +-1 that are right with probability a have r = a - 1/2 (TV), (2a - 1)^2 / (8 a (1 - a))
-    (chi-square), -1/2 log(4 a (1 - a)) (KL), log 2 - H(a) with the binary entropy H (Burg), and alpha = 2 (1 - a) (CVaR).
+    (chi-square), -1/2 log(4 a (1 - a)) (KL), log 2 - H(a) with the binary entropy H (Burg), and
+    alpha = 2 (1 - a) (CVaR).
 
     Args:
         margins: Shape ``(*batch, n)``; numpy or anything ``numpy.asarray`` reads. Only their signs and ratios matter.
@@ -165,9 +167,9 @@ def _chi_square(margins: Margins) -> Array:
     place = at.values.shape[-1] - 1 - np.argmax(negative[:, ::-1], axis=-1)[:, None]
     kept, total, squares = _at(mass, place), _at(first, place), _at(second, place)
     at_zero = at.least == 0  # then q is p on the margins 0
-    threshold = np.where(at_zero, 1.0, squares / np.where(at_zero, 1.0, total))
-    excess = np.where(at_zero, _none_positive(at), threshold * kept - total)
-    return np.maximum((threshold / excess - 1) / 2, 0.0)
+    threshold = xp.where(at_zero, 1.0, squares / np.where(at_zero, 1.0, total))
+    excess = xp.where(at_zero, _none_positive(at), threshold * kept - total)
+    return xp.maximum((threshold / excess - 1) / 2, 0.0)
 
 
 def _none_positive(margins: Margins) -> Array:
@@ -212,25 +214,26 @@ def _burg(margins: Margins) -> Array:
 
 def _root(function: Callable[[Array], tuple[Array, Array]], high: Array) -> Array:
     """Find where a function that is positive at 0 changes its sign, up to ``high``: Newton's method in a bracket."""
-    low, at = np.zeros_like(high), high / 2
+    low = xp.zeros_like(high)
     if high.size == 0:
-        return at
+        return high
     value, fall = function(low)
-    guess = -value / np.minimum(fall, -1e-300)
-    at = np.where(guess < high, guess, at)
-    size, error = high - low, np.full_like(high, np.inf)
+    at = -value / xp.minimum(fall, -1e-300)
+    at = xp.where(at < high, at, high / 2)
+    size = high - low
+    error = xp.full_like(high, xp.inf)
     for _ in range(_MOST_STEPS):
         value, fall = function(at)
-        low, high = np.where(value > 0, at, low), np.where(value > 0, high, at)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        low, high = xp.where(value > 0, at, low), xp.where(value > 0, high, at)
+        with xp.errstate(divide="ignore", invalid="ignore", over="ignore"):
             newton = at - value / fall
-        if np.all((high - low <= 1e-15 * high) | (np.abs(newton - at) <= 1e-13 * at)):
+        if xp.all((high - low <= 1e-15 * high) | (xp.abs(newton - at) <= 1e-13 * at)):
             break
         # A step that neither halves the error nor the bracket earns no second.
-        good = (newton > low) & (newton < high) & ((np.abs(value) <= error / 2) | (high - low <= size / 2))
-        middle = np.where(low > high / 16, np.sqrt(low * high), (low + high) / 16)
-        at = np.where(good, newton, np.clip(middle, low, high))
-        size, error = high - low, np.abs(value)
+        good = (newton > low) & (newton < high) & ((xp.abs(value) <= error / 2) | (high - low <= size / 2))
+        middle = xp.where(low > high / 16, xp.sqrt(low * high), (low + high) / 16)
+        at = xp.where(good, newton, xp.clip(middle, low, high))
+        size, error = high - low, xp.abs(value)
     return at
 
 

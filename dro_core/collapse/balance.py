@@ -1,0 +1,135 @@
+"""The collapse radius of scenarios with features, from both sides: weights that balance, a direction that resists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from .._solvers.arrays import Array
+from .interior import PROGRAMS, interior_path
+from .margins import margin_collapse
+from .newton import newton_path
+
+_DEPENDENT = 1e-10  # a singular value so small, relative to the largest, is a rounding error of dependent columns
+_ROUNDING = 1e-12  # a margin so small, relative to the largest of its direction, is zero
+_BALANCED = 1e-10  # a mean feature so small, in root mean squares of the feature, is zero
+_STEPS = 150
+
+_DIVERGENCES: dict[str, Callable[[Array, Array], float]] = {
+    "tv": lambda ratio, masses: float(masses @ np.abs(ratio - 1)) / 2,
+    "cvar": lambda ratio, masses: 1 / float(ratio.max()),
+    "chi2": lambda ratio, masses: float(masses @ (ratio - 1) ** 2) / 2,
+    "kl": lambda ratio, masses: float(masses @ (ratio * np.log(np.maximum(ratio, 1e-300)))),
+    "burg": lambda ratio, masses: -float(masses @ np.log(ratio)) if ratio.min() > 0 else np.inf,
+}
+
+
+class Whitened(NamedTuple):
+    """Scenarios in independent features: ``rows`` ``(n, k)`` = features @ ``back``, with E rows' rows = 1."""
+
+    rows: Array
+    back: Array  # (d, k)
+
+
+class Balance(NamedTuple):
+    """How far q must go for E_q x = 0: ``radius`` is reached by ``weights``, ``bound`` by the ``direction``.
+
+    ``weights`` ``(n,)`` is None where none balance; ``direction`` ``(k,)`` is in whitened features.
+    """
+
+    radius: float
+    bound: float
+    weights: Array | None
+    direction: Array
+
+    def error(self, name: str) -> float:
+        """Return how far radius and bound are apart, relative to the smaller one."""
+        if self.radius == self.bound:
+            return 0.0
+        apart = self.bound - self.radius if name == "cvar" else self.radius - self.bound
+        return apart / max(min(self.radius, self.bound), 1e-300)
+
+
+def whiten(features: Array, masses: Array) -> Whitened:
+    """Drop what depends on other columns, and make the rest orthonormal under p; masses ``(n,)`` positive."""
+    size = np.sqrt(masses @ features**2)
+    size = np.where(size > 0, size, 1.0)
+    triangle = np.linalg.qr(np.sqrt(masses)[:, None] * (features / size), mode="r")
+    _, values, right = np.linalg.svd(triangle, full_matrices=False)
+    kept = values > _DEPENDENT * max(values[0], 1e-300)
+    back = (right[kept] / values[kept, None]).T / size[:, None]
+    return Whitened(features @ back, back)
+
+
+def balance(rows: Array, masses: Array, name: str, *, tolerance: float) -> Balance:
+    """Find the least radius at which a set holds weights that balance the rows.
+
+    Args:
+        rows: Shape ``(n, k)``, whitened.
+        masses: p, shape ``(n,)``, positive.
+        name: Of the set: a key of ``interior.PROGRAMS`` or ``newton.STATES``.
+        tolerance: Of the gap between the two sides, relative to the radius.
+    """
+    n, k = rows.shape
+    never, none = (0.0, 1.0) if name == "cvar" else (np.inf, 0.0)
+    mean = masses @ rows
+    if k == 0 or np.max(np.abs(mean)) <= _ROUNDING:
+        return Balance(none, none, masses, np.zeros(k))
+    if k >= n:  # independent rows: some direction gives all of them the margin 1
+        return Balance(never, never, None, np.linalg.solve(rows, np.ones(n)))
+    # Nothing balances yet, and the mean direction bears nothing; both sides improve from there.
+    best = Balance(never, none, None, mean)
+    for ratio, direction in _path(rows, masses, name):
+        margins = rounded(rows @ direction)
+        if _separates(margins, name):
+            return Balance(never, never, None, direction)
+        bound = float(margin_collapse(margins, name, reference=masses))
+        if bound < best.bound if name == "cvar" else bound > best.bound:
+            best = best._replace(bound=bound, direction=direction)
+        best = _with_ratio(best, ratio, rows, masses, name)
+        if best.weights is not None and best.error(name) <= tolerance:
+            break
+    return best
+
+
+def rounded(margins: Array) -> Array:
+    """Return margins with rounding errors taken for the zeros they are; their last axis is one direction's."""
+    return np.where(np.abs(margins) <= _ROUNDING * np.abs(margins).max(axis=-1, keepdims=True), 0.0, margins)
+
+
+def _separates(margins: Array, name: str) -> bool:
+    least = margins.min()
+    return bool(least > 0 or (name == "burg" and least == 0 and margins.max() > 0))
+
+
+def _path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, Array]]:
+    """Yield what the solver of the set finds, until rounding stops it."""
+    program = PROGRAMS.get(name)
+    path = newton_path(rows, masses, name) if program is None else interior_path(rows, masses, program)
+    try:
+        with np.errstate(all="ignore"):
+            for ratio, direction in islice(path, _STEPS):
+                if not np.all(np.isfinite(direction)):
+                    return
+                yield ratio, direction
+    except LinAlgError:
+        return
+
+
+def _with_ratio(best: Balance, ratio: Array, rows: Array, masses: Array, name: str) -> Balance:
+    """Return the better of what is known and of weights ``masses * ratio``, negative ones 0, if these balance."""
+    ratio = np.maximum(ratio, 0.0)
+    total = float(masses @ ratio)
+    if not 0 < total < np.inf:
+        return best
+    ratio = ratio / total
+    weights = masses * ratio
+    radius = _DIVERGENCES[name](ratio, masses)
+    better = radius > best.radius if name == "cvar" else radius < best.radius
+    if not better or np.max(np.abs(weights @ rows)) > _BALANCED:
+        return best
+    return best._replace(radius=radius, weights=weights)
