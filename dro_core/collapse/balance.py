@@ -16,6 +16,7 @@ from .newton import newton_path
 
 _DEPENDENT = 1e-10  # a singular value so small, relative to the largest, is a rounding error of dependent columns
 _ROUNDING = 1e-12  # a margin so small, relative to the largest of its direction, is zero
+_FLAT = 1e-8  # a direction is only approached whose least margin is zero: near enough
 _BALANCED = 1e-10  # a mean feature so small, in root mean squares of the feature, is zero
 _STEPS = 150
 
@@ -55,7 +56,11 @@ class Balance(NamedTuple):
 
 
 def whiten(features: Array, masses: Array) -> Whitened:
-    """Drop what depends on other columns, and make the rest orthonormal under p; masses ``(n,)`` positive."""
+    """Drop what depends on other columns, and make the rest orthonormal under masses ``(n,)``, positive.
+
+    Half of p is replaced by the uniform law, so that rows of very small mass do not become very long.
+    """
+    masses = (masses + 1 / len(masses)) / 2
     size = np.sqrt(masses @ features**2)
     size = np.where(size > 0, size, 1.0)
     triangle = np.linalg.qr(np.sqrt(masses)[:, None] * (features / size), mode="r")
@@ -83,14 +88,14 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float) -> Balan
         return Balance(never, never, None, np.linalg.solve(rows, np.ones(n)))
     # Nothing balances yet, and the mean direction bears nothing; both sides improve from there.
     best = Balance(never, none, None, mean)
-    for ratio, direction in _path(rows, masses, name):
+    for weights, direction in _path(rows, masses, name):
         margins = rounded(rows @ direction)
         if _separates(margins, name):
             return Balance(never, never, None, direction)
         bound = float(margin_collapse(margins, name, reference=masses))
         if bound < best.bound if name == "cvar" else bound > best.bound:
             best = best._replace(bound=bound, direction=direction)
-        best = _with_ratio(best, ratio, rows, masses, name)
+        best = _with_weights(best, weights, rows, masses, name)
         if best.weights is not None and best.error(name) <= tolerance:
             break
     return best
@@ -103,7 +108,7 @@ def rounded(margins: Array) -> Array:
 
 def _separates(margins: Array, name: str) -> bool:
     least = margins.min()
-    return bool(least > 0 or (name == "burg" and least == 0 and margins.max() > 0))
+    return bool(least > 0 or (name == "burg" and margins.max() > 0 and least >= -_FLAT * margins.max()))
 
 
 def _path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, Array]]:
@@ -112,23 +117,22 @@ def _path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, Array]
     path = newton_path(rows, masses, name) if program is None else interior_path(rows, masses, program)
     try:
         with np.errstate(all="ignore"):
-            for ratio, direction in islice(path, _STEPS):
+            for weights, direction in islice(path, _STEPS):
                 if not np.all(np.isfinite(direction)):
                     return
-                yield ratio, direction
+                yield weights, direction
     except LinAlgError:
         return
 
 
-def _with_ratio(best: Balance, ratio: Array, rows: Array, masses: Array, name: str) -> Balance:
-    """Return the better of what is known and of weights ``masses * ratio``, negative ones 0, if these balance."""
-    ratio = np.maximum(ratio, 0.0)
-    total = float(masses @ ratio)
+def _with_weights(best: Balance, weights: Array, rows: Array, masses: Array, name: str) -> Balance:
+    """Return the better of what is known and of these weights, up to a scale, if they balance."""
+    weights = np.maximum(weights, 0.0)
+    total = float(weights.sum())
     if not 0 < total < np.inf:
         return best
-    ratio = ratio / total
-    weights = masses * ratio
-    radius = _DIVERGENCES[name](ratio, masses)
+    weights = weights / total
+    radius = _DIVERGENCES[name](weights / masses, masses)
     better = radius > best.radius if name == "cvar" else radius < best.radius
     if not better or np.max(np.abs(weights @ rows)) > _BALANCED:
         return best

@@ -44,13 +44,13 @@ STATES = {"kl": _kl, "burg": _burg}
 
 
 def newton_path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, Array]]:
-    """Yield ratios q/p ``(n,)``, up to a scale, and directions ``(k,)`` of positive margins, better at every step.
+    """Yield weights ``(n,)``, up to a scale, and directions ``(k,)`` of positive margins, better at every step.
 
-    The ratios are those at v after one Newton step of their linearisation, which balances them up to rounding; some
+    The weights are those at v after one Newton step of their linearisation, which balances them up to rounding; some
     may be negative far from the end.
 
     Args:
-        rows: Shape ``(n, k)``, linearly independent columns with E x_j^2 near 1.
+        rows: Shape ``(n, k)``, linearly independent whitened columns.
         masses: p, shape ``(n,)``, positive.
         name: A key of ``STATES``.
     """
@@ -62,7 +62,7 @@ def newton_path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, 
         curvature = gram(rows, masses * at.bend) - np.outer(centre, centre)
         step = factor(curvature)(gradient)
         change = rows @ step
-        yield at.ratio - at.bend * (change - centre @ step), v
+        yield masses * (at.ratio - at.bend * (change - centre @ step)), v
         gain, length = float(gradient @ step), 1.0
         for _ in range(_HALVINGS):
             new = evaluate(rows @ (v + length * step), masses)

@@ -67,7 +67,9 @@ class CollapseRadius:
 
     def __str__(self) -> str:
         size = "alpha" if self.kind == "cvar" else "radius"
-        parts = [f"{self.kind}: collapse {size} {self.radius:.4g} in sample"]
+        known = self.weights is not None or self.separable
+        value = f"{self.radius:.4g}" if known else f"between {self.bound:.4g} and {self.radius:.4g}"
+        parts = [f"{self.kind}: collapse {size} {value} in sample"]
         if self.separable:
             parts[0] += (
                 f": `direction` gives {'no pair a negative' if self.kind == 'burg' else 'all a positive'} margin"
