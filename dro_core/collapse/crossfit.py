@@ -13,6 +13,7 @@ from .margins import margin_collapse
 
 _DRAWS = 400  # of the bootstrap
 _ENDS = (0.025, 0.975)
+_KEPT = 1e-9  # mass of a row that was not drawn: the adversary still sees it, so draws do not lose the least margin
 
 
 class HeldOut(NamedTuple):
@@ -87,7 +88,7 @@ def _resampled(clusters: Array, rng: np.random.Generator) -> Array:
     _, codes = np.unique(clusters, return_inverse=True)
     count = int(codes.max()) + 1
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=_DRAWS)
-    return np.vstack([np.ones_like(codes), drawn[:, codes]])
+    return np.vstack([np.ones(codes.size), drawn[:, codes] + _KEPT])
 
 
 def _radii(pairs: Pairs, direction: Array, name: str, counts: Array) -> Array:

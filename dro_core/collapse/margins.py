@@ -44,7 +44,7 @@ class Margins(NamedTuple):
 
 
 def margin_collapse(
-    margins: Array, set_kind: str | type[AmbiguitySet], *, reference: Array | None = None
+    margins: Array, set_kind: str | type[AmbiguitySet], *, reference: Array | None = None, batch: int | None = None
 ) -> float | Array:
     """Return the smallest radius at which some q of the set has a mean margin of at most 0.
 
@@ -59,6 +59,8 @@ def margin_collapse(
         margins: Shape ``(*batch, n)``; numpy or anything ``numpy.asarray`` reads. Only their signs and ratios matter.
         set_kind: ``TotalVariation``, ``CVaR``, ``ChiSquare``, ``KL`` or the name of one, "tv", "cvar", "chi2", "kl"; or
             "burg", the ball E_p log(p/q) <= radius.
+        batch: Of how many margins, drawn without replacement, the adversary sees one lot at a time: the radius at which
+            its mean over all such minibatches is <= 0, which is larger. Total variation and CVaR, uniform reference.
         reference: p, shape ``(n,)`` or that of the margins; uniform by default. A margin without mass is not seen.
 
     Returns:
@@ -68,7 +70,7 @@ def margin_collapse(
 
     Raises:
         TypeError: Margins that are not real numbers.
-        ValueError: No margins, one that is not finite, a bad reference, or a set for which nothing is known.
+        ValueError: No margins, one that is not finite, a bad reference or batch, or a set for which nothing is known.
 
     Example:
         >>> margin_collapse([1.0, 1.0, 1.0, -1.0], "tv"), margin_collapse([1.0, 1.0, 1.0, -1.0], "cvar")
@@ -80,6 +82,11 @@ def margin_collapse(
     if values.dtype.kind not in "biuf":
         raise TypeError(f"margins must be real numbers, got dtype {values.dtype}.")
     masses = checked_masses(reference, values.shape)
+    if batch is not None:
+        if name not in ("tv", "cvar") or reference is not None:
+            raise ValueError("`batch` needs 'tv' or 'cvar', whose weights depend on ranks alone, and no reference.")
+        values = _expected_in_batches(values, batch)
+        masses = np.full(values.shape, 1 / batch)
     if not np.all(np.isfinite(values) | (masses == 0)):
         raise ValueError("margins must be finite; give those that are not a reference mass of 0.")
     n, seen = values.shape[-1], masses > 0
@@ -87,6 +94,26 @@ def margin_collapse(
     seen_values = np.where(seen, values, -np.inf).astype(np.float64)
     found = _collapse(np.where(seen, seen_values, seen_values.max(axis=-1, keepdims=True)), masses, n, name)
     return float(found[0]) if values.ndim == 1 else found.reshape(values.shape[:-1])
+
+
+def _expected_in_batches(values: Array, batch: int) -> Array:
+    """Return the mean, over all subsets of that size, of each of their sorted margins, ``(*batch, batch)``.
+
+    A set whose weights go by rank has the same worst case of these as, on average, of the subsets.
+    """
+    n = values.shape[-1]
+    if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= n:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"`batch` must be an integer from 1 to {n}, the number of margins, got {batch!r}.")
+    place, rank = np.arange(n)[:, None], np.arange(batch)
+
+    def ways(of: Array, chosen: Array) -> Array:
+        possible = of >= chosen
+        some = np.where(possible, of - chosen, 0)
+        logs = special.gammaln(of + 1) - special.gammaln(chosen + 1) - special.gammaln(some + 1)
+        return np.where(possible, logs, -np.inf)
+
+    log_chance = ways(place, rank) + ways(n - 1 - place, batch - 1 - rank) - ways(np.array(n), np.array(batch))
+    return np.sort(values, axis=-1) @ np.exp(log_chance)
 
 
 def kind_name(set_kind: str | type[AmbiguitySet]) -> str:

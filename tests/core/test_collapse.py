@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import cvxpy as cp
@@ -62,8 +63,8 @@ def balancing(x: np.ndarray, p: np.ndarray, kind: str, *, below: bool = False) -
         "kl": cp.sum(cp.kl_div(q, p)),
         "burg": cp.sum(cp.kl_div(p, q)),
     }[kind]
-    balanced: Any = x.T @ q <= 0 if below else x.T @ q == 0
-    program = cp.Problem(cp.Minimize(divergence), [cp.sum(q) == 1, balanced])
+    constraints: Any = [cp.sum(q) == 1, x.T @ q <= 0 if below else x.T @ q == 0]
+    program = cp.Problem(cp.Minimize(divergence), constraints)
     value: Any = program.solve(solver="CLARABEL")
     return float(value)
 
@@ -115,6 +116,19 @@ def test_signs_have_closed_forms(accuracy: float) -> None:
     for kind, radius in right.items():
         found = margin_collapse(signs, kind, reference=[a, 1 - a])
         assert found == pytest.approx([radius], rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["tv", "cvar"])
+def test_minibatches_collapse_where_their_mean_worst_case_is_zero(kind: str) -> None:
+    """By the definition: all 4-subsets of 9 margins, and the set's own worst case of each."""
+    margins = np.random.default_rng(8).standard_normal(9) + 0.9
+    subsets = np.array(list(itertools.combinations(margins, 4)))
+    radius = margin_collapse(margins, kind, batch=4)
+    assert np.mean(worst_case(-subsets, CLASSES[kind](radius)).value) == pytest.approx(0.0, abs=1e-12)
+    whole = margin_collapse(margins, kind)
+    assert margin_collapse(margins, kind, batch=9) == pytest.approx(whole)
+    assert radius < whole if kind == "cvar" else radius > whole
+    assert margin_collapse(margins, kind, batch=1) == never(kind)  # one margin at a time cannot be reweighted
 
 
 @kinds
@@ -348,6 +362,15 @@ def test_bad_margins_get_a_sentence() -> None:
     for margins, said in (([], "n > 0"), (1.0, "n > 0"), ([np.nan, 1.0], "finite")):
         with pytest.raises(ValueError, match=said):
             margin_collapse(margins, "tv")
+    bad: list[tuple[Any, str]] = [
+        ({"batch": 3}, "from 1 to 2"),
+        ({"batch": 1, "reference": [0.5, 0.5]}, "no reference"),
+    ]
+    for arguments, said in bad:
+        with pytest.raises(ValueError, match=said):
+            margin_collapse([1.0, 2.0], "tv", **arguments)
+    with pytest.raises(ValueError, match="'tv' or 'cvar'"):
+        margin_collapse([1.0, 2.0], "kl", batch=1)
     with pytest.raises(TypeError, match="real numbers"):
         margin_collapse(["a"], "tv")
 
