@@ -104,7 +104,7 @@ def _expected_in_batches(values: Array, batch: int) -> Array:
     n = values.shape[-1]
     if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= n:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"`batch` must be an integer from 1 to {n}, the number of margins, got {batch!r}.")
-    place, rank = np.arange(n)[:, None], np.arange(batch)
+    place, rank = xp.arange(n)[:, None], xp.arange(batch)
 
     def ways(of: Array, chosen: Array) -> Array:
         possible = of >= chosen
