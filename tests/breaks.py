@@ -1040,14 +1040,14 @@ BREAKS = [
         "dro_core/collapse/crossfit.py",
         "others = np.setdiff1d(np.arange(len(pairs.masses)), fold)",
         "others = np.arange(len(pairs.masses))",
-        "core/test_collapse.py",
+        "core/test_collapse_sample.py",
     ),
     Break(
         "collapse-cluster-split",
         "dro_core/collapse/crossfit.py",
         "_, codes = np.unique(clusters, return_inverse=True)",
         "codes = np.arange(clusters.size)",
-        "core/test_collapse.py",
+        "core/test_collapse_sample.py",
     ),
 ]
 
