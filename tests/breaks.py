@@ -1023,7 +1023,7 @@ BREAKS = [
     ),
     Break(
         "collapse-tv-edge",
-        "dro_core/collapse/margins.py",
+        "dro_core/collapse/exact.py",
         "return before + np.clip(missing / _at(gains, place), 0.0, _at(masses, place))",
         "return before + _at(masses, place)",
         "core/test_collapse.py",

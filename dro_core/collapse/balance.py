@@ -13,6 +13,7 @@ from .._solvers.arrays import Array
 from .interior import PROGRAMS, interior_path
 from .margins import margin_collapse
 from .newton import newton_path
+from .transport import transport_path
 
 _DEPENDENT = 1e-10  # a singular value so small, relative to the largest, is a rounding error of dependent columns
 _ROUNDING = 1e-12  # a margin so small, relative to the largest of its direction, is zero
@@ -70,14 +71,15 @@ def whiten(features: Array, masses: Array) -> Whitened:
     return Whitened(features @ back, back)
 
 
-def balance(rows: Array, masses: Array, name: str, *, tolerance: float) -> Balance:
+def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Array | None = None) -> Balance:
     """Find the least radius at which a set holds weights that balance the rows.
 
     Args:
         rows: Shape ``(n, k)``, whitened.
-        masses: p, shape ``(n,)``, positive.
-        name: Of the set: a key of ``interior.PROGRAMS`` or ``newton.STATES``.
+        masses: p, shape ``(n,)``, positive but for "wasserstein".
+        name: Of the set, as ``kind_name`` gives it.
         tolerance: Of the gap between the two sides, relative to the radius.
+        cost: Shape ``(n, n)``, of "wasserstein".
     """
     n, k = rows.shape
     never, none = (0.0, 1.0) if name == "cvar" else (np.inf, 0.0)
@@ -88,14 +90,14 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float) -> Balan
         return Balance(never, never, None, np.linalg.solve(rows, np.ones(n)))
     # Nothing balances yet, and the mean direction bears nothing; both sides improve from there.
     best = Balance(never, none, None, mean)
-    for weights, direction in _path(rows, masses, name):
+    for weights, direction, radius in _path(rows, masses, name, cost):
         margins = rounded(rows @ direction)
         if _separates(margins, name):
             return Balance(never, never, None, direction)
-        bound = float(margin_collapse(margins, name, reference=masses))
+        bound = float(margin_collapse(margins, name, reference=masses, cost=cost))
         if bound < best.bound if name == "cvar" else bound > best.bound:
             best = best._replace(bound=bound, direction=direction)
-        best = _with_weights(best, weights, rows, masses, name)
+        best = _with_weights(best, weights, radius, rows, masses, name)
         if best.weights is not None and best.error(name) <= tolerance:
             break
     return best
@@ -111,29 +113,38 @@ def _separates(margins: Array, name: str) -> bool:
     return bool(least > 0 or (name == "burg" and margins.max() > 0 and least >= -_FLAT * margins.max()))
 
 
-def _path(rows: Array, masses: Array, name: str) -> Iterator[tuple[Array, Array]]:
-    """Yield what the solver of the set finds, until rounding stops it."""
+def _path(rows: Array, masses: Array, name: str, cost: Array | None) -> Iterator[tuple[Array, Array, float | None]]:
+    """Yield the solver's weights, directions and, where weights do not tell them, radii, until rounding stops it."""
     program = PROGRAMS.get(name)
-    path = newton_path(rows, masses, name) if program is None else interior_path(rows, masses, program)
+    path: Iterator[tuple[Array, Array, float | None]]
+    if cost is not None:
+        path = ((plan.weights, plan.direction, plan.cost) for plan in transport_path(rows, masses, cost))
+    elif program is not None:
+        path = ((*found, None) for found in interior_path(rows, masses, program))
+    else:
+        path = ((*found, None) for found in newton_path(rows, masses, name))
     try:
         with np.errstate(all="ignore"):
-            for weights, direction in islice(path, _STEPS):
-                if not np.all(np.isfinite(direction)):
+            for found in islice(path, _STEPS):
+                if not np.all(np.isfinite(found[1])):
                     return
-                yield weights, direction
+                yield found
     except LinAlgError:
         return
 
 
-def _with_weights(best: Balance, weights: Array, rows: Array, masses: Array, name: str) -> Balance:
+def _with_weights(
+    best: Balance, weights: Array, radius: float | None, rows: Array, masses: Array, name: str
+) -> Balance:
     """Return the better of what is known and of these weights, up to a scale, if they balance."""
     weights = np.maximum(weights, 0.0)
     total = float(weights.sum())
     if not 0 < total < np.inf:
         return best
     weights = weights / total
-    radius = _DIVERGENCES[name](weights / masses, masses)
+    if radius is None:
+        radius = _DIVERGENCES[name](weights / masses, masses)
     better = radius > best.radius if name == "cvar" else radius < best.radius
-    if not better or np.max(np.abs(weights @ rows)) > _BALANCED:
+    if not better or not np.max(np.abs(weights @ rows)) <= _BALANCED:
         return best
     return best._replace(radius=radius, weights=weights)

@@ -25,16 +25,21 @@ class HeldOut(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Rows ``(n, k)`` with positive masses ``(n,)`` and codes ``(n,)`` of their group, None without groups."""
+    """Rows ``(n, k)`` with masses ``(n,)``, codes ``(n,)`` of groups or None, and costs ``(n, n)`` or None."""
 
     rows: Array
     masses: Array
-    groups: Array | None
+    groups: Array | None = None
+    cost: Array | None = None
 
     def take(self, kept: Array) -> Pairs:
         """Return some of the rows, with masses that sum to 1."""
         masses = self.masses[kept]
-        return Pairs(self.rows[kept], masses / masses.sum(), None if self.groups is None else self.groups[kept])
+        if not masses.any():
+            raise ValueError("a fold holds no reference mass; use fewer folds or, for no held-out value, folds=0.")
+        groups = None if self.groups is None else self.groups[kept]
+        cost = None if self.cost is None else self.cost[np.ix_(kept, kept)]
+        return Pairs(self.rows[kept], masses / masses.sum(), groups, cost)
 
     def scenarios(self) -> tuple[Array, Array]:
         """Return what the adversary weighs: the rows, or the means of groups ``(K, k)``; and their masses."""
@@ -73,9 +78,10 @@ def held_out(
     found: list[Array] = []
     for fold in folds:
         others = np.setdiff1d(np.arange(len(pairs.masses)), fold)
-        rows, masses = pairs.take(others).scenarios()
+        train = pairs.take(others)
+        rows, masses = train.scenarios()
         white = whiten(rows, masses)
-        direction = white.back @ balance(white.rows, masses, name, tolerance=tolerance).direction
+        direction = white.back @ balance(white.rows, masses, name, tolerance=tolerance, cost=train.cost).direction
         found.append(_radii(pairs.take(fold), direction, name, _resampled(clusters[fold], rng)))
     values = np.array(found)
     means = values.mean(axis=0)
@@ -98,4 +104,4 @@ def _radii(pairs: Pairs, direction: Array, name: str, counts: Array) -> Array:
     margins = np.broadcast_to(rounded(pairs.rows @ direction), masses.shape)
     if pairs.groups is not None:
         margins, masses = group_means(margins, masses, pairs.groups)
-    return np.asarray(margin_collapse(margins, name, reference=masses))
+    return np.asarray(margin_collapse(margins, name, reference=masses, cost=pairs.cost))

@@ -14,7 +14,7 @@ from .._solvers.checks import checked_masses, checked_matrix
 from ..sets.ambiguity import AmbiguitySet
 from .balance import Balance, balance, whiten
 from .crossfit import Pairs, deal, held_out
-from .margins import kind_name
+from .margins import checked_cost, kind_name
 
 _TOLERANCE = 1e-7  # of the gap, relative to the radius
 _ROUGH = 1e-4  # of the null and of the folds, whose sampling errors are larger
@@ -93,6 +93,7 @@ def collapse_radius(
     folds: int = 5,
     clusters: Array | Sequence[Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
+    cost: Array | None = None,
 ) -> CollapseRadius:
     """Return the smallest radius at which robust training on fixed features learns nothing.
 
@@ -121,6 +122,8 @@ def collapse_radius(
         clusters: Shape ``(n,)``, any labels (the prompt, say): rows that folds and bootstrap keep together. Each row is
             its own by default.
         seeds: Of the null's random signs, one problem each; empty for no null. The first one also deals the folds.
+        cost: Shape ``(n, n)``, of ``Wasserstein``, which is meant for at most some 2,000 rows, knows no groups, and
+            sees rows of mass 0, for they can receive some.
 
     Raises:
         TypeError: Features that are not real numbers.
@@ -140,15 +143,16 @@ def collapse_radius(
     """
     name, matrix = kind_name(set_kind), checked_matrix(features, "features")
     given = checked_masses(reference, (len(matrix),))
-    seen = given.nonzero()[0]
+    ways = _cost(name, cost, groups, given.size)
+    seen: Array = given.nonzero()[0] if ways is None else np.arange(given.size)
     masses, found_groups = given[seen], _codes("groups", groups, seen, given.size)
     found_clusters = _codes("clusters", clusters, seen, given.size)
     units: Array = seen.argsort() if found_clusters is None else found_clusters
     _check_folds(folds, len(set(units.tolist())))
     white = whiten(matrix[seen], masses)
-    pairs = Pairs(white.rows, masses, found_groups)
+    pairs = Pairs(white.rows, masses, found_groups, ways)
     scenarios, parts, back = _solvable(pairs)
-    solved = balance(scenarios, parts, name, tolerance=_TOLERANCE)
+    solved = balance(scenarios, parts, name, tolerance=_TOLERANCE, cost=ways)
     null = [_null(pairs, name, seed) for seed in seeds]
     tested = None
     if folds:
@@ -181,6 +185,16 @@ def _codes(what: str, labels: Any, seen: Array, n: int) -> Array | None:
     return np.unique(given[seen], return_inverse=True)[1]
 
 
+def _cost(name: str, cost: Array | None, groups: Any, n: int) -> Array | None:
+    if name != "wasserstein":
+        if cost is not None:
+            raise ValueError(f"`cost` belongs to 'wasserstein', got set_kind {name!r}.")
+        return None
+    if groups is not None:
+        raise ValueError("'wasserstein' knows no groups; give their mean features and masses as rows.")
+    return checked_cost(cost, n)
+
+
 def _check_folds(folds: int, clusters: int) -> None:
     if not isinstance(folds, int) or isinstance(folds, bool) or folds < 0 or folds == 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"`folds` must be an integer of at least 2, or 0 for no held-out value, got {folds!r}.")
@@ -204,16 +218,15 @@ def _null(pairs: Pairs, name: str, seed: int) -> float:
     """Return the radius once every row has a random sign."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=len(pairs.masses))
     rows, masses, _ = _solvable(pairs._replace(rows=signs[:, None] * pairs.rows))
-    return balance(rows, masses, name, tolerance=_ROUGH).radius
+    return balance(rows, masses, name, tolerance=_ROUGH, cost=pairs.cost).radius
 
 
 def _row_weights(solved: Balance, pairs: Pairs, masses: Array, seen: Array, n: int) -> Array | None:
     """Return the weights of scenarios as weights of all rows: a group shares in proportion to p."""
     if solved.weights is None:
         return None
-    ratio = solved.weights / masses
     weights = np.zeros(n)
-    weights[seen] = pairs.masses * (ratio if pairs.groups is None else ratio[pairs.groups])
+    weights[seen] = solved.weights if pairs.groups is None else pairs.masses * (solved.weights / masses)[pairs.groups]
     return weights
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from scipy.special import entr
 
-from dro_core import fit_pairs, margin_collapse, worst_case
+from dro_core import Wasserstein, collapse_radius, fit_pairs, margin_collapse, worst_case
 
 from .collapse_problems import CLASSES, KINDS, SEEDS, balancing, kinds, never, only_radius, problem
 
@@ -67,6 +68,9 @@ def test_margins_at_the_edges(kind: str) -> None:
     assert margin_collapse([0.0, 0.0, 0.0], kind, reference=p) == none
     assert margin_collapse([1e-300, 2.0, 1.0], kind, reference=p) == never(kind)
     assert margin_collapse([0.0, 2.0, 1e-9], kind, reference=p) == pytest.approx(edges[kind], rel=1e-12)
+    assert margin_collapse([2.0, 0.0, 0.0, 1.0], kind, reference=[0.5, 0.2, 0.1, 0.2]) == pytest.approx(edges[kind])
+    many = np.append(np.random.default_rng(0).gamma(0.2, size=999), 0.0)  # sums that round, and a target at their end
+    assert margin_collapse(many, "tv") == pytest.approx(0.999, rel=1e-12)
     assert margin_collapse([1.0, 2.0, np.nan], kind, reference=[0.5, 0.5, 0.0]) == never(kind)
 
 
@@ -145,6 +149,69 @@ def test_weakly_separable_pairs_balance_on_a_face_and_never_for_burg(kind: str) 
     face = {"tv": 0.7, "cvar": 0.2, "chi2": ((even**2) @ [5.0, 10.0] - 1) / 2, "kl": even @ np.log([2.5, 5.0])}
     assert found.radius == pytest.approx(face.get(kind, np.inf), rel=1e-6)
     assert (x @ found.direction).min() >= -1e-7 if kind == "burg" else found.weights[2:].max() < 1e-7
+
+
+@kinds
+def test_a_face_is_found_whatever_the_features_are_called(kind: str) -> None:
+    """Rotated, margins that are zero on the face are only small, of either sign."""
+    rng = np.random.default_rng(5)
+    face = rng.standard_normal((6, 3))
+    face -= face.mean(axis=0)
+    x = np.vstack([np.hstack([face, np.zeros((6, 1))]), [[0.3, -0.2, 0.5, 1.0], [1.0, 2.0, 0.1, 2.0]]])
+    plain = only_radius(x, kind)
+    assert plain.radius == never("kl") if kind == "burg" else np.isfinite(plain.radius)
+    for _ in range(5):
+        turned = only_radius(x @ np.linalg.qr(rng.standard_normal((4, 4)))[0], kind)
+        assert turned.radius == pytest.approx(plain.radius, rel=1e-6)
+
+
+def test_masses_may_lie_ten_decades_apart() -> None:
+    for seed in (3, 27):
+        rng = np.random.default_rng(seed)
+        x, p = rng.standard_normal((79, 6)) + 0.2, rng.dirichlet(np.full(79, 0.05)) + 1e-12
+        found = only_radius(x, "tv", reference=p / p.sum())  # without a warning
+        assert found.gap <= 1.01e-7 * found.radius
+
+
+# In transport cost
+
+
+def transport(x: np.ndarray, p: np.ndarray, cost: np.ndarray) -> float:
+    """The plan as a linear program, by HiGHS."""
+    n = p.size
+    rows = np.kron(np.eye(n), np.ones(n))
+    found = linprog(cost.ravel(), A_eq=np.vstack([rows, np.tile(x.T, n)]), b_eq=np.r_[p, np.zeros(x.shape[1])])
+    return found.fun if found.status == 0 else np.inf
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mass_moves_as_far_as_the_program_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, places, p = rng.standard_normal((20, 3)) + 0.4, rng.standard_normal((20, 2)), rng.dirichlet(np.ones(20))
+    p[4] = 0.0
+    p /= p.sum()
+    cost = np.linalg.norm(places[:, None] - places, axis=-1)
+    found = only_radius(x, Wasserstein, reference=p, cost=cost)
+    assert found.radius == pytest.approx(transport(x, p, cost), rel=1e-6)
+    assert found.gap <= 1.01e-7 * found.radius
+    assert np.max(np.abs(found.weights @ x)) < 1e-8
+    assert margin_collapse(x @ found.direction, "wasserstein", reference=p, cost=cost) == pytest.approx(found.bound)
+    margins = np.abs(x[:, :1]) - 0.3
+    assert margin_collapse(margins[:, 0], "wasserstein", reference=p, cost=cost) == pytest.approx(
+        transport(margins, p, cost) if p @ margins[:, 0] > 0 else 0.0, rel=1e-6
+    )
+    assert only_radius(np.abs(x), "wasserstein", cost=cost).radius == np.inf
+
+
+def test_at_one_price_for_every_way_transport_is_total_variation() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((60, 4)) + 0.3
+    cost = 1 - np.eye(60)
+    moved, varied = (collapse_radius(x, kind, **more) for kind, more in (("wasserstein", {"cost": cost}), ("tv", {})))
+    assert moved.radius == pytest.approx(varied.radius, rel=1e-6)
+    assert moved.null == pytest.approx(varied.null, rel=1e-3)
+    assert moved.by_fold == pytest.approx(varied.by_fold, rel=2e-2, abs=1e-3)
+    assert margin_collapse([[0.0, 1.0], [-1.0, 3.0]], "wasserstein", cost=cost[:2, :2]) == pytest.approx([0.5, 0.25])
 
 
 @kinds

@@ -93,6 +93,26 @@ def test_clusters_widen_the_interval() -> None:
     assert np.diff(together) > 2 * np.diff(apart)
 
 
+def test_weights_of_the_rows_reach_the_folds() -> None:
+    """Rows of nearly no mass, with the opposite sign, change nothing."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((200, 2)) + 0.5
+    p = np.r_[np.full(200, 1.0), np.full(200, 1e-9)]
+    clusters = np.tile(np.arange(200), 2)
+    with_them = collapse_radius(np.vstack([x, -x]), "chi2", reference=p / p.sum(), clusters=clusters, seeds=())
+    assert with_them.by_fold == pytest.approx(
+        collapse_radius(x, "chi2", clusters=clusters[:200], seeds=()).by_fold, rel=1e-4
+    )
+
+
+def test_no_draw_loses_the_least_margin() -> None:
+    """TV moves mass there: without it the interval would be infinite or lie beside its value."""
+    x = np.r_[np.full(49, 1.0), -0.2, np.full(49, 1.0), -0.2][:, None]
+    found = collapse_radius(x, "tv", folds=2, seeds=())
+    assert np.isfinite(found.interval).all() or not np.isfinite(found.held_out)
+    assert found.interval[0] <= found.held_out <= found.interval[1]
+
+
 def test_held_out_is_far_below_the_sample_where_there_is_no_signal() -> None:
     x = np.random.default_rng(3).standard_normal((400, 60))
     found = collapse_radius(x, "kl", seeds=(0,))
@@ -118,6 +138,11 @@ def test_held_out_is_far_below_the_sample_where_there_is_no_signal() -> None:
         ({"folds": 5}, "got 4; use folds=4"),
         ({"clusters": [7, 7, 7, 7], "folds": 2}, "got 1; use folds=0"),
         ({"reference": [0.5, 0.5, 0.0, 0.0], "folds": 3}, "got 2; use folds=2"),
+        ({"cost": np.zeros((4, 4))}, "belongs to 'wasserstein'"),
+        ({"set_kind": "wasserstein"}, "needs `cost`"),
+        ({"set_kind": "wasserstein", "cost": np.zeros((3, 3))}, "must have shape"),
+        ({"set_kind": "wasserstein", "cost": np.zeros((4, 4)), "groups": list("aabb")}, "knows no groups"),
+        ({"set_kind": "wasserstein", "cost": np.zeros((4, 4)), "folds": 4, "reference": [1, 0, 0, 0]}, "no reference"),
         ({"groups": ["a"]}, "groups must hold one label"),
         ({"clusters": ["a"]}, "clusters must hold one label"),
     ],
