@@ -86,7 +86,7 @@ def margin_collapse(
     # The largest margin in place of an unseen one: it is neither the least nor has it mass.
     seen_values = np.where(seen, values, -np.inf).astype(np.float64)
     found = _collapse(np.where(seen, seen_values, seen_values.max(axis=-1, keepdims=True)), masses, n, name)
-    return float(found[0]) if values.ndim == 1 else found.reshape(values.shape[:-1])
+    return _shaped(found, values)
 
 
 def _by_transport(values: Array, masses: Array, cost: Array) -> float | Array:
@@ -98,6 +98,11 @@ def _by_transport(values: Array, masses: Array, cost: Array) -> float | Array:
     for place, (row, share) in enumerate(zip(rows.astype(np.float64), shares, strict=True)):
         if share @ row > 0:
             found[place] = np.inf if row.min() > 0 else transport_margin(row, share, cost)
+    return _shaped(found, values)
+
+
+def _shaped(found: Array, values: Array) -> float | Array:
+    """Return what was found for the rows of values, ``(batch,)``, in their shape."""
     return float(found[0]) if values.ndim == 1 else found.reshape(values.shape[:-1])
 
 

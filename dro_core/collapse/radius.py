@@ -144,7 +144,7 @@ def collapse_radius(
     name, matrix = kind_name(set_kind), checked_matrix(features, "features")
     given = checked_masses(reference, (len(matrix),))
     ways = _cost(name, cost, groups, given.size)
-    seen: Array = given.nonzero()[0] if ways is None else np.arange(given.size)
+    seen = np.flatnonzero(given if ways is None else np.ones(given.size))
     masses, found_groups = given[seen], _codes("groups", groups, seen, given.size)
     found_clusters = _codes("clusters", clusters, seen, given.size)
     units: Array = seen.argsort() if found_clusters is None else found_clusters

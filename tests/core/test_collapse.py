@@ -207,7 +207,7 @@ def test_at_one_price_for_every_way_transport_is_total_variation() -> None:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((60, 4)) + 0.3
     cost = 1 - np.eye(60)
-    moved, varied = (collapse_radius(x, kind, **more) for kind, more in (("wasserstein", {"cost": cost}), ("tv", {})))
+    moved, varied = collapse_radius(x, "wasserstein", cost=cost), collapse_radius(x, "tv")
     assert moved.radius == pytest.approx(varied.radius, rel=1e-6)
     assert moved.null == pytest.approx(varied.null, rel=1e-3)
     assert moved.by_fold == pytest.approx(varied.by_fold, rel=2e-2, abs=1e-3)
