@@ -37,8 +37,6 @@ def transport_margin(values: Array, masses: Array, cost: Array) -> float:
     rising = (0.0, float(masses @ values))
     falling = (float(weights @ ways[:, lowest].min(axis=1)), float(values.min()))
     for _ in range(_LINES):
-        if falling[1] == 0:
-            return falling[0]
         t = (falling[0] - rising[0]) / (rising[1] - falling[1])
         best = np.argmin(ways + t * values, axis=1)
         line = (float(weights @ ways[np.arange(len(ways)), best]), float(weights @ values[best]))
