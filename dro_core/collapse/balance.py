@@ -62,7 +62,9 @@ def whiten(features: Array, masses: Array) -> Whitened:
     Half of p is replaced by the uniform law, so that rows of very small mass do not become very long.
     """
     masses = (masses + 1 / len(masses)) / 2
-    size = np.sqrt(masses @ features**2)
+    largest = np.abs(features).max(axis=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    size = largest * np.sqrt(masses @ (features / largest) ** 2)
     size = np.where(size > 0, size, 1.0)
     triangle = np.linalg.qr(np.sqrt(masses)[:, None] * (features / size), mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=False)

@@ -78,6 +78,8 @@ def margin_collapse(
             raise ValueError("`batch` needs 'tv' or 'cvar', whose weights depend on ranks alone, and no reference.")
         values = _expected_in_batches(values, batch)
         masses = np.full(values.shape, 1 / batch)
+    if cost is not None and name != "wasserstein":
+        raise ValueError(f"`cost` belongs to 'wasserstein', got set_kind {name!r}.")
     if name == "wasserstein":
         return _by_transport(values, masses, checked_cost(cost, values.shape[-1]))
     if not np.all(np.isfinite(values) | (masses == 0)):

@@ -37,7 +37,8 @@ class CollapseRadius:
         imbalance: The largest |E_q x_j|, in root mean squares of the feature.
         null: Shape ``(seeds,)``, the radius once every row's sign is random: what features without any signal have.
         held_out: Mean over folds of the radius, on the fold, of the direction found on all others; NaN without folds.
-            An honest lower estimate of the population's radius: decide by this one.
+            An honest lower estimate of the population's radius: decide by this one. Where the other folds are separable
+            it is that of a direction that separates them, not of a best one.
         by_fold: Its parts.
         interval: 95 %, for the mean over the population of the radii of these directions.
         vacuous: Whether there are no more scenarios than independent features, so that any signs are separable.
@@ -231,8 +232,11 @@ def _row_weights(solved: Balance, pairs: Pairs, masses: Array, seen: Array, n: i
 
 
 def _unit(direction: Array) -> Array:
-    length = float(np.linalg.norm(direction))
-    return direction / length if length > 0 else direction
+    largest = np.max(np.abs(direction))
+    if largest == 0:
+        return direction
+    direction = direction / largest  # whose squares do not overflow
+    return direction / np.linalg.norm(direction)
 
 
 def _warn(solved: Balance, name: str) -> None:

@@ -166,7 +166,16 @@ def test_a_face_is_found_whatever_the_features_are_called(kind: str) -> None:
         assert turned.radius == pytest.approx(plain.radius, rel=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("tv", 3), ("tv", 27), ("burg", 2), ("cvar", 13), ("kl", 2), ("chi2", 2)])
+def test_units_of_features_do_not_matter() -> None:
+    x, p = problem(0)
+    radius = only_radius(x, "tv", reference=p).radius
+    for unit in (1e-200, 1e250):
+        scaled = only_radius(x * np.r_[unit, np.ones(x.shape[1] - 1)], "tv", reference=p)
+        assert scaled.radius == pytest.approx(radius, rel=1e-6)
+        assert np.isfinite(scaled.direction).all()
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("tv", 3), ("tv", 27), ("cvar", 13), ("kl", 2), ("chi2", 2)])
 def test_masses_may_lie_ten_decades_apart(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, p = rng.standard_normal((79, 14)) + 0.2, rng.dirichlet(np.full(79, 0.05)) + 1e-12
