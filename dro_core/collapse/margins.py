@@ -15,6 +15,7 @@ import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 from .._solvers.arrays import Array
 from .._solvers.checks import checked_masses
 from ..sets.ambiguity import AmbiguitySet
+from ..sets.burg import Burg
 from ..sets.divergences import KL
 from ..sets.sorted import ChiSquare, CVaR, TotalVariation
 from ..sets.transport import Wasserstein
@@ -24,7 +25,7 @@ from .transport import transport_margin
 special: Any = _special  # scipy ships no type hints
 xp: Any = np  # nor do arrays of any kind have them
 
-_CLASSES: tuple[type[AmbiguitySet], ...] = (TotalVariation, CVaR, ChiSquare, KL, Wasserstein)
+_CLASSES: tuple[type[AmbiguitySet], ...] = (TotalVariation, CVaR, ChiSquare, KL, Burg, Wasserstein)
 _NAMES = (*EXACT, "wasserstein")
 
 
@@ -47,8 +48,8 @@ def margin_collapse(
 
     Args:
         margins: Shape ``(*batch, n)``; numpy or anything ``numpy.asarray`` reads. Only their signs and ratios matter.
-        set_kind: ``TotalVariation``, ``CVaR``, ``ChiSquare``, ``KL`` or the name of one, "tv", "cvar", "chi2", "kl"; or
-            "burg", the ball E_p log(p/q) <= radius; or ``Wasserstein``, "wasserstein".
+        set_kind: ``TotalVariation``, ``CVaR``, ``ChiSquare``, ``KL``, ``Burg``, ``Wasserstein``, or the name of one: "tv",
+            "cvar", "chi2", "kl", "burg", "wasserstein".
         batch: Of how many margins, drawn without replacement, the adversary sees one lot at a time: the radius at which
             its mean over all such minibatches is <= 0, which is larger. Total variation and CVaR, uniform reference.
         cost: Shape ``(n, n)``, of ``Wasserstein``, for which margins without mass count too.

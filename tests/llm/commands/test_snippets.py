@@ -14,8 +14,8 @@ import page_names as given
 import pytest
 import yaml
 
-import dro_core
 import robust_rlhf
+from dro_core.sets import divergences
 from llm.data.columns import columns_of
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -71,7 +71,7 @@ PYTHON = [
     Snippet("README.md", "import trl", given.trl, given.trained),
     Snippet("README.md", "import torch", claims=given.gradient),
     Snippet("README.md", "import numpy", claims=given.collapses),
-    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True, eq=False)\nclass MyBall", lambda _: {**vars(dro_core.sets.divergences)}),
+    Snippet("CONTRIBUTING.md", "@dataclass(frozen=True, eq=False)\nclass MyBall", lambda _: vars(divergences).copy()),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(hoeffding)}),
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", given.scenarios, given.convex),
