@@ -48,7 +48,7 @@ def margin_collapse(
 
     Args:
         margins: Shape ``(*batch, n)``; numpy or anything ``numpy.asarray`` reads. Only their signs and ratios matter.
-        set_kind: ``TotalVariation``, ``CVaR``, ``ChiSquare``, ``KL``, ``Burg``, ``Wasserstein``, or the name of one: "tv",
+        set_kind: ``TotalVariation``, ``CVaR``, ``ChiSquare``, ``KL``, ``Burg``, ``Wasserstein``, or a name: "tv",
             "cvar", "chi2", "kl", "burg", "wasserstein".
         batch: Of how many margins, drawn without replacement, the adversary sees one lot at a time: the radius at which
             its mean over all such minibatches is <= 0, which is larger. Total variation and CVaR, uniform reference.

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.special import entr
 
-from dro_core import Wasserstein, collapse_radius, fit_pairs, margin_collapse, worst_case
+from dro_core import (
+    KL,
+    AmbiguitySet,
+    Burg,
+    ChiSquare,
+    CVaR,
+    TotalVariation,
+    Wasserstein,
+    collapse_radius,
+    fit_pairs,
+    margin_collapse,
+    worst_case,
+)
 
 from .collapse_problems import CLASSES, KINDS, SEEDS, balancing, kinds, never, only_radius, problem
 
@@ -44,6 +56,12 @@ def test_signs_have_closed_forms(accuracy: float) -> None:
     for kind, radius in right.items():
         found = margin_collapse(signs, kind, reference=[a, 1 - a])
         assert found == pytest.approx([radius], rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", [TotalVariation, CVaR, ChiSquare, KL, Burg], ids=lambda kind: kind.spec)
+def test_a_set_is_named_by_its_class_too(kind: type[AmbiguitySet]) -> None:
+    margins = np.random.default_rng(2).standard_normal((3, 40)) + 0.3
+    np.testing.assert_array_equal(margin_collapse(margins, kind), margin_collapse(margins, kind.spec))
 
 
 @pytest.mark.parametrize("kind", ["tv", "cvar"])

@@ -86,6 +86,18 @@ def is_distribution(names: dict[str, Any]) -> None:
     assert names["losses"].grad.sum().item() == pytest.approx(1.0)
 
 
+def features(folder: Path) -> dict[str, Any]:
+    draws = np.random.default_rng(0)
+    chosen, rejected = draws.normal(0.2, size=(400, 4)), draws.normal(size=(400, 4))
+    return {"chosen": chosen, "rejected": rejected, "prompts": np.arange(400) // 2}
+
+
+def bears_some(names: dict[str, Any]) -> None:
+    found, margins = names["found"], (names["chosen"] - names["rejected"]) @ names["found"].direction
+    assert 0 < found.held_out < found.radius
+    assert names["margin_collapse"](margins, "tv") == pytest.approx(found.bound)
+
+
 def own_data(folder: Path) -> dict[str, Any]:
     write_corpus(folder / "my-data", train=20, test=5)
     return {}
