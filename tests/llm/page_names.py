@@ -88,14 +88,25 @@ def is_distribution(names: dict[str, Any]) -> None:
 
 def features(folder: Path) -> dict[str, Any]:
     draws = np.random.default_rng(0)
-    chosen, rejected = draws.normal(0.2, size=(400, 4)), draws.normal(size=(400, 4))
-    return {"chosen": chosen, "rejected": rejected, "prompts": np.arange(400) // 2}
+    chosen, rejected = draws.normal(0.05, size=(2000, 20)), draws.normal(size=(2000, 20))
+    return {"chosen": chosen, "rejected": rejected, "prompts": np.arange(2000) // 2}
 
 
 def bears_some(names: dict[str, Any]) -> None:
     found, margins = names["found"], (names["chosen"] - names["rejected"]) @ names["found"].direction
     assert 0 < found.held_out < found.radius
     assert names["margin_collapse"](margins, "tv") == pytest.approx(found.bound)
+
+
+def visited(folder: Path) -> dict[str, Any]:
+    draws = np.random.default_rng(0)
+    model = {"rewards": draws.random((3, 2)), "transitions": draws.dirichlet(np.ones(3), (3, 2))}
+    used = ("ChiSquare", "radius_from_confidence", "robust_value_iteration")
+    return {"visits": draws.integers(1, 90, (3, 2)), **model, **{name: getattr(dro_core, name) for name in used}}
+
+
+def fall_with_visits(names: dict[str, Any]) -> None:
+    assert (np.diff(names["radii"].ravel()[np.argsort(names["visits"].ravel())]) <= 0).all()
 
 
 def own_data(folder: Path) -> dict[str, Any]:
