@@ -11,12 +11,14 @@ import argparse
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
+from dro_core import collapse_radius
 from llm.data.pairs import read_pairs
 from llm.data.questions import asked
 from llm.report.collect import Collection, collect
@@ -75,6 +77,7 @@ def write(output: Path) -> None:
     """Fill the page, and copy the results table."""
     collection = collect(output / NAME)
     tables = {**accuracy_tables(collection), "verdicts": verdicts(collection), "ceiling": ceiling_table(output)}
+    tables["collapse"] = collapse_table(output)
     page = RESULTS / "study.md"
     filled_page = filled(page.read_text(encoding="utf-8"), {name: markdown(rows) for name, rows in tables.items()})
     page.write_text(filled_page, encoding="utf-8")
@@ -90,21 +93,37 @@ def accuracy_tables(collection: Collection) -> dict[str, Rows]:
     }
 
 
-def ceiling_table(output: Path) -> Rows:
-    """What a head on these features reaches that is trained on the suite itself: five folds, no question in two."""
+def seen(output: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """By file: its name, features of the chosen answers less those of the rejected ones, and numbers of the prompts."""
     backbone = load_backbone(str(output / "backbone/model"), max_length=512, dtype="bfloat16")
     cache = FeatureCache(default_cache(), progress=True)
-    rows: Rows = [("suite", "pairs", "a head trained on the suite's other questions")]
     for path in sorted((output / NAME / "told-apart").glob("*.jsonl")):
-        if path.stem == "train":
-            continue
         pairs = read_pairs(path).pairs
         chosen_, rejected = np.load(cache.pairs(backbone, pairs, name=path.stem), mmap_mode="r")
         prompts = np.unique([asked(pair.prompt) for pair in pairs], return_inverse=True)[1]
-        share = accuracy_interval(out_of_fold(np.asarray(chosen_ - rejected, float), prompts), prompts)
-        rows.append(
-            (path.stem, f"{len(pairs):,}", f"{100 * share.mean:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]")
-        )
+        yield path.stem, np.asarray(chosen_, float) - np.asarray(rejected, float), prompts
+
+
+def ceiling_table(output: Path) -> Rows:
+    """What a head on these features reaches that is trained on the suite itself: five folds, no question in two."""
+    rows: Rows = [("suite", "pairs", "a head trained on the suite's other questions")]
+    for name, differences, prompts in seen(output):
+        if name != "train":
+            share = accuracy_interval(out_of_fold(differences, prompts), prompts)
+            shown = f"{100 * share.mean:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+            rows.append((name, f"{len(prompts):,}", shown))
+    return rows
+
+
+def collapse_table(output: Path) -> Rows:
+    """From which radius on a head with these features learns nothing from the training pairs."""
+    [(differences, prompts)] = [(found, prompts) for name, found, prompts in seen(output) if name == "train"]
+    rows: Rows = [("set", "in sample", "labels at random", "held out")]
+    for kind in ("tv", "chi2", "kl", "cvar"):
+        found = collapse_radius(differences, kind, clusters=prompts)
+        low, high = found.interval
+        numbers = (f"{value:.3f}" for value in (found.radius, np.median(found.null)))
+        rows.append((f"`{kind}`", *numbers, f"{found.held_out:.3f} [{low:.3f}, {high:.3f}]"))
     return rows
 
 
