@@ -262,17 +262,17 @@ def test_prompts_that_a_judge_refuses_are_left_out_before_they_are_answered(judg
         "{% for m in messages %}{% if m['content'] == WORDS %}{{ raise_exception('no such thing') }}{% endif %}"
         "{{ m['content'] }}{% endfor %}"
     )
-    file = place / "chat_template.jinja"
-    file.write_text(template.replace("WORDS", json.dumps(asked[before[1]])))
-    seal = place.parent / SEAL
-    content = seal.read_bytes() if seal.exists() else None
-    seal.unlink(missing_ok=True)  # changed on purpose
+    changed = (place / "chat_template.jinja", place.parent / SEAL)
+    contents = [file.read_bytes() if file.exists() else None for file in changed]
+    changed[0].write_text(template.replace("WORDS", json.dumps(asked[before[1]])))
+    changed[1].unlink(missing_ok=True)  # changed on purpose
     try:
         found = draw_best_of(pipeline)["train"]
     finally:
-        file.unlink()
-        if content is not None:
-            seal.write_bytes(content)
+        for file, content in zip(changed, contents, strict=True):
+            file.unlink(missing_ok=True)
+            if content is not None:
+                file.write_bytes(content)
     assert found.ids == [name for name in before if asked[name] != asked[before[1]]]
     assert found.gold.shape == (len(found.ids), N)
     assert f"{before[1]!r} first: of its judge, its chat template refuses the chat: no such thing" in caplog.text
