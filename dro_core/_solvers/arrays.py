@@ -173,6 +173,8 @@ def total(xp: Namespace, array: Array) -> Array:
 
 def count(xp: Namespace, chosen: Array) -> Array:
     """Count the scenarios where a condition holds, in float64."""
+    if xp is np and chosen.ndim == 1:
+        return np.array([np.count_nonzero(chosen)], np.float64)  # in a tenth of the time of a sum
     if xp is np:
         return np.add.reduce(chosen, -1, np.float64, keepdims=True)
     return xp.sum(xp.astype(chosen, xp.float64), axis=-1, keepdims=True)
