@@ -25,8 +25,8 @@ _CAUSES = [
     """Where the misses come from, as far as a profile shows it:
 
 - *n = 64 and 512, `kl_penalty`, `chi2_penalty`, `cvar`, `trimmed`*: arithmetic is a small part of a call. Checking,
-  centring, dual and value take some thirty array calls of one to three microseconds each; a softmax and a logsumexp are two calls and check
-  nothing.
+  centring, dual and value take some thirty array calls of one to three microseconds each; a softmax and a logsumexp
+  are two calls and check nothing.
 - *n = 65,536, partitions and passes*: each of our temporaries is fresh memory, whose pages cost more than the
   arithmetic; the floors work in place or make one array. `kl` evaluates an exponential, itself many passes, four to
   seven times.
