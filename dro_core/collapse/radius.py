@@ -137,8 +137,8 @@ def collapse_radius(
     Example:
         >>> x = np.array([[1.0, 0.2], [1.0, -0.2], [1.0, 0.0], [-1.0, 0.0]])
         >>> found = collapse_radius(x, "tv", folds=0, seeds=())
-        >>> round(found.radius, 6), np.round(found.weights @ x, 6).tolist()
-        (0.25, [0.0, 0.0])
+        >>> round(found.radius, 6), bool(np.abs(found.weights @ x).max() < 1e-9)
+        (0.25, True)
         >>> print(found)
         tv: collapse radius 0.25 in sample
     """

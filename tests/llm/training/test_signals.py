@@ -94,7 +94,7 @@ STATELESS = {
     "report": ("llm.commands.report:build_content", ["report", "folder"]),
     "export": ("llm.export.export:export_model", ["export", "model", "--to", "lm-eval", "-o", "out"]),
     "doctor": ("llm.doctor.record:read_run", ["doctor", "run"]),
-    "data": ("llm.data.pairs:read_pairs", ["data", "show", "train.jsonl"]),
+    "data": ("llm.data.overview:overview", ["data", "show", "train.jsonl"]),
     "models": ("llm.models.fetching:fetch", ["models", "fetch", "minilm"]),
 }
 
