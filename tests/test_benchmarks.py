@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "gpu"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import collapse
 import failures
 import held
 import known_failures
@@ -231,3 +232,10 @@ def test_a_row_of_held_graphs_is_each_way_against_the_single_pass(monkeypatch):
     line = held.row(held.Case("Llama", "dpo", "checkpointing", "mixed"), 3)
     cells = ["1.00 (0.50 to 2.00)", "0.97", "1.00 (1.00 to 2.00)", "0.80", "1.50 (1.00 to 3.00)", "0.30"]
     assert line == "| " + " | ".join(["Llama, dpo, checkpointing", "mixed", *cells]) + " |"
+
+
+def test_collapse_radii_are_timed_for_every_set(capsys):
+    collapse.main(["--pairs", "120", "--features", "3"])
+    *lines, where = capsys.readouterr().out.splitlines()
+    assert [line.split("in all: ")[1].split(":")[0] for line in lines] == list(collapse.SETS)
+    assert where.startswith("120 pairs, 3 features, ")

@@ -52,14 +52,9 @@ def mean_divergence(problem: Problem, order: float, log_ratio: Array) -> Array:
 
 
 def relative_entropy(problem: Problem, weights: Array) -> Array:
-    """Return KL(q, p) = E (r log r - r + 1), ``(*batch, 1)``, by a series near r = 1, where the formula cancels."""
-    xp = problem.xp
-    ratio = problem.ratio(weights)
-    s = xp.log(xp.where(ratio > 0, ratio, 1.0))
-    series = 1 / 30 + s * (1 / 144 + s * (1 / 840 + s * (1 / 5760 + s / 45360)))
-    series = s * s * (1 / 2 + s * (1 / 3 + s * (1 / 8 + s * series)))
-    near_one = (xp.abs(s) < 0.03) & (ratio > 0)
-    return problem.mean(xp.where(near_one, series, s * ratio - (ratio - 1)))
+    """Return KL(q, p) = E (r log r - r + 1), ``(*batch, 1)``."""
+    xp, ratio = problem.xp, problem.ratio(weights)
+    return mean_divergence(problem, 1, xp.where(ratio > 0, xp.log(xp.where(ratio > 0, ratio, 1.0)), -xp.inf))
 
 
 def log_mean_exp(problem: Problem, exponent: Array) -> Array:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .poles import bend
+
 Vector = Any  # a numpy array of shape (levels,)
 
 
@@ -48,10 +50,7 @@ def _log(number: float) -> float:
 
 
 def _bent(masses: Vector, y: Vector) -> float:
-    near = np.abs(y) < 0.03
-    s = np.where(near, y, 0.0)
-    series = s * s * (1 / 2 + s * (1 / 6 + s * (1 / 24 + s * (1 / 120 + s * (1 / 720 + s / 5040)))))
-    return float(masses @ np.where(near, series, np.expm1(y) - y))
+    return float(masses @ bend(np, y))
 
 
 def _parabola(masses: Vector, y: Vector) -> float:

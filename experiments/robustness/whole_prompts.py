@@ -28,6 +28,7 @@ from llm.sweep.features import FeatureCache, default_cache, load_backbone
 from ..page_tables import RESULTS, filled, markdown
 from .arms import Rows, among, chosen, comparison
 from .held_out import parted
+from .mechanism import length_table
 from .study import command, half_of, keep_raw, sweep
 from .verdicts import NOISE, SOFT, TRIMMING, WORST_CASES, verdicts
 
@@ -90,6 +91,7 @@ def accuracy_tables(collection: Collection) -> dict[str, Rows]:
     return {
         "whole": comparison(chosen(collection, among(*named))),
         "whole-noise": comparison(chosen(collection, among(*named, regime=NOISE))),
+        "whole-length": length_table(collection, ("erm", "tv:0.2", TRIMMING, SOFT)),
     }
 
 
