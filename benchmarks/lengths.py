@@ -28,11 +28,11 @@ import torch
 from machine import cpu, revision
 
 from llm.data.pairs import Pair, read_pairs
+from llm.features.features import Backbone, FeatureCache, load_backbone
 from llm.judging.margins import reward_margins
 from llm.models.fetching import cache_folder
 from llm.models.loading import load_reward_model
 from llm.models.tokenizers import load_tokenizer
-from llm.sweep.features import Backbone, FeatureCache, load_backbone
 from llm.text.batches import PairCollator, by_length, longest_first
 from llm.text.encoding import EncodedPairs, encode_pairs
 from llm.text.rendering import plain_prompt

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api.audits import PairAudit, audit_pairs
+    from .api.ceilings import PairCeiling, ceiling
     from .api.judged import Evaluation, PairedComparison, compare, evaluate
     from .api.reports import diagnose, write_report
     from .api.runs import Run, train
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "PairAudit": "api.audits",
+    "PairCeiling": "api.ceilings",
     "PairedComparison": "api.judged",
     "DPOTrainer": "kinds.dpo",
     "Evaluation": "api.judged",
@@ -32,6 +34,7 @@ _WHERE = {
     "Run": "api.runs",
     "SFTTrainer": "kinds.sft",
     "audit_pairs": "api.audits",
+    "ceiling": "api.ceilings",
     "compare": "api.judged",
     "diagnose": "api.reports",
     "evaluate": "api.judged",
@@ -45,6 +48,7 @@ __all__ = [
     "DPOTrainer",
     "Evaluation",
     "PairAudit",
+    "PairCeiling",
     "PairedComparison",
     "PolicyTrainer",
     "RewardTrainer",
@@ -52,6 +56,7 @@ __all__ = [
     "Run",
     "SFTTrainer",
     "audit_pairs",
+    "ceiling",
     "compare",
     "diagnose",
     "evaluate",

@@ -1016,7 +1016,7 @@ BREAKS = [
     ),
     Break(
         "feature-parts-checked",
-        "llm/sweep/features.py",
+        "llm/features/features.py",
         "if file is not None and is_whole(file):",
         "if file is not None and file.exists():",
         "llm/sweep/test_features.py",

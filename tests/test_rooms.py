@@ -19,6 +19,7 @@ MAY = {  # from the ground up
     "models": "run text",
     "adversary": "data run",
     "results": "data run statistics",
+    "features": "data models run statistics text",
     "judging": "data models run statistics text",
     "report": "adversary results run statistics",
     "doctor": "adversary run statistics",
@@ -27,10 +28,10 @@ MAY = {  # from the ground up
     "policy": "adversary data models run statistics text training",
     "trl": "adversary run text training",
     "kinds": "adversary data judging models policy run statistics text training",
-    "sweep": "adversary audit data judging kinds models report results run statistics text training",
+    "sweep": "adversary audit data features judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",
-    "api": "audit data doctor judging kinds models report results run sweep training",
-    "commands": "api audit data doctor export judging kinds models pipeline report results run sweep training",
+    "api": "audit data doctor features judging kinds models report results run sweep text training",
+    "commands": "api audit data doctor export features judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")

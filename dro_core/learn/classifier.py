@@ -10,6 +10,7 @@ import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
 from .._solvers.arrays import Array
 from ..sets.ambiguity import AmbiguitySet
+from .bearable import useful_below
 from .linear import fit_linear
 from .parameters import PREFIX, changed, numbers_of, parsed, with_groups
 
@@ -57,6 +58,8 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
         value_: The robust objective, in nats.
         gap_: ``value_`` less a proven lower bound of the minimum.
         weights_: Shape ``(n,)``, the adversary's distribution over the examples.
+        collapsed_: Whether all examples have the same odds, because the set is larger than they bear: nothing is
+            learned.
         n_iter_: Newton steps, shape ``(1,)``.
         n_features_in_: d.
         feature_names_in_: Where X names its columns.
@@ -112,7 +115,8 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
                 pipelines, searches and cross-validation: ``set_fit_request(groups=True)``.
 
         Returns:
-            The estimator itself. A fit that gives all examples the same odds also gives a UserWarning.
+            The estimator itself. A fit that gives all examples the same odds also gives a UserWarning, with the size of
+            the set from which on that is so where ``collapse_radius`` tells it.
 
         Raises:
             ValueError: Not two classes, groups that are missing or of the wrong length, or what ``fit_linear`` and
@@ -136,25 +140,35 @@ class RobustPreferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"y must hold two classes among the examples of positive weight, got one class of {self.classes_!r}; "
                 "a classifier has nothing to learn from it."
             )
+        ambiguity, reference = with_groups(parsed(self.ambiguity), groups, len(labels)), weights / weights.sum()
         found = fit_linear(
             features,
             codes,
-            with_groups(parsed(self.ambiguity), groups, len(labels)),
+            ambiguity,
             penalty=self.penalty,
             fit_intercept=self.fit_intercept,
-            reference=weights / weights.sum(),
+            reference=reference,
             tolerance=self.tolerance,
         )
         self.coef_, self.intercept_ = found.coefficients[None], np.array([found.intercept])
         self.value_, self.gap_, self.weights_ = found.value, found.gap, found.weights
         self.n_iter_ = np.array([found.iterations])
-        if np.ptp(features @ found.coefficients) <= _CONSTANT < np.ptp(features, axis=0).max():
-            warnings.warn(
-                f"the fit is the constant: some reweighting in {self.ambiguity} makes these labels unpredictable, and "
-                "nothing does better against it; take a smaller set",
-                stacklevel=2,
-            )
+        ranks_nothing = np.ptp(features @ found.coefficients) <= _CONSTANT < np.ptp(features, axis=0).max()
+        self.collapsed_ = bool(ranks_nothing)
+        if ranks_nothing:
+            below = None
+            if ambiguity is not None:
+                rows = np.column_stack([features, np.ones(len(labels))]) if self.fit_intercept else features
+                below = useful_below(ambiguity, (2 * codes - 1)[:, None] * rows, reference)
+            warnings.warn(self._nothing_learned(below), stacklevel=2)
         return self
+
+    def _nothing_learned(self, below: float | None) -> str:
+        said = (
+            f"the fit is the constant: some reweighting in {self.ambiguity} makes these labels unpredictable, and "
+            "nothing does better against it; take a smaller set"
+        )
+        return said if below is None else f"{said}, for from size {below:.3g} on nothing is learned from these examples"
 
     def decision_function(self, X: Array) -> Array:
         """Return <w, x> + b, ``(n,)``: the log odds of the second class."""

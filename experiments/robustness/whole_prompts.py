@@ -21,9 +21,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from dro_core import collapse_radius
 from llm.data.pairs import read_pairs
 from llm.data.questions import asked
+from llm.features.features import FeatureCache, default_cache, load_backbone
 from llm.report.collect import Collection, collect
 from llm.statistics.intervals import accuracy_interval
-from llm.sweep.features import FeatureCache, default_cache, load_backbone
 
 from ..page_tables import RESULTS, filled, markdown
 from .arms import Rows, among, chosen, comparison

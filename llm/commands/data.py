@@ -1,4 +1,4 @@
-"""``data``: preference data described, audited, converted, or generated."""
+"""``data``: preference data described, audited, measured, converted, or generated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dro_core.messages import check_folder
 from ..run.escaping import visible
 from .data_audit import add as add_audit
 from .data_audit import audit
+from .data_ceiling import add as add_ceiling
+from .data_ceiling import ceiling
 from .shell import Arguments, add_columns, one_sentence_errors, parser_of
 
 
@@ -32,6 +34,7 @@ def data(argv: Arguments) -> int:
     change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
     change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
     add_audit(actions)
+    add_ceiling(actions)
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
     make.add_argument("folder")
     make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
@@ -46,6 +49,8 @@ def data(argv: Arguments) -> int:
         return _show_data(options.file, options.max_records, options.columns)
     if options.action == "audit":
         return audit(options)
+    if options.action == "ceiling":
+        return ceiling(options)
     if options.action == "convert":
         return _convert_data(options)
     from ..data.corpus.corpus import write_corpus

@@ -30,7 +30,7 @@ def sweep(argv: Arguments) -> int:
         raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
     from transformers.utils.logging import disable_progress_bar
 
-    from ..sweep.features import FeatureCache, default_cache
+    from ..features.features import FeatureCache, default_cache
     from ..sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours

@@ -18,6 +18,7 @@ from ..adversary.spec import GEOMETRIES
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..data.suites import content_of, describe_file, split_by_prompt
+from ..features.features import FeatureCache, load_backbone
 from ..judging.accuracy import rows_by
 from ..models.contents import contents
 from ..results.audits import Audits, write_audits
@@ -26,7 +27,6 @@ from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
 from .audits import audits_of
-from .features import FeatureCache, load_backbone
 from .plan import FullModel, HeadModel, SweepConfig
 from .regimes import Origins, Selection
 from .sources import SEED, TRAIN, Sources, find_sources

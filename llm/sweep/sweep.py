@@ -23,6 +23,7 @@ from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
 from ..adversary.spec import parse_reweighting
+from ..features.features import FeatureCache
 from ..results.audits import AUDITS, Audits
 from ..results.store import write_results
 from ..results.training_records import read_training
@@ -30,7 +31,6 @@ from ..run.files import write_text
 from ..run.sealed import read_sealed, write_sealed
 from .asked import Asked
 from .context import SweepContext, prepare
-from .features import FeatureCache
 from .plan import Cell, HeadModel, SweepConfig
 from .process import begin, train
 from .runs import Outcome, head_run, identity, is_done, record_failure, run_training

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.pairs import DataError, Pair, write_pairs
+from ..features.features import load_backbone
 from ..models.tokenizers import load_tokenizer
 from ..text.encoding import encode_pairs
 from ..training.config import RewardConfig
-from .features import load_backbone
 from .plan import HeadModel, SweepConfig
 from .sources import TRAIN, Sources
 

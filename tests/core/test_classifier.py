@@ -71,4 +71,31 @@ def test_a_collapsed_classifier_warns_whatever_the_set_and_no_other_does():
             assert not RobustPreferenceClassifier(spec).fit(features, labels).coef_.round(6).any()
     for spec in ("erm", "tv:0.1", "cvar:0.6"):  # warnings are errors here
         assert RobustPreferenceClassifier(spec, penalty=10.0).fit(features, labels).score(features, labels) > 0.7
-    RobustPreferenceClassifier("erm").fit(np.ones((4, 1)), [0, 1, 0, 1])  # nothing to collapse from
+    assert (
+        not RobustPreferenceClassifier("erm").fit(np.ones((4, 1)), [0, 1, 0, 1]).collapsed_
+    )  # nothing to collapse from
+
+
+@pytest.mark.parametrize("spec", ["tv:{}", "cvar:{}", "chi2:{}", "kl:{}", "burg:{}", "tv:{},by=half"])
+@pytest.mark.parametrize("intercept", [False, True])
+def test_the_size_that_a_warning_names_is_where_the_fit_collapses(spec: str, *, intercept: bool) -> None:
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(size=(60, 2)), np.repeat([True, False], 30)
+    features[labels, 0] += 0.3
+    groups = {"half": rng.integers(12, size=60).tolist()}
+
+    def fitted(size: float) -> RobustPreferenceClassifier:
+        model = RobustPreferenceClassifier(spec.format(size), penalty=0.0, fit_intercept=intercept)
+        return model.fit(features, labels, groups=groups)
+
+    with pytest.warns(UserWarning, match="from size") as told:
+        assert fitted(0.05 if "cvar" in spec else 0.95).collapsed_
+    size = float(str(told[0].message).split("from size ")[1].split()[0])
+    smaller = size + 0.02 * (1 - size) if "cvar" in spec else 0.97 * size
+    assert not fitted(smaller).collapsed_
+
+
+def test_a_set_whose_radius_is_not_known_is_only_called_too_large() -> None:
+    rng = np.random.default_rng(1)
+    with pytest.warns(UserWarning, match="take a smaller set$"):
+        assert RobustPreferenceClassifier("hellinger:0.9").fit(rng.normal(size=(60, 2)), np.arange(60) % 2).collapsed_

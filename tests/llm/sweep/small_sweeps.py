@@ -5,9 +5,9 @@ import json
 import forked  # noqa: F401  it says what the server imports
 import numpy as np
 
+from llm.features.features import FeatureCache
 from llm.results.store import read_results
 from llm.results.training_records import read_arrays
-from llm.sweep.features import FeatureCache
 from llm.sweep.plan import parse_sweep
 from llm.sweep.sweep import Sweep
 from robust_rlhf import main

@@ -12,10 +12,10 @@ from small_sweeps import HEADS, WHOLE, assert_same, prepared, quiet, sweep
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
 from llm.data.suites import split_by_prompt
+from llm.features.features import FeatureCache
 from llm.report.collect import collect
 from llm.report.training import origin
 from llm.results.audits import read_audits
-from llm.sweep.features import FeatureCache
 from llm.sweep.plan import parse_sweep
 from llm.sweep.runs import head_data
 from llm.sweep.sources import find_sources

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from small_sweeps import SETTINGS, prepared, quiet, swept
 
+from llm.features.features import FeatureCache
 from llm.results.store import read_results
-from llm.sweep.features import FeatureCache
 from llm.sweep.plan import parse_sweep
 from llm.sweep.sweep import planned
 

@@ -10,7 +10,7 @@ import transformers as tf
 from tokenizer_shapes import shaped, wordpiece
 
 from llm.data.pairs import DataError, Pair, read_pairs, write_pairs
-from llm.sweep.features import load_backbone, pair_features
+from llm.features.features import load_backbone, pair_features
 from llm.sweep.plan import parse_sweep
 from llm.sweep.sources import Sources
 from llm.sweep.told_apart import told_apart

@@ -18,7 +18,7 @@ from llm.data.layouts.tools import CallingAnswer, calls_text, record_of, with_to
 from llm.data.overview import overview
 from llm.data.pairs import Message, Pair, PairSet, read_pairs, write_pairs
 from llm.data.prompts import Prompt
-from llm.sweep.features import load_backbone
+from llm.features.features import load_backbone
 from llm.text.answers import encode_answers, encode_prompts
 from llm.text.chat_templates import PLAIN
 from llm.text.encoding import encode_pairs

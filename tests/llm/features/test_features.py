@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from llm.data.corpus.corpus import generate
+from llm.features import features
+from llm.features.features import FeatureCache, load_backbone, pair_features, prompt_features
 from llm.models.loading import ModelError
-from llm.sweep import features
-from llm.sweep.features import FeatureCache, load_backbone, pair_features, prompt_features
 from llm.text.encoding import encode_pairs
 
 PAIRS = generate(12, seed=1)

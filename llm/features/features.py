@@ -28,7 +28,7 @@ from ..run.escaping import one_line
 from ..text.batches import padded
 from ..text.encoding import encode_pairs
 from ..text.token_cache import tokenizer_text
-from .feature_parts import FeatureParts, Features, is_whole, write_features
+from .parts import FeatureParts, Features, is_whole, write_features
 
 _FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included

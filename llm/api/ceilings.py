@@ -1,0 +1,122 @@
+"""What a head on frozen features can reach and bear, from Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.objects import pairs_of
+from ..data.pairs import Pair
+from ..features.ceiling import MOST_PAIRS, SETS, Ceiling, ceiling_of, drawn
+from ..features.features import Backbone, FeatureCache, default_cache, load_backbone
+from ..models.tokenizers import LONGEST, length_of
+from ..text.encoding import encode_pairs
+from .frames import Shown, frame
+from .runs import Run
+
+BY = ("source", "category")
+"""Groups that are looked at where nothing is said and there are several."""
+
+
+@dataclass(frozen=True, repr=False)
+class PairCeiling(Shown):
+    """What a head on frozen features can reach and bear: ``table`` has a row per set and grouping.
+
+    Attributes:
+        ceiling: All numbers.
+    """
+
+    ceiling: Ceiling
+
+    @property
+    def table(self) -> Any:
+        """The collapse radii, with what they suggest."""
+        return frame({**asdict(one), "suggestion": one.suggestion} for one in self.ceiling.bearings)
+
+    def caption(self) -> str:
+        """The accuracy of plain heads, and whether a worst case can pay."""
+        found = self.ceiling
+        mean, low, high = (100 * value for value in found.accuracy)
+        reached = f"{found.file}: plain heads rank {mean:.1f} % [{low:.1f}, {high:.1f}] of unseen pairs right"
+        return ". ".join([reached, *found.verdicts()]) + "."
+
+
+def ceiling(
+    data: Any,
+    *,
+    model: str | Path | Run,
+    sets: Sequence[str] = SETS,
+    by: Sequence[str] | None = None,
+    max_length: int | None = None,
+    max_pairs: int = MOST_PAIRS,
+    folds: int = 5,
+    columns: str | Mapping[str, str] | None = None,
+    dtype: str = "float32",
+    progress: bool = False,
+) -> PairCeiling:
+    """Say before training what a head on a model's frozen features can reach, and how large a set it can bear.
+
+    Features are means of the last hidden states, kept in the cache of the sweeps.
+
+    Args:
+        data: A path, or pairs, a data frame, a data set, mappings.
+        model: Alias, folder or hub name, or a ``Run``; ``tiny`` is untrained.
+        sets: Names that ``dro_core.collapse_radius`` knows: tv, cvar, chi2, kl, burg.
+        by: Columns whose groups an adversary may weigh; None: source and category, where there are several.
+        max_length: Tokens per answer with its prompt; None: as the tokenizer says.
+        max_pairs: Look at no more than this many pairs, chosen by a hash.
+        folds: Parts of the prompts, each judged by heads and directions of the others.
+        columns: Which column of the data holds what.
+        dtype: Precision the backbone computes in.
+        progress: Show a bar while features are computed.
+
+    Raises:
+        DataError: The data cannot be read, or hold fewer different prompts than twice the folds.
+        ModelError: There is no such model.
+        ValueError: A number makes no sense, an unknown set or column.
+    """
+    if max_pairs < 1 or folds < 2:
+        raise ValueError("max_pairs must be at least 1 and folds at least 2")
+    read = pairs_of(data, columns=columns)
+    pairs, name = drawn(read.pairs, max_pairs), str(model.folder if isinstance(model, Run) else model)
+    backbone = _backbone(name, max_length, pairs, dtype)
+    pairs, left_out = _readable(pairs, backbone)
+    file = FeatureCache(default_cache(), progress=progress).pairs(backbone, pairs, name=read.name)
+    chosen, rejected = np.load(file, mmap_mode="r")
+    differences = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
+    groups = _groups(pairs, by)
+    found = ceiling_of(
+        differences, pairs, file=read.name, model=name, sets=sets, by=groups, folds=folds, left_out=left_out
+    )
+    return PairCeiling(found)
+
+
+def _backbone(name: str, max_length: int | None, pairs: Sequence[Pair], dtype: str) -> Backbone:
+    if max_length is not None and max_length < 1:
+        raise ValueError("max_length must be at least 1")
+    if max_length is None:
+        from ..models.tokenizers import load_tokenizer
+
+        max_length = LONGEST if name == "tiny" else length_of(load_tokenizer(name))
+    return load_backbone(name, max_length=max_length, train=pairs, dtype=dtype)
+
+
+def _readable(pairs: list[Pair], backbone: Backbone) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs whose answers the backbone tells apart, and why the others are left out."""
+    encoded = encode_pairs(pairs, backbone.tokenizer, max_length=backbone.max_length)
+    return [pairs[row] for row in encoded.kept], dict(Counter(encoded.left_out.values()))
+
+
+def _groups(pairs: Sequence[Pair], by: Sequence[str] | None) -> dict[str, list[str]]:
+    """Column -> the entry of every pair."""
+    known = {name: [str(getattr(pair, name)) for pair in pairs] for name in BY}
+    if by is None:
+        return {name: entries for name, entries in known.items() if len(set(entries)) > 1}
+    if unknown := [name for name in by if name not in known]:
+        raise ValueError(f"by: there is no column {unknown[0]!r}; the columns are {', '.join(sorted(known))}")
+    return {name: known[name] for name in by}

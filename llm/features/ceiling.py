@@ -1,0 +1,222 @@
+"""What a head on frozen features can reach on pairs, and how large a set it can bear: before any training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dro_core import collapse_radius
+
+from ..data.pairs import DataError, Pair, length_baseline
+from ..data.questions import questions
+from ..statistics.counting import credit
+from ..statistics.intervals import Interval, accuracy_interval
+from .heads import out_of_fold
+
+Array = NDArray[np.float64]
+
+SETS = ("tv", "cvar", "chi2", "kl", "burg")
+MOST_PAIRS = 14_000
+SHARE = 0.5
+"""Of the radius that the data bear, what is suggested."""
+
+
+@dataclass(frozen=True)
+class Bearing:
+    """How large a set the pairs, or groups of them, can bear: radii, for CVaR the alphas that collapse.
+
+    Attributes:
+        set: By name.
+        by: The column whose groups are compared; "" where pairs are.
+        scenarios: How many of them the adversary weighs.
+        in_sample: Which is too large.
+        null: The same for labels at random, median.
+        held_out: Of directions on prompts that did not choose them.
+        low: 95 % for it.
+        high: 95 % for it.
+        null_held_out: ``held_out`` for labels at random: what noise alone seems to bear.
+        vacuous: Whether any labels at all would look as good in sample.
+    """
+
+    set: str
+    by: str
+    scenarios: int
+    in_sample: float
+    null: float
+    held_out: float
+    low: float
+    high: float
+    null_held_out: float
+    vacuous: bool
+
+    @property
+    def least(self) -> float:
+        """The cautious end of the interval, as how far a set may go from equal weights: 1 - alpha for CVaR."""
+        return 1 - self.high if self.set == "cvar" else self.low
+
+    @property
+    def bears(self) -> bool:
+        """Whether unseen prompts bear any set: more than noise alone seems to."""
+        return self.least > (1 - self.null_held_out if self.set == "cvar" else self.null_held_out)
+
+    @property
+    def suggestion(self) -> str:
+        """A set of half the size that unseen prompts bear at least, as text; "" where they bear none, or every one."""
+        if not self.bears or np.isinf(self.least):
+            return ""
+        size = SHARE * self.least
+        return f"{self.set}:{1 - size if self.set == 'cvar' else size:.2g}" + (f",by={self.by}" if self.by else "")
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a head on frozen features can reach, and bear.
+
+    Attributes:
+        file: The pairs, by name.
+        model: The backbone, by name.
+        pairs: That were looked at.
+        prompts: Different ones.
+        width: Of the features.
+        accuracy: Share of pairs ranked right by heads that saw none of their prompts, with 95 % over prompts.
+        longer_wins: Share in which the longer answer was chosen.
+        bearings: By set and grouping.
+        left_out: Why pairs have no features -> how many.
+    """
+
+    file: str
+    model: str
+    pairs: int
+    prompts: int
+    width: int
+    accuracy: Interval
+    longer_wins: float
+    bearings: tuple[Bearing, ...]
+    left_out: Mapping[str, int]
+
+    @property
+    def learnable(self) -> bool:
+        """Whether a plain head ranks unseen pairs better than a coin."""
+        return self.accuracy.low > 0.5
+
+    def verdicts(self) -> Iterator[str]:
+        """Whether a worst case can pay, in a sentence for every grouping."""
+        if self.learnable:
+            for by in dict.fromkeys(bearing.by for bearing in self.bearings):
+                yield _verdict(by, [bearing for bearing in self.bearings if bearing.by == by])
+            return
+        mean, low, high = (100 * value for value in self.accuracy)
+        yield (
+            "a worst case cannot pay here: on these features plain heads do no better than a coin on unseen prompts, "
+            f"{mean:.1f} % [{low:.1f}, {high:.1f}]; take another backbone, or tune this one"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers, with suggestions and verdicts; infinite radii as text."""
+        found = asdict(self)
+        found["accuracy"] = self.accuracy._asdict()
+        found["bearings"] = [_plain({**asdict(one), "suggestion": one.suggestion}) for one in self.bearings]
+        return {**found, "left_out": dict(self.left_out), "verdicts": list(self.verdicts())}
+
+
+def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in numbers.items()
+    }
+
+
+def _verdict(by: str, bearings: Sequence[Bearing]) -> str:
+    """Whether a worst case over pairs, or over these groups, leaves anything to learn."""
+    whom = f"groups by {by}" if by else "pairs"
+    bearing = [one for one in bearings if one.bears]
+    if not bearing:
+        return f"{whom}: a worst case cannot pay: unseen prompts bear no more than labels at random seem to"
+    if sets := ", ".join(one.suggestion for one in bearing if one.suggestion):
+        return f"{whom}: a set inside the radius may pay; half of what unseen prompts bear at least: {sets}"
+    return f"{whom}: unseen prompts bear every set"
+
+
+def ceiling_of(
+    differences: Array,
+    pairs: Sequence[Pair],
+    *,
+    file: str,
+    model: str,
+    sets: Sequence[str] = SETS,
+    by: Mapping[str, Sequence[object]] | None = None,
+    folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    left_out: Mapping[str, int] | None = None,
+) -> Ceiling:
+    """Measure what the features of pairs allow.
+
+    Args:
+        differences: Shape ``(n, d)``, features of the chosen answers less those of the rejected ones.
+        pairs: The n pairs; those that share a question share a fold.
+        file: The name of the pairs.
+        model: The name of the backbone.
+        sets: Names that ``collapse_radius`` knows.
+        by: Column -> entries ``(n,)``: groups that an adversary may weigh instead of pairs.
+        folds: At least 2.
+        seeds: Of the labels at random; at least one.
+        left_out: Why pairs have no features -> how many; only told.
+
+    Raises:
+        DataError: Fewer different prompts than twice the folds.
+        ValueError: A set without a known radius.
+    """
+    clusters = [f"own {row}" if name is None else name for row, name in enumerate(questions(pairs))]
+    try:
+        right = credit(out_of_fold(differences, clusters, folds=folds))
+    except ValueError as reason:
+        raise DataError(f"{file}: {reason}") from None
+    bearings: list[Bearing] = []
+    for name, labels in {"": None, **(by or {})}.items():
+        asked = {"groups": labels, "folds": folds, "clusters": clusters}
+        bearings += [_bearing(differences, kind, name, seeds, asked) for kind in sets]
+    return Ceiling(
+        file=file,
+        model=model,
+        pairs=len(pairs),
+        prompts=len(set(clusters)),
+        width=differences.shape[1],
+        accuracy=accuracy_interval(right, clusters),
+        longer_wins=float(np.mean([length_baseline(pair) for pair in pairs])),
+        bearings=tuple(bearings),
+        left_out=left_out or {},
+    )
+
+
+def _bearing(differences: Array, kind: str, by: str, seeds: Sequence[int], asked: dict[str, Any]) -> Bearing:
+    """The collapse radius of pairs, or of the ``groups`` that are asked for, and that of labels at random."""
+    found = collapse_radius(differences, kind, seeds=seeds, **asked)
+    signs = np.random.default_rng(seeds[0]).choice([-1.0, 1.0], size=len(differences))
+    noise = collapse_radius(signs[:, None] * differences, kind, seeds=(), **asked)
+    low, high = found.interval
+    return Bearing(
+        set=found.kind,
+        by=by,
+        scenarios=len(differences) if asked["groups"] is None else len(set(asked["groups"])),
+        in_sample=found.radius,
+        null=float(np.quantile(found.null, 0.5, method="inverted_cdf")),
+        held_out=found.held_out,
+        low=low,
+        high=high,
+        null_held_out=noise.held_out,
+        vacuous=found.vacuous,
+    )
+
+
+def drawn(pairs: Iterable[Pair], most: int) -> list[Pair]:
+    """At most so many pairs, in their order; which ones are kept is a matter of a hash of their ids."""
+    given = list(pairs)
+    if len(given) <= most:
+        return given
+    by_hash = sorted(range(len(given)), key=lambda row: hashlib.sha256(given[row].id.encode()).digest())
+    return [given[row] for row in sorted(by_hash[:most])]
