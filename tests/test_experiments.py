@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dro_core import margin_collapse
+from experiments.collapse import problems
+from experiments.collapse import study as collapse_study
 from experiments.robustness import first_edition, verdicts
 from experiments.robustness.held_out import parted
 from experiments.robustness.whole_prompts import out_of_fold
@@ -118,3 +121,27 @@ def test_a_head_trained_on_a_suite_itself_is_judged_on_prompts_it_did_not_see():
     memory = rng.normal(size=(300, 200)).repeat(2, axis=0)  # of the prompt alone: nothing carries over
     memory *= rng.choice([-1, 1], size=300).repeat(2)[:, None]
     assert abs(out_of_fold(memory, prompts).mean() - 0.5) < 0.1
+
+
+def test_the_pairs_of_the_collapse_page_are_what_it_says():
+    """Shares of wrong labels in groups, and the population's radius against a large sample along the best direction."""
+    pairs = problems.flipped()
+    wrong, longer = pairs.rows[:, 0] < 0, np.array(pairs.groups["chosen_is_longer"])
+    shares = [pairs.masses[wrong & group].sum() / pairs.masses[group].sum() for group in (~longer, longer)]
+    assert shares == pytest.approx([0.5, 0.04 / 0.68])
+    assert pairs.masses[wrong].sum() == pytest.approx(0.2)
+    sums = problems.drawn(400_000, 20, seed=0).sum(axis=1)
+    assert (sums > 0).mean() + (sums == 0).mean() / 2 == pytest.approx(0.73, abs=0.01)
+    assert margin_collapse(sums, "kl") == pytest.approx(problems.population_radius(20), rel=0.02)
+    exact = problems.population()
+    assert exact.masses.sum() == pytest.approx(1)
+    right = exact.rows @ problems.STRENGTHS > 0
+    assert exact.masses[right].sum() == pytest.approx(np.mean(1 / (1 + np.exp(-np.array([1.75, 1.25, 0.75, 0.25])))))
+
+
+def test_the_norm_of_a_fit_vanishes_at_the_radius_that_is_marked():
+    curves = collapse_study.norms(problems.drawn(200, 5, seed=1), penalty=1e-6)
+    assert set(curves) == {"tv", "cvar", "chi2", "kl"}
+    for curve in curves.values():
+        assert all((norm < 1e-5) == (share > 1) for share, norm in curve)
+        assert max(share for share, _ in curve) > 1
