@@ -86,7 +86,9 @@ class RobustMixin(Trainer):
             return
         data = _map_style(self.train_dataset)
         # The mixins check the size of the batch, which counts examples in one and prompts in the other.
-        self.adversary = Adversary(bound(chosen, Columns(data), batch=2), len(data), schedule=schedule)
+        self.adversary = Adversary(
+            bound(chosen, Columns(data), batch=2, seed=self.args.seed), len(data), schedule=schedule
+        )
         self.adversary.adaptive = adaptive
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
         if adaptive is not None and (self.eval_dataset is None or self.args.eval_strategy == "no"):
