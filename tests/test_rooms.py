@@ -25,7 +25,7 @@ MAY = {  # from the ground up
     "export": "data models run text",
     "training": "adversary audit data judging models run statistics text",
     "policy": "adversary data models run statistics text training",
-    "trl": "adversary run text training",
+    "trl": "adversary data run text training",
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary audit data judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report run statistics training",

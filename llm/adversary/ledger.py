@@ -62,6 +62,14 @@ class AdversaryLedger:
         """Mean n q_i over the visits, shape ``(size,)``; nan for examples never visited."""
         return np.divide(self.multiplier_sum, self.visits, out=np.full(len(self.visits), np.nan), where=self.visits > 0)
 
+    def first(self, count: int) -> AdversaryLedger:
+        """The account of the first ``count`` examples."""
+        found = AdversaryLedger(count)
+        found.looks, found.largest_change = self.looks, self.largest_change
+        found.multiplier_sum, found.visits = self.multiplier_sum[:count], self.visits[:count]
+        found.last_loss = self.last_loss[:count]
+        return found
+
     def save(self, folder: Path) -> None:
         """Write the account to ``folder/ledger.npz``."""
         np.savez(

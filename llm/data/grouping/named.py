@@ -134,6 +134,7 @@ def _numbers(name: str, entries: Sequence[Any]) -> NDArray[np.float64]:
     Raises:
         ValueError: One is no number.
     """
+    entries = entries.tolist() if isinstance(entries, np.ndarray) else entries
     try:
         return np.array([np.nan if entry in (None, "", UNKNOWN) else float(entry) for entry in entries])
     except (TypeError, ValueError):

@@ -97,6 +97,12 @@ def one_by_one(records: Iterator[Record]) -> Iterator[Record]:
     return records
 
 
+def joined(first: Record, second: Record) -> Record:
+    """One record of two: ``rows`` holds the columns of both, and beside it stand those in which they agree."""
+    shared = {name: value for name, value in first.columns.items() if second.columns.get(name) == value}
+    return Record(f"{first.place} and {second.place}", {**shared, "rows": (first.columns, second.columns)})
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way to write comparisons down.
