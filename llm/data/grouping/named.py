@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -106,15 +106,14 @@ def parts_of(name: str) -> list[str]:
     return list(dict.fromkeys([name, *bare]))
 
 
-def unknown(name: str, known: Iterable[str]) -> list[str]:
+def unknown(name: str, known: Container[str]) -> list[str]:
     """The parts of a name of groups for which there is no column among those known."""
-    known = known if isinstance(known, Mapping) else set(known)
     if name in known:
         return []
-    return [part for part in map(str.strip, name.split("*")) if _cut(part, known)[0] not in known]
+    return [column for part in name.split("*") if (column := _cut(part.strip(), known)[0]) not in known]
 
 
-def _cut(name: str, known: Iterable[str]) -> tuple[str, int]:
+def _cut(name: str, known: Container[str]) -> tuple[str, int]:
     """The column of a name without ``*`` and into how many bins it is cut, 0 for not at all.
 
     Raises:
