@@ -1,4 +1,4 @@
-"""Groups of TRL's data sets: lengths of texts and of messages, columns that travel with our tokens, and their weights."""
+"""Groups of TRL's data sets: lengths of texts and messages, columns that travel with our tokens, and their weights."""
 
 from __future__ import annotations
 
