@@ -106,7 +106,7 @@ def _size(layer: Spec, form: Form[Any], said: str) -> list[Any]:
         odd = f"{numbers}:{inner}"
     if odd is not None:
         odd = next((part.strip() for part in odd.split("/") if number_in(part) is None), odd)
-        belongs = "number" if form.size else form.inner
+        belongs = "number" if form.size else form.inner or "option"
         raise ValueError(f"{said} has {odd!r} where a {belongs} belongs, as in {form.example!r}.")
     if form.inner and not inner:
         raise ValueError(f"{said} lacks its {form.inner}; write for example {form.example!r}.")

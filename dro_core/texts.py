@@ -10,6 +10,7 @@ from .sets.ambiguity import in_text
 Option = tuple[str, str | None]
 # Not the sign of a number or of its exponent: a name follows, and a number or a name stands before.
 _PLUS = re.compile(r"(?<=[^:/+\s])\s*\+\s*(?=[^\W\d])")
+_KEY = re.compile(r"\s*[^\W\d]\w*\s*=")  # an option where a number or a name would stand: balanced:by=source
 
 
 def number_in(text: str) -> float | None:
@@ -52,6 +53,8 @@ options=(('by', 'source'),), plus=())
         """Take a text apart."""
         head, *parts = text.split(",")
         first, *more = _PLUS.split(head)
+        if ":" in first and _KEY.match(last := first[first.rindex(":") + 1 :]):
+            first, parts = first[: first.rindex(":")], [last, *parts]
         layers: list[tuple[str, tuple[float, ...]]] = []
         for piece in first.split(":"):
             numbers = [number_in(part) for part in piece.split("/")]

@@ -17,6 +17,7 @@ from surroundings import Setting
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from llm.data.corpus.corpus import generate
+from llm.data.grouping.columns import PairColumns
 from llm.data.pairs import read_pairs
 from llm.judging.margins import reward_margins
 from llm.kinds.reward import RewardTrainer
@@ -24,7 +25,7 @@ from llm.models.loading import load_reward_model, tiny_reward_model
 from llm.statistics.counting import credit
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, encode_pairs
-from llm.training.pair_trainer import GROUPINGS, texts_of
+from llm.training.pair_trainer import texts_of
 from llm.training.settings import TRAINING_DEFAULTS
 
 ARMS = ("erm", "tv:0.2", "tv:0.2,by=source")
@@ -133,7 +134,7 @@ def trained(material: Material, arm: str, seed: int, setting: Setting, folder: s
         train_dataset=material.train,
         data_collator=PairCollator(tokenizer, max_length=LENGTH),
         ambiguity=arm,
-        columns={name: [getattr(pair, name) or "" for pair in material.train.pairs] for name in GROUPINGS},
+        columns=PairColumns(material.train.pairs),
         callbacks=[curve],
     )
     begun = time.perf_counter()

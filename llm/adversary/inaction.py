@@ -9,26 +9,34 @@ import numpy as np
 
 from dro_core import AmbiguitySet
 
+from ..data.grouping.named import NamedGroups, unknown
 from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
-from .rules import Reweighting
+from .rules import Reweighting, layers
 from .schedule import RadiusSchedule
-from .spec import parse_reweighting
+from .spec import names_in, parse_reweighting
 
 _NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
+_ALONE = 0.25  # share of the batches
 RAISE_BATCH = "raise per_device_train_batch_size or gradient_accumulation_steps"
 
 
 def bound(
-    rule: Reweighting | None, columns: Mapping[str, Sequence[Any]], *, batch: int, remedy: str = RAISE_BATCH
+    rule: Reweighting | None,
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    batch: int,
+    remedy: str = RAISE_BATCH,
+    seed: int = 0,
 ) -> Reweighting | None:
     """The rule with its columns filled in; None stays None.
 
     Args:
         rule: A set or a rule, its groups named or numbered.
-        columns: One entry per training example each.
+        columns: One entry per training example each; groups may be bins and products of them (``data.grouping``).
         batch: How many examples (of a policy: prompts) are weighed together.
         remedy: What makes that number larger.
+        seed: Of the run, by which the labels of ``permuted_groups`` are dealt.
 
     Raises:
         ValueError: An unknown column, or the adversary could never move a weight: it sees one example at a time, or
@@ -36,15 +44,44 @@ def bound(
     """
     if rule is None:
         return None
-    for part in _layers(rule):
-        _check_groups(rule, part, columns)
+    groups = NamedGroups(columns, seed=seed)
+    for name in names_in(rule):
+        if lacking := unknown(name, columns):
+            raise ValueError(f"{rule} names the column {lacking[0]!r}; the columns are: {', '.join(sorted(columns))}.")
+    for part in layers(rule):
+        _check_groups(rule, part, groups)
         batch = min(batch, part.size) if isinstance(part, PerMicroBatch) else batch
     if batch < 2:
         raise ValueError(
             f"{rule} reweights the examples of an effective batch, and a batch of {batch} leaves the adversary nothing "
             f"to choose: {remedy}, or train plainly (ambiguity erm)"
         )
-    return rule.bind(columns)
+    return rule.bind(groups)
+
+
+def concerns(asked: Reweighting | None, rule: Reweighting | None, *, batch: int) -> Iterator[str]:
+    """What groups leave undone without being wrong, one sentence each.
+
+    Args:
+        asked: The set or rule as it was asked for, its groups named.
+        rule: The same, bound to the training examples.
+        batch: How many examples are weighed together.
+    """
+    for named, part in zip(layers(asked), layers(rule), strict=True):
+        codes, name = getattr(part, "groups", None), getattr(named, "groups", None)
+        if codes is None:
+            continue
+        sizes = np.unique(np.asarray(codes), return_counts=True)[1]
+        column = f"the column {name}" if isinstance(name, str) else "the groups given"
+        if sizes.max() == 1:
+            yield f"{column}: every group is one example, so {asked} weighs single examples, as it does without by="
+        elif single := int((sizes == 1).sum()):
+            yield f"{column}: {single} of {len(sizes)} groups are one example, whose loss is the mean of its group"
+        if (alone := float(((sizes / sizes.sum()) ** batch).sum())) > _ALONE:
+            yield (
+                f"{column}: about {alone:.0%} of the batches of {batch} hold one group alone, and there {asked} has "
+                "nothing to weigh: raise the batch, or name a column with groups of more equal sizes"
+            )
 
 
 def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int) -> None:
@@ -70,7 +107,7 @@ def check_losses(rule: Reweighting | None, *, logistic: bool) -> None:
     Raises:
         ValueError: One sentence with the remedy.
     """
-    if not logistic and any(isinstance(part, Focal) for part in _layers(rule)):
+    if not logistic and any(isinstance(part, Focal) for part in layers(rule)):
         raise ValueError(
             f"{rule} weighs by the probability 1 - exp(-loss) of a mistake, and the losses here are not -log "
             "sigmoid(margin): train a reward model or DPO with the sigmoid loss, or choose a set or another rule"
@@ -107,17 +144,10 @@ def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
     return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
 
 
-def _layers(rule: object) -> Iterator[object]:
-    """The rule and what it is made of."""
-    while rule is not None:
-        yield rule
-        rule = getattr(rule, "inner", None)
-
-
-def _check_groups(rule: Reweighting, part: object, columns: Mapping[str, Sequence[object]]) -> None:
+def _check_groups(rule: Reweighting, part: object, columns: NamedGroups) -> None:
     groups = getattr(part, "groups", None)
     named = isinstance(groups, str)
-    if groups is None or (named and groups not in columns):  # binding it says which columns there are
+    if groups is None:
         return
     labels = np.unique(np.asarray(columns[groups] if named else groups, dtype=str if named else None))
     if len(labels) > 1:

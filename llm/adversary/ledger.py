@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,14 @@ class AdversaryLedger:
         """Mean n q_i over the visits, shape ``(size,)``; nan for examples never visited."""
         return np.divide(self.multiplier_sum, self.visits, out=np.full(len(self.visits), np.nan), where=self.visits > 0)
 
+    def first(self, count: int) -> AdversaryLedger:
+        """The account of the first ``count`` examples."""
+        found = AdversaryLedger(count)
+        found.looks, found.largest_change = self.looks, self.largest_change
+        found.multiplier_sum, found.visits = self.multiplier_sum[:count], self.visits[:count]
+        found.last_loss = self.last_loss[:count]
+        return found
+
     def save(self, folder: Path) -> None:
         """Write the account to ``folder/ledger.npz``."""
         np.savez(
@@ -98,7 +106,12 @@ def multipliers_by(ledger: AdversaryLedger, column: Sequence[str]) -> dict[str, 
 
 
 def describe_adversary(
-    ledger: AdversaryLedger, pairs: Sequence[Pair], *, examples: int = 12, logistic: bool = True
+    ledger: AdversaryLedger,
+    pairs: Sequence[Pair],
+    *,
+    examples: int = 12,
+    logistic: bool = True,
+    groups: Mapping[str, Sequence[object]] | None = None,
 ) -> dict:
     """Summary for the report: weight by source, category and length, and the extreme examples.
 
@@ -107,15 +120,18 @@ def describe_adversary(
         pairs: The training pairs, in its order.
         examples: How many of each extreme.
         logistic: Whether losses are -log sigmoid(margin), so that margins can be told from them.
+        groups: Further groups to sum up over, by name: one label per pair each.
 
     Returns:
-        ``by_source`` and ``by_category`` (mean multiplier and visited pairs per group),
+        ``by_source`` and ``by_category`` (mean multiplier and visited pairs per group), ``by_group`` (the same of every
+        name in ``groups``; not there without),
         ``longer_share_of_weight`` (share of all weight on pairs whose chosen answer is the longer),
         ``top`` and ``bottom`` (the most and least weighted examples with their text and last margin).
     """
     multiplier, visited = ledger.mean_multiplier(), np.flatnonzero(ledger.visits)
     if len(visited) == 0:
-        return {"by_source": {}, "by_category": {}, "longer_share_of_weight": None, "top": [], "bottom": []}
+        further = {"by_group": {name: {} for name in groups}} if groups else {}
+        return {"by_source": {}, "by_category": {}, **further, "longer_share_of_weight": None, "top": [], "bottom": []}
     # Ties are common (every ignored example has 0): the last loss orders them.
     order = visited[np.lexsort((-ledger.last_loss[visited], -multiplier[visited]))]
     longer = np.array([length_baseline(pairs[int(i)]) == 1 for i in visited])
@@ -123,10 +139,15 @@ def describe_adversary(
     return {
         "by_source": _by_group(visited, multiplier, lambda i: pairs[i].source),
         "by_category": _by_group(visited, multiplier, lambda i: pairs[i].category),
+        **({"by_group": _by_names(visited, multiplier, groups)} if groups else {}),
         "longer_share_of_weight": float(weight[longer].sum() / weight.sum()),
         "top": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[:examples]],
         "bottom": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[::-1][:examples]],
     }
+
+
+def _by_names(visited: np.ndarray, multiplier: np.ndarray, groups: Mapping[str, Sequence[object]]) -> dict:
+    return {name: _by_group(visited, multiplier, lambda i, of=of: str(of[i])) for name, of in groups.items()}
 
 
 def _by_group(visited: np.ndarray, multiplier: np.ndarray, group: Callable[[int], str]) -> dict:

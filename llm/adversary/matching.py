@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dro_core.spec import Spec
 
+from ..data.grouping.named import NamedGroups
 from ..run.files import JsonObject
 from .effective_batch import batch_weights
 from .rules import Reweighting
@@ -65,7 +66,7 @@ def matched_radius(
 
     def share(number: float) -> float:
         rule = parse_reweighting(template.replace(HOLE, repr(number)))
-        return effective_share(None if rule is None else rule.bind(columns), losses, batches)
+        return effective_share(None if rule is None else rule.bind(NamedGroups.of(columns)), losses, batches)
 
     if template.count(HOLE) != 1:
         raise ValueError(f"{template!r} must have one {HOLE}, in the place of the number to be found")

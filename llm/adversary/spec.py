@@ -9,7 +9,8 @@ from dro_core.spec import Form, read, set_forms
 
 from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from .geometry import PromptDiscrepancy, PromptTransport
-from .rules import DrDPO, GroupAscent, Reweighting
+from .group_controls import Balanced, PermutedGroups
+from .rules import DrDPO, GroupAscent, Reweighting, layers
 
 GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})
 
@@ -22,6 +23,21 @@ def _group_ascent(rate: float, by: str) -> GroupAscent:
 
 def _shuffled(inner: Reweighting | None, within: str = "") -> Shuffled:
     return Shuffled(_weighing(inner), within or None)
+
+
+def _balanced(by: str) -> Balanced:
+    if not by:
+        raise ValueError("balanced names no column after by=; write for example 'balanced:by=source'.")
+    return Balanced(by)
+
+
+def _permuted_groups(inner: Reweighting | None) -> PermutedGroups:
+    if not names_in(_weighing(inner), "groups"):
+        raise ValueError(
+            f"permuted_groups deals the labels of groups anew, and {inner} has no groups: name a column, as in "
+            "'permuted_groups:tv:0.2,by=source'."
+        )
+    return PermutedGroups(_weighing(inner))
 
 
 def _per_micro_batch(size: float, inner: Reweighting | None) -> PerMicroBatch:
@@ -43,6 +59,8 @@ RULES: dict[str, Form[Reweighting | None]] = {
     "random": Form(RandomSubset, "random:0.4", "share"),
     "hardest": Form(Hardest, "hardest:0.1,factor=4", "share", options={"factor": float}, needed=["factor"]),
     "focal": Form(Focal, "focal:2", "gamma"),
+    "balanced": Form(_balanced, "balanced:by=source", options={"by": str}, needed=["by"]),
+    "permuted_groups": Form(_permuted_groups, "permuted_groups:tv:0.2,by=source", inner="set"),
     "shuffled": Form(_shuffled, "shuffled:tv:0.2", inner="set", options={"within": str}),
     "micro": Form(_per_micro_batch, "micro:8:tv:0.2", "size", inner="set"),
     "wasserstein": Form(PromptTransport, "wasserstein:0.1", "radius"),
@@ -50,12 +68,19 @@ RULES: dict[str, Form[Reweighting | None]] = {
 }
 
 
+def names_in(rule: Reweighting | None, *attributes: str) -> list[str]:
+    """The columns that a set or rule names, as it names them: those of its groups, and within which it deals."""
+    found = (getattr(part, name, None) for part in layers(rule) for name in attributes or ("groups", "within"))
+    return [name for name in found if isinstance(name, str)]
+
+
 def parse_reweighting(spec: str) -> Reweighting | None:
     """Read a set, as ``dro_core.parse_ambiguity`` does, or a rule; None is ``erm``.
 
     Rules: ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, those to compare
-    with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``) and
-    those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is anything that can be read, rules included.
+    with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``,
+    ``balanced:by=COLUMN``, ``permuted_groups:SET``) and those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is
+    anything that can be read, rules included.
 
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``.

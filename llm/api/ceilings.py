@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.grouping.columns import PairColumns, asked_of_file, check_known
+from ..data.grouping.named import NamedGroups
 from ..data.objects import pairs_of
 from ..data.pairs import Pair
 from ..features.ceiling import MOST_PAIRS, SETS, Ceiling, ceiling_of, drawn
@@ -19,7 +21,7 @@ from ..text.encoding import encode_pairs
 from .frames import Shown, frame
 from .runs import Run
 
-BY = ("source", "category")
+BY = ("source", "category", "length_gap")
 """Groups that are looked at where nothing is said and there are several."""
 
 
@@ -67,7 +69,8 @@ def ceiling(
         data: A path, or pairs, a data frame, a data set, mappings.
         model: Alias, folder or hub name, or a ``Run``; ``tiny`` is untrained.
         sets: Names that ``dro_core.collapse_radius`` knows: tv, cvar, chi2, kl, burg.
-        by: Columns whose groups an adversary may weigh; None: source and category, where there are several.
+        by: Groups that an adversary may weigh, by name as after ``by=``: columns of the file, ``length_gap``, bins,
+            products; None: source, category and length gap, where there are several.
         max_length: Tokens per answer with its prompt; None: as the tokenizer says.
         max_pairs: Look at no more than this many pairs, chosen by a hash.
         folds: Parts of the prompts, each judged by heads and directions of the others.
@@ -82,7 +85,7 @@ def ceiling(
     """
     if max_pairs < 1 or folds < 2:
         raise ValueError("max_pairs must be at least 1 and folds at least 2")
-    read = pairs_of(data, columns=columns)
+    read = pairs_of(data, columns=columns, keep=asked_of_file(by or (), PairColumns))
     pairs, name = drawn(read.pairs, max_pairs), str(model.folder if isinstance(model, Run) else model)
     backbone = _backbone(name, max_length, pairs, dtype)
     pairs, left_out = _readable(pairs, backbone)
@@ -113,10 +116,12 @@ def _readable(pairs: list[Pair], backbone: Backbone) -> tuple[list[Pair], dict[s
 
 
 def _groups(pairs: Sequence[Pair], by: Sequence[str] | None) -> dict[str, list[str]]:
-    """Column -> the entry of every pair."""
-    known = {name: [str(getattr(pair, name)) for pair in pairs] for name in BY}
-    if by is None:
-        return {name: entries for name, entries in known.items() if len(set(entries)) > 1}
-    if unknown := [name for name in by if name not in known]:
-        raise ValueError(f"by: there is no column {unknown[0]!r}; the columns are {', '.join(sorted(known))}")
-    return {name: known[name] for name in by}
+    """Name -> the group of every pair.
+
+    Raises:
+        DataError: A column that is not there.
+    """
+    known = NamedGroups(PairColumns(pairs))
+    check_known(by or (), known, ())
+    found = {name: list(map(str, known[name])) for name in (BY if by is None else by)}
+    return {name: labels for name, labels in found.items() if by is not None or len(set(labels)) > 1}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dro_core import AmbiguitySet
+from dro_core.texts import Spec
 
 from ..data.mixtures import Part
 from ..data.objects import NAME, pairs_of, rows_of
@@ -149,7 +150,8 @@ def train(
         said: dict[str, Any] = {**_recipe(kind, model, recipe), **settings}
         if columns is not None:
             said["columns"] = columns if isinstance(columns, str) else dict(columns)
-        raw = kind == "policy" or bool(said.get("columns"))
+        named = any(key in ("by", "within") for key, _ in Spec.of(str(ambiguity)).options)  # columns of the rows
+        raw = kind == "policy" or named or bool(said.get("columns"))
         said |= {
             "train_file": _training_files(data, place, raw=raw),
             "output_dir": str(folder),

@@ -21,7 +21,10 @@ def add(actions: Any) -> None:
     parser.add_argument("--model", required=True, help="the backbone: folder, run folder, hub name, alias or tiny")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="tv, cvar, chi2, kl, burg (default: all)")
     parser.add_argument(
-        "--by", nargs="*", metavar="COLUMN", help="groups to weigh too (default: source and category, if several)"
+        "--by",
+        nargs="*",
+        metavar="GROUPS",
+        help="groups, as after by= (default: source category length_gap)",
     )
     parser.add_argument(
         "--max_length", "--max-length", type=int, help="tokens per answer with its prompt (default: as in training)"

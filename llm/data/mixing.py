@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from llm.data.columns import ColumnMap
+from llm.data.grouping.columns import PairColumns, PromptColumns, asked_of_file, check_known
 from llm.data.hub import address_of
 from llm.data.mixtures import Part, parts_of
 from llm.data.overview import across
@@ -130,7 +131,9 @@ def split(mixture: Mixture[Pair], *, share: float, seed: int) -> tuple[Mixture[P
     return replace(mixture, ingredients=kept), [pair for _, held_out in halves for pair in held_out]
 
 
-def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None, shared: bool = False) -> Mixture[Pair]:
+def mixed_pairs(
+    files: Any, *, columns: str | ColumnMap | None = None, shared: bool = False, by: Sequence[str] = ()
+) -> Mixture[Pair]:
     """Read the pairs of a training set, or of what is held out.
 
     Args:
@@ -138,16 +141,21 @@ def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None, shared: b
         columns: Which column holds what, in the files that say nothing of their own; of several, in those that have
             these columns.
         shared: The columns are those of other files, and none of these need have them.
+        by: Names of groups (``llm.data.grouping``); the columns that these need of a file are kept.
 
     Raises:
         DataError: One cannot be read, or none has the columns.
     """
+    keep, names = asked_of_file(by, PairColumns), dict[str, None]()
 
     def read(part: Part, *, shared: bool) -> tuple[list[Pair], dict[str, Any]]:
-        source = read_pairs(part.file, columns=part.columns or columns, shared=shared)
+        source = read_pairs(part.file, columns=part.columns or columns, shared=shared, keep=keep)
+        names.update(dict.fromkeys(source.names))
         return list(source.pairs), describe_file(source)
 
     parts, ingredients = _read(files, columns, read, shared=shared)
+    if not shared:
+        check_known(by, PairColumns([pair for one in ingredients for pair in one.items]), names)
     noted: dict[str, int] = {}
     if len(ingredients) > 1:
         again, against = across([one.items for one in ingredients])
@@ -161,18 +169,23 @@ def mixed_pairs(files: Any, *, columns: str | ColumnMap | None = None, shared: b
     return _mixture(parts, ingredients, noted, role="held-out" if shared else "training")
 
 
-def mixed_prompts(files: Any, *, distinct: bool, columns: str | ColumnMap | None = None) -> Mixture[Prompt]:
+def mixed_prompts(
+    files: Any, *, distinct: bool, columns: str | ColumnMap | None = None, by: Sequence[str] = ()
+) -> Mixture[Prompt]:
     """Read the prompts of a training set; with ``distinct`` each is kept where it stands first, over all files.
 
     Raises:
         DataError: As ``mixed_pairs``; or a file holds no prompt of its own.
     """
+    keep, names = asked_of_file(by, PromptColumns), dict[str, None]()
 
     def read(part: Part, *, shared: bool) -> tuple[list[Prompt], dict[str, Any]]:
-        source = read_prompts(part.file, distinct=distinct, columns=part.columns or columns, shared=shared)
+        source = read_prompts(part.file, distinct=distinct, columns=part.columns or columns, shared=shared, keep=keep)
+        names.update(dict.fromkeys(source.names))
         return source.prompts, source.describe()
 
     parts, ingredients = _read(files, columns, read)
+    check_known(by, PromptColumns([prompt for one in ingredients for prompt in one.items]), names)
     if distinct and len(ingredients) > 1:
         ingredients = _once(ingredients)
     return _mixture(parts, ingredients, {})
@@ -244,7 +257,9 @@ def _subset(items: Sequence[Item], share: float, *, seed: int) -> list[Item]:
     copies = Counter[str]()
     order: list[tuple[bytes, int]] = []
     for place, item in enumerate(items):
-        content = json.dumps(asdict(replace(item, id="", source="")), sort_keys=True)
+        said = asdict(replace(item, id="", source=""))
+        del said["kept"]  # what is drawn does not depend on which columns were asked for
+        content = json.dumps(said, sort_keys=True)
         copies[content] += 1
         order.append((hashlib.sha256(f"{seed} {copies[content]} {content}".encode()).digest(), place))
     chosen = sorted(place for _, place in sorted(order)[: int(share * len(items) + 0.5)])

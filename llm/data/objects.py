@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .columns import ColumnMap, columns_of
@@ -21,6 +21,7 @@ def pairs_of(
     name: str = NAME,
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     shared: bool = False,
+    keep: Sequence[str] = (),
 ) -> PairSet:
     """The pairs of a source, in its order and with unique ids.
 
@@ -30,6 +31,7 @@ def pairs_of(
         name: What messages and records call objects.
         columns: Which column of the file or the rows holds what, as ``read_pairs`` takes it.
         shared: ``columns`` is meant for several sources: one that has none of them, as pairs, is read without.
+        keep: As ``read_pairs``; pairs have what they have.
 
     Raises:
         DataError: As ``read_pairs``; or the source is none of these.
@@ -39,14 +41,14 @@ def pairs_of(
     '4'
     """
     if isinstance(source, str | os.PathLike):
-        return read_pairs(source, columns=columns, shared=shared)
+        return read_pairs(source, columns=columns, shared=shared, keep=keep)
     mapping = columns_of(columns)
     rows = [] if isinstance(source, PairSet) else rows_of(source)
     if not any(not isinstance(row, Pair) for row in rows):
         if mapping and not shared:
             raise DataError(f"columns: pairs have no columns that could be mapped, leave out {mapping}.")
         return source if isinstance(source, PairSet) else PairSet(rows, name, "pairs", _sha256(rows))
-    stream = PairStream(name, name, _records(rows, name), columns=mapping, shared=shared)
+    stream = PairStream(name, name, _records(rows, name), columns=mapping, shared=shared, keep=keep)
     pairs = list(stream)
     return pair_set(stream, pairs, _sha256(pairs))
 

@@ -17,7 +17,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -52,6 +52,7 @@ class PairSet:
         columns: The mapping it was read by, as text; None: by its own layout.
         noted: What was reinterpreted, or left out of pairs, to read them -> how many pairs.
         ignored: Columns with text that were not read -> records that have text there.
+        names: The columns of the file.
     """
 
     pairs: list[Pair]
@@ -63,6 +64,7 @@ class PairSet:
     read_as: tuple[str, ...] = ()
     columns: str | None = None
     ignored: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ def stream_pairs(
     where: Mapping[str, str] | None = None,
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     shared: bool = False,
+    keep: Sequence[str] = (),
 ) -> PairStream:
     """Open a file or data set and give its pairs one by one, as :func:`read_pairs` finds them.
 
@@ -89,6 +92,7 @@ def stream_pairs(
         where: Leave out the records whose columns, as text, are not these.
         columns: As in :func:`read_pairs`.
         shared: As in :func:`read_pairs`.
+        keep: As in :func:`read_pairs`.
 
     Raises:
         DataError: On opening a file that is missing or not readable; on iteration as :func:`read_pairs`.
@@ -103,7 +107,7 @@ def stream_pairs(
     if where:
         records = (record for record in records if all(str(record.columns.get(n)) == v for n, v in where.items()))
     name, stem = (str(path), stem_of(path)) if address is None else (address.text, address.stem)
-    return PairStream(name, stem, records, columns=mapping, shared=shared, read_as=opened.read_as)
+    return PairStream(name, stem, records, columns=mapping, shared=shared, read_as=opened.read_as, keep=keep)
 
 
 def read_pairs(
@@ -112,6 +116,7 @@ def read_pairs(
     max_records: int | None = None,
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     shared: bool = False,
+    keep: Sequence[str] = (),
 ) -> PairSet:
     """Read preference pairs in any known layout.
 
@@ -126,12 +131,13 @@ def read_pairs(
         columns: Which column holds what, as a mapping or as text, for a file in no known layout:
             ``prompt=question,chosen=good,rejected=bad``; the keys are :data:`llm.data.columns.KEYS`.
         shared: ``columns`` is meant for several files: one that has none of them is read in its own layout.
+        keep: Columns beside those of the layout that pairs are to have in ``kept``, where the file has them.
 
     Raises:
         DataError: The file is missing, empty, damaged or malformed, its columns fit no layout or are not those that
             were named, or more than half of its records were unusable; the data set cannot be opened.
     """
-    stream = stream_pairs(source, max_records=max_records, columns=columns, shared=shared)
+    stream = stream_pairs(source, max_records=max_records, columns=columns, shared=shared, keep=keep)
     if address_of(source) is None:
         pairs = list(stream)
         fingerprint = _sha256(Path(source))
@@ -148,7 +154,9 @@ def pair_set(stream: PairStream, pairs: list[Pair], sha256: str) -> PairSet:
     """The pairs of a stream that came to its end, with what it says of them."""
     columns = None if stream.columns is None else str(stream.columns)
     left, noted, read_as = dict(stream.dropped), dict(stream.noted), tuple(stream.read_as)
-    return PairSet(pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns, stream.ignored)
+    return PairSet(
+        pairs, stream.name, stream.layout, sha256, left, noted, read_as, columns, stream.ignored, stream.names
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -186,6 +194,7 @@ def line_of(pair: Pair) -> bytes:
         record["question_id"] = pair.question_id
     if pair.margin is not None:
         record["margin"] = pair.margin
+    record |= {name: value for name, value in pair.kept if name not in record}
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm.data.columns import ColumnMap, columns_of
+from llm.data.grouping.columns import kept_of
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
 from llm.data.layouts.mapped import renamed, with_history
@@ -43,16 +44,18 @@ class Prompt:
         messages: The chat up to, and without, the answer.
         source: Where it comes from; the unit of a mixture (``by=source``).
         category: What it is about; the unit of a report.
+        kept: Further columns that were asked for, by name, as text.
     """
 
     id: str
     messages: tuple[Message, ...]
     source: str = "unknown"
     category: str = "unknown"
+    kept: tuple[tuple[str, str], ...] = ()
 
     def answered(self, first: str, second: str) -> Pair:
         """The pair of two answers, for what works on pairs."""
-        return Pair(self.id, self.messages, first, second, source=self.source, category=self.category)
+        return Pair(self.id, self.messages, first, second, source=self.source, category=self.category, kept=self.kept)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class PromptSet:
         dropped: Why records were left out -> how many.
         read_as: How the file was read, where that was found out and not told.
         columns: The mapping it was read by, as text; None: by its own layout.
+        names: The columns of the file.
     """
 
     prompts: list[Prompt]
@@ -74,6 +78,7 @@ class PromptSet:
     dropped: dict[str, int]
     read_as: tuple[str, ...] = ()
     columns: str | None = None
+    names: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """What a report must say about it."""
@@ -88,6 +93,7 @@ def read_prompts(
     distinct: bool = True,
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     shared: bool = False,
+    keep: Sequence[str] = (),
 ) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
@@ -100,6 +106,7 @@ def read_prompts(
             repeats, prompts of a source with few different ones become rare.
         columns: As in ``read_pairs``; a mapping of the prompt alone is enough.
         shared: As in ``read_pairs``.
+        keep: As in ``read_pairs``.
 
     Raises:
         DataError: The file cannot be read, a record has no prompt, or none is left.
@@ -108,19 +115,24 @@ def read_prompts(
     dropped, mapping = Counter[str](), opened.mapping
     first = next(opened.records, None)
     if _is_of_pairs(first, mapping):
-        pairs = read_pairs(source, columns=mapping)
-        found: Iterable[Prompt] = (Prompt(pair.id, pair.prompt, pair.source, pair.category) for pair in pairs.pairs)
-        read_as: Sequence[str] = pairs.read_as
+        pairs = read_pairs(source, columns=mapping, keep=keep)
+        found: Iterable[Prompt] = (Prompt(p.id, p.prompt, p.source, p.category, p.kept) for p in pairs.pairs)
+        read_as, names = list(pairs.read_as), pairs.names
     else:
         assert first is not None
-        found = _prompts(itertools.chain([first], opened.records), opened, dropped)
-        read_as = opened.read_as
+        found = _prompts(itertools.chain([first], opened.records), opened, dropped, keep)
+        read_as, names = opened.read_as, tuple(first.columns)
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
         raise DataError(f"{opened.name} holds no prompt that can be answered ({dict(dropped)}).")
-    digest = hashlib.sha256("\n".join(json.dumps(asdict(prompt)) for prompt in prompts).encode())
+    digest = hashlib.sha256("\n".join(json.dumps(_content(prompt)) for prompt in prompts).encode())
     by = None if mapping is None else str(mapping)
-    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(read_as), by)
+    return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(read_as), by, names)
+
+
+def _content(prompt: Prompt) -> dict[str, Any]:
+    """What a prompt is, whichever columns were asked for beside it."""
+    return {name: value for name, value in asdict(prompt).items() if name != "kept"}
 
 
 class _Opened(NamedTuple):
@@ -179,7 +191,7 @@ def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
     return layout is not None and not (layout.alone and "prompt" in first.columns)
 
 
-def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) -> Iterator[Prompt]:
+def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str], keep: Sequence[str]) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
         row = columns if file.mapping is None else renamed(file.mapping, columns)
         if "prompt" not in row:
@@ -188,6 +200,7 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) ->
         try:
             chat = prompt_alone(row)
             chat = chat if file.mapping is None else with_history(chat, row)
+            kept = kept_of(columns, keep)
         except Dropped as reason:
             dropped[str(reason)] += 1
             continue
@@ -197,6 +210,7 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str]) ->
             str(unless_nan(row.get("id")) or f"{file.name.split('.')[0]}-{number:05d}"),
             chat,
             *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
+            kept=kept,
         )
 
 

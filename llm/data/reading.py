@@ -8,15 +8,21 @@ from typing import Any
 
 
 class Reading:
-    """An account of the columns of one file: those that were looked at, and where there was text."""
+    """An account of the columns of one file: those that were looked at, and where there was text.
+
+    Attributes:
+        names: All of them, in the order in which they were met.
+    """
 
     def __init__(self) -> None:
         self._read: set[str] = set()
+        self.names: dict[str, None] = {}
         self._with_text: Counter[str] = Counter()
 
     def watched(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """The columns, which note from now on when one is read."""
         for name, value in columns.items():
+            self.names[name] = None
             if name not in self._read and _is_text(value):
                 self._with_text[name] += 1
         return _Watched(columns, self._read)

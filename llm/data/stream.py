@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from llm.data.columns import ColumnMap
+from llm.data.grouping.columns import kept_of
 from llm.data.layouts import (
     Columns,
     Comparison,
@@ -54,6 +55,7 @@ class PairStream:
         columns: ColumnMap | None = None,
         shared: bool = False,
         read_as: list[str] | None = None,
+        keep: Sequence[str] = (),
     ):
         """Start nothing yet.
 
@@ -64,6 +66,7 @@ class PairStream:
             columns: Which column holds what; None: as the layout that is found says.
             shared: The mapping is meant for several files: it is left aside where none of its columns is there.
             read_as: What the reader of the file has to say.
+            keep: Columns beside those of the layout that pairs are to have in ``kept``.
         """
         self.name = name
         self.layout = ""
@@ -74,7 +77,7 @@ class PairStream:
         self.noted: Counter[str] = Counter()
         self._stem = stem
         self._records = records
-        self._asked, self._shared = columns, shared
+        self._asked, self._shared, self._keep = columns, shared, tuple(keep)
         self._reading = Reading()
         self._unusable = 0
 
@@ -82,6 +85,11 @@ class PairStream:
     def ignored(self) -> dict[str, int]:
         """Columns that hold text and were not read by any record so far -> records that have text there."""
         return self._reading.ignored()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of all records so far."""
+        return tuple(self._reading.names)
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield the pairs, and judge the whole once all are given.
@@ -109,7 +117,8 @@ class PairStream:
                 for copy, comparison in enumerate(layout.read(record.columns)):
                     if self._usable(comparison):
                         self.noted.update(comparison.noted)
-                        yield _pair(comparison, record.columns, f"{self._stem}-{index}", copy)
+                        pair = _pair(comparison, record.columns, f"{self._stem}-{index}", copy)
+                        yield replace(pair, kept=kept_of(record.columns, self._keep)) if self._keep else pair
             except Dropped as reason:
                 self._drop(reason)
             except Malformed as problem:
@@ -119,7 +128,7 @@ class PairStream:
         """The layout by the mapping, None where that is for other files; and the records that were looked at."""
         found, begun = asked.looked_for(self._records, file=self.name, shared=self._shared)
         self.columns = asked if found else None
-        return mapped(asked, self.read_as) if found else None, begun
+        return mapped(asked, self.read_as, self._keep) if found else None, begun
 
     def _first(self, begun: Sequence[Record]) -> tuple[Layout | None, list[Record]]:
         """Find the layout by the first record that decides it; those before it are dropped."""

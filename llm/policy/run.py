@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.ledger import multipliers_by
+from ..adversary.spec import names_in, parse_reweighting
 from ..data.mixing import mixed_prompts
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
@@ -123,7 +124,8 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    mixture = mixed_prompts(config.train_file, distinct=config.distinct_prompts, columns=config.columns)
+    by = names_in(parse_reweighting(config.ambiguity))
+    mixture = mixed_prompts(config.train_file, distinct=config.distinct_prompts, columns=config.columns, by=by)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from transformers import TrainingArguments
 
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
-from ..adversary.inaction import bound, check_losses, check_reached
+from ..adversary.inaction import bound, check_losses, check_reached, concerns
 from ..adversary.rules import Reweighting
 from ..adversary.spec import parse_reweighting
 from ..run.launch import check_launch
@@ -23,6 +24,7 @@ from .rollouts import Answer
 if TYPE_CHECKING:
     from torch import nn
 
+_log = logging.getLogger(__name__)
 UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
     "load_best_model_at_end": "the last policy is exported",
@@ -47,11 +49,25 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     return accelerator
 
 
-def prompt_rule(config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int) -> Reweighting | None:
-    """The set or rule that weighs the prompts of all ranks; refused where it could not act."""
+def prompt_rule(
+    config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int, seed: int, tell: bool = False
+) -> Reweighting | None:
+    """The set or rule that weighs the prompts of all ranks; refused where it could not act.
+
+    Args:
+        config: Of the run.
+        columns: What the prompts can be grouped by.
+        world: Number of ranks.
+        seed: Of the run.
+        tell: Whether to say what the groups leave undone.
+    """
     rule, remedy = parse_reweighting(config.ambiguity), "raise prompts_per_step, for it is prompts that are weighed"
     check_losses(rule, logistic=False)
-    return bound(rule, columns, batch=config.prompts_per_step * world, remedy=remedy)
+    batch = config.prompts_per_step * world
+    found = bound(rule, columns, batch=batch, remedy=remedy, seed=seed)
+    for said in concerns(rule, found, batch=batch) if tell else ():
+        _log.warning("%s", said)
+    return found
 
 
 def value_accuracy(config: PolicyConfig, arguments: TrainingArguments, policy: nn.Module) -> Accuracy:

@@ -27,6 +27,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from ..adversary.adversary import Adversary
 from ..adversary.ledger import AdversaryLedger
+from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
@@ -99,8 +100,8 @@ class PolicyTrainer:
             Sampling(config.max_new_tokens, config.temperature, config.top_p),
             batch_size=arguments.per_device_eval_batch_size,
         )
-        self.columns = {name: [getattr(prompt, name) for prompt in prompts] for name in ("source", "category")}
-        rule = prompt_rule(config, self.columns, world=self.world)
+        self.columns = PromptColumns(prompts)
+        rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.adversary = Adversary(rule, len(prompts), schedule=config.schedule())
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))

@@ -47,6 +47,11 @@ class Asked:
         """The names of all sets and rules in it."""
         return {layer.name for text in (self.text, self.reference or "") for layer in Spec.of(text).layers()}
 
+    def columns(self) -> list[str]:
+        """The names of groups in it."""
+        options = (option for text in (self.text, self.reference or "") for option in Spec.of(text).options)
+        return [value for key, value in options if key in ("by", "within") and value]
+
     def check(self) -> None:
         """Refuse what cannot be read.
 

@@ -50,6 +50,7 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     ledger = AdversaryLedger(len(read))
     if checkpoint := latest_checkpoint(folder):
         ledger.load(checkpoint)
+        ledger = ledger.first(len(read))  # behind them stand pairs that were made across prompts
     if not model.keep_models:
         _tidy(folder)
     shutil.rmtree(folder.with_name(folder.name + "-data"))

@@ -126,7 +126,7 @@ def train_head(
     n, width = data.differences.shape
     if batch_size > n:
         raise ValueError(f"batch_size {batch_size} is more than the {n} training pairs of this run: lower it")
-    rule = bound(rule, data.columns, batch=batch_size, remedy="raise batch_size")
+    rule = bound(rule, data.columns, batch=batch_size, remedy="raise batch_size", seed=seed)
     total = max(round(epochs * (n // batch_size)), 1)
     schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
     check_reached(rule, schedule, total)

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.grouping.columns import PairColumns, length_gap, longer
 from ..data.pairs import Pair
 from ..training.config import ConfigError
+
+_MADE = {"source", "category", "length_gap", "chosen_is_longer"}
 
 
 class Selection(NamedTuple):
@@ -21,23 +24,41 @@ class Selection(NamedTuple):
 
 
 class Origins(NamedTuple):
-    """Where pairs come from, what they are about, and a number each that copies of a pair share."""
+    """Where pairs come from, what they are about, and what else they can be grouped by.
+
+    Attributes:
+        numbers: One each, which copies of a pair share.
+        gaps: By how many characters the chosen answer is the longer one, before any label is made wrong.
+        further: Columns by name, which labels do not change.
+    """
 
     sources: NDArray[np.str_]
     categories: NDArray[np.str_]
     numbers: NDArray[np.int64]
+    gaps: NDArray[np.int64]
+    further: Mapping[str, NDArray[Any]]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], copies: Mapping[str, str]) -> Self:
         """The groups of these pairs; ``copies`` says which ids repeat which."""
         places = {pair.id: place for place, pair in enumerate(pairs)}
         numbers = [places[copies.get(pair.id, pair.id)] for pair in pairs]
+        columns = PairColumns(pairs)
+        further = {name: np.array(columns[name], dtype=object) for name in columns if name not in _MADE}
+        gaps = np.array(list(map(length_gap, pairs)), dtype=np.int64)
         sources, categories = ([getattr(pair, name) for pair in pairs] for name in ("source", "category"))
-        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64))
+        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64), gaps, further)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
-        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows])
+        further = {name: column[rows] for name, column in self.further.items()}
+        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows], self.gaps[rows], further)
+
+    def columns(self, flipped: NDArray[np.bool_]) -> dict[str, Any]:
+        """What a rule may name, one entry per pair each, where the labels that are ``flipped`` are wrong."""
+        gaps = np.where(flipped, -self.gaps, self.gaps)
+        made = {"length_gap": np.abs(gaps), "chosen_is_longer": np.array(list(map(longer, gaps)))}
+        return {**self.further, "source": self.sources, "category": self.categories, **made}
 
     def first(self) -> NDArray[np.bool_]:
         """Which pairs repeat no earlier one."""

@@ -130,7 +130,7 @@ def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, N
     scale[scale == 0] = 1.0
     wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
     groups = context.groups.take(rows)
-    columns: dict[str, object] = {"source": groups.sources, "category": groups.categories}
+    columns = groups.columns(selection.flipped)
     if TRAIN in files.prompts:
         columns[COLUMN] = np.load(files.prompts[TRAIN], mmap_mode="r")[rows]
     data = HeadData(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ..data.columns import ColumnMap
 from ..data.corpus.corpus import write_corpus
+from ..data.grouping.columns import PairColumns, asked_of_file, check_known
 from ..data.mixing import Mixture, mixed_pairs, split
 from ..data.mixtures import parts_of
 from ..data.pairs import Pair, PairSet, find_files, read_pairs, write_pairs
 from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject
 from ..run.folder import write_folder
+from .asked import Asked
 from .plan import SweepConfig
 
 TRAIN = "train"
@@ -30,16 +32,21 @@ class Sources:
         columns: Which column holds what, in the training file as it was given and in the suites that have it.
         copies: Ids of training pairs that a weight repeats -> id of what they repeat.
         mixture: What the training file was put together from; None where it is as it was given.
+        by: Names of groups that some run needs; the columns of the training file that these ask for are kept.
     """
 
     files: Mapping[str, Path]
     columns: str | ColumnMap | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
     mixture: JsonObject | None = None
+    by: tuple[str, ...] = ()
 
     def training(self) -> PairSet:
         """The training pairs, as often as their files' weights say, and those that are held out, once."""
-        return read_pairs(self.files[TRAIN], columns=None if self.mixture else self.columns)
+        columns, keep = None if self.mixture else self.columns, asked_of_file(self.by, PairColumns)
+        found = read_pairs(self.files[TRAIN], columns=columns, keep=keep)
+        check_known(self.by, PairColumns(found.pairs), found.names)
+        return found
 
     def suites(self, eval_pairs: int | None = None) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
         """The pairs of the suites, and what is to be said of their files; as ``llm.data.suites.load_suites``."""
@@ -57,6 +64,7 @@ def find_sources(config: SweepConfig, folder: Path) -> Sources:
     Raises:
         DataError: One is missing, or cannot be read.
     """
+    by = tuple(dict.fromkeys(name for cell in config.cells for name in Asked.of(cell.ambiguity).columns()))
     files: dict[str, Path] = {}
     if config.data:
         place = Path(config.data)
@@ -71,11 +79,13 @@ def find_sources(config: SweepConfig, folder: Path) -> Sources:
     if len(parts) == 1 and parts[0].plain:
         files[TRAIN] = Path(parts[0].file)
     elif parts:
-        return _put_together(mixed_pairs(parts, columns=config.columns), files, config, folder)
-    return Sources(files, config.columns)
+        return _put_together(mixed_pairs(parts, columns=config.columns, by=by), files, config, folder, by)
+    return Sources(files, config.columns, by=by)
 
 
-def _put_together(mixture: Mixture[Pair], files: Mapping[str, Path], config: SweepConfig, folder: Path) -> Sources:
+def _put_together(
+    mixture: Mixture[Pair], files: Mapping[str, Path], config: SweepConfig, folder: Path, by: tuple[str, ...]
+) -> Sources:
     """The pairs in the order of their files, then the repetitions; what is held out is not touched by weights."""
     rest, held_out = split(mixture, share=config.validation_share, seed=SEED)
     drawn = rest.drawn_from(seed=SEED)
@@ -85,4 +95,4 @@ def _put_together(mixture: Mixture[Pair], files: Mapping[str, Path], config: Swe
     (folder / MIXTURE).mkdir(exist_ok=True)
     path = folder / MIXTURE / f"{TRAIN}.jsonl"
     write_pairs(pairs, path)
-    return Sources({**files, TRAIN: path}, config.columns, copies, mixture.describe())
+    return Sources({**files, TRAIN: path}, config.columns, copies, mixture.describe(), by)

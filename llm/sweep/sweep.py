@@ -23,6 +23,7 @@ from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
 from ..adversary.spec import parse_reweighting
+from ..data.grouping.named import NamedGroups
 from ..features.features import FeatureCache
 from ..results.audits import AUDITS, Audits
 from ..results.store import write_results
@@ -165,7 +166,8 @@ class _Matcher:
         key = replace(cell, ambiguity=trained)
         if key not in self._losses:
             run, data, _, _ = head_run(key, self._context)
-            self._losses[key] = np.logaddexp(0.0, -(data.differences @ run.iterates["last"])), data.columns
+            losses = np.logaddexp(0.0, -(data.differences @ run.iterates["last"]))
+            self._losses[key] = losses, NamedGroups(data.columns, seed=cell.seed)
         losses, columns = self._losses[key]
         batches = sampled_batches(len(losses), cell.batch_size)
         rule = parse_reweighting(trained)

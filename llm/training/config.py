@@ -12,6 +12,7 @@ from ..adversary.spec import parse_reweighting
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
 from ..data.mixtures import held_out_parts, settled
+from ..data.trained_on.pairs import CrossPrompt, check_share
 from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
@@ -154,7 +155,7 @@ class RunConfig:
 
 
 @dataclass
-class TrainConfig(AuditLimits, RunConfig):
+class TrainConfig(CrossPrompt, AuditLimits, RunConfig):
     """Training on preference pairs."""
 
     eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
@@ -205,6 +206,7 @@ class TrainConfig(AuditLimits, RunConfig):
             self.eval_file = settled(held_out_parts(self.eval_file))
             check_passes(self.passes)
             check_limits(self)
+            check_share(self.cross_prompt)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
@@ -234,6 +236,11 @@ class SFTConfig(TrainConfig):
     best_metric: ClassVar[str] = "loss"
 
     model: str = field(default="smollm2", metadata=_CAUSAL)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cross_prompt:
+            raise ConfigError("cross_prompt adds rejected answers, which sft does not read: leave it out")
 
 
 @dataclass

@@ -22,7 +22,6 @@ from .losses import PairLoss, Sigmoid
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]
-GROUPINGS = ("source", "category")  # what ``by=`` may name
 
 
 class PairTrainer(RobustTrainer):
@@ -87,6 +86,28 @@ class PairTrainer(RobustTrainer):
         """Losses ``(n,)`` of held-out pairs by what was measured of them."""
         return self.pair_loss(measured)
 
+    def with_group(self, of_all: Metrics, labels: Sequence[object] | None) -> Metrics:
+        """The metrics of held-out pairs, and accuracy and loss of the worst of their groups.
+
+        Args:
+            of_all: ``held_out_metrics``.
+            labels: One per held-out pair; None for the metrics as they are.
+        """
+        if labels is None:
+            return of_all
+        names = np.array([str(label) for label in labels])
+
+        def metrics(prediction: Any) -> dict[str, float]:
+            accuracies, losses = [], []
+            for name in sorted(set(names[prediction.label_ids].tolist())):
+                part = _part(prediction, names[prediction.label_ids] == name)
+                accuracies.append(of_all(part)["accuracy"])
+                losses.append(float(self.held_out_losses(torch.as_tensor(part.predictions)).double().mean()))
+            worst = {"worst_group_accuracy": min(accuracies), "worst_group_loss": max(losses)}
+            return {**of_all(prediction), **worst}
+
+        return metrics
+
     def with_files(self, of_all: Metrics, pairs: Sequence[Pair], by_file: Mapping[str, str]) -> Metrics:
         """The metrics of held-out pairs, and the same with ``_NAME``, loss included, of those of every file.
 
@@ -102,8 +123,7 @@ class PairTrainer(RobustTrainer):
         def metrics(prediction: Any) -> dict[str, float]:
             found = dict(of_all(prediction))
             for name in dict.fromkeys(names.tolist()):
-                own = names[prediction.label_ids] == name
-                part = EvalPrediction(predictions=prediction.predictions[own], label_ids=prediction.label_ids[own])
+                part = _part(prediction, names[prediction.label_ids] == name)
                 loss = float(self.held_out_losses(torch.as_tensor(part.predictions)).double().mean())
                 found |= {f"{what}_{name}": value for what, value in {"loss": loss, **of_all(part)}.items()}
             return found
@@ -133,6 +153,10 @@ class PairTrainer(RobustTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return None, self.held_out(model, inputs), inputs["index"]
+
+
+def _part(prediction: Any, rows: np.ndarray) -> EvalPrediction:
+    return EvalPrediction(predictions=prediction.predictions[rows], label_ids=prediction.label_ids[rows])
 
 
 def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:

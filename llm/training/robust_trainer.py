@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch, equal_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
-from ..adversary.inaction import bound
+from ..adversary.inaction import bound, concerns
 from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
@@ -78,7 +78,9 @@ class RobustTrainer(CheckpointingTrainer):
             super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
-        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2))
+        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2), seed=self.args.seed)
+        for said in concerns(ambiguity, rule, batch=self.effective_batch) if self.is_world_process_zero() else ():
+            _log.warning("%s", said)
         self.adversary = Adversary(rule, examples, schedule=schedule)
         self.last_window, self.example_ids = last_window, example_ids
         self.resumable = [self.adversary]

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
-import numpy as np
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
@@ -25,12 +23,14 @@ from transformers.utils.logging import disable_progress_bar
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
-from ..adversary.spec import parse_reweighting
+from ..adversary.spec import names_in, parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
-from ..data.mixing import mixed_pairs, names_of, once, split
+from ..data.grouping.columns import DRAWN, PairColumns
+from ..data.grouping.named import NamedGroups
 from ..data.pairs import Pair
+from ..data.trained_on.pairs import TrainingPairs, training_pairs
 from ..judging.margins import MarginOf
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
@@ -47,7 +47,7 @@ from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
-from .pair_trainer import GROUPINGS, PairTrainer, StepBar
+from .pair_trainer import PairTrainer, StepBar
 from .sessions import Sums
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ class _OnPairs(Work[TrainConfig]):
                 "concerns": [concern._asdict() for concern in self.concerns],
             },
             history=trainer.state.log_history,
-            adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
+            adversary=describe_adversary(
+                trainer.ledger, self.encoded.pairs, logistic=trainer.logistic, groups=_groups(config, self.encoded)
+            ),
             ledger=trainer.ledger,
         )
 
@@ -167,40 +169,9 @@ class _OnPairs(Work[TrainConfig]):
         return with_adapter(self.task.load(self.pairs)[0], self.config.adapter(), task=self.task.adapter_task)
 
 
-class TrainingPairs(NamedTuple):
-    """What a run trains on.
-
-    Attributes:
-        train: Its pairs, as often as their files' weights say.
-        held_out: Those it is judged by while it trains.
-        files: A record of the files they come from.
-        once: Ids of the pairs without those that a weight repeats.
-        by_file: Ids of the pairs held out -> name of their file, where there are several.
-    """
-
-    train: list[Pair]
-    held_out: list[Pair]
-    files: dict[str, Any]
-    once: frozenset[str]
-    by_file: Mapping[str, str] = MappingProxyType({})
-
-
 def load_training_pairs(config: TrainConfig) -> TrainingPairs:
-    """Read the pairs of a run."""
-    mixture, held_out, by_file = mixed_pairs(config.train_file, columns=config.columns), list[Pair](), dict[str, str]()
-    files = {"train": mixture.describe()}
-    if config.eval_file:
-        evaluation = mixed_pairs(config.eval_file, columns=config.columns, shared=True)
-        held_out, files["eval"], by_file = evaluation.items, evaluation.describe(), names_of(evaluation)
-    elif config.validation_share:
-        mixture, held_out = split(mixture, share=config.validation_share, seed=config.subset_seed)
-    train = mixture.drawn(seed=config.subset_seed)
-    if not train:
-        raise ValueError(f"{files['train']['file']}: no pairs are left to train on, lower validation_share")
-    if config.max_pairs is not None and config.max_pairs < len(train):
-        chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
-        train = [train[i] for i in sorted(chosen)]
-    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)), by_file)
+    """Read the pairs of a run, with the columns that its groups are made of. Raises as ``training_pairs``."""
+    return training_pairs(config, by=names_in(parse_reweighting(config.ambiguity)))
 
 
 class Built(NamedTuple):
@@ -249,12 +220,13 @@ def build_trainer(
         passes=config.passes,
         last_window=config.last_window,
         example_ids=[pair.id for pair in encoded.pairs],
-        columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
+        columns=PairColumns(encoded.pairs),
     )
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
-    metrics = trainer.held_out_metrics(judged.pairs) if judged else None
-    trainer.compute_metrics = trainer.with_files(metrics, judged.pairs, pairs.by_file) if metrics and judged else None
+    if judged:
+        metrics = trainer.with_group(trainer.held_out_metrics(judged.pairs), _held_out_group(config, encoded, judged))
+        trainer.compute_metrics = trainer.with_files(metrics, judged.pairs, pairs.by_file)
     if config.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if config.adapt_radius:
@@ -264,6 +236,24 @@ def build_trainer(
         trainer.add_callback(StepBar)
     audited = [pair for pair in train if pair.id in pairs.once]
     return Built(trainer, encoded, *seen.conclude(audited, pairs.files["train"], config, batch=trainer.effective_batch))
+
+
+def _groups(config: TrainConfig, encoded: EncodedPairs) -> dict[str, list[Any]]:
+    """The groups that the run names, and which pairs were made, as labels of its training pairs."""
+    names = names_in(parse_reweighting(config.ambiguity)) + [DRAWN] * bool(config.cross_prompt)
+    groups = NamedGroups(PairColumns(encoded.pairs))
+    return {name: groups[name] for name in names}
+
+
+def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedPairs) -> list[Any] | None:
+    """Labels of held-out pairs by the groups that the adversary weighs; their bins are those of the training pairs.
+
+    None where it weighs no groups, or categories, of which the worst is told anyway; or the held-out pairs lack the
+    column.
+    """
+    name = next(iter(names_in(parse_reweighting(config.ambiguity), "groups")), "category")
+    held_out = NamedGroups(PairColumns(judged.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
+    return held_out[name] if name != "category" and name in held_out else None
 
 
 def steps_of(trainer: PairTrainer) -> tuple[int, int]:

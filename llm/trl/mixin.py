@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,36 +15,18 @@ from transformers import Trainer
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy
-from ..adversary.inaction import bound, inaction
+from ..adversary.inaction import bound, concerns, inaction
 from ..adversary.ledger import LEDGER, AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.spec import parse_reweighting
 from ..training.guards import check_finite
 from ..training.resuming import loading
+from .columns import Columns
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
 
 _log = logging.getLogger(__name__)
-
-
-class Columns(Mapping[str, list[Any]]):
-    """The columns of a data set by name, read when asked for."""
-
-    def __init__(self, data: datasets.Dataset) -> None:
-        self._data = data
-
-    def __getitem__(self, name: str) -> list[object]:
-        return list(self._data[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._data.column_names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._data.column_names)
-
-    def __len__(self) -> int:
-        return len(self._data.column_names)
 
 
 class RobustMixin(Trainer):
@@ -55,7 +36,8 @@ class RobustMixin(Trainer):
         *args: What the TRL trainer takes.
         ambiguity: The set the adversary chooses from, or a rule (``llm.adversary.rules``), or its text form
             (``"tv:0.2,by=source"``, ``"dr_dpo:1"``); ``None`` or ``"erm"`` trains exactly as TRL does, and so does a
-            set that holds equal weights alone, such as ``"tv:0"``. ``by=`` names a column of the training set.
+            set that holds equal weights alone, such as ``"tv:0"``. ``by=`` names a column of the training set, of pairs
+            ``length_gap`` and ``chosen_is_longer`` too, bins or products of them (``llm.data.grouping``).
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         adaptive: Lets a metric of the evaluations while training move the strength, such as
             ``AdaptiveStrength("loss")``: of several evaluation sets the worst.
@@ -86,7 +68,8 @@ class RobustMixin(Trainer):
             return
         data = _map_style(self.train_dataset)
         # The mixins check the size of the batch, which counts examples in one and prompts in the other.
-        self.adversary = Adversary(bound(chosen, Columns(data), batch=2), len(data), schedule=schedule)
+        rule = bound(chosen, Columns(data), batch=2, seed=self.args.seed)
+        self.adversary = Adversary(rule, len(data), schedule=schedule)
         self.adversary.adaptive = adaptive
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
         if adaptive is not None and (self.eval_dataset is None or self.args.eval_strategy == "no"):
@@ -123,6 +106,11 @@ class RobustMixin(Trainer):
         if (said := inaction(self._asked, self.ledger)) and self.is_world_process_zero():
             _log.warning("%s", said)
         return done
+
+    def _tell(self, *, batch: int) -> None:
+        """Say what groups leave undone where ``batch`` examples are weighed together."""
+        for said in concerns(self._asked, self.ambiguity, batch=batch) if self.is_world_process_zero() else ():
+            _log.warning("%s", said)
 
     def _strength(self) -> float:
         return self.adversary.strength(self.state.global_step, self.state.max_steps)

@@ -38,6 +38,8 @@ class RobustOnline(RobustMixin):
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
+            arguments: Any = self.args
+            self._tell(batch=arguments.generation_batch_size // arguments.num_generations)
 
     @cached_property
     def accuracy(self) -> Accuracy:

@@ -57,6 +57,7 @@ class RobustPairs(RobustMixin):
         two_passes = self.args.gradient_accumulation_steps > 1
         check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
         self.loss_is_scaled_for_ga = True
+        self._tell(batch=self.args.gradient_accumulation_steps * self.accelerator.num_processes)
         self.data_collator = _Indexed(self.data_collator)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

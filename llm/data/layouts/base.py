@@ -49,6 +49,7 @@ class Pair:
         category: What it is about; the unit of a report.
         question_id: Pairs with the same one share a question, and intervals cluster on it.
         margin: How much better ``chosen`` was rated, in the units of its data set.
+        kept: Further columns that were asked for, by name, as text: what groups can be made by.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Pair:
     category: str = "unknown"
     question_id: str | None = None
     margin: float | None = None
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 class Comparison(NamedTuple):
@@ -93,6 +95,12 @@ class Malformed(Exception):
 def one_by_one(records: Iterator[Record]) -> Iterator[Record]:
     """Leave the records as they are."""
     return records
+
+
+def joined(first: Record, second: Record) -> Record:
+    """One record of two: ``rows`` holds the columns of both, and beside it stand those in which they agree."""
+    shared = {name: value for name, value in first.columns.items() if second.columns.get(name) == value}
+    return Record(f"{first.place} and {second.place}", {**shared, "rows": (first.columns, second.columns)})
 
 
 @dataclass(frozen=True)

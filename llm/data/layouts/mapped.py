@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,9 +39,12 @@ _HELD = 10_000  # records that wait for a number which says whether 1 is the fir
 _COUNTED = "winner counts from"
 
 
-def mapped(columns: ColumnMap, read_as: list[str]) -> Layout:
-    """The layout of files with these columns; what had to be found out about the winner is added to ``read_as``."""
-    return Layout(NAME, "", columns.fits, partial(_compared, columns), partial(_renamed, columns, read_as))
+def mapped(columns: ColumnMap, read_as: list[str], keep: Sequence[str] = ()) -> Layout:
+    """The layout of files with these columns, and of others those to ``keep``, under their own names.
+
+    What had to be found out about the winner is added to ``read_as``.
+    """
+    return Layout(NAME, "", columns.fits, partial(_compared, columns), partial(_renamed, columns, read_as, keep))
 
 
 def renamed(columns: ColumnMap, row: Columns) -> dict[str, Any]:
@@ -77,12 +80,14 @@ def _history(row: Columns) -> Chat:
     return tuple(turn for asked, answered in turns for turn in (*question(asked), reply(answered)))
 
 
-def _renamed(columns: ColumnMap, read_as: list[str], records: Iterator[Record]) -> Iterator[Record]:
+def _renamed(
+    columns: ColumnMap, read_as: list[str], keep: Sequence[str], records: Iterator[Record]
+) -> Iterator[Record]:
     """Name the columns; a winner of 1 waits for the 0 or 2 that says from where is counted."""
     waiting: deque[Record] = deque()
     start, asked = None, "winner" in columns and not columns.outcomes
     for record in records:
-        row = renamed(columns, record.columns)
+        row = {name: record.columns[name] for name in keep if name in record.columns} | renamed(columns, record.columns)
         if start is None and asked and counts(row["winner"]) and said(row["winner"]) != "1":
             start = 0 if said(row["winner"]) == "0" else 1
             _tell(columns, start, read_as)

@@ -33,6 +33,9 @@ RULES = [
     "dr_dpo:1",
     pytest.param("kldpo:1", marks=EXHAUSTIVE),
     "gr_dpo:0.7,by=source",
+    "balanced:by=source",
+    pytest.param("permuted_groups:tv:0.3,by=source", marks=EXHAUSTIVE),
+    "permuted_groups:gr_dpo:0.7,by=source",
     "random:0.4",
     "hardest:0.3,factor=4",
     "focal:2",
@@ -52,8 +55,8 @@ COLUMNS = {
 }
 
 
-def adversary_of(spec, *, weakly=False):
-    made = Adversary(bound(parse_reweighting(spec), COLUMNS, batch=len(ROWS)), EXAMPLES)
+def adversary_of(spec, *, weakly=False, seed=0):
+    made = Adversary(bound(parse_reweighting(spec), COLUMNS, batch=len(ROWS), seed=seed), EXAMPLES)
     made.adaptive = AdaptiveStrength() if weakly else None  # begins at a quarter
     return made
 
@@ -154,7 +157,7 @@ def test_a_head_asks_the_same_adversary(spec, weakly):
         HeadData(differences, COLUMNS, *validation), parse_reweighting(spec), HeadTraining(init_scale=1.0, checks=1),
         batch_size=EXAMPLES, learning_rate=0.0, epochs=3, seed=4, adaptive=weakly,
     )  # fmt: skip
-    fresh, rng, found = adversary_of(spec, weakly=weakly), np.random.default_rng([4, 3]), np.zeros(EXAMPLES)
+    fresh, rng, found = adversary_of(spec, weakly=weakly, seed=4), np.random.default_rng([4, 3]), np.zeros(EXAMPLES)
     for _ in range(3):
         order = rng.permutation(EXAMPLES)
         losses = torch.tensor(run.ledger.last_loss[order])
@@ -162,7 +165,7 @@ def test_a_head_asks_the_same_adversary(spec, weakly):
         weights = fresh.weigh(same, step=0, strength=fresh.strength(0, 1), accuracy=None)
         found[order] += EXAMPLES * weights.numpy()
     np.testing.assert_allclose(run.ledger.multiplier_sum, found, rtol=1e-7, atol=1e-9)
-    assert run.ledger.acted is (spec != "erm")
+    assert run.ledger.acted is (spec not in ("erm", "balanced:by=source"))  # three groups of four are balanced
 
 
 @pytest.mark.parametrize("outer", ["", "micro:4:", "shuffled:"])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from dro_core import KL, CressieRead, CVaR, Grouped, KLPenalty, Minibatch, Spectral, TotalVariation, Trimmed
 from llm.adversary.comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from llm.adversary.geometry import PromptDiscrepancy, PromptTransport
-from llm.adversary.rules import DrDPO, GroupAscent
+from llm.adversary.group_controls import Balanced, PermutedGroups
+from llm.adversary.rules import DrDPO, GroupAscent, layers
 from llm.adversary.spec import RULES, parse_reweighting
 
 SHARES = st.floats(0, 1, exclude_min=True)
@@ -27,6 +28,7 @@ SINGLE = {
     "minibatch": st.builds(Minibatch, st.builds(CVaR, SHARES), st.integers(1, 10**6)),
     "kldpo": st.builds(KLPenalty, SHARES | st.just(float("inf"))),
     "dr_dpo": st.builds(DrDPO, st.floats(0, exclude_min=True)),
+    "balanced": st.builds(Balanced, COLUMNS.filter(lambda name: ":" not in name)),
     "gr_dpo": st.builds(GroupAscent, SIZES, COLUMNS),
     "random": st.builds(RandomSubset, SHARES),
     "hardest": st.builds(Hardest, SHARES, st.floats(1, allow_infinity=False)),
@@ -37,6 +39,9 @@ SINGLE = {
 ANY = st.one_of(*SINGLE.values())
 NESTED = {
     "shuffled": lambda inner: st.builds(Shuffled, inner, st.none() | COLUMNS),
+    "permuted_groups": lambda inner: st.builds(
+        PermutedGroups, inner.filter(lambda rule: any(hasattr(part, "groups") for part in layers(rule)))
+    ),
     "micro": lambda inner: st.builds(PerMicroBatch, inner, st.integers(1, 10**6)),
 }
 KINDS = SINGLE | {name: made(ANY) for name, made in NESTED.items()}
@@ -91,6 +96,11 @@ def test_no_text_ends_otherwise_than_in_a_rule_or_a_sentence(text):
         ("dr_dpo:1,", DrDPO(1.0)),
         ("gr_dpo:0.1,by= source ", GroupAscent(0.1, "source")),
         (" hardest: 0.1 ,factor= 4 ", Hardest(0.1, 4.0)),
+        ("balanced: by = source", Balanced("source")),
+        ("balanced,by=source*length_gap/4", Balanced("source*length_gap/4")),
+        ("permuted_groups:tv:0.2,by=a*b", PermutedGroups(Grouped(TotalVariation(0.2), "a*b"))),
+        ("permuted_groups:balanced:by=a", PermutedGroups(Balanced("a"))),
+        ("micro:8:permuted_groups:gr_dpo:1,by=a", PerMicroBatch(PermutedGroups(GroupAscent(1.0, "a")), 8)),
         ("micro:8:tv:0.2,by=source", PerMicroBatch(Grouped(TotalVariation(0.2), "source"), 8)),
         ("micro:8.7:tv:0.2", PerMicroBatch(TotalVariation(0.2), 8)),
         ("shuffled:tv:0.2,by=source,within=category", Shuffled(Grouped(TotalVariation(0.2), "source"), "category")),

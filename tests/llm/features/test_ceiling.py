@@ -170,7 +170,7 @@ def test_the_command_shows_what_the_face_returns(file, capsys, monkeypatch, tmp_
     ("more", "said"),
     [
         (["--sets", "hellinger"], "no collapse radius is known for 'hellinger'"),
-        (["--by", "colour"], "no column 'colour'"),
+        (["--by", "source", "colour"], "by=colour: there is no column 'colour'; the columns are: source"),
         (["--folds", "1"], "folds at least 2"),
         (["--max-pairs", "0"], "max_pairs must be at least 1"),
         (["--max-length", "0"], "max_length must be at least 1"),
@@ -183,6 +183,17 @@ def test_bad_requests_get_a_sentence(file, more, said, capsys):
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("robust-rlhf: ")
     assert said in message
+
+
+def test_groups_have_names_as_after_by(file, tmp_path):
+    """Bins, products, and a column of the file that no layout knows."""
+    records = [json.loads(line) | {"shift": "ab"[row % 2]} for row, line in enumerate(file.read_text().splitlines())]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for data in (tmp_path / "own.jsonl", records):
+        found = ceiling(data, model="tiny", max_length=48, sets=["tv"], by=["length_gap/2", "category*shift"]).ceiling
+        sizes = {one.by: one.scenarios for one in found.bearings}
+        combined = {(record["category"], record["shift"]) for record in records}
+        assert sizes == {"": 160, "length_gap/2": 2, "category*shift": len(combined)}
 
 
 def test_pairs_that_cannot_be_told_apart_are_left_out_and_said(file):

@@ -52,3 +52,17 @@ def test_texts_have_these_parts(text, asked, share, names):
 def test_what_cannot_be_read_is_explained(text, said):
     with pytest.raises(ValueError, match=said):
         Asked.of(text).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("tv:0.2", []),
+        ("adaptive:tv:0.2,by=source*length_gap/4", ["source*length_gap/4"]),
+        ("chi2:?,by=tag@shuffled:tv:0.2,by=topic,within=category", ["tag", "topic", "category"]),
+        ("permuted_groups:balanced:by=tag", ["tag"]),
+        ("shuffled:tv:0.2,within=", []),
+    ],
+)
+def test_a_text_says_which_groups_it_needs(text, columns):
+    assert Asked.of(text).columns() == columns

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, Undecided, unless_nan
+from llm.data.layouts.base import Chat, Columns, Comparison, Layout, Malformed, Undecided, joined, unless_nan
 from llm.data.layouts.formats.alpaca import asked
 from llm.data.layouts.turns import messages, only_answer
 from llm.data.records import Record
@@ -26,7 +26,7 @@ def _pairs(records: Iterator[Record]) -> Iterator[Record]:
     for record in records:
         others = waiting.setdefault(_key(record.columns), [])
         if others and _label(others[0].columns) != _label(record.columns):
-            yield _joined(others.pop(0), record)
+            yield joined(others.pop(0), record)
         else:
             others.append(record)
     for record in (record for records in waiting.values() for record in records):
@@ -36,11 +36,6 @@ def _pairs(records: Iterator[Record]) -> Iterator[Record]:
 def _key(columns: Columns) -> bytes:
     asked_in = [columns.get(name) for name in ("system", "prompt", "instruction", "input", "history")]
     return hashlib.sha256(json.dumps(asked_in, default=str).encode()).digest()
-
-
-def _joined(first: Record, second: Record) -> Record:
-    shared = {name: value for name, value in first.columns.items() if second.columns.get(name) == value}
-    return Record(f"{first.place} and {second.place}", {**shared, "rows": (first.columns, second.columns)})
 
 
 def _label(columns: Columns) -> bool | None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from llm.data.layouts.base import Chat, Columns, Comparison, Dropped, Layout, Message, answer, having, number, question
+from llm.data.layouts.base import (
+    Chat,
+    Columns,
+    Comparison,
+    Dropped,
+    Layout,
+    Message,
+    answer,
+    having,
+    joined,
+    number,
+    question,
+)
 from llm.data.layouts.verdicts import difference
 from llm.data.records import Record
 
@@ -19,7 +31,7 @@ def _couples(records: Iterator[Record]) -> Iterator[Record]:
         if waiting is None:
             waiting = record
         elif waiting.columns.get("prompt") == record.columns.get("prompt"):
-            yield Record(f"{waiting.place} and {record.place}", {"rows": (waiting.columns, record.columns)})
+            yield joined(waiting, record)
             waiting = None
         else:
             yield Record(waiting.place, {"rows": (waiting.columns,)})

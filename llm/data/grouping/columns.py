@@ -1,0 +1,129 @@
+"""What pairs and prompts can be grouped by: columns of their file, and what is known of every pair.
+
+Example:
+    >>> columns = PairColumns([Pair("a", (), chosen="four", rejected="5")])
+    >>> columns["length_gap"], columns["chosen_is_longer"], columns["drawn"]
+    ([3], ['yes'], ['own'])
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from llm.data.formats.opened import DataError
+from llm.data.layouts.base import Columns, Malformed, Pair, unless_nan
+
+from .named import UNKNOWN, parts_of, unknown
+
+DRAWN = "drawn"
+OWN, CROSSED = "own", "cross_prompt"
+
+
+def length_gap(pair: Pair) -> int:
+    """By how many characters the chosen answer is the longer; negative where it is the shorter."""
+    return len(pair.chosen) - len(pair.rejected)
+
+
+def longer(gap: int) -> str:
+    """Whether the chosen answer is the longer, for a column; answers of equal length are no."""
+    return "yes" if gap > 0 else "no"
+
+
+_OF_PAIRS: dict[str, Callable[[Pair], Any]] = {
+    "source": lambda pair: pair.source or "",
+    "category": lambda pair: pair.category or "",
+    "question_id": lambda pair: pair.question_id or "",
+    "margin": lambda pair: pair.margin,
+    "length_gap": lambda pair: abs(length_gap(pair)),
+    "chosen_is_longer": lambda pair: longer(length_gap(pair)),
+    DRAWN: lambda pair: dict(pair.kept).get(DRAWN, OWN),
+}
+_OF_PROMPTS: dict[str, Callable[[Any], Any]] = {
+    "source": lambda prompt: prompt.source,
+    "category": lambda prompt: prompt.category,
+}
+
+
+class _Columns(Mapping[str, list[Any]]):
+    """The columns of items by name, made when asked for; of their file only those that were kept are there."""
+
+    own: Mapping[str, Callable[[Any], Any]]
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+        self._kept = dict.fromkeys(name for item in items for name, _ in item.kept if name not in self.own)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name in self.own:
+            return list(map(self.own[name], self._items))
+        if name not in self._kept:
+            raise KeyError(name)
+        return [dict(item.kept).get(name, UNKNOWN) for item in self._items]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.own or name in self._kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.own, *self._kept])
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self._kept)
+
+
+class PairColumns(_Columns):
+    """What pairs can be grouped by.
+
+    ``source``, ``category``, ``question_id``, ``margin``; ``length_gap``, the absolute difference of the lengths of the
+    answers in characters; ``chosen_is_longer``, yes or no; ``drawn``, ``cross_prompt`` for a pair that was made with an
+    answer to another prompt and ``own`` for all others; and columns of their file that were kept.
+    """
+
+    own = _OF_PAIRS
+
+
+class PromptColumns(_Columns):
+    """What prompts can be grouped by: ``source``, ``category``, and columns of their file that were kept."""
+
+    own = _OF_PROMPTS
+
+
+def asked_of_file(names: Iterable[str], kind: type[_Columns]) -> tuple[str, ...]:
+    """Of names of groups, the columns that a file must be asked for, since nothing else knows them."""
+    return tuple(dict.fromkeys(part for name in names for part in parts_of(name) if part not in kind.own))
+
+
+def check_known(names: Iterable[str], columns: Mapping[str, Any], in_file: Iterable[str]) -> None:
+    """Refuse names of groups that neither the examples nor their file have.
+
+    Args:
+        names: Of groups.
+        columns: What the examples that were read can be grouped by.
+        in_file: All columns of their files.
+
+    Raises:
+        DataError: One sentence with the columns that there are.
+    """
+    for name in names:
+        if lacking := unknown(name, columns):
+            listed = ", ".join(dict.fromkeys([*columns, *in_file]))
+            raise DataError(f"by={name}: there is no column {lacking[0]!r}; the columns are: {listed}.")
+
+
+def kept_of(columns: Columns, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Those of the named columns that a record has, as text, for ``Pair.kept``; what is null is unknown.
+
+    Raises:
+        Malformed: One holds a list or an object.
+    """
+    found = []
+    for name in names:
+        if name in columns:
+            value = unless_nan(columns.get(name))
+            if isinstance(value, Mapping | list | tuple):
+                raise Malformed(
+                    f"{name!r} should be a text or a number to make groups by, found {type(value).__name__}"
+                )
+            found.append((sys.intern(name), sys.intern(UNKNOWN if value in (None, "") else str(value))))
+    return tuple(found)
