@@ -454,7 +454,7 @@ BREAKS = [
     ),
     Break(
         "leave-one-out",
-        "llm/policy/advantages.py",
+        "llm/policy/advantages/tokens.py",
         "* (samples / (samples - 1))",
         "* 1.0",
         "llm/policy/test_policy_core.py llm/policy/test_policy.py",

@@ -27,7 +27,7 @@ from dro_core import effective_sample_size
 
 from ..adversary.equal_losses import Accuracy
 from ..adversary.rules import Reweighting
-from .advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from .advantages.tokens import generalised_advantages, leave_one_out, penalised_rewards, whitened
 from .config import PolicyConfig
 from .prompt_weights import Version, held_out_value, prompt_multipliers, scale_losses, scale_rewards, split_multipliers
 from .surrogate import (

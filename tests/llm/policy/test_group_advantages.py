@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm.policy.group_advantages import (
+from llm.policy.advantages.groups import (
     group_mean,
     group_standardised,
     leave_one_out,

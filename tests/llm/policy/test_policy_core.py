@@ -10,7 +10,7 @@ from exact import close, normal, spoiled
 from dro_core import CVaR, Grouped, TotalVariation, worst_case
 from llm.adversary.rules import DrDPO, reweighted
 from llm.adversary.spec import parse_reweighting
-from llm.policy.advantages import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from llm.policy.advantages.tokens import generalised_advantages, leave_one_out, penalised_rewards, whitened
 from llm.policy.prompt_weights import prompt_multipliers, scale_losses, scale_rewards
 from llm.policy.surrogate import clipped_surrogate, k2, kl_estimate
 from synthetic.bandits import policies

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .advantages import leave_one_out
+from .tokens import leave_one_out
 
 __all__ = [
     "group_mean", "group_standardised", "leave_one_out", "max_of_k", "maximum_likelihood", "prompt_weight",
