@@ -1070,6 +1070,62 @@ BREAKS = [
         "for pair, origin in drawn if pair.id is origin}",
         "llm/sweep/test_sources.py",
     ),
+    Break(
+        "groups-length-gap-signed",
+        "llm/data/grouping/columns.py",
+        '"length_gap": lambda pair: abs(length_gap(pair)),',
+        '"length_gap": lambda pair: length_gap(pair),',
+        "llm/data/test_grouping.py",
+    ),
+    Break(
+        "groups-own-bins-held-out",
+        "llm/data/grouping/named.py",
+        "        if self._like is not None:",
+        "        if False:",
+        "llm/data/test_grouping.py",
+    ),
+    Break(
+        "groups-flips-forgotten",
+        "llm/sweep/regimes.py",
+        "gaps = np.where(flipped, -self.gaps, self.gaps)",
+        "gaps = self.gaps",
+        "llm/adversary/test_group_controls.py",
+    ),
+    Break(
+        "balanced-absent-groups",
+        "llm/adversary/group_controls.py",
+        "/ (mass > 0).sum()",
+        "/ len(mass)",
+        "llm/adversary/test_group_controls.py",
+    ),
+    Break(
+        "permuted-per-column",
+        "llm/data/grouping/named.py",
+        "np.random.default_rng([self._seed, 7])",
+        "np.random.default_rng([self._seed, len(name)])",
+        "llm/data/test_grouping.py",
+    ),
+    Break(
+        "permuted-one-seed",
+        "llm/adversary/inaction.py",
+        "groups = NamedGroups(columns, seed=seed)",
+        "groups = NamedGroups(columns)",
+        "llm/adversary/test_group_controls.py",
+    ),
+    Break(
+        "cross-prompt-same-prompt",
+        "llm/data/trained_on/cross_prompt.py",
+        "if same or isinstance(text, CallingAnswer) or text in said:",
+        "if same or isinstance(text, CallingAnswer):",
+        "llm/data/test_cross_prompt.py",
+    ),
+    Break(
+        "cross-prompt-held-out",
+        "llm/data/trained_on/pairs.py",
+        "made = cross_prompt_pairs(train, share",
+        "made = cross_prompt_pairs(train + held_out, share",
+        "llm/data/test_cross_prompt.py",
+    ),
 ]
 
 

@@ -112,9 +112,7 @@ class _Answers:
         own, other = self._pairs[place], self._pairs[draw // 2]
         text, said = other.rejected if draw % 2 else other.chosen, self._said[self._prompts[place]]
         same = own.question_id is not None and own.question_id == other.question_id
-        if same or self._prompts[place] == self._prompts[draw // 2]:
-            return None
-        if isinstance(text, CallingAnswer) or text in said:
+        if same or isinstance(text, CallingAnswer) or text in said:  # what answers an equal prompt is among these
             return None
         said.add(text)
         return other, text
