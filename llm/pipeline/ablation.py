@@ -22,7 +22,7 @@ from ..policy.judging import score_interval, with_limits
 from ..report.overoptimisation import write_overoptimisation
 from ..run.files import json_ready, write_json
 from ..run.finished import RECORD, RunError, read_record
-from ..run.run_differences import record_of
+from ..run.run_differences import VERDICTS, record_of
 from ..run.states import NOTE
 from ..run.stored_arrays import read_arrays
 from ..run.terminal import shown
@@ -157,9 +157,10 @@ def write_ablation(
 
 
 def _inactions(pipeline: Pipeline) -> list[str]:
-    """The stages whose adversary did not act: robust in name, plain in what they trained on."""
-    records = {stage.name: record_of(stage.folder) for stage in pipeline.stages()}
-    return [f"{name}: {record['inaction']}" for name, record in records.items() if record and record.get("inaction")]
+    """The stages whose adversary did not act, robust in name, or went further than the data bear."""
+    records = {stage.name: record_of(stage.folder) or {} for stage in pipeline.stages()}
+    found = ((name, record.get(verdict)) for name, record in records.items() for verdict in VERDICTS)
+    return [f"{name}: {said}" for name, said in found if said]
 
 
 def render_ablation(rows: Sequence[Row], sampled: Sequence[BestOfRow] = ()) -> Table:

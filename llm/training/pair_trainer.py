@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
+from ..adversary.slices import Slice
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
@@ -30,10 +32,12 @@ class PairTrainer(RobustTrainer):
 
     Attributes:
         pair_loss: From margins to losses, one per pair.
+        of_preferences: Whether losses fall as margins grow, so that there is something to bear.
         seconds_before: What earlier sessions of the run took.
     """
 
     pair_loss: PairLoss = Sigmoid()
+    of_preferences = True
     seconds_before = 0.0
 
     @property
@@ -56,13 +60,29 @@ class PairTrainer(RobustTrainer):
 
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Loss of every pair, shape ``(n,)``, in float32."""
-        return self.pair_loss(self.margins(model, inputs))
+        margins = self.margins(model, inputs)
+        if not self.logistic:
+            self.told.append(margins.detach())
+        return self.pair_loss(margins)
 
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The pairs ``rows``: their chosen and their rejected sequences."""
         both = torch.cat([rows, rows + len(inputs["index"])])
         sequences = {name: inputs[name][both] for name in PER_SEQUENCE if name in inputs}
         return {**sequences, "index": inputs["index"][rows]}
+
+    def measure_on(self, held_out: Slice) -> None:
+        """Let a set like ``tv:auto=0.5`` take its radius from these pairs, which must be none of the training pairs.
+
+        Raises:
+            ValueError: The losses here are no preferences.
+        """
+        if not self.of_preferences:
+            raise ValueError(
+                f"{self.ambiguity} takes its radius from how far a model prefers the chosen answers, and the losses "
+                "here are those of single answers: give the set a number"
+            )
+        self.slice = held_out
 
     def regrouped(self, window: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The pairs of one step in micro-batches of similar length: padding then costs little.
@@ -133,6 +153,20 @@ class PairTrainer(RobustTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return None, self.held_out(model, inputs), inputs["index"]
+
+
+def steps_of(trainer: RobustTrainer) -> tuple[int, int]:
+    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
+    arguments, examples = trainer.args, trainer.epoch_examples
+    together = arguments.per_device_train_batch_size * arguments.world_size
+    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
+    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
+    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
+
+
+def groupings_of(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """What a set may refer to by name: one entry per pair each."""
+    return {name: [getattr(pair, name) or "" for pair in pairs] for name in GROUPINGS}
 
 
 def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
@@ -25,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
+from ..adversary.slices import Slice, set_apart
 from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
@@ -47,7 +47,7 @@ from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
-from .pair_trainer import GROUPINGS, PairTrainer, StepBar
+from .pair_trainer import PairTrainer, StepBar, groupings_of, steps_of
 from .sessions import Sums
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class _OnPairs(Work[TrainConfig]):
             data=self.files
             | {
                 "trained_on": len(self.encoded),
+                **({"measured_on": len(self.trainer.slice.data)} if self.trainer.slice else {}),
                 "left_out": sorted(self.encoded.left_out),  # places among the pairs of the file that were taken
                 "truncation": asdict(self.encoded.truncation),
                 "audit": self.audit.as_json(),
@@ -176,6 +177,7 @@ class TrainingPairs(NamedTuple):
         files: A record of the files they come from.
         once: Ids of the pairs without those that a weight repeats.
         by_file: Ids of the pairs held out -> name of their file, where there are several.
+        slice: Those that the radius of the set is measured on, where it is measured.
     """
 
     train: list[Pair]
@@ -183,6 +185,7 @@ class TrainingPairs(NamedTuple):
     files: dict[str, Any]
     once: frozenset[str]
     by_file: Mapping[str, str] = MappingProxyType({})
+    slice: Sequence[Pair] = ()
 
 
 def load_training_pairs(config: TrainConfig) -> TrainingPairs:
@@ -200,7 +203,8 @@ def load_training_pairs(config: TrainConfig) -> TrainingPairs:
     if config.max_pairs is not None and config.max_pairs < len(train):
         chosen = np.random.default_rng(config.subset_seed).permutation(len(train))[: config.max_pairs]
         train = [train[i] for i in sorted(chosen)]
-    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)), by_file)
+    train, aside = set_apart(train, parse_reweighting(config.ambiguity), config, seed=config.subset_seed)
+    return TrainingPairs(train, held_out, files, frozenset(pair.id for pair in once(train, mixture)), by_file, aside)
 
 
 class Built(NamedTuple):
@@ -249,8 +253,11 @@ def build_trainer(
         passes=config.passes,
         last_window=config.last_window,
         example_ids=[pair.id for pair in encoded.pairs],
-        columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
+        columns=groupings_of(encoded.pairs),
     )
+    if pairs.slice:
+        aside = encode_pairs(pairs.slice, tokenizer, **reading)
+        trainer.measure_on(Slice(aside, aside.pairs, groupings_of(aside.pairs), every=config.auto_every))
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     metrics = trainer.held_out_metrics(judged.pairs) if judged else None
@@ -264,15 +271,6 @@ def build_trainer(
         trainer.add_callback(StepBar)
     audited = [pair for pair in train if pair.id in pairs.once]
     return Built(trainer, encoded, *seen.conclude(audited, pairs.files["train"], config, batch=trainer.effective_batch))
-
-
-def steps_of(trainer: PairTrainer) -> tuple[int, int]:
-    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
-    arguments, examples = trainer.args, trainer.epoch_examples
-    together = arguments.per_device_train_batch_size * arguments.world_size
-    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
-    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
-    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
 
 
 def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:

@@ -155,7 +155,8 @@ class RobustPairs(RobustMixin):
     def _book_equal(self, loss: Tensor, index: Tensor) -> None:
         batch = EffectiveBatch.gathered(self.accelerator, loss, index)
         steps = self.current_gradient_accumulation_steps
-        self.adversary.account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
+        step = self.state.global_step
+        self.adversary.book_equal(batch, step=step, micro_batches=steps, accuracy=self.accuracy)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:
