@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dro_core import AmbiguitySet, CVaR, Grouped, Trimmed, margin_collapse, worst_case
-from dro_core.sets.ambiguity import Ball
 from dro_core.sets.composition import Composite
 
 from ..run.stored_arrays import read_arrays
@@ -27,7 +26,7 @@ EXACT = ("tv", "cvar", "chi2", "kl", "burg")  # what ``margin_collapse`` knows o
 POOLED = 256  # margins: a radius of total variation is then known to some .03
 MOST_RATIO = 99.0  # what a ratio says where the margins bear nothing
 _FILE = "margins.npz"
-_HALVINGS = 40
+_MOST_STEPS, _NOTHING = 50, 1e-12
 
 
 def margins_of(losses: Any) -> Array:
@@ -41,12 +40,10 @@ def margins_of(losses: Any) -> Array:
 
 
 def has_bearing(rule: object) -> bool:
-    """Whether it is known what margins bear of a set: a ball or CVaR, over examples or groups, trimmed or not."""
+    """Whether it is known what margins bear of a set: one of ``EXACT``, over examples or groups, trimmed or not."""
     if isinstance(rule, Composite):
         return type(rule) in (Grouped, Trimmed) and has_bearing(rule.inner)
-    if not isinstance(rule, (Ball, CVaR)):
-        return False
-    return rule.sizes is None and type(rule).from_text and not type(rule).sees_zero_mass
+    return isinstance(rule, AmbiguitySet) and getattr(rule, "spec", None) in EXACT and rule.sizes is None
 
 
 def size_of(ambiguity: AmbiguitySet, strength: float = 1.0) -> float:
@@ -91,9 +88,9 @@ def _bearable(ambiguity: Any, margins: Array, masses: Array) -> Array:
         groups, totals = summed(ambiguity, masses), summed(ambiguity, masses * margins)
         means = np.divide(totals, groups, out=np.zeros_like(groups), where=groups > 0)
         return _bearable(ambiguity.inner, means, groups)
-    if ambiguity.spec in EXACT and getattr(ambiguity, "max_ratio", None) is None:
+    if getattr(ambiguity, "max_ratio", None) is None:
         return np.asarray(margin_collapse(margins, ambiguity.spec, reference=masses / masses.sum(-1, keepdims=True)))
-    return np.array([_searched(ambiguity, row, mass) for row, mass in zip(margins, masses, strict=True)])
+    return np.array([_capped(ambiguity, row, mass) for row, mass in zip(margins, masses, strict=True)])
 
 
 def summed(ambiguity: Grouped, values: Array) -> Array:
@@ -112,25 +109,19 @@ def _trimmed(margins: Array, masses: Array, fraction: float) -> Array:
     return found / found.sum(axis=-1, keepdims=True)
 
 
-def _searched(ambiguity: Any, margins: Array, masses: Array) -> float:
-    """The smallest radius at which the worst mean margin is not positive, by bisection."""
-    seen = masses > 0
+def _capped(ambiguity: Any, margins: Array, masses: Array) -> float:
+    """The radius at which the worst mean margin is 0, by Newton's method: it is convex and piecewise linear in it."""
+    seen, radius = masses > 0, 0.0
     margins, masses = margins[seen], masses[seen] / masses[seen].sum()
-
-    def broken(radius: float) -> bool:
-        return float(worst_case(-margins, replace(ambiguity, radius=radius), reference=masses).value) >= 0
-
-    low, high = 0.0, 1.0
-    if broken(low):
-        return 0.0
-    while not broken(high):
-        low, high = high, 4 * high
-        if ambiguity.spec in ("tv", "hellinger") or high > 1e3:  # beyond 1 there is nothing, or nothing worth a search
-            return np.inf
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if broken(middle) else (middle, high)
-    return high
+    for _ in range(_MOST_STEPS):
+        worst = worst_case(-margins, resized(ambiguity, radius), reference=masses)
+        left, slope = -float(worst.value), float(worst.dual.multiplier)
+        if left <= _NOTHING * float(np.abs(margins).max()):
+            return radius
+        if slope <= 0 or radius + left / slope > 1:
+            break
+        radius += left / slope
+    return np.inf
 
 
 class RunningRadius:
