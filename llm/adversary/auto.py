@@ -29,6 +29,7 @@ from .rules import Stateful
 
 _AUTO = re.compile(r"auto\s*=\s*(.*)")
 _RESAMPLES, _LEVEL = 200, 0.05
+_KEPT = 1e-9  # of what was not drawn: the adversary still sees it, so that draws do not lose the least margin
 _FILE = "auto.json"
 
 
@@ -148,12 +149,13 @@ def lower_end(ambiguity: AmbiguitySet, margins: Array, clusters: NDArray[np.int6
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     k, draws = codes.max() + 1, np.random.default_rng(0)
-    counts = np.vstack([np.ones(k), draws.multinomial(k, np.full(k, 1 / k), size=_RESAMPLES)])[:, codes]
+    drawn = draws.multinomial(k, np.full(k, 1 / k), size=_RESAMPLES)
+    counts = np.vstack([np.ones(k), drawn + _KEPT])[:, codes]
     if not _over_groups(ambiguity):
         margins = np.append(margins, -np.median(np.abs(margins)))
         counts = np.hstack([counts, np.ones((len(counts), 1))])
     masses = counts / counts.sum(axis=1, keepdims=True)
-    found = np.minimum(moved(ambiguity, bearable(ambiguity, margins, masses)), _whole(ambiguity, masses))
+    found = np.minimum(moved(ambiguity, bearable(ambiguity, margins, masses)), _whole(ambiguity, masses[:1]))
     return LowerEnd(float(np.quantile(found[1:], _LEVEL, method="lower")), float(found[0]))
 
 

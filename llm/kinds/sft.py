@@ -33,7 +33,7 @@ class SFTTrainer(PairTrainer):
     Training reads the chosen answers alone, evaluation both: it also ranks them.
     """
 
-    of_preferences = False
+    measures = False
 
     @property
     def logistic(self) -> bool:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
-from ..adversary.slices import Slice
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
@@ -32,12 +31,11 @@ class PairTrainer(RobustTrainer):
 
     Attributes:
         pair_loss: From margins to losses, one per pair.
-        of_preferences: Whether losses fall as margins grow, so that there is something to bear.
         seconds_before: What earlier sessions of the run took.
     """
 
     pair_loss: PairLoss = Sigmoid()
-    of_preferences = True
+    measures = True
     seconds_before = 0.0
 
     @property
@@ -70,19 +68,6 @@ class PairTrainer(RobustTrainer):
         both = torch.cat([rows, rows + len(inputs["index"])])
         sequences = {name: inputs[name][both] for name in PER_SEQUENCE if name in inputs}
         return {**sequences, "index": inputs["index"][rows]}
-
-    def measure_on(self, held_out: Slice) -> None:
-        """Let a set like ``tv:auto=0.5`` take its radius from these pairs, which must be none of the training pairs.
-
-        Raises:
-            ValueError: The losses here are no preferences.
-        """
-        if not self.of_preferences:
-            raise ValueError(
-                f"{self.ambiguity} takes its radius from how far a model prefers the chosen answers, and the losses "
-                "here are those of single answers: give the set a number"
-            )
-        self.slice = held_out
 
     def regrouped(self, window: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The pairs of one step in micro-batches of similar length: padding then costs little.

@@ -58,6 +58,7 @@ class RobustTrainer(CheckpointingTrainer):
         **kwargs: Everything ``transformers.Trainer`` takes.
 
     Attributes:
+        measures: Whether it can measure the radius of such a set: whether losses fall as margins grow.
         slice: The pairs that a set like ``tv:auto=0.5`` takes its radius from, never trained on.
         told: Margins of the pairs of the pass at hand, micro-batch by micro-batch, where losses do not tell them.
 
@@ -67,6 +68,8 @@ class RobustTrainer(CheckpointingTrainer):
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """
+
+    measures = False
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class RobustTrainer(CheckpointingTrainer):
             super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
-        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2), measures=True)
+        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2), measures=self.measures)
         self.adversary = Adversary(rule, examples, schedule=schedule)
         self.slice: Slice | None = None
         self.told: list[Tensor] = []

@@ -257,7 +257,7 @@ def build_trainer(
     )
     if pairs.slice:
         aside = encode_pairs(pairs.slice, tokenizer, **reading)
-        trainer.measure_on(Slice(aside, aside.pairs, groupings_of(aside.pairs), every=config.auto_every))
+        trainer.slice = Slice(aside, aside.pairs, groupings_of(aside.pairs), every=config.auto_every)
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     metrics = trainer.held_out_metrics(judged.pairs) if judged else None

@@ -83,18 +83,20 @@ def arguments(folder, **kwargs):
         "save_strategy": "no",
         "disable_tqdm": True,
         "logging_steps": 1,
+        "dataloader_drop_last": True,
         "use_cpu": True,
     }
     return TrainingArguments(**{**TRAINING_DEFAULTS, **defaults, **kwargs})
 
 
-def head_trainer(folder, spec, *, train, aside=None, every=20, columns=None, kind=HeadTrainer, **kwargs):
+def head_trainer(folder, spec, *, train, aside=None, evaluated=None, every=20, columns=None, **kwargs):
     """A trainer on these differences; ``aside`` are those of the slice."""
     torch.manual_seed(0)
-    trainer = kind(
+    trainer = HeadTrainer(
         model=Head(),
         args=arguments(folder, **kwargs),
         train_dataset=Features(train),
+        eval_dataset=None if evaluated is None else Features(evaluated),
         data_collator=collated,
         ambiguity=spec,
         columns={name: values[: len(train)] for name, values in (columns or {}).items()},
@@ -102,7 +104,7 @@ def head_trainer(folder, spec, *, train, aside=None, every=20, columns=None, kin
     if aside is not None:
         rest = {name: values[len(train) :] for name, values in (columns or {}).items()}
         prompts = pairs_of(map(str, range(len(aside))))
-        trainer.measure_on(Slice(Features(aside), prompts, rest, every=every))
+        trainer.slice = Slice(Features(aside), prompts, rest, every=every)
     return trainer
 
 
