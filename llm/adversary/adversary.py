@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .auto import auto_of
 from .bearing import RunningRadius, margins_of
-from .effective_batch import AdversaryAccount, Array, EffectiveBatch, Seen, batch_weights, moved_by
+from .effective_batch import AdversaryAccount, Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
 from .rules import Reweighting, state_of, weakened
@@ -79,7 +79,7 @@ class Adversary:
         used = self.running.used(0.0)
         self._see(self.account.book_equal(batch, step=step, micro_batches=micro_batches, used=used), accuracy)
 
-    def _see(self, seen: Seen, accuracy: Accuracy | None) -> None:
+    def _see(self, seen: Looked, accuracy: Accuracy | None) -> None:
         """Show the running radius the margins, where they are given or told by the losses."""
         if not self.running.told or (seen.margins is None and not (accuracy and accuracy.logistic)):
             return

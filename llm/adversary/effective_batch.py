@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class Seen(NamedTuple):
+class Looked(NamedTuple):
     """The examples of a batch: positions in the training set, losses and, where they were given, margins, ``(n,)``."""
 
     rows: NDArray[np.int64]
@@ -87,11 +87,11 @@ class EffectiveBatch:
         """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
         return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
 
-    def seen(self) -> Seen:
+    def seen(self) -> Looked:
         """The examples in numpy, losses and margins in one transfer."""
         told = [self.losses] if self.margins is None else [self.losses, self.margins]
         rows = torch.stack(told).float()[:, self.present > 0].cpu().numpy()
-        return Seen(self.index[self.present > 0].cpu().numpy(), rows[0], None if self.margins is None else rows[1])
+        return Looked(self.index[self.present > 0].cpu().numpy(), rows[0], None if self.margins is None else rows[1])
 
     @classmethod
     def gathered(
@@ -145,7 +145,7 @@ class AdversaryAccount:
 
     def book(
         self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float, used: Mapping[str, float] = _NONE
-    ) -> Seen:
+    ) -> Looked:
         """Book one effective batch and its ``weights`` of shape ``(n,)``; what was seen.
 
         Args:
@@ -176,7 +176,7 @@ class AdversaryAccount:
 
     def book_equal(
         self, batch: EffectiveBatch, *, step: int, micro_batches: int, used: Mapping[str, float] = _NONE
-    ) -> Seen:
+    ) -> Looked:
         """Book one micro-batch of plain training; the effective batch has known, equal weights."""
         losses, seen = batch.without_padding()[0], batch.seen()
         self.ledger.record(seen.rows, np.ones(len(losses)), seen.losses)

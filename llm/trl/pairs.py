@@ -69,7 +69,8 @@ class RobustPairs(RobustMixin):
         """As of our trainers; losses of DPO other than the sigmoid are measured by its slope."""
         arguments: Any = self.args
         precision, kinds = precision_of(arguments, self.model), getattr(arguments, "loss_type", ["sigmoid"])
-        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"])
+        centred = getattr(arguments, "center_rewards_coefficient", None) is not None  # a second term in every loss
+        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"] and not centred)
         if not isinstance(self, DPOTrainer):
             return single
         return dpo_accuracy(single, Sigmoid(), beta=arguments.beta, precision=precision, tokens=self._longest_answer())
