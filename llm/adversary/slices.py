@@ -114,16 +114,10 @@ class Slice:
         rows = np.argsort(lengths)[::-1]
         per_rank = -(-n // world)
         mine = np.resize(rows, per_rank * world)[accelerator.process_index :: world]  # as many for every rank
-        trained = model.training
-        model.eval()
-        try:
-            with trainer.compute_loss_context_manager():
-                parts = [
-                    trainer.margins(model, self._batch(trainer, mine[at : at + size]))
-                    for at in range(0, per_rank, size)
-                ]
-        finally:
-            model.train(trained)
+        model.eval()  # every step of training sets it back
+        with trainer.compute_loss_context_manager():
+            batches = [self._batch(trainer, mine[at : at + size]) for at in range(0, per_rank, size)]
+            parts = [trainer.margins(model, batch) for batch in batches]
         told = torch.cat(parts).double() if parts[0].device.type != "mps" else torch.cat(parts).float()
         everyone = accelerator.gather(told).cpu().numpy().reshape(world, per_rank)
         found = np.empty(n)

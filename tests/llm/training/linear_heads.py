@@ -20,10 +20,10 @@ class Head(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(WIDTH))
+        self.weight, self.dropout = nn.Parameter(torch.zeros(WIDTH)), nn.Dropout(0.0)
 
     def forward(self, features):
-        return features @ self.weight
+        return self.dropout(features) @ self.weight
 
 
 class HeadTrainer(PairTrainer):

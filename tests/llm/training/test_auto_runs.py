@@ -134,6 +134,14 @@ def test_evaluations_on_the_way_change_nothing(tmp_path):
     assert torch.equal(looked.model.weight, whole.model.weight)
 
 
+def test_the_slice_is_measured_without_dropout(tmp_path):
+    trainer = head_trainer(tmp_path, "tv:auto=0.5", train=TRAIN, aside=ASIDE)
+    model = trainer.model.train()
+    model.dropout.p = 0.5
+    model.weight.data += 1
+    np.testing.assert_allclose(trainer.slice.margins(trainer), ASIDE.sum(axis=1), rtol=1e-4, atol=1e-5)
+
+
 def ranks(folder):
     torch.set_num_threads(1)
     trainer = run(folder, "tv:auto=0.5,by=source", columns=SOURCES, per_device_train_batch_size=32, max_steps=45)

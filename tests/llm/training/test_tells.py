@@ -76,6 +76,15 @@ def test_dpo_under_losses_that_tell_margins_and_such_that_do_not(tmp_path, loss,
     assert_borne(row_of(trainer), "chi2:0.3", torch.stack(margins).detach().double().numpy())
 
 
+def test_margins_of_a_second_pass_are_not_those_of_the_next_step(tmp_path):
+    """Two passes a step see every margin twice; it is pooled once."""
+    args = arguments(tmp_path, micro=8, steps=2, max_steps=3, **STILL)
+    trainer = test_dpo.trainer_for(test_dpo.begin(), args, "chi2:0.3", loss="ipo")
+    trainer.train()
+    pooled = [row["collapse_margins"] for row in trainer.state.log_history if "mean_loss" in row]
+    assert pooled == [16, 32, 48]
+
+
 def test_supervised_fine_tuning_has_a_radius_in_use_and_none_that_margins_bear(tmp_path):
     trainer = test_sft.trainer_for(test_sft.begin(), test_sft.arguments(tmp_path, micro=4, steps=2), "tv:0.3")
     trainer.train()
