@@ -83,15 +83,12 @@ class EffectiveBatch:
     def _reference(self) -> Tensor | None:
         return self._equal() if self.padded else None
 
-    def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
-        """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
-        return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
-
-    def seen(self) -> Looked:
-        """The examples in numpy, losses and margins in one transfer."""
+    def examples(self) -> tuple[Tensor, Looked]:
+        """Losses without padding, and the same in numpy with all else: on a GPU one transfer for losses and margins."""
         told = [self.losses] if self.margins is None else [self.losses, self.margins]
-        rows = torch.stack(told).float()[:, self.present > 0].cpu().numpy()
-        return Looked(self.index[self.present > 0].cpu().numpy(), rows[0], None if self.margins is None else rows[1])
+        values, index = torch.stack(told)[:, self.present > 0], self.index[self.present > 0]
+        rows = values.float().cpu().numpy()
+        return values[0], Looked(index.cpu().numpy(), rows[0], rows[1] if len(rows) > 1 else None)
 
     @classmethod
     def gathered(
@@ -155,8 +152,8 @@ class AdversaryAccount:
             strength: Share of the rule's strength.
             used: What else the log says of the step: the same names at every step of a run.
         """
-        losses, _, weights = batch.without_padding(weights)
-        seen, given = batch.seen(), (weights * len(weights)).cpu().numpy()
+        (losses, seen), weights = batch.examples(), weights[batch.present > 0]
+        given = (weights * len(weights)).cpu().numpy()
         self.ledger.record(seen.rows, given, seen.losses, answered=given if strength > 0 else None)
         self._look(losses, weights, step=step, strength=strength, used=used)
         return seen
@@ -178,7 +175,7 @@ class AdversaryAccount:
         self, batch: EffectiveBatch, *, step: int, micro_batches: int, used: Mapping[str, float] = _NONE
     ) -> Looked:
         """Book one micro-batch of plain training; the effective batch has known, equal weights."""
-        losses, seen = batch.without_padding()[0], batch.seen()
+        losses, seen = batch.examples()
         self.ledger.record(seen.rows, np.ones(len(losses)), seen.losses)
         mean = float(losses.mean())
         self._looks[step].append(
