@@ -52,7 +52,7 @@ def _total_variation(margins: Margins) -> Array:
     gains = (at.values - at.least[:, None])[:, ::-1]
     sums = np.cumsum(masses * gains, axis=-1)
     # Rounding must not run past the last margin that gains anything.
-    last = np.sum(masses * gains > 0, axis=-1, keepdims=True) - 1
+    last = masses.shape[-1] - 1 - np.argmax((masses * gains > 0)[:, ::-1], axis=-1)[:, None]
     place = np.minimum(_up_to(sums, at.mean), last)
     missing = at.mean - (_at(sums, place) - _at(masses * gains, place))
     before = _at(np.cumsum(masses, axis=-1), place) - _at(masses, place)

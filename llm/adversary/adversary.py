@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .effective_batch import AdversaryAccount, Array, EffectiveBatch, batch_weights, moved_by
+from .auto import auto_of
+from .bearing import RunningRadius, margins_of
+from .effective_batch import AdversaryAccount, Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
 from .rules import Reweighting, state_of, weakened
@@ -30,12 +32,13 @@ class Adversary:
     Attributes:
         adaptive: What moves the strength by held-out metrics; None: nothing does.
         account: What the adversary did, to every example and at every step.
+        running: What the margins of the latest batches bear of the set.
     """
 
     def __init__(self, rule: Reweighting | None, examples: int, *, schedule: RadiusSchedule | None = None) -> None:
         self.rule, self.schedule = rule, schedule or RadiusSchedule()
         self.adaptive: AdaptiveStrength | None = None
-        self.account = AdversaryAccount(examples)
+        self.account, self.running = AdversaryAccount(examples), RunningRadius(rule)
 
     @property
     def ledger(self) -> AdversaryLedger:
@@ -43,7 +46,12 @@ class Adversary:
         return self.account.ledger
 
     def strength(self, step: int, steps: int) -> float:
-        """Share of the rule's strength, in [0, 1], at the zero-based ``step`` of ``steps``."""
+        """Share of the rule's strength, in [0, 1], at the zero-based ``step`` of ``steps``.
+
+        0 where the rule measures its radius and found none.
+        """
+        if (auto := auto_of(self.rule)) is not None and not auto.acts:
+            return 0.0
         scheduled = self.schedule(step, max(steps, 1))
         return scheduled if self.adaptive is None else scheduled * self.adaptive.level
 
@@ -61,9 +69,27 @@ class Adversary:
             accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
         weights = batch.weights(self.rule, strength, accuracy=accuracy)
-        self.account.book(batch, weights, step=step, strength=strength)
+        used = self.running.used(strength)
+        self._see(self.account.book(batch, weights, step=step, strength=strength, used=used), accuracy)
         batch.advance(self.rule, strength, accuracy=accuracy)
         return weights
+
+    def book_equal(self, batch: EffectiveBatch, *, step: int, micro_batches: int, accuracy: Accuracy | None) -> None:
+        """Book one micro-batch of plain training, of an effective batch of so many."""
+        used = self.running.used(0.0)
+        self._see(self.account.book_equal(batch, step=step, micro_batches=micro_batches, used=used), accuracy)
+
+    def _see(self, seen: Looked, accuracy: Accuracy | None) -> None:
+        """Show the running radius the margins, where they are given or told by the losses."""
+        if not self.running.told or (seen.margins is None and not (accuracy and accuracy.logistic)):
+            return
+        margins = margins_of(seen.losses) if seen.margins is None else seen.margins.astype(np.float64)
+        self.running.see(seen.rows, np.where(np.abs(margins) > (accuracy.absolute if accuracy else 0.0), margins, 0.0))
+
+    def summary(self) -> dict[str, float]:
+        """What the log says of the steps since the last call; empty if there were none."""
+        looks = self.account.summary()
+        return looks | self.running.tells(looks)
 
     def weigh_rows(self, losses: Array, rows: NDArray[np.int64], *, strength: float) -> Array:
         """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``."""
@@ -85,4 +111,5 @@ class Adversary:
             part.load(folder)
 
     def _parts(self) -> list[Any]:
-        return [part for part in (self.ledger, state_of(self.rule), self.adaptive) if part is not None]
+        parts = (self.ledger, state_of(self.rule), self.adaptive, self.running)
+        return [part for part in parts if part is not None]

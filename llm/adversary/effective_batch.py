@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+class Looked(NamedTuple):
+    """The examples of a batch: positions in the training set, losses and, where they were given, margins, ``(n,)``."""
+
+    rows: NDArray[np.int64]
+    losses: NDArray[np.float32]
+    margins: NDArray[np.float32] | None
+
+
 @dataclass(frozen=True)
 class EffectiveBatch:
     """The examples of all ranks, in rank order; shorter ranks are padded with entries of zero mass.
@@ -36,6 +45,7 @@ class EffectiveBatch:
         present: 1 for an example, 0 for padding, shape ``(n,)``.
         mine: Where this rank's examples stand.
         padded: Whether there may be entries that are no examples.
+        margins: Those of pairs, shape ``(n,)``, where losses do not tell them.
     """
 
     losses: Tensor
@@ -43,6 +53,7 @@ class EffectiveBatch:
     present: Tensor
     mine: slice
     padded: bool
+    margins: Tensor | None = None
 
     def weights(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> Tensor:
         """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; equal ones at strength 0 or without a set.
@@ -72,21 +83,28 @@ class EffectiveBatch:
     def _reference(self) -> Tensor | None:
         return self._equal() if self.padded else None
 
-    def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
-        """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
-        return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
+    def examples(self) -> tuple[Tensor, Looked]:
+        """Losses without padding, and the same in numpy with all else: on a GPU one transfer for losses and margins."""
+        told = [self.losses] if self.margins is None else [self.losses, self.margins]
+        values, index = torch.stack(told)[:, self.present > 0], self.index[self.present > 0]
+        rows = values.float().cpu().numpy()
+        return values[0], Looked(index.cpu().numpy(), rows[0], rows[1] if len(rows) > 1 else None)
 
     @classmethod
-    def gathered(cls, accelerator: Accelerator, losses: Tensor, index: Tensor) -> Self:
-        """Collect what every rank holds: ``losses`` and ``index`` of shape ``(m,)``, m may differ by rank."""
+    def gathered(
+        cls, accelerator: Accelerator, losses: Tensor, index: Tensor, *, margins: Tensor | None = None
+    ) -> Self:
+        """Collect what every rank holds: all of shape ``(m,)``, m may differ by rank."""
         n, world = len(losses), accelerator.num_processes
         if world == 1:
-            return cls(losses, index, torch.ones_like(losses), slice(0, n), padded=False)
+            return cls(losses, index, torch.ones_like(losses), slice(0, n), padded=False, margins=margins)
         sizes: Any = accelerator.gather(torch.tensor([n], device=losses.device))
         longest = int(sizes.max())
-        rows = torch.zeros(3, longest, dtype=torch.float64, device=losses.device)
-        rows[0, :n], rows[1, :n], rows[2, :n] = losses, index, 1.0
-        everyone: Any = accelerator.gather(rows[None])  # (world, 3, longest)
+        parts = [losses, index, torch.ones_like(losses), *([] if margins is None else [margins])]
+        rows = torch.zeros(len(parts), longest, dtype=torch.float64, device=losses.device)
+        for row, part in zip(rows, parts, strict=True):
+            row[:n] = part
+        everyone: Any = accelerator.gather(rows[None])  # (world, parts, longest)
         start = accelerator.process_index * longest
         return cls(
             everyone[:, 0].reshape(-1).to(losses.dtype),
@@ -94,6 +112,7 @@ class EffectiveBatch:
             everyone[:, 2].reshape(-1).to(losses.dtype),
             slice(start, start + n),
             padded=True,
+            margins=None if margins is None else everyone[:, 3].reshape(-1).to(losses.dtype),
         )
 
 
@@ -101,6 +120,9 @@ def equal_weights(accelerator: Accelerator, index: Tensor) -> Tensor:
     """This rank's share of equal weights over all ranks, for its examples ``index`` of shape ``(m,)``."""
     total: Any = accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
     return torch.ones(len(index), device=index.device) / total
+
+
+_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -118,19 +140,25 @@ class AdversaryAccount:
         self.ledger = AdversaryLedger(examples)
         self._looks: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
 
-    def book(self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float) -> None:
-        """Book one effective batch and its ``weights`` of shape ``(n,)``."""
-        losses, index, weights = batch.without_padding(weights)
-        multipliers = weights * len(weights)
-        self._record(index, multipliers, losses, strength=strength)
-        self._look(losses, weights, step=step, strength=strength)
+    def book(
+        self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float, used: Mapping[str, float] = _NONE
+    ) -> Looked:
+        """Book one effective batch and its ``weights`` of shape ``(n,)``; what was seen.
 
-    def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
-        given = multipliers.cpu().numpy()
-        answered = given if strength > 0 else None
-        self.ledger.record(index.cpu().numpy(), given, losses.float().cpu().numpy(), answered=answered)
+        Args:
+            batch: The examples.
+            weights: Theirs.
+            step: Optimizer steps done so far.
+            strength: Share of the rule's strength.
+            used: What else the log says of the step: the same names at every step of a run.
+        """
+        (losses, seen), weights = batch.examples(), weights[batch.present > 0]
+        given = (weights * len(weights)).cpu().numpy()
+        self.ledger.record(seen.rows, given, seen.losses, answered=given if strength > 0 else None)
+        self._look(losses, weights, step=step, strength=strength, used=used)
+        return seen
 
-    def _look(self, losses: Tensor, weights: Tensor, *, step: int, strength: float) -> None:
+    def _look(self, losses: Tensor, weights: Tensor, *, step: int, strength: float, used: Mapping[str, float]) -> None:
         self._looks[step].append(
             {
                 "mean_loss": float(losses.mean()),
@@ -139,13 +167,16 @@ class AdversaryAccount:
                 "largest_multiplier": float(largest_multiplier(weights)),
                 "zero_share": float((weights == 0).float().mean()),
                 "radius_fraction": strength,
+                **used,
             }
         )
 
-    def book_equal(self, batch: EffectiveBatch, *, step: int, micro_batches: int) -> None:
+    def book_equal(
+        self, batch: EffectiveBatch, *, step: int, micro_batches: int, used: Mapping[str, float] = _NONE
+    ) -> Looked:
         """Book one micro-batch of plain training; the effective batch has known, equal weights."""
-        losses, index = batch.without_padding()
-        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
+        losses, seen = batch.examples()
+        self.ledger.record(seen.rows, np.ones(len(losses)), seen.losses)
         mean = float(losses.mean())
         self._looks[step].append(
             {
@@ -155,8 +186,10 @@ class AdversaryAccount:
                 "largest_multiplier": 1.0,
                 "zero_share": 0.0,
                 "radius_fraction": 0.0,
+                **used,
             }
         )
+        return seen
 
     def waiting(self) -> dict[int, list[dict[str, float]]]:
         """The looks at losses since the last summary, by optimizer step."""

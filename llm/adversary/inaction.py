@@ -10,6 +10,7 @@ import numpy as np
 from dro_core import AmbiguitySet
 
 from ..data.grouping.named import NamedGroups, unknown
+from .auto import auto_of
 from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
 from .rules import Reweighting, layers
@@ -28,6 +29,7 @@ def bound(
     batch: int,
     remedy: str = RAISE_BATCH,
     seed: int = 0,
+    measures: bool = False,
 ) -> Reweighting | None:
     """The rule with its columns filled in; None stays None.
 
@@ -37,13 +39,19 @@ def bound(
         batch: How many examples (of a policy: prompts) are weighed together.
         remedy: What makes that number larger.
         seed: Of the run, by which the labels of ``permuted_groups`` are dealt.
+        measures: Whether the trainer can measure the radius of a set like ``tv:auto=0.5``.
 
     Raises:
-        ValueError: An unknown column, or the adversary could never move a weight: it sees one example at a time, or
-            weighs groups of which there is one.
+        ValueError: An unknown column, a radius that nothing here measures, or the adversary could never move a weight:
+            it sees one example at a time, or weighs groups of which there is one.
     """
     if rule is None:
         return None
+    if auto_of(rule) is not None and not measures:
+        raise ValueError(
+            f"{rule} takes its radius from pairs that are held out of the training of a reward model or of DPO, which "
+            "this kind of training does not have: give the set a number"
+        )
     groups = NamedGroups(columns, seed=seed)
     for name in names_in(rule):
         if lacking := unknown(name, columns):
@@ -129,6 +137,8 @@ def inaction(asked: Reweighting | str | None, ledger: AdversaryLedger) -> str | 
         return None
     if isinstance(rule, AmbiguitySet) and rule.holds_only_reference:
         reason = f"{rule} holds nothing but equal weights"
+    elif not ledger.looks and auto_of(rule) is not None:
+        reason = "the pairs that its radius is measured on never showed that anything was learned"
     elif not ledger.looks:
         reason = "the schedule of the radius left it no step"
     else:

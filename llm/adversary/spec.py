@@ -7,6 +7,7 @@ import math
 from dro_core import KLPenalty
 from dro_core.spec import Form, read, set_forms
 
+from .auto import FORM, Auto, in_share
 from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from .geometry import PromptDiscrepancy, PromptTransport
 from .group_controls import Balanced, PermutedGroups
@@ -82,6 +83,8 @@ def parse_reweighting(spec: str) -> Reweighting | None:
     ``balanced:by=COLUMN``, ``permuted_groups:SET``) and those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is
     anything that can be read, rules included.
 
+    ``tv:auto=0.5`` takes that share of the radius that the pairs bear (``llm.adversary.auto``) in place of a number.
+
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``.
 
@@ -91,4 +94,10 @@ def parse_reweighting(spec: str) -> Reweighting | None:
     'micro:8:tv:0.2,by=source'
     """
     forms: dict[str, Form[Reweighting | None]] = {**set_forms(), **RULES}
-    return read(spec, forms, "ambiguity")
+    measured = in_share(spec)
+    if measured is None:
+        return read(spec, forms, "ambiguity")
+    try:
+        return read(measured, {**forms, Auto.spec: FORM}, "ambiguity")
+    except ValueError as error:
+        raise ValueError(str(error).replace(repr(measured), repr(spec))) from None

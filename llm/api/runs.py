@@ -23,7 +23,7 @@ from ..doctor.record import RunError
 from ..run.files import json_ready, write_text
 from ..run.kinds import KINDS, kind_of
 from ..run.launch import launched
-from ..run.run_differences import record_of
+from ..run.run_differences import VERDICTS, record_of
 from .frames import Shown, frame
 
 Source = Any  # a path, pairs, a data frame, a data set, mappings
@@ -91,12 +91,12 @@ class Run(Shown):
         return frame(self.record["history"])
 
     def caption(self) -> str:
-        """What was trained, and whether its adversary did anything."""
+        """What was trained, and the verdicts on its adversary."""
         record = self.record
         said = (
             f"{KINDS[self.kind].result} against {self.ambiguity}: {record['steps']} steps in {record['seconds']:.0f} s"
         )
-        return f"{said}. {record['inaction']}" if record.get("inaction") else said
+        return ". ".join([said, *(record[verdict] for verdict in VERDICTS if record.get(verdict))])
 
 
 def train(

@@ -11,6 +11,7 @@ from rich.console import Console
 from ..run.escaping import visible
 from ..run.kinds import KINDS
 from ..run.terminal import shown
+from .bearing import more_than_bearable
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning import ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policies import over_optimised
@@ -30,6 +31,7 @@ CHECKS = (
     Check("finite losses and gradients", not_finite),
     Check("a loss below that of a coin", no_better_than_a_coin),
     Check("a loss that does not rise", ends_worse),
+    Check("the radius that the data bear", more_than_bearable),
     Check("effective sample size", too_few_effective),
     Check("weight on single examples", single_examples),
     Check("share of ignored examples", mostly_ignored),

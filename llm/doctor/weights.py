@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
 from dro_core.spec import Spec
 
+from ..adversary.bearing import margins_of
 from ..adversary.ledger import VERDICT
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .learning import no_better_than_a_coin
@@ -111,7 +112,7 @@ def likely_mislabelled(run: RunRecord) -> Verdict:
     if isinstance(no_better_than_a_coin(run), Finding):
         return Unchecked("a model that learned nothing cannot tell a wrong label from a right one")
     visited = run.ledger.visits > 0
-    margins, weight = _margins(run.ledger.last_loss[visited]), run.ledger.mean_multiplier()[visited]
+    margins, weight = margins_of(run.ledger.last_loss[visited]), run.ledger.mean_multiplier()[visited]
     sure = np.abs(margins) >= np.quantile(np.abs(margins), 0.9)
     against = sure & (margins < 0)
     if sure.sum() < 50:
@@ -174,15 +175,13 @@ def never_at_full_strength(run: RunRecord) -> Verdict:
 
 
 def _schedule_remedy(run: RunRecord) -> str:
+    if "auto=" in str(run.config.get("ambiguity")):
+        return (
+            "the pairs of auto_slice showed too late, or never, that anything was learned: train longer, or erm first"
+        )
     if run.config.get("adapt_radius"):
         return "the held-out worst category asked for no more (adapt_radius); a fixed schedule shows the full set"
     return "lower plain_share and ramp_share, or train longer"
-
-
-def _margins(losses: Values) -> Values:
-    """The h of loss = log(1 + exp(-h)), from float32 losses that may have rounded to zero."""
-    losses = np.maximum(losses, 1e-12)
-    return -losses - np.log(-np.expm1(-losses))
 
 
 def _without_plain(weight: Values, pairs: Values, run: RunRecord) -> Values:

@@ -167,7 +167,8 @@ class DPOTask(Task[DPOConfig]):
         if self.config.reference_kind() != "precomputed":
             return
         cache = Path(self.config.reference_cache or output / "reference.npz")
-        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        aside = trainer.slice.data if trainer.slice else None
+        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset, "slice": aside}
         datasets = {name: pairs for name, pairs in named.items() if isinstance(pairs, EncodedPairs)}
         reference: Any = self.second if self.second is not None else trainer.model
         collator: Any = trainer.data_collator

@@ -39,7 +39,7 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
     cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
     return {
         "ambiguity set": _set(config),
-        **_inaction(record),
+        **_verdicts(record),
         "starting model": markdown(base_name(config["model"])),
         "training data": f"{_source(train)}, {_used(data, 'pairs')}",
         **_files(train),
@@ -102,7 +102,7 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
     against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"
     return {
         "adversary over prompts": "no adversary" if config["ambiguity"] == "erm" else against,
-        **_inaction(record),
+        **_verdicts(record),
         "starting model": markdown(base_name(config["model"])),
         "reward": markdown(base_name(config["reward_model"])),
         "prompts": f"{_source(train)}, {_used(data, 'prompts').removesuffix(' prompts')} ({data['too_long']} too long, "
@@ -155,8 +155,10 @@ def _special(config: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _inaction(record: dict[str, object]) -> dict[str, str]:
-    return {"**weights**": markdown(record["inaction"])} if record.get("inaction") else {}
+def _verdicts(record: dict[str, Any]) -> dict[str, str]:
+    """What the adversary did not do, and what the data do not bear."""
+    named = {"**weights**": "inaction", "**radius**": "beyond"}
+    return {name: markdown(record[key]) for name, key in named.items() if record.get(key)}
 
 
 def _changes(record: dict[str, Any]) -> dict[str, str]:

@@ -139,7 +139,7 @@ def write_ablation(
     """
     folder, (trained, missing) = Path(pipeline.output_dir), gold_curves(pipeline)
     fits, best_fits = ({curve.name: str(fit(curve)) for curve in group} for group in (trained, curves))
-    idle = _inactions(pipeline)
+    idle, too_far = _said(pipeline, "inaction"), _said(pipeline, "beyond")
     record = {
         "arms": [_record(row) for row in rows],
         "did_not_act": idle,
@@ -153,13 +153,13 @@ def write_ablation(
         write_overoptimisation([*trained, *curves], folder / "overoptimisation.png")
     told = [*(f"{name}: {said}" for name, said in fits.items()), *missing]
     curves_told = [f"gold of {name}: {said}" for name, said in best_fits.items()]
-    return [*idle, *(f"gold while training, {line}" for line in told), *curves_told]
+    return [*idle, *too_far, *(f"gold while training, {line}" for line in told), *curves_told]
 
 
-def _inactions(pipeline: Pipeline) -> list[str]:
-    """The stages whose adversary did not act: robust in name, plain in what they trained on."""
+def _said(pipeline: Pipeline, verdict: str) -> list[str]:
+    """What the stages say of their adversaries: that one did not act, or went further than the data bear."""
     records = {stage.name: record_of(stage.folder) for stage in pipeline.stages()}
-    return [f"{name}: {record['inaction']}" for name, record in records.items() if record and record.get("inaction")]
+    return [f"{name}: {record[verdict]}" for name, record in records.items() if record and record.get(verdict)]
 
 
 def render_ablation(rows: Sequence[Row], sampled: Sequence[BestOfRow] = ()) -> Table:

@@ -42,6 +42,7 @@ def notes(report: JsonObject, collection: Collection) -> list[str]:
         *_unread(collection),
         *_seeds(report),
         *_inaction(report, collection),
+        *_beyond(report, collection),
         *_baselines(report),
         *_at_chance(report),
         *_unlike(report, collection),
@@ -213,6 +214,16 @@ def _inaction(report: JsonObject, collection: Collection) -> list[str]:
         if idle := acted.count(False):
             runs = f"{idle} of {len(acted)} runs"
             found.append(f"{name_of(record)}: {VERDICT} in {runs}, whose weights were equal at every step.")
+    return found
+
+
+def _beyond(report: JsonObject, collection: Collection) -> list[str]:
+    """Arms with runs whose set is larger than their margins bear."""
+    found = []
+    for record, arm in zip(report["arms"], collection.arms, strict=True):
+        said = [collection.record(run).get("beyond") for run in arm.runs.values()]
+        if told := [text for text in said if text]:
+            found.append(f"{name_of(record)}, {len(told)} of {len(said)} runs: {told[0]}.")
     return found
 
 

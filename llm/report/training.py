@@ -21,7 +21,12 @@ CURVES = {
     "effective_sample_size": ("Effective sample size", "how many examples the weights amount to"),
     "zero_share": ("Share of examples with weight 0", "ignored by the adversary"),
     "largest_multiplier": ("Largest weight", "relative to plain training = 1"),
-    "radius_fraction": ("Radius in use", "share of the full radius, by the schedule"),
+    "radius_fraction": ("Strength in use", "share of the full radius, by the schedule"),
+    "radius_used": ("Radius in use", "in the set's own unit, as it was at every step"),
+    "collapse_radius": (
+        "Radius that the margins bear",
+        "of the latest batches: from there on noise explains all labels",
+    ),
     "eval_loss": ("Loss on held-out pairs", "measured during training"),
     "eval_accuracy": ("Accuracy on held-out pairs", "measured during training"),
 }

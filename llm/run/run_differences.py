@@ -13,6 +13,8 @@ from .folder import FORCED, SETTINGS
 from .kinds import kind_of
 from .resumption import OPTIONAL
 
+VERDICTS = ("inaction", "beyond")  # what run.json says of an adversary: a sentence each, or None
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,11 +65,12 @@ def _other_settings(one: JsonObject, other: JsonObject) -> list[str]:
 
 
 def remarks(names: Sequence[str], records: Sequence[JsonObject | None]) -> list[str]:
-    """What to say under a comparison of models: whose adversary did not act, and what else two runs differ in."""
+    """What to say under a comparison of models: the verdicts on their adversaries, and what else two runs differ in."""
     said = [
-        f"{name}: {record['inaction']}"
+        f"{name}: {record[verdict]}"
         for name, record in zip(names, records, strict=True)
-        if record and record.get("inaction")
+        for verdict in VERDICTS
+        if record and record.get(verdict)
     ]
     known = [record for record in records if record]
     if len(known) == 2 and (found := differences(*known)):

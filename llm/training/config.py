@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from ..adversary.last_window import LastWindow
 from ..adversary.schedule import RadiusSchedule
+from ..adversary.slices import SliceSettings, check_slice
 from ..adversary.spec import parse_reweighting
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
@@ -62,7 +63,7 @@ class RunConfig:
     ambiguity: str = field(
         default="erm",
         metadata={
-            "help": "erm, tv:0.2, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, dr_dpo:1, ..."
+            "help": "erm, tv:0.2, tv:auto=0.5, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, ..."
         },
     )
     plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
@@ -155,7 +156,7 @@ class RunConfig:
 
 
 @dataclass
-class TrainConfig(CrossPrompt, AuditLimits, RunConfig):
+class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
     """Training on preference pairs."""
 
     eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
@@ -207,6 +208,7 @@ class TrainConfig(CrossPrompt, AuditLimits, RunConfig):
             check_passes(self.passes)
             check_limits(self)
             check_share(self.cross_prompt)
+            check_slice(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from ..adversary.beyond import sentence_of
 from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
 from ..models.card import model_card
@@ -148,8 +149,8 @@ def carry_out(work: Work[Any]) -> Trained:
 def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder, and seal it; the record."""
     record = _record(work, outcome, forced)
-    if record["inaction"]:
-        _log.warning("%s", record["inaction"])
+    for said in filter(None, (record["inaction"], record["beyond"])):
+        _log.warning("%s", said)
 
     def fill(folder: Path) -> None:
         save_model(folder, outcome.model, outcome.tokenizer)
@@ -181,6 +182,8 @@ def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str
         **outcome.more,
         **verdict_of(config.ambiguity, outcome.ledger),
     }
+    batch = outcome.effective_batch
+    record["beyond"] = sentence_of(outcome.history, ambiguity=config.ambiguity, batch=batch)
     return json_ready(record)
 
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class PairTrainer(RobustTrainer):
     """
 
     pair_loss: PairLoss = Sigmoid()
+    measures = True
     seconds_before = 0.0
 
     @property
@@ -55,7 +57,10 @@ class PairTrainer(RobustTrainer):
 
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Loss of every pair, shape ``(n,)``, in float32."""
-        return self.pair_loss(self.margins(model, inputs))
+        margins = self.margins(model, inputs)
+        if not self.logistic:
+            self.told.append(margins.detach())
+        return self.pair_loss(margins)
 
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The pairs ``rows``: their chosen and their rejected sequences."""
@@ -157,6 +162,15 @@ class PairTrainer(RobustTrainer):
 
 def _part(prediction: Any, rows: np.ndarray) -> EvalPrediction:
     return EvalPrediction(predictions=prediction.predictions[rows], label_ids=prediction.label_ids[rows])
+
+
+def steps_of(trainer: RobustTrainer) -> tuple[int, int]:
+    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
+    arguments, examples = trainer.args, trainer.epoch_examples
+    together = arguments.per_device_train_batch_size * arguments.world_size
+    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
+    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
+    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
 
 
 def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:

@@ -20,8 +20,8 @@ from ..run.terminal import shown, shown_title
 from ..text.batches import Side
 from ..text.encoding import EncodedPairs
 from .config import DPOConfig
-from .pair_trainer import PairTrainer
-from .run import Task, build_trainer, load_training_pairs, steps_of
+from .pair_trainer import PairTrainer, steps_of
+from .run import Task, build_trainer, load_training_pairs
 
 _GIB = 2.0**30
 
@@ -53,6 +53,7 @@ def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int) -> 
     rest = f"; the last {pairs - seen:,} of an epoch fill no batch and are left out" if seen < pairs else ""
     return {
         "training pairs": f"{pairs:,}",
+        **({"the radius is measured on": f"{len(trainer.slice.data):,} other pairs"} if trainer.slice else {}),
         "effective batch": f"{effective} = {micro} per device x {window} accumulated x {world} process(es)",
         "optimizer steps": f"{steps:,} ({per_epoch:,} per epoch)",
         "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone{rest}",

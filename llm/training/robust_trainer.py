@@ -29,6 +29,7 @@ from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..adversary.slices import Slice, measured
 from ..adversary.spec import parse_reweighting
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
@@ -56,12 +57,19 @@ class RobustTrainer(CheckpointingTrainer):
         columns: What a set may refer to by name (``tv:0.2,by=source``): one entry per training example each.
         **kwargs: Everything ``transformers.Trainer`` takes.
 
+    Attributes:
+        measures: Whether it can measure the radius of such a set: whether losses fall as margins grow.
+        slice: The pairs that a set like ``tv:auto=0.5`` takes its radius from, never trained on.
+        told: Margins of the pairs of the pass at hand, micro-batch by micro-batch, where losses do not tell them.
+
     Raises:
         ValueError: More than one visible GPU without a launcher; dropout under two passes; an unknown column;
             ``passes`` that cannot be had; an adversary that cannot act (``llm.adversary.inaction``).
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
         CheckpointError: A checkpoint could not be written; earlier ones are untouched.
     """
+
+    measures = False
 
     def __init__(
         self,
@@ -78,10 +86,13 @@ class RobustTrainer(CheckpointingTrainer):
             super().__init__(**kwargs)
         ambiguity = parse_reweighting(ambiguity) if isinstance(ambiguity, str) else ambiguity
         examples = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
-        rule = bound(ambiguity, columns or {}, batch=min(self.effective_batch, examples or 2), seed=self.args.seed)
+        batch = min(self.effective_batch, examples or 2)
+        rule = bound(ambiguity, columns or {}, batch=batch, seed=self.args.seed, measures=self.measures)
         for said in concerns(ambiguity, rule, batch=self.effective_batch) if self.is_world_process_zero() else ():
             _log.warning("%s", said)
         self.adversary = Adversary(rule, examples, schedule=schedule)
+        self.slice: Slice | None = None
+        self.told: list[Tensor] = []
         self.last_window, self.example_ids = last_window, example_ids
         self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None
@@ -171,6 +182,7 @@ class RobustTrainer(CheckpointingTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights that are known before its backward passes."""
+        measured(self, self.slice)
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         window = self.regrouped(window)
         if self.ambiguity is None:
@@ -198,6 +210,7 @@ class RobustTrainer(CheckpointingTrainer):
         Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
         robust run every example does. The two agree where all micro-batches are full.
         """
+        self.told.clear()
         losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
         if self.ambiguity is None:
@@ -231,6 +244,7 @@ class RobustTrainer(CheckpointingTrainer):
         """The micro-batches with what the second pass needs in them, and the losses of all their examples."""
         model: Any = self.model_wrapped
         model.train()
+        self.told.clear()
         with self.compute_loss_context_manager():
             window = [self.with_constants(model, inputs) for inputs in window]
             return window, torch.cat([self.example_losses(model, inputs) for inputs in window])
@@ -243,7 +257,8 @@ class RobustTrainer(CheckpointingTrainer):
 
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         """The examples of all ranks, refused if a loss is not finite."""
-        batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index)
+        margins = torch.cat(self.told).float() if self.told and self.adversary.running.told else None
+        batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index, margins=margins)
         check_finite(batch.losses, batch.index, self.example_ids, self.state.global_step)
         return batch
 
@@ -263,14 +278,15 @@ class RobustTrainer(CheckpointingTrainer):
 
     def _book_equal(self, losses: Tensor, index: Tensor) -> None:
         """Book one micro-batch of plain training, of all ranks."""
-        self.adversary.account.book_equal(
+        self.adversary.book_equal(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
+            accuracy=None if self.ambiguity is None else self.accuracy,
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log."""
         if "loss" in logs:
-            logs |= self.adversary.account.summary()
+            logs |= self.adversary.summary()
         super().log(logs, start_time)

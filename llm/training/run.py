@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -23,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.schedule import AdaptiveStrength
+from ..adversary.slices import Slice, set_apart
 from ..adversary.spec import names_in, parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
@@ -47,7 +47,7 @@ from .config import ConfigError, TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
-from .pair_trainer import PairTrainer, StepBar
+from .pair_trainer import PairTrainer, StepBar, steps_of
 from .sessions import Sums
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class _OnPairs(Work[TrainConfig]):
             data=self.files
             | {
                 "trained_on": len(self.encoded),
+                **({"measured_on": len(self.trainer.slice.data)} if self.trainer.slice else {}),
                 "left_out": sorted(self.encoded.left_out),  # places among the pairs of the file that were taken
                 "truncation": asdict(self.encoded.truncation),
                 "audit": self.audit.as_json(),
@@ -171,7 +172,12 @@ class _OnPairs(Work[TrainConfig]):
 
 def load_training_pairs(config: TrainConfig) -> TrainingPairs:
     """Read the pairs of a run, with the columns that its groups are made of. Raises as ``training_pairs``."""
-    return training_pairs(config, by=names_in(parse_reweighting(config.ambiguity)))
+    rule = parse_reweighting(config.ambiguity)
+
+    def apart(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+        return set_apart(pairs, rule, config, seed=config.subset_seed)
+
+    return training_pairs(config, by=names_in(rule), apart=apart)
 
 
 class Built(NamedTuple):
@@ -222,6 +228,10 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns=PairColumns(encoded.pairs),
     )
+    if pairs.slice:
+        aside = encode_pairs(pairs.slice, tokenizer, **reading)
+        groups = NamedGroups(PairColumns(aside.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
+        trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every)
     check_losses(trainer.ambiguity, logistic=trainer.logistic)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     if judged:
@@ -254,15 +264,6 @@ def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedP
     name = next(iter(names_in(parse_reweighting(config.ambiguity), "groups")), "category")
     held_out = NamedGroups(PairColumns(judged.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
     return held_out[name] if name != "category" and name in held_out else None
-
-
-def steps_of(trainer: PairTrainer) -> tuple[int, int]:
-    """Optimizer steps of a run, and of an epoch, as ``Trainer`` counts them."""
-    arguments, examples = trainer.args, trainer.epoch_examples
-    together = arguments.per_device_train_batch_size * arguments.world_size
-    batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
-    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
-    return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
 
 
 def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:

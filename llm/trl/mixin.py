@@ -124,7 +124,7 @@ class RobustMixin(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of the robust diagnostics since the last training log to what TRL logs."""
         if "loss" in logs:
-            logs |= self.adversary.account.summary()
+            logs |= self.adversary.summary()
         super().log(logs, start_time)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -70,7 +70,8 @@ class RobustPairs(RobustMixin):
         """As of our trainers; losses of DPO other than the sigmoid are measured by its slope."""
         arguments: Any = self.args
         precision, kinds = precision_of(arguments, self.model), getattr(arguments, "loss_type", ["sigmoid"])
-        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"])
+        centred = getattr(arguments, "center_rewards_coefficient", None) is not None  # a second term in every loss
+        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"] and not centred)
         if not isinstance(self, DPOTrainer):
             return single
         return dpo_accuracy(single, Sigmoid(), beta=arguments.beta, precision=precision, tokens=self._longest_answer())
@@ -156,7 +157,8 @@ class RobustPairs(RobustMixin):
     def _book_equal(self, loss: Tensor, index: Tensor) -> None:
         batch = EffectiveBatch.gathered(self.accelerator, loss, index)
         steps = self.current_gradient_accumulation_steps
-        self.adversary.account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
+        step = self.state.global_step
+        self.adversary.book_equal(batch, step=step, micro_batches=steps, accuracy=self.accuracy)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:

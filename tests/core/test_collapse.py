@@ -106,6 +106,16 @@ def test_batches_are_loops_and_scale_and_copies_do_not_matter(seed: int, kind: s
     assert split == pytest.approx(found, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_margins_without_mass_are_as_good_as_absent(kind: str) -> None:
+    """Wherever they stand: masses are resampled counts, of which many are 0."""
+    rng = np.random.default_rng(5)
+    margins, counts = rng.normal(0.5, 1.0, 12), rng.multinomial(12, np.full(12, 1 / 12), size=40)
+    found = margin_collapse(np.broadcast_to(margins, counts.shape), kind, reference=counts / 12)
+    kept = [margin_collapse(margins[row > 0], kind, reference=row[row > 0] / 12) for row in counts]
+    assert found == pytest.approx(np.array(kept), rel=1e-9, abs=1e-12)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_worst_case_of_the_set_has_mean_zero_exactly_there(kind: str) -> None:
     rng = np.random.default_rng(3)

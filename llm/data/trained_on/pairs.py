@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -61,6 +61,7 @@ class TrainingPairs(NamedTuple):
         files: A record of the files they come from.
         once: Ids of the pairs without those that a weight repeats, and without those that were made.
         by_file: Ids of the pairs held out -> name of their file, where there are several.
+        slice: Those that the radius of the set is measured on, where it is measured.
     """
 
     train: list[Pair]
@@ -68,14 +69,19 @@ class TrainingPairs(NamedTuple):
     files: dict[str, Any]
     once: frozenset[str]
     by_file: Mapping[str, str] = MappingProxyType({})
+    slice: Sequence[Pair] = ()
 
 
-def training_pairs(told: Told, *, by: Sequence[str] = ()) -> TrainingPairs:
+Apart = Callable[[list[Pair]], tuple[list[Pair], list[Pair]]]
+
+
+def training_pairs(told: Told, *, by: Sequence[str] = (), apart: Apart | None = None) -> TrainingPairs:
     """Read the pairs of a run.
 
     Args:
         told: Its settings.
         by: Names of groups that it needs (``llm.data.grouping``): the columns of its files that these ask for are kept.
+        apart: Parts the pairs that are trained on from those of the slice, before any are made of them; None: none are.
 
     Raises:
         DataError: A file cannot be read, lacks such a column, or has too few prompts to make pairs across them.
@@ -95,10 +101,11 @@ def training_pairs(told: Told, *, by: Sequence[str] = ()) -> TrainingPairs:
     if told.max_pairs is not None and told.max_pairs < len(train):
         chosen = np.random.default_rng(told.subset_seed).permutation(len(train))[: told.max_pairs]
         train = [train[i] for i in sorted(chosen)]
+    train, aside = (train, list[Pair]()) if apart is None else apart(train)
     own = frozenset(pair.id for pair in once(train, mixture))
     if told.cross_prompt:
         from .cross_prompt import cross_prompt_pairs
 
         made = cross_prompt_pairs(train, share=told.cross_prompt, seed=told.subset_seed)
         train, files["train"] = train + made, files["train"] | {"cross_prompt": len(made)}
-    return TrainingPairs(train, held_out, files, own, by_file)
+    return TrainingPairs(train, held_out, files, own, by_file, aside)

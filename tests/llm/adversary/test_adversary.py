@@ -68,7 +68,9 @@ def batch():
 
 def pairs(start, folder):
     trainer = trainer_for(start, arguments(folder), "tv:0.2")
-    return trainer, lambda: trainer._window_weights(*batch().without_padding())
+    here = batch()
+    present = here.present > 0
+    return trainer, lambda: trainer._window_weights(here.losses[present], here.index[present])
 
 
 def trl_pairs(start, folder):

@@ -6,7 +6,7 @@ import logging
 
 from robust_trainers import arguments, trainer_for
 
-from llm.training.run import steps_of
+from llm.training.pair_trainer import steps_of
 
 
 def test_an_epoch_under_a_set_ends_with_its_last_full_window(start, tmp_path, caplog):

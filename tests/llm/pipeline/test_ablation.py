@@ -65,10 +65,10 @@ def test_stages_that_did_not_act_are_named(tmp_path):
     pipeline = finished(tmp_path)
     idle = next(stage for stage in pipeline.stages() if stage.arm is not None)
     record = json.loads((idle.folder / "run.json").read_text())
-    record |= {"config": {}, "inaction": "the adversary did not act: so it is"}
+    record |= {"config": {}, "inaction": "the adversary did not act: so it is", "beyond": "the set is too large"}
     (idle.folder / "run.json").write_text(json.dumps(record))
     said = write_ablation(pipeline, ablation(pipeline))
-    assert said[0] == f"{idle.name}: the adversary did not act: so it is"
+    assert said[:2] == [f"{idle.name}: the adversary did not act: so it is", f"{idle.name}: the set is too large"]
     assert json.loads((tmp_path / "ablation.json").read_text())["did_not_act"] == said[:1]
 
 

@@ -20,6 +20,7 @@ from robust_trl import (
 from tiny_trl import Gradients, relative_error
 
 import llm.trl as ours
+from dro_core import KL, worst_case
 from llm.adversary.schedule import RadiusSchedule
 from llm.training.guards import NonFiniteLoss
 
@@ -140,3 +141,29 @@ def test_losses_equal_to_within_rounding_are_trained_on_alike(tiny, tmp_path, na
     assert looks
     assert not trainer.ledger.acted
     assert "the adversary did not act" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "tells"),
+    [
+        ("reward", {}, True),
+        ("dpo", {}, True),
+        ("reward", {"center_rewards_coefficient": 0.1}, False),
+        ("dpo", {"loss_type": ["ipo"]}, False),
+    ],
+)
+def test_what_margins_bear_is_told_where_losses_tell_them(tiny, tmp_path, name, more, tells):
+    """From the losses alone, by the worst case of their margins; under other losses there is the radius in use."""
+    turned = tiny._replace(data=tiny.data.rename_columns({"chosen": "rejected", "rejected": "chosen"}))
+    for data in (tiny, turned):  # of one of them most pairs are right, as the model was drawn
+        trainer, _ = trained(data, name, tmp_path, "kl:0.2", steps=8, learning_rate=0.0, **more)
+        assert logged(trainer, "radius_used") == [[0.2]]
+        assert any({"collapse_radius", "radius_ratio"} & row.keys() for row in trainer.state.log_history) == tells
+        margins = -np.log(np.expm1(trainer.ledger.last_loss[seen(trainer)]))
+        if tells and margins.mean() > 0:
+            ((radius, ratio),) = logged(trainer, "collapse_radius", "radius_ratio")
+            above, below = (float(worst_case(-margins, KL(radius * (1 + step))).value) for step in (1e-2, -1e-2))
+            assert below < 0 < above
+            assert ratio == pytest.approx(min(0.2 / radius, 99))
+        elif tells:
+            assert logged(trainer, "collapse_radius") == [[0.0]]

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:Futu
     [
         ("reward", "tv:0.2", {"micro": 2}, "per_device_train_batch_size=1 and gradient_accumulation_steps=8"),
         ("reward", "tv:0.2", {"steps": 1}, "nothing to choose"),
+        ("dpo", "tv:auto=0.5", {}, "held out of the training of a reward model or of DPO"),
         ("reward", "tv:0.2,by=language", {}, "names the column 'language'; the columns are: .*source"),
         ("dpo", "tv:0.2", {"loss_type": ["aot"]}, "'aot' sorts log-ratios across the batch"),
         ("dpo", "tv:0.2", {"loss_type": ["sigmoid", "sft"]}, "'sft' is normalised by the tokens of the batch"),
