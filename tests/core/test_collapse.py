@@ -169,6 +169,23 @@ def test_weakly_separable_pairs_balance_on_a_face_and_never_for_burg(kind: str) 
     assert (x @ found.direction).min() >= -1e-7 if kind == "burg" else found.weights[2:].max() < 1e-7
 
 
+# Features, masses, set, radius as a rational number: the interior point went in circles, or took a margin for zero.
+STUBBORN = {
+    "circles of four steps": ([(-4, -3), (-2, -4), (2, -2), (1, 0), (-4, 4)], [3, 4, 3, 1, 1], "chi2", 16367 / 24068),
+    "circles, far away": ([(-2, -4), (-3, -2), (-2, 3), (4, -3)], [7, 1, 1, 1], "chi2", 4185 / 3034),
+    "on a face": ([(-3, 4), (-1, 1), (4, -4), (4, 0), (0, 1), (1, 3)], [8, 5, 1, 2, 6, 8], "tv", 4 / 5),
+    "on another face": ([(3, 1), (-2, 0), (2, 1), (0, 2), (1, 0)], [5, 2, 8, 3, 3], "tv", 16 / 21),
+}
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+def test_both_proofs_meet_on_small_lattices(name: str) -> None:
+    rows, masses, kind, radius = STUBBORN[name]
+    found = only_radius(np.array(rows, float), kind, reference=np.array(masses) / sum(masses))
+    assert found.radius == pytest.approx(radius, rel=2e-7)
+    assert found.bound == pytest.approx(radius, rel=2e-7)
+
+
 @kinds
 def test_a_face_is_found_whatever_the_features_are_called(kind: str) -> None:
     """Rotated, margins that are zero on the face are only small, of either sign."""
