@@ -75,6 +75,7 @@ def test_minibatches_collapse_where_their_mean_worst_case_is_zero(kind: str) -> 
     assert margin_collapse(margins, kind, batch=9) == pytest.approx(whole)
     assert radius < whole if kind == "cvar" else radius > whole
     assert margin_collapse(margins, kind, batch=1) == never(kind)  # one margin at a time cannot be reweighted
+    assert margin_collapse([1.0, 1.0, 1.0, -1.0], kind, batch=2) == 0.5  # of the least ones half are 1, half -1
 
 
 @kinds
