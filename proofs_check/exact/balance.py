@@ -70,7 +70,7 @@ def _exact(rows: tuple[Row, ...], masses: tuple[int | Fraction, ...], kind: str)
     counts = [int(mass * scale) for mass in masses]
     weights, reward = {"tv": _total_variation, "cvar": _cvar, "chi2": _chi_square}[kind](whole, counts)
     p = [Fraction(count, sum(counts)) for count in counts]
-    margins = [_dot(row, reward) for row in whole]
+    margins = [dot(row, reward) for row in whole]
     if weights is None:
         if min(margins) <= 0:
             raise ArithmeticError("neither weights that balance nor a reward that separates")
@@ -130,7 +130,7 @@ def face(rows: Sequence[Row]) -> tuple[list[int], tuple[Fraction, ...]]:
     capped = [[*one, *([0] * (2 * len(whole[0])))] for one in unit]
     found = maximum([1] * n + [0] * (2 * len(whole[0])), below + capped, [0] * n + [1] * n)
     reward = _signed(found.point[n:])
-    margins = [_dot(row, reward) for row in whole]
+    margins = [dot(row, reward) for row in whole]
     if any(0 < margin < 1 for margin in margins) or min(margins) < 0:
         raise ArithmeticError("the linear program did not end at a face")
     return [i for i, margin in enumerate(margins) if margin == 0], _rescaled(reward, rows, whole)
@@ -152,6 +152,11 @@ def rebalanced(rows: Sequence[Row], weights: Sequence[Fraction]) -> list[Fractio
     moved = dict(zip(order, change, strict=True))
     found = [weight + moved[i] for i, weight in enumerate(weights)]
     return found if min(found) >= 0 else None
+
+
+def dot(row: Row, reward: Sequence[Fraction]) -> Fraction:
+    """Return the margin <w, x>."""
+    return sum(map(mul, row, reward), Fraction(0))
 
 
 def _total_variation(rows: list[list[int]], counts: list[int]) -> tuple[list[Fraction] | None, list[Fraction]]:
@@ -189,16 +194,16 @@ def _chi_square(rows: list[list[int]], counts: list[int]) -> tuple[list[Fraction
         if not any(step):
             break
         w = [a + b for a, b in zip(w, step, strict=True)]
-    margins = [_dot(row, w) for row in rows]
+    margins = [dot(row, w) for row in rows]
     far = max([Fraction(0), *(1 - margin for i, margin in enumerate(margins) if i not in kept)])
     w = [a + far * b for a, b in zip(w, beyond, strict=True)]
-    weights = [count * max(1 - _dot(row, w), Fraction(0)) for row, count in zip(rows, counts, strict=True)]
+    weights = [count * max(1 - dot(row, w), Fraction(0)) for row, count in zip(rows, counts, strict=True)]
     return _distribution(weights), w
 
 
 def _newton_step(rows: list[list[int]], counts: list[int], w: list[Fraction]) -> list[Fraction]:
     """Return the step to the least value of sum counts (1 - <w, x>)_+^2 on the way to that of its piece at w."""
-    terms = [(count, row, 1 - _dot(row, w)) for count, row in zip(counts, rows, strict=True)]
+    terms = [(count, row, 1 - dot(row, w)) for count, row in zip(counts, rows, strict=True)]
     seen = [term for term in terms if term[2] > 0]
     span = range(len(w))
     moments = [[Fraction(sum(c * row[j] * row[k] for c, row, _ in seen)) for k in span] for j in span]
@@ -206,7 +211,7 @@ def _newton_step(rows: list[list[int]], counts: list[int], w: list[Fraction]) ->
     way = solution(moments, slope)
     if way is None:
         raise ArithmeticError("the normal equations have no solution")
-    gains = [(count, _dot(row, way), excess) for count, row, excess in terms]
+    gains = [(count, dot(row, way), excess) for count, row, excess in terms]
     bends = sorted({excess / gain for _, gain, excess in gains if gain and excess / gain > 0})
 
     def fall(share: Fraction) -> Fraction:
@@ -246,7 +251,3 @@ def _signed(parts: Sequence[Fraction]) -> list[Fraction]:
     """Return the difference of the two halves: positive and negative parts."""
     half = len(parts) // 2
     return [up - down for up, down in zip(parts[:half], parts[half:], strict=True)]
-
-
-def _dot(row: Row, w: Sequence[Fraction]) -> Fraction:
-    return sum(map(mul, row, w), Fraction(0))

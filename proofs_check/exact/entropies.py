@@ -8,25 +8,43 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from proofs_check.exact.balance import face, rebalanced
-from proofs_check.exact.enclosures import Enclosure, exp_bounds, log_bounds
+from proofs_check.exact.balance import dot, face, rebalanced
+from proofs_check.exact.enclosures import exp_bounds, log_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    Rows = tuple[tuple[int, ...], ...]
+
 _GRID = 2**40  # of rewards and weights: short numbers prove as much as long ones
 _FAR = 64  # a margin whose exponential is lost in the enclosure
 _MOST_STEPS = 60
 
 
-def enclosed_balance(rows: Sequence[Sequence[int]], masses: Sequence[int], kind: str) -> Enclosure | None:
-    """Return the collapse radius of features x under p, enclosed; None if it is infinite.
+class EnclosedBalance(NamedTuple):
+    """The least ball that collapses.
+
+    Attributes:
+        low: At most its radius, as ``reward`` proves; None if there is none.
+        high: At least its radius, as ``weights`` prove; None if there is none.
+        weights: q in it with E_q x = 0, ``(n,)``; None if there is none.
+        reward: w, ``(d,)``.
+    """
+
+    low: Fraction | None
+    high: Fraction | None
+    weights: tuple[Fraction, ...] | None
+    reward: tuple[Fraction, ...]
+
+
+def enclosed_balance(rows: Sequence[Sequence[int]], masses: Sequence[int], kind: str) -> EnclosedBalance:
+    """Return the collapse radius of features x under p, enclosed.
 
     KL(q, p) is infinite for every q that balances if all margins of some w are positive, Burg's E_p log(p/q), which
     needs mass everywhere, if all are nonnegative and one is positive. The bounds from below, for any w:
@@ -44,7 +62,7 @@ def enclosed_balance(rows: Sequence[Sequence[int]], masses: Sequence[int], kind:
 
     Example:
         >>> from fractions import Fraction
-        >>> low, high = enclosed_balance([(1,), (-1,)], [3, 1], "kl")
+        >>> low, high, _, _ = enclosed_balance([(1,), (-1,)], [3, 1], "kl")
         >>> low <= log_bounds(Fraction(4, 3))[1] / 2 and log_bounds(Fraction(4, 3))[0] / 2 <= high
         True
         >>> float(high - low) < 1e-12
@@ -56,29 +74,41 @@ def enclosed_balance(rows: Sequence[Sequence[int]], masses: Sequence[int], kind:
 
 
 @lru_cache(maxsize=4096)
-def _enclosed(rows: tuple[tuple[int, ...], ...], masses: tuple[int, ...], kind: str) -> Enclosure | None:
+def _enclosed(rows: Rows, masses: tuple[int, ...], kind: str) -> EnclosedBalance:
     kept, beyond = face(rows)
     if len(kept) < (len(rows) if kind == "burg" else 1):
-        return None
+        return EnclosedBalance(None, None, None, beyond)
     p = [Fraction(mass, sum(masses)) for mass in masses]
-    inner = np.array([rows[i] for i in kept], float)
-    w, weights = _newton(inner, np.array([float(p[i]) for i in kept]), kind)
-    q = rebalanced([rows[i] for i in kept], [_short(weight) for weight in weights.tolist()])
-    if q is None or min(q) == 0:
+    inner, near = [rows[i] for i in kept], [p[i] for i in kept]
+    w, raw = _newton(np.array(inner, float), np.array(near, float), kind)
+    found = rebalanced(inner, list(map(_short, raw.tolist())))
+    if found is None or min(found) == 0:
         raise ArithmeticError("Newton's method came to no weights that balance")
-    reward = [_short(entry) for entry in w.tolist()]
-    margins = [sum((a * b for a, b in zip(row, reward, strict=True)), Fraction(0)) for row in rows]
-    outside = [i for i in range(len(rows)) if i not in kept]
-    share = max([Fraction(0), *(_FAR - margins[i] for i in outside)])
-    beyonds = [sum((a * b for a, b in zip(row, beyond, strict=True)), Fraction(0)) for row in rows]
-    margins = [margin + share * more for margin, more in zip(margins, beyonds, strict=True)]
-    pairs = [(p[i], new) for i, new in zip(kept, q, strict=True)]
-    if kind == "kl":
-        high = sum((new * log_bounds(new / old)[1] for old, new in pairs), Fraction(0))
-        tilted = sum((mass * exp_bounds(-margin)[1] for mass, margin in zip(p, margins, strict=True)), Fraction(0))
-        return Enclosure(-log_bounds(tilted)[1], high)
-    high = sum((old * log_bounds(old / new)[1] for old, new in pairs), Fraction(0))
-    return Enclosure(sum((m * log_bounds(1 + x)[0] for m, x in zip(p, margins, strict=True)), Fraction(0)), high)
+    reward = _sent_far(rows, kept, list(map(_short, w.tolist())), beyond)
+    weights = dict(zip(kept, found, strict=True))
+    low, high = _from_below(rows, p, reward, kind), _from_above(near, found, kind)
+    return EnclosedBalance(low, high, tuple(weights.get(i, Fraction(0)) for i in range(len(rows))), reward)
+
+
+def _from_above(p: list[Fraction], q: list[Fraction], kind: str) -> Fraction:
+    pairs = zip(q, p, strict=True) if kind == "kl" else zip(p, q, strict=True)
+    return sum((one * log_bounds(one / two)[1] for one, two in pairs), Fraction(0))
+
+
+def _from_below(rows: Rows, p: list[Fraction], reward: tuple[Fraction, ...], kind: str) -> Fraction:
+    margins = [(mass, dot(row, reward)) for mass, row in zip(p, rows, strict=True)]
+    if kind == "burg":
+        return sum((mass * log_bounds(1 + margin)[0] for mass, margin in margins), Fraction(0))
+    return -log_bounds(sum((mass * exp_bounds(-margin)[1] for mass, margin in margins), Fraction(0)))[1]
+
+
+def _sent_far(
+    rows: Rows, kept: list[int], reward: list[Fraction], beyond: tuple[Fraction, ...]
+) -> tuple[Fraction, ...]:
+    """Return a reward with the same margins on the face, whose others are so large that they count for nothing."""
+    others = [dot(row, reward) for i, row in enumerate(rows) if i not in kept]
+    share = max([Fraction(0), *(_FAR - margin for margin in others)])
+    return tuple(a + share * b for a, b in zip(reward, beyond, strict=True))
 
 
 def _newton(x: NDArray[Any], p: NDArray[Any], kind: str) -> tuple[NDArray[Any], NDArray[Any]]:
