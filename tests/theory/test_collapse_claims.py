@@ -9,7 +9,9 @@ from scipy.stats import multinomial
 
 from dro_core import TotalVariation, collapse_radius, worst_case
 from proofs_check import Evidence, Verdict
+from proofs_check.claims.collapse import criterion
 from proofs_check.claims.collapse.criterion import (
+    Directed,
     Trained,
     collapse_criterion,
     collapse_radius_entropies,
@@ -204,13 +206,19 @@ def test_refutations_follow_by_hand():
 # The exact checks
 
 
-@pytest.mark.parametrize("build", [collapse_signs, collapse_accuracy, collapse_labels, collapse_sample])
+WRONGLY_SIZED = (collapse_signs, collapse_accuracy, collapse_labels, collapse_sample, collapse_minibatch)
+
+
+@pytest.mark.parametrize("build", WRONGLY_SIZED)
 def test_the_exact_check_sees_a_wrong_radius(build, monkeypatch):
-    """Twice the radius, wherever a claim looks one up."""
+    """A larger one than there is, wherever a claim looks one up."""
+    factor = Fraction(9, 8) if build is collapse_minibatch else 4
 
     def wrong(rows, masses, kind):
         found = exact_balance(rows, masses, kind)
-        return found._replace(size=None if found.size is None else 4 * found.size / (2 if kind == "cvar" else 1))
+        return found._replace(
+            size=None if found.size is None else found.size * (1 / factor if kind == "cvar" else factor)
+        )
 
     for module in ("margins", "pairs"):
         monkeypatch.setattr(f"proofs_check.claims.collapse.{module}.exact_balance", wrong)
@@ -219,10 +227,27 @@ def test_the_exact_check_sees_a_wrong_radius(build, monkeypatch):
         collapse_accuracy: Margins((1.0, 2.0, -1.0), (2, 2, 1)),
         collapse_labels: Prompts(((1,), (2,)), (1, 1), "tv", (1, 2), (1,)),
         collapse_sample: Drawn(((1,), (-1,)), (63, 1), "chi2", 1),
+        collapse_minibatch: Batched((2, 1, 1, -1), 3, 4),
     }[build]
     mean_reach.cache_clear()
     assert not build().verifies(instance)
     mean_reach.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [(collapse_criterion, "exact_balance"), (collapse_radius_entropies, "enclosed_balance")],
+)
+def test_the_exact_check_sees_weights_that_do_not_balance(build, name, monkeypatch):
+    """p itself lies in every set; its mean feature is not 0."""
+    right = getattr(criterion, name)
+    monkeypatch.setattr(criterion, name, lambda *x: right(*x)._replace(weights=(Fraction(3, 4), Fraction(1, 4))))
+    size = {"parts": 40} if build is collapse_criterion else {}
+    make = Trained if build is collapse_criterion else Directed
+    x = make(((1,), (-1,)), (3, 1), "tv" if build is collapse_criterion else "kl", **size, reward=(1.0,))
+    assert not build().verifies(x)
+    monkeypatch.undo()
+    assert build().verifies(x)
 
 
 def test_pairs_are_what_they_say():
