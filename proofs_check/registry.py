@@ -5,6 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from proofs_check.claim import Claim
+from proofs_check.claims.collapse.criterion import (
+    collapse_criterion,
+    collapse_radius_entropies,
+    collapse_radius_exact,
+)
+from proofs_check.claims.collapse.groups import (
+    collapse_groups,
+    collapse_groups_longer,
+    collapse_groups_noise,
+    collapse_groups_vacuous,
+)
+from proofs_check.claims.collapse.labels import collapse_labels, collapse_regret
+from proofs_check.claims.collapse.margins import collapse_accuracy, collapse_accuracy_floor, collapse_signs
+from proofs_check.claims.collapse.minibatches import collapse_minibatch
+from proofs_check.claims.collapse.samples import collapse_sample, collapse_sample_estimates, collapse_sample_null
 from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd_sampled
 from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
 from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
@@ -89,4 +104,21 @@ CLAIMS: tuple[Claim[Any], ...] = (
     robust_shift_parity(),
     robust_shift_labels(),
     robust_shift_sample(),
+    # The collapse radius
+    collapse_criterion(),
+    collapse_radius_exact(),
+    collapse_radius_entropies(),
+    collapse_signs(),
+    collapse_accuracy(),
+    collapse_accuracy_floor(),
+    collapse_sample(),
+    collapse_sample_null(),
+    collapse_sample_estimates(),
+    collapse_minibatch(),
+    collapse_groups(),
+    collapse_groups_vacuous(),
+    collapse_groups_noise(),
+    collapse_groups_longer(),
+    collapse_labels(),
+    collapse_regret(),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def whiten(features: Array, masses: Array) -> Whitened:
     size = np.where(size > 0, size, 1.0)
     triangle = np.linalg.qr(np.sqrt(masses)[:, None] * (features / size), mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=False)
-    kept = values > _DEPENDENT * max(values[0], 1e-300)
+    kept = values > _DEPENDENT * np.max(values, initial=1e-300)
     back = (right[kept] / values[kept, None]).T / size[:, None]
     return Whitened(features @ back, back)
 
@@ -100,7 +101,11 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Ar
         if bound < best.bound if name == "cvar" else bound > best.bound:
             best = best._replace(bound=bound, direction=direction)
         best = _with_weights(best, weights, radius, rows, masses, name)
-        if best.weights is not None and best.error(name) <= tolerance:
+        if best.weights is None:
+            continue
+        if best.error(name) < -tolerance:  # a margin below zero was taken for zero: the weights know better
+            best = best._replace(bound=none, direction=mean)
+        elif best.error(name) <= tolerance:
             break
     return best
 
@@ -118,21 +123,21 @@ def _separates(margins: Array, name: str) -> bool:
 def _path(rows: Array, masses: Array, name: str, cost: Array | None) -> Iterator[tuple[Array, Array, float | None]]:
     """Yield the solver's weights, directions and, where weights do not tell them, radii, until rounding stops it."""
     program = PROGRAMS.get(name)
-    path: Iterator[tuple[Array, Array, float | None]]
+    paths: Sequence[Iterator[tuple[Array, Array, float | None]]]
     if cost is not None:
-        path = ((plan.weights, plan.direction, plan.cost) for plan in transport_path(rows, masses, cost))
-    elif program is not None:
-        path = ((*found, None) for found in interior_path(rows, masses, program))
+        paths = [((plan.weights, plan.direction, plan.cost) for plan in transport_path(rows, masses, cost))]
+    elif program is not None:  # the second one is for the rare pairs with which the first one goes in circles
+        ways = (interior_path(rows, masses, program, careful=careful) for careful in (False, True))
+        paths = [((*found, None) for found in way) for way in ways]
     else:
-        path = ((*found, None) for found in newton_path(rows, masses, name))
-    try:
-        with np.errstate(all="ignore"):
-            for found in islice(path, _STEPS):
-                if not np.all(np.isfinite(found[1])):
-                    return
-                yield found
-    except LinAlgError:
-        return
+        paths = [((*found, None) for found in newton_path(rows, masses, name))]
+    for path in paths:
+        with suppress(LinAlgError), np.errstate(all="ignore"):
+            yield from takewhile(_is_finite, islice(path, _STEPS))
+
+
+def _is_finite(found: tuple[Array, Array, float | None]) -> bool:
+    return bool(np.all(np.isfinite(found[1])))
 
 
 def _with_weights(

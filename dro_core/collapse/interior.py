@@ -81,8 +81,9 @@ class _Point:
         self.dlow = (self._low_goal - self.low * self.dz) / self.z - self.low
         self.dhigh = (self._high_goal + self.high * self.dz) / self.room - self.high if self.capped else self.high
 
-    def second_order(self) -> tuple[Array, Array]:
-        return self.dz * self.dlow, -self.dz * self.dhigh
+    def second_order(self, share: float) -> tuple[Array, Array]:
+        """Return what such a share of the step adds to the products."""
+        return share * self.dz * self.dlow, -share * self.dz * self.dhigh
 
     def longest(self) -> tuple[float, float]:
         """Return the longest steps of the variables and of the prices that stay inside, at most 1."""
@@ -114,13 +115,16 @@ class _Point:
             self.high = self.high + second * self.dhigh
 
 
-def interior_path(rows: Array, masses: Array, program: Program) -> Iterator[tuple[Array, Array]]:
+def interior_path(
+    rows: Array, masses: Array, program: Program, *, careful: bool = False
+) -> Iterator[tuple[Array, Array]]:
     """Yield weights ``(n,)``, up to a scale, and directions ``(k,)`` of positive margins, better at every step.
 
     Args:
         rows: Shape ``(n, k)``, linearly independent whitened columns.
         masses: p, shape ``(n,)``, positive.
         program: What the weights minimise.
+        careful: Whether short steps correct less, which takes more of them and does not go in circles.
     """
     n, k = rows.shape
     design = np.hstack([rows, np.ones((n, 1))]) if program.sums else rows
@@ -152,7 +156,8 @@ def interior_path(rows: Array, masses: Array, program: Program) -> Iterator[tupl
 
         _, first, second = step(0.0, None)
         predicted = sum(at.after(first, second) for at in points) / kinds
-        move, first, second = step(mu * min(1.0, predicted / mu) ** 3, [at.second_order() for at in points])
+        share, aim = first * second if careful else 1.0, mu * min(1.0, predicted / mu) ** 3
+        move, first, second = step(aim, [at.second_order(share) for at in points])
         first, second = min(1.0, _TO_BOUNDARY * first), min(1.0, _TO_BOUNDARY * second)
         multipliers = multipliers + second * move
         for at in points:

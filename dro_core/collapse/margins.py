@@ -22,6 +22,8 @@ from ..sets.transport import Wasserstein
 from .exact import EXACT, Margins
 from .transport import transport_margin
 
+_ROUNDING = 1e-12  # a mean margin so small, relative to the largest, is zero: it decides whether any set collapses
+
 special: Any = _special  # scipy ships no type hints
 xp: Any = np  # nor do arrays of any kind have them
 
@@ -140,7 +142,8 @@ def _expected_in_batches(values: Array, batch: int) -> Array:
         return np.where(possible, logs, -np.inf)
 
     log_chance = ways(place, rank) + ways(n - 1 - place, batch - 1 - rank) - ways(np.array(n), np.array(batch))
-    return np.sort(values, axis=-1) @ np.exp(log_chance)
+    expected = np.sort(values, axis=-1) @ np.exp(log_chance)
+    return np.where(np.abs(expected) <= _ROUNDING * np.abs(values).max(axis=-1, keepdims=True), 0.0, expected)
 
 
 def kind_name(set_kind: str | type[AmbiguitySet]) -> str:

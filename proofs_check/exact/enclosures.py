@@ -89,7 +89,7 @@ def _feasible_share(ambiguity: AmbiguitySet, move: list[Fraction], p: list[Fract
         case ChiSquare(radius=radius):
             return _share_within(radius, sum((by * by / mass for by, mass in pairs), Fraction(0)) / 2)
         case KL(radius=radius):
-            terms = [(mass + by) * _log(1 + by / mass)[1] for by, mass in pairs if mass + by > 0]
+            terms = [(mass + by) * log_bounds(1 + by / mass)[1] for by, mass in pairs if mass + by > 0]
             return _share_within(radius, sum(terms, Fraction(0)))
         case _:
             raise _unknown(ambiguity)
@@ -127,8 +127,8 @@ def _dual(
             return (half + Fraction(radius)) * multiplier + threshold + mean_excess(2) * half / multiplier
         case KL(radius=radius):
             top = max(values)
-            mass = sum((mass * _exp((loss - top) / multiplier)[1] for loss, mass in atoms), Fraction(0))
-            return top + multiplier * (Fraction(radius) + _log(mass)[1])
+            mass = sum((mass * exp_bounds((loss - top) / multiplier)[1] for loss, mass in atoms), Fraction(0))
+            return top + multiplier * (Fraction(radius) + log_bounds(mass)[1])
         case _:
             raise _unknown(ambiguity)
 
@@ -137,12 +137,12 @@ def _unknown(ambiguity: AmbiguitySet) -> TypeError:
     return TypeError(f"no enclosure for {ambiguity}; there is one for TotalVariation, CVaR, ChiSquare and KL.")
 
 
-def _log(x: Fraction) -> tuple[Fraction, Fraction]:
+def log_bounds(x: Fraction) -> tuple[Fraction, Fraction]:
     """Return rational numbers below and above log x."""
     return _rounded_outwards("mpi_log", x)
 
 
-def _exp(x: Fraction) -> tuple[Fraction, Fraction]:
+def exp_bounds(x: Fraction) -> tuple[Fraction, Fraction]:
     """Return rational numbers below and above exp x."""
     return _rounded_outwards("mpi_exp", x)
 

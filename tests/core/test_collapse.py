@@ -75,6 +75,7 @@ def test_minibatches_collapse_where_their_mean_worst_case_is_zero(kind: str) -> 
     assert margin_collapse(margins, kind, batch=9) == pytest.approx(whole)
     assert radius < whole if kind == "cvar" else radius > whole
     assert margin_collapse(margins, kind, batch=1) == never(kind)  # one margin at a time cannot be reweighted
+    assert margin_collapse([1.0, 1.0, 1.0, -1.0], kind, batch=2) == 0.5  # of the least ones half are 1, half -1
 
 
 @kinds
@@ -177,6 +178,23 @@ def test_weakly_separable_pairs_balance_on_a_face_and_never_for_burg(kind: str) 
     face = {"tv": 0.7, "cvar": 0.2, "chi2": ((even**2) @ [5.0, 10.0] - 1) / 2, "kl": even @ np.log([2.5, 5.0])}
     assert found.radius == pytest.approx(face.get(kind, np.inf), rel=1e-6)
     assert (x @ found.direction).min() >= -1e-7 if kind == "burg" else found.weights[2:].max() < 1e-7
+
+
+# Features, masses, set, radius as a rational number: the interior point went in circles, or took a margin for zero.
+STUBBORN = {
+    "circles of four steps": ([(-4, -3), (-2, -4), (2, -2), (1, 0), (-4, 4)], [3, 4, 3, 1, 1], "chi2", 16367 / 24068),
+    "circles, far away": ([(-2, -4), (-3, -2), (-2, 3), (4, -3)], [7, 1, 1, 1], "chi2", 4185 / 3034),
+    "on a face": ([(-3, 4), (-1, 1), (4, -4), (4, 0), (0, 1), (1, 3)], [8, 5, 1, 2, 6, 8], "tv", 4 / 5),
+    "on another face": ([(3, 1), (-2, 0), (2, 1), (0, 2), (1, 0)], [5, 2, 8, 3, 3], "tv", 16 / 21),
+}
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+def test_both_proofs_meet_on_small_lattices(name: str) -> None:
+    rows, masses, kind, radius = STUBBORN[name]
+    found = only_radius(np.array(rows, float), kind, reference=np.array(masses) / sum(masses))
+    assert found.radius == pytest.approx(radius, rel=2e-7)
+    assert found.bound == pytest.approx(radius, rel=2e-7)
 
 
 @kinds

@@ -31,6 +31,11 @@ def test_groups_are_their_means(kind: str) -> None:
     assert found.radius < pairs if kind == "cvar" else found.radius > pairs  # fewer weights to choose from
 
 
+def test_groups_of_pairs_without_any_features_balance_at_once() -> None:
+    found = collapse_radius(np.zeros((4, 2)), "tv", groups=[0, 0, 1, 1], folds=0, seeds=(0,))
+    assert found.radius == found.bound == found.null[0] == 0
+
+
 def test_groups_that_are_no_more_than_the_features_say_that_they_prove_nothing() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 6))  # no signal at all
