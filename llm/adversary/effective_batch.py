@@ -36,6 +36,7 @@ class EffectiveBatch:
         present: 1 for an example, 0 for padding, shape ``(n,)``.
         mine: Where this rank's examples stand.
         padded: Whether there may be entries that are no examples.
+        masses: What each counts before it is reweighted, relative to others, 0 for padding; None: examples count alike.
     """
 
     losses: Tensor
@@ -43,9 +44,10 @@ class EffectiveBatch:
     present: Tensor
     mine: slice
     padded: bool
+    masses: Tensor | None = None
 
     def weights(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> Tensor:
-        """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; equal ones at strength 0 or without a set.
+        """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; the reference at strength 0 or without a set.
 
         Asking changes nothing.
 
@@ -56,7 +58,7 @@ class EffectiveBatch:
         """
         chosen = weakened(ambiguity, strength)
         if chosen is None:
-            return self._equal()
+            return self.reference
         here = chosen.take(self.index.cpu().numpy())
         return reweighted(here, self.losses, reference=self._reference(), accuracy=accuracy)
 
@@ -66,41 +68,62 @@ class EffectiveBatch:
             here = chosen.take(self.index.cpu().numpy())
             advance(here, self.losses, reference=self._reference(), accuracy=accuracy)
 
-    def _equal(self) -> Tensor:
-        return self.present / self.present.sum()
+    @property
+    def reference(self) -> Tensor:
+        """What plain training weighs, shape ``(n,)``, sum 1: equal weights of the examples, or their masses."""
+        masses = self.present if self.masses is None else self.masses
+        return masses / masses.sum()
 
     def _reference(self) -> Tensor | None:
-        return self._equal() if self.padded else None
+        return self.reference if self.padded or self.masses is not None else None
 
     def without_padding(self, *more: Tensor) -> tuple[Tensor, ...]:
         """``losses``, ``index`` and whatever else has shape ``(n,)``, examples only."""
         return tuple(entry[self.present > 0] for entry in (self.losses, self.index, *more))
 
     @classmethod
-    def gathered(cls, accelerator: Accelerator, losses: Tensor, index: Tensor) -> Self:
-        """Collect what every rank holds: ``losses`` and ``index`` of shape ``(m,)``, m may differ by rank."""
+    def gathered(cls, accelerator: Accelerator, losses: Tensor, index: Tensor, *, masses: Tensor | None = None) -> Self:
+        """Collect what every rank holds: ``losses`` and ``index`` of shape ``(m,)``, m may differ by rank.
+
+        Args:
+            accelerator: Knows the ranks.
+            losses: Of this rank's examples.
+            index: Their positions in the training set.
+            masses: Of the whole training set; None: examples count alike.
+        """
         n, world = len(losses), accelerator.num_processes
         if world == 1:
-            return cls(losses, index, torch.ones_like(losses), slice(0, n), padded=False)
+            here = None if masses is None else masses.to(losses)[index]
+            return cls(losses, index, torch.ones_like(losses), slice(0, n), padded=False, masses=here)
         sizes: Any = accelerator.gather(torch.tensor([n], device=losses.device))
         longest = int(sizes.max())
         rows = torch.zeros(3, longest, dtype=torch.float64, device=losses.device)
         rows[0, :n], rows[1, :n], rows[2, :n] = losses, index, 1.0
         everyone: Any = accelerator.gather(rows[None])  # (world, 3, longest)
         start = accelerator.process_index * longest
+        index, present = everyone[:, 1].reshape(-1).long(), everyone[:, 2].reshape(-1).to(losses.dtype)
         return cls(
             everyone[:, 0].reshape(-1).to(losses.dtype),
-            everyone[:, 1].reshape(-1).long(),
-            everyone[:, 2].reshape(-1).to(losses.dtype),
+            index,
+            present,
             slice(start, start + n),
             padded=True,
+            masses=None if masses is None else masses.to(losses)[index] * present,
         )
 
 
-def equal_weights(accelerator: Accelerator, index: Tensor) -> Tensor:
-    """This rank's share of equal weights over all ranks, for its examples ``index`` of shape ``(m,)``."""
-    total: Any = accelerator.reduce(torch.tensor(float(len(index)), device=index.device), "sum")
-    return torch.ones(len(index), device=index.device) / total
+def plain_weights(accelerator: Accelerator, index: Tensor, *, masses: Tensor | None = None) -> Tensor:
+    """What plain training weighs this rank's examples ``index`` ``(m,)`` of the window of all ranks.
+
+    Args:
+        accelerator: Knows the ranks.
+        index: Positions in the training set.
+        masses: Of the whole training set; None: examples count alike.
+    """
+    own = torch.ones(len(index), device=index.device)
+    own = own if masses is None else masses.to(own)[index]
+    total: Any = accelerator.reduce(own.sum(), "sum")
+    return own / total
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -120,38 +143,51 @@ class AdversaryAccount:
 
     def book(self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float) -> None:
         """Book one effective batch and its ``weights`` of shape ``(n,)``."""
-        losses, index, weights = batch.without_padding(weights)
-        multipliers = weights * len(weights)
+        reference = None if batch.masses is None else batch.reference
+        losses, index, weights, *more = batch.without_padding(weights, *([] if reference is None else [reference]))
+        multipliers = weights * len(weights) if reference is None else weights / more[0]
         self._record(index, multipliers, losses, strength=strength)
-        self._look(losses, weights, step=step, strength=strength)
+        self._look(losses, weights, *more, step=step, strength=strength)
 
     def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
         given = multipliers.cpu().numpy()
         answered = given if strength > 0 else None
         self.ledger.record(index.cpu().numpy(), given, losses.float().cpu().numpy(), answered=answered)
 
-    def _look(self, losses: Tensor, weights: Tensor, *, step: int, strength: float) -> None:
+    def _look(
+        self, losses: Tensor, weights: Tensor, reference: Tensor | None = None, *, step: int, strength: float
+    ) -> None:
         self._looks[step].append(
             {
-                "mean_loss": float(losses.mean()),
+                "mean_loss": float(losses.mean() if reference is None else (reference * losses).sum()),
                 "robust_loss": float((weights * losses).sum()),
                 "effective_sample_size": float(effective_sample_size(weights)),
-                "largest_multiplier": float(largest_multiplier(weights)),
+                "largest_multiplier": float(largest_multiplier(weights, reference)),
                 "zero_share": float((weights == 0).float().mean()),
                 "radius_fraction": strength,
             }
         )
 
-    def book_equal(self, batch: EffectiveBatch, *, step: int, micro_batches: int) -> None:
-        """Book one micro-batch of plain training; the effective batch has known, equal weights."""
+    def book_plain(self, batch: EffectiveBatch, *, step: int, micro_batches: int, total: Tensor | None = None) -> None:
+        """Book one micro-batch of plain training, whose weights in the effective batch are known.
+
+        Args:
+            batch: The micro-batch.
+            step: Optimizer steps done so far.
+            micro_batches: How many of them the step has.
+            total: Mass of the effective batch, where examples have masses.
+        """
         losses, index = batch.without_padding()
         self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
-        mean = float(losses.mean())
+        size, mean = len(losses), float(losses.mean())
+        if batch.masses is not None and total is not None:
+            mean = float((batch.masses * batch.losses).sum() / total) * micro_batches
+            size = float(effective_sample_size(batch.masses))
         self._looks[step].append(
             {
                 "mean_loss": mean,
                 "robust_loss": mean,
-                "effective_sample_size": float(len(losses) * micro_batches),
+                "effective_sample_size": float(size * micro_batches),
                 "largest_multiplier": 1.0,
                 "zero_share": 0.0,
                 "radius_fraction": 0.0,

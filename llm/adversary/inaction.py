@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from dro_core import AmbiguitySet
 
 from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
-from .rules import Reweighting
+from .rules import Reweighting, layers
 from .schedule import RadiusSchedule
 from .spec import parse_reweighting
 
@@ -36,7 +36,7 @@ def bound(
     """
     if rule is None:
         return None
-    for part in _layers(rule):
+    for part in layers(rule):
         _check_groups(rule, part, columns)
         batch = min(batch, part.size) if isinstance(part, PerMicroBatch) else batch
     if batch < 2:
@@ -70,7 +70,7 @@ def check_losses(rule: Reweighting | None, *, logistic: bool) -> None:
     Raises:
         ValueError: One sentence with the remedy.
     """
-    if not logistic and any(isinstance(part, Focal) for part in _layers(rule)):
+    if not logistic and any(isinstance(part, Focal) for part in layers(rule)):
         raise ValueError(
             f"{rule} weighs by the probability 1 - exp(-loss) of a mistake, and the losses here are not -log "
             "sigmoid(margin): train a reward model or DPO with the sigmoid loss, or choose a set or another rule"
@@ -105,13 +105,6 @@ def inaction(asked: Reweighting | str | None, ledger: AdversaryLedger) -> str | 
 def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
     """The entries of ``run.json``: ``acted`` (None without an adversary) and ``inaction``, the verdict or None."""
     return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
-
-
-def _layers(rule: object) -> Iterator[object]:
-    """The rule and what it is made of."""
-    while rule is not None:
-        yield rule
-        rule = getattr(rule, "inner", None)
 
 
 def _check_groups(rule: Reweighting, part: object, columns: Mapping[str, Sequence[object]]) -> None:

@@ -7,7 +7,7 @@ nothing else. Dr. DPO tilts towards *small* losses: the opposite adversary, mean
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -62,6 +62,13 @@ def reweighted(
         return worst_case(losses, rule, reference=reference).weights
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
     return rule.weights(losses, masses)
+
+
+def layers(rule: object) -> Iterator[object]:
+    """A rule and what it is made of, the outermost first."""
+    while rule is not None:
+        yield rule
+        rule = getattr(rule, "inner", None)
 
 
 def weakened(rule: Reweighting | None, strength: float) -> Reweighting | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from torch import nn
@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
+from ..adversary.masses import weighing
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
@@ -36,22 +37,19 @@ from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.fetching import cache_folder
-from ..models.sharding import is_sharded, whole_model
+from ..models.sharding import whole_model
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
 from ..text.encoding import EncodedPairs, Seen, encode_pairs
 from ..text.token_cache import TokenCache
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .sessions import Sums
-
-if TYPE_CHECKING:
-    from .averaging import IterateAverage
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -120,7 +118,11 @@ class _OnPairs(Work[TrainConfig]):
         self.trainer, self.encoded, self.audit, self.concerns = build_trainer(
             self.task, self.arguments, pairs, suites=self.suites
         )
-        self.average, self.clock = _average(self.trainer, self.config), TrainingClock()
+        self.average, self.clock = None, TrainingClock()
+        if self.config.final == "average":
+            from .averaging import kept_average
+
+            self.average = kept_average(self.trainer, after=self.config.average_after)
         self.trainer.resumable.append(self.clock)
         self.sums = Sums(self.trainer, self.clock)
         return self.files
@@ -194,7 +196,7 @@ def load_training_pairs(config: TrainConfig) -> TrainingPairs:
         held_out, files["eval"], by_file = evaluation.items, evaluation.describe(), names_of(evaluation)
     elif config.validation_share:
         mixture, held_out = split(mixture, share=config.validation_share, seed=config.subset_seed)
-    train = mixture.drawn(seed=config.subset_seed)
+    train = weighing(mixture.drawn(seed=config.subset_seed))
     if not train:
         raise ValueError(f"{files['train']['file']}: no pairs are left to train on, lower validation_share")
     if config.max_pairs is not None and config.max_pairs < len(train):
@@ -245,6 +247,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=PairCollator(tokenizer, max_length=config.max_length),
         ambiguity=parse_reweighting(config.ambiguity),
+        weights=[pair.weight for pair in encoded.pairs],
         schedule=config.schedule(),
         passes=config.passes,
         last_window=config.last_window,
@@ -273,22 +276,6 @@ def steps_of(trainer: PairTrainer) -> tuple[int, int]:
     batches = examples // together if arguments.dataloader_drop_last else -(-examples // together)
     per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
     return arguments.max_steps if arguments.max_steps > 0 else ceil(arguments.num_train_epochs * per_epoch), per_epoch
-
-
-def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
-    if config.final != "average":
-        return None
-    if is_sharded(trainer):
-        raise ConfigError(
-            "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
-        )
-    from .averaging import IterateAverage
-
-    model: Any = trainer.model
-    average = IterateAverage(model, after=config.average_after)
-    trainer.add_callback(average)
-    trainer.resumable.append(average)
-    return average
 
 
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:

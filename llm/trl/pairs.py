@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
-from ..adversary.effective_batch import EffectiveBatch, equal_weights
+from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import check_losses
 from ..adversary.last_window import LastWindow, first_of, whole_windows
@@ -96,7 +96,7 @@ class RobustPairs(RobustMixin):
         window = [self._prepare_inputs(inputs) for inputs in window]
         index = torch.cat([inputs[INDEX] for inputs in window])
         if self._strength() == 0.0:
-            weights = equal_weights(self.accelerator, index)
+            weights = plain_weights(self.accelerator, index)
             return [{**inputs, _WEIGHT: weight} for inputs, weight in zip(window, weights, strict=True)], items
         batch = EffectiveBatch.gathered(self.accelerator, self._losses_without_grad(window), index)
         weights = self._solved(batch)
@@ -118,7 +118,7 @@ class RobustPairs(RobustMixin):
             weight = self._solved(batch)[batch.mine][0]
         elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the loss
             loss = self._theirs(model, inputs)
-            self._book_equal(loss.detach().float()[None], inputs[INDEX])
+            self._book_plain(loss.detach().float()[None], inputs[INDEX])
         else:
             with self._metrics_set_aside():
                 loss = self._theirs(model, inputs)
@@ -152,10 +152,10 @@ class RobustPairs(RobustMixin):
         ignored = ((weights == 0) & (batch.present > 0)).reshape(self.accelerator.num_processes, -1)
         return int(ignored.sum(1).min())
 
-    def _book_equal(self, loss: Tensor, index: Tensor) -> None:
+    def _book_plain(self, loss: Tensor, index: Tensor) -> None:
         batch = EffectiveBatch.gathered(self.accelerator, loss, index)
         steps = self.current_gradient_accumulation_steps
-        self.adversary.account.book_equal(batch, step=self.state.global_step, micro_batches=steps)
+        self.adversary.account.book_plain(batch, step=self.state.global_step, micro_batches=steps)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:
