@@ -12,7 +12,7 @@ from torch import Tensor
 from .effective_batch import AdversaryAccount, Array, EffectiveBatch, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
-from .rules import Reweighting, state_of, weakened
+from .rules import Reweighting, Shifted, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
 
@@ -61,9 +61,25 @@ class Adversary:
             accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
         weights = batch.weights(self.rule, strength, accuracy=accuracy)
-        self.account.book(batch, weights, step=step, strength=strength)
+        self.account.book(batch, weights, step=step, strength=strength, seen=self._seen(batch))
         batch.advance(self.rule, strength, accuracy=accuracy)
         return weights
+
+    def book_plain(self, batch: EffectiveBatch, *, step: int, micro_batches: int, total: Tensor | None = None) -> None:
+        """Book one micro-batch that is trained on plainly. Arguments: see ``AdversaryAccount.book_plain``."""
+        seen = self._seen(batch)
+        self.account.book_plain(batch, step=step, micro_batches=micro_batches, total=total, seen=seen)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the adversary sees other losses than those that are trained on (``regret:``)."""
+        return any(isinstance(part, Shifted) for part in layers(self.rule))
+
+    def _seen(self, batch: EffectiveBatch) -> Tensor | None:
+        """What the adversary sees in place of the losses ``(n,)``; None where it sees them."""
+        if self.rule is None or not self.shifted:
+            return None
+        return exposed(self.rule.take(batch.index.cpu().numpy()), batch.losses)[1]
 
     def weigh_rows(self, losses: Array, rows: NDArray[np.int64], *, strength: float) -> Array:
         """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -127,7 +128,9 @@ def plain_weights(accelerator: Accelerator, index: Tensor, *, masses: Tensor | N
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    """Means of entries over the rows that have them."""
+    found = {name: [row[name] for row in rows if name in row] for name in dict.fromkeys(chain.from_iterable(rows))}
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 class AdversaryAccount:
@@ -141,13 +144,27 @@ class AdversaryAccount:
         self.ledger = AdversaryLedger(examples)
         self._looks: dict[int, list[dict[str, float]]] = defaultdict(list)  # by step, one row per look at losses
 
-    def book(self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float) -> None:
-        """Book one effective batch and its ``weights`` of shape ``(n,)``."""
+    def book(
+        self, batch: EffectiveBatch, weights: Tensor, *, step: int, strength: float, seen: Tensor | None = None
+    ) -> None:
+        """Book one effective batch.
+
+        Args:
+            batch: The examples.
+            weights: Their weights, ``(n,)``.
+            step: Optimizer steps done so far.
+            strength: Of the adversary.
+            seen: What it saw in place of the losses, ``(n,)``; None: the losses.
+        """
         reference = None if batch.masses is None else batch.reference
         losses, index, weights, *more = batch.without_padding(weights, *([] if reference is None else [reference]))
         multipliers = weights * len(weights) if reference is None else weights / more[0]
-        self._record(index, multipliers, losses, strength=strength)
+        shown = losses if seen is None else batch.without_padding(seen)[2]
+        self._record(index, multipliers, shown, strength=strength)
         self._look(losses, weights, *more, step=step, strength=strength)
+        if seen is not None:
+            plain = more[0] if more else torch.full_like(shown, 1 / len(shown))
+            self._looks[step][-1] |= {"mean_regret": float(plain @ shown), "robust_regret": float(weights @ shown)}
 
     def _record(self, index: Tensor, multipliers: Tensor, losses: Tensor, *, strength: float) -> None:
         given = multipliers.cpu().numpy()
@@ -168,7 +185,15 @@ class AdversaryAccount:
             }
         )
 
-    def book_plain(self, batch: EffectiveBatch, *, step: int, micro_batches: int, total: Tensor | None = None) -> None:
+    def book_plain(
+        self,
+        batch: EffectiveBatch,
+        *,
+        step: int,
+        micro_batches: int,
+        total: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> None:
         """Book one micro-batch of plain training, whose weights in the effective batch are known.
 
         Args:
@@ -176,9 +201,10 @@ class AdversaryAccount:
             step: Optimizer steps done so far.
             micro_batches: How many of them the step has.
             total: Mass of the effective batch, where examples have masses.
+            seen: What the adversary would see in place of the losses, ``(n,)``; None: the losses.
         """
-        losses, index = batch.without_padding()
-        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), losses.cpu().numpy())
+        losses, index, shown = batch.without_padding(batch.losses if seen is None else seen)
+        self.ledger.record(index.cpu().numpy(), np.ones(len(losses)), shown.cpu().numpy())
         size, mean = len(losses), float(losses.mean())
         if batch.masses is not None and total is not None:
             mean = float((batch.masses * batch.losses).sum() / total) * micro_batches

@@ -9,6 +9,7 @@ from dro_core.spec import Form, read, set_forms
 
 from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from .geometry import PromptDiscrepancy, PromptTransport
+from .regret import Regret
 from .rules import DrDPO, GroupAscent, Reweighting
 
 GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})
@@ -30,6 +31,10 @@ def _per_micro_batch(size: float, inner: Reweighting | None) -> PerMicroBatch:
     return PerMicroBatch(_weighing(inner), int(size))
 
 
+def _regret(inner: Reweighting | None) -> Regret:
+    return Regret(_weighing(inner))
+
+
 def _weighing(inner: Reweighting | None) -> Reweighting:
     if inner is None:
         raise ValueError("erm has equal weights, of which nothing can be made: name a set, as in 'shuffled:tv:0.2'.")
@@ -45,6 +50,7 @@ RULES: dict[str, Form[Reweighting | None]] = {
     "focal": Form(Focal, "focal:2", "gamma"),
     "shuffled": Form(_shuffled, "shuffled:tv:0.2", inner="set", options={"within": str}),
     "micro": Form(_per_micro_batch, "micro:8:tv:0.2", "size", inner="set"),
+    "regret": Form(_regret, "regret:tv:0.2", inner="set"),
     "wasserstein": Form(PromptTransport, "wasserstein:0.1", "radius"),
     "mmd": Form(PromptDiscrepancy, "mmd:0.1", "radius"),
 }
@@ -54,8 +60,9 @@ def parse_reweighting(spec: str) -> Reweighting | None:
     """Read a set, as ``dro_core.parse_ambiguity`` does, or a rule; None is ``erm``.
 
     Rules: ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, those to compare
-    with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``) and
-    those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is anything that can be read, rules included.
+    with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``),
+    those of prompts (``wasserstein:0.1``, ``mmd:0.2``) and ``regret:SET``, which sees losses less the least that soft
+    labels allow. A SET is anything that can be read, rules included.
 
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``.

@@ -33,6 +33,8 @@ class SFTTrainer(PairTrainer):
     Training reads the chosen answers alone, evaluation both: it also ranks them.
     """
 
+    labels = False
+
     @property
     def logistic(self) -> bool:
         """Never: the loss is no function of the margin."""

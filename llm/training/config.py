@@ -16,6 +16,7 @@ from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
 from .passes import check_passes
+from .soft.settings import SoftLabels, check_soft_labels
 
 
 class ConfigError(ValueError):
@@ -205,6 +206,7 @@ class TrainConfig(AuditLimits, RunConfig):
             self.eval_file = settled(held_out_parts(self.eval_file))
             check_passes(self.passes)
             check_limits(self)
+            check_soft_labels(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
@@ -220,7 +222,7 @@ class TrainConfig(AuditLimits, RunConfig):
 
 
 @dataclass
-class RewardConfig(TrainConfig):
+class RewardConfig(SoftLabels, TrainConfig):
     """A Bradley-Terry reward model."""
 
     kind: ClassVar[str] = "reward"
@@ -237,7 +239,7 @@ class SFTConfig(TrainConfig):
 
 
 @dataclass
-class DPOConfig(TrainConfig):
+class DPOConfig(SoftLabels, TrainConfig):
     """A policy trained on preferences directly, against a reference policy."""
 
     kind: ClassVar[str] = "dpo"

@@ -269,7 +269,7 @@ class RobustTrainer(CheckpointingTrainer):
     def _book_plain(self, losses: Tensor, index: Tensor, weights: Tensor | None = None) -> None:
         """Book one micro-batch of plain training, of all ranks; where examples have masses, with their ``weights``."""
         masses = self.masses
-        self.adversary.account.book_plain(
+        self.adversary.book_plain(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,

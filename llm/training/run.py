@@ -50,6 +50,7 @@ from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import GROUPINGS, PairTrainer, StepBar
 from .sessions import Sums
+from .soft.labels import describe_soft_labels, fit_soft_labels, put_soft_labels
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -129,6 +130,7 @@ class _OnPairs(Work[TrainConfig]):
 
     def prepare(self, checkpoint: Path | None) -> None:
         self.task.prepare(self.trainer, self.arguments, self.output)
+        fit_soft_labels(self.trainer, self.encoded, self.config, self.output)
 
     def train(self, checkpoint: Path | None) -> None:
         with checkpoint_on_interrupt(self.trainer):
@@ -159,9 +161,11 @@ class _OnPairs(Work[TrainConfig]):
                 "truncation": asdict(self.encoded.truncation),
                 "audit": self.audit.as_json(),
                 "concerns": [concern._asdict() for concern in self.concerns],
-            },
+            }
+            | describe_soft_labels(trainer, config),
             history=trainer.state.log_history,
-            adversary=describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
+            adversary={"sees": "regret" if trainer.adversary.shifted else "loss"}
+            | describe_adversary(trainer.ledger, self.encoded.pairs, logistic=trainer.logistic),
             ledger=trainer.ledger,
         )
 
@@ -254,7 +258,8 @@ def build_trainer(
         example_ids=[pair.id for pair in encoded.pairs],
         columns={name: [getattr(pair, name) or "" for pair in encoded.pairs] for name in GROUPINGS},
     )
-    check_losses(trainer.ambiguity, logistic=trainer.logistic)
+    put_soft_labels(trainer, encoded.pairs, config)
+    check_losses(trainer.ambiguity, logistic=trainer.logistic, labels=trainer.labels)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     metrics = trainer.held_out_metrics(judged.pairs) if judged else None
     trainer.compute_metrics = trainer.with_files(metrics, judged.pairs, pairs.by_file) if metrics and judged else None

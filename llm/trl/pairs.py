@@ -155,7 +155,7 @@ class RobustPairs(RobustMixin):
     def _book_plain(self, loss: Tensor, index: Tensor) -> None:
         batch = EffectiveBatch.gathered(self.accelerator, loss, index)
         steps = self.current_gradient_accumulation_steps
-        self.adversary.account.book_plain(batch, step=self.state.global_step, micro_batches=steps)
+        self.adversary.book_plain(batch, step=self.state.global_step, micro_batches=steps)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:
