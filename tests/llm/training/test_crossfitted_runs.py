@@ -89,7 +89,7 @@ def test_damaged_labels_are_told_and_not_trained_on(crossfitted, damage, tmp_pat
     (begun / "soft_labels.jsonl").write_text(damage)
     told = {"max_length": 96, "max_steps": 3, "save_steps": 2, "plain_share": 0, "ambiguity": "regret:tv:0.3",
             "learning_rate": 1e-3, "soft_labels": "crossfit", "soft_folds": 4, "model": crossfitted / "rm"}  # fmt: skip
-    message = wrong(capsys, *train_command("reward", crossfitted / "a.jsonl", begun, "--resume", **told))
+    message = wrong(capsys, *train_command("reward", crossfitted / "a.jsonl", begun, "--resume", "--force", **told))
     assert "put a whole copy back, or delete it, and the labels are fitted again" in message
 
 
