@@ -81,13 +81,18 @@ class Adversary:
             return None
         return exposed(self.rule.take(batch.index.cpu().numpy()), batch.losses)[1]
 
-    def weigh_rows(self, losses: Array, rows: NDArray[np.int64], *, strength: float) -> Array:
-        """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``."""
-        weights = batch_weights(self.rule, losses, rows, strength=strength)
-        multipliers = len(losses) * weights
+    def weigh_rows(
+        self, losses: Array, rows: NDArray[np.int64], *, strength: float, reference: Array | None = None
+    ) -> Array:
+        """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``.
+
+        ``reference`` ``(n,)``, sum 1, is what plain training weighs; None: examples count alike.
+        """
+        weights = batch_weights(self.rule, losses, rows, strength=strength, reference=reference)
+        multipliers = len(losses) * weights if reference is None else weights / reference
         answered = None if self.at(strength) is None else multipliers
         self.ledger.record(rows, multipliers, losses, answered=answered)
-        moved_by(self.rule, losses, rows, strength=strength)
+        moved_by(self.rule, losses, rows, strength=strength, reference=reference)
         return weights
 
     def save(self, folder: Path) -> None:

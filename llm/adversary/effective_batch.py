@@ -245,26 +245,43 @@ Array = NDArray[np.float64]
 _ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
 
 
-def batch_weights(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> Array:
+def batch_weights(
+    rule: Reweighting | None,
+    losses: Array,
+    batch: NDArray[np.int64],
+    *,
+    strength: float,
+    reference: Array | None = None,
+) -> Array:
     """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``. Asking changes nothing.
 
     Args:
-        rule: Bound to the training pairs; None for equal weights.
+        rule: Bound to the training pairs; None for the reference.
         losses: Shape ``(n,)``.
         batch: Positions in the training set, shape ``(n,)``.
         strength: Share of the rule's strength, in [0, 1].
+        reference: What plain training weighs, ``(n,)``, sum 1; None: equal weights.
     """
     chosen = weakened(rule, strength)
     if chosen is None:
-        return np.full(len(losses), 1 / len(losses))
+        return np.full(len(losses), 1 / len(losses)) if reference is None else reference
     here = chosen.take(batch)
     if isinstance(here, AmbiguitySet):
         shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
-        return worst_case(shared, here).weights
-    return reweighted(here, torch.from_numpy(losses), accuracy=_ACCURACY).numpy()
+        return worst_case(shared, here, reference=reference).weights
+    given = None if reference is None else torch.from_numpy(reference)
+    return reweighted(here, torch.from_numpy(losses), reference=given, accuracy=_ACCURACY).numpy()
 
 
-def moved_by(rule: Reweighting | None, losses: Array, batch: NDArray[np.int64], *, strength: float) -> None:
+def moved_by(
+    rule: Reweighting | None,
+    losses: Array,
+    batch: NDArray[np.int64],
+    *,
+    strength: float,
+    reference: Array | None = None,
+) -> None:
     """Move a rule that keeps a state by the step of one minibatch. Arguments: see ``batch_weights``."""
     if state_of(rule) is not None and (chosen := weakened(rule, strength)) is not None:
-        advance(chosen.take(batch), torch.from_numpy(losses), accuracy=_ACCURACY)
+        given = None if reference is None else torch.from_numpy(reference)
+        advance(chosen.take(batch), torch.from_numpy(losses), reference=given, accuracy=_ACCURACY)

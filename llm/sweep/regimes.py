@@ -21,11 +21,12 @@ class Selection(NamedTuple):
 
 
 class Origins(NamedTuple):
-    """Where pairs come from, what they are about, and a number each that copies of a pair share."""
+    """Where pairs come from, what they are about, a number that copies of a pair share, and how much they count."""
 
     sources: NDArray[np.str_]
     categories: NDArray[np.str_]
     numbers: NDArray[np.int64]
+    weights: NDArray[np.float64]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], copies: Mapping[str, str]) -> Self:
@@ -33,11 +34,12 @@ class Origins(NamedTuple):
         places = {pair.id: place for place, pair in enumerate(pairs)}
         numbers = [places[copies.get(pair.id, pair.id)] for pair in pairs]
         sources, categories = ([getattr(pair, name) for pair in pairs] for name in ("source", "category"))
-        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64))
+        weights = np.array([1.0 if pair.weight is None else pair.weight for pair in pairs])
+        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64), weights)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
-        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows])
+        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows], self.weights[rows])
 
     def first(self) -> NDArray[np.bool_]:
         """Which pairs repeat no earlier one."""
