@@ -80,7 +80,7 @@ def check_losses(rule: Reweighting | None, *, logistic: bool, labels: bool = Fal
     if not labels and any(isinstance(part, Shifted) for part in layers(rule)):
         raise ValueError(
             f"{rule} looks at losses beyond the least that uncertain labels allow, and the losses here are not of "
-            "labels that may be: train a reward model or DPO, or leave regret: out"
+            "labels: train a reward model or DPO, or leave regret: out"
         )
 
 
