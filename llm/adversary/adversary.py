@@ -14,7 +14,7 @@ from .bearing import RunningRadius, margins_of
 from .effective_batch import AdversaryAccount, Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
-from .rules import Reweighting, state_of, weakened
+from .rules import Reweighting, Shifted, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
 
@@ -69,15 +69,38 @@ class Adversary:
             accuracy: Of the losses: what is closer is equal; None takes them as exact.
         """
         weights = batch.weights(self.rule, strength, accuracy=accuracy)
-        used = self.running.used(strength)
-        self._see(self.account.book(batch, weights, step=step, strength=strength, used=used), accuracy)
+        used, shown = self.running.used(strength), self._shown(batch)
+        seen = self.account.book(batch, weights, step=step, strength=strength, shown=shown, used=used)
+        self._see(seen, accuracy)
         batch.advance(self.rule, strength, accuracy=accuracy)
         return weights
 
-    def book_equal(self, batch: EffectiveBatch, *, step: int, micro_batches: int, accuracy: Accuracy | None) -> None:
-        """Book one micro-batch of plain training, of an effective batch of so many."""
-        used = self.running.used(0.0)
-        self._see(self.account.book_equal(batch, step=step, micro_batches=micro_batches, used=used), accuracy)
+    def book_plain(
+        self,
+        batch: EffectiveBatch,
+        *,
+        step: int,
+        micro_batches: int,
+        accuracy: Accuracy | None,
+        total: Tensor | None = None,
+    ) -> None:
+        """Book one micro-batch that is trained on plainly. Arguments: see ``AdversaryAccount.book_plain``."""
+        used, shown = self.running.used(0.0), self._shown(batch)
+        seen = self.account.book_plain(
+            batch, step=step, micro_batches=micro_batches, total=total, shown=shown, used=used
+        )
+        self._see(seen, accuracy)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the adversary sees other losses than those that are trained on (``regret:``)."""
+        return any(isinstance(part, Shifted) for part in layers(self.rule))
+
+    def _shown(self, batch: EffectiveBatch) -> Tensor | None:
+        """What the adversary sees in place of the losses ``(n,)``; None where it sees them."""
+        if self.rule is None or not self.shifted:
+            return None
+        return exposed(self.rule.take(batch.index.cpu().numpy()), batch.losses)[1]
 
     def _see(self, seen: Looked, accuracy: Accuracy | None) -> None:
         """Show the running radius the margins, where they are given or told by the losses."""
@@ -91,13 +114,18 @@ class Adversary:
         looks = self.account.summary()
         return looks | self.running.tells(looks)
 
-    def weigh_rows(self, losses: Array, rows: NDArray[np.int64], *, strength: float) -> Array:
-        """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``."""
-        weights = batch_weights(self.rule, losses, rows, strength=strength)
-        multipliers = len(losses) * weights
+    def weigh_rows(
+        self, losses: Array, rows: NDArray[np.int64], *, strength: float, reference: Array | None = None
+    ) -> Array:
+        """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``.
+
+        ``reference`` ``(n,)``, sum 1, is what plain training weighs; None: examples count alike.
+        """
+        weights = batch_weights(self.rule, losses, rows, strength=strength, reference=reference)
+        multipliers = len(losses) * weights if reference is None else weights / reference
         answered = None if self.at(strength) is None else multipliers
         self.ledger.record(rows, multipliers, losses, answered=answered)
-        moved_by(self.rule, losses, rows, strength=strength)
+        moved_by(self.rule, losses, rows, strength=strength, reference=reference)
         return weights
 
     def save(self, folder: Path) -> None:

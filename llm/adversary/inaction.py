@@ -13,7 +13,7 @@ from ..data.grouping.named import NamedGroups, unknown
 from .auto import auto_of
 from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
-from .rules import Reweighting, layers
+from .rules import Reweighting, Shifted, layers
 from .schedule import RadiusSchedule
 from .spec import names_in, parse_reweighting
 
@@ -105,12 +105,13 @@ def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int
         )
 
 
-def check_losses(rule: Reweighting | None, *, logistic: bool) -> None:
-    """Refuse a rule that reads a probability out of losses that hold none.
+def check_losses(rule: Reweighting | None, *, logistic: bool, labels: bool = False) -> None:
+    """Refuse a rule that reads something out of losses that do not hold it.
 
     Args:
         rule: The set or rule.
         logistic: Whether losses are -log sigmoid(margin).
+        labels: Whether losses are those of labels, which may be uncertain.
 
     Raises:
         ValueError: One sentence with the remedy.
@@ -118,7 +119,13 @@ def check_losses(rule: Reweighting | None, *, logistic: bool) -> None:
     if not logistic and any(isinstance(part, Focal) for part in layers(rule)):
         raise ValueError(
             f"{rule} weighs by the probability 1 - exp(-loss) of a mistake, and the losses here are not -log "
-            "sigmoid(margin): train a reward model or DPO with the sigmoid loss, or choose a set or another rule"
+            "sigmoid(margin) of certain labels: train a reward model or DPO with the sigmoid loss and soft_labels "
+            "none, or choose a set or another rule"
+        )
+    if not labels and any(isinstance(part, Shifted) for part in layers(rule)):
+        raise ValueError(
+            f"{rule} looks at losses beyond the least that uncertain labels allow, and the losses here are not of "
+            "labels: train a reward model or DPO, or leave regret: out"
         )
 
 

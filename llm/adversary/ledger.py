@@ -135,7 +135,8 @@ def describe_adversary(
     # Ties are common (every ignored example has 0): the last loss orders them.
     order = visited[np.lexsort((-ledger.last_loss[visited], -multiplier[visited]))]
     longer = np.array([length_baseline(pairs[int(i)]) == 1 for i in visited])
-    weight = ledger.multiplier_sum[visited]
+    counts = np.array([1.0 if (weight := pairs[int(i)].weight) is None else weight for i in visited])
+    weight = ledger.multiplier_sum[visited] * counts
     return {
         "by_source": _by_group(visited, multiplier, lambda i: pairs[i].source),
         "by_category": _by_group(visited, multiplier, lambda i: pairs[i].category),

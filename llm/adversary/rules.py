@@ -57,6 +57,7 @@ def reweighted(
         reference: Masses ``(n,)`` to start from; None means uniform.
         accuracy: Of the losses: what is closer is equal (``sharing_equals``); None takes them as exact.
     """
+    rule, losses = exposed(rule, losses)
     losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
     if isinstance(rule, AmbiguitySet):
         return worst_case(losses, rule, reference=reference).weights
@@ -76,6 +77,27 @@ def weakened(rule: Reweighting | None, strength: float) -> Reweighting | None:
     if rule is None or strength == 0.0:
         return None
     return rule if strength == 1.0 else rule.with_strength(strength)
+
+
+class Shifted(Rule):
+    """A rule or set, ``inner``, that is shown the losses less what is known of each example beforehand."""
+
+    inner: Reweighting
+
+    @abstractmethod
+    def seen(self, losses: Tensor) -> Tensor:
+        """What is shown in place of the losses ``(n,)``."""
+
+
+def exposed(rule: Reweighting, losses: Tensor) -> tuple[Reweighting, Tensor]:
+    """A rule without the layers that shift losses, wherever they stand inside it, and the losses ``(n,)`` it sees."""
+    if not any(isinstance(part, Shifted) for part in layers(rule)):
+        return rule, losses
+    if isinstance(rule, Shifted):
+        return exposed(rule.inner, rule.seen(losses))
+    outer: Any = rule
+    below, losses = exposed(outer.inner, losses)
+    return replace(outer, inner=below), losses
 
 
 class Stateful(Rule):
@@ -107,6 +129,7 @@ def advance(
     """Move the state inside a rule, if there is one, by the step that was weighed. Arguments: see ``reweighted``."""
     if state_of(rule) is None:
         return
+    rule, losses = exposed(rule, losses)
     losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
     moving: Any = rule  # itself stateful, or made of one that is

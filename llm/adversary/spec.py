@@ -11,6 +11,7 @@ from .auto import FORM, Auto, in_share
 from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from .geometry import PromptDiscrepancy, PromptTransport
 from .group_controls import Balanced, PermutedGroups
+from .regret import Regret
 from .rules import DrDPO, GroupAscent, Reweighting, layers
 
 GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})
@@ -47,6 +48,10 @@ def _per_micro_batch(size: float, inner: Reweighting | None) -> PerMicroBatch:
     return PerMicroBatch(_weighing(inner), int(size))
 
 
+def _regret(inner: Reweighting | None) -> Regret:
+    return Regret(_weighing(inner))
+
+
 def _weighing(inner: Reweighting | None) -> Reweighting:
     if inner is None:
         raise ValueError("erm has equal weights, of which nothing can be made: name a set, as in 'shuffled:tv:0.2'.")
@@ -64,6 +69,7 @@ RULES: dict[str, Form[Reweighting | None]] = {
     "permuted_groups": Form(_permuted_groups, "permuted_groups:tv:0.2,by=source", inner="set"),
     "shuffled": Form(_shuffled, "shuffled:tv:0.2", inner="set", options={"within": str}),
     "micro": Form(_per_micro_batch, "micro:8:tv:0.2", "size", inner="set"),
+    "regret": Form(_regret, "regret:tv:0.2", inner="set"),
     "wasserstein": Form(PromptTransport, "wasserstein:0.1", "radius"),
     "mmd": Form(PromptDiscrepancy, "mmd:0.1", "radius"),
 }
@@ -80,8 +86,9 @@ def parse_reweighting(spec: str) -> Reweighting | None:
 
     Rules: ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, those to compare
     with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``,
-    ``balanced:by=COLUMN``, ``permuted_groups:SET``) and those of prompts (``wasserstein:0.1``, ``mmd:0.2``). A SET is
-    anything that can be read, rules included.
+    ``balanced:by=COLUMN``, ``permuted_groups:SET``), those of prompts (``wasserstein:0.1``, ``mmd:0.2``) and
+    ``regret:SET``, which sees losses less the least that soft labels allow. A SET is anything that can be read, rules
+    included.
 
     ``tv:auto=0.5`` takes that share of the radius that the pairs bear (``llm.adversary.auto``) in place of a number.
 

@@ -115,6 +115,8 @@ def _show_data(file: str, max_records: int | None, columns: str | None) -> int:
         f"duplicates, pairs that stand there before: {seen.duplicates}",
         f"contradictions, comparisons labelled both ways: {seen.contradictions}",
         f"negative margins, of {seen.margins:,} pairs with one: {seen.negative_margins}",
+        *([f"preferences (soft_labels: data): {seen.preferences:,} pairs"] if seen.preferences else []),
+        *([f"weights: {seen.weights:,} pairs"] if seen.weights else []),
     ):
         console.print(shown(line), soft_wrap=True)
     first = seen.first

@@ -29,6 +29,7 @@ from llm.data.suites import check_mapped, content_of, describe_file, split_by_pr
 
 Item = TypeVar("Item", Pair, Prompt)
 _UNKNOWN = "unknown"
+_BESIDE = ("preference", "weight", "kept")  # what is known of a pair beside what it says, or was asked for
 _log = logging.getLogger(__name__)
 
 
@@ -257,9 +258,8 @@ def _subset(items: Sequence[Item], share: float, *, seed: int) -> list[Item]:
     copies = Counter[str]()
     order: list[tuple[bytes, int]] = []
     for place, item in enumerate(items):
-        said = asdict(replace(item, id="", source=""))
-        del said["kept"]  # what is drawn does not depend on which columns were asked for
-        content = json.dumps(said, sort_keys=True)
+        said = {name: value for name, value in asdict(item).items() if name not in _BESIDE}
+        content = json.dumps(said | {"id": "", "source": ""}, sort_keys=True)
         copies[content] += 1
         order.append((hashlib.sha256(f"{seed} {copies[content]} {content}".encode()).digest(), place))
     chosen = sorted(place for _, place in sorted(order)[: int(share * len(items) + 0.5)])

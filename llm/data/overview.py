@@ -68,6 +68,8 @@ class Overview:
             once each, by the first pair that contradicts.
         negative_margins: Pairs whose rejected answer is rated better.
         margins: Pairs that have a margin.
+        preferences: Pairs that say how probable their label is.
+        weights: Pairs with a weight of their own.
     """
 
     groups: dict[str, Summary]
@@ -77,6 +79,8 @@ class Overview:
     contradictions: Cases
     negative_margins: Cases
     margins: int
+    preferences: int
+    weights: int
 
 
 def overview(pairs: Iterable[Pair]) -> Overview:
@@ -84,7 +88,8 @@ def overview(pairs: Iterable[Pair]) -> Overview:
     counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     comparisons: dict[bytes, int] = {}
     prompts: set[bytes] = set()
-    duplicates, contradictions, negative, margins, first = Cases(), Cases(), Cases(), 0, None
+    duplicates, contradictions, negative, first = Cases(), Cases(), Cases(), None
+    given = dict.fromkeys(("margin", "preference", "weight"), 0)
     for pair in pairs:
         first = first or pair
         for name in _groups(pair):
@@ -99,12 +104,12 @@ def overview(pairs: Iterable[Pair]) -> Overview:
             duplicates.add(pair)
         if seen not in (0, _BOTH_WAYS) and seen | way == _BOTH_WAYS:
             contradictions.add(pair)
-        if pair.margin is not None:
-            margins += 1
-            if pair.margin < 0:
-                negative.add(pair)
+        for name in given:
+            given[name] += getattr(pair, name) is not None
+        if pair.margin is not None and pair.margin < 0:
+            negative.add(pair)
     groups = {name: Summary(total, longer / total) for name, (total, longer) in sorted(counts.items())}
-    return Overview(groups, len(prompts), first, duplicates, contradictions, negative, margins)
+    return Overview(groups, len(prompts), first, duplicates, contradictions, negative, *given.values())
 
 
 def compared(pair: Pair) -> tuple[bytes, bytes]:

@@ -192,8 +192,9 @@ def line_of(pair: Pair) -> bytes:
     }  # fmt: skip
     if pair.question_id is not None:
         record["question_id"] = pair.question_id
-    if pair.margin is not None:
-        record["margin"] = pair.margin
+    for name in ("margin", "preference", "weight"):
+        if (number := getattr(pair, name)) is not None:
+            record[name] = number
     record |= {name: value for name, value in pair.kept if name not in record}
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 

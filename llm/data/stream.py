@@ -260,4 +260,6 @@ def _pair(comparison: Comparison, columns: Columns, default_id: str, copy: int) 
         category=text("category", "unknown"),
         question_id=text("question_id", "") or None,
         margin=margin,
+        preference=comparison.preference,
+        weight=comparison.weight,
     )

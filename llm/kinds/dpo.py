@@ -116,7 +116,7 @@ class DPOTrainer(PairTrainer):
             embeddings = embed(inputs["input_ids"])
             embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
             logps = answer_logps(model, inputs, embeddings=embeddings)
-            losses = self.pair_loss(dpo_margins(logps, inputs["reference"], beta=self.beta))
+            losses = self.losses_of(dpo_margins(logps, inputs["reference"], beta=self.beta), inputs)
             (slopes,) = torch.autograd.grad(losses.sum(), embeddings, create_graph=training)
             squares = slopes.float().flatten(1).square().sum(dim=1)
             chosen, rejected = squares.chunk(2)

@@ -34,6 +34,7 @@ class SFTTrainer(PairTrainer):
     """
 
     measures = False
+    labels = False
 
     @property
     def logistic(self) -> bool:

@@ -18,6 +18,8 @@ _AMONG_NOTES = ("audit", "concerns")  # of the report, not among its facts
 CURVES = {
     "mean_loss": ("Mean loss", "plain average over the batch, in nats"),
     "robust_loss": ("Robust loss", "average under the adversary's weights, in nats"),
+    "mean_regret": ("Mean regret", "loss beyond the least that soft labels allow, in nats: what the adversary sees"),
+    "robust_regret": ("Robust regret", "the same under the adversary's weights, in nats"),
     "effective_sample_size": ("Effective sample size", "how many examples the weights amount to"),
     "zero_share": ("Share of examples with weight 0", "ignored by the adversary"),
     "largest_multiplier": ("Largest weight", "relative to plain training = 1"),

@@ -88,8 +88,15 @@ def kind_of(recorded: object) -> Kind | None:
 def is_logistic(recorded: object, config: Mapping[str, object]) -> bool:
     """Whether the losses of such a run are -log sigmoid(margin), so that margins can be told from them.
 
+    Losses of soft labels are not.
+
     >>> is_logistic("reward", {}), is_logistic("dpo", {"loss": "ipo"}), is_logistic("sft", {})
     (True, False, False)
     """
     kind = kind_of(recorded)
-    return kind is not None and (kind.name == "reward" or (kind.name == "dpo" and config.get("loss") == "sigmoid"))
+    certain = config.get("soft_labels", "none") == "none"
+    return (
+        certain
+        and kind is not None
+        and (kind.name == "reward" or (kind.name == "dpo" and config.get("loss") == "sigmoid"))
+    )

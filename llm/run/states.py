@@ -22,7 +22,7 @@ from .resumption import FORCED, LISTED, OPTIONAL
 
 SETTINGS = "settings.json"  # written when a run starts; what resuming must agree with
 NOTE = "stage.json"  # what a pipeline notes of a stage, before it starts
-_PREPARED = ("reference", "reference.npz")  # what DPO makes before its first step
+_PREPARED = ("reference", "reference.npz", "soft_labels.jsonl")  # what runs on pairs make before their first step
 _LOGS, _LOG_FOLDERS = (".log", ".out", ".err"), ("log", "logs")
 _CHECKPOINT = re.compile(r"(skipped-)?checkpoint-\d+")
 _OF_OURS = {FORCED, LISTED, OPTIONAL, "ambiguity"}  # one of them is in every settings.json

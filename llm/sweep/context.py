@@ -193,12 +193,18 @@ def _note_mixture(folder: Path, sources: Sources) -> None:
 
 
 def _held_out(pairs: Sequence[Pair], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of training and validation pairs, the same for every run: runs are compared on the latter."""
+    """Positions of training and validation pairs, the same for every run: runs are compared on the latter.
+
+    Pairs of weight 0 are not trained on.
+    """
     held_out = {pair.id for pair in split_by_prompt(pairs, share=share, seed=SEED)[1]}
     mask = np.array([pair.id in held_out for pair in pairs])
     if mask.all():
         raise ConfigError(f"validation_share {share:g} leaves no training pair: lower it")
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
+    counts = np.array([pair.weight != 0 for pair in pairs])
+    if not (counts & ~mask).any():
+        raise ConfigError("all training pairs have weight 0: give those that should count a weight above 0")
+    return np.flatnonzero(counts & ~mask), np.flatnonzero(mask)
 
 
 def _own_suites(

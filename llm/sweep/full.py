@@ -96,7 +96,10 @@ def _write_data(
 
 
 def _labelled(pair: Pair, *, wrong: bool) -> Pair:
-    return replace(pair, chosen=pair.rejected, rejected=pair.chosen) if wrong else pair
+    if not wrong:
+        return pair
+    sure = None if pair.preference is None else 1 - pair.preference
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, preference=sure)
 
 
 def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, object]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import Array
-from ..adversary.inaction import bound, check_reached
+from ..adversary.inaction import bound, check_losses, check_reached
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.masses import check_masses, masses_of
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..run.files import JsonObject
@@ -74,12 +75,14 @@ class HeadData:
         columns: What a rule may refer to by name, one entry per pair each.
         validation: The same of held-out pairs, ``(m, width)``; m may be 0.
         validation_categories: Their categories, ``(m,)``.
+        masses: How much each pair counts, ``(n,)``, above 0; None: alike.
     """
 
     differences: Array
     columns: JsonObject
     validation: Array
     validation_categories: NDArray[np.str_]
+    masses: Array | None = None
 
 
 class HeadRun(NamedTuple):
@@ -130,6 +133,10 @@ def train_head(
     total = max(round(epochs * (n // batch_size)), 1)
     schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
     check_reached(rule, schedule, total)
+    check_losses(rule, logistic=True)
+    masses = None if data.masses is None else masses_of(data.masses.tolist())
+    check_masses(rule, masses)
+    given = None if masses is None else masses.double().numpy()
     adversary = Adversary(rule, n, schedule=schedule)
     adversary.adaptive = AdaptiveStrength() if adaptive else None
     weights = training.init_scale * np.random.default_rng([seed, 4]).standard_normal(width)
@@ -138,7 +145,8 @@ def train_head(
     for step, batch in enumerate(_batches(n, batch_size, total, seed)):
         differences = data.differences[batch]
         losses = np.logaddexp(0.0, -(differences @ weights))
-        q = adversary.weigh_rows(losses, batch, strength=adversary.strength(step, total))
+        here = None if given is None else given[batch] / given[batch].sum()
+        q = adversary.weigh_rows(losses, batch, strength=adversary.strength(step, total), reference=here)
         rate = learning_rate * _rate(training.schedule, step / total)
         weights *= 1 - rate * training.weight_decay
         # sigmoid(-margin) = 1 - exp(-loss) is minus the derivative of the loss in the margin.

@@ -28,6 +28,7 @@ class Origins(NamedTuple):
 
     Attributes:
         numbers: One each, which copies of a pair share.
+        weights: How much they count.
         gaps: By how many characters the chosen answer is the longer one, before any label is made wrong.
         further: Columns by name, which labels do not change.
     """
@@ -35,6 +36,7 @@ class Origins(NamedTuple):
     sources: NDArray[np.str_]
     categories: NDArray[np.str_]
     numbers: NDArray[np.int64]
+    weights: NDArray[np.float64]
     gaps: NDArray[np.int64]
     further: Mapping[str, NDArray[Any]]
 
@@ -47,12 +49,14 @@ class Origins(NamedTuple):
         further = {name: np.array(columns[name], dtype=object) for name in columns if name not in _MADE}
         gaps = np.array(list(map(length_gap, pairs)), dtype=np.int64)
         sources, categories = ([getattr(pair, name) for pair in pairs] for name in ("source", "category"))
-        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64), gaps, further)
+        weights = np.array([1.0 if pair.weight is None else pair.weight for pair in pairs])
+        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64), weights, gaps, further)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
         further = {name: column[rows] for name, column in self.further.items()}
-        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows], self.gaps[rows], further)
+        weights, gaps = self.weights[rows], self.gaps[rows]
+        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows], weights, gaps, further)
 
     def columns(self, flipped: NDArray[np.bool_]) -> dict[str, Any]:
         """What a rule may name, one entry per pair each, where the labels that are ``flipped`` are wrong."""

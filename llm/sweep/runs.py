@@ -138,6 +138,7 @@ def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, N
         columns=columns,
         validation=validation / scale * np.where(wrong, -1.0, 1.0)[:, None],
         validation_categories=context.groups.categories[held_out],
+        masses=groups.weights,
     )
     return data, selection, scale
 

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..models.sharding import is_sharded
+from .config import ConfigError
+from .robust_trainer import RobustTrainer
+
 
 def _mean(averaged: Tensor, current: Tensor, number: Tensor | int) -> Tensor:
     return averaged + (current.to(averaged.dtype) - averaged) / (number + 1)
@@ -50,3 +54,20 @@ class IterateAverage(TrainerCallback):
     def copy_to(self, model: nn.Module) -> None:
         """Replace the parameters of ``model`` by their average."""
         model.load_state_dict(self.average.module.state_dict())
+
+
+def kept_average(trainer: RobustTrainer, *, after: float) -> IterateAverage:
+    """The average of what a trainer will pass through, kept in its checkpoints; ``after`` as for ``IterateAverage``.
+
+    Raises:
+        ConfigError: The model is spread over ranks.
+    """
+    if is_sharded(trainer):
+        raise ConfigError(
+            "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
+        )
+    model: Any = trainer.model
+    average = IterateAverage(model, after=after)
+    trainer.add_callback(average)
+    trainer.resumable.append(average)
+    return average

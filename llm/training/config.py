@@ -18,6 +18,7 @@ from ..models.adapters import Adapter
 from ..text.encoding import TooLong
 from .losses import parse_pair_loss
 from .passes import check_passes
+from .soft.settings import SoftLabels, check_soft_labels
 
 
 class ConfigError(ValueError):
@@ -209,6 +210,7 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
             check_limits(self)
             check_share(self.cross_prompt)
             check_slice(self)
+            check_soft_labels(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
@@ -224,7 +226,7 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
 
 
 @dataclass
-class RewardConfig(TrainConfig):
+class RewardConfig(SoftLabels, TrainConfig):
     """A Bradley-Terry reward model."""
 
     kind: ClassVar[str] = "reward"
@@ -246,7 +248,7 @@ class SFTConfig(TrainConfig):
 
 
 @dataclass
-class DPOConfig(TrainConfig):
+class DPOConfig(SoftLabels, TrainConfig):
     """A policy trained on preferences directly, against a reference policy."""
 
     kind: ClassVar[str] = "dpo"

@@ -91,6 +91,36 @@ class GradientPenalised(Sigmoid):
             raise ValueError(f"the gradient penalty of wdpo must be at least 0, got {self.penalty}")
 
 
+def softened(pair_loss: PairLoss, margins: Tensor, preferences: Tensor) -> Tensor:
+    """The mean loss p l(h) + (1 - p) l(-h) of a label that is right with probability p.
+
+    Args:
+        pair_loss: l, from margins to losses.
+        margins: h, shape ``(n,)``.
+        preferences: p, shape ``(n,)``.
+    """
+    return preferences * pair_loss(margins) + (1 - preferences) * pair_loss(-margins)
+
+
+def least_losses(pair_loss: PairLoss, preferences: Tensor) -> Tensor:
+    """The least of ``softened`` over all margins, ``(n,)``: of the sigmoid loss the entropy H(p) of the label in nats.
+
+    Raises:
+        ValueError: It is not known, or there is none.
+
+    >>> least_losses(Sigmoid(), torch.tensor([1.0, 0.5])), least_losses(IPO(0.5), torch.tensor([0.0, 0.5]))
+    (tensor([0.0000, 0.6931]), tensor([0., 1.]))
+    """
+    if isinstance(pair_loss, Sigmoid):
+        return torch.special.entr(preferences) + torch.special.entr(1 - preferences)
+    if isinstance(pair_loss, IPO):
+        return preferences * (1 - preferences) / pair_loss.beta**2
+    raise ValueError(
+        "regret: looks at losses beyond the least that a label allows, which is known of the losses sigmoid, wdpo and "
+        "ipo: choose one of these, or leave regret: out"
+    )
+
+
 def _check_flip(flip: float) -> None:
     if not 0 <= flip < 0.5:
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
+from ..adversary.regret import with_least
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
-from .losses import PairLoss, Sigmoid
+from .losses import PairLoss, Sigmoid, least_losses, softened
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]
@@ -31,16 +32,45 @@ class PairTrainer(RobustTrainer):
     Attributes:
         pair_loss: From margins to losses, one per pair.
         seconds_before: What earlier sessions of the run took.
+        preferences: Of every training pair the probability that its label is right, ``(n,)``; None: labels are certain.
+        labels: Whether the losses are those of labels, as opposed to those of texts.
     """
 
     pair_loss: PairLoss = Sigmoid()
     measures = True
     seconds_before = 0.0
+    preferences: Tensor | None = None
+    labels: ClassVar[bool] = True
 
     @property
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
-        return type(self.pair_loss) is Sigmoid
+        return type(self.pair_loss) is Sigmoid and self.preferences is None
+
+    def soften(self, preferences: Sequence[float]) -> None:
+        """Take labels as right with these probabilities, one per training pair; before the first step.
+
+        Raises:
+            ValueError: They are no such probabilities, or ``regret:`` does not know the least of the losses.
+        """
+        given = torch.tensor(preferences, dtype=torch.float64)
+        if len(given) != len(self.ledger.visits) or not ((given >= 0) & (given <= 1)).all():
+            raise ValueError(f"soft labels are {len(self.ledger.visits)} probabilities, one for every training pair")
+        if self.adversary.shifted:
+            self.adversary.rule = with_least(self.adversary.rule, least_losses(self.pair_loss, given).numpy())
+        self.preferences = given.float().to(self.args.device)
+
+    def losses_of(self, margins: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """The losses ``(n,)`` of the training pairs of a batch by their margins ``(n,)``."""
+        if self.preferences is None:
+            return self.pair_loss(margins)
+        return softened(self.pair_loss, margins, self.preferences[inputs["index"]].to(margins))
+
+    def explained(self, margins: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """What the labels say of the margins ``(n,)``: (2 p - 1) m, of which the loss is to first order a function."""
+        return (
+            margins if self.preferences is None else (2 * self.preferences[inputs["index"]].to(margins) - 1) * margins
+        )
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -59,8 +89,8 @@ class PairTrainer(RobustTrainer):
         """Loss of every pair, shape ``(n,)``, in float32."""
         margins = self.margins(model, inputs)
         if not self.logistic:
-            self.told.append(margins.detach())
-        return self.pair_loss(margins)
+            self.told.append(self.explained(margins.detach(), inputs))
+        return self.losses_of(margins, inputs)
 
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The pairs ``rows``: their chosen and their rejected sequences."""

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from ..adversary.adversary import Adversary
-from ..adversary.effective_batch import EffectiveBatch, equal_weights
+from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import bound, concerns
 from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.masses import check_masses, masses_of
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..adversary.slices import Slice, measured
@@ -41,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class RobustTrainer(CheckpointingTrainer):
-    """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the uniform weights.
+    """Trains on ``max_q sum_i q_i l_i`` over an ambiguity set around the reference weights, which are uniform or given.
 
     Subclasses say what one example's loss is; everything else (optimizers, schedulers, mixed precision, checkpoints,
     logging integrations) is ``transformers.Trainer``. Batches must carry ``index``, the position of each example.
@@ -49,6 +50,8 @@ class RobustTrainer(CheckpointingTrainer):
     Args:
         ambiguity: The set the adversary chooses from, or a rule to compare with (``llm.adversary.rules``), or its text
             (``"tv:0.2"``); ``None`` and ``"erm"`` train on the mean, as ``Trainer``.
+        weights: How much every training example counts before it is reweighted, above 0, relative to the others in its
+            effective batch; None counts as 1, and where all are equal nothing changes.
         schedule: Strength of the adversary over the steps; ``None`` means full strength throughout.
         passes: How often a step looks at its examples: auto once where one micro-batch holds them all, else twice;
             single insists on the first, two always looks twice, which pays where a set ignores many examples.
@@ -75,6 +78,7 @@ class RobustTrainer(CheckpointingTrainer):
         self,
         *,
         ambiguity: Reweighting | str | None,
+        weights: Sequence[float | None] = (),
         schedule: RadiusSchedule | None = None,
         passes: Passes = "auto",
         last_window: LastWindow = "drop",
@@ -90,12 +94,14 @@ class RobustTrainer(CheckpointingTrainer):
         rule = bound(ambiguity, columns or {}, batch=batch, seed=self.args.seed, measures=self.measures)
         for said in concerns(ambiguity, rule, batch=self.effective_batch) if self.is_world_process_zero() else ():
             _log.warning("%s", said)
-        self.adversary = Adversary(rule, examples, schedule=schedule)
+        self.adversary, masses = Adversary(rule, examples, schedule=schedule), masses_of(weights)
+        self.masses = None if masses is None else masses.to(self.args.device)
+        check_masses(rule, masses)
         self.slice: Slice | None = None
         self.told: list[Tensor] = []
         self.last_window, self.example_ids = last_window, example_ids
         self.resumable = [self.adversary]
-        self.loss_is_scaled_for_ga = ambiguity is not None
+        self.loss_is_scaled_for_ga = ambiguity is not None or self.masses is not None
         check_dataset(self.train_dataset, self.args)
         check_checkpoints(self.args)
         self.passes, window = passes, self.args.gradient_accumulation_steps
@@ -185,7 +191,7 @@ class RobustTrainer(CheckpointingTrainer):
         measured(self, self.slice)
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         window = self.regrouped(window)
-        if self.ambiguity is None:
+        if self.ambiguity is None and self.masses is None:
             return window, items
         window, robust = [self._prepare_inputs(inputs) for inputs in window], self._strength() > 0.0
         if robust and self.decision is None:
@@ -199,28 +205,28 @@ class RobustTrainer(CheckpointingTrainer):
             window, losses = self._first_pass(window)
             weights = self._window_weights(losses, index)
         else:
-            weights = equal_weights(self.accelerator, index)
+            weights = plain_weights(self.accelerator, index, masses=self.masses)
         shares = weights.split([len(inputs["index"]) for inputs in window])
         pairs = zip(window, shares, strict=True)
         return [self._weighted(inputs, share, drop=robust) for inputs, share in pairs], items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
-        """Mean loss of the micro-batch without an ambiguity set, its share of the robust loss with one.
+        """Mean loss of the micro-batch without an ambiguity set, its share of the robust or weighted loss with one.
 
-        Without a set, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of a
-        robust run every example does. The two agree where all micro-batches are full.
+        Without a set or weights, micro-batches of different sizes count alike, as in ``Trainer``; in the plain phase of
+        a robust run every example does. The two agree where all micro-batches are full.
         """
         self.told.clear()
         losses = self.example_losses(model, inputs)
         weights = inputs.get("weights")
-        if self.ambiguity is None:
-            self._book_equal(losses.detach(), inputs["index"])
+        if self.ambiguity is None and self.masses is None:
+            self._book_plain(losses.detach(), inputs["index"])
             loss = losses.mean()
         else:
             if weights is None:
                 weights = self._window_weights(losses.detach(), inputs["index"])
             elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the losses
-                self._book_equal(losses.detach(), inputs["index"])
+                self._book_plain(losses.detach(), inputs["index"], weights)
             # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
             loss = self.accelerator.num_processes * (weights * losses).sum()
         return (loss, {"losses": losses}) if return_outputs else loss
@@ -258,7 +264,7 @@ class RobustTrainer(CheckpointingTrainer):
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         """The examples of all ranks, refused if a loss is not finite."""
         margins = torch.cat(self.told).float() if self.told and self.adversary.running.told else None
-        batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index, margins=margins)
+        batch = EffectiveBatch.gathered(self.accelerator, losses.float(), index, masses=self.masses, margins=margins)
         check_finite(batch.losses, batch.index, self.example_ids, self.state.global_step)
         return batch
 
@@ -274,15 +280,18 @@ class RobustTrainer(CheckpointingTrainer):
     # -- what the log and the report say ---------------------------------------------------------
 
     def _strength(self) -> float:
-        return self.adversary.strength(self.state.global_step, self.state.max_steps)
+        plain = self.ambiguity is None
+        return 0.0 if plain else self.adversary.strength(self.state.global_step, self.state.max_steps)
 
-    def _book_equal(self, losses: Tensor, index: Tensor) -> None:
-        """Book one micro-batch of plain training, of all ranks."""
-        self.adversary.book_equal(
+    def _book_plain(self, losses: Tensor, index: Tensor, weights: Tensor | None = None) -> None:
+        """Book one micro-batch of plain training, of all ranks; where examples have masses, with their ``weights``."""
+        masses = self.masses
+        self.adversary.book_plain(
             self._gathered(losses, index),
             step=self.state.global_step,
             micro_batches=self.current_gradient_accumulation_steps,
             accuracy=None if self.ambiguity is None else self.accuracy,
+            total=None if masses is None or weights is None else masses[index[:1]] / weights[:1],
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from torch import nn
 from transformers import (
@@ -36,22 +36,20 @@ from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.fetching import cache_folder
-from ..models.sharding import is_sharded, whole_model
+from ..models.sharding import whole_model
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
 from ..text.encoding import EncodedPairs, Seen, encode_pairs
 from ..text.token_cache import TokenCache
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .frame import CARD, RunOutcome, Trained, Work, carry_out
 from .guards import check_weights
 from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import PairTrainer, StepBar, steps_of
 from .sessions import Sums
-
-if TYPE_CHECKING:
-    from .averaging import IterateAverage
+from .soft.labels import describe_soft_labels, fit_soft_labels, put_soft_labels
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -120,13 +118,18 @@ class _OnPairs(Work[TrainConfig]):
         self.trainer, self.encoded, self.audit, self.concerns = build_trainer(
             self.task, self.arguments, pairs, suites=self.suites
         )
-        self.average, self.clock = _average(self.trainer, self.config), TrainingClock()
+        self.average, self.clock = None, TrainingClock()
+        if self.config.final == "average":
+            from .averaging import kept_average
+
+            self.average = kept_average(self.trainer, after=self.config.average_after)
         self.trainer.resumable.append(self.clock)
         self.sums = Sums(self.trainer, self.clock)
         return self.files
 
     def prepare(self, checkpoint: Path | None) -> None:
         self.task.prepare(self.trainer, self.arguments, self.output)
+        fit_soft_labels(self.trainer, self.encoded, self.config, self.output)
 
     def train(self, checkpoint: Path | None) -> None:
         with checkpoint_on_interrupt(self.trainer):
@@ -158,9 +161,11 @@ class _OnPairs(Work[TrainConfig]):
                 "truncation": asdict(self.encoded.truncation),
                 "audit": self.audit.as_json(),
                 "concerns": [concern._asdict() for concern in self.concerns],
-            },
+            }
+            | describe_soft_labels(trainer, config),
             history=trainer.state.log_history,
-            adversary=describe_adversary(
+            adversary={"sees": "regret" if trainer.adversary.shifted else "loss"}
+            | describe_adversary(
                 trainer.ledger, self.encoded.pairs, logistic=trainer.logistic, groups=_groups(config, self.encoded)
             ),
             ledger=trainer.ledger,
@@ -222,6 +227,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=PairCollator(tokenizer, max_length=config.max_length),
         ambiguity=parse_reweighting(config.ambiguity),
+        weights=[pair.weight for pair in encoded.pairs],
         schedule=config.schedule(),
         passes=config.passes,
         last_window=config.last_window,
@@ -232,7 +238,8 @@ def build_trainer(
         aside = encode_pairs(pairs.slice, tokenizer, **reading)
         groups = NamedGroups(PairColumns(aside.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
         trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every)
-    check_losses(trainer.ambiguity, logistic=trainer.logistic)
+    put_soft_labels(trainer, encoded.pairs, config)
+    check_losses(trainer.ambiguity, logistic=trainer.logistic, labels=trainer.labels)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     if judged:
         metrics = trainer.with_group(trainer.held_out_metrics(judged.pairs), _held_out_group(config, encoded, judged))
@@ -264,22 +271,6 @@ def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedP
     name = next(iter(names_in(parse_reweighting(config.ambiguity), "groups")), "category")
     held_out = NamedGroups(PairColumns(judged.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
     return held_out[name] if name != "category" and name in held_out else None
-
-
-def _average(trainer: PairTrainer, config: TrainConfig) -> IterateAverage | None:
-    if config.final != "average":
-        return None
-    if is_sharded(trainer):
-        raise ConfigError(
-            "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
-        )
-    from .averaging import IterateAverage
-
-    model: Any = trainer.model
-    average = IterateAverage(model, after=config.average_after)
-    trainer.add_callback(average)
-    trainer.resumable.append(average)
-    return average
 
 
 def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:

@@ -44,12 +44,15 @@ class RobustMixin(Trainer):
         **kwargs: What the TRL trainer takes.
 
     Attributes:
+        untouched: Whether it trains exactly as TRL does; known once it is built.
         adversary: The rule in force, its strength, and the account of its answers; it travels in checkpoints.
 
     Raises:
         ValueError: An argument that would make the weights wrong; the message names the remedy.
         NonFiniteLoss: A loss is nan or infinite (before the optimizer step that would have used it).
     """
+
+    untouched = False
 
     def __init__(
         self,
@@ -64,9 +67,10 @@ class RobustMixin(Trainer):
         chosen = None if getattr(self._asked, "holds_only_reference", False) else self._asked
         self.adversary = Adversary(chosen, 0)  # TRL asks for the columns while it is built
         super().__init__(*args, **kwargs)
-        if chosen is None:
+        self.untouched = chosen is None and not self._has_labels()
+        if self.untouched:
             return
-        data = _map_style(self.train_dataset)
+        data = self._labelled(_map_style(self.train_dataset))
         # The mixins check the size of the batch, which counts examples in one and prompts in the other.
         rule = bound(chosen, Columns(data), batch=2, seed=self.args.seed)
         self.adversary = Adversary(rule, len(data), schedule=schedule)
@@ -77,6 +81,14 @@ class RobustMixin(Trainer):
                 "adaptive moves the strength by evaluations while training, and there are none: give eval_dataset and "
                 "set eval_strategy"
             )
+
+    def _has_labels(self) -> bool:
+        """Whether the training set says more of its rows than what is compared, to a trainer that heeds it."""
+        return False
+
+    def _labelled(self, data: datasets.Dataset) -> datasets.Dataset:
+        """The rows that count, after a look at what else they say."""
+        return data
 
     @property
     def ambiguity(self) -> Reweighting | None:
@@ -90,7 +102,7 @@ class RobustMixin(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self.ambiguity is None:
+        if self.untouched:
             return
         columns = self._signature_columns or []
         self._signature_columns = columns if INDEX in columns else [*columns, INDEX]
@@ -113,7 +125,8 @@ class RobustMixin(Trainer):
             _log.warning("%s", said)
 
     def _strength(self) -> float:
-        return self.adversary.strength(self.state.global_step, self.state.max_steps)
+        plain = self.ambiguity is None
+        return 0.0 if plain else self.adversary.strength(self.state.global_step, self.state.max_steps)
 
     def _solved(self, batch: EffectiveBatch) -> Tensor:
         """Check, solve and book one effective batch; its worst-case weights, shape ``(n,)``."""
@@ -149,14 +162,14 @@ class RobustMixin(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         """Save as TRL does; inside a checkpoint the state of the adversary, too."""
         super().save_model(output_dir, _internal_call=_internal_call)
-        if _internal_call and output_dir is not None and self.args.should_save and self.ambiguity is not None:
+        if _internal_call and output_dir is not None and self.args.should_save and not self.untouched:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             self.adversary.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load them, and the state of the adversary; checkpoints of earlier versions, or of plain TRL, have none."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or self.ambiguity is None:
+        if checkpoint is None or self.untouched:
             return
         if not (Path(checkpoint) / LEDGER).exists():
             _log.warning("%s has no account of the adversary, which begins anew", checkpoint)

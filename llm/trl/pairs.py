@@ -14,20 +14,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
-from ..adversary.effective_batch import EffectiveBatch, equal_weights
+from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import check_losses
 from ..adversary.last_window import LastWindow, first_of, whole_windows
+from ..adversary.masses import check_masses
+from ..adversary.regret import with_least
 from ..training.guards import check_setup
-from ..training.losses import Sigmoid, dpo_accuracy
+from ..training.losses import Sigmoid, dpo_accuracy, least_losses
 from .datasets import PROCESSED
+from .labels import check_sigmoid, counting, masses_in, preferences_in, softened_loss
 from .mixin import INDEX, RobustMixin
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"
@@ -44,21 +48,50 @@ class RobustPairs(RobustMixin):
 
     The effective batch is ``gradient_accumulation_steps`` examples on every rank;
     ``per_device_train_batch_size`` must be 1. What an epoch has left over and fills no effective batch is left out,
-    unless ``last_window`` is ``"keep"``. TRL's metrics are those of all examples, each counted once, before the
+    unless ``last_window`` is ``"keep"``. A column ``weight`` of the training set is the reference from which the worst
+    case starts, without a set the weights of the mean; rows of weight 0 are left out. With ``soft_labels="data"`` the
+    column ``preference`` is the probability that the chosen answer is the better one, under the sigmoid loss.
+
+    TRL's metrics are those of all examples and of certain labels, each example counted once, before the
     update. Arguments and attributes: see ``RobustMixin``.
     """
 
-    def __init__(self, *args: Any, last_window: LastWindow = "drop", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        last_window: LastWindow = "drop",
+        soft_labels: Literal["none", "data"] = "none",
+        **kwargs: Any,
+    ) -> None:
+        self.last_window, self.soft_labels = last_window, soft_labels
+        self.masses: Tensor | None = None
+        self.preferences: Tensor | None = None
         super().__init__(*args, **kwargs)
-        self.last_window = last_window
-        if self.ambiguity is None:
+        if self.untouched:
             return
         _check_pairs(self)
+        if self.preferences is not None:
+            check_sigmoid(self)
+            self.adversary.rule = with_least(
+                self.adversary.rule, least_losses(Sigmoid(), self.preferences.double().cpu()).numpy()
+            )
         two_passes = self.args.gradient_accumulation_steps > 1
         check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
         self.loss_is_scaled_for_ga = True
         self._tell(batch=self.args.gradient_accumulation_steps * self.accelerator.num_processes)
         self.data_collator = _Indexed(self.data_collator)
+
+    def _has_labels(self) -> bool:
+        data: object = self.train_dataset
+        return self.soft_labels != "none" or (isinstance(data, Dataset) and masses_in(data) is not None)
+
+    def _labelled(self, data: Dataset) -> Dataset:
+        data = counting(data)
+        masses, preferences = masses_in(data), preferences_in(data, self.soft_labels)
+        self.masses = None if masses is None else masses.to(self.args.device)
+        self.preferences = None if preferences is None else preferences.to(self.args.device)
+        check_masses(self.ambiguity, masses)
+        return data
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
@@ -71,7 +104,8 @@ class RobustPairs(RobustMixin):
         arguments: Any = self.args
         precision, kinds = precision_of(arguments, self.model), getattr(arguments, "loss_type", ["sigmoid"])
         centred = getattr(arguments, "center_rewards_coefficient", None) is not None  # a second term in every loss
-        single = Accuracy(rounding_of(precision), logistic=list(kinds) == ["sigmoid"] and not centred)
+        logistic = list(kinds) == ["sigmoid"] and self.preferences is None and not centred
+        single = Accuracy(rounding_of(precision), logistic=logistic)
         if not isinstance(self, DPOTrainer):
             return single
         return dpo_accuracy(single, Sigmoid(), beta=arguments.beta, precision=precision, tokens=self._longest_answer())
@@ -93,21 +127,21 @@ class RobustPairs(RobustMixin):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights where they need a pass of their own."""
         window, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.ambiguity is None or len(window) < 2:
+        if self.untouched or len(window) < 2:
             return window, items
         window = [self._prepare_inputs(inputs) for inputs in window]
         index = torch.cat([inputs[INDEX] for inputs in window])
         if self._strength() == 0.0:
-            weights = equal_weights(self.accelerator, index)
+            weights = plain_weights(self.accelerator, index, masses=self.masses)
             return [{**inputs, _WEIGHT: weight} for inputs, weight in zip(window, weights, strict=True)], items
-        batch = EffectiveBatch.gathered(self.accelerator, self._losses_without_grad(window), index)
+        batch = self._gathered(self._losses_without_grad(window), index)
         weights = self._solved(batch)
         return _ordered(window, weights[batch.mine], self._skippable(batch, weights)), items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
         """TRL's loss without a set and in evaluation; the example's share of the robust loss in training."""
         asked = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
-        if self.ambiguity is None:
+        if self.untouched:
             return super().compute_loss(model, inputs, **asked)
         if not self._training():
             return self._theirs(model, inputs, **asked)
@@ -115,17 +149,25 @@ class RobustPairs(RobustMixin):
             return torch.zeros((), device=self.args.device, requires_grad=True)
         weight = inputs.get(_WEIGHT)
         if weight is None:  # one micro-batch per step: the forward pass that is differentiated gives the weights
-            loss = self._theirs(model, inputs)
-            batch = EffectiveBatch.gathered(self.accelerator, loss.detach().float()[None], inputs[INDEX])
+            loss = self._loss(model, inputs)
+            batch = self._gathered(loss.detach().float()[None], inputs[INDEX])
             weight = self._solved(batch)[batch.mine][0]
         elif self._strength() == 0.0:  # no pass 1 was needed, so this is the first look at the loss
-            loss = self._theirs(model, inputs)
-            self._book_equal(loss.detach().float()[None], inputs[INDEX])
+            loss = self._loss(model, inputs)
+            self._book_plain(loss.detach().float()[None], inputs[INDEX], weight)
         else:
             with self._metrics_set_aside():
-                loss = self._theirs(model, inputs)
+                loss = self._loss(model, inputs)
         # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
         return self.accelerator.num_processes * weight * loss
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        """TRL's loss of one example, of a label that may be uncertain."""
+        loss = self._theirs(model, inputs)
+        return loss if self.preferences is None else softened_loss(loss, self.preferences[inputs[INDEX]][0])
+
+    def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
+        return EffectiveBatch.gathered(self.accelerator, losses, index, masses=self.masses)
 
     def _theirs(self, model: nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
         ours = (INDEX, _WEIGHT, _SKIP)
@@ -141,7 +183,7 @@ class RobustPairs(RobustMixin):
         assert model is not None
         model.train()
         with self.compute_loss_context_manager():
-            return torch.stack([self._theirs(model, inputs).float() for inputs in window])
+            return torch.stack([self._loss(model, inputs).float() for inputs in window])
 
     def _skippable(self, batch: EffectiveBatch, weights: Tensor) -> int:
         """How many examples without weight each rank may leave out of pass 2.
@@ -154,11 +196,11 @@ class RobustPairs(RobustMixin):
         ignored = ((weights == 0) & (batch.present > 0)).reshape(self.accelerator.num_processes, -1)
         return int(ignored.sum(1).min())
 
-    def _book_equal(self, loss: Tensor, index: Tensor) -> None:
-        batch = EffectiveBatch.gathered(self.accelerator, loss, index)
+    def _book_plain(self, loss: Tensor, index: Tensor, weight: Tensor) -> None:
         steps = self.current_gradient_accumulation_steps
-        step = self.state.global_step
-        self.adversary.book_equal(batch, step=step, micro_batches=steps, accuracy=self.accuracy)
+        step, batch = self.state.global_step, self._gathered(loss, index)
+        total = None if self.masses is None else self.masses[index[0]] / weight
+        self.adversary.book_plain(batch, step=step, micro_batches=steps, total=total, accuracy=self.accuracy)
 
     @contextmanager
     def _metrics_set_aside(self) -> Iterator[None]:
@@ -216,7 +258,7 @@ def _check_pairs(trainer: RobustPairs) -> None:
                 f"loss_type {name!r} {_MIXING[name]}, so a pair alone has another loss than in its batch: choose one "
                 "that treats pairs one by one, such as 'sigmoid' or 'ipo', or ambiguity=None"
             )
-    check_losses(trainer.ambiguity, logistic=trainer.accuracy.logistic)
+    check_losses(trainer.ambiguity, logistic=trainer.accuracy.logistic, labels=True)
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError(
             "the router's load-balancing loss belongs to the batch and must not be weighted by example: set "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hub_samples import CHAT, ONE, assistant, user
+from hub_samples import CHAT, ONE, assistant, logistic, user
 
 from llm.data.layouts.tools import CallingAnswer, with_tools
 from llm.data.pairs import Message, Pair
@@ -187,8 +187,8 @@ EXPORTS = {
             for label in (1, 0)
         ],
         [
-            here(category="askx_train", question_id="p1", margin=4.0),
-            there(name="@1", category="askx_train", question_id="p0", margin=2.0),
+            here(category="askx_train", question_id="p1", margin=4.0, preference=10 / 16),
+            there(name="@1", category="askx_train", question_id="p0", margin=2.0, preference=6 / 10),
         ],
     ),
     "openai/webgpt_comparisons": Export(
@@ -201,8 +201,8 @@ EXPORTS = {
             for name, score in (("w1", 0.5), ("w2", -1.0), ("w3", 0.0))
         ],
         [
-            here(source="eli5", question_id="w1", margin=1.0),
-            there(name="@1", source="eli5", question_id="w2", margin=2.0),
+            here(source="eli5", question_id="w1", margin=1.0, preference=logistic(2)),
+            there(name="@1", source="eli5", question_id="w2", margin=2.0, preference=logistic(4)),
         ],
         {"tie": 1},
     ),

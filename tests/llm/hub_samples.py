@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llm.data.pairs import Pair
+
+
+def logistic(nats: float) -> float:
+    return 1 / (1 + math.exp(-nats))
 
 
 def user(text: str) -> dict[str, str]:
@@ -196,7 +201,7 @@ def completions(*scores: float | None) -> dict[str, Any]:
 ULTRAFEEDBACK = Sample(
     "ultrafeedback", "sharegpt.jsonl", ":train",
     [completions(3, 8.5, 8.5, None), completions(7, 7, 7, 7), completions(None, 7, None, None)],
-    [Pair("@0", ONE, "answer 1", "answer 0", "sharegpt", margin=5.5)],
+    [Pair("@0", ONE, "answer 1", "answer 0", "sharegpt", margin=5.5, preference=logistic(4 * 5.5 / 9))],
     dropped={"tie": 1, "fewer than two rated answers": 1},
 )  # fmt: skip
 
@@ -217,7 +222,8 @@ HELPSTEER = Sample(
         rated("Where is Ünna?", "Here.", 2), rated("Where is Ünna?", "There.", 2),
     ],
     [
-        Pair("@0", ONE, "Here.", "There.", margin=3.0), Pair("@2", tuple(CHAT), "There.", "Here.", margin=3.0),
+        Pair("@0", ONE, "Here.", "There.", margin=3.0, preference=logistic(3)),
+        Pair("@2", tuple(CHAT), "There.", "Here.", margin=3.0, preference=logistic(3)),
     ],
     dropped={"answer without a second one to the same prompt": 1, "tie": 1},
 )  # fmt: skip
@@ -233,7 +239,8 @@ HELPSTEER_PREFERENCE = Sample(
     "helpsteer2-preference", "preference/preference.jsonl.gz", "/preference:train",
     [preferred("Where is Ünna?", -3), preferred(STEERED, 1), preferred("c#", 0), preferred("c#", -100)],
     [
-        Pair("@0", ONE, "Here.", "There.", margin=3.0), Pair("@1", tuple(CHAT), "There.", "Here.", margin=1.0),
+        Pair("@0", ONE, "Here.", "There.", margin=3.0, preference=logistic(4)),
+        Pair("@1", tuple(CHAT), "There.", "Here.", margin=1.0, preference=logistic(4 / 3)),
     ],
     dropped={"tie": 1, "no rating": 1},
 )  # fmt: skip

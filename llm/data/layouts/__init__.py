@@ -31,6 +31,7 @@ from llm.data.layouts.judged import (
     unified_feedback,
     webgpt,
 )
+from llm.data.layouts.labels import labelled
 from llm.data.layouts.plain import canonical, transcripts, trl_implicit
 from llm.data.layouts.rendered import mentioned
 from llm.data.layouts.tools import beside_text
@@ -40,8 +41,8 @@ __all__ = [
     "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "unless_nan",
 ]  # fmt: skip
 
-_PLAIN = (canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT)
-_WHOLE = (transcripts.RENDERED, transcripts.HH_RLHF)
+_PLAIN = tuple(map(labelled, (canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT)))
+_WHOLE = tuple(map(labelled, (transcripts.RENDERED, transcripts.HH_RLHF)))
 _PUBLISHED = (
     unified_feedback.LAYOUT, ultrafeedback.LAYOUT, helpsteer2.LAYOUT, helpsteer2.PREFERENCE, safe_rlhf.LAYOUT,
     shp.LAYOUT, webgpt.LAYOUT, rankings.NECTAR, alpaca_farm.LAYOUT,

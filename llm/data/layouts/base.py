@@ -49,6 +49,9 @@ class Pair:
         category: What it is about; the unit of a report.
         question_id: Pairs with the same one share a question, and intervals cluster on it.
         margin: How much better ``chosen`` was rated, in the units of its data set.
+        preference: The probability, in [0, 1], that ``chosen`` is the better answer; None where nothing says how sure
+            the label is.
+        weight: Reference mass relative to other pairs, at least 0; None counts as 1.
         kept: Further columns that were asked for, by name, as text: what groups can be made by.
     """
 
@@ -60,6 +63,8 @@ class Pair:
     category: str = "unknown"
     question_id: str | None = None
     margin: float | None = None
+    preference: float | None = None
+    weight: float | None = None
     kept: tuple[tuple[str, str], ...] = ()
 
 
@@ -77,6 +82,8 @@ class Comparison(NamedTuple):
     category: str | None = None
     question_id: str | None = None
     margin: float | None = None
+    preference: float | None = None
+    weight: float | None = None
     noted: tuple[str, ...] = ()
 
 

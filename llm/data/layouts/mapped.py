@@ -26,6 +26,7 @@ from llm.data.layouts.base import (
     unpacked,
 )
 from llm.data.layouts.finishing import BESIDE
+from llm.data.layouts.labels import labelled_by
 from llm.data.layouts.turns import messages
 from llm.data.records import Record
 from llm.data.winners import Winner, counts, said
@@ -33,7 +34,19 @@ from llm.data.winners import Winner, counts, said
 NAME = "mapped"
 _log = logging.getLogger(__name__)
 # Columns that are read under their own name where the mapping does not name them for something else.
-_OWN = ("prompt", "chosen", "rejected", *BESIDE, "id", "source", "category", "question_id", "margin")
+_OWN = (
+    "prompt",
+    "chosen",
+    "rejected",
+    *BESIDE,
+    "id",
+    "source",
+    "category",
+    "question_id",
+    "margin",
+    "preference",
+    "weight",
+)
 _SIDES = ("chosen", "rejected"), ("first", "second")
 _HELD = 10_000  # records that wait for a number which says whether 1 is the first answer or the second
 _COUNTED = "winner counts from"
@@ -131,7 +144,7 @@ def _compared(columns: ColumnMap, row: Columns) -> Iterator[Comparison]:
         raise Malformed("the answers are no conversations, so the prompt must have a column: add prompt=COLUMN")
     margin = _margin(row, better=better == sides[0])
     for comparison in layout.read(plain):
-        yield comparison._replace(
+        yield labelled_by(row, comparison)._replace(
             prompt=with_history(comparison.prompt, row), margin=comparison.margin if margin is None else margin
         )
 

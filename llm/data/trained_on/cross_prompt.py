@@ -62,7 +62,9 @@ def cross_prompt_pairs(pairs: Sequence[Pair], *, share: float, seed: int = 0) ->
             continue
         own, (other, text) = pairs[place], found
         kept = (*((name, value) for name, value in own.kept if name != DRAWN), (DRAWN, CROSSED))
-        made.append(ids.unique(replace(own, id=f"{own.id}+{other.id}", rejected=text, margin=None, kept=kept)))
+        made.append(
+            ids.unique(replace(own, id=f"{own.id}+{other.id}", rejected=text, margin=None, preference=None, kept=kept))
+        )
     if not made:
         raise DataError("cross_prompt takes answers to other prompts, and the training pairs have none: set it to 0.")
     if len(made) < wanted:

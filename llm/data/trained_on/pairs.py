@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from llm.data.layouts import Pair
 from llm.data.mixing import mixed_pairs, names_of, once, split
 
 MOST_CROSSED = 100.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,6 +74,23 @@ class TrainingPairs(NamedTuple):
     slice: Sequence[Pair] = ()
 
 
+def weighing(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that count: all but those of weight 0.
+
+    Raises:
+        DataError: None does.
+    """
+    kept = [pair for pair in pairs if pair.weight != 0]
+    if pairs and not kept:
+        raise DataError(
+            f"all {len(pairs)} training pairs have weight 0: give those that should count a weight above 0, or leave "
+            "the column weight out"
+        )
+    if len(kept) < len(pairs):
+        _log.info("%d of %d training pairs have weight 0 and are left out", len(pairs) - len(kept), len(pairs))
+    return kept
+
+
 Apart = Callable[[list[Pair]], tuple[list[Pair], list[Pair]]]
 
 
@@ -95,7 +114,7 @@ def training_pairs(told: Told, *, by: Sequence[str] = (), apart: Apart | None = 
         held_out, files["eval"], by_file = evaluation.items, evaluation.describe(), names_of(evaluation)
     elif told.validation_share:
         mixture, held_out = split(mixture, share=told.validation_share, seed=told.subset_seed)
-    train = mixture.drawn(seed=told.subset_seed)
+    train = weighing(mixture.drawn(seed=told.subset_seed))
     if not train:
         raise ValueError(f"{files['train']['file']}: no pairs are left to train on, lower validation_share")
     if told.max_pairs is not None and told.max_pairs < len(train):

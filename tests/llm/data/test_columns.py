@@ -32,12 +32,14 @@ def test_every_key_is_read(tmp_path):
     row = {
         "q": "And now?", "yes": "a", "no": "b", "sys": "Be brief.", "before": [["Hi", "Hello."]], "nr": 7,
         "from": "web", "kind": "qa", "case": "c1", "by how much": "1.5",
+        "sure": "0.75", "counts": 2,
     }  # fmt: skip
     keys = {"prompt": "q", "chosen": "yes", "rejected": "no", "system": "sys", "history": "before", "id": "nr",
-            "source": "from", "category": "kind", "question_id": "case", "margin": "by how much"}  # fmt: skip
+            "source": "from", "category": "kind", "question_id": "case", "margin": "by how much", "preference": "sure",
+            "weight": "counts"}  # fmt: skip
     (pair,) = read_pairs(save([row], tmp_path / "a.jsonl"), columns=keys).pairs
     turns = (system("Be brief."), {"role": "user", "content": "Hi"}, answer("Hello."), *user("And now?"))
-    assert pair == Pair("7", turns, "a", "b", "web", "qa", "c1", 1.5)
+    assert pair == Pair("7", turns, "a", "b", "web", "qa", "c1", 1.5, 0.75, 2.0)
     rated = {"prompt": "q", "chosen": "yes", "rejected": "no", "score_chosen": "s1", "score_rejected": "s2"}
     scores = [(4, 1), (1, 3), (2, 2)]
     rows = [row | {"q": f"q{i}", "s1": a, "s2": b} for i, (a, b) in enumerate(scores)]

@@ -145,7 +145,7 @@ def test_a_record_that_breaks_an_export_says_how(name, change, message):
 
 
 KNOWN = sorted({name for sample in EXPORTS.values() for row in sample.rows for name in row})
-MEANT = {"prompt", "chosen", "rejected", "system", "initial_reason_steps", "history"}
+MEANT = {"prompt", "chosen", "rejected", "system", "initial_reason_steps", "history", "preference"}
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if name not in MEANT])

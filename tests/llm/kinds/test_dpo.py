@@ -74,7 +74,9 @@ def full_gradient(start, rows, spec, loss="sigmoid"):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def trainer_for(start, args, spec, *, reference="model", loss="sigmoid", callbacks=None, model=None, passes="auto"):
+def trainer_for(
+    start, args, spec, *, reference="model", loss="sigmoid", callbacks=None, model=None, passes="auto", **more
+):
     policy, second, tokenizer, data = start
     data = copy.deepcopy(data)
     collator = PairCollator(tokenizer)
@@ -91,6 +93,7 @@ def trainer_for(start, args, spec, *, reference="model", loss="sigmoid", callbac
         reference=copy.deepcopy(second) if reference == "model" else None,
         callbacks=callbacks,
         passes=passes,
+        **more,
     )
 
 

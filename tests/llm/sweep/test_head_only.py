@@ -1,5 +1,7 @@
 """Heads against autograd, torch's optimizers and a maximum-likelihood fit that none of our code made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,9 @@ def replayed(data, spec, training, *, batch_size, learning_rate, epochs, seed):
             order = rng.permutation(N)
         rows = order[step % (N // batch_size) * batch_size :][:batch_size]
         losses = -torch.nn.functional.logsigmoid(matrix[rows] @ weights)
-        loss = losses.mean() if bound is None else robust_loss(losses, bound.take(rows))
+        masses = np.ones(N) if data.masses is None else data.masses
+        p = torch.from_numpy(masses[rows] / masses[rows].sum())
+        loss = p @ losses if bound is None else robust_loss(losses, bound.take(rows), reference=p)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 + np.cos(np.pi * step / total)) / 2
         optimizer.zero_grad()
@@ -62,6 +66,23 @@ def test_every_step_is_that_of_autograd_on_the_batch(data, spec, optimizer):
     np.testing.assert_allclose(one.iterates["last"], first, rtol=1e-9, atol=1e-12)
     run = train_head(data, parse_reweighting(spec), training, **SETTINGS)
     np.testing.assert_allclose(run.iterates["last"], replayed(data, spec, training, **SETTINGS)[-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["erm", "tv:0.2", "chi2:0.5,by=source"])
+def test_weights_of_pairs_are_the_reference(data, spec):
+    weighted = replace(data, masses=1.0 + np.arange(N) % 3)
+    run = train_head(weighted, parse_reweighting(spec), HeadTraining(), **SETTINGS)
+    expected = replayed(weighted, spec, HeadTraining(), **SETTINGS)[-1]
+    np.testing.assert_allclose(run.iterates["last"], expected, rtol=1e-4, atol=1e-6)
+    alike = train_head(replace(data, masses=np.full(N, 3.0)), parse_reweighting(spec), HeadTraining(), **SETTINGS)
+    bare = train_head(data, parse_reweighting(spec), HeadTraining(), **SETTINGS)
+    np.testing.assert_array_equal(alike.iterates["last"], bare.iterates["last"])
+    assert np.abs(bare.iterates["last"] - expected).max() > 1e-3
+
+
+def test_heads_have_no_soft_labels(data):
+    with pytest.raises(ValueError, match="the losses here are not of labels"):
+        train_head(data, parse_reweighting("regret:tv:0.2"), HeadTraining(), **SETTINGS)
 
 
 def test_plain_training_reaches_the_maximum_of_the_likelihood(data):

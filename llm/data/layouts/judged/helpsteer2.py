@@ -18,9 +18,12 @@ from llm.data.layouts.base import (
     number,
     question,
 )
+from llm.data.layouts.labels import from_ratings
 from llm.data.layouts.verdicts import difference
 from llm.data.records import Record
 
+_HELPFULNESS = (0.0, 4.0)  # from, to
+_STRONGEST = 3.0
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n?")
 
 
@@ -45,26 +48,30 @@ def _steered(columns: Columns) -> Iterator[Comparison]:
     rows = columns["rows"]
     if len(rows) < 2:
         raise Dropped("answer without a second one to the same prompt")
-    lead = difference(*(number(row, "helpfulness") for row in rows))
+    ratings = [number(row, "helpfulness") for row in rows]
+    lead = difference(*ratings)
     better, worse = rows if lead > 0 else reversed(rows)
     yield Comparison(
         _steered_prompt(answer(better, "prompt")),
         answer(better, "response"),
         answer(worse, "response"),
         margin=abs(lead),
+        preference=from_ratings(ratings, _HELPFULNESS),
     )
 
 
 def _steered_preference(columns: Columns) -> Iterator[Comparison]:
     """Read HelpSteer2's ``preference`` folder: a strength from -3 (response_1 much better) to 3."""
     strength = number(columns, "preference_strength")
-    if strength is None or abs(strength) > 3:  # -100 marks two answers that are both unfit
+    if strength is None or abs(strength) > _STRONGEST:  # -100 marks two answers that are both unfit
         raise Dropped("no rating")
     lead = difference(0.0, strength)
     names = ("response_1", "response_2") if lead > 0 else ("response_2", "response_1")
     prompt = _steered_prompt(answer(columns, "prompt"))
     better, worse = (answer(columns, name) for name in names)
-    yield Comparison(prompt, better, worse, margin=abs(lead))
+    yield Comparison(
+        prompt, better, worse, margin=abs(lead), preference=from_ratings((abs(lead), 0.0), (0.0, _STRONGEST))
+    )
 
 
 def _steered_prompt(text: str) -> Chat:

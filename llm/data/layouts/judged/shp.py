@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llm.data.layouts.base import Columns, Comparison, Layout, answer, having, number, question, unless_nan
+from llm.data.layouts.labels import from_votes
 from llm.data.layouts.verdicts import first_wins
 
 
@@ -20,6 +21,7 @@ def _read(columns: Columns) -> Iterator[Comparison]:
         category=unless_nan(columns.get("domain")),
         question_id=unless_nan(columns.get("post_id")),
         margin=None if votes is None or others is None else votes - others,
+        preference=from_votes(votes, others),
     )
 
 

@@ -17,7 +17,11 @@ from llm.data.layouts.base import (
     number,
     question,
 )
+from llm.data.layouts.labels import from_ratings
 from llm.data.layouts.verdicts import best_and_lower
+
+_SCALE = (1.0, 10.0)  # of a score; they were taken out of what a model wrote, and a few are none
+_OUTSIDE = "a score lies outside its scale from 1 to 10, so nothing is said of how sure the label is"
 
 
 def _read(columns: Columns) -> Iterator[Comparison]:
@@ -29,7 +33,15 @@ def _read(columns: Columns) -> Iterator[Comparison]:
     instruction = answer(columns, "instruction")
     (best, chosen), others = best_and_lower(map(_rated, items(columns, "completions")))
     score, rejected = _drawn(others, instruction)
-    yield Comparison(question(instruction), chosen, rejected, margin=best - score)
+    known = _SCALE[0] <= score < best <= _SCALE[1]
+    yield Comparison(
+        question(instruction),
+        chosen,
+        rejected,
+        margin=best - score,
+        preference=from_ratings((best, score), _SCALE) if known else None,
+        noted=() if known else (_OUTSIDE,),
+    )
 
 
 def _rated(completion: object) -> tuple[float | None, str]:

@@ -17,6 +17,7 @@ from llm.data.layouts.base import (
     said,
     unpacked,
 )
+from llm.data.layouts.labels import from_ratings
 from llm.data.layouts.verdicts import difference
 
 
@@ -26,7 +27,8 @@ def _read(columns: Columns) -> Iterator[Comparison]:
         asked = {"full_text": asked}
     if not isinstance(asked, Mapping):
         raise Malformed(f"'question' should hold its full_text, found {said(asked)}")
-    lead = difference(number(columns, "score_0"), number(columns, "score_1"))
+    scores = [number(columns, name) for name in ("score_0", "score_1")]
+    lead = difference(*scores)
     sides = ("answer_0", "answer_1") if lead > 0 else ("answer_1", "answer_0")
     yield Comparison(
         question(answer(asked, "full_text")),
@@ -34,6 +36,7 @@ def _read(columns: Columns) -> Iterator[Comparison]:
         source=asked.get("dataset"),
         question_id=asked.get("id"),
         margin=abs(lead),
+        preference=from_ratings(scores, (-1.0, 1.0)),
     )
 
 

@@ -1,0 +1,84 @@
+"""Soft labels of a run: given by the data before it, or fitted when its folder stands; the same on all ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.pairs import DataError, Pair
+from ...text.encoding import EncodedPairs
+from ..config import TrainConfig
+from ..pair_trainer import PairTrainer
+from .settings import SoftLabels
+
+_log = logging.getLogger(__name__)
+
+
+def put_soft_labels(trainer: PairTrainer, pairs: Sequence[Pair], config: TrainConfig) -> None:
+    """Give a trainer the probabilities that its labels are right; certain ones until they are fitted.
+
+    Args:
+        trainer: Of the run.
+        pairs: The training pairs, in its order.
+        config: The settings.
+
+    Raises:
+        DataError: No pair says how sure its label is, or there are fewer prompts than folds.
+    """
+    given = [pair.preference for pair in pairs]
+    if not isinstance(config, SoftLabels) or config.soft_labels == "none":
+        if trainer.labels and trainer.adversary.shifted:
+            _log.warning("labels are certain (soft_labels none), so %s is the set inside it", trainer.ambiguity)
+        return
+    if config.soft_labels == "crossfit":
+        from .crossfit import check_folds
+
+        check_folds(pairs, config.soft_folds)
+        trainer.soften([1.0] * len(pairs))
+        return
+    known = [preference for preference in given if preference is not None]
+    if not known:
+        raise DataError(
+            f"soft_labels data needs the column preference, and none of {len(pairs)} training pairs has one: add it "
+            "(docs/data.md says which layouts have it), or let soft_labels crossfit estimate it"
+        )
+    if len(known) < len(pairs):
+        _log.warning(
+            "%d of %d training pairs have no preference, and their labels are taken as certain",
+            *(len(pairs) - len(known), len(pairs)),
+        )
+    trainer.soften([1.0 if preference is None else preference for preference in given])
+
+
+def fit_soft_labels(trainer: PairTrainer, encoded: EncodedPairs, config: TrainConfig, output: Path) -> None:
+    """Estimate how sure labels are, where that is asked for, and give it to the trainer; before the first step."""
+    if isinstance(config, SoftLabels) and config.soft_labels == "crossfit":
+        from .crossfit import fitted
+
+        trainer.soften(fitted(trainer, encoded, config, output))
+
+
+def describe_soft_labels(trainer: PairTrainer, config: TrainConfig) -> dict[str, Any]:
+    """What ``run.json`` says of them under ``soft_labels``; nothing where labels are certain.
+
+    ``agreement``: mean probability of the labels of the data; ``contradicted``: share that is more likely wrong than
+    right; ``entropy``: mean, in nats; ``log_loss``: mean of -log p, which of fitted ones is held out.
+    """
+    if trainer.preferences is None or not isinstance(config, SoftLabels):
+        return {}
+    p = trainer.preferences.double().cpu().numpy()
+    inside = np.clip(p, 1e-12, 1 - 1e-12)
+    entropy = -(inside * np.log(inside) + (1 - inside) * np.log1p(-inside))
+    return {
+        "soft_labels": {
+            "kind": config.soft_labels,
+            "agreement": float(p.mean()),
+            "contradicted": float((p < 0.5).mean()),
+            "entropy": float(entropy.mean()),
+            "log_loss": float(-np.log(inside).mean()),
+        }
+    }
