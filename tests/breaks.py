@@ -432,7 +432,7 @@ BREAKS = [
     Break(
         "padding-counts",
         "llm/adversary/effective_batch.py",
-        "return self._equal() if self.padded else None",
+        "return self.reference if self.padded or self.masses is not None else None",
         "return None",
         "llm/training/test_ranks.py",
     ),
@@ -982,8 +982,8 @@ BREAKS = [
     Break(
         "mixture-fraction-by-content",
         "llm/data/mixing.py",
-        'replace(item, id="", source="")',
-        "item",
+        'said | {"id": "", "source": ""}',
+        "said",
         "llm/data/test_mixtures.py",
     ),
     Break(
@@ -1069,6 +1069,27 @@ BREAKS = [
         "for pair, origin in drawn if pair.id != origin}",
         "for pair, origin in drawn if pair.id is origin}",
         "llm/sweep/test_sources.py",
+    ),
+    Break(
+        "weights-of-pairs",
+        "llm/training/robust_trainer.py",
+        "losses.float(), index, masses=self.masses)",
+        "losses.float(), index)",
+        "llm/training/test_weights.py",
+    ),
+    Break(
+        "regret-is-the-loss",
+        "llm/adversary/rules.py",
+        "return exposed(rule.inner, rule.seen(losses))",
+        "return exposed(rule.inner, losses)",
+        "llm/training/test_soft_labels.py",
+    ),
+    Break(
+        "labels-that-see-themselves",
+        "llm/statistics/crossfit.py",
+        "head = _path(rows, weights, others)[best]",
+        "head = _path(rows, weights, others | True)[best]",
+        "llm/statistics/test_crossfit.py",
     ),
 ]
 
