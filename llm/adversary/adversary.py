@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .auto import auto_of
-from .bearing import RunningRadius, margins_of
-from .effective_batch import AdversaryAccount, Array, EffectiveBatch, Looked, batch_weights, moved_by
+from .account import AdversaryAccount
+from .effective_batch import Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
+from .radius.auto import auto_of
+from .radius.bearing import RunningRadius, margins_of
 from .rules import Reweighting, Shifted, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
@@ -48,9 +49,9 @@ class Adversary:
     def strength(self, step: int, steps: int) -> float:
         """Share of the rule's strength, in [0, 1], at the zero-based ``step`` of ``steps``.
 
-        0 where the rule measures its radius and found none.
+        0 without a rule, and where it measures its radius and found none.
         """
-        if (auto := auto_of(self.rule)) is not None and not auto.acts:
+        if self.rule is None or ((auto := auto_of(self.rule)) is not None and not auto.acts):
             return 0.0
         scheduled = self.schedule(step, max(steps, 1))
         return scheduled if self.adaptive is None else scheduled * self.adaptive.level

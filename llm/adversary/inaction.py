@@ -10,9 +10,9 @@ import numpy as np
 from dro_core import AmbiguitySet
 
 from ..data.grouping.named import NamedGroups, unknown
-from .auto import auto_of
 from .comparisons import Focal, PerMicroBatch
 from .ledger import VERDICT, AdversaryLedger
+from .radius.auto import auto_of
 from .rules import Reweighting, Shifted, layers
 from .schedule import RadiusSchedule
 from .spec import names_in, parse_reweighting

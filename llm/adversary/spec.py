@@ -7,10 +7,10 @@ import math
 from dro_core import KLPenalty
 from dro_core.spec import Form, read, set_forms
 
-from .auto import FORM, Auto, in_share
 from .comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from .geometry import PromptDiscrepancy, PromptTransport
 from .group_controls import Balanced, PermutedGroups
+from .radius.auto import FORM, Auto, in_share
 from .regret import Regret
 from .rules import DrDPO, GroupAscent, Reweighting, layers
 
@@ -90,7 +90,7 @@ def parse_reweighting(spec: str) -> Reweighting | None:
     ``regret:SET``, which sees losses less the least that soft labels allow. A SET is anything that can be read, rules
     included.
 
-    ``tv:auto=0.5`` takes that share of the radius that the pairs bear (``llm.adversary.auto``) in place of a number.
+    ``tv:auto=0.5`` takes that share of the radius that the pairs bear (``llm.adversary.radius``) in place of a number.
 
     Raises:
         ValueError: As ``dro_core.parse_ambiguity``.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dro_core.texts import Spec
 
-from ..adversary.bearing import EXACT
-from ..adversary.beyond import Beyond, beyond
+from ..adversary.radius.bearing import EXACT
+from ..adversary.radius.beyond import Beyond, beyond
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord
 

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from dro_core import AmbiguitySet, bias_bound, effective_sample_size, parse_ambiguity, worst_case
 from dro_core.spec import Spec
 
-from ..adversary.bearing import margins_of
 from ..adversary.ledger import VERDICT
+from ..adversary.radius.bearing import margins_of
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .learning import no_better_than_a_coin
 from .record import RunRecord, Values

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from ..adversary.last_window import LastWindow
+from ..adversary.radius.slices import SliceSettings, check_slice
 from ..adversary.schedule import RadiusSchedule
-from ..adversary.slices import SliceSettings, check_slice
 from ..adversary.spec import parse_reweighting
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
@@ -207,10 +207,9 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
         try:
             self.eval_file = settled(held_out_parts(self.eval_file))
             check_passes(self.passes)
-            check_limits(self)
             check_share(self.cross_prompt)
-            check_slice(self)
-            check_soft_labels(self)
+            for check in (check_limits, check_slice, check_soft_labels):
+                check(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)

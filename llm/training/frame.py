@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..adversary.beyond import sentence_of
 from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.radius.beyond import sentence_of
 from ..models.card import model_card
 from ..models.card_parts import licence_of
 from ..models.saving import save_model

@@ -28,9 +28,9 @@ from ..adversary.inaction import bound, concerns
 from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import check_masses, masses_of
+from ..adversary.radius.slices import Slice, measured
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
-from ..adversary.slices import Slice, measured
 from ..adversary.spec import parse_reweighting
 from ..run.folder import making_no_folder
 from .checkpointing import CheckpointingTrainer
@@ -280,8 +280,7 @@ class RobustTrainer(CheckpointingTrainer):
     # -- what the log and the report say ---------------------------------------------------------
 
     def _strength(self) -> float:
-        plain = self.ambiguity is None
-        return 0.0 if plain else self.adversary.strength(self.state.global_step, self.state.max_steps)
+        return self.adversary.strength(self.state.global_step, self.state.max_steps)
 
     def _book_plain(self, losses: Tensor, index: Tensor, weights: Tensor | None = None) -> None:
         """Book one micro-batch of plain training, of all ranks; where examples have masses, with their ``weights``."""

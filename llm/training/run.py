@@ -21,8 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
+from ..adversary.radius.slices import Slice, set_apart
 from ..adversary.schedule import AdaptiveStrength
-from ..adversary.slices import Slice, set_apart
 from ..adversary.spec import names_in, parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites

@@ -10,8 +10,8 @@ import torch
 
 from dro_core import worst_case
 from llm.adversary.adversary import Adversary
-from llm.adversary.auto import auto_of, lower_end
 from llm.adversary.inaction import bound
+from llm.adversary.radius.auto import auto_of, lower_end
 from llm.adversary.spec import parse_reweighting
 
 

@@ -9,10 +9,10 @@ from torch.nn.functional import logsigmoid
 
 from dro_core import worst_case
 from llm.adversary.adversary import Adversary
-from llm.adversary.bearing import POOLED, bearable, has_bearing, margins_of, resized
 from llm.adversary.effective_batch import EffectiveBatch
 from llm.adversary.equal_losses import Accuracy
 from llm.adversary.inaction import bound
+from llm.adversary.radius.bearing import POOLED, bearable, has_bearing, margins_of, resized
 from llm.adversary.spec import parse_reweighting
 
 LOGISTIC = Accuracy(1e-9, logistic=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm.adversary.beyond import Beyond, beyond, sentence_of
+from llm.adversary.radius.beyond import Beyond, beyond, sentence_of
 
 
 def log_of(values, *, used=0.2, every=8, margins=256, full=1.0, falls=False):

@@ -11,6 +11,7 @@ from dro_core import KL, CressieRead, CVaR, Grouped, KLPenalty, Minibatch, Spect
 from llm.adversary.comparisons import Focal, Hardest, PerMicroBatch, RandomSubset, Shuffled
 from llm.adversary.geometry import PromptDiscrepancy, PromptTransport
 from llm.adversary.group_controls import Balanced, PermutedGroups
+from llm.adversary.regret import Regret
 from llm.adversary.rules import DrDPO, GroupAscent, layers
 from llm.adversary.spec import RULES, parse_reweighting
 
@@ -45,6 +46,7 @@ NESTED = {
     "micro": lambda inner: st.builds(PerMicroBatch, inner, st.integers(1, 10**6)),
 }
 KINDS = SINGLE | {name: made(ANY) for name, made in NESTED.items()}
+KINDS["regret"] = st.builds(Regret, ANY)  # which stands once
 KINDS["deep"] = st.recursive(ANY, lambda inner: st.one_of(*(made(inner) for made in NESTED.values())), max_leaves=8)
 
 
@@ -102,6 +104,7 @@ def test_no_text_ends_otherwise_than_in_a_rule_or_a_sentence(text):
         ("permuted_groups:balanced:by=a", PermutedGroups(Balanced("a"))),
         ("micro:8:permuted_groups:gr_dpo:1,by=a", PerMicroBatch(PermutedGroups(GroupAscent(1.0, "a")), 8)),
         ("micro:8:tv:0.2,by=source", PerMicroBatch(Grouped(TotalVariation(0.2), "source"), 8)),
+        ("regret:tv:0.2,by=source", Regret(Grouped(TotalVariation(0.2), "source"))),
         ("micro:8.7:tv:0.2", PerMicroBatch(TotalVariation(0.2), 8)),
         ("shuffled:tv:0.2,by=source,within=category", Shuffled(Grouped(TotalVariation(0.2), "source"), "category")),
         ("shuffled:tv:0.2,within=", Shuffled(TotalVariation(0.2))),
@@ -139,6 +142,8 @@ def test_texts_mean_what_they_meant(text, rule):
         ("micro:0:tv:0.2", "at least 1"),
         ("micro:inf:tv:0.2", "at least 1, got inf"),
         ("micro:8:erm", "nothing can be made"),
+        ("regret:0.2", "has '0.2' where a set belongs, as in 'regret:tv:0.2'"),
+        ("regret:micro:8:regret:tv:0.2", "regret: stands twice"),
         ("micro:8:nothing:1", "unknown ambiguity 'nothing:1' in 'micro:8:nothing:1'"),
         ("shufled:tv:0.2", "unknown ambiguity 'shufled:tv:0.2', did you mean 'shuffled:tv:0.2'\\? The known ones are:"),
         ("mmd:x", "has 'x' where a number belongs, as in 'mmd:0.1'"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from llm.adversary.slices import Slice
+from llm.adversary.radius.slices import Slice
 from llm.data.pairs import Pair
 from llm.training.pair_trainer import PairTrainer
 from llm.training.settings import TRAINING_DEFAULTS

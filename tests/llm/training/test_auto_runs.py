@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from linear_heads import head_trainer, noisy, norm_of, pairs_of
 from transformers import TrainerCallback
 
-from llm.adversary.auto import auto_of, lower_end
-from llm.adversary.slices import SliceSettings, set_apart
+from llm.adversary.radius.auto import auto_of, lower_end
+from llm.adversary.radius.slices import SliceSettings, set_apart
 from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs

@@ -12,7 +12,7 @@ import torch
 from robust_trainers import Gradients, arguments, seen_rows, trainer_for
 
 from dro_core import parse_ambiguity, worst_case
-from llm.adversary.bearing import resized
+from llm.adversary.radius.bearing import resized
 from llm.adversary.schedule import RadiusSchedule
 from llm.text.batches import PairCollator
 

@@ -1,6 +1,6 @@
 """Sets that take a share of what the data bear as their radius: ``tv:auto=0.5``.
 
-The radius is measured on a slice of pairs that are never trained on (``llm.adversary.slices``), so it holds no
+The radius is measured on a slice of pairs that are never trained on (``llm.adversary.radius.slices``), so it holds no
 optimism of fitted pairs; what is left is the noise of a sample, and for that the lower end of its interval counts:
 twenty to one the pairs bear more. While that end is 0 nothing is shown to be learned, and weights are equal.
 """
@@ -22,9 +22,9 @@ from dro_core.sets.ambiguity import in_text
 from dro_core.spec import Form
 from dro_core.texts import Spec, number_in
 
-from ..run.files import write_json
+from ...run.files import write_json
+from ..rules import Stateful
 from .bearing import EXACT, Array, bearable, has_bearing, moved, resized, summed
-from .rules import Stateful
 
 _RESAMPLES, _LEVEL = 200, 0.05
 _KEPT = 1e-9  # of what was not drawn: the adversary still sees it, so that draws do not lose the least margin

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dro_core import AmbiguitySet, CVaR, Grouped, Trimmed, margin_collapse, worst_case
 from dro_core.sets.composition import Composite
 
-from ..run.stored_arrays import read_arrays
+from ...run.stored_arrays import read_arrays
 
 Array = NDArray[np.float64]
 EXACT = ("tv", "cvar", "chi2", "kl", "burg")  # what ``margin_collapse`` knows of the sets that text can name

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.pairs import Pair
+from ...data.pairs import Pair
 from .auto import auto_of
 from .bearing import Array
 
