@@ -1143,8 +1143,8 @@ BREAKS = [
     Break(
         "auto-acts-at-zero",
         "llm/adversary/adversary.py",
-        "if (auto := auto_of(self.rule)) is not None and not auto.acts:",
-        "if False:",
+        "if self.rule is None or ((auto := auto_of(self.rule)) is not None and not auto.acts):",
+        "if self.rule is None:",
         "llm/training/test_auto_runs.py llm/adversary/test_auto.py",
     ),
     Break(

@@ -11,7 +11,7 @@ import trl
 from robust_trainers import arguments, trainer_for
 
 import llm.trl as robust_trl
-from dro_core import AmbiguitySet, worst_case
+from dro_core import KL, AmbiguitySet, worst_case
 from llm.adversary.adversary import Adversary
 from llm.adversary.effective_batch import EffectiveBatch, batch_weights
 from llm.adversary.inaction import bound
@@ -205,8 +205,10 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(spec, tmp_path):
 
 
 def test_strength_is_that_of_schedule_and_held_out_metric():
-    subject = Adversary(None, 0, schedule=RadiusSchedule(plain_share=0.25, ramp_share=0.5))
+    schedule = RadiusSchedule(plain_share=0.25, ramp_share=0.5)
+    subject = Adversary(KL(0.1), 0, schedule=schedule)
     assert [subject.strength(step, 8) for step in (0, 1, 2, 4, 7)] == [0.0, 0.0, 0.25, 0.75, 1.0]
     subject.adaptive = AdaptiveStrength(level=0.5)
     assert [subject.strength(step, 8) for step in (1, 4, 7)] == [0.0, 0.375, 0.5]
-    assert subject.at(1.0) is None
+    assert (subject.at(0.0), subject.at(1.0)) == (None, KL(0.1))
+    assert Adversary(None, 0, schedule=schedule).strength(7, 8) == 0.0

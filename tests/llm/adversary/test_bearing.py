@@ -54,7 +54,8 @@ def bound_to(spec, n):
 def batch_of(margins, rows, *, told=False):
     given = torch.as_tensor(margins, dtype=torch.float64)
     losses, index = -logsigmoid(given), torch.as_tensor(rows)
-    return EffectiveBatch(losses, index, torch.ones_like(losses), slice(0, len(rows)), False, given if told else None)  # noqa: FBT003
+    margins = given if told else None
+    return EffectiveBatch(losses, index, torch.ones_like(losses), slice(0, len(rows)), padded=False, margins=margins)
 
 
 def step_of(adversary, margins, rows, *, step=0, strength=1.0, accuracy=LOGISTIC, told=False):

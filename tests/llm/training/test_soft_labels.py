@@ -210,7 +210,7 @@ def test_a_run_says_what_its_labels_and_its_adversary_are(runs, kind):
         ("reward", {"soft_labels": "data"}, "needs the column preference, and none of 24 training pairs has one"),
         ("reward", {"soft_labels": "votes"}, "soft_labels"),
         ("dpo", {"soft_labels": "crossfit", "soft_folds": 2}, "soft_folds must be at least 3, got 2"),
-        ("reward", {"soft_labels": "crossfit", "soft_folds": 99}, "soft_folds 99 is more than the 24 prompts"),
+        ("reward", {"soft_labels": "crossfit", "soft_folds": 99}, "soft_folds 99 is more than the 23 prompts"),
         ("sft", {"ambiguity": "regret:tv:0.2"}, "the losses here are not of labels"),
         ("sft", {"soft_labels": "data"}, "unknown setting 'soft_labels'"),
         ("reward", {"ambiguity": "regret:regret:tv:0.2"}, "regret: stands twice"),
