@@ -79,12 +79,12 @@ def ceiling(
         progress: Show a bar while features are computed.
 
     Raises:
-        DataError: The data cannot be read, or hold fewer different prompts than twice the folds.
+        DataError: The data cannot be read, or hold fewer different prompts than folds.
         ModelError: There is no such model.
         ValueError: A number makes no sense, an unknown set or column.
     """
-    if max_pairs < 1 or folds < 2:
-        raise ValueError("max_pairs must be at least 1 and folds at least 2")
+    if max_pairs < 1:
+        raise ValueError("max_pairs must be at least 1")
     read = pairs_of(data, columns=columns, keep=asked_of_file(by or (), PairColumns))
     pairs, name = drawn(read.pairs, max_pairs), str(model.folder if isinstance(model, Run) else model)
     backbone = _backbone(name, max_length, pairs, dtype)

@@ -15,8 +15,8 @@ from dro_core import collapse_radius
 from ..data.pairs import DataError, Pair, length_baseline
 from ..data.questions import questions
 from ..statistics.counting import credit
+from ..statistics.crossfit import crossfit
 from ..statistics.intervals import Interval, accuracy_interval
-from .heads import out_of_fold
 
 Array = NDArray[np.float64]
 
@@ -163,22 +163,24 @@ def ceiling_of(
         model: The name of the backbone.
         sets: Names that ``collapse_radius`` knows.
         by: Column -> entries ``(n,)``: groups that an adversary may weigh instead of pairs.
-        folds: At least 2.
+        folds: At least 3.
         seeds: Of the labels at random; at least one.
         left_out: Why pairs have no features -> how many; only told.
 
     Raises:
-        DataError: Fewer different prompts than twice the folds.
+        DataError: Fewer different prompts than folds, or fewer than three folds.
         ValueError: A set without a known radius.
     """
     clusters = [f"own {row}" if name is None else name for row, name in enumerate(questions(pairs))]
-    try:
-        right = credit(out_of_fold(differences, clusters, folds=folds))
-    except ValueError as reason:
-        raise DataError(f"{file}: {reason}") from None
+    codes = np.unique(np.array(clusters), return_inverse=True)[1]
+    if not 3 <= folds <= codes.max() + 1:
+        raise DataError(
+            f"{file}: folds must be at least 3 and at most the {codes.max() + 1} different prompts, got {folds}"
+        )
+    right = credit(crossfit(differences, codes, folds=folds) - 0.5)
     bearings: list[Bearing] = []
     for name, labels in {"": None, **(by or {})}.items():
-        asked = {"groups": labels, "folds": folds, "clusters": clusters}
+        asked = {"groups": labels, "folds": folds, "clusters": codes}
         bearings += [_bearing(differences, kind, name, seeds, asked) for kind in sets]
     return Ceiling(
         file=file,

@@ -171,10 +171,10 @@ def test_the_command_shows_what_the_face_returns(file, capsys, monkeypatch, tmp_
     [
         (["--sets", "hellinger"], "no collapse radius is known for 'hellinger'"),
         (["--by", "source", "colour"], "by=colour: there is no column 'colour'; the columns are: source"),
-        (["--folds", "1"], "folds at least 2"),
+        (["--folds", "2"], "folds must be at least 3"),
         (["--max-pairs", "0"], "max_pairs must be at least 1"),
         (["--max-length", "0"], "max_length must be at least 1"),
-        (["--max-pairs", "6"], "different prompts, got"),
+        (["--max-pairs", "4"], "at most the 4 different prompts"),
         (["--model", "no-such-folder/model"], "no-such-folder/model"),
     ],
 )
