@@ -16,10 +16,10 @@ from ..robustness.whole_prompts import NAME, seen
 SETS = ("tv", "cvar", "chi2", "kl")
 
 
-def features(folder: Path) -> tuple[np.ndarray, list[Pair]]:
-    """Features of the chosen answers less those of the rejected ones, and the training pairs they belong to."""
-    pairs = read_pairs(folder / NAME / "told-apart" / "train.jsonl").pairs
-    [rows] = [differences for name, differences, _ in seen(folder) if name == "train"]
+def features(folder: Path, file: str = "train") -> tuple[np.ndarray, list[Pair]]:
+    """Features of the chosen answers less those of the rejected ones, and the pairs of the file they belong to."""
+    pairs = read_pairs(folder / NAME / "told-apart" / f"{file}.jsonl").pairs
+    [rows] = [differences for name, differences, _ in seen(folder) if name == file]
     return rows, pairs
 
 

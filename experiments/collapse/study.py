@@ -47,7 +47,10 @@ def main() -> None:
     exact, found = accuracies()
     draw_accuracies(exact, found, RESULTS / "collapse-accuracy.png")
     draw_samples(samples() | {real["title"]: real["sizes"]}, RESULTS / "collapse-samples.png")
-    tables = {"population": populations(population()), "flips": populations(flipped()), "real": real["table"]}
+    tables = {
+        "population": populations(population()), "flips": populations(flipped()), "real": real["table"],
+        "trained": real["trained"],
+    }  # fmt: skip
     page = RESULTS / "collapse.md"
     page.write_text(filled(page.read_text(), {name: markdown(map(tuple, rows)) for name, rows in tables.items()}))
 
@@ -145,6 +148,7 @@ def populations(pairs: Pairs) -> Iterator[tuple[str, ...]]:
 def measured(folder: Path) -> dict[str, Any]:
     """All numbers of the real pairs: norms, sizes of the sample, and the table by adversary."""
     from .real import features, table
+    from .trained import table as trained_table
 
     rows, pairs = features(folder)
     scaled = rows / np.sqrt(np.mean(rows**2))
@@ -158,6 +162,7 @@ def measured(folder: Path) -> dict[str, Any]:
         "norms": norms(scaled, penalty=1e-4),
         "sizes": sampled([*size, len(rows)], "pairs", some),
         "table": list(table(rows, pairs)),
+        "trained": list(trained_table(rows, pairs, *features(folder, "id_test"))),
     }
 
 
