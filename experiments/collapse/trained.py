@@ -119,6 +119,7 @@ def table(
     codes = np.unique([asked(pair.prompt) for pair in pairs], return_inverse=True)[1]
     soft = crossfit(rows, codes)
     yield ("labels", "adversary", "norm / plain", "accuracy, %", "difference to plain", f"keeps {KEPT:g}")
+    hard = np.zeros(0)
     for name, labels, arms in (("as they are", None, HARD), ("cross-fitted", soft, SOFT)):
         plain: tuple[float, np.ndarray] | None = None
         for spec in arms:
@@ -126,12 +127,13 @@ def table(
             norm = float(np.mean([np.linalg.norm(head) for head in heads]))
             right = np.mean([credit(test @ head) for head in heads], axis=0)
             plain = (norm, right) if plain is None else plain
-            share = accuracy_interval(right, prompts)
-            change = paired_difference(right, plain[1], prompts)
+            hard = right if labels is None and spec == "erm" else hard
+            change = paired_difference(right, hard if spec == "erm" else plain[1], prompts)
+            told = f"{_percent(change)}{' (to labels as they are)' if spec == 'erm' else ''}"
             judged = spec == "tv:auto=0.5" or spec.startswith("regret:")
             yield (
-                name, f"`{spec}`", f"{norm / plain[0]:.2f}", _percent(share),
-                "" if spec == "erm" else _percent(change),
+                name, f"`{spec}`", f"{norm / plain[0]:.2f}", _percent(accuracy_interval(right, prompts)),
+                told if labels is not None or spec != "erm" else "",
                 ("yes" if norm >= KEPT * plain[0] else "no") if judged else "",
             )  # fmt: skip
 

@@ -28,6 +28,7 @@ from llm.data.columns import ColumnMap, columns_of
 from llm.data.grouping.columns import kept_of
 from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
+from llm.data.layouts.labels import weight_in
 from llm.data.layouts.mapped import renamed, with_history
 from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
@@ -45,6 +46,7 @@ class Prompt:
         source: Where it comes from; the unit of a mixture (``by=source``).
         category: What it is about; the unit of a report.
         kept: Further columns that were asked for, by name, as text.
+        weight: Reference mass relative to other prompts, above 0; None counts as 1.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Prompt:
     source: str = "unknown"
     category: str = "unknown"
     kept: tuple[tuple[str, str], ...] = ()
+    weight: float | None = None
 
     def answered(self, first: str, second: str) -> Pair:
         """The pair of two answers, for what works on pairs."""
@@ -97,8 +100,8 @@ def read_prompts(
 ) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
-    The latter hold a text or a list of chat messages, and may name ``system``, ``id``, ``source`` and ``category``.
-    Empty prompts are dropped and counted.
+    The latter hold a text or a list of chat messages, and may name ``system``, ``id``, ``source``, ``category`` and
+    ``weight``. Empty prompts, and those of weight 0, are dropped and counted.
 
     Args:
         source: File or hub address.
@@ -116,7 +119,7 @@ def read_prompts(
     first = next(opened.records, None)
     if _is_of_pairs(first, mapping):
         pairs = read_pairs(source, columns=mapping, keep=keep)
-        found: Iterable[Prompt] = (Prompt(p.id, p.prompt, p.source, p.category, p.kept) for p in pairs.pairs)
+        found: Iterable[Prompt] = (Prompt(p.id, p.prompt, p.source, p.category, p.kept, p.weight) for p in pairs.pairs)
         read_as, names = list(pairs.read_as), pairs.names
     else:
         assert first is not None
@@ -132,7 +135,7 @@ def read_prompts(
 
 def _content(prompt: Prompt) -> dict[str, Any]:
     """What a prompt is, whichever columns were asked for beside it."""
-    return {name: value for name, value in asdict(prompt).items() if name != "kept"}
+    return {n: value for n, value in asdict(prompt).items() if n != "kept" and (n != "weight" or value is not None)}
 
 
 class _Opened(NamedTuple):
@@ -200,7 +203,7 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str], ke
         try:
             chat = prompt_alone(row)
             chat = chat if file.mapping is None else with_history(chat, row)
-            kept = kept_of(columns, keep)
+            kept, weight = kept_of(columns, keep), weight_in(row)
         except Dropped as reason:
             dropped[str(reason)] += 1
             continue
@@ -211,11 +214,12 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str], ke
             chat,
             *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
             kept=kept,
+            weight=weight,
         )
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:
-    kept = (prompt for prompt in prompts if _says_something(prompt, dropped))
+    kept = (prompt for prompt in prompts if _says_something(prompt, dropped) and _counts(prompt, dropped))
     return distinct_prompts(kept, dropped, set()) if distinct else kept
 
 
@@ -224,3 +228,9 @@ def _says_something(prompt: Prompt, dropped: Counter[str]) -> bool:
     if not said:
         dropped["empty prompt"] += 1
     return said
+
+
+def _counts(prompt: Prompt, dropped: Counter[str]) -> bool:
+    if prompt.weight == 0:
+        dropped["weight 0"] += 1
+    return prompt.weight != 0

@@ -146,20 +146,29 @@ class Objective:
             config.estimator == "ppo" or config.entropy_coefficient > 0 or (self.kl_in_loss and not self.kl_inside)
         )
 
-    def weighed(self, experience: Experience, rule: Reweighting | None, rows: np.ndarray | None = None) -> Weighed:
+    def weighed(
+        self,
+        experience: Experience,
+        rule: Reweighting | None,
+        rows: np.ndarray | None = None,
+        *,
+        reference: Tensor | None = None,
+    ) -> Weighed:
         """Advantages and weights of a whole rollout; the same on every rank that holds it.
 
         Args:
             experience: Of all ranks.
             rule: What weighs the prompts; None for equal weights.
             rows: Positions of the prompts in the training set, shape ``(prompts,)``.
+            reference: Masses of the prompts, ``(prompts,)``, sum 1; None: they count alike.
         """
         config, mask, shape = self.config, experience.mask, (-1, self.config.samples)
         scores = experience.scores - config.missing_end_penalty * (~experience.ended)
         returns = scores - config.kl_coefficient * experience.kl if self.kl_inside else scores
         weigh = split_multipliers if config.adversary_estimate == "split" else prompt_multipliers
-        held_out = held_out_value(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy)
-        multipliers = weigh(returns.reshape(shape), rule, rows=rows, accuracy=self.accuracy)
+        asked: Any = {"rows": rows, "reference": reference, "accuracy": self.accuracy}
+        held_out = held_out_value(returns.reshape(shape), rule, **asked)
+        multipliers = weigh(returns.reshape(shape), rule, **asked)
         in_reward = config.kl_coefficient if config.kl_in == "reward" else 0.0
         inside, later = (in_reward, 0.0) if self.kl_inside else (0.0, in_reward)
         tokens = (experience.logps, experience.reference, mask)

@@ -121,6 +121,7 @@ def split_multipliers(
     rule: Reweighting | None,
     *,
     rows: np.ndarray | None = None,
+    reference: Tensor | None = None,
     accuracy: Accuracy | None = None,
 ) -> Tensor:
     """Multipliers n q_i that do not depend on the answers they multiply: each half is weighed by the other's values.
@@ -133,6 +134,7 @@ def split_multipliers(
         returns: Shape ``(prompts, samples)``, at least two samples; the halves alternate.
         rule: As for ``prompt_multipliers``.
         rows: As for ``prompt_multipliers``.
+        reference: As for ``prompt_multipliers``.
         accuracy: As for ``prompt_multipliers``.
 
     Returns:
@@ -145,17 +147,23 @@ def split_multipliers(
     """
     found = torch.empty_like(returns)
     for mine, other in ((0, 1), (1, 0)):
-        half = prompt_multipliers(returns[:, other::2], rule, rows=rows, accuracy=accuracy)
+        half = prompt_multipliers(returns[:, other::2], rule, rows=rows, reference=reference, accuracy=accuracy)
         found[:, mine::2] = half[:, :1]
     return found
 
 
 def advance_prompts(
-    returns: Tensor, rule: Reweighting | None, rows: np.ndarray, *, accuracy: Accuracy | None = None
+    returns: Tensor,
+    rule: Reweighting | None,
+    rows: np.ndarray,
+    *,
+    reference: Tensor | None = None,
+    accuracy: Accuracy | None = None,
 ) -> None:
     """Move a rule that keeps a state by one step, from all answers. Arguments: see ``prompt_multipliers``."""
     if rule is not None:
-        advance(rule.take(rows), -returns.detach().double().mean(dim=1), accuracy=accuracy)
+        masses = None if reference is None else reference.double()
+        advance(rule.take(rows), -returns.detach().double().mean(dim=1), reference=masses, accuracy=accuracy)
 
 
 def held_out_value(
@@ -163,6 +171,7 @@ def held_out_value(
     rule: Reweighting | None,
     *,
     rows: np.ndarray | None = None,
+    reference: Tensor | None = None,
     accuracy: Accuracy | None = None,
 ) -> Tensor:
     """The worst-case value with weights from one half of the answers and values from the other, a scalar.
@@ -174,11 +183,12 @@ def held_out_value(
         returns: Shape ``(prompts, samples)``; with one sample there is nothing to hold out, and it is nan.
         rule: As for ``prompt_multipliers``.
         rows: As for ``prompt_multipliers``.
+        reference: As for ``prompt_multipliers``.
         accuracy: As for ``prompt_multipliers``.
     """
     if returns.shape[1] < 2:
         return returns.new_tensor(float("nan"))
-    multipliers = split_multipliers(returns, rule, rows=rows, accuracy=accuracy)
+    multipliers = split_multipliers(returns, rule, rows=rows, reference=reference, accuracy=accuracy)
     return torch.stack([(multipliers[:, half::2] * returns[:, half::2]).mean() for half in (0, 1)]).mean()
 
 

@@ -27,6 +27,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from ..adversary.adversary import Adversary
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.masses import check_masses, masses_of
 from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
 from ..run.files import json_ready
@@ -103,6 +104,8 @@ class PolicyTrainer:
         self.columns = PromptColumns(prompts)
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.adversary = Adversary(rule, len(prompts), schedule=config.schedule())
+        self.masses = masses_of([prompt.weight for prompt in prompts])
+        check_masses(rule, self.masses)
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
@@ -214,12 +217,15 @@ class PolicyTrainer:
                 "rate, or continue from the last checkpoint with a larger max_kl"
             )
         rule, shape = self.adversary.at(strength), (len(rows), self.config.samples)
-        weighed = self.objective.weighed(known, rule, rows)
-        advance_prompts(weighed.returns.reshape(shape), rule, rows, accuracy=self.objective.accuracy)
+        masses = None if self.masses is None else self.masses[torch.from_numpy(rows)].to(known.scores)
+        reference = None if masses is None else masses / masses.sum()
+        weighed, accuracy = self.objective.weighed(known, rule, rows, reference=reference), self.objective.accuracy
+        advance_prompts(weighed.returns.reshape(shape), rule, rows, reference=reference, accuracy=accuracy)
         values = weighed.returns.reshape(shape).mean(dim=1)
-        multipliers = weighed.multipliers.reshape(shape).mean(dim=1)
-        answered = None if rule is None else weighed.multipliers.double().cpu().numpy()
-        self.ledger.record(rows, multipliers.double().cpu().numpy(), -values.double().cpu().numpy(), answered=answered)
+        ratios = weighed.multipliers.reshape(shape)
+        ratios = (ratios if reference is None else ratios / (len(rows) * reference[:, None])).double().cpu()  # q / p
+        answered = None if rule is None else ratios.numpy()
+        self.ledger.record(rows, ratios.mean(dim=1).numpy(), -values.double().cpu().numpy(), answered=answered)
         return weighed
 
     def _strength(self) -> float:

@@ -89,7 +89,9 @@ class Table:
         return np.array([self.rewards[int(p.id), a[0]] for p, a in zip(prompts, found, strict=True)])
 
 
-def trainer(model, rewards, folder, *, actions, scorer=None, arguments=None, prompts=None, **settings) -> PolicyTrainer:
+def trainer(
+    model, rewards, folder, *, actions, scorer=None, arguments=None, prompts=None, weights=None, **settings
+) -> PolicyTrainer:
     """A trainer of ``model`` on as many prompts as there are rows of ``rewards``."""
     count = len(rewards) if prompts is None else prompts
     config = PolicyConfig(**{
@@ -113,7 +115,15 @@ def trainer(model, rewards, folder, *, actions, scorer=None, arguments=None, pro
         ).double(),
         reference=Reference(start),
         tokenizer=tokenizer(count, actions),
-        prompts=[Prompt(str(i), ({"role": "user", "content": f"p{i}"},), source="ab"[i % 2]) for i in range(count)],
+        prompts=[
+            Prompt(
+                str(i),
+                ({"role": "user", "content": f"p{i}"},),
+                source="ab"[i % 2],
+                weight=None if weights is None else weights[i],
+            )
+            for i in range(count)
+        ],
         encoded=[[2 + actions + i] for i in range(count)],
         scorer=scorer or Table(rewards),
         config=config,

@@ -19,7 +19,7 @@ from llm.data.layouts.base import Columns, Comparison, Layout, Malformed
 
 NATS = 4.0  # log odds of the best possible rating against the worst: 98 %
 _PREFERENCE = "the probability, from 0 to 1, that the chosen answer is the better one"
-_WEIGHT = "how much the pair counts, a finite number of at least 0"
+_WEIGHT = "how much the pair or prompt counts, a finite number of at least 0"
 
 
 def labelled(layout: Layout) -> Layout:
@@ -44,16 +44,24 @@ def labelled_by(columns: Columns, comparison: Comparison) -> Comparison:
     Raises:
         Malformed: A preference is no number from 0 to 1, or a weight no finite number of at least 0.
     """
-    preference, weight = _number(columns, "preference", _PREFERENCE), _number(columns, "weight", _WEIGHT)
+    preference, weight = _number(columns, "preference", _PREFERENCE), weight_in(columns)
     if preference is not None and not math.isnan(preference):  # how tables write that a rating is missing
         if not 0 <= preference <= 1:
             raise _wrong("preference", _PREFERENCE, preference)
         comparison = comparison._replace(preference=preference)
-    if weight is not None:
-        if not 0 <= weight < math.inf:
-            raise _wrong("weight", _WEIGHT, weight)
-        comparison = comparison._replace(weight=weight)
-    return comparison
+    return comparison if weight is None else comparison._replace(weight=weight)
+
+
+def weight_in(columns: Columns) -> float | None:
+    """What the column ``weight`` of a record of a pair or a prompt says; None where nothing stands there.
+
+    Raises:
+        Malformed: It is no finite number of at least 0.
+    """
+    weight = _number(columns, "weight", _WEIGHT)
+    if weight is not None and not 0 <= weight < math.inf:
+        raise _wrong("weight", _WEIGHT, weight)
+    return weight
 
 
 def from_ratings(ratings: Iterable[float | None], scale: tuple[float, float]) -> float | None:

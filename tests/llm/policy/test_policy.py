@@ -41,16 +41,16 @@ def table_gradient(model) -> np.ndarray:
     return model.lm_head.weight.grad[2:5, 5:].T.numpy().ravel()
 
 
-def weights_of(rule: str) -> np.ndarray:
+def weights_of(rule: str, reference=None) -> np.ndarray:
     found = parse_reweighting(rule)
     losses = -BANDIT.values(PROBABILITIES)
     if found is None:
-        return np.full(4, 0.25)
+        return np.full(4, 0.25) if reference is None else reference
     bound = found.bind({"source": ["a", "b", "a", "b"], "category": [""] * 4})
     if rule.startswith("kldpo"):
-        tilted = np.exp(losses / 0.5)
+        tilted = np.exp(losses / 0.5) * (1 if reference is None else reference)
         return tilted / tilted.sum()
-    return np.asarray(worst_case(losses, bound).weights)
+    return np.asarray(worst_case(losses, bound, reference=reference).weights)
 
 
 @pytest.mark.parametrize("version", ["A", "B"])
@@ -69,6 +69,39 @@ def test_policy_gradient_is_the_exact_robust_gradient(estimator, rule, version, 
     exact = policies.policy_gradient(policies.TabularPolicy(4, 3), start, BANDIT, start=weights_of(rule))
     baseline = 8 / 7 if estimator == "rloo" else 1.0  # from 7 of 8 stratified draws
     close(table_gradient(model), -baseline * exact, 1e-12)
+
+
+@pytest.mark.parametrize("version", ["A", "B"])
+@pytest.mark.parametrize("rule", RULES)
+def test_weights_of_prompts_are_the_reference_of_the_exact_gradient(rule, version, tmp_path):
+    model, start = bigram(4, 3, np.log(PROBABILITIES)), np.log(PROBABILITIES).ravel()
+    weights = [2.0, None, 0.5, 4.0]
+    reference = np.array([2.0, 1.0, 0.5, 4.0]) / 7.5
+    subject = trainer(
+        model, REWARDS, tmp_path, actions=3, ambiguity=rule, version=version, samples=8, weights=weights
+    )  # fmt: skip
+    rollout = enumerated(subject)
+    subject.update.minibatch(rollout, torch.arange(32))
+    found = weights_of(rule, reference)
+    exact = policies.policy_gradient(policies.TabularPolicy(4, 3), start, BANDIT, start=found)
+    close(table_gradient(model), -8 / 7 * exact, 1e-6)  # masses are float32
+    np.testing.assert_allclose(subject.ledger.multiplier_sum, found / reference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["erm", "tv:0.3"])
+def test_weights_of_prompts_that_are_equal_change_no_bit(rule, tmp_path):
+    found = []
+    for name, weights in (("none", None), ("equal", [3.0] * 4)):
+        model = bigram(4, 3, np.log(PROBABILITIES))
+        subject = trainer(model, REWARDS, tmp_path / name, actions=3, ambiguity=rule, samples=4, weights=weights)
+        subject.take_step()
+        found.append(model.lm_head.weight.detach().clone())
+    assert torch.equal(*found)
+
+
+def test_rules_that_deal_weights_refuse_weights_of_prompts(tmp_path):
+    with pytest.raises(ValueError, match="which must count alike"):
+        trainer(bigram(4, 3), REWARDS, tmp_path, actions=3, ambiguity="shuffled:tv:0.3", weights=[1.0, 2.0, 1.0, 1.0])
 
 
 def test_an_answer_without_weight_takes_no_forward_pass(tmp_path, monkeypatch):
