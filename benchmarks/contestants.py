@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import formulas
 import numpy as np
 import peers
 import references
@@ -105,6 +106,8 @@ _tail = partial(peers.dro_loss, "cvar", lambda tail, n: tail.alpha, lambda tail:
 # A radius that the penalty never reaches leaves the penalty alone.
 _priced = partial(peers.dro_loss, "chi-square", lambda price, n: 0.49 * n, lambda price: price.strength)
 
+_BY_RANK = [Contestant("deshift, formula", library, library, formulas.by_rank) for library in ("numpy", "torch")]
+
 PEERS: list[tuple[str, Contestant]] = [
     ("tv", CLARABEL),
     ("tv", HIGHS),
@@ -118,9 +121,12 @@ PEERS: list[tuple[str, Contestant]] = [
     ("cvar", LAYER),
     ("cvar", _dro("cvar_dro", "CVaRDRO", alpha="alpha")),
     ("cvar", _dro_torch("dro RobustLoss", make=_tail())),
+    *[("cvar", one) for one in _BY_RANK],
+    ("cvar", Contestant("sqwash, formula", "torch", "torch", formulas.superquantile, batched=False)),
     ("spectral", CLARABEL),
     ("spectral", HIGHS),
     ("spectral", LAYER),
+    *[("spectral", one) for one in _BY_RANK],
     ("chi2", CLARABEL),
     ("chi2", LAYER),
     ("chi2", _dro("chi2_dro", "Chi2DRO", eps="radius")),

@@ -216,8 +216,9 @@ def write(results: Path, docs: Path) -> None:
     lines = [
         "# Benchmarks",
         "",
-        "Our solver against every PyPI package that solves the same problem, and against the physical floor. Written",
-        "by `make bench` from [solvers.json](../benchmarks/results/solvers.json); do not edit by hand.",
+        "Our solver against every PyPI package that solves the same problem, formulas published elsewhere, and the",
+        "physical floor. Written by `make bench` from [solvers.json](../benchmarks/results/solvers.json); do not edit",
+        "by hand.",
         "",
         *_machine(found),
         "",

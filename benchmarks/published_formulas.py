@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import formulas
 import numpy as np
 import references
 from failures import Failure
@@ -33,12 +34,11 @@ def _halved(losses: np.ndarray, radius: float) -> float:
     return float(np.min(eta[:, 0] + (2 * radius) ** 0.5 * np.sqrt(np.mean(excess**2, axis=1))))
 
 
-def _superquantile(losses: np.ndarray, alpha: float) -> float:
+def _superquantile(losses: np.ndarray, tail: dc.CVaR) -> float:
     """sqwash: the losses beyond a quantile that lies between two of them, and that quantile for the mass missing."""
-    quantile = np.quantile(losses, 1 - alpha)
-    tail = losses[losses > quantile]
-    share = len(tail) / (alpha * len(losses))
-    return float(share * tail.mean() + (1 - share) * quantile)
+    import torch
+
+    return float(formulas.superquantile(tail, len(losses), gradient=False)(torch.tensor(losses))[0])
 
 
 def _log_exp() -> float:
@@ -78,7 +78,7 @@ def _balls() -> list[Failure]:
             "sqwash",
             None,
             "CVaR(0.1) at the interpolated quantile, 12 losses: above the worst case",
-            lambda: _superquantile(losses[:12], 0.1),
+            lambda: _superquantile(losses[:12], dc.CVaR(0.1)),
             lambda: value_of(losses[:12], dc.CVaR(0.1)),
             references.cvar(losses[:12], dc.CVaR(0.1)),
         ),

@@ -1,4 +1,4 @@
-"""Races our solver against every PyPI package that solves the same problem, and against the physical floor.
+"""Races our solver against every PyPI package that solves the same problem, published formulas, and the physical floor.
 
     python benchmarks/solvers.py               # everything, about a quarter of an hour; then the page
     python benchmarks/solvers.py --quick       # under a minute, to see that it works

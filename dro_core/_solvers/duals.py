@@ -27,6 +27,7 @@ _FLATTEST = 1e-7
 _GENTLE = 0.1
 # Of 4,000 hard exponential tilts half needed 2 steps and 99 in 100 less than 9.
 _STEPS, _DEVICE_STEPS = 100, 30
+_POLISHES = 3  # Newton's steps from an expansion that is good to a tenth
 _ROUNDING = 2.0**-49  # of the largest divergence
 _FAINT = 2.0**-19  # of the largest divergence: a target of which rounding leaves but nine digits
 
@@ -155,10 +156,18 @@ def _faint(problem: Problem, at: Bracket, target: Size, most: Array) -> Array:
     return at.answer(np)
 
 
+def _step_without_cancellation(problem: Problem, slope: Array, target: Size, growth: Array) -> Array:
+    """Return what Newton's method adds to the logarithm of a small slope."""
+    xp = problem.xp
+    exact = at_least(xp, _small_divergence(problem, slope), TINY)
+    return xp.log(target / exact) * exact / at_least(xp, growth, TINY)
+
+
 def _slope(problem: Problem, target: Size, most: Array) -> Array:
     """Return the slope, ``(*batch, 1)``, at which the divergence is ``target``; of no use where that exceeds ``most``.
 
-    In main memory the iteration stops when the divergence agrees to rounding.
+    In main memory the iteration stops when the divergence agrees to rounding. Elsewhere it goes on, led astray by
+    rounding where the slope is small; there the expansion at 0, which is near, is polished instead.
     """
     xp = problem.xp
     tilt = _exponential(problem)
@@ -169,11 +178,15 @@ def _slope(problem: Problem, target: Size, most: Array) -> Array:
             break
         at = _newton_step(xp, at, member, target, most)
         member = tilt(at.slope)
-    exact = at_least(xp, _small_divergence(problem, at.slope), TINY)
-    step = xp.log(target / exact) * exact / at_least(xp, member.growth, TINY)
+    if not on_host(xp):
+        polished = start
+        for _ in range(_POLISHES):
+            polished = polished * xp.exp(_step_without_cancellation(problem, polished, target, tilt(polished).growth))
+        return xp.where(start < _FLATTEST, start, xp.where((2 * target < most) & (start < _GENTLE), polished, at.slope))
+    step = _step_without_cancellation(problem, at.slope, target, member.growth)
     gentle = (2 * target < most) & (at.slope < _GENTLE) & (xp.abs(step) < 0.1)
     polished: Array = at.slope * xp.exp(xp.where(gentle, step, 0.0))
-    if on_host(xp) and (target < _FAINT * most).any():
+    if (target < _FAINT * most).any():
         faint = (target < _FAINT * most) & ~gentle & (start >= _FLATTEST)
         again = enclosed(xp, polished, low, np.full_like(low, _STEEPEST), ~faint)
         polished = xp.where(faint, _faint(problem, again, target, most), polished)

@@ -83,6 +83,8 @@ class AmbiguitySet(ABC):
     from_text: ClassVar[bool] = True
     # Whether scenarios of zero mass may get weight; then their losses count too.
     sees_zero_mass: ClassVar[bool] = False
+    # Whether scenarios must be equally likely; then there is no reference to give.
+    equally_likely: ClassVar[bool] = False
 
     @property
     def core(self) -> AmbiguitySet:

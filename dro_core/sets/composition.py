@@ -33,6 +33,10 @@ class Composite(AmbiguitySet):
                 f"`{type(self).__name__}.inner` must give no weight to scenarios of zero mass, "
                 f"which {type(given).__name__} may do. Use a divergence, CVaR or total variation."
             )
+        if given.equally_likely:
+            raise ValueError(
+                f"`{type(self).__name__}.inner` must bear unequal masses, which {given} does not; leave out minibatch."
+            )
 
     @property
     def core(self) -> AmbiguitySet:

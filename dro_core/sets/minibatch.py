@@ -38,6 +38,7 @@ class Minibatch(Polyhedral, Composite):
 
     draws: int
     option: ClassVar[str] = "minibatch"
+    equally_likely: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +54,11 @@ class Minibatch(Polyhedral, Composite):
         if number != int(number):
             raise ValueError(f"`Minibatch.draws` is {meaning}, got {self.draws!r}. {remedy}")
         set_field(self, "draws", int(number))
+
+    @property
+    def holds_only_reference(self) -> bool:
+        """Whether the inner set is its reference alone, or every batch one scenario."""
+        return self.draws == 1 or super().holds_only_reference
 
     def take(self, rows: Array) -> Minibatch:
         """Return the set itself: scenarios have no places."""

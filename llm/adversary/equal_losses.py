@@ -33,7 +33,7 @@ class Accuracy:
     def of(self, losses: Tensor) -> Tensor:
         """The accuracy of every loss, shape ``(n,)``: that of what it is computed from, times the slope there."""
         spread = self.absolute * losses.abs().clamp(min=1.0)
-        return -torch.expm1(-losses) * spread if self.logistic else spread
+        return -torch.expm1(-losses.clamp(min=0.0)) * spread if self.logistic else spread
 
 
 def rounding_of(precision: torch.dtype) -> float:

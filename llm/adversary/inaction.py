@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dro_core import AmbiguitySet
+from dro_core import AmbiguitySet, Minibatch
 
 from ..data.grouping.named import NamedGroups, unknown
 from .comparisons import Focal, PerMicroBatch
@@ -43,7 +43,8 @@ def bound(
 
     Raises:
         ValueError: An unknown column, a radius that nothing here measures, or the adversary could never move a weight:
-            it sees one example at a time, or weighs groups of which there is one.
+            it sees one example at a time, or weighs groups of which there is one. Or a set that stands for batches
+            larger than the batch.
     """
     if rule is None:
         return None
@@ -59,6 +60,11 @@ def bound(
     for part in layers(rule):
         _check_groups(rule, part, groups)
         batch = min(batch, part.size) if isinstance(part, PerMicroBatch) else batch
+        if isinstance(part, Minibatch) and part.draws > batch:
+            raise ValueError(
+                f"{rule} stands for batches of {part.draws}, and the adversary weighs {batch} examples together: "
+                f"{remedy}, or give minibatch at most {batch}"
+            )
     if batch < 2:
         raise ValueError(
             f"{rule} reweights the examples of an effective batch, and a batch of {batch} leaves the adversary nothing "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dro_core import AmbiguitySet, worst_case
+from dro_core import AmbiguitySet, Minibatch, worst_case
 from dro_core.sets.ambiguity import in_text
 
 from ..run.stored_arrays import read_array
@@ -59,10 +59,27 @@ def reweighted(
     """
     rule, losses = exposed(rule, losses)
     losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
+    if isinstance(rule, Minibatch):
+        return _counted(rule, losses, reference)
     if isinstance(rule, AmbiguitySet):
         return worst_case(losses, rule, reference=reference).weights
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
     return rule.weights(losses, masses)
+
+
+def _counted(rule: Minibatch, losses: Tensor, reference: Tensor | None) -> Tensor:
+    """Weights of a set that counts examples: of those that are there, which must have equal masses.
+
+    A batch that has lost some (the last one of an epoch, prompts without a score) and holds fewer than the set stands
+    for is weighed by its own worst case.
+    """
+    there = torch.ones_like(losses, dtype=torch.bool) if reference is None else reference > 0
+    if reference is not None and not torch.allclose(reference[there], reference[there][0]):
+        return worst_case(losses, rule, reference=reference).weights  # which says what is wrong
+    few = replace(rule, draws=min(rule.draws, int(there.sum())))
+    weights = torch.zeros_like(losses)
+    weights[there] = worst_case(losses[there], few).weights
+    return weights
 
 
 def layers(rule: object) -> Iterator[object]:

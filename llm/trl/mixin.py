@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from torch import Tensor
@@ -53,6 +53,7 @@ class RobustMixin(Trainer):
     """
 
     untouched = False
+    raise_batch: ClassVar[str]  # what makes the effective batch larger
 
     def __init__(
         self,
@@ -70,9 +71,11 @@ class RobustMixin(Trainer):
         self.untouched = chosen is None and not self._has_labels()
         if self.untouched:
             return
+        self.check_base()
         data = self._labelled(_map_style(self.train_dataset))
-        # The mixins check the size of the batch, which counts examples in one and prompts in the other.
-        rule = bound(chosen, Columns(data), batch=2, seed=self.args.seed)
+        # Batches of one are refused by the mixins, in the words of their settings.
+        batch = max(min(self.effective_batch, len(data)), 2)
+        rule = bound(chosen, Columns(data), batch=batch, remedy=self.raise_batch, seed=self.args.seed)
         self.adversary = Adversary(rule, len(data), schedule=schedule)
         self.adversary.adaptive = adaptive
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
@@ -107,6 +110,15 @@ class RobustMixin(Trainer):
         columns = self._signature_columns or []
         self._signature_columns = columns if INDEX in columns else [*columns, INDEX]
 
+    @abstractmethod
+    def check_base(self) -> None:
+        """Raise TypeError unless the trainer among the bases is one whose losses are known."""
+
+    @property
+    @abstractmethod
+    def effective_batch(self) -> int:
+        """How many examples of all ranks, or prompts, are weighed together."""
+
     @cached_property
     @abstractmethod
     def accuracy(self) -> Accuracy:
@@ -119,9 +131,10 @@ class RobustMixin(Trainer):
             _log.warning("%s", said)
         return done
 
-    def _tell(self, *, batch: int) -> None:
-        """Say what groups leave undone where ``batch`` examples are weighed together."""
-        for said in concerns(self._asked, self.ambiguity, batch=batch) if self.is_world_process_zero() else ():
+    def _tell(self) -> None:
+        """Say what groups leave undone in batches of this size."""
+        batch, first = self.effective_batch, self.is_world_process_zero()
+        for said in concerns(self._asked, self.ambiguity, batch=batch) if first else ():
             _log.warning("%s", said)
 
     def _strength(self) -> float:

@@ -17,7 +17,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
-from ..adversary.inaction import check_losses
+from ..adversary.inaction import RAISE_BATCH, check_losses
 from ..run.launch import check_launch
 from .mixin import INDEX, RobustMixin
 
@@ -32,14 +32,27 @@ class RobustOnline(RobustMixin):
     ``RobustMixin``.
     """
 
+    raise_batch = RAISE_BATCH
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
-            arguments: Any = self.args
-            self._tell(batch=arguments.generation_batch_size // arguments.num_generations)
+            self._tell()
+
+    def check_base(self) -> None:
+        """Raise TypeError before another trainer of TRL."""
+        if not isinstance(self, (GRPOTrainer, RLOOTrainer)):
+            raise TypeError(
+                "RobustOnline goes before trl.GRPOTrainer or trl.RLOOTrainer; for reward models and DPO use RobustPairs"
+            )
+
+    @property
+    def effective_batch(self) -> int:
+        """How many prompts of all ranks a generation weighs together."""
+        arguments: Any = self.args
+        return arguments.generation_batch_size // arguments.num_generations
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -96,10 +109,6 @@ class RobustOnline(RobustMixin):
 
 
 def _check_online(trainer: RobustOnline) -> None:
-    if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
-        raise TypeError(
-            "RobustOnline goes before trl.GRPOTrainer or trl.RLOOTrainer; for reward models and DPO use RobustPairs"
-        )
     arguments: Any = trainer.args
     check_launch(arguments)
     check_losses(trainer.ambiguity, logistic=False)

@@ -56,6 +56,8 @@ class RobustPairs(RobustMixin):
     update. Arguments and attributes: see ``RobustMixin``.
     """
 
+    raise_batch = "raise gradient_accumulation_steps"
+
     def __init__(
         self,
         *args: Any,
@@ -78,7 +80,7 @@ class RobustPairs(RobustMixin):
         two_passes = self.args.gradient_accumulation_steps > 1
         check_setup(self.args, self.accelerator, self.model, two_passes=two_passes)
         self.loss_is_scaled_for_ga = True
-        self._tell(batch=self.args.gradient_accumulation_steps * self.accelerator.num_processes)
+        self._tell()
         self.data_collator = _Indexed(self.data_collator)
 
     def _has_labels(self) -> bool:
@@ -97,6 +99,20 @@ class RobustPairs(RobustMixin):
         """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
         columns, theirs = set(getattr(dataset, "column_names", None) or ()), cast(Any, super())
         return dataset if columns >= PROCESSED else theirs._prepare_dataset(dataset, *args, **kwargs)
+
+    def check_base(self) -> None:
+        """Raise TypeError before another trainer of TRL."""
+        if not isinstance(self, (RewardTrainer, DPOTrainer)):
+            raise TypeError(
+                "RobustPairs goes before trl.RewardTrainer or trl.DPOTrainer, whose loss at one example per batch is "
+                "that example's; for GRPO and RLOO use RobustOnline"
+            )
+
+    @property
+    def effective_batch(self) -> int:
+        """How many examples of all ranks an optimizer step weighs together."""
+        rank = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return rank * self.accelerator.num_processes
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -121,8 +137,8 @@ class RobustPairs(RobustMixin):
         sampler, examples = super()._get_train_sampler(*args, **kwargs), len(self.ledger.visits)
         if self.ambiguity is None or self.last_window == "keep":
             return sampler
-        window = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return first_of(sampler, examples, whole_windows(examples, window), tell=self.is_world_process_zero())
+        whole = whole_windows(examples, self.effective_batch)
+        return first_of(sampler, examples, whole, tell=self.is_world_process_zero())
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the accumulation window; attach the weights where they need a pass of their own."""
@@ -235,11 +251,6 @@ def _ordered(window: Sequence[dict[str, Any]], weights: Tensor, skip: int) -> li
 
 
 def _check_pairs(trainer: RobustPairs) -> None:
-    if not isinstance(trainer, (RewardTrainer, DPOTrainer)):
-        raise TypeError(
-            "RobustPairs goes before trl.RewardTrainer or trl.DPOTrainer, whose loss at one example per batch is that "
-            "example's; for GRPO and RLOO use RobustOnline"
-        )
     arguments: object = trainer.args
     size, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     if size != 1:

@@ -326,6 +326,21 @@ def test_a_small_radius_goes_as_far_as_it_says(kind: str, radius: float) -> None
         assert float(weights @ (losses - middle)) == pytest.approx(gained, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_small_radius_on_a_device(kind: str) -> None:
+    """Where no one looks whether an iteration is done, it must not be led astray by roundings of a small divergence."""
+    rng, device = np.random.default_rng(6), next(one for one in BACKENDS if one.name == "torch_device")
+    losses = np.concatenate([rng.standard_normal((2, 6)), np.exp(3 * rng.standard_normal((2, 6)))])
+    p = np.concatenate([np.full((1, 6), 1 / 6), rng.dirichlet(np.full(6, 0.3), 3)])
+    spread = np.ptp(losses, axis=-1)
+    for radius in (7e-16, 1e-13, 1e-8):
+        made: Any = KINDS[kind].make(0.5, np.array([0.1, 0.9]))
+        ambiguity: Any = replace(made, radius=radius)
+        values = device.numpy(worst_case(device.array(losses), ambiguity, reference=device.array(p)).value)
+        expected = [float(KINDS[kind].value(ambiguity, *exact.levels(*row))) for row in zip(losses, p, strict=True)]
+        np.testing.assert_array_less(np.abs(values - expected) / spread, 1e-12, err_msg=f"{ambiguity}")
+
+
 @pytest.mark.parametrize("make", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("scale", [4.4e307, 2.0**1021])
 def test_losses_near_the_largest_float_are_certified(make: Maker, scale: float) -> None:

@@ -104,6 +104,8 @@ def test_it_has_a_text_and_a_strength() -> None:
     assert str(ambiguity) == "tv:0.2,max_ratio=8,minibatch=24"
     assert ambiguity.with_strength(0.5) == Minibatch(TotalVariation(0.1, max_ratio=8), 24)
     assert ambiguity.with_strength(0).holds_only_reference
+    assert minibatch(CVaR(0.5), 1).holds_only_reference
+    assert not ambiguity.holds_only_reference
     assert minibatch(CVaR(0.5), np.int64(4)) == minibatch(CVaR(0.5), 4)
 
 
@@ -113,6 +115,12 @@ def test_it_has_a_text_and_a_strength() -> None:
 def test_only_sets_linear_in_the_sorted_losses(inner: AmbiguitySet) -> None:
     with pytest.raises(ValueError, match=r"`Minibatch\.inner` must be linear in the sorted losses.*Use TotalVariation"):
         minibatch(inner, 2)
+
+
+@pytest.mark.parametrize("text", ["tv:0.2,minibatch=8,by=source", "cvar:0.3,minibatch=8,trim=0.1"])
+def test_nothing_that_makes_masses_unequal_stands_around_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"inner` must bear unequal masses, which .*minibatch=8 does not; leave out"):
+        parse_ambiguity(text)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, np.nan, True, "4", None])

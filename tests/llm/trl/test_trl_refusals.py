@@ -29,6 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:Futu
         ("grpo", "tv:0.2", {"loss_type": "dapo"}, "'dapo' does not treat completions one by one"),
         ("grpo", "tv:0.2", {"steps_per_generation": 2}, "make steps_per_generation a multiple"),
         ("rloo", "tv:0.2", {"steps": 1}, "nothing to choose"),
+        ("dpo", "cvar:0.3,minibatch=99", {}, "together: raise gradient_accumulation_steps, or give minibatch at most"),
+        ("grpo", "cvar:0.3,minibatch=99", {}, "together: raise per_device_train_batch_size .* at most"),
     ],
 )
 def test_what_would_give_wrong_weights_is_refused(tiny, tmp_path, name, spec, config, message):
