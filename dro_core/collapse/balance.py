@@ -12,15 +12,18 @@ from numpy.linalg import LinAlgError
 
 from .._solvers.arrays import Array
 from .interior import PROGRAMS, interior_path
-from .margins import margin_collapse
+from .layers import layered_path
+from .margins import margin_collapse, rounded
 from .newton import newton_path
 from .transport import transport_path
 
 _DEPENDENT = 1e-10  # a singular value so small, relative to the largest, is a rounding error of dependent columns
-_ROUNDING = 1e-12  # a margin so small, relative to the largest of its direction, is zero
+_ROUNDING = 1e-12  # a mean feature so small, in root mean squares of the feature, is zero
 _FLAT = 1e-8  # a direction is only approached whose least margin is zero: near enough
 _BALANCED = 1e-10  # a mean feature so small, in root mean squares of the feature, is zero
 _STEPS = 150
+
+_Path = Iterator[tuple[Array, Array, float | None]]
 
 _DIVERGENCES: dict[str, Callable[[Array, Array], float]] = {
     "tv": lambda ratio, masses: float(masses @ np.abs(ratio - 1)) / 2,
@@ -74,7 +77,9 @@ def whiten(features: Array, masses: Array) -> Whitened:
     return Whitened(features @ back, back)
 
 
-def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Array | None = None) -> Balance:
+def balance(
+    rows: Array, masses: Array, name: str, *, tolerance: float, cost: Array | None = None, batch: int | None = None
+) -> Balance:
     """Find the least radius at which a set holds weights that balance the rows.
 
     Args:
@@ -83,6 +88,7 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Ar
         name: Of the set, as ``kind_name`` gives it.
         tolerance: Of the gap between the two sides, relative to the radius.
         cost: Shape ``(n, n)``, of "wasserstein".
+        batch: Of how many rows, at most n, the minibatches are whose sets these are; "tv" or "cvar", even masses.
     """
     n, k = rows.shape
     never, none = (0.0, 1.0) if name == "cvar" else (np.inf, 0.0)
@@ -93,11 +99,15 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Ar
         return Balance(never, never, None, np.linalg.solve(rows, np.ones(n)))
     # Nothing balances yet, and the mean direction bears nothing; both sides improve from there.
     best = Balance(never, none, None, mean)
-    for weights, direction, radius in _path(rows, masses, name, cost):
+    if batch is None or batch == n:
+        path, given = _path(rows, masses, name, cost), {"reference": masses, "cost": cost}
+    else:
+        path, given = _finite([layered_path(rows, name, batch, tolerance)]), {"batch": batch}
+    for weights, direction, radius in path:
         margins = rounded(rows @ direction)
-        if _separates(margins, name):
+        bound = never if _separates(margins, name) else float(margin_collapse(margins, name, **given))
+        if bound == never:
             return Balance(never, never, None, direction)
-        bound = float(margin_collapse(margins, name, reference=masses, cost=cost))
         if bound < best.bound if name == "cvar" else bound > best.bound:
             best = best._replace(bound=bound, direction=direction)
         best = _with_weights(best, weights, radius, rows, masses, name)
@@ -110,20 +120,15 @@ def balance(rows: Array, masses: Array, name: str, *, tolerance: float, cost: Ar
     return best
 
 
-def rounded(margins: Array) -> Array:
-    """Return margins with rounding errors taken for the zeros they are; their last axis is one direction's."""
-    return np.where(np.abs(margins) <= _ROUNDING * np.abs(margins).max(axis=-1, keepdims=True), 0.0, margins)
-
-
 def _separates(margins: Array, name: str) -> bool:
     least = margins.min()
     return bool(least > 0 or (name == "burg" and margins.max() > 0 and least >= -_FLAT * margins.max()))
 
 
-def _path(rows: Array, masses: Array, name: str, cost: Array | None) -> Iterator[tuple[Array, Array, float | None]]:
-    """Yield the solver's weights, directions and, where weights do not tell them, radii, until rounding stops it."""
+def _path(rows: Array, masses: Array, name: str, cost: Array | None) -> _Path:
+    """Return the solver's weights, directions and, where weights do not tell them, radii."""
     program = PROGRAMS.get(name)
-    paths: Sequence[Iterator[tuple[Array, Array, float | None]]]
+    paths: Sequence[_Path]
     if cost is not None:
         paths = [((plan.weights, plan.direction, plan.cost) for plan in transport_path(rows, masses, cost))]
     elif program is not None:  # the second one is for the rare pairs with which the first one goes in circles
@@ -131,6 +136,11 @@ def _path(rows: Array, masses: Array, name: str, cost: Array | None) -> Iterator
         paths = [((*found, None) for found in way) for way in ways]
     else:
         paths = [((*found, None) for found in newton_path(rows, masses, name))]
+    return _finite(paths)
+
+
+def _finite(paths: Sequence[_Path]) -> _Path:
+    """Yield what the paths do, until rounding stops them."""
     for path in paths:
         with suppress(LinAlgError), np.errstate(all="ignore"):
             yield from takewhile(_is_finite, islice(path, _STEPS))

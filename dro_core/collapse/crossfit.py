@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._solvers.arrays import Array
-from .balance import balance, rounded, whiten
-from .margins import margin_collapse
+from .balance import Balance, balance, whiten
+from .margins import margin_collapse, rounded
+
+xp: Any = np  # whose arrays of any kind have no type hints
 
 _DRAWS = 400  # of the bootstrap
 _ENDS = (0.025, 0.975)
@@ -25,12 +27,13 @@ class HeldOut(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Rows ``(n, k)`` with masses ``(n,)``, codes ``(n,)`` of groups or None, and costs ``(n, n)`` or None."""
+    """Rows ``(n, k)`` with masses ``(n,)``, codes ``(n,)`` of groups, costs ``(n, n)``, and the size of minibatches."""
 
     rows: Array
     masses: Array
     groups: Array | None = None
     cost: Array | None = None
+    batch: int | None = None
 
     def take(self, kept: Array) -> Pairs:
         """Return some of the rows, with masses that sum to 1."""
@@ -39,7 +42,7 @@ class Pairs(NamedTuple):
             raise ValueError("a fold holds no reference mass; use fewer folds or, for no held-out value, folds=0.")
         groups = None if self.groups is None else self.groups[kept]
         cost = None if self.cost is None else self.cost[np.ix_(kept, kept)]
-        return Pairs(self.rows[kept], masses / masses.sum(), groups, cost)
+        return Pairs(self.rows[kept], masses / masses.sum(), groups, cost, self.batch)
 
     def scenarios(self) -> tuple[Array, Array]:
         """Return what the adversary weighs: the rows, or the means of groups ``(K, k)``; and their masses."""
@@ -47,6 +50,10 @@ class Pairs(NamedTuple):
             return self.rows, self.masses
         means, masses = group_means(self.rows.T, self.masses, self.groups)
         return means.T, masses
+
+    def balance(self, rows: Array, masses: Array, name: str, tolerance: float) -> Balance:
+        """Return the ``balance`` of the scenarios, whitened."""
+        return balance(rows, masses, name, tolerance=tolerance, cost=self.cost, batch=self.batch)
 
 
 def group_means(values: Array, masses: Array, groups: Array) -> tuple[Array, Array]:
@@ -81,7 +88,7 @@ def held_out(
         train = pairs.take(others)
         rows, masses = train.scenarios()
         white = whiten(rows, masses)
-        direction = white.back @ balance(white.rows, masses, name, tolerance=tolerance, cost=train.cost).direction
+        direction = white.back @ train.balance(white.rows, masses, name, tolerance).direction
         found.append(_radii(pairs.take(fold), direction, name, _resampled(clusters[fold], rng)))
     values = np.array(found)
     means = values.mean(axis=0)
@@ -101,7 +108,25 @@ def _radii(pairs: Pairs, direction: Array, name: str, counts: Array) -> Array:
     """Return the radius of the margins along a direction for every row of counts."""
     masses = counts * pairs.masses
     masses = masses / masses.sum(axis=-1, keepdims=True)
-    margins = np.broadcast_to(rounded(pairs.rows @ direction), masses.shape)
+    along = rounded(pairs.rows @ direction)
+    if pairs.batch is not None:
+        drawn = np.vstack([along, _even(along, masses[1:])])
+        return np.asarray(margin_collapse(drawn, name, batch=pairs.batch))
+    margins = np.broadcast_to(along, masses.shape)
     if pairs.groups is not None:
         margins, masses = group_means(margins, masses, pairs.groups)
     return np.asarray(margin_collapse(margins, name, reference=masses, cost=pairs.cost))
+
+
+def _even(margins: Array, masses: Array) -> Array:
+    """Return margins ``(draws, n)`` of even mass in place of margins ``(n,)`` with masses ``(draws, n)``.
+
+    They are the means of n equal parts of the mass: the margins that were drawn, where masses count n draws.
+    """
+    order = np.argsort(margins)
+    ends = np.linspace(0.0, 1.0, margins.size + 1)
+    found: list[Array] = []
+    for mass in masses[:, order]:
+        below, sums = np.cumsum(np.r_[0.0, mass]), np.cumsum(np.r_[0.0, mass * margins[order]])
+        found.append(xp.diff(xp.interp(ends * below[-1], below, sums)) * margins.size)
+    return rounded(np.array(found))

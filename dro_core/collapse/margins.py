@@ -7,10 +7,7 @@ for the divergence D whose balls the set's radius measures: exact, whatever the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import scipy.special as _special  # pyright: ignore[reportMissingTypeStubs]
 
 from .._solvers.arrays import Array
 from .._solvers.checks import checked_masses
@@ -20,12 +17,10 @@ from ..sets.divergences import KL
 from ..sets.sorted import ChiSquare, CVaR, TotalVariation
 from ..sets.transport import Wasserstein
 from .exact import EXACT, Margins
+from .minibatches import order_means
 from .transport import transport_margin
 
-_ROUNDING = 1e-12  # a mean margin so small, relative to the largest, is zero: it decides whether any set collapses
-
-special: Any = _special  # scipy ships no type hints
-xp: Any = np  # nor do arrays of any kind have them
+_ROUNDING = 1e-12  # a margin so small, relative to the largest, is zero: it decides whether any set collapses
 
 _CLASSES: tuple[type[AmbiguitySet], ...] = (TotalVariation, CVaR, ChiSquare, KL, Burg, Wasserstein)
 _NAMES = (*EXACT, "wasserstein")
@@ -77,8 +72,7 @@ def margin_collapse(
         raise TypeError(f"margins must be real numbers, got dtype {values.dtype}.")
     masses = checked_masses(reference, values.shape)
     if batch is not None:
-        if name not in ("tv", "cvar") or reference is not None:
-            raise ValueError("`batch` needs 'tv' or 'cvar', whose weights depend on ranks alone, and no reference.")
+        check_batch(batch, values.shape[-1], name, even=reference is None)
         values = _expected_in_batches(values, batch)
         masses = np.full(values.shape, 1 / batch)
     if cost is not None and name != "wasserstein":
@@ -130,20 +124,31 @@ def _expected_in_batches(values: Array, batch: int) -> Array:
 
     A set whose weights go by rank has the same worst case of these as, on average, of the subsets.
     """
-    n = values.shape[-1]
+    expected = order_means(values, batch)
+    return _without_rounding(expected, np.abs(values).max(axis=-1, keepdims=True))
+
+
+def rounded(margins: Array) -> Array:
+    """Return margins with rounding errors taken for the zeros they are; their last axis is one direction's."""
+    return _without_rounding(margins, np.abs(margins).max(axis=-1, keepdims=True))
+
+
+def _without_rounding(values: Array, largest: Array) -> Array:
+    return np.where(np.abs(values) <= _ROUNDING * largest, 0.0, values)
+
+
+def check_batch(batch: int, n: int, name: str, *, even: bool) -> None:
+    """Check the size of minibatches of n pairs.
+
+    Raises:
+        ValueError: There are none of that size, or pairs that are not ``even`` or whose set does not weigh by rank.
+    """
+    if name not in ("tv", "cvar") or not even:
+        raise ValueError(
+            "`batch` needs 'tv' or 'cvar', whose weights depend on ranks alone, and no reference and no groups."
+        )
     if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= n:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"`batch` must be an integer from 1 to {n}, the number of margins, got {batch!r}.")
-    place, rank = xp.arange(n)[:, None], xp.arange(batch)
-
-    def ways(of: Array, chosen: Array) -> Array:
-        possible = of >= chosen
-        some = np.where(possible, of - chosen, 0)
-        logs = special.gammaln(of + 1) - special.gammaln(chosen + 1) - special.gammaln(some + 1)
-        return np.where(possible, logs, -np.inf)
-
-    log_chance = ways(place, rank) + ways(n - 1 - place, batch - 1 - rank) - ways(np.array(n), np.array(batch))
-    expected = np.sort(values, axis=-1) @ np.exp(log_chance)
-    return np.where(np.abs(expected) <= _ROUNDING * np.abs(values).max(axis=-1, keepdims=True), 0.0, expected)
+        raise ValueError(f"`batch` must be an integer from 1 to {n}, how many there are, got {batch!r}.")
 
 
 def kind_name(set_kind: str | type[AmbiguitySet]) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 from .._solvers.arrays import Array
 from .._solvers.checks import checked_masses, checked_matrix
 from ..sets.ambiguity import AmbiguitySet
-from .balance import Balance, balance, whiten
+from .balance import Balance, whiten
 from .crossfit import Pairs, deal, held_out
-from .margins import checked_cost, kind_name
+from .margins import check_batch, checked_cost, kind_name
 
 _TOLERANCE = 1e-7  # of the gap, relative to the radius
 _ROUGH = 1e-4  # of the null and of the folds, whose sampling errors are larger
+_TOLERANCE_BATCH, _ROUGH_BATCH = 1e-3, 5e-3  # the same for minibatches, whose worst case has very many pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class CollapseRadius:
         by_fold: Its parts.
         interval: 95 %, for the mean over the population of the radii of these directions.
         vacuous: Whether there are no more scenarios than independent features, so that any signs are separable.
+        batch: Of how many pairs the minibatches are whose sets these are; None for the set of the whole sample.
     """
 
     kind: str
@@ -55,10 +57,11 @@ class CollapseRadius:
     by_fold: tuple[float, ...]
     interval: tuple[float, float]
     vacuous: bool
+    batch: int | None = None
 
     @property
     def gap(self) -> float:
-        """How far the two proofs are apart: nonnegative up to rounding."""
+        """How far the two proofs are apart: nonnegative up to rounding; of minibatches up to .001 of the radius."""
         return 0.0 if self.radius == self.bound else abs(self.radius - self.bound)
 
     @property
@@ -70,10 +73,12 @@ class CollapseRadius:
         size = "alpha" if self.kind == "cvar" else "radius"
         known = self.weights is not None or self.separable
         value = f"{self.radius:.4g}" if known else f"between {self.bound:.4g} and {self.radius:.4g}"
-        parts = [f"{self.kind}: collapse {size} {value} in sample"]
+        lots = "" if self.batch is None else f", minibatches of {self.batch}"
+        parts = [f"{self.kind}{lots}: collapse {size} {value} in sample"]
         if self.separable:
+            given = "no pair a negative" if self.kind == "burg" else "all a positive"
             parts[0] += (
-                f": `direction` gives {'no pair a negative' if self.kind == 'burg' else 'all a positive'} margin"
+                f": `direction` gives {given if self.batch is None else 'the least of a lot a positive mean'} margin"
             )
         if self.vacuous:
             parts.append("vacuous, for there are no more scenarios than features, so any labels are separable")
@@ -95,6 +100,7 @@ def collapse_radius(
     clusters: Array | Sequence[Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     cost: Array | None = None,
+    batch: int | None = None,
 ) -> CollapseRadius:
     """Return the smallest radius at which robust training on fixed features learns nothing.
 
@@ -109,8 +115,11 @@ def collapse_radius(
     The in-sample value is too large: with random labels 2 n r is about chi-square with d degrees of freedom (KL, Burg,
     chi-square), so r is d / 2n without any signal. ``null`` shows it, ``held_out`` is free of it.
 
-    Interior points for TV, CVaR and chi-square, Newton's method for KL and Burg: about n d^2 operations a step, five to
-    forty steps for each of the 1 + folds + seeds problems.
+    Training on minibatches whose weights are made one lot at a time collapses later: at the least radius at which the
+    mean, over all lots of ``batch`` rows, of weights of each that are in its set balances; r falls as the batch grows.
+
+    Interior points for TV, CVaR and chi-square, Newton's method for KL, Burg and minibatches: about n d^2 operations a
+    step, five to forty steps for each of the 1 + folds + seeds problems.
 
     Args:
         features: Shape ``(n, d)``, x as above; numpy or anything ``numpy.asarray`` reads. Constant and dependent
@@ -125,14 +134,16 @@ def collapse_radius(
         seeds: Of the null's random signs, one problem each; empty for no null. The first one also deals the folds.
         cost: Shape ``(n, n)``, of ``Wasserstein``, which is meant for at most some 2,000 rows, knows no groups, and
             sees rows of mass 0, for they can receive some.
+        batch: Size of the minibatches, drawn without replacement; at most the rows of a fold. Total variation and
+            CVaR, no reference, no groups. Null, folds and interval are those of such minibatches too.
 
     Raises:
         TypeError: Features that are not real numbers.
-        ValueError: Wrong shapes, values that are not finite, a bad reference, a set without a known radius, or fewer
-            clusters than folds.
+        ValueError: Wrong shapes, values that are not finite, a bad reference, a set without a known radius, a bad
+            batch, or fewer clusters than folds.
 
     Warns:
-        RuntimeWarning: The two proofs are further apart than 1e-7 of the radius.
+        RuntimeWarning: The two proofs are further apart than 1e-7 of the radius (1e-3 with ``batch``).
 
     Example:
         >>> x = np.array([[1.0, 0.2], [1.0, -0.2], [1.0, 0.0], [-1.0, 0.0]])
@@ -145,22 +156,24 @@ def collapse_radius(
     name, matrix = kind_name(set_kind), checked_matrix(features, "features")
     given = checked_masses(reference, (len(matrix),))
     ways = _cost(name, cost, groups, given.size)
+    if batch is not None:
+        check_batch(batch, given.size, name, even=reference is None and groups is None)
+    tolerance, rough = (_TOLERANCE, _ROUGH) if batch is None else (_TOLERANCE_BATCH, _ROUGH_BATCH)
     seen = np.flatnonzero(given if ways is None else np.ones(given.size))
     masses, found_groups = given[seen], _codes("groups", groups, seen, given.size)
     found_clusters = _codes("clusters", clusters, seen, given.size)
     units: Array = seen.argsort() if found_clusters is None else found_clusters
     _check_folds(folds, len(set(units.tolist())))
     white = whiten(matrix[seen], masses)
-    pairs = Pairs(white.rows, masses, found_groups, ways)
+    pairs = Pairs(white.rows, masses, found_groups, ways, batch)
     scenarios, parts, back = _solvable(pairs)
-    solved = balance(scenarios, parts, name, tolerance=_TOLERANCE, cost=ways)
-    null = [_null(pairs, name, seed) for seed in seeds]
-    tested = None
-    if folds:
-        rng = np.random.default_rng(seeds[0] if seeds else 0)
-        tested = held_out(pairs, name, deal(units, folds, rng), units, rng, tolerance=_ROUGH)
+    rng = np.random.default_rng(seeds[0] if seeds else 0)
+    dealt = _deal(units, folds, rng, batch)
+    solved = pairs.balance(scenarios, parts, name, tolerance)
+    null = [_null(pairs, name, seed, rough) for seed in seeds]
+    tested = held_out(pairs, name, dealt, units, rng, tolerance=rough) if folds else None
     weights = _row_weights(solved, pairs, parts, seen, given.size)
-    _warn(solved, name)
+    _warn(solved, name, tolerance)
     return CollapseRadius(
         kind=name,
         radius=solved.radius,
@@ -173,6 +186,7 @@ def collapse_radius(
         by_fold=() if tested is None else tested.by_fold,
         interval=(np.nan, np.nan) if tested is None else tested.interval,
         vacuous=solved.weights is None and scenarios.shape[1] >= len(scenarios),
+        batch=batch,
     )
 
 
@@ -206,6 +220,17 @@ def _check_folds(folds: int, clusters: int) -> None:
         )
 
 
+def _deal(units: Array, folds: int, rng: np.random.Generator, batch: int | None) -> list[Array]:
+    dealt = deal(units, folds, rng) if folds else []
+    smallest = min(map(len, dealt), default=len(units))
+    if batch is not None and batch > smallest:
+        raise ValueError(
+            f"minibatches of {batch} cannot be drawn from a fold of {smallest} rows; use a smaller batch, fewer folds "
+            "or, for no held-out value, folds=0."
+        )
+    return dealt
+
+
 def _solvable(pairs: Pairs) -> tuple[Array, Array, Array]:
     """Return the scenarios in independent features, their masses, and the way back to the features of the pairs."""
     rows, masses = pairs.scenarios()
@@ -215,11 +240,11 @@ def _solvable(pairs: Pairs) -> tuple[Array, Array, Array]:
     return white.rows, masses, white.back
 
 
-def _null(pairs: Pairs, name: str, seed: int) -> float:
+def _null(pairs: Pairs, name: str, seed: int, tolerance: float) -> float:
     """Return the radius once every row has a random sign."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=len(pairs.masses))
     rows, masses, _ = _solvable(pairs._replace(rows=signs[:, None] * pairs.rows))
-    return balance(rows, masses, name, tolerance=_ROUGH, cost=pairs.cost).radius
+    return pairs.balance(rows, masses, name, tolerance).radius
 
 
 def _row_weights(solved: Balance, pairs: Pairs, masses: Array, seen: Array, n: int) -> Array | None:
@@ -239,11 +264,11 @@ def _unit(direction: Array) -> Array:
     return direction / np.linalg.norm(direction)
 
 
-def _warn(solved: Balance, name: str) -> None:
-    if solved.error(name) > _TOLERANCE:
+def _warn(solved: Balance, name: str, tolerance: float) -> None:
+    if solved.error(name) > tolerance:
         warnings.warn(
             f"the collapse radius lies between {solved.bound:.6g} and {solved.radius:.6g}, a wider gap than "
-            f"{_TOLERANCE:g} of it; leave out nearly dependent columns or very small reference masses.",
+            f"{tolerance:g} of it; leave out nearly dependent columns or very small reference masses.",
             RuntimeWarning,
             stacklevel=3,
         )
