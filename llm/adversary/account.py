@@ -84,7 +84,7 @@ class AdversaryAccount:
                 "mean_loss": float(losses.mean() if reference is None else (reference * losses).sum()),
                 "robust_loss": float((weights * losses).sum()),
                 "effective_sample_size": float(effective_sample_size(weights)),
-                "largest_multiplier": float(largest_multiplier(weights, reference)),
+                "largest_multiplier": float(largest_multiplier(weights)),
                 "zero_share": float((weights == 0).float().mean()),
                 "radius_fraction": strength,
                 **used,

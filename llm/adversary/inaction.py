@@ -11,6 +11,7 @@ from dro_core import AmbiguitySet, Minibatch
 
 from ..data.grouping.named import NamedGroups, unknown
 from .comparisons import Focal, PerMicroBatch
+from .group_controls import PermutedGroups
 from .ledger import VERDICT, AdversaryLedger
 from .radius.auto import auto_of
 from .rules import Reweighting, Shifted, layers
@@ -52,6 +53,11 @@ def bound(
         raise ValueError(
             f"{rule} takes its radius from pairs that are held out of the training of a reward model or of DPO, which "
             "this kind of training does not have: give the set a number"
+        )
+    if auto_of(rule) is not None and any(isinstance(part, Shifted | PermutedGroups) for part in layers(rule)):
+        raise ValueError(
+            f"{rule} takes its radius from margins of labels as they are and groups as they are, which is not what it "
+            "weighs by: give the set inside it a number"
         )
     groups = NamedGroups(columns, seed=seed)
     for name in names_in(rule):

@@ -85,6 +85,8 @@ def one_source(run: RunRecord) -> Verdict:
     """One source holds nearly all weight that the adversary gives, against its share of the pairs."""
     if not run.robust:
         return _PLAIN
+    if run.adversary.get("weighted"):
+        return Unchecked("pairs have weights, and what is known by source is relative to them")
     groups = run.adversary.get("by_source") or run.adversary.get("source") or {}
     if len(groups) < 2:
         return Unchecked("weights by source are known of finished runs on several sources only")

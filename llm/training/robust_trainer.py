@@ -97,8 +97,9 @@ class RobustTrainer(CheckpointingTrainer):
         self.adversary, masses = Adversary(rule, examples, schedule=schedule), masses_of(weights)
         self.masses = None if masses is None else masses.to(self.args.device)
         check_masses(rule, masses)
+        self.adversary.running.masses = None if masses is None else masses.double().numpy()
         self.slice: Slice | None = None
-        self.told: list[Tensor] = []
+        self.told = list[Tensor]()
         self.last_window, self.example_ids = last_window, example_ids
         self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None or self.masses is not None

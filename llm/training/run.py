@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
-from ..adversary.radius.slices import Slice, set_apart
+from ..adversary.radius.slices import Slice, check_covers, set_apart
 from ..adversary.schedule import AdaptiveStrength
 from ..adversary.spec import names_in, parse_reweighting
 from ..audit.audit import Audit
@@ -164,7 +164,10 @@ class _OnPairs(Work[TrainConfig]):
             }
             | describe_soft_labels(trainer, config),
             history=trainer.state.log_history,
-            adversary={"sees": "regret" if trainer.adversary.shifted else "loss"}
+            adversary={
+                "sees": "regret" if trainer.adversary.shifted else "loss",
+                "weighted": trainer.masses is not None,
+            }
             | describe_adversary(
                 trainer.ledger, self.encoded.pairs, logistic=trainer.logistic, groups=_groups(config, self.encoded)
             ),
@@ -237,7 +240,9 @@ def build_trainer(
     if pairs.slice:
         aside = encode_pairs(pairs.slice, tokenizer, **reading)
         groups = NamedGroups(PairColumns(aside.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
-        trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every)
+        soft = getattr(config, "soft_labels", "none") != "none"
+        trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every, soft=soft)
+        check_covers(parse_reweighting(config.ambiguity), NamedGroups(PairColumns(encoded.pairs)), groups)
     put_soft_labels(trainer, encoded.pairs, config)
     check_losses(trainer.ambiguity, logistic=trainer.logistic, labels=trainer.labels)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])

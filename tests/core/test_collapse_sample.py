@@ -9,7 +9,7 @@ import pytest
 
 from dro_core import Hellinger, TotalVariation, collapse_radius, margin_collapse
 
-from .collapse_problems import balancing, kinds, only_radius, problem
+from .collapse_problems import balancing, kinds, never, only_radius, problem
 
 # Groups
 
@@ -45,6 +45,18 @@ def test_groups_that_are_no_more_than_the_features_say_that_they_prove_nothing()
         assert found.radius == found.null[0] == np.inf
         assert "vacuous" in str(found)
         assert found.held_out < 0.25 or count == 1
+
+
+@kinds
+@pytest.mark.parametrize(("n", "d", "count", "noise"), [(400, 64, 6, 0.01), (400, 4, 6, 0.01), (2000, 20, 6, 0.3)])
+def test_groups_that_one_direction_tells_apart_bear_every_set_held_out_too(
+    kind: str, n: int, d: int, count: int, noise: float
+) -> None:
+    """Every pair has a positive margin along (1, ..., 1); other directions separate the groups by noise as well."""
+    rng = np.random.default_rng(0)
+    x = 0.5 + noise * rng.standard_normal((n, d))
+    found = collapse_radius(x, kind, groups=rng.integers(count, size=n), seeds=())
+    assert (found.held_out, *found.interval) == (never(kind),) * 3
 
 
 # What the sample makes of it

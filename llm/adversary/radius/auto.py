@@ -100,7 +100,13 @@ class Auto(Stateful):
         """Steps of training do not move it."""
 
     def measure(
-        self, margins: Array, clusters: NDArray[np.int64], columns: Mapping[str, Sequence[Any]], *, step: int
+        self,
+        margins: Array,
+        clusters: NDArray[np.int64],
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        step: int,
+        masses: Array | None = None,
     ) -> None:
         """Take the radius from the slice.
 
@@ -109,8 +115,10 @@ class Auto(Stateful):
             clusters: Codes of their prompts: what is resampled together, ``(n,)``.
             columns: One entry per pair each.
             step: Before which optimizer step.
+            masses: How much they count, ``(n,)``; None: alike.
         """
-        low, estimate = lower_end(_uncapped((self.template or self.inner).bind(columns)), margins, clusters)
+        bound = _uncapped((self.template or self.inner).bind(columns))
+        low, estimate = lower_end(bound, margins, clusters, masses)
         self.found.bears, self.found.estimate, self.found.step = low, estimate, step
 
     def save(self, folder: Path) -> None:
@@ -133,7 +141,9 @@ class LowerEnd(NamedTuple):
     estimate: float
 
 
-def lower_end(ambiguity: AmbiguitySet, margins: Array, clusters: NDArray[np.int64]) -> LowerEnd:
+def lower_end(
+    ambiguity: AmbiguitySet, margins: Array, clusters: NDArray[np.int64], masses: Array | None = None
+) -> LowerEnd:
     """What the population of a sample bears at least, 95 % one-sided, by a bootstrap over clusters.
 
     Over examples, one pair more is counted, of the median margin against its label: that n pairs are right does not
@@ -144,16 +154,18 @@ def lower_end(ambiguity: AmbiguitySet, margins: Array, clusters: NDArray[np.int6
         ambiguity: A set of whatever size, its groups those of the sample.
         margins: Shape ``(n,)``.
         clusters: Codes of what is drawn together, ``(n,)``.
+        masses: How much each counts, ``(n,)``; None: alike.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     k, draws = codes.max() + 1, np.random.default_rng(0)
     drawn = draws.multinomial(k, np.full(k, 1 / k), size=_RESAMPLES)
     counts = np.vstack([np.ones(k), drawn + _KEPT])[:, codes]
+    counts = counts if masses is None else counts * (masses / masses.mean())
     if not _over_groups(ambiguity):
         margins = np.append(margins, -np.median(np.abs(margins)))
         counts = np.hstack([counts, np.ones((len(counts), 1))])
-    masses = counts / counts.sum(axis=1, keepdims=True)
-    found = np.minimum(moved(ambiguity, bearable(ambiguity, margins, masses)), _whole(ambiguity, masses[:1]))
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    found = np.minimum(moved(ambiguity, bearable(ambiguity, margins, shares)), _whole(ambiguity, shares[:1]))
     return LowerEnd(float(np.quantile(found[1:], _LEVEL, method="lower")), float(found[0]))
 
 

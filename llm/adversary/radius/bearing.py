@@ -132,10 +132,14 @@ class RunningRadius:
 
     Args:
         rule: Bound to the training examples; one whose collapse radius is not known, or None, has nothing to tell.
+
+    Attributes:
+        masses: How much each training example counts, ``(examples,)``; None: alike.
     """
 
     def __init__(self, rule: object) -> None:
         self._rule = rule if has_bearing(getattr(rule, "sized", rule)) else None
+        self.masses: Array | None = None
         self._seen: deque[tuple[NDArray[np.int64], Array]] = deque()
 
     @property
@@ -163,7 +167,8 @@ class RunningRadius:
             return {}
         rows, margins = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
         here = self._set().take(rows)
-        radius, used = float(bearable(here, margins)[0]), moved(here, looks["radius_used"])
+        masses = None if self.masses is None else self.masses[rows] / self.masses[rows].sum()
+        radius, used = float(bearable(here, margins, masses)[0]), moved(here, looks["radius_used"])
         bears = moved(here, radius)
         ratio = used / bears if bears > 0 else MOST_RATIO if used > 0 else 0.0
         told = {"radius_ratio": min(ratio, MOST_RATIO), "collapse_margins": float(len(rows))}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...data.pairs import Pair
+from ..masses import masses_of
 from .auto import auto_of
 from .bearing import Array
 
@@ -82,6 +83,26 @@ def set_apart(
     return [pair for pair in pairs if id(pair) not in apart], [pair for pair in pairs if id(pair) in apart]
 
 
+def check_covers(rule: object, train: Mapping[str, Any], aside: Mapping[str, Any]) -> None:
+    """Refuse a slice that lacks a group of the training pairs: nothing would be measured of it.
+
+    Args:
+        rule: Of the run, its groups named.
+        train: What the training pairs can be grouped by.
+        aside: The same of the slice.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
+    name = getattr(auto_of(rule), "inner", None)
+    name = getattr(name, "groups", None)
+    if isinstance(name, str) and (lacking := set(map(str, train[name])) - set(map(str, aside[name]))):
+        raise ValueError(
+            f"{rule} measures its radius on pairs that are held out, and these hold none of {name}={min(lacking)}: "
+            "raise auto_slice, name other groups, or give the set a number"
+        )
+
+
 def _place(pair: Pair, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed} {_prompt(pair)}".encode(errors="surrogatepass"), digest_size=16).digest()
 
@@ -98,10 +119,24 @@ class Slice:
         pairs: The same pairs, for their prompts.
         columns: What ``by=`` may name: one entry per pair each.
         every: Optimizer steps from one measure to the next.
+        soft: Whether labels are right with the probabilities that the pairs give, where they give one.
     """
 
-    def __init__(self, data: Any, pairs: Sequence[Pair], columns: Mapping[str, Sequence[Any]], *, every: int) -> None:
+    def __init__(
+        self,
+        data: Any,
+        pairs: Sequence[Pair],
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        every: int,
+        soft: bool = False,
+    ) -> None:
         self.data, self.columns, self.every = data, columns, every
+        self.masses = (
+            None if (masses := masses_of([pair.weight for pair in pairs])) is None else masses.double().numpy()
+        )
+        sure = [1.0 if pair.preference is None or not soft else pair.preference for pair in pairs]
+        self.certainty = 2 * np.array(sure) - 1  # what the label says of a margin
         prompts = [_prompt(pair) for pair in pairs]
         self.clusters = np.unique(np.array(prompts, dtype=object).astype(str), return_inverse=True)[1]
 
@@ -142,7 +177,7 @@ def measured(trainer: Any, held_out: Slice | None) -> None:
     scheduled = trainer.adversary.schedule(step, max(trainer.state.max_steps, 1)) > 0
     if not scheduled or (last >= 0 and step < last + held_out.every):
         return
-    margins = held_out.margins(trainer)
+    margins = held_out.certainty * held_out.margins(trainer)
     if not np.isfinite(margins).all():
         raise ValueError(
             f"before step {step + 1} the margin of a pair held out for {auto} is not finite: lower the learning rate"
@@ -152,4 +187,5 @@ def measured(trainer: Any, held_out: Slice | None) -> None:
         held_out.clusters,
         held_out.columns,
         step=step,
+        masses=held_out.masses,
     )

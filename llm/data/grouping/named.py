@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST_BINS = 1000
 BINS = 4  # of a column that is always cut, where no number is named
 UNKNOWN = "unknown"
 _CUT = {"length_gap": BINS}  # columns that are cut into bins without being asked to: hardly two entries are equal
@@ -122,8 +123,10 @@ def _cut(name: str, known: Container[str]) -> tuple[str, int]:
     found = None if name in known else _BINS.fullmatch(name)
     if found is None:
         return name, _CUT.get(name, 0)
-    if int(found["count"]) < 2:
-        raise ValueError(f"{name} asks for {found['count']} bins of {found['column']}, and groups are at least 2.")
+    if not 2 <= int(found["count"]) <= _MOST_BINS:
+        raise ValueError(
+            f"{name} asks for {found['count']} bins of {found['column']}, and groups are from 2 to {_MOST_BINS:,}."
+        )
     return found["column"], int(found["count"])
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...data.pairs import DataError, Pair
 from ...text.encoding import EncodedPairs
-from ..config import TrainConfig
+from ..config import ConfigError, TrainConfig
+from ..losses import least_losses
 from ..pair_trainer import PairTrainer
 from .settings import SoftLabels
 
@@ -32,10 +34,17 @@ def put_soft_labels(trainer: PairTrainer, pairs: Sequence[Pair], config: TrainCo
     given = [pair.preference for pair in pairs]
     if not isinstance(config, SoftLabels) or config.soft_labels == "none":
         if trainer.labels and trainer.adversary.shifted:
+            least_losses(trainer.pair_loss, torch.ones(1))  # refuses a loss whose least is not known
             _log.warning("labels are certain (soft_labels none), so %s is the set inside it", trainer.ambiguity)
         return
     if config.soft_labels == "crossfit":
         from .crossfit import check_folds
+
+        if trainer.slice is not None:
+            raise ConfigError(
+                f"{config.ambiguity} measures its radius on pairs that are held out, whose labels nothing estimates: "
+                "give the set a number, or take soft_labels data or none"
+            )
 
         check_folds(pairs, config.soft_folds)
         trainer.soften([1.0] * len(pairs))
