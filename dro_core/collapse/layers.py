@@ -27,15 +27,17 @@ special: Any = _special  # scipy ships no type hints
 xp: Any = np  # nor do arrays of any kind have them
 
 _ROOM = 0.5  # how far beyond the best bound the set is, in tolerances of the gap
-_LOSS = 0.15  # of the room that this leaves: what blocks of ranks may cost
+_LOSS = 0.3  # of the room that this leaves: what blocks of ranks may cost
 _FEWEST = 16  # layers
 _WIDEST, _NARROWER = 0.3, 0.4  # edges at the start, in root mean squares of a margin, and from stage to stage
 _FAR = 40.0  # edges away from a threshold a share is 0 or 1
-_TINY, _FLAT, _ZERO = 1e-300, 1e-12, 1e-11
-_LEAST = 1e-3  # of the tolerance: room
-_ROOTS, _EXACT = 60, 1e-11
-_DAMPING = 1e-2
-_SLOPE, _HALVINGS = 0.1, 30
+_TINY = 1e-300
+_FLAT = 1e-12  # a drop of rank weights so small, relative to the largest of them, is rounding
+_ZERO = 1e-11  # a mean feature so small, in root mean squares of the feature, is zero
+_LEAST = 1e-3  # room in tolerances, where there is no larger set
+_ROOTS, _EXACT = 60, 1e-11  # steps to thresholds, and the error of what lies below them, relative
+_DAMPING = 1e-2  # of Newton's steps, in lengths of the gradient
+_SLOPE, _HALVINGS = 0.1, 30  # what a step must gain at least of what it promises, and how often it is cut
 _DECIDED, _DONE = 1e-2, 1e-12  # of the room: a gain that tells the sign of the largest value, and one that is rounding
 
 
@@ -83,11 +85,13 @@ class _Layers:
             share = special.expit(depth)
             slope = share * (1 - share)
             over = share.sum(axis=1) - self.counts
-            if np.all(np.abs(over) <= _EXACT * self.counts):
+            wrong = np.abs(over) > _EXACT * self.counts
+            if not wrong.any():
                 break
             low, high = np.where(over < 0, thresholds, low), np.where(over > 0, thresholds, high)
             newton = thresholds - over * self.width / np.maximum(slope.sum(axis=1), _TINY)
-            thresholds = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+            newton = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+            thresholds = np.where(wrong, newton, thresholds)
         soft = self.width * np.logaddexp(0.0, depth).sum(axis=1)
         value = self.least * margins.sum() + self.heights @ (self.counts * thresholds - soft)
         weights = self.least + self.heights @ share
@@ -150,8 +154,6 @@ def layered_path(rows: Array, name: str, batch: int, tolerance: float) -> Iterat
         while True:
             found = layers.newton(at, across)
             weights, size = _balanced(found.weights, along / length, across, ranks)
-            if ranks.exceeds(best, size):  # a margin below zero was taken for zero
-                best = ranks.smallest
             yield weights, unit + basis @ place, size
             short = found.weights @ along > 0
             if found.gain <= (_DECIDED if short else _DONE) * room:
@@ -163,11 +165,11 @@ def layered_path(rows: Array, name: str, batch: int, tolerance: float) -> Iterat
 def _balanced(weights: Array, along: Array, across: Array, ranks: RankWeights) -> tuple[Array, float]:
     """Mix weights with p until the mean of ``along``, 1 under p, is 0; return the size of the set that has them, too.
 
-    Infinite (CVaR: 0) where that is no mixture, or the weights are no weights or do not balance ``across``.
+    Infinite (CVaR: 0) where that is no mixture, or the weights are negative or do not balance ``across``.
     """
     weights = weights / weights.sum()
     mean = float(weights @ along)
-    if mean > _ZERO or weights.min() < 0 or np.max(np.abs(weights @ across), initial=0.0) > _ZERO:
+    if mean > _ZERO or np.max(np.abs(weights @ across), initial=0.0) > _ZERO:
         return weights, ranks.never
     mixed = (weights - min(mean, 0.0) / weights.size) / (1 - min(mean, 0.0))
     return mixed, ranks.least_size(mixed)
