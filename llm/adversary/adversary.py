@@ -13,6 +13,7 @@ from .account import AdversaryAccount
 from .effective_batch import Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
 from .ledger import AdversaryLedger
+from .masses import check_masses
 from .radius.auto import auto_of
 from .radius.bearing import RunningRadius, margins_of
 from .rules import Reweighting, Shifted, exposed, layers, state_of, weakened
@@ -29,6 +30,7 @@ class Adversary:
         rule: A set or rule, bound to the training examples (``llm.adversary.inaction.bound``); None trains plainly.
         examples: Size of the training set.
         schedule: Strength over the steps; None means full strength throughout.
+        masses: How much each training example counts, ``(examples,)``; None: alike.
 
     Attributes:
         adaptive: What moves the strength by held-out metrics; None: nothing does.
@@ -36,10 +38,19 @@ class Adversary:
         running: What the margins of the latest batches bear of the set.
     """
 
-    def __init__(self, rule: Reweighting | None, examples: int, *, schedule: RadiusSchedule | None = None) -> None:
+    def __init__(
+        self,
+        rule: Reweighting | None,
+        examples: int,
+        *,
+        schedule: RadiusSchedule | None = None,
+        masses: Tensor | None = None,
+    ) -> None:
+        check_masses(rule, masses)
         self.rule, self.schedule = rule, schedule or RadiusSchedule()
         self.adaptive: AdaptiveStrength | None = None
         self.account, self.running = AdversaryAccount(examples), RunningRadius(rule)
+        self.running.masses = None if masses is None else masses.double().numpy()
 
     @property
     def ledger(self) -> AdversaryLedger:

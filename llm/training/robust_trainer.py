@@ -27,7 +27,7 @@ from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import bound, concerns
 from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.masses import check_masses, masses_of
+from ..adversary.masses import masses_of
 from ..adversary.radius.slices import Slice, measured
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
@@ -94,10 +94,9 @@ class RobustTrainer(CheckpointingTrainer):
         rule = bound(ambiguity, columns or {}, batch=batch, seed=self.args.seed, measures=self.measures)
         for said in concerns(ambiguity, rule, batch=self.effective_batch) if self.is_world_process_zero() else ():
             _log.warning("%s", said)
-        self.adversary, masses = Adversary(rule, examples, schedule=schedule), masses_of(weights)
+        masses = masses_of(weights)
+        self.adversary = Adversary(rule, examples, schedule=schedule, masses=masses)
         self.masses = None if masses is None else masses.to(self.args.device)
-        check_masses(rule, masses)
-        self.adversary.running.masses = None if masses is None else masses.double().numpy()
         self.slice: Slice | None = None
         self.told = list[Tensor]()
         self.last_window, self.example_ids = last_window, example_ids
