@@ -106,7 +106,8 @@ def one_by_one(records: Iterator[Record]) -> Iterator[Record]:
 
 def joined(first: Record, second: Record) -> Record:
     """One record of two: ``rows`` holds the columns of both, and beside it stand those in which they agree."""
-    shared = {name: value for name, value in first.columns.items() if second.columns.get(name) == value}
+    theirs = dict(second.columns)  # a copy: a look at a column would count as reading it
+    shared = {name: value for name, value in first.columns.items() if theirs.get(name) == value}
     return Record(f"{first.place} and {second.place}", {**shared, "rows": (first.columns, second.columns)})
 
 
