@@ -145,7 +145,7 @@ def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
     if hosted is None or hosted is losses or mixed or graph.is_transformed(ambiguity.sizes):
         return _solve(losses, ambiguity, reference, check_finite=check_finite)
     weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
-    dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
+    dtype = losses.dtype if losses.is_floating_point() else None
     weights, value = (arrays.as_tensor(part, dtype) for part in (weights, value))
     return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
 

@@ -219,9 +219,11 @@ def softmax(problem: Problem, slope: Array) -> tuple[Array, Array]:
     else:
         tilted = problem.weighted(xp.exp(slope * problem.losses))
     mass = total(xp, tilted)
-    steep = slope > _FLATTEST
-    threshold = xp.log(mass) / xp.where(steep, slope, 1.0)
-    if xp is not np or not steep.all():
+    if xp is np and mass.size == 1 and float(slope[..., 0].item()) > _FLATTEST:
+        threshold = np.log(mass) / slope
+    else:
+        steep = slope > _FLATTEST
+        threshold = xp.log(mass) / xp.where(steep, slope, 1.0)
         threshold = xp.where(steep, threshold, problem.mean(problem.losses))
     tilted /= mass
     return tilted, threshold

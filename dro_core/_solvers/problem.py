@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, total
 from .sizes import Size
 
@@ -85,7 +87,10 @@ def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[
     else:
         high, low = bounds
     spread = high - low
-    scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
+    if on_host(xp) and spread.size == 1:
+        scale = spread if spread.item() else np.ones_like(spread)
+    else:
+        scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
     centred = losses - high
     centred /= scale
     return Problem(xp, centred, reference, high, scale, scale, high)

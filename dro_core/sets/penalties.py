@@ -68,8 +68,10 @@ class KLPenalty(Priced):
     def value(self, problem: Problem, weights: Array, dual: Dual) -> Array:
         """Return the threshold, which it is; at a high price, of which a rounding is too much, the log-sum-exp."""
         del weights
-        if on_host(problem.xp) and np.all(price_of(problem, self.temperature) < _HIGH):
-            return dual.threshold
+        if on_host(problem.xp):
+            low: Any = self.temperature < _HIGH * (problem.unit if problem.unit.size > 1 else problem.unit.item())
+            if low if isinstance(low, bool) else np.all(low):
+                return dual.threshold
         return self.dual_value(problem, dual)
 
     def penalty(self, problem: Problem, weights: Array) -> Array:
