@@ -175,8 +175,8 @@ def count(xp: Namespace, chosen: Array) -> Array:
     """Count the scenarios where a condition holds, in float64."""
     if xp is np and chosen.ndim == 1:
         return np.array([np.count_nonzero(chosen)], np.float64)  # in a tenth of the time of a sum
-    if xp is np:
-        return np.add.reduce(chosen, -1, np.float64, keepdims=True)
+    if xp is np and chosen.shape[-1] < 256:  # short rows in bytes, in half the time
+        return np.add.reduce(chosen.view(np.uint8), -1, np.uint8, keepdims=True).astype(np.float64)
     return xp.sum(xp.astype(chosen, xp.float64), axis=-1, keepdims=True)
 
 
@@ -264,7 +264,7 @@ def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array], re
 
     With a reference, a loss of zero mass may be anything.
     """
-    if bounds[0].size == 1 if xp is np else False:
+    if xp is np and bounds[0].size == 1:
         fine = bounds[0].item() < _LARGEST and bounds[1].item() > -_LARGEST
     else:
         fine = bool(xp.all((bounds[0] < _LARGEST) & (bounds[1] > -_LARGEST)))  # false for NaN, too

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, total
+from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, sorted_descending, total
 from .sizes import Size
+
+_SHORT = 128  # losses of a row that numpy sorts sooner than it looks for their extremes
 
 
 class Problem(NamedTuple):
@@ -27,6 +29,19 @@ class Problem(NamedTuple):
     scale: Array  # (*batch, 1), positive
     unit: Array  # (*batch, 1), positive
     offset: Array  # (*batch, 1)
+    ordered: Array | None = None  # (*batch, n): the losses before they were centred, smallest first, where known
+
+    def falling(self) -> Array:
+        """Return the losses, largest first."""
+        if self.ordered is None:
+            return sorted_descending(self.xp, self.losses)
+        return (self.ordered[..., ::-1] - self.shift) / self.scale
+
+    def rising(self, at: int) -> Array:
+        """Return the loss of that place from the smallest on, in main memory, ``(*batch, 1)``."""
+        if self.ordered is None:
+            return np.partition(self.losses, at, axis=-1)[..., at : at + 1]
+        return (self.ordered[..., at : at + 1] - self.shift) / self.scale
 
     def mean(self, values: Array) -> Array:
         """E values under the reference, ``(*batch, 1)``."""
@@ -70,10 +85,28 @@ class Problem(NamedTuple):
         return self.reference
 
 
-def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[Array, Array] | None = None) -> Problem:
+def extremes(xp: Namespace, losses: Array, *, checked: bool) -> tuple[tuple[Array, Array], Array | None]:
+    """Return the largest and smallest loss, ``(*batch, 1)``, and the losses sorted where that is done as soon.
+
+    That is for many short rows in main memory; NaN, which comes last there, is the largest, and must be looked for.
+    """
+    if not (checked and on_host(xp) and losses.ndim > 1 and losses.shape[-1] <= _SHORT):
+        return (highest(xp, losses), lowest(xp, losses)), None
+    ordered = np.sort(losses, axis=-1)
+    return (ordered[..., -1:], ordered[..., :1]), ordered
+
+
+def centre(
+    xp: Namespace,
+    losses: Array,
+    reference: Array | None,
+    bounds: tuple[Array, Array] | None = None,
+    ordered: Array | None = None,
+) -> Problem:
     """Subtract the largest loss and divide by the range (by 1 if that is 0).
 
     ``bounds`` are the largest and smallest loss, if all scenarios count; by default those of positive mass do.
+    ``ordered`` are the losses, smallest first, if somebody sorted them.
     """
     if bounds is None:
         assert reference is not None
@@ -93,4 +126,4 @@ def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[
         scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
     centred = losses - high
     centred /= scale
-    return Problem(xp, centred, reference, high, scale, scale, high)
+    return Problem(xp, centred, reference, high, scale, scale, high, ordered)

@@ -19,7 +19,6 @@ from .arrays import (
     highest,
     on_host,
     ranks,
-    sorted_descending,
     taken,
 )
 from .problem import Problem
@@ -34,7 +33,7 @@ def descending(problem: Problem) -> tuple[Array, Array]:
     """Return the losses, largest first, and the mass of each and all larger ones, ``(n,)`` if uniform."""
     xp, losses, reference = problem.xp, problem.losses, problem.reference
     if reference is None:
-        return sorted_descending(xp, losses), ranks(xp, losses) / losses.shape[-1]
+        return problem.falling(), ranks(xp, losses) / losses.shape[-1]
     order = descending_order(xp, losses)
     return taken(xp, losses, order), xp.cumulative_sum(taken(xp, reference, order), axis=-1)
 
@@ -45,7 +44,7 @@ def _edge(problem: Problem, mass: Size) -> Array:
     if on_host(xp) and problem.reference is None and isinstance(mass, float):
         n = problem.losses.shape[-1]
         at = n - min(max(ceil(wanted * n), 1), n)
-        return np.partition(problem.losses, at, axis=-1)[..., at : at + 1]
+        return problem.rising(at)
     if isinstance(wanted, float) and pays(problem):
         return weighted_edge(problem, wanted)
     ordered, through = descending(problem)
