@@ -179,9 +179,10 @@ def _slope(problem: Problem, target: Size, most: Array) -> Array:
         at = _newton_step(xp, at, member, target, most)
         member = tilt(at.slope)
     if not on_host(xp):
-        polished = start
+        polished = at_most(xp, start, _GENTLE)
         for _ in range(_POLISHES):
-            polished = polished * xp.exp(_step_without_cancellation(problem, polished, target, tilt(polished).growth))
+            step = _step_without_cancellation(problem, polished, target, tilt(polished).growth)
+            polished = polished * xp.exp(at_most(xp, at_least(xp, step, -1.0), 1.0))
         return xp.where(start < _FLATTEST, start, xp.where((2 * target < most) & (start < _GENTLE), polished, at.slope))
     step = _step_without_cancellation(problem, at.slope, target, member.growth)
     gentle = (2 * target < most) & (at.slope < _GENTLE) & (xp.abs(step) < 0.1)

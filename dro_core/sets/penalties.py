@@ -69,7 +69,8 @@ class KLPenalty(Priced):
         """Return the threshold, which it is; at a high price, of which a rounding is too much, the log-sum-exp."""
         del weights
         if on_host(problem.xp):
-            low: Any = self.temperature < _HIGH * (problem.unit if problem.unit.size > 1 else problem.unit.item())
+            unit: Any = problem.unit if problem.unit.size > 1 else problem.unit.item()
+            low: Any = problem.size(self.temperature) < _HIGH * unit
             if low if isinstance(low, bool) else np.all(low):
                 return dual.threshold
         return self.dual_value(problem, dual)
