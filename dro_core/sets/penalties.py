@@ -69,7 +69,7 @@ class KLPenalty(Priced):
         """Return the threshold, which it is; at a high price, of which a rounding is too much, the log-sum-exp."""
         del weights
         if on_host(problem.xp):
-            unit: Any = problem.unit if problem.unit.size > 1 else problem.unit.item()
+            unit: Any = problem.unit.item() if problem.unit.size == 1 else problem.unit
             low: Any = problem.size(self.temperature) < _HIGH * unit
             if low if isinstance(low, bool) else np.all(low):
                 return dual.threshold
