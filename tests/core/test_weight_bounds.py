@@ -137,6 +137,7 @@ def test_effective_sample_size_is_at_least_its_bound(
         (CressieRead(3.0, 0.5), np.repeat([0.0, 1.0], [6, 6])),
         (ChiSquarePenalty(0.25), np.repeat([0.0, 1.0], [12, 4])),
         (ChiSquarePenalty(2.0), np.repeat([0.0, 1.0], [8, 8])),
+        (CVaR(0.25) + KLPenalty(1e-9), np.arange(16.0)),
         (KLPenalty(0.5), np.repeat([0.0, 1.0], [881, 119])),
         (KLPenalty(3.0), np.repeat([0.0, 1.0], [583, 417])),
     ],
