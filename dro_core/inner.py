@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ._solvers import arrays, graph
 from ._solvers.arrays import Array, Namespace, highest, lowest, total
 from ._solvers.certificate import bound_of, dual_value, primal_value, warn_unless_certified
-from ._solvers.problem import Problem, centre, extremes
+from ._solvers.problem import BLOCK, Problem, centre, extremes
 from .sets.ambiguity import AmbiguitySet, Dual, require_fit
-
-# Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
-_BLOCK = 2**14
 
 
 class WorstCase(NamedTuple):
@@ -32,7 +31,6 @@ class _Validated(NamedTuple):
     losses: Array  # (*batch, n), float64
     reference: Array | None  # (*batch, n), float64, summing to 1
     bounds: tuple[Array, Array] | None  # largest and smallest loss, (*batch, 1); None where zero masses hide some
-    ordered: Array | None = None  # the losses of many short rows, smallest first
     finite: bool = True  # known to be so
     delicate: bool = False  # with masses so tiny that the answer is certified before it is returned
 
@@ -58,10 +56,10 @@ def _validated(
     if checked is None:
         checked = all(part is None or arrays.as_numpy(part) is not None for part in (losses, reference))
     if reference is None:
-        bounds, ordered = extremes(xp, exact, checked=checked)
+        bounds = extremes(xp, exact, checked=checked)
         if checked:
             arrays.require_finite(xp, exact, bounds)
-        return _Validated(xp, exact, None, bounds, ordered, checked)
+        return _Validated(xp, exact, None, bounds, checked)
     bounds = highest(xp, exact), lowest(xp, exact)
     masses = arrays.as_float64(xp, reference, "reference")
     if masses.ndim == 0 or tuple(masses.shape) not in (tuple(losses.shape), tuple(losses.shape[-1:])):
@@ -77,18 +75,18 @@ def _validated(
         arrays.require_finite(xp, exact, bounds, None if ambiguity.sees_zero_mass else masses)
     masses = xp.broadcast_to(masses / total(xp, masses), exact.shape)
     delicate = tiny and arrays.on_host(xp) and not ambiguity.sees_zero_mass
-    return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None, None, checked, delicate)
+    return _Validated(xp, exact, masses, bounds if ambiguity.sees_zero_mass else None, checked, delicate)
 
 
 def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Return weights ``(*batch, n)``, value, multiplier and threshold ``(*batch, 1)``, in float64."""
-    problem = centre(*given[:5])
+    problem = centre(*given[:4])
     looked_at = given.finite and (arrays.on_host(given.xp) or ambiguity.sizes is None)
     if not looked_at and ambiguity.sizes is not None:
         # A size that no one looked at may be NaN, or stand for several where the losses stand for themselves.
         sizes: Array = problem.size(ambiguity.sizes)
         unseen = given.xp.where(given.xp.isnan(sizes), sizes, given.xp.zeros_like(sizes))
-        problem = problem._replace(losses=problem.losses + unseen, ordered=None, scale=problem.scale + unseen)
+        problem = problem._replace(losses=problem.losses + unseen, scale=problem.scale + unseen)
     weights, (multiplier, threshold) = ambiguity.maximise(problem)
     shift, scale = problem.shift, problem.scale
     if not looked_at:
@@ -103,33 +101,31 @@ def _optimum(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
 
 def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     """Solve; a large batch in main memory some rows at a time, so that what lies between stays in the cache."""
-    xp, losses, reference, bounds, ordered = given[:5]
+    xp, losses, reference, bounds = given[:4]
     if not arrays.on_host(xp):
         return _optimum(given, ambiguity)
     n = losses.shape[-1]
-    rows = max(_BLOCK // n, 1)
+    rows = max(BLOCK // n, 1)
     if losses.size <= 2 * rows * n or ambiguity.has_rows:
         return _optimum(given, ambiguity)
 
     def block(array: Array, start: int) -> Array:
         return array.reshape(-1, array.shape[-1])[start : start + rows]
 
-    parts = [
-        _optimum(
-            _Validated(
-                xp,
-                block(losses, start),
-                None if reference is None else block(reference, start),
-                None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
-                None if ordered is None else block(ordered, start),
-                given.finite,
-                given.delicate,
-            ),
-            ambiguity,
+    # Written where it belongs at once, so that the next block finds the memory of this one, not fresh pages.
+    found = [np.empty((losses.size // n, width)) for width in (n, 1, 1, 1)]
+    for start in range(0, losses.size // n, rows):
+        given_here = _Validated(
+            xp,
+            block(losses, start),
+            None if reference is None else block(reference, start),
+            None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
+            given.finite,
+            given.delicate,
         )
-        for start in range(0, losses.size // n, rows)
-    ]
-    return tuple(xp.concat(part).reshape(*losses.shape[:-1], -1) for part in zip(*parts, strict=True))
+        for whole, part in zip(found, _optimum(given_here, ambiguity), strict=True):
+            whole[start : start + rows] = part
+    return tuple(part.reshape(*losses.shape[:-1], -1) for part in found)
 
 
 def _solve(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None) -> WorstCase:
@@ -155,7 +151,7 @@ def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
 
 def _answer(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, worst: WorstCase) -> graph.Answer:
     def problem() -> Problem:
-        return centre(*_validated(losses, ambiguity, reference, check_finite=False)[:5])
+        return centre(*_validated(losses, ambiguity, reference, check_finite=False)[:4])
 
     return graph.Answer(losses, ambiguity, problem, *worst, masked=reference is not None)
 
@@ -261,7 +257,7 @@ def dual_objective(losses: Array, ambiguity: AmbiguitySet, dual: Dual, *, refere
         >>> float(dual_objective(np.array([1.0, 2.0, 3.0, 6.0]), CVaR(alpha=0.5), Dual(0.0, 1.0)))
         5.0
     """
-    problem = centre(*_validated(losses, ambiguity, reference)[:5])
+    problem = centre(*_validated(losses, ambiguity, reference)[:4])
     with arrays.quiet(problem.xp):
         value = problem.shift + problem.scale * dual_value(problem, ambiguity, dual)
     return value[..., 0]
@@ -289,7 +285,7 @@ def duality_gap(losses: Array, ambiguity: AmbiguitySet, result: WorstCase, *, re
         >>> abs(float(duality_gap(losses, KL(0.3), worst_case(losses, KL(0.3))))) < 1e-12
         True
     """
-    problem = centre(*_validated(losses, ambiguity, reference)[:5])
+    problem = centre(*_validated(losses, ambiguity, reference)[:4])
     weights = arrays.as_float64(problem.xp, result.weights, "weights")
     with arrays.quiet(problem.xp):
         gap = bound_of(problem, ambiguity, result.dual) - primal_value(problem, ambiguity, weights)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, sorted_descending, total
+from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, total
 from .sizes import Size
 
+# Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
+BLOCK = 2**14
 _SHORT = 128  # losses of a row that numpy sorts sooner than it looks for their extremes
 
 
@@ -29,19 +31,11 @@ class Problem(NamedTuple):
     scale: Array  # (*batch, 1), positive
     unit: Array  # (*batch, 1), positive
     offset: Array  # (*batch, 1)
-    ordered: Array | None = None  # (*batch, n): the losses before they were centred, smallest first, where known
-
-    def falling(self) -> Array:
-        """Return the losses, largest first."""
-        if self.ordered is None:
-            return sorted_descending(self.xp, self.losses)
-        return (self.ordered[..., ::-1] - self.shift) / self.scale
 
     def rising(self, at: int) -> Array:
         """Return the loss of that place from the smallest on, in main memory, ``(*batch, 1)``."""
-        if self.ordered is None:
-            return np.partition(self.losses, at, axis=-1)[..., at : at + 1]
-        return (self.ordered[..., at : at + 1] - self.shift) / self.scale
+        found = np.sort(self.losses, axis=-1) if _short(self.losses) else np.partition(self.losses, at, axis=-1)
+        return found[..., at : at + 1]
 
     def mean(self, values: Array) -> Array:
         """E values under the reference, ``(*batch, 1)``."""
@@ -85,28 +79,28 @@ class Problem(NamedTuple):
         return self.reference
 
 
-def extremes(xp: Namespace, losses: Array, *, checked: bool) -> tuple[tuple[Array, Array], Array | None]:
-    """Return the largest and smallest loss, ``(*batch, 1)``, and the losses sorted where that is done as soon.
-
-    That is for many short rows in main memory; NaN, which comes last there, is the largest, and must be looked for.
-    """
-    if not (checked and on_host(xp) and losses.ndim > 1 and losses.shape[-1] <= _SHORT):
-        return (highest(xp, losses), lowest(xp, losses)), None
-    ordered = np.sort(losses, axis=-1)
-    return (ordered[..., -1:], ordered[..., :1]), ordered
+def _short(losses: Array) -> bool:
+    """Whether these are rows that numpy sorts sooner than it finds one of their losses."""
+    return losses.ndim > 1 and 0 < losses.shape[-1] <= _SHORT
 
 
-def centre(
-    xp: Namespace,
-    losses: Array,
-    reference: Array | None,
-    bounds: tuple[Array, Array] | None = None,
-    ordered: Array | None = None,
-) -> Problem:
+def extremes(xp: Namespace, losses: Array, *, checked: bool) -> tuple[Array, Array]:
+    """Return the largest and smallest loss, ``(*batch, 1)``; where ``checked`` a NaN may be the largest alone."""
+    if not (checked and on_host(xp) and _short(losses)):
+        return highest(xp, losses), lowest(xp, losses)
+    n = losses.shape[-1]
+    rows, count = losses.reshape(-1, n), max(BLOCK // n, 1)
+    ends = np.empty((len(rows), 2))
+    for start in range(0, len(rows), count):
+        ends[start : start + count] = np.sort(rows[start : start + count], axis=-1)[:, [-1, 0]]
+    shape = (*losses.shape[:-1], 1)
+    return ends[:, 0].reshape(shape), ends[:, 1].reshape(shape)
+
+
+def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[Array, Array] | None = None) -> Problem:
     """Subtract the largest loss and divide by the range (by 1 if that is 0).
 
     ``bounds`` are the largest and smallest loss, if all scenarios count; by default those of positive mass do.
-    ``ordered`` are the losses, smallest first, if somebody sorted them.
     """
     if bounds is None:
         assert reference is not None
@@ -126,4 +120,4 @@ def centre(
         scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
     centred = losses - high
     centred /= scale
-    return Problem(xp, centred, reference, high, scale, scale, high, ordered)
+    return Problem(xp, centred, reference, high, scale, scale, high)

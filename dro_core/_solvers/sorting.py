@@ -19,6 +19,7 @@ from .arrays import (
     highest,
     on_host,
     ranks,
+    sorted_descending,
     taken,
 )
 from .problem import Problem
@@ -33,7 +34,7 @@ def descending(problem: Problem) -> tuple[Array, Array]:
     """Return the losses, largest first, and the mass of each and all larger ones, ``(n,)`` if uniform."""
     xp, losses, reference = problem.xp, problem.losses, problem.reference
     if reference is None:
-        return problem.falling(), ranks(xp, losses) / losses.shape[-1]
+        return sorted_descending(xp, losses), ranks(xp, losses) / losses.shape[-1]
     order = descending_order(xp, losses)
     return taken(xp, losses, order), xp.cumulative_sum(taken(xp, reference, order), axis=-1)
 

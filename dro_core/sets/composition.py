@@ -295,6 +295,6 @@ class Trimmed(Composite):
         if self.fraction < _BESIDE_ONE:
             left = (problem.masses() - sorting.upper_tail(problem, self.fraction)[0]) / share
         else:
-            left, _ = sorting.upper_tail(problem._replace(losses=-problem.losses, ordered=None), share, 1 / share)
+            left, _ = sorting.upper_tail(problem._replace(losses=-problem.losses), share, 1 / share)
         inner = centre(problem.xp, problem.losses, left)
         return inner._replace(unit=problem.unit * inner.scale, offset=problem.offset)
