@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ._solvers import arrays, graph
 from ._solvers.arrays import Array, Namespace, highest, lowest, total
 from ._solvers.certificate import bound_of, dual_value, primal_value, warn_unless_certified
-from ._solvers.problem import Problem, centre
+from ._solvers.problem import BLOCK, Problem, centre, extremes
 from .sets.ambiguity import AmbiguitySet, Dual, require_fit
-
-# Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
-_BLOCK = 2**14
 
 
 class WorstCase(NamedTuple):
@@ -53,14 +52,15 @@ def _validated(
             "skip empty batches."
         )
     require_fit(ambiguity, tuple(losses.shape))
-    bounds = highest(xp, exact), lowest(xp, exact)
     checked = check_finite
     if checked is None:
         checked = all(part is None or arrays.as_numpy(part) is not None for part in (losses, reference))
     if reference is None:
+        bounds = extremes(xp, exact, checked=checked)
         if checked:
             arrays.require_finite(xp, exact, bounds)
         return _Validated(xp, exact, None, bounds, checked)
+    bounds = highest(xp, exact), lowest(xp, exact)
     masses = arrays.as_float64(xp, reference, "reference")
     if masses.ndim == 0 or tuple(masses.shape) not in (tuple(losses.shape), tuple(losses.shape[-1:])):
         raise ValueError(
@@ -105,28 +105,27 @@ def _solved(given: _Validated, ambiguity: AmbiguitySet) -> tuple[Array, ...]:
     if not arrays.on_host(xp):
         return _optimum(given, ambiguity)
     n = losses.shape[-1]
-    rows = max(_BLOCK // n, 1)
+    rows = max(BLOCK // n, 1)
     if losses.size <= 2 * rows * n or ambiguity.has_rows:
         return _optimum(given, ambiguity)
 
     def block(array: Array, start: int) -> Array:
         return array.reshape(-1, array.shape[-1])[start : start + rows]
 
-    parts = [
-        _optimum(
-            _Validated(
-                xp,
-                block(losses, start),
-                None if reference is None else block(reference, start),
-                None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
-                given.finite,
-                given.delicate,
-            ),
-            ambiguity,
+    # Written where it belongs at once, so that the next block finds the memory of this one, not fresh pages.
+    found = [np.empty((losses.size // n, width)) for width in (n, 1, 1, 1)]
+    for start in range(0, losses.size // n, rows):
+        given_here = _Validated(
+            xp,
+            block(losses, start),
+            None if reference is None else block(reference, start),
+            None if bounds is None else (block(bounds[0], start), block(bounds[1], start)),
+            given.finite,
+            given.delicate,
         )
-        for start in range(0, losses.size // n, rows)
-    ]
-    return tuple(xp.concat(part).reshape(*losses.shape[:-1], -1) for part in zip(*parts, strict=True))
+        for whole, part in zip(found, _optimum(given_here, ambiguity), strict=True):
+            whole[start : start + rows] = part
+    return tuple(part.reshape(*losses.shape[:-1], -1) for part in found)
 
 
 def _solve(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, check_finite: bool | None) -> WorstCase:
@@ -145,7 +144,7 @@ def _found(losses: Array, ambiguity: AmbiguitySet, reference: Array | None, *, c
     if hosted is None or hosted is losses or mixed or graph.is_transformed(ambiguity.sizes):
         return _solve(losses, ambiguity, reference, check_finite=check_finite)
     weights, value, dual = _solve(hosted, ambiguity, masses, check_finite=check_finite)
-    dtype = arrays.result_dtype(arrays.namespace_of(losses), losses)
+    dtype = losses.dtype if losses.is_floating_point() else None
     weights, value = (arrays.as_tensor(part, dtype) for part in (weights, value))
     return WorstCase(weights, value, Dual(*(arrays.as_tensor(part) for part in dual)))
 

@@ -113,7 +113,7 @@ def is_without_values(array: Array) -> bool:
 def as_float64(xp: Namespace, array: Array, name: str) -> Array:
     """Cast to float64, outside any gradient graph; booleans and complex numbers are a TypeError."""
     if array.dtype == xp.float64:
-        return array.detach() if hasattr(array, "detach") else array
+        return array if xp is np else array.detach() if hasattr(array, "detach") else array
     if not xp.isdtype(array.dtype, ("real floating", "integral")):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; cast it to a real dtype first.")
     return xp.astype(array.detach() if hasattr(array, "detach") else array, xp.float64)
@@ -175,8 +175,8 @@ def count(xp: Namespace, chosen: Array) -> Array:
     """Count the scenarios where a condition holds, in float64."""
     if xp is np and chosen.ndim == 1:
         return np.array([np.count_nonzero(chosen)], np.float64)  # in a tenth of the time of a sum
-    if xp is np:
-        return np.add.reduce(chosen, -1, np.float64, keepdims=True)
+    if xp is np and chosen.shape[-1] < 256:  # short rows in bytes, in half the time
+        return np.add.reduce(chosen.view(np.uint8), -1, np.uint8, keepdims=True).astype(np.float64)
     return xp.sum(xp.astype(chosen, xp.float64), axis=-1, keepdims=True)
 
 
@@ -264,8 +264,11 @@ def require_finite(xp: Namespace, losses: Array, bounds: tuple[Array, Array], re
 
     With a reference, a loss of zero mass may be anything.
     """
-    fine = (bounds[0] < _LARGEST) & (bounds[1] > -_LARGEST)  # false for NaN, too
-    if bool(fine.all() if xp is np else xp.all(fine)):
+    if xp is np and bounds[0].size == 1:
+        fine = bounds[0].item() < _LARGEST and bounds[1].item() > -_LARGEST
+    else:
+        fine = bool(xp.all((bounds[0] < _LARGEST) & (bounds[1] > -_LARGEST)))  # false for NaN, too
+    if fine:
         return
     if reference is not None:
         losses = xp.where(reference > 0, losses, 0.0)

@@ -179,9 +179,10 @@ def _slope(problem: Problem, target: Size, most: Array) -> Array:
         at = _newton_step(xp, at, member, target, most)
         member = tilt(at.slope)
     if not on_host(xp):
-        polished = start
+        polished = at_most(xp, start, _GENTLE)
         for _ in range(_POLISHES):
-            polished = polished * xp.exp(_step_without_cancellation(problem, polished, target, tilt(polished).growth))
+            step = _step_without_cancellation(problem, polished, target, tilt(polished).growth)
+            polished = polished * xp.exp(at_most(xp, at_least(xp, step, -1.0), 1.0))
         return xp.where(start < _FLATTEST, start, xp.where((2 * target < most) & (start < _GENTLE), polished, at.slope))
     step = _step_without_cancellation(problem, at.slope, target, member.growth)
     gentle = (2 * target < most) & (at.slope < _GENTLE) & (xp.abs(step) < 0.1)
@@ -219,9 +220,11 @@ def softmax(problem: Problem, slope: Array) -> tuple[Array, Array]:
     else:
         tilted = problem.weighted(xp.exp(slope * problem.losses))
     mass = total(xp, tilted)
-    steep = slope > _FLATTEST
-    threshold = xp.log(mass) / xp.where(steep, slope, 1.0)
-    if xp is not np or not steep.all():
+    if xp is np and mass.size == 1 and float(slope[..., 0].item()) > _FLATTEST:
+        threshold = np.log(mass) / slope
+    else:
+        steep = slope > _FLATTEST
+        threshold = xp.log(mass) / xp.where(steep, slope, 1.0)
         threshold = xp.where(steep, threshold, problem.mean(problem.losses))
     tilted /= mass
     return tilted, threshold

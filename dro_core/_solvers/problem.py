@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .arrays import Array, Namespace, count, highest, inner, lowest, on_host, rows_like, total
 from .sizes import Size
+
+# Losses per block of a large batch: 128 KiB of float64, which also spares the allocator fresh pages.
+BLOCK = 2**14
+_SHORT = 128  # losses of a row that numpy sorts sooner than it looks for their extremes
 
 
 class Problem(NamedTuple):
@@ -25,6 +31,11 @@ class Problem(NamedTuple):
     scale: Array  # (*batch, 1), positive
     unit: Array  # (*batch, 1), positive
     offset: Array  # (*batch, 1)
+
+    def rising(self, at: int) -> Array:
+        """Return the loss of that place from the smallest on, in main memory, ``(*batch, 1)``."""
+        found = np.sort(self.losses, axis=-1) if _short(self.losses) else np.partition(self.losses, at, axis=-1)
+        return found[..., at : at + 1]
 
     def mean(self, values: Array) -> Array:
         """E values under the reference, ``(*batch, 1)``."""
@@ -68,6 +79,24 @@ class Problem(NamedTuple):
         return self.reference
 
 
+def _short(losses: Array) -> bool:
+    """Whether these are rows that numpy sorts sooner than it finds one of their losses."""
+    return losses.ndim > 1 and 0 < losses.shape[-1] <= _SHORT
+
+
+def extremes(xp: Namespace, losses: Array, *, checked: bool) -> tuple[Array, Array]:
+    """Return the largest and smallest loss, ``(*batch, 1)``; where ``checked`` a NaN may be the largest alone."""
+    if not (checked and on_host(xp) and _short(losses)):
+        return highest(xp, losses), lowest(xp, losses)
+    n = losses.shape[-1]
+    rows, count = losses.reshape(-1, n), max(BLOCK // n, 1)
+    ends = np.empty((len(rows), 2))
+    for start in range(0, len(rows), count):
+        ends[start : start + count] = np.sort(rows[start : start + count], axis=-1)[:, [-1, 0]]
+    shape = (*losses.shape[:-1], 1)
+    return ends[:, 0].reshape(shape), ends[:, 1].reshape(shape)
+
+
 def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[Array, Array] | None = None) -> Problem:
     """Subtract the largest loss and divide by the range (by 1 if that is 0).
 
@@ -85,7 +114,10 @@ def centre(xp: Namespace, losses: Array, reference: Array | None, bounds: tuple[
     else:
         high, low = bounds
     spread = high - low
-    scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
+    if on_host(xp) and spread.size == 1:
+        scale = spread if spread.item() else np.ones_like(spread)
+    else:
+        scale = xp.where(spread == 0, 1.0, spread)  # not finite where a loss is not
     centred = losses - high
     centred /= scale
     return Problem(xp, centred, reference, high, scale, scale, high)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, at_least, highest, lowest, total
+from .arrays import Array, at_least, highest, lowest, on_host, total
 from .problem import Problem
 from .selection import EDGE, Support, pays, support_of
 from .sizes import Size
@@ -30,13 +30,29 @@ class _Kept(NamedTuple):
 def _sorted_out(problem: Problem, ordered: Array, reached: Array) -> _Kept:
     """Keep the losses from the smallest sorted one on that is ``reached``."""
     xp, losses = problem.xp, problem.losses
-    edge = lowest(xp, xp.where(reached, ordered, 0.0))
-    kept = losses >= edge
-    mass = problem.mass(kept)
-    mean = problem.mean(at_least(xp, losses - edge, 0.0)) / mass
-    deviation = xp.where(kept, losses - edge - mean, 0.0)
-    below = highest(xp, xp.where(kept, -xp.inf, losses))
+    if on_host(xp):
+        edge, below = _border(ordered, reached | (ordered == 0))
+        kept = losses >= edge
+    else:
+        edge = lowest(xp, xp.where(reached, ordered, 0.0))
+        kept = losses >= edge
+        below = highest(xp, xp.where(kept, -xp.inf, losses))
+    mass, deviation = problem.mass(kept), losses - edge
+    mean = problem.mean(at_least(xp, deviation, 0.0)) / mass
+    deviation -= mean
+    deviation = xp.where(kept, deviation, 0.0) if xp is not np else np.multiply(deviation, kept, out=deviation)
     return _Kept(edge, below, mass, problem.mass(~kept), mean, problem.mean_product(deviation, deviation) / mass)
+
+
+def _border(ordered: Array, reached: Array) -> tuple[Array, Array]:
+    """Return the last sorted loss that is reached, and the one after it; equal losses are reached together."""
+    end = ordered.shape[-1] - 1
+    if ordered.ndim == 1:
+        place = end - int(reached[::-1].argmax())
+        return ordered[place : place + 1], ordered[place + 1 : place + 2] if place < end else np.full(1, -np.inf)
+    last = end - np.argmax(reached[..., ::-1], axis=-1, keepdims=True)
+    below = np.take_along_axis(ordered, np.minimum(last + 1, end), axis=-1)
+    return np.take_along_axis(ordered, last, axis=-1), np.where(last < end, below, -np.inf)
 
 
 def _selected(problem: Problem, left: Support) -> _Kept:

@@ -14,6 +14,7 @@ from .arrays import (
     Array,
     at_least,
     at_most,
+    count,
     descending_order,
     highest,
     on_host,
@@ -44,7 +45,7 @@ def _edge(problem: Problem, mass: Size) -> Array:
     if on_host(xp) and problem.reference is None and isinstance(mass, float):
         n = problem.losses.shape[-1]
         at = n - min(max(ceil(wanted * n), 1), n)
-        return np.partition(problem.losses, at, axis=-1)[..., at : at + 1]
+        return problem.rising(at)
     if isinstance(wanted, float) and pays(problem):
         return weighted_edge(problem, wanted)
     ordered, through = descending(problem)
@@ -66,6 +67,8 @@ def upper_tail(problem: Problem, mass: Size, height: Size = 1.0) -> tuple[Array,
     xp, losses = problem.xp, problem.losses
     edge = _edge(problem, mass)
     above, at_edge = losses > edge, losses == edge
+    if on_host(xp) and problem.reference is None and isinstance(mass, float) and isinstance(height, float):
+        return _counted_tail(above, at_edge, mass, height), edge
     wanted, there = mass - problem.mass(above), problem.mass(at_edge)
     fraction = xp.where(there - wanted <= EDGE * mass, 1.0, at_most(xp, at_least(xp, wanted / there, 0.0), 1.0))
     part = xp.astype(above, xp.float64)
@@ -75,6 +78,21 @@ def upper_tail(problem: Problem, mass: Size, height: Size = 1.0) -> tuple[Array,
         part *= 1.0 / losses.shape[-1] if problem.reference is None else problem.reference
         return part, edge
     return problem.weighted(xp.where(at_edge, height * fraction, part)), edge
+
+
+def _counted_tail(above: Array, at_edge: Array, mass: float, height: float) -> Array:
+    """Take that part of a uniform reference, in main memory; of one problem with the numbers of Python."""
+    each = 1.0 / above.shape[-1]
+    if above.ndim == 1:
+        wanted, there = mass - np.count_nonzero(above) / above.size, np.count_nonzero(at_edge) / above.size
+        fraction = 1.0 if there - wanted <= EDGE * mass else min(max(wanted / there, 0.0), 1.0)
+    else:
+        wanted, there = (count(np, chosen) / above.shape[-1] for chosen in (above, at_edge))
+        wanted = mass - wanted
+        fraction = np.where(there - wanted <= EDGE * mass, 1.0, np.minimum(np.maximum(wanted / there, 0.0), 1.0))
+    part = above * (height * each)
+    np.copyto(part, height * fraction * each, where=at_edge)
+    return part
 
 
 def top_ratio(problem: Problem) -> Array:

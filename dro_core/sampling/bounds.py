@@ -11,8 +11,10 @@ from __future__ import annotations
 from math import expm1, inf, sqrt
 
 from ..sets.ambiguity import AmbiguitySet, require_one_size
-from ..sets.divergences import KL, CressieRead
-from ..sets.penalties import ChiSquarePenalty, KLPenalty
+from ..sets.burg import Burg, BurgPenalty
+from ..sets.composed import Charged
+from ..sets.divergences import KL, CressieRead, Hellinger
+from ..sets.penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty, Priced
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 from .moments import (
     LAW_ONLY,
@@ -22,9 +24,11 @@ from .moments import (
     checked_levels,
     checked_size,
     checked_spread,
+    difference_square,
     envelope_square,
     hoelder,
     kl_ball,
+    ordered_moment,
     ratio_moment,
     refuse,
     refuse_blindness,
@@ -44,9 +48,13 @@ def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float 
         KL(r)                  sqrt(r/2) B (Pinsker) and B v psi^-1(r/v), v = V/B^2 (Bennett; see ``bias_bound``)
         CressieRead, Spectral  sqrt((S - 1) V), S as in ``effective_sample_size_bound``; order < 2: that of KL
         ChiSquarePenalty(s)    V/(2s), attained for s >= B
-        KLPenalty(t)           B^2/(8t) (Hoeffding)
+        KLPenalty(t)          B^2/(8t) (Hoeffding), and BurgPenalty(t) (Pinsker)
+        CressieReadPenalty    k B^2/(8s) for an order k > 1, and k V/(4s) for k >= 2
+        Burg(r), Hellinger(r) B sqrt(min(r/2, 1 - e^-r)) (Pinsker, Bretagnolle-Huber); B sqrt(1 - (1 - r/2)^2)
+        a set and a penalty   the smaller of the two
 
-    Proof: <q - p, l> is at most TV(q, p) B, and by Cauchy-Schwarz at most sqrt(E (q/p - 1)^2 V).
+    Proof: <q - p, l> is at most TV(q, p) B, and by Cauchy-Schwarz at most sqrt(E (q/p - 1)^2 V). A divergence of order
+    k > 1 is at least KL/k (Jensen, as in the ball that holds it), and for k >= 2 E (q/p - 1)^2/k (Lyapunov).
 
     Args:
         ambiguity: The set.
@@ -74,8 +82,16 @@ def excess_bound(ambiguity: AmbiguitySet, loss_range: float, *, variance: float 
             bound = min((1 - alpha) * spread, sqrt((1 / alpha - 1) * variance) if alpha else inf)
         case ChiSquarePenalty(strength=strength):
             bound = variance / (2 * strength)
-        case KLPenalty(temperature=temperature):
-            bound = spread**2 / (8 * temperature)
+        case KLPenalty(temperature=price) | BurgPenalty(strength=price):
+            bound = spread**2 / (8 * price)
+        case CressieReadPenalty(order=order, strength=strength) if order > 1:
+            bound = order * min(spread**2 / 8, variance / 4 if order >= 2 else inf) / strength
+        case Burg(radius=radius):
+            bound = spread * sqrt(min(radius / 2, -expm1(-radius)))
+        case Hellinger(radius=radius):
+            bound = spread * sqrt(1 - (1 - radius / 2) ** 2)
+        case Charged(base=base, price=price):
+            bound = min(excess_bound(part, spread, variance=variance) for part in (base, price))
         case KL(radius=radius):
             bound = spread * min(sqrt(radius / 2), bennett(radius, variance / spread**2))
         case CressieRead(order=order) if 1 < order < 2:
@@ -99,6 +115,7 @@ def bias_bound(ambiguity: AmbiguitySet, n: int, loss_range: float, *, variance: 
         KL(r)                 B v psi^-1(r/v), which falls only like B r/log n, and so does the worst bias
         ChiSquarePenalty(s)   V/(2 s n) for s >= B, else B/n min(S - 1, V/s^2) ([L20]: sqrt(2) B^2/(s n))
         KLPenalty(t)          t (exp(B/(2t)) - 1)^2/n, or that of a KL ball that holds its maximiser
+        CressieReadPenalty    B sqrt((S - 1) v) for k > 1, and likewise a set with a penalty: the set's S
 
     Proof [derived; the start is L20's]. H(a) = a (bias of CVaR_a) <= B E (a - K/n)_+ [(40)] <= B h(a), h = min(a,
     1 - a, sqrt(a (1 - a)/n)/2). The bias is at most -int H dr <= B int r h' for the density r of some member,
@@ -147,7 +164,7 @@ def bias_bound(ambiguity: AmbiguitySet, n: int, loss_range: float, *, variance: 
         case CressieRead(order=order) if order < 2:
             bound = min(spread * hoelder(ambiguity, n), bias_bound(kl_ball(ambiguity), n, spread))
         case _:
-            bound = spread * sqrt((ratio_moment(ambiguity) - 1) * envelope_square(n))
+            bound = spread * sqrt((ratio_moment(ambiguity, loss_range=spread) - 1) * envelope_square(n))
     return min(bound, most)
 
 
@@ -172,7 +189,7 @@ def inverse_cdf_bias_bound(ambiguity: AmbiguitySet, n: int, lipschitz: float) ->
         0.1
     """
     require_one_size(ambiguity)
-    if not isinstance(ambiguity, (Tailed, ChiSquare, KL, CressieRead, ChiSquarePenalty, KLPenalty)):
+    if not isinstance(ambiguity, (Tailed, ChiSquare, KL, CressieRead, Hellinger, Burg, Priced, Charged)):
         refuse(ambiguity, "bias bound", LAW_ONLY)
     return checked_size("lipschitz", "the steepest slope of the quantiles", lipschitz) / (checked_count("n", n) + 1)
 
@@ -191,6 +208,8 @@ def effective_sample_size_bound(ambiguity: AmbiguitySet, n: int, *, loss_range: 
         CressieRead(k, r)     (1 + k(k - 1) r)^(1/(k - 1)) for k >= 2 (Lyapunov), n^(2 - k) (1 + k(k - 1) r) for k < 2
         ChiSquarePenalty(s)   B/s if that is >= 2, else 1 + B^2/(4 s^2) ([L20, claim 4]: 1 + 2B/s)
         KLPenalty(t)          cosh(B/(2t))^2 (Kantorovich)
+        CressieReadPenalty    (1 + (k - 1) B/s)^(1/(k - 1)) for k > 1, a bound of q/p: some loss has q <= p, so eta >= 0
+        a set and a penalty   that of the set; KL with its penalty: that of the penalty
 
     ChiSquarePenalty: q/p = (l - eta)_+/s for losses in [0, B]. Where eta >= 0, q/p <= B/s. Else E (q/p)^2 - 1 =
     Var l/s^2 with E l = s + eta < s, and Var l <= E l (B - E l).
@@ -247,7 +266,7 @@ def gradient_variance_bound(
     deviation = 1.0
     if isinstance(ambiguity, Tailed):
         deviation = sum(mass * (min(1, 2 / sqrt(a * n)) if a else 1) for mass, a in tail_mixture(ambiguity))
-    return norm**2 * min(1.0, deviation**2, 4 * _ordered_moment(ambiguity, n, loss_range) / n)
+    return norm**2 * min(1.0, deviation**2, 4 * ordered_moment(ambiguity, n, loss_range) / n)
 
 
 def multilevel_second_moment_bound(
@@ -277,20 +296,5 @@ def multilevel_second_moment_bound(
     square = 0.0
     for level in range(1, levels + 1):
         k, chance = n_min << level, 2.0 ** -min(level, levels - 1)
-        square += _difference_square(ambiguity, k, loss_range) / chance
+        square += difference_square(ambiguity, k, loss_range) / chance
     return norm**2 * (1 + sqrt(square)) ** 2
-
-
-def _difference_square(ambiguity: AmbiguitySet, k: int, loss_range: float | None) -> float:
-    if isinstance(ambiguity, Tailed):
-        parts = (mass * sqrt((min(1 / a, k) if a else k) - 1) for mass, a in tail_mixture(ambiguity))
-        return sum(parts) ** 2 / (k - 1)
-    return (_ordered_moment(ambiguity, k, loss_range) - 1) / (k - 1)
-
-
-def _ordered_moment(ambiguity: AmbiguitySet, n: int, loss_range: float | None) -> float:
-    """Return S for sets whose weights are ordered by one threshold, or by several that move together."""
-    if isinstance(ambiguity, (ChiSquare, KL, CressieRead)):
-        why = "threshold and multiplier may move against each other [L20, Proposition 6]. Use CVaR or a penalty."
-        refuse(ambiguity, "gradient variance bound", why)
-    return ratio_moment(ambiguity, n, loss_range)

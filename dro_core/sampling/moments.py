@@ -7,9 +7,10 @@ from math import cosh, exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 from typing import NoReturn
 
 from ..sets.ambiguity import AmbiguitySet, checked_number, require_one_size
-from ..sets.burg import Burg
+from ..sets.burg import Burg, BurgPenalty
+from ..sets.composed import Charged
 from ..sets.divergences import KL, CressieRead, Hellinger
-from ..sets.penalties import ChiSquarePenalty, KLPenalty
+from ..sets.penalties import ChiSquarePenalty, CressieReadPenalty, KLPenalty
 from ..sets.sorted import ChiSquare, CVaR, Spectral, TotalVariation
 
 Tailed = CVaR | TotalVariation | Spectral
@@ -35,6 +36,11 @@ def refuse_blindness(ambiguity: AmbiguitySet) -> None:
     if isinstance(ambiguity, (Hellinger, Burg)) or (isinstance(ambiguity, CressieRead) and ambiguity.order < 1):
         remedy = "Use CressieRead of an order above 1, or inverse_cdf_bias_bound."
         refuse(ambiguity, "bias bound", f"{missed} its own in the population. {remedy}")
+    if isinstance(ambiguity, BurgPenalty) or (isinstance(ambiguity, CressieReadPenalty) and ambiguity.order < 1):
+        remedy = "Use a penalty of an order of at least 1, or inverse_cdf_bias_bound."
+        refuse(ambiguity, "bias bound", f"{missed} its own in the population where the price is low. {remedy}")
+    if isinstance(ambiguity, Charged):
+        refuse_blindness(ambiguity.base)
 
 
 def checked_size(field: str, meaning: str, value: object) -> float:
@@ -116,11 +122,32 @@ def ratio_moment(ambiguity: AmbiguitySet, n: int | None = None, loss_range: floa
             moment = x if x >= 2 else 1 + x * x / 4
         case KLPenalty(temperature=temperature):
             moment = cosh(min(_needed_spread(ambiguity, loss_range) / (2 * temperature), 300)) ** 2
-        case KL() | CressieRead() | Hellinger() | Burg():
+        case CressieReadPenalty(order=order, strength=strength) if order > 1:
+            x = (order - 1) * _needed_spread(ambiguity, loss_range) / strength
+            moment = exp(min(log1p(x) / (order - 1), 700))
+        case Charged(base=base, price=price):  # between a ball of KL and its price the larger temperature holds
+            moment = ratio_moment(price if isinstance(base, KL) else base, n, loss_range)
+        case KL() | CressieRead() | Hellinger() | Burg() | BurgPenalty() | CressieReadPenalty():
             refuse(ambiguity, "such bound", "a few draws may carry a mass that does not fall like 1/n.")
         case _:
             refuse(ambiguity, "such bound", LAW_ONLY)
     return moment if n is None else min(moment, float(n))
+
+
+def ordered_moment(ambiguity: AmbiguitySet, n: int, loss_range: float | None) -> float:
+    """Return S for sets whose weights are ordered by one threshold, or by several that move together."""
+    if isinstance(ambiguity, (ChiSquare, KL, CressieRead, Charged)):
+        why = "threshold and multiplier may move against each other [L20, Proposition 6]. Use CVaR or a penalty."
+        refuse(ambiguity, "gradient variance bound", why)
+    return ratio_moment(ambiguity, n, loss_range)
+
+
+def difference_square(ambiguity: AmbiguitySet, k: int, loss_range: float | None) -> float:
+    """Return d_k^2 of ``multilevel_second_moment_bound``."""
+    if isinstance(ambiguity, Tailed):
+        parts = (mass * sqrt((min(1 / a, k) if a else k) - 1) for mass, a in tail_mixture(ambiguity))
+        return sum(parts) ** 2 / (k - 1)
+    return (ordered_moment(ambiguity, k, loss_range) - 1) / (k - 1)
 
 
 def _needed_spread(ambiguity: AmbiguitySet, loss_range: float | None) -> float:

@@ -68,8 +68,11 @@ class KLPenalty(Priced):
     def value(self, problem: Problem, weights: Array, dual: Dual) -> Array:
         """Return the threshold, which it is; at a high price, of which a rounding is too much, the log-sum-exp."""
         del weights
-        if on_host(problem.xp) and np.all(price_of(problem, self.temperature) < _HIGH):
-            return dual.threshold
+        if on_host(problem.xp):
+            unit: Any = problem.unit.item() if problem.unit.size == 1 else problem.unit
+            low: Any = problem.size(self.temperature) < _HIGH * unit
+            if low if isinstance(low, bool) else np.all(low):
+                return dual.threshold
         return self.dual_value(problem, dual)
 
     def penalty(self, problem: Problem, weights: Array) -> Array:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dro_core import KL, ChiSquare, ChiSquarePenalty, CressieRead, CVaR, KLPenalty, Spectral, TotalVariation
+from dro_core import (
+    KL,
+    ChiSquare,
+    ChiSquarePenalty,
+    CressieRead,
+    CressieReadPenalty,
+    CVaR,
+    KLPenalty,
+    Spectral,
+    TotalVariation,
+)
 
 SLACK = 1e-9  # rounding, of the range
 
@@ -17,6 +27,7 @@ def sixty_fourths(low: int, high: int) -> st.SearchStrategy[float]:
 
 LEVELS = sixty_fourths(1, 64)
 RADII = sixty_fourths(0, 256)
+ORDERS = st.sampled_from([1.125, 1.5, 1.875, 2.0, 2.5, 3.0])
 SPECTRA = st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any)
 BOUNDED = {  # sets with a bias bound that falls with n
     "cvar": LEVELS.map(CVaR),
@@ -24,9 +35,17 @@ BOUNDED = {  # sets with a bias bound that falls with n
     "spectral": SPECTRA.map(lambda s: Spectral(tuple(np.sort(s) / np.sum(s)))),
     "chi2": RADII.map(ChiSquare),
     "kl": RADII.map(KL),
-    "cressie_read": st.builds(CressieRead, st.sampled_from([1.125, 1.5, 1.875, 2.0, 2.5, 3.0]), RADII),
+    "cressie_read": st.builds(CressieRead, ORDERS, RADII),
     "chi2_penalty": sixty_fourths(1, 256).map(ChiSquarePenalty),
     "kl_penalty": sixty_fourths(1, 256).map(KLPenalty),
+    "cressie_read_penalty": st.builds(CressieReadPenalty, ORDERS, sixty_fourths(1, 256)),
+    "charged_tail": st.builds(lambda alpha, price: CVaR(alpha) + KLPenalty(price), LEVELS, sixty_fourths(1, 256)),
+    "charged_variation": st.builds(
+        lambda radius, price: TotalVariation(radius, 4) + ChiSquarePenalty(price),
+        sixty_fourths(0, 64),
+        sixty_fourths(1, 256),
+    ),
+    "charged_kl": st.builds(lambda radius, price: KL(radius) + KLPenalty(price), RADII, sixty_fourths(1, 256)),
 }
 every_family = pytest.mark.parametrize("sets", BOUNDED.values(), ids=BOUNDED)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import comb, log, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,8 @@ from dro_core import (
 )
 from dro_core.sampling.bounds import bias_bound, excess_bound, inverse_cdf_bias_bound
 from dro_core.sampling.moments import tail_mixture
+from dro_core.sets.composed import Charged
+from dro_core.sets.penalties import Priced
 from synthetic import plugin_bias
 
 from .bound_cases import BOUNDED, LEVELS, SLACK, every_family, longest, populations, variance_of
@@ -62,6 +66,16 @@ def test_bias_stays_below_its_bound(sets: st.SearchStrategy[AmbiguitySet], data:
     assert bias <= bias_bound(ambiguity, n, 1.0, variance=variance_of(losses, masses)) + SLACK
 
 
+def dearer(ambiguity: AmbiguitySet, factor: float) -> AmbiguitySet:
+    """A price is in the units of the losses."""
+    changed: Any = {}
+    if isinstance(ambiguity, Charged):
+        changed = {"price": dearer(ambiguity.price, factor)}
+    elif isinstance(ambiguity, Priced):
+        changed = {ambiguity.size: factor * getattr(ambiguity, ambiguity.size)}
+    return replace(ambiguity, **changed)
+
+
 @every_family
 @given(data=st.data())
 def test_bias_bound_falls_with_n_and_scales_with_the_range(
@@ -73,11 +87,7 @@ def test_bias_bound_falls_with_n_and_scales_with_the_range(
     assert np.all(np.diff(bounds) <= SLACK)
     assert bounds[0] <= excess_bound(ambiguity, 1.0) <= 1
     assert bias_bound(ambiguity, 7, 0.0) == 0
-    rescaled = ambiguity  # a price is in the units of the losses
-    if isinstance(ambiguity, ChiSquarePenalty):
-        rescaled = ChiSquarePenalty(12 * ambiguity.strength)
-    elif isinstance(ambiguity, KLPenalty):
-        rescaled = KLPenalty(12 * ambiguity.temperature)
+    rescaled = dearer(ambiguity, 12)
     assert bias_bound(rescaled, 7, 12.0) == pytest.approx(12 * bounds[3])
     for variance in (0.001, 0.1):
         for bound in (excess_bound, partial(bias_bound, n=7)):

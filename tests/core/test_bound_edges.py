@@ -8,7 +8,20 @@ from math import exp, inf
 
 import pytest
 
-from dro_core import KL, ChiSquare, ChiSquarePenalty, CressieRead, CVaR, Grouped, KLPenalty, TotalVariation, Trimmed
+from dro_core import (
+    KL,
+    BurgPenalty,
+    ChiSquare,
+    ChiSquarePenalty,
+    CressieRead,
+    CressieReadPenalty,
+    CVaR,
+    Grouped,
+    KLPenalty,
+    TotalVariation,
+    Trimmed,
+    minibatch,
+)
 from dro_core.sampling.bounds import (
     bias_bound,
     effective_sample_size_bound,
@@ -30,6 +43,15 @@ GROUPED = Grouped(CVaR(0.5), (0, 0, 1))
     [
         (lambda: bias_bound(TotalVariation(0.2), 64, 1.0), r"missed by most minibatches.*0\.2.*max_ratio"),
         (lambda: bias_bound(CressieRead(0.5, 0.1), 64, 1.0), "missed by most minibatches.*order above 1"),
+        (
+            lambda: bias_bound(BurgPenalty(0.5), 64, 1.0),
+            "the price is low. Use a penalty of an order of",
+        ),
+        (lambda: bias_bound(CressieReadPenalty(0.5, 2.0), 64, 1.0), "missed by most minibatches"),
+        (lambda: bias_bound(TotalVariation(0.2) + KLPenalty(1), 64, 1.0), r"missed by most minibatches.*max_ratio"),
+        (lambda: effective_sample_size_bound(BurgPenalty(0.1), 64, loss_range=1.0), "a few draws may carry"),
+        (lambda: gradient_variance_bound(CVaR(0.1) + KLPenalty(1), 64, 1.0), "gradient variance bound"),
+        (lambda: bias_bound(minibatch(CVaR(0.1), 4), 64, 1.0), "groups, costs, constraints"),
         (lambda: bias_bound(Trimmed(CVaR(0.5), 0.1), 64, 1.0), r"no supremum over a set \(trimming\)"),
         (lambda: bias_bound(GROUPED, 64, 1.0), "groups, costs, constraints"),
         (lambda: inverse_cdf_bias_bound(GROUPED, 64, 1.0), "groups, costs, constraints"),

@@ -89,3 +89,17 @@ def test_what_lies_below_the_threshold_has_no_weight_at_all():
         worst = worst_case(losses, ambiguity)
         assert (worst.weights[losses < worst.dual.threshold] == 0).all()
         assert (worst.weights[losses > worst.dual.threshold + 1e-9] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["normal", "levels", "few high", "heavy", "sorted", "constant"])
+def test_many_short_rows_are_solved_as_each_of_them(kind):
+    """They are sorted, for it takes less time than to find one of their losses; one problem is searched."""
+    rng = np.random.default_rng([7, len(kind)])
+    losses = np.stack([losses_of(kind, rng)[:60] for _ in range(4)])
+    for ambiguity in SETS:
+        together, alone = worst_case(losses, ambiguity), [worst_case(row, ambiguity) for row in losses]
+        np.testing.assert_allclose(together.weights, [one.weights for one in alone], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(together.dual, np.transpose([one.dual for one in alone]), rtol=1e-12)
+        np.testing.assert_allclose(together.weights.sum(-1), 1, atol=1e-12)
+        spread = np.ptp(losses, axis=-1)
+        assert (np.abs(duality_gap(losses, ambiguity, together)) <= 1e-9 * spread + 1e-15 * np.abs(losses).max()).all()

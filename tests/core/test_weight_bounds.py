@@ -13,10 +13,14 @@ from scipy.stats import multinomial
 from dro_core import (
     KL,
     AmbiguitySet,
+    Burg,
+    BurgPenalty,
     ChiSquare,
     ChiSquarePenalty,
     CressieRead,
+    CressieReadPenalty,
     CVaR,
+    Hellinger,
     KLPenalty,
     Spectral,
     TotalVariation,
@@ -63,6 +67,12 @@ ATTAINED = [  # a set, and the probability of a loss of 1 that makes its excess 
     (KL(0.05), 0.5, 0.99),
     (CressieRead(1.5, 0.05), 0.45, 0.8),
     (KLPenalty(2.0), 0.4, 0.98),
+    (CressieReadPenalty(2.0, 2.0), 0.5, 1.0),
+    (CressieReadPenalty(3.0, 2.0), 0.5, 0.66),
+    (Burg(0.05), 0.5, 0.95),
+    (Hellinger(0.1), 0.5, 0.95),
+    (BurgPenalty(4.0), 0.5, 0.9),
+    (CVaR(0.3) + KLPenalty(1e-9), 0.3, 1 - 1e-6),
 ]
 
 
@@ -72,6 +82,16 @@ def test_excess_bound_is_reached(ambiguity: AmbiguitySet, chance: float, share: 
     reached = value - 2 * chance
     bound = excess_bound(ambiguity, 2.0)
     assert share * bound - SLACK <= reached <= bound + SLACK
+
+
+@pytest.mark.parametrize("kind", [Burg, BurgPenalty, Hellinger])
+@given(size=sixty_fourths(1, 127), population=populations())
+def test_excess_of_sets_without_a_bias_bound(
+    kind: type[Burg], size: float, population: tuple[np.ndarray, np.ndarray]
+) -> None:
+    losses, masses = population
+    excess = float(worst_case(losses, kind(size), reference=masses).value - masses @ losses)
+    assert excess <= excess_bound(kind(size), 1.0) + SLACK
 
 
 def test_excess_bound_uses_a_small_variance() -> None:
@@ -117,6 +137,7 @@ def test_effective_sample_size_is_at_least_its_bound(
         (CressieRead(3.0, 0.5), np.repeat([0.0, 1.0], [6, 6])),
         (ChiSquarePenalty(0.25), np.repeat([0.0, 1.0], [12, 4])),
         (ChiSquarePenalty(2.0), np.repeat([0.0, 1.0], [8, 8])),
+        (CVaR(0.25) + KLPenalty(1e-9), np.arange(16.0)),
         (KLPenalty(0.5), np.repeat([0.0, 1.0], [881, 119])),
         (KLPenalty(3.0), np.repeat([0.0, 1.0], [583, 417])),
     ],
@@ -159,9 +180,8 @@ def gradient_variance(
     return float(chances @ np.sum((drawn - chances @ drawn) ** 2, axis=-1))
 
 
-ORDERED = {name: BOUNDED[name] for name in ("cvar", "tv_capped", "spectral", "chi2_penalty", "kl_penalty")} | {
-    "tv_plain": sixty_fourths(0, 64).map(TotalVariation)
-}
+_BY_ONE_THRESHOLD = ("cvar", "tv_capped", "spectral", "chi2_penalty", "kl_penalty", "cressie_read_penalty")
+ORDERED = {name: BOUNDED[name] for name in _BY_ONE_THRESHOLD} | {"tv_plain": sixty_fourths(0, 64).map(TotalVariation)}
 
 
 @pytest.mark.parametrize("sets", ORDERED.values(), ids=ORDERED)
