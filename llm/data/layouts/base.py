@@ -108,7 +108,23 @@ def joined(first: Record, second: Record) -> Record:
     """One record of two: ``rows`` holds the columns of both, and beside it stand those in which they agree."""
     theirs = dict(second.columns)  # a copy: a look at a column would count as reading it
     shared = {name: value for name, value in first.columns.items() if theirs.get(name) == value}
-    return Record(f"{first.place} and {second.place}", {**shared, "rows": (first.columns, second.columns)})
+    rows = {"rows": (first.columns, second.columns)}
+    return Record(f"{first.place} and {second.place}", _Joined({**shared, **rows}))
+
+
+class _Joined(dict[str, Any]):
+    """Columns of two rows: who reads one here reads it in the first."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name != "rows":
+            self["rows"][0].get(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 @dataclass(frozen=True)
