@@ -71,7 +71,7 @@ WRONG = [
     ("preference", 1.2, "'preference' should be the probability, from 0 to 1, .* found 1.2: correct it"),
     ("preference", -0.1, "'preference' .* found -0.1"),
     ("preference", "model_a", "'preference' .* found 'model_a': correct it, leave it empty, or rename the column"),
-    ("weight", -1, "'weight' should be how much the pair counts, a finite number of at least 0, found -1.0"),
+    ("weight", -1, "'weight' should be how much the pair or prompt counts, a finite number of at least 0, found -1.0"),
     ("weight", math.nan, "'weight' .* found nan"),
     ("weight", math.inf, "'weight' .* found inf"),
     ("weight", [1], r"'weight' .* found \[1\]"),
