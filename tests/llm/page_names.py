@@ -98,6 +98,18 @@ def bears_some(names: dict[str, Any]) -> None:
     assert names["margin_collapse"](margins, "tv") == pytest.approx(found.bound)
 
 
+def solved_features(folder: Path) -> dict[str, Any]:
+    return {**features(folder), **{name: getattr(dro_core, name) for name in ("collapse_radius", "margin_collapse")}}
+
+
+def bears_more(names: dict[str, Any]) -> None:
+    """Minibatches collapse later than the whole sample, which the page's first example prints."""
+    found, margins = names["found"], (names["chosen"] - names["rejected"]) @ names["found"].direction
+    assert 0.04157 < found.radius < 2 * 0.04157
+    assert found.gap <= 1e-3 * found.radius
+    assert names["margin_collapse"](margins, "tv", batch=64) == pytest.approx(found.bound)
+
+
 def visited(folder: Path) -> dict[str, Any]:
     draws = np.random.default_rng(0)
     model = {"rewards": draws.random((3, 2)), "transitions": draws.dirichlet(np.ones(3), (3, 2))}

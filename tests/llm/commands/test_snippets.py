@@ -74,6 +74,7 @@ PYTHON = [
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True, eq=False)\nclass MyBall", lambda _: vars(divergences).copy()),
     Snippet("CONTRIBUTING.md", "@dataclass(frozen=True)\nclass PricedL", lambda _: {**vars(hoeffding)}),
     Snippet("docs/collapse.md", "from dro_core import collapse_radius", given.features, given.bears_some),
+    Snippet("docs/collapse.md", "found = collapse_radius(chosen - rejected", given.solved_features, given.bears_more),
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", given.scenarios, given.convex),
     Snippet("docs/data.md", "from llm.data.pairs", given.own_data, given.read, without="hf://", reason="needs the hub"),
