@@ -235,7 +235,8 @@ def test_a_row_of_held_graphs_is_each_way_against_the_single_pass(monkeypatch):
 
 
 def test_collapse_radii_are_timed_for_every_set(capsys):
-    collapse.main(["--pairs", "120", "--features", "3"])
+    collapse.main(["--pairs", "120", "--features", "3", "--batch", "8"])
     *lines, where = capsys.readouterr().out.splitlines()
-    assert [line.split("in all: ")[1].split(":")[0] for line in lines] == list(collapse.SETS)
+    kinds = [line.split("in all: ")[1].split(":")[0] for line in lines]
+    assert kinds[: len(collapse.SETS)] == list(collapse.SETS)
     assert where.startswith("120 pairs, 3 features, ")
