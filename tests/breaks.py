@@ -1337,6 +1337,27 @@ BREAKS = [
         "llm/data/test_cross_prompt.py",
     ),
     Break(
+        "groups-any-separation",
+        "dro_core/collapse/crossfit.py",
+        "if train.groups is None or solved.weights is not None:",
+        "if True:",
+        "core/test_collapse_sample.py",
+    ),
+    Break(
+        "bearing-weights-forgotten",
+        "llm/adversary/radius/bearing.py",
+        "radius, used = float(bearable(here, margins, masses)[0]), moved(",
+        "radius, used = float(bearable(here, margins)[0]), moved(",
+        "llm/adversary/test_bearing.py",
+    ),
+    Break(
+        "slice-soft-labels-forgotten",
+        "llm/adversary/radius/slices.py",
+        "margins = held_out.certainty * held_out.margins(trainer)",
+        "margins = held_out.margins(trainer)",
+        "llm/training/test_auto_runs.py",
+    ),
+    Break(
         "weights-of-pairs",
         "llm/training/robust_trainer.py",
         "losses.float(), index, masses=self.masses, margins=margins)",

@@ -113,16 +113,17 @@ class AdversaryAccount:
         """
         losses, seen = batch.examples(shown)
         self.ledger.record(seen.rows, np.ones(len(losses)), seen.losses)
-        size, mean = len(losses), float(losses.mean())
+        size, mean, largest = len(losses), float(losses.mean()), 1.0
         if batch.masses is not None and total is not None:
             mean = float((batch.masses * batch.losses).sum() / total) * micro_batches
             size = float(effective_sample_size(batch.masses))
+            largest = float(batch.masses.max() / total) * len(losses) * micro_batches
         self._looks[step].append(
             {
                 "mean_loss": mean,
                 "robust_loss": mean,
                 "effective_sample_size": float(size * micro_batches),
-                "largest_multiplier": 1.0,
+                "largest_multiplier": largest,
                 "zero_share": 0.0,
                 "radius_fraction": 0.0,
                 **used,

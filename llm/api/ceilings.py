@@ -14,6 +14,7 @@ from ..data.grouping.columns import PairColumns, asked_of_file, check_known
 from ..data.grouping.named import NamedGroups
 from ..data.objects import pairs_of
 from ..data.pairs import Pair
+from ..data.trained_on.pairs import weighing
 from ..features.ceiling import MOST_PAIRS, SETS, Ceiling, ceiling_of, drawn
 from ..features.features import Backbone, FeatureCache, default_cache, load_backbone
 from ..models.tokenizers import LONGEST, length_of
@@ -63,7 +64,8 @@ def ceiling(
 ) -> PairCeiling:
     """Say before training what a head on a model's frozen features can reach, and how large a set it can bear.
 
-    Features are means of the last hidden states, kept in the cache of the sweeps.
+    Features are means of the last hidden states, kept in the cache of the sweeps. Weights of pairs are the reference;
+    labels are taken as certain.
 
     Args:
         data: A path, or pairs, a data frame, a data set, mappings.
@@ -86,13 +88,13 @@ def ceiling(
     if max_pairs < 1:
         raise ValueError("max_pairs must be at least 1")
     read = pairs_of(data, columns=columns, keep=asked_of_file(by or (), PairColumns))
-    pairs, name = drawn(read.pairs, max_pairs), str(model.folder if isinstance(model, Run) else model)
+    pairs, name = drawn(weighing(read.pairs), max_pairs), str(model.folder if isinstance(model, Run) else model)
     backbone = _backbone(name, max_length, pairs, dtype)
     pairs, left_out = _readable(pairs, backbone)
     file = FeatureCache(default_cache(), progress=progress).pairs(backbone, pairs, name=read.name)
     chosen, rejected = np.load(file, mmap_mode="r")
     differences = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
-    groups = _groups(pairs, by)
+    groups = _groups(pairs, by, read.names)
     found = ceiling_of(
         differences, pairs, file=read.name, model=name, sets=sets, by=groups, folds=folds, left_out=left_out
     )
@@ -115,13 +117,13 @@ def _readable(pairs: list[Pair], backbone: Backbone) -> tuple[list[Pair], dict[s
     return [pairs[row] for row in encoded.kept], dict(Counter(encoded.left_out.values()))
 
 
-def _groups(pairs: Sequence[Pair], by: Sequence[str] | None) -> dict[str, list[str]]:
+def _groups(pairs: Sequence[Pair], by: Sequence[str] | None, in_file: Sequence[str]) -> dict[str, list[str]]:
     """Name -> the group of every pair.
 
     Raises:
         DataError: A column that is not there.
     """
     known = NamedGroups(PairColumns(pairs))
-    check_known(by or (), known, ())
+    check_known(by or (), known, in_file)
     found = {name: list(map(str, known[name])) for name in (BY if by is None else by)}
     return {name: labels for name, labels in found.items() if by is not None or len(set(labels)) > 1}

@@ -61,20 +61,20 @@ def _show(found: Ceiling) -> None:
     from ..run.terminal import Terminal, shown, shown_title
 
     console = Terminal()
-    table = Table(title=shown_title(f"{found.file}, features of {found.model}"), box=SIMPLE_HEAD)
-    for heading in ("set", "in sample", "at random", "held out [95 %]", "at random"):
+    table = Table(title=shown_title(f"{found.file}, features of {found.model}"), box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("set", "sample", "random", "held out [95 %]", "random"):
         table.add_column(heading, justify="left" if heading == "set" else "right", no_wrap=True)
     before = None
     for one in found.bearings:
         if one.by != before:
             before = one.by
             table.add_row(shown(f"{f'by {one.by}' if one.by else 'pairs'} ({one.scenarios:,})"))
-        held_out = f"{one.held_out:.3g} [{one.low:.3g}, {one.high:.3g}]"
-        table.add_row(f"  {one.set}", f"{one.in_sample:.3g}", f"{one.null:.3g}", held_out, f"{one.null_held_out:.3g}")
+        held_out = f"{one.held_out:.2g} [{one.low:.2g}, {one.high:.2g}]"
+        table.add_row(f"  {one.set}", f"{one.in_sample:.3g}", f"{one.null:.3g}", held_out, f"{one.null_held_out:.2g}")
     console.print(table)
     mean, low, high = (100 * value for value in found.accuracy)
     for line in (
-        "at random: the same with labels that say nothing; decide by what is held out",
+        "sample: in sample; random: the same with labels that say nothing; decide by what is held out",
         f"{found.pairs:,} pairs of {found.prompts:,} prompts, {found.width:,} features",
         *(f"left out: {count:,} pairs: {reason}" for reason, count in found.left_out.items()),
         f"plain heads rank {mean:.1f} % [{low:.1f}, {high:.1f}] of unseen pairs right; "

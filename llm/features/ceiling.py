@@ -158,7 +158,7 @@ def ceiling_of(
 
     Args:
         differences: Shape ``(n, d)``, features of the chosen answers less those of the rejected ones.
-        pairs: The n pairs; those that share a question share a fold.
+        pairs: The n pairs, of weights above 0, which are the reference; those that share a question share a fold.
         file: The name of the pairs.
         model: The name of the backbone.
         sets: Names that ``collapse_radius`` knows.
@@ -168,19 +168,24 @@ def ceiling_of(
         left_out: Why pairs have no features -> how many; only told.
 
     Raises:
-        DataError: Fewer different prompts than folds, or fewer than three folds.
-        ValueError: A set without a known radius.
+        DataError: Fewer different prompts than folds.
+        ValueError: A set without a known radius, or fewer than three folds.
     """
     clusters = [f"own {row}" if name is None else name for row, name in enumerate(questions(pairs))]
     codes = np.unique(np.array(clusters), return_inverse=True)[1]
-    if not 3 <= folds <= codes.max() + 1:
+    if (prompts := int(codes.max()) + 1) < max(folds, 3):
         raise DataError(
-            f"{file}: folds must be at least 3 and at most the {codes.max() + 1} different prompts, got {folds}"
+            f"{file}: {prompts} different prompts are too few for {max(folds, 3)} folds: take more pairs"
+            + (f", or {prompts} folds" if prompts >= 3 else "")
         )
-    right = credit(crossfit(differences, codes, folds=folds) - 0.5)
+    if folds < 3:
+        raise ValueError(f"folds must be at least 3, got {folds}: one is judged, the others choose a penalty")
+    masses = None if len({pair.weight for pair in pairs}) == 1 else np.array([_weight(pair) for pair in pairs])
+    right = credit(crossfit(differences, codes, folds=folds, masses=masses) - 0.5)
     bearings: list[Bearing] = []
     for name, labels in {"": None, **(by or {})}.items():
-        asked = {"groups": labels, "folds": folds, "clusters": codes}
+        reference = None if masses is None else masses / masses.sum()
+        asked = {"groups": labels, "folds": folds, "clusters": codes, "reference": reference}
         bearings += [_bearing(differences, kind, name, seeds, asked) for kind in sets]
     return Ceiling(
         file=file,
@@ -213,6 +218,10 @@ def _bearing(differences: Array, kind: str, by: str, seeds: Sequence[int], asked
         null_held_out=noise.held_out,
         vacuous=found.vacuous,
     )
+
+
+def _weight(pair: Pair) -> float:
+    return 1.0 if pair.weight is None else pair.weight
 
 
 def drawn(pairs: Iterable[Pair], most: int) -> list[Pair]:

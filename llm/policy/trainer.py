@@ -27,7 +27,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from ..adversary.adversary import Adversary
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.masses import check_masses, masses_of
+from ..adversary.masses import masses_of
 from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
 from ..run.files import json_ready
@@ -103,9 +103,8 @@ class PolicyTrainer:
         )
         self.columns = PromptColumns(prompts)
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
-        self.adversary = Adversary(rule, len(prompts), schedule=config.schedule())
         self.masses = masses_of([prompt.weight for prompt in prompts])
-        check_masses(rule, self.masses)
+        self.adversary = Adversary(rule, len(prompts), schedule=config.schedule(), masses=self.masses)
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs

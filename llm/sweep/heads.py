@@ -19,7 +19,7 @@ from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import Array
 from ..adversary.inaction import bound, check_losses, check_reached
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.masses import check_masses, masses_of
+from ..adversary.masses import masses_of
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..run.files import JsonObject
@@ -135,9 +135,8 @@ def train_head(
     check_reached(rule, schedule, total)
     check_losses(rule, logistic=True)
     masses = None if data.masses is None else masses_of(data.masses.tolist())
-    check_masses(rule, masses)
     given = None if masses is None else masses.double().numpy()
-    adversary = Adversary(rule, n, schedule=schedule)
+    adversary = Adversary(rule, n, schedule=schedule, masses=masses)
     adversary.adaptive = AdaptiveStrength() if adaptive else None
     weights = training.init_scale * np.random.default_rng([seed, 4]).standard_normal(width)
     optimizer = _Adam(width) if training.optimizer == "adam" else _SGD()

@@ -50,6 +50,7 @@ from .interrupts import checkpoint_on_interrupt
 from .pair_trainer import PairTrainer, StepBar, steps_of
 from .sessions import Sums
 from .soft.labels import describe_soft_labels, fit_soft_labels, put_soft_labels
+from .soft.settings import SoftLabels
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -183,7 +184,8 @@ def load_training_pairs(config: TrainConfig) -> TrainingPairs:
     rule = parse_reweighting(config.ambiguity)
 
     def apart(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-        return set_apart(pairs, rule, config, seed=config.subset_seed)
+        measured = isinstance(config, SoftLabels)  # of labels, as opposed to texts
+        return set_apart(pairs, rule, config, seed=config.subset_seed) if measured else (pairs, [])
 
     return training_pairs(config, by=names_in(rule), apart=apart)
 

@@ -53,6 +53,7 @@ class RobustMixin(Trainer):
     """
 
     untouched = False
+    masses: Tensor | None = None
     raise_batch: ClassVar[str]  # what makes the effective batch larger
 
     def __init__(
@@ -76,7 +77,7 @@ class RobustMixin(Trainer):
         # Batches of one are refused by the mixins, in the words of their settings.
         batch = max(min(self.effective_batch, len(data)), 2)
         rule = bound(chosen, Columns(data), batch=batch, remedy=self.raise_batch, seed=self.args.seed)
-        self.adversary = Adversary(rule, len(data), schedule=schedule)
+        self.adversary = Adversary(rule, len(data), schedule=schedule, masses=self.masses)
         self.adversary.adaptive = adaptive
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
         if adaptive is not None and (self.eval_dataset is None or self.args.eval_strategy == "no"):

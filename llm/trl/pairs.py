@@ -26,7 +26,6 @@ from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import check_losses
 from ..adversary.last_window import LastWindow, first_of, whole_windows
-from ..adversary.masses import check_masses
 from ..adversary.regret import with_least
 from ..training.guards import check_setup
 from ..training.losses import Sigmoid, dpo_accuracy, least_losses
@@ -66,7 +65,6 @@ class RobustPairs(RobustMixin):
         **kwargs: Any,
     ) -> None:
         self.last_window, self.soft_labels = last_window, soft_labels
-        self.masses: Tensor | None = None
         self.preferences: Tensor | None = None
         super().__init__(*args, **kwargs)
         if self.untouched:
@@ -92,7 +90,6 @@ class RobustPairs(RobustMixin):
         masses, preferences = masses_in(data), preferences_in(data, self.soft_labels)
         self.masses = None if masses is None else masses.to(self.args.device)
         self.preferences = None if preferences is None else preferences.to(self.args.device)
-        check_masses(self.ambiguity, masses)
         return data
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

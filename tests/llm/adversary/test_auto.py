@@ -12,6 +12,7 @@ from dro_core import worst_case
 from llm.adversary.adversary import Adversary
 from llm.adversary.inaction import bound
 from llm.adversary.radius.auto import auto_of, lower_end
+from llm.adversary.radius.slices import check_covers
 from llm.adversary.spec import parse_reweighting
 
 
@@ -86,6 +87,31 @@ def test_the_lower_end_holds_nineteen_times_in_twenty_and_is_zero_where_nothing_
     assert np.mean(margins) > 0.5 * (right - 0.5)
     idle = [lower_end(rule, draws.standard_normal(256), np.arange(256)).low for _ in range(100)]
     assert np.mean(np.array(idle) == 0) >= 0.88
+
+
+def test_weights_of_the_slice_count():
+    """Wrong pairs of hardly any weight are hardly there; of much weight nothing is learned."""
+    margins, clusters = np.where(np.arange(200) % 2, -1.0, 1.0), np.arange(200)
+    rule = parse_reweighting("tv:0.2")
+    light, heavy = (lower_end(rule, margins, clusters, np.where(margins < 0, w, 1.0)) for w in (0.02, 50.0))
+    assert light.estimate > 0.4
+    assert light.low > 0.35
+    assert heavy == (0, 0)
+    assert lower_end(rule, margins, clusters, np.full(200, 3.0)) == lower_end(rule, margins, clusters)
+
+
+@pytest.mark.parametrize("spec", ["regret:tv:auto=0.5", "permuted_groups:tv:auto=0.5,by=source"])
+def test_what_a_slice_does_not_show_is_refused(spec):
+    with pytest.raises(ValueError, match="give the set inside it a number"):
+        bound(parse_reweighting(spec), columns(40), batch=8, measures=True)
+
+
+def test_a_group_that_the_slice_lacks_is_refused():
+    rule, train = parse_reweighting("tv:auto=0.5,by=source"), {"source": ["a", "b", "b"]}
+    check_covers(rule, train, {"source": ["b", "a"]})
+    check_covers(parse_reweighting("tv:0.5,by=source"), train, {"source": ["b"]})
+    with pytest.raises(ValueError, match="hold none of source=a: raise auto_slice"):
+        check_covers(rule, train, {"source": ["b"]})
 
 
 def test_pairs_that_are_all_right_do_not_show_that_the_next_one_is():

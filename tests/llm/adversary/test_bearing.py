@@ -90,6 +90,17 @@ def test_what_bears_everything_or_nothing(spec):
     assert bearable(rule, np.abs(drawn(30)) + 0.1)[0] == everything
 
 
+def test_weights_of_pairs_are_the_reference_of_what_their_margins_bear():
+    """A weight of 2 is the margin twice, whichever of the training examples are in the batch."""
+    margins, weights, rows = drawn(40), torch.tensor([1.0, 2.0] * 50), np.arange(7, 47)
+    adversary = Adversary(bound_to("tv:0.2", 100), 100, masses=weights)
+    step_of(adversary, margins, rows)
+    twice = np.repeat(margins, weights[rows].int().numpy())
+    (expected,) = bearable(parse_reweighting("tv:0.2"), twice)
+    assert adversary.summary()["collapse_radius"] == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - bearable(parse_reweighting("tv:0.2"), margins)[0]) > 1e-3
+
+
 def test_sets_of_which_nothing_is_known_say_nothing():
     for spec in [*UNKNOWN, *RULES]:
         rule = parse_reweighting(spec)

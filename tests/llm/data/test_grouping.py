@@ -177,6 +177,7 @@ def test_a_mixture_takes_the_column_where_a_file_has_it(tmp_path):
         ("source*topic/3", "no column 'topic'"),
         ("tag/3", "tag cannot be cut into bins, for it holds no numbers, 'de' for example"),
         ("level/1", "level/1 asks for 1 bins of level"),
+        ("level/99999999999", "groups are from 2 to 1,000"),
     ],
 )
 def test_what_is_no_group_is_one_sentence(by, message, tmp_path):

@@ -171,10 +171,10 @@ def test_the_command_shows_what_the_face_returns(file, capsys, monkeypatch, tmp_
     [
         (["--sets", "hellinger"], "no collapse radius is known for 'hellinger'"),
         (["--by", "source", "colour"], "by=colour: there is no column 'colour'; the columns are: source"),
-        (["--folds", "2"], "folds must be at least 3"),
+        (["--folds", "2"], "folds must be at least 3, got 2"),
         (["--max-pairs", "0"], "max_pairs must be at least 1"),
         (["--max-length", "0"], "max_length must be at least 1"),
-        (["--max-pairs", "4"], "at most the 4 different prompts"),
+        (["--max-pairs", "4"], "different prompts are too few for 5 folds"),
         (["--model", "no-such-folder/model"], "no-such-folder/model"),
     ],
 )
@@ -194,6 +194,25 @@ def test_groups_have_names_as_after_by(file, tmp_path):
         sizes = {one.by: one.scenarios for one in found.bearings}
         combined = {(record["category"], record["shift"]) for record in records}
         assert sizes == {"": 160, "length_gap/2": 2, "category*shift": len(combined)}
+
+
+def test_weights_of_pairs_are_the_reference():
+    """A weight of 2 is the pair twice: in sample the same radius; pairs of no weight are not there."""
+    x, pairs = made(120, 0.6)
+    weighed = [replace(pair, weight=2.0 if row < 40 else 1.0) for row, pair in enumerate(pairs)]
+    [found] = ceiling_of(x, weighed, file="a", model="b", sets=["tv"], seeds=(0,)).bearings
+    twice = np.vstack([x, x[:40]])
+    [expected] = ceiling_of(twice, pairs + pairs[:40], file="a", model="b", sets=["tv"], seeds=(0,)).bearings
+    assert found.in_sample == pytest.approx(expected.in_sample, rel=1e-5)
+    alike = [replace(pair, weight=3.0) for pair in pairs]
+    reports = [ceiling_of(x, some, file="a", model="b", sets=["tv"], seeds=(0,)).as_json() for some in (alike, pairs)]
+    assert reports[0] == reports[1]
+
+
+def test_a_weight_of_zero_leaves_a_pair_out(file):
+    pairs = read_pairs(file).pairs
+    light = [replace(pair, weight=0.0 if row < 50 else None) for row, pair in enumerate(pairs)]
+    assert ceiling(light, model="tiny", max_length=48, sets=["tv"], by=[]).ceiling.pairs == len(pairs) - 50
 
 
 def test_pairs_that_cannot_be_told_apart_are_left_out_and_said(file):

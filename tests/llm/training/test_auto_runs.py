@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 from forked import finished, start_ranks
 from hypothesis import given
 from hypothesis import strategies as st
-from linear_heads import head_trainer, noisy, norm_of, pairs_of
+from linear_heads import WIDTH, Features, head_trainer, noisy, norm_of, pairs_of
 from transformers import TrainerCallback
 
 from llm.adversary.radius.auto import auto_of, lower_end
-from llm.adversary.radius.slices import SliceSettings, set_apart
+from llm.adversary.radius.slices import Slice, SliceSettings, measured, set_apart
 from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
@@ -246,10 +247,43 @@ def test_a_run_trains_on_the_rest_and_says_what_it_measured_on(tmp_path, setting
     assert diagnose(read_run(tmp_path / "run")).run.robust
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"soft_labels": "crossfit"}, "whose labels nothing estimates"),
+        ({"ambiguity": "tv:auto=0.5,by=drawn", "cross_prompt": 0.5}, "these hold none of drawn=cross_prompt"),
+    ],
+    ids=str,
+)
+def test_what_the_slice_does_not_show_is_refused_before_the_start(tmp_path, settings, said, capsys):
+    write_pairs(generate(96, seed=3), tmp_path / "train.jsonl")
+    assert main(command("reward", tmp_path, **settings)) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_soft_labels_and_weights_reach_the_slice(tmp_path):
+    """Half of the labels are wrong: known to be by their preference, or hardly counted by their weight."""
+    rows = np.tile([1.0, -1.0], 64)[:, None] * np.eye(1, WIDTH)
+    found = {}
+    for name, told in (("hard", {}), ("soft", {"preference": 0.02}), ("light", {"weight": 0.02})):
+        pairs = pairs_of(map(str, range(128)))
+        pairs = [replace(pair, **told) if k % 2 else pair for k, pair in enumerate(pairs)]
+        trainer = head_trainer(tmp_path / name, "tv:auto=0.5", train=rows, max_steps=1)
+        with torch.no_grad():
+            trainer.model.weight[0] = 1.0
+        trainer.slice = Slice(Features(rows), pairs, {}, every=20, soft=name == "soft")
+        measured(trainer, trainer.slice)
+        found[name] = auto_of(trainer.ambiguity).found.bears
+    assert found["hard"] == 0
+    assert found["soft"] > 0.4
+    assert found["light"] > 0.35
+
+
 def test_kinds_without_preferences_refuse_it_before_they_start(tmp_path, capsys):
     write_pairs(generate(96, seed=3), tmp_path / "train.jsonl")
     assert main(command("sft", tmp_path)) == 2
-    assert "give the set a number" in capsys.readouterr().err
+    assert "which this kind of training does not have: give the set a number" in capsys.readouterr().err
     assert not (tmp_path / "run" / "run.json").exists()
     with pytest.raises(ValueError, match="give the set a number"):
         prompt_rule(PolicyConfig(train_file="prompts.jsonl", ambiguity="tv:auto=0.5"), {}, world=1, seed=0)

@@ -213,6 +213,7 @@ def test_a_run_says_what_its_labels_and_its_adversary_are(runs, kind):
         ("reward", {"soft_labels": "crossfit", "soft_folds": 99}, "soft_folds 99 is more than the 23 prompts"),
         ("sft", {"ambiguity": "regret:tv:0.2"}, "the losses here are not of labels"),
         ("sft", {"soft_labels": "data"}, "unknown setting 'soft_labels'"),
+        ("dpo", {"ambiguity": "regret:tv:0.2", "loss": "rdpo:0.1"}, "known of the losses sigmoid, wdpo and ipo"),
         ("reward", {"ambiguity": "regret:regret:tv:0.2"}, "regret: stands twice"),
         ("reward", {"ambiguity": "regret:erm"}, "erm has equal weights"),
     ],
