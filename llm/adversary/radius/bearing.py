@@ -20,7 +20,6 @@ from dro_core import AmbiguitySet, CVaR, Grouped, Trimmed, margin_collapse, wors
 from dro_core.sets.composition import Composite
 
 from ...run.stored_arrays import read_arrays
-from ..rules import layers
 
 Array = NDArray[np.float64]
 EXACT = ("tv", "cvar", "chi2", "kl", "burg")  # what ``margin_collapse`` knows of the sets that text can name
@@ -144,6 +143,8 @@ class RunningRadius:
     """
 
     def __init__(self, rule: object) -> None:
+        from ..rules import layers  # needs torch, which those who read records do without
+
         self._rule = rule if has_bearing(_sized(rule)) else None
         self._inside = next((part for part in layers(rule) if has_bearing(_sized(part))), None)
         self.masses: Array | None = None
