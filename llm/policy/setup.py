@@ -17,6 +17,7 @@ from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of,
 from ..adversary.inaction import bound, check_losses, check_reached, concerns
 from ..adversary.rules import Reweighting
 from ..adversary.spec import parse_reweighting
+from ..adversary.weightings.estimates import with_answers
 from ..run.launch import check_launch
 from ..training.config import ConfigError
 from .actor_critic import ActorCritic
@@ -74,9 +75,11 @@ def prompt_rule(
         tell: Whether to say what the groups leave undone.
     """
     rule, remedy = parse_reweighting(config.ambiguity), "raise prompts_per_step, for it is prompts that are weighed"
-    check_losses(rule, logistic=False)
+    charged = bool(config.missing_end_penalty or (config.adversary_sees == "return" and config.kl_coefficient))
+    check_losses(rule, logistic=False, values=True, charged=charged)
     batch = config.prompts_per_step * world
-    found = bound(rule, columns, batch=batch, remedy=remedy, seed=seed)
+    answers = config.samples // 2 if config.adversary_estimate == "split" else config.samples
+    found = with_answers(bound(rule, columns, batch=batch, remedy=remedy, seed=seed), answers)
     for said in concerns(rule, found, batch=batch) if tell else ():
         _log.warning("%s", said)
     return found
