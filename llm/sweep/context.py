@@ -232,7 +232,7 @@ def _own_suites(
 def _features(
     config: SweepConfig,
     origins: Mapping[str, Sequence[Pair]],
-    made: Mapping[Of, tuple[Pair, ...]],
+    made: Mapping[Of, Sequence[Pair]],
     cache: FeatureCache,
 ) -> dict[str, HeadFeatures]:
     """Features of every head model in use; prompts only where a set has their geometry."""

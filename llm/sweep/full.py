@@ -47,7 +47,8 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     with folder.with_name(folder.name + ".log").open("a", encoding="utf-8") as log, redirect_stdout(log):
         trained = train_run(RewardTask(config), arguments)
     margins = _margins(cell, context, pairs, trained, config.max_length, arguments.per_device_eval_batch_size)
-    selection = _trained_on(selection, pairs, config, trained.record["data"].get("left_out", []))
+    own = [pairs[row] for row in context.train[selection.rows]]
+    selection = _trained_on(selection, own, config, trained.record["data"].get("left_out", []))
     ledger = AdversaryLedger(len(selection.rows))
     if checkpoint := latest_checkpoint(folder):
         ledger.load(checkpoint)
@@ -67,15 +68,18 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     )
 
 
-def _trained_on(
-    selection: Selection, pairs: Sequence[Pair], config: RewardConfig, left_out: Sequence[int]
-) -> Selection:
-    """The pairs of the account: not those of a slice, nor those that a model from scratch cannot tell apart."""
-    kept, _ = set_apart(
-        [pairs[row] for row in selection.rows], parse_reweighting(config.ambiguity), config, seed=config.subset_seed
-    )
+def _trained_on(selection: Selection, own: Sequence[Pair], config: RewardConfig, left_out: Sequence[int]) -> Selection:
+    """The pairs of the account: not those of a slice, nor those that a model from scratch cannot tell apart.
+
+    Args:
+        selection: The pairs that the run was given.
+        own: The same pairs.
+        config: Of the run.
+        left_out: Places among those of them that are not in the slice.
+    """
+    kept, _ = set_apart(own, parse_reweighting(config.ambiguity), config, seed=config.subset_seed)
     ids = {pair.id for pair in kept}
-    selection = selection.part(np.array([pairs[row].id in ids for row in selection.rows]))
+    selection = selection.part(np.array([pair.id in ids for pair in own]))
     return selection.part(~np.isin(np.arange(len(kept)), left_out))
 
 

@@ -89,55 +89,61 @@ def drawn(of: Of, config: SweepConfig, groups: Origins, train: NDArray[np.int64]
     return set_aside(selection, groups, config.head.auto_slice)
 
 
-def made(
-    of: Of, config: SweepConfig, pairs: Sequence[Pair], groups: Origins, train: NDArray[np.int64]
-) -> tuple[Pair, ...]:
+def made(own: Selection, share: float, pairs: Sequence[Pair], train: NDArray[np.int64]) -> Sequence[Pair]:
     """The pairs across prompts of a training, after wrong labels; none of them is wrong itself.
 
+    Args:
+        own: The pairs that it trains on.
+        share: How many to make, as a share of these.
+        pairs: All of the training file.
+        train: Positions there of those that are not held out.
+
     Raises:
-        ValueError: The slice leaves too little, or there are no answers to other prompts.
+        DataError: There are no answers to other prompts.
     """
-    own, _ = drawn(of, config, groups, train)
     told = [labelled(pairs[int(train[row])], wrong=bool(wrong)) for row, wrong in zip(*own, strict=True)]
-    return tuple(cross_prompt_pairs(told, share=config.regimes[of.regime].cross_prompt, seed=SEED))
+    return cross_prompt_pairs(told, share=share, seed=SEED)
 
 
 def all_made(
     config: SweepConfig, pairs: Sequence[Pair], groups: Origins, train: NDArray[np.int64]
-) -> dict[Of, tuple[Pair, ...]]:
+) -> dict[Of, Sequence[Pair]]:
     """The pairs across prompts of all heads of a sweep. Where none can be made, training says why."""
-    found: dict[Of, tuple[Pair, ...]] = {}
-    for cell in config.cells:
-        if not (config.regimes[cell.regime].cross_prompt and isinstance(config.models[cell.model], HeadModel)):
+    heads = [cell for cell in config.cells if isinstance(config.models[cell.model], HeadModel)]
+    found: dict[Of, Sequence[Pair]] = {}
+    known: dict[tuple[bytes, bytes, float], Sequence[Pair]] = {}
+    for of in dict.fromkeys(of for cell in heads for of in Of.all(cell) if config.regimes[of.regime].cross_prompt):
+        share = config.regimes[of.regime].cross_prompt
+        try:
+            own, _ = drawn(of, config, groups, train)
+            if (key := (own.rows.tobytes(), own.flipped.tobytes(), share)) not in known:
+                known[key] = made(own, share, pairs, train)
+        except ValueError:
             continue
-        for of in Of.all(cell):
-            if of not in found:
-                try:
-                    found[of] = made(of, config, pairs, groups, train)
-                except ValueError:
-                    found[of] = ()
-    return {of: own for of, own in found.items() if own}
+        found[of] = known[key]
+    return found
 
 
 def features_of(
-    made: Mapping[Of, tuple[Pair, ...]], backbone: Backbone, cache: FeatureCache, *, geometric: bool
+    made: Mapping[Of, Sequence[Pair]], backbone: Backbone, cache: FeatureCache, *, geometric: bool
 ) -> dict[Of, Crossed]:
-    """The pairs that were made and that a model can tell apart, with their features; equal ones once.
+    """The pairs that were made and that a model can tell apart, with their features.
 
     Args:
-        made: As of ``all_made``.
+        made: As of ``all_made``; what several trainings share is computed once.
         backbone: Of the model.
         cache: Where features are kept.
         geometric: Whether those of prompts are needed.
     """
-    known: dict[tuple[Pair, ...], Crossed] = {}
+    known: dict[int, Crossed | None] = {}
     for of, own in made.items():
-        read = encode_pairs(own, backbone.tokenizer, max_length=backbone.max_length).kept if own not in known else []
-        if read:
-            told, name = [own[row] for row in read], f"pairs across prompts, {of.regime}, seed {of.seed}"
-            prompts = cache.prompts(backbone, told, name=name) if geometric else None
-            known[own] = Crossed(Origins.of(told, {}), cache.pairs(backbone, told, name=name), prompts)
-    return {of: known[own] for of, own in made.items() if own in known}
+        if id(own) not in known:
+            kept = encode_pairs(own, backbone.tokenizer, max_length=backbone.max_length).kept
+            told, name = [own[row] for row in kept], f"pairs across prompts, {of.regime}, seed {of.seed}"
+            prompts = cache.prompts(backbone, told, name=name) if told and geometric else None
+            files = cache.pairs(backbone, told, name=name) if told else None
+            known[id(own)] = None if files is None else Crossed(Origins.of(told, {}), files, prompts)
+    return {of: found for of, own in made.items() if (found := known[id(own)]) is not None}
 
 
 class HeadPairs(NamedTuple):
@@ -166,7 +172,7 @@ def head_data(cell: Cell, context: SweepContext) -> HeadPairs:
     """
     of, regime, files = Of.cell(cell), context.config.regimes[cell.regime], context.features[cell.model]
     own, aside = drawn(of, context.config, context.groups, context.train)
-    crossed = _crossed(of, regime, context, files.made)
+    crossed = _crossed(of, own, context, files.made)
     held_out = context.validation[regime.keeps(context.groups.take(context.validation))]
     differences = features_apart(files.answers[TRAIN])
     rows, sign = context.train[own.rows], np.where(own.flipped, -1.0, 1.0)[:, None]
@@ -193,12 +199,11 @@ def head_data(cell: Cell, context: SweepContext) -> HeadPairs:
     return HeadPairs(data, own, scale)
 
 
-def _crossed(of: Of, regime: Regime, context: SweepContext, known: Mapping[Of, Crossed]) -> Crossed | None:
-    if not regime.cross_prompt or of in known:
+def _crossed(of: Of, own: Selection, context: SweepContext, known: Mapping[Of, Crossed]) -> Crossed | None:
+    share = context.config.regimes[of.regime].cross_prompt
+    if not share or of in known:
         return known.get(of)
-    if made(
-        of, context.config, context.sources.training().pairs, context.groups, context.train
-    ):  # says why there are none
+    if made(own, share, context.sources.training().pairs, context.train):  # says why there are none
         raise DataError(
             "no pair across prompts can be told apart by the model: raise max_length, or set cross_prompt to 0"
         )

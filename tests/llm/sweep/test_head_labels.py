@@ -117,6 +117,18 @@ def test_the_account_is_of_regrets(data):
     assert run.ledger.mean_multiplier()[coins].mean() < 0.8 * plain.ledger.mean_multiplier()[coins].mean()
 
 
+def test_regrets_that_differ_by_rounding_are_equal():
+    """At the fit every regret is 0 up to the rounding of two losses: no reason to prefer a pair."""
+    p = np.array([0.9, 0.8, 0.7, 0.6, 0.55, 0.95, 0.85, 0.75])
+    start = float(0.01 * np.random.default_rng([2, 4]).standard_normal(1)[0])
+    data = HeadData(np.log(p / (1 - p))[:, None] / start, {}, np.zeros((0, 1)), np.array([], dtype=str), preferences=p)
+    assert len(set(data.losses(data.differences[:, 0] * start)[0] - data.least)) > 1
+    run = train_head(
+        data, parse_reweighting("regret:tv:0.3"), HeadTraining(), **{**SETTINGS, "batch_size": 8, "epochs": 1}
+    )
+    np.testing.assert_allclose(run.ledger.mean_multiplier(), 1, rtol=1e-12)
+
+
 def test_one_step_is_that_of_a_whole_model_whose_backbone_is_frozen(tmp_path):
     """Features are what the last layer of the model was given; nothing of the head's code made them."""
     pairs = generate(24, seed=7)
