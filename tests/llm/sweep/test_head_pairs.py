@@ -11,7 +11,9 @@ import pytest
 from head_sweeps import LENGTH, build, settings
 from small_sweeps import prepared, quiet
 
+from dro_core import parse_ambiguity, worst_case
 from llm.adversary.geometry import COLUMN
+from llm.adversary.matching import sampled_batches
 from llm.data.pairs import read_pairs
 from llm.data.trained_on.cross_prompt import cross_prompt_pairs
 from llm.features.features import load_backbone, pair_features
@@ -27,7 +29,7 @@ HEADS = [
     {"model": "heads", "ambiguity": ["erm", "regret:tv:0.3"], "regime": ["all", "soft", "fitted", "crossed", "both"]},
     {"model": "heads", "ambiguity": ["tv:auto=0.5"], "regime": ["all", "soft", "crossed"]},
     {"model": "heads", "ambiguity": ["tv:0.3,by=drawn", "mmd:0.1", "chi2:?@tv:0.2"], "regime": "crossed", "seeds": [1]},
-    {"model": "heads", "ambiguity": "regret:chi2:?@regret:tv:0.3", "regime": "fitted"},
+    {"model": "heads", "ambiguity": "regret:kl:?@regret:tv:0.3", "regime": "fitted"},
 ]
 
 
@@ -175,11 +177,23 @@ def test_the_slice_has_the_scale_and_labels_of_the_training_pairs(folder, sweep)
 
 
 def test_a_set_is_matched_on_what_it_sees(sweep):
-    """On regrets: on losses, which are never below the entropies of the labels, the number would be another."""
-    sizes = read_results(sweep.folder).done.query("regime == 'fitted'").groupby("ambiguity")["effective_sample_size"]
-    mean = sizes.mean()
-    (matched,) = [name for name in mean.index if name.startswith("regret:chi2:")]
-    assert mean[matched] == pytest.approx(mean["regret:tv:0.3"], rel=0.03)
+    """On regrets both sets have the same effective sample size; on losses they have not."""
+    run, pairs = head_run(cell_of(sweep, "regret:tv:0.3", "fitted"), sweep.context)
+    p, margins = pairs.data.preferences, pairs.data.differences @ run.iterates["last"]
+    losses = p * np.log1p(np.exp(-margins)) + (1 - p) * np.log1p(np.exp(margins))
+    regrets = losses + p * np.log(p) + (1 - p) * np.log1p(-p)
+    done = read_results(sweep.folder).done
+    (matched,) = {name for name in done["ambiguity"] if name.startswith("regret:kl:")}
+
+    def size(shown):
+        found = parse_ambiguity(matched.removeprefix("regret:"))
+        weights = [worst_case(shown[rows], found).weights for rows in sampled_batches(len(p), 16)]
+        return np.mean([1 / (q @ q) for q in weights])
+
+    # of 16: .3 of the mass leaves the smallest losses and goes to the largest, whatever they are
+    moved = 1 / ((0.2 / 16) ** 2 + 10 * (1 / 16) ** 2 + (1 / 16 + 0.3) ** 2)
+    assert size(regrets) == pytest.approx(moved, rel=1e-3)
+    assert size(losses) != pytest.approx(moved, rel=1e-2)
 
 
 def test_workers_and_later_starts_do_the_same(folder, sweep):
