@@ -584,10 +584,24 @@ BREAKS = [
         "llm/adversary/test_estimates.py",
     ),
     Break(
+        "signal-asked",
+        "llm/trl/online.py",
+        "asked=~values.isnan(),",
+        "asked=there,",
+        "llm/trl/test_trl_signal.py",
+    ),
+    Break(
+        "estimate-asked",
+        "llm/adversary/rules.py",
+        "there = masses > 0 if asked is None else asked",
+        "there = masses > 0",
+        "llm/adversary/test_estimates.py",
+    ),
+    Break(
         "signal-denominator",
         "llm/trl/online.py",
         "there, counted = there & Signals.of(self._totals()).signal, len(values)",
-        "there = there & Signals.of(self._totals()).signal",
+        "there = there & Signals.of(self._totals()).signal\n            counted = int(there.sum())",
         "llm/trl/test_trl_signal.py",
     ),
     Break(

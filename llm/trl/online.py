@@ -25,8 +25,8 @@ from .signal import (
     PER_SEQUENCE,
     PER_TOKEN,
     Batch,
-    NoSignal,
     Signals,
+    SilentGroups,
     SkipsDullSteps,
     drawn_together,
     further_rows,
@@ -45,11 +45,11 @@ class RobustOnline(RobustMixin):
     ``RobustMixin``.
 
     Args:
-        no_signal: What becomes of groups whose completions all earned the same. ``keep``: as in TRL, they stand in the
-            mean with advantage 0. ``leave_out``: the mean is over the others, and so is the set; a step without any
-            other is skipped. ``draw_again``: further prompts are drawn in their place, for at most ``rounds`` rounds;
-            what then still has none is left out.
-        rounds: See there; at least 1.
+        silent_groups: What becomes of groups whose completions all earned the same. ``keep``: as in TRL, they stand in
+            the mean with advantage 0. ``leave_out``: the mean is over the others, and so is the set; a step without any
+            other is skipped. ``draw_again``: further prompts are drawn in their place, for at most ``draw_rounds``
+            rounds; what then still has none is left out.
+        draw_rounds: See there; at least 1.
     """
 
     raise_batch = RAISE_BATCH
@@ -57,8 +57,8 @@ class RobustOnline(RobustMixin):
     _dull = False  # whether the generation batch at hand has none
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
 
-    def __init__(self, *args: Any, no_signal: NoSignal = "keep", rounds: int = 4, **kwargs: Any) -> None:
-        self.no_signal, self.rounds = no_signal, rounds
+    def __init__(self, *args: Any, silent_groups: SilentGroups = "keep", draw_rounds: int = 4, **kwargs: Any) -> None:
+        self.silent_groups, self.draw_rounds = silent_groups, draw_rounds
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
@@ -76,12 +76,12 @@ class RobustOnline(RobustMixin):
             )
 
     def _does_more(self) -> bool:
-        if self.no_signal not in get_args(NoSignal) or self.rounds < 1:
+        if self.silent_groups not in get_args(SilentGroups) or self.draw_rounds < 1:
             raise ValueError(
-                f"no_signal is one of {', '.join(get_args(NoSignal))} and rounds is at least 1, got "
-                f"{self.no_signal!r} and {self.rounds}"
+                f"silent_groups is one of {', '.join(get_args(SilentGroups))} and draw_rounds at least 1, got "
+                f"{self.silent_groups!r} and {self.draw_rounds}"
             )
-        return self.no_signal != "keep"
+        return self.silent_groups != "keep"
 
     @property
     def effective_batch(self) -> int:
@@ -109,7 +109,7 @@ class RobustOnline(RobustMixin):
         if self.model.training:
             index = self._prompts_of(inputs)
             self._count(Signals.of(self._totals()))
-            if self.no_signal == "draw_again":
+            if self.silent_groups == "draw_again":
                 output, index = self._drawn_again(output, index, list(inputs[0]))
             advantages = output["advantages"]
             start = self.accelerator.process_index * len(inputs)
@@ -146,7 +146,9 @@ class RobustOnline(RobustMixin):
         key = (self.args.seed, self.state.global_step, trainer._step % self.args.gradient_accumulation_steps)
         rows, size = further_rows(len(self.train_dataset), index.tolist(), key), len(output["advantages"])  # type: ignore[arg-type]
         taken = 0
-        while taken < self.rounds and (many := drawn_together(len(lacking), len(rows), samples=samples, ranks=ranks)):
+        while taken < self.draw_rounds and (
+            many := drawn_together(len(lacking), len(rows), samples=samples, ranks=ranks)
+        ):
             asked, rows, taken = rows[:many], rows[many:], taken + 1
             everyone, own = [row for row in asked for _ in range(samples)], many * samples // ranks
             mine = everyone[self.accelerator.process_index * own :][:own]
@@ -179,7 +181,7 @@ class RobustOnline(RobustMixin):
         N all prompts, so that the mean over N is the weighted mean of the others.
         """
         trainer: Any = self
-        values, leaves_out = self._prompt_values(), self.no_signal != "keep"
+        values, leaves_out = self._prompt_values(), self.silent_groups != "keep"
         there = ~values.isnan()
         counted = int(there.sum())
         if leaves_out:
@@ -194,6 +196,7 @@ class RobustOnline(RobustMixin):
             present=there.to(values.dtype),
             mine=slice(None),
             padded=not bool(there.all()),
+            asked=~values.isnan(),
         )
         factors = counted * self._solved(batch)
         if leaves_out and getattr(self, "loss_type", None) in PER_TOKEN and output is not None:
@@ -223,23 +226,24 @@ class RobustOnline(RobustMixin):
 
 def _check_groups(trainer: RobustOnline) -> None:
     told: Any = trainer.args
-    drawn = trainer.no_signal == "draw_again"
+    drawn = trainer.silent_groups == "draw_again"
     kind = told.loss_type if isinstance(trainer, GRPOTrainer) else "grpo"
     if kind not in (*PER_SEQUENCE, *PER_TOKEN):
         raise ValueError(
-            f"no_signal={trainer.no_signal!r} needs a loss whose mean over the other groups is known, and loss_type "
-            f"{kind!r} is not one: take one of {', '.join((*PER_SEQUENCE, *PER_TOKEN))}, or no_signal='keep'"
+            f"silent_groups={trainer.silent_groups!r} needs a loss whose mean over the other groups is known, and "
+            f"loss_type {kind!r} is not one: take one of {', '.join((*PER_SEQUENCE, *PER_TOKEN))}, or "
+            "silent_groups='keep'"
         )
     if told.fp16:
         raise ValueError(
             "a step without a signal is skipped, which the loss scaling of fp16 does not know: use bf16, or "
-            "no_signal='keep'"
+            "silent_groups='keep'"
         )
     if drawn and (getattr(told, "normalize_advantages", False) or getattr(told, "scale_rewards", None) == "batch"):
         raise ValueError(
-            "no_signal='draw_again' puts several drawn batches together, whose advantages would be divided by the "
+            "silent_groups='draw_again' puts several drawn batches together, whose advantages would be divided by the "
             "deviation of each: set scale_rewards to 'group' or 'none' (RLOO: normalize_advantages=False), or use "
-            "no_signal='leave_out'"
+            "silent_groups='leave_out'"
         )
 
 

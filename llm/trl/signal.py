@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import TrainerCallback
 
-NoSignal = Literal["keep", "leave_out", "draw_again"]
+SilentGroups = Literal["keep", "leave_out", "draw_again"]
 PER_SEQUENCE = ("grpo", "dr_grpo", "luspo")  # losses that are a mean over completions
 PER_TOKEN = ("dapo", "cispo")  # over the tokens of the generation batch
 _TIED = 1e-8
@@ -85,7 +85,7 @@ class Batch:
                 continue
             if name not in (*_WIDE, *_LONG, "prompt_ids", "completion_ids"):
                 raise ValueError(
-                    f"no_signal='draw_again' puts batches of text together, and these have {name}: use 'leave_out'"
+                    f"silent_groups='draw_again' puts batches of text together, and these have {name}: use 'leave_out'"
                 )
             if name not in _LONG:
                 filler, left = _WIDE.get(name, blank), name in _LEFT

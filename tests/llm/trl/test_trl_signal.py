@@ -35,19 +35,19 @@ def shares(trainer):
     return [float(np.mean(x)) for x in ([len(set(group)) == 1 for group in first], right, wrong)]
 
 
-@pytest.mark.parametrize("no_signal", ["keep", "leave_out", "draw_again"])
+@pytest.mark.parametrize("silent_groups", ["keep", "leave_out", "draw_again"])
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
-def test_what_teaches_nothing_is_counted_in_every_case(tiny, tmp_path, name, no_signal):
-    trainer = made(tiny, name, tmp_path, "tv:0.25", no_signal=no_signal)
+def test_what_teaches_nothing_is_counted_in_every_case(tiny, tmp_path, name, silent_groups):
+    trainer = made(tiny, name, tmp_path, "tv:0.25", silent_groups=silent_groups)
     trainer.train()
     (found,) = logged(trainer, *(f"groups/{what}" for what in ("without_signal", "all_right", "all_wrong")))
     assert found == pytest.approx(shares(trainer))
     assert 0 < found[0] < 1
-    assert ("groups/skipped_step" in trainer.state.log_history[0]) is (no_signal != "keep")
+    assert ("groups/skipped_step" in trainer.state.log_history[0]) is (silent_groups != "keep")
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "no_signal"),
+    ("name", "spec", "silent_groups"),
     [
         ("grpo", None, "leave_out"),
         ("rloo", "cvar:0.5", "leave_out"),
@@ -59,17 +59,17 @@ def test_what_teaches_nothing_is_counted_in_every_case(tiny, tmp_path, name, no_
         pytest.param("dapo", None, "draw_again", marks=EXHAUSTIVE),
     ],
 )
-def test_the_gradient_is_that_of_the_mean_over_groups_with_a_signal(tiny, tmp_path, name, spec, no_signal):
+def test_the_gradient_is_that_of_the_mean_over_groups_with_a_signal(tiny, tmp_path, name, spec, silent_groups):
     """Worked out without TRL; after drawing again every group has one, and the batch its size."""
     gradients = Gradients()
-    trainer = made(tiny, name, tmp_path, spec, callbacks=[gradients], no_signal=no_signal, rounds=20)
+    trainer = made(tiny, name, tmp_path, spec, callbacks=[gradients], silent_groups=silent_groups, draw_rounds=20)
     trainer.train()
     batch = drawn(trainer)
     assert len(batch) == 16
     has = {prompt: max(group) > min(group) for prompt, group in groups(trainer.reward_funcs[0].judged).items()}
     prompts = {prompt for *_, prompt, _ in batch}
     assert len(prompts) == 4
-    assert all(has[prompt] for prompt in prompts) is (no_signal == "draw_again")
+    assert all(has[prompt] for prompt in prompts) is (silent_groups == "draw_again")
     model = load(tiny, "causal")
     mean_of_those_with_a_signal(trainer, model, batch, spec, name=name).backward()
     assert relative_error(gradients.steps[0], flat_gradient(model)) <= ROUNDING[name.replace("dapo", "grpo")]
@@ -78,9 +78,9 @@ def test_the_gradient_is_that_of_the_mean_over_groups_with_a_signal(tiny, tmp_pa
     assert set(np.flatnonzero(trainer.ledger.visits)) == visited
 
 
-def test_rounds_end_and_what_still_has_no_signal_is_left_out(tiny, tmp_path):
+def test_rounds_end_and_what_is_still_silent_is_left_out(tiny, tmp_path):
     """Of one round: as many prompts as lacked a signal, none asked twice, each at most once in the batch."""
-    trainer = made(tiny, "grpo", tmp_path, no_signal="draw_again", rounds=1)
+    trainer = made(tiny, "grpo", tmp_path, silent_groups="draw_again", draw_rounds=1)
     trainer.train()
     judged = groups(trainer.reward_funcs[0].judged)
     assert {len(group) for group in judged.values()} == {4}
@@ -103,9 +103,9 @@ class Fading(Checked):
         return rewards if self.left >= 0 else [0.0] * len(rewards)
 
 
-@pytest.mark.parametrize("no_signal", ["leave_out", "draw_again"])
+@pytest.mark.parametrize("silent_groups", ["leave_out", "draw_again"])
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
-def test_a_step_without_any_signal_is_skipped_whole(tiny, tmp_path, name, no_signal):
+def test_a_step_without_any_signal_is_skipped_whole(tiny, tmp_path, name, silent_groups):
     """Momentum and weight decay would move the model, too; and the KL that a trainer charges."""
     config = {"max_steps": 3, "weight_decay": 0.1, "beta": 0.1}
     weights = {}
@@ -115,7 +115,7 @@ def test_a_step_without_any_signal_is_skipped_whole(tiny, tmp_path, name, no_sig
             name,
             tmp_path / str(steps),
             judge=Fading(1),
-            no_signal=no_signal,
+            silent_groups=silent_groups,
             config=config | {"max_steps": steps},
         )
         trainer.train()
@@ -133,7 +133,7 @@ def test_what_is_drawn_again_is_decided_by_the_seed_also_after_a_stop(tiny, tmp_
 
     def run(folder, *, again=None, **told):
         config = {"max_steps": 4, "save_steps": 2, "save_strategy": "steps"}
-        trainer = made(tiny, name, folder, "running:0.5:tv:0.2", no_signal="draw_again", config=config, **told)
+        trainer = made(tiny, name, folder, "running:0.5:tv:0.2", silent_groups="draw_again", config=config, **told)
         trainer.train(resume_from_checkpoint=again)
         return trainer
 
@@ -163,11 +163,11 @@ def test_two_ranks_draw_the_same_and_take_the_mean_of_all(tmp_path):
 @pytest.mark.parametrize(
     ("name", "config", "ours", "said"),
     [
-        ("grpo", {}, {"no_signal": "drop"}, "no_signal is one of keep, leave_out, draw_again"),
-        ("grpo", {}, {"no_signal": "draw_again", "rounds": 0}, "rounds is at least 1"),
-        ("grpo", {"loss_type": "bnpo"}, {"no_signal": "leave_out"}, "'bnpo' is not one: take one of grpo"),
-        ("grpo", {"scale_rewards": "batch"}, {"no_signal": "draw_again"}, "set scale_rewards to 'group'"),
-        ("rloo", {"normalize_advantages": True}, {"no_signal": "draw_again"}, "normalize_advantages=False"),
+        ("grpo", {}, {"silent_groups": "drop"}, "silent_groups is one of keep, leave_out, draw_again"),
+        ("grpo", {}, {"silent_groups": "draw_again", "draw_rounds": 0}, "draw_rounds at least 1"),
+        ("grpo", {"loss_type": "bnpo"}, {"silent_groups": "leave_out"}, "'bnpo' is not one: take one of grpo"),
+        ("grpo", {"scale_rewards": "batch"}, {"silent_groups": "draw_again"}, "set scale_rewards to 'group'"),
+        ("rloo", {"normalize_advantages": True}, {"silent_groups": "draw_again"}, "normalize_advantages=False"),
     ],
 )
 def test_what_would_not_be_a_mean_over_groups_is_refused(tiny, tmp_path, name, config, ours, said):
@@ -183,10 +183,33 @@ def test_values_that_are_no_shares_are_refused_by_a_weighting_of_prompts(tiny, t
 
 @pytest.mark.parametrize("spec", ["maxrl", "shrunk:4:rs_grpo:2", "curverl,bins=5", "pooled:riskpo,by=source"])
 def test_every_kind_of_weighting_trains_under_trl(tiny, tmp_path, spec):
-    trainer = made(tiny, "rloo", tmp_path, spec, no_signal="draw_again", config={"max_steps": 2})
+    trainer = made(tiny, "rloo", tmp_path, spec, silent_groups="draw_again", config={"max_steps": 2})
     trainer.train()
     assert trainer.ledger.multiplier_sum.sum() == pytest.approx(trainer.ledger.visits.sum())
     assert trainer.ledger.acted
+
+
+def test_a_running_mean_counts_groups_that_are_left_out(tiny, tmp_path):
+    trainer = made(tiny, "grpo", tmp_path, "running:0.5:tv:0.25", silent_groups="leave_out")
+    trainer.train()
+    judged = {prompt: np.mean(group) for prompt, group in groups(trainer.reward_funcs[0].judged).items()}
+    known = -trainer.ambiguity.memory.state
+    found = {tiny.data[int(i)]["prompt"]: known[i] for i in np.flatnonzero(~np.isnan(known))}
+    assert found == pytest.approx(judged)
+    assert len(found) == 4 > len(np.flatnonzero(trainer.ledger.visits))
+
+
+@pytest.mark.parametrize(("loss_type", "wanted"), [("dapo", 36 / 20), ("cispo", 36 / 20), ("dr_grpo", 4 / 2)])
+def test_the_denominator_is_what_the_loss_is_divided_by(tiny, tmp_path, loss_type, wanted):
+    """Of four prompts two have a signal, whose completions hold 20 of 36 tokens; one could not be judged."""
+    trainer = made(tiny, "grpo", tmp_path, silent_groups="leave_out", config={"loss_type": loss_type})
+    rewards = torch.tensor([[0.0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 1], [torch.nan] * 4])
+    trainer._seen_rewards = rewards.reshape(-1, 1)
+    lengths = torch.tensor([[1, 2, 3, 4], [4, 4, 4, 3], [4, 3, 2, 1], [1, 0, 0, 0]]).reshape(-1, 1)
+    mask = (torch.arange(4) < lengths).int()
+    factors = trainer._multipliers(torch.arange(4), {"completion_mask": mask}).reshape(4, 4)
+    there = torch.tensor([1.0, 0, 1, 0], dtype=torch.float64)
+    torch.testing.assert_close(factors, wanted * there[:, None].expand(4, 4))
 
 
 def test_groups_are_told_by_their_rewards():

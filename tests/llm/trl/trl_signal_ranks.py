@@ -19,12 +19,20 @@ RUNS = [
 ]
 
 
-def step(tiny, folder, name, spec, no_signal):
+def step(tiny, folder, name, spec, silent_groups):
     """Three prompts with four completions each: the second prompt's are shared out between the ranks."""
     config = {"scale_rewards": "none"} if name == "grpo" else {}
     gradients = Gradients()
     trainer = trainer_for(
-        tiny, name, folder, spec, callbacks=[gradients], extra={"no_signal": no_signal}, micro=2, steps=3, **config
+        tiny,
+        name,
+        folder,
+        spec,
+        callbacks=[gradients],
+        extra={"silent_groups": silent_groups},
+        micro=2,
+        steps=3,
+        **config,
     )
     trainer.reward_funcs[0] = judge = Checked()
     trainer.train()
@@ -37,7 +45,7 @@ def step(tiny, folder, name, spec, no_signal):
     assert all(len(group) == 4 for group in groups(judged).values())
     rounds = trainer.state.log_history[0].get("groups/rounds", 0.0)
     return (
-        f"{name} {no_signal}",
+        f"{name} {silent_groups}",
         relative_error(gradients.steps[0], expected),
         gather_object([sorted(map(int, trainer.ledger.visits.nonzero()[0]))]),
         gather_object([rounds]),
