@@ -186,6 +186,7 @@ def test_every_kind_of_weighting_trains_under_trl(tiny, tmp_path, spec):
     trainer = made(tiny, "rloo", tmp_path, spec, silent_groups="draw_again", config={"max_steps": 2})
     trainer.train()
     assert trainer.ledger.multiplier_sum.sum() == pytest.approx(trainer.ledger.visits.sum())
+    assert getattr(trainer.ambiguity, "answers", 4) == 4  # what a mean is of, told to what shrinks it
     assert trainer.ledger.acted
 
 
