@@ -109,3 +109,20 @@ def test_every_arm_has_the_size_that_its_table_shows(told):
 def test_intervals_are_shown_in_points():
     assert points((0.0123, -0.0004, 0.025)) == "+1.2 [0.0, +2.5]"
     assert points((-0.0123, -0.025, -0.0006)) == "-1.2 [-2.5, -0.1]"
+
+
+def test_marks_of_the_table_follow_from_the_stored_problems(told, problems):
+    """Stars by Holm over the arms, and equals signs by the margins, done again."""
+    names = [name for name in problems if name != "plain"]
+    for measure, margin in (("train worst fifth", 0.03), ("held-out pass@16", 0.01)):
+        changes = {name: np.array(problems[name][measure]) - np.array(problems["plain"][measure]) for name in names}
+        raw = np.array([stats.ttest_1samp(changes[name], 0.0).pvalue for name in names])
+        order = np.argsort(raw)
+        adjusted = np.empty(len(raw))
+        adjusted[order] = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+        marks = tables._marks(told, measure)
+        for name, p in zip(names, adjusted, strict=True):
+            half = stats.sem(changes[name]) * stats.t.ppf(0.975, len(changes[name]) - 1)
+            assert ("*" in marks[name]) == (p < 0.05), (name, measure)
+            assert ("=" in marks[name]) == (abs(changes[name].mean()) + half < margin), (name, measure)
+        assert {"*" in mark for mark in marks.values()} == {"=" in mark for mark in marks.values()} == {True, False}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm.statistics.intervals import mean_interval
+from llm.statistics.intervals import holm, mean_interval
 
 from ..page_tables import filled, markdown
 from . import rules
@@ -87,12 +87,25 @@ def arms(told: Told) -> Rows:
         "held-out pass@4", "held-out pass@16",
     )  # fmt: skip
     yield ("arm", "step size", *measures)
+    marks = {one: _marks(told, one) for one in measures}
     for name in names():
         size = f"{told.raw['sizes']['opposed'][name]:g}"
         if name == "plain":
             yield (name, size, *(f"({100 * told.level(name, one)[0]:.1f})" for one in measures))
         else:
-            yield (name, size, *(points(told.gain(name, one)) for one in measures))
+            yield (name, size, *(points(told.gain(name, one)) + marks[one][name] for one in measures))
+
+
+def _marks(told: Told, measure: str) -> dict[str, str]:
+    """Of every arm: a star where p < LEVEL after Holm over the arms, = where the interval lies within the margin."""
+    others = [name for name in names() if name != "plain"]
+    found = [told.gain(name, measure) for name in others]
+    margin = rules.WORST_MARGIN if "worst" in measure else rules.PASS_MARGIN
+    marks = {}
+    for name, one, p in zip(others, found, holm([one.p for one in found]), strict=True):
+        inside = -margin < one.low and one.high < margin
+        marks[name] = (" \\*" if p < rules.LEVEL else "") + (" =" if inside else "")
+    return marks
 
 
 def levels(told: Told) -> Rows:
