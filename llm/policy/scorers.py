@@ -122,15 +122,25 @@ def load_scorer(name: str, *, batch_size: int, device: Any, **loading: Any) -> S
     return RewardScorer(placed.to(device), tokenizer, max_length=max_length, batch_size=batch_size)
 
 
+def checked_shape(scores: Any, answers: int) -> NDArray[np.float64]:
+    """The scores as float64, one for each of so many answers.
+
+    Raises:
+        BadScores: They are not.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (answers,):
+        raise BadScores(f"one score per answer is needed: got shape {scores.shape} for {answers} answers")
+    return scores
+
+
 def checked_scores(scores: NDArray[np.float64], prompts: Sequence[Prompt], *, step: int) -> NDArray[np.float64]:
     """The scores, float64 ``(n,)``; a warning where all are the same.
 
     Raises:
         BadScores: The shape is wrong, or a score is nan or infinite.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != (len(prompts),):
-        raise BadScores(f"one score per answer is needed: got shape {scores.shape} for {len(prompts)} answers")
+    scores = checked_shape(scores, len(prompts))
     bad = [prompts[i].id for i in np.flatnonzero(~np.isfinite(scores))[:5]]
     if bad:
         raise BadScores(
