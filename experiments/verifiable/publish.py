@@ -63,7 +63,9 @@ def stored() -> Told:
     """What is kept beside the page."""
     cells = FOLDER / "transformer.json"
     trained = json.loads(cells.read_text(encoding="utf-8"))["cells"] if cells.exists() else []
-    return Told(json.loads((FOLDER / "bandit.json").read_text(encoding="utf-8")), trained)
+    kept = (json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in ("bandit", "problems"))
+    raw, problems = kept
+    return Told(raw, trained, problems)
 
 
 def figures(chosen: Mapping[str, float], numbers: Mapping[str, Numbers], rates: np.ndarray, first: Unit) -> None:

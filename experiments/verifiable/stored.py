@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -97,10 +97,17 @@ def _short(value: float) -> float:
 
 @dataclass(frozen=True)
 class Told:
-    """The stored summary, with questions to it; ``cells`` are those of the transformers that are finished."""
+    """The stored summary, with questions to it; ``cells`` are those of the transformers that are finished.
+
+    Attributes:
+        raw: See ``summary``.
+        cells: See ``transformer.collected``.
+        problems: See ``of_seeds``.
+    """
 
     raw: Mapping[str, Any]
     cells: Sequence[Mapping[str, Any]] = ()
+    problems: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     def gain(
         self, arm: str, measure: str, *, column: str = "tuned", when: str = "end", relation: str = "opposed"
@@ -110,6 +117,11 @@ class Told:
             if (row["arm"], row["column"], row["when"]) == (arm, column, when):
                 return Found(*row[measure])
         raise KeyError(f"no difference of {arm!r}, {column!r}, {when!r}, {relation!r}")
+
+    def between(self, arm: str, other: str, measure: str) -> Found:
+        """Measure of an arm less that of another, tuned, at the end."""
+        mine, theirs = (np.array(self.problems[name][measure]) for name in (arm, other))
+        return judged(mine - theirs)
 
     def level(
         self, arm: str, measure: str, *, size: float | None = None, relation: str = "opposed"

@@ -187,14 +187,16 @@ def quoted(told: Told, question: str) -> str:
     Args:
         told: The stored summary.
         question: ``gain ARM; MEASURE[; COLUMN[; WHEN[; RELATION]]]``, ``level ARM; MEASURE[; SIZE]``,
-            ``size ARM``, ``alarms MEASURE`` or ``most alarms``, ``claim COLUMN; PART OF ITS TEXT`` (its first
-            difference), or ``verdicts COLUMN; VERDICT``: how many claims.
+            ``between ARM; OTHER; MEASURE``, ``size ARM``, ``alarms MEASURE`` or ``most alarms``,
+            ``claim COLUMN; PART OF ITS TEXT`` (its first difference), or ``verdicts COLUMN; VERDICT``: how many claims.
     """
     kind, _, rest = question.partition(" ")
     parts = [part.strip() for part in rest.split(";")]
     if kind == "gain":
         named = dict(zip(("column", "when", "relation"), parts[2:], strict=False))
         return points(told.gain(parts[0], parts[1], **named))
+    if kind == "between":
+        return points(told.between(*parts))
     if kind == "level":
         size = float(parts[2]) if len(parts) > 2 else None
         return f"{100 * told.level(parts[0], parts[1], size=size)[0]:.1f}"
