@@ -89,18 +89,21 @@ def test_advantages_are_weighed_by_prompt():
 
 def test_a_cell_is_trained_once_and_told(tmp_path, monkeypatch):
     cells = [transformer.Cell(name, 1e-3, seed) for name in ("plain", "kl_penalty:0.3") for seed in (0, 1)]
+    here = SMALL.folder(tmp_path)
+    here.mkdir()
     for cell in cells:
         transformer.work(cell, SMALL, tmp_path)
-    first = json.loads(cells[0].path(tmp_path).read_text())
+    first = json.loads(cells[0].path(here).read_text())
     tokens = [point["tokens"] for point in first["curve"]]
     assert tokens[0] == 0
     assert tokens[-1] >= SMALL.tokens > tokens[-2]
     assert first["curve"][0] != first["curve"][-1]
-    starts = [json.loads(cell.path(tmp_path).read_text())["curve"][0] for cell in cells]
+    starts = [json.loads(cell.path(here).read_text())["curve"][0] for cell in cells]
     assert starts[0] == starts[2], "arms of a seed have one warm start"
     monkeypatch.setattr(transformer, "train_cell", lambda *_: pytest.fail("trained again"))
     transformer.work(cells[0], SMALL, tmp_path)
-    found = transformer.collected(tmp_path)
+    found = transformer.collected(tmp_path, SMALL)
+    assert transformer.collected(tmp_path, transformer.Sizes()) == []
     assert {(cell["arm"], cell["seed"]) for cell in found} == {(cell.arm, cell.seed) for cell in cells}
     head, plain, other = list(tables.transformer(Told({}, found)))
     assert head[:3] == ("learning rate", "arm", "seeds")

@@ -18,7 +18,7 @@ from .judge import Numbers
 from .problem import WIDTH, draw
 from .stored import Told, of_seeds, sizes_of, summary
 from .tables import write
-from .transformer import collected
+from .transformer import Sizes, collected
 from .units import Unit, loaded
 
 FOLDER = RESULTS / "verifiable"
@@ -48,7 +48,7 @@ def publish(sizes: Mapping[str, Mapping[str, float]], stages: Mapping[str, Seque
 
 def publish_transformers(cells: Path) -> None:
     """What is finished of the transformers, and the pages with it."""
-    write_json(FOLDER / "transformer.json", {"cells": collected(cells)})
+    write_json(FOLDER / "transformer.json", {"cells": collected(cells, Sizes())})
     pages()
 
 

@@ -49,6 +49,10 @@ class Sizes:
     tokens: int = 2_000_000
     every: int = 100_000
 
+    def folder(self, kept: Path) -> Path:
+        """Where cells of these sizes stand: others do not mix with them."""
+        return kept / "-".join(str(value) for value in vars(self).values())
+
 
 class Cell(NamedTuple):
     """One training."""
@@ -189,7 +193,7 @@ def train_cell(cell: Cell, sizes: Sizes) -> dict[str, Any]:
 
 def work(cell: Cell, sizes: Sizes, folder: Path) -> Path:
     """Train a cell unless it is there."""
-    path = cell.path(folder)
+    path = cell.path(sizes.folder(folder))
     if not path.exists():
         torch.set_num_threads(1)
         write_json(path, train_cell(cell, sizes))
@@ -198,8 +202,9 @@ def work(cell: Cell, sizes: Sizes, folder: Path) -> Path:
 
 def finished(folder: Path, sizes: Sizes, workers: int, told: Callable[[], None], wanted: Sequence[Cell] = ()) -> None:
     """Train all cells, say how it goes, and call ``told`` whenever a seed is through and at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    todo = [cell for cell in wanted or cells() if not cell.path(folder).exists()]
+    here = sizes.folder(folder)
+    here.mkdir(parents=True, exist_ok=True)
+    todo = [cell for cell in wanted or cells() if not cell.path(here).exists()]
     begun = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(work, cell, sizes, folder): cell for cell in todo}
@@ -214,8 +219,9 @@ def finished(folder: Path, sizes: Sizes, workers: int, told: Callable[[], None],
     told()
 
 
-def collected(folder: Path) -> list[dict[str, Any]]:
-    """The ends of all cells that are there."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+def collected(folder: Path, sizes: Sizes) -> list[dict[str, Any]]:
+    """The ends of all cells of these sizes that are there."""
+    paths = sorted(sizes.folder(folder).glob("*.json"))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     kept = ("arm", "rate", "seed", "parameters", "steps")
     return [{name: one[name] for name in kept} | {"start": one["curve"][0], "end": one["curve"][-1]} for one in found]
