@@ -45,7 +45,7 @@ def divergence_ball(weights: Sequence[Fraction], losses: Sequence[Fraction]) -> 
         >>> from fractions import Fraction as F
         >>> ball = divergence_ball([F(2, 3), F(1, 3)], [F(1), F(0)])
         >>> ball.radius, ball.phi(F(4, 3)), ball.phi(F(1))
-        (Fraction(1, 6), Fraction(1, 3), Fraction(0, 1))
+        (Fraction(1, 12), Fraction(1, 6), Fraction(0, 1))
         >>> divergence_ball([F(1, 3), F(2, 3)], [F(1), F(0)]) is None
         True
     """
