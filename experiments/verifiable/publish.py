@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from llm.run.files import write_json
+from llm.run.files import write_text
 
 from ..page_tables import RESULTS
 from . import rules
@@ -40,16 +41,22 @@ def publish(sizes: Mapping[str, Mapping[str, float]], stages: Mapping[str, Seque
     relations = {name: {"end": numbers[f"end {name}"]} for name in sizes}
     relations["opposed"]["longer"] = numbers["longer"]
     FOLDER.mkdir(exist_ok=True)
-    write_json(FOLDER / "bandit.json", summary(relations, numbers["itself"], sizes))
-    write_json(FOLDER / "problems.json", of_seeds(relations["opposed"]["end"], sizes["opposed"]))
+    _keep("bandit", summary(relations, numbers["itself"], sizes))
+    _keep("problems", of_seeds(relations["opposed"]["end"], sizes["opposed"]))
     figures(sizes["opposed"], numbers, loaded(stages["end opposed"], kept)[1], stages["end opposed"][0])
     pages()
 
 
 def publish_transformers(cells: Path) -> None:
     """What is finished of the transformers, and the pages with it."""
-    write_json(FOLDER / "transformer.json", {"cells": collected(cells, Sizes())})
+    _keep("transformer", {"cells": collected(cells, Sizes())})
     pages()
+
+
+def _keep(name: str, content: Mapping[str, Any]) -> None:
+    """Write a file of numbers, a row to a line."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_text(FOLDER / f"{name}.json", text.replace("},{", "},\n{").replace('},"', '},\n"') + "\n")
 
 
 def pages() -> None:
