@@ -37,6 +37,25 @@ def trained(names: dict[str, Any]) -> None:
     assert issubclass(names["RobustDPO"], names["RobustPairs"])
 
 
+def checked(folder: Path) -> dict[str, Any]:
+    """Prompts, a reward of 0 and 1, and arguments of GRPO."""
+    from trl import GRPOConfig
+
+    told = {"micro": 4, "num_generations": 4, "max_completion_length": 8, "loss_type": "grpo"}
+    prompts, args = trl(folder)["pairs"], arguments(GRPOConfig, folder / "run", **told)
+
+    def right(completions, **said):
+        return [float(sum(map(ord, text)) % 4 == 0) for text in completions]
+
+    return {"prompts": prompts, "right": right, "args": args, "trl": True}
+
+
+def told_groups(names: dict[str, Any]) -> None:
+    row = names["trainer"].state.log_history[0]
+    assert row["groups/without_signal"] == row["groups/all_right"] + row["groups/all_wrong"]
+    assert row["groups/skipped_step"] == 0
+
+
 def tokens(folder: Path) -> dict[str, Any]:
     """The same, and a file of pairs with the tokenizer."""
     given = trl(folder)

@@ -82,6 +82,7 @@ PYTHON = [
     Snippet("docs/sets.md", "radii = radius_from_confidence", given.visited, given.fall_with_visits),
     Snippet("docs/sweeps.md", "from llm.results.store", given.results, given.no_findings),
     Snippet("docs/trl.md", "import trl", given.trl, given.trained),
+    Snippet("docs/trl.md", "from llm.trl import RobustGRPO", given.checked, given.told_groups),
     Snippet("docs/trl.md", "from llm.data.pairs", given.tokens, given.windowed),
 ]  # fmt: skip
 
