@@ -21,7 +21,7 @@ from rich.table import Table
 from ..data.mixtures import parts_of
 from ..kinds.registry import run
 from ..models.contents import contents, digest
-from ..policy.config import CHECKER
+from ..rewards.names import reads_of
 from ..run.finished import RunError, read_record, run_damage
 from ..run.sealed import read_sealed, write_sealed
 from ..run.states import NOTE, Holds, holds
@@ -32,7 +32,7 @@ from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of import Drawn, best_of_curves, draw_best_of
 from .plan import Pipeline, Stage
 
-_MODELS = ("model", "reference_model", "reward_model", "gold")
+_MODELS, _REWARDS = ("model", "reference_model"), ("reward_model", "gold")
 _JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
 _OF_A_START = {"force", "skip_damaged"}  # how to go on from what is there, which makes nothing
 _log = logging.getLogger(__name__)
@@ -164,7 +164,8 @@ def note(stage: Stage, *, judged: bool) -> None:
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
     named = {name: str(stage.settings[name]) for name in _MODELS if stage.settings.get(name)}
     inputs = {name: digest(file) for name, file in _data_files(stage).items() if file.exists()}
-    inputs |= contents({name: place for name, place in named.items() if place != CHECKER})
+    rewards = [reads_of(name, stage.settings.get(name)) for name in _REWARDS]
+    inputs |= contents({**named, **rewards[0], **rewards[1]})
     return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
 
 

@@ -30,11 +30,13 @@ from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import masses_of
 from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
+from ..rewards.scorer import BadScores, Scorer, checked_scores, told_by
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
 from ..run.progress import Steps
 from ..training.guards import check_weights
 from ..training.interrupts import listening
+from ..training.processes import failing_together
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
@@ -42,7 +44,6 @@ from .experience import Experience, Objective, Weighed
 from .observation import observed
 from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
-from .scorers import Scorer, checked_scores
 from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
 from .token_draws import Lots, Purpose
 from .update import NaturalUpdate, Rollout, SurrogateUpdate
@@ -172,7 +173,9 @@ class PolicyTrainer:
             answers = self.pen(self.core.policy, ids, lots, samples=self.config.samples, positions=mine.tolist())
         asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
         texts = [self.pen.text(answer) for answer in answers]
-        scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)
+        with failing_together(BadScores):  # on all ranks, or none goes on
+            scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)
+            beside = told_by(self.scorer) | self._gold(asked, texts)
         size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
@@ -182,16 +185,14 @@ class PolicyTrainer:
         experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
         known = experience.gathered(self.accelerator)
         everyone = [self.prompts[i] for i in everywhere for _ in range(self.config.samples)]
-        checked_scores(known.scores.double().cpu().numpy(), everyone, step=self.step)  # on all ranks, or none goes on
+        checked_scores(known.scores.double().cpu().numpy(), everyone, step=self.step)
         weighed = self.weigh(known, everywhere)
         here = torch.arange(len(answers), device=device) + self.rank * len(answers)
         width = experience.logps.shape[1]
         rollout = Rollout(answers, experience, weighed.take(here, width), self.step)
         generator = torch.Generator().manual_seed(int(seed))
-        said = self.update(rollout, generator=generator) | {"entropy": seen.entropy}
+        said = self.update(rollout, generator=generator) | {"entropy": seen.entropy} | beside
         self.schedule.step()
-        if self.gold is not None:
-            said["gold"] = float(np.mean(self.gold(asked, texts)))
         if gap is not None:
             said["sampler_gap"] = gap
         kl = experience.kl.tolist()
@@ -226,6 +227,9 @@ class PolicyTrainer:
         answered = None if rule is None else ratios.numpy()
         self.ledger.record(rows, ratios.mean(dim=1).numpy(), -values.double().cpu().numpy(), answered=answered)
         return weighed
+
+    def _gold(self, asked: Sequence[Prompt], texts: Sequence[str]) -> dict[str, float]:
+        return {} if self.gold is None else {"gold": float(np.mean(self.gold(asked, texts)))}
 
     def _strength(self) -> float:
         return self.adversary.strength(self.step, self.steps)

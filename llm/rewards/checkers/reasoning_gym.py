@@ -1,0 +1,49 @@
+"""``reasoning-gym``: the verifier of the generator that a prompt of ``task:reasoning-gym/...`` came from.
+
+Its score lies in [0, 1]. What is judged stands inside the last ``<answer>`` tags, else it is the whole answer without
+the spaces at its ends.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from ...tasks.address import TaskAddress, TaskError
+from ...tasks.reasoning_gym import opened
+from ..names import RewardError
+from .base import Checker, Row, said
+
+OPTIONS: dict[str, Any] = {}
+ARGUMENT = False
+
+
+def checker() -> Checker:
+    """The score that the prompt's own generator gives.
+
+    Raises:
+        RewardError: The package reasoning-gym is missing.
+    """
+    made = lru_cache(maxsize=256)(lambda task: opened(TaskAddress.of(task)))
+    try:
+        import_module("reasoning_gym")
+    except ImportError as error:
+        raise RewardError(
+            'reasoning-gym is not installed: pip install "robust-rlhf[tasks]" brings its verifiers.'
+        ) from error
+
+    def score(text: str, row: Row) -> float:
+        generator = made(row["task"])
+        return float(generator.score_answer(said(text).strip(), entry=generator[int(row["index"])]))
+
+    def lacks(row: Row) -> str | None:
+        if not str(row.get("task", "")).startswith("task:reasoning-gym/") or row.get("index") is None:
+            return "no `task` and `index` of reasoning-gym"
+        try:
+            made(row["task"])
+        except TaskError:
+            return "no generator of reasoning-gym in `task`"
+        return None
+
+    return Checker(score, lacks)
