@@ -29,9 +29,7 @@ SPELLING = (
     "with or without :WEIGHT"
 )
 Kind = Literal["builtin", "checker", "function", "model"]
-_WEIGHED = re.compile(
-    r"(?P<name>.+):(?P<weight>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?))", re.I | re.S
-)
+_WEIGHED = re.compile(r"(?P<name>.+):(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", re.I | re.S)
 _CHECKER = re.compile(rf"(?P<name>{'|'.join(CHECKERS)})(?:\?(?P<options>[^:]*))?(?::(?P<argument>.+))?", re.S)
 _FUNCTION = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 
@@ -131,7 +129,7 @@ class RewardPart:
         """The text that is read as this part again."""
         if self.weight == 1 and (Path(self.name).exists() or not _WEIGHED.fullmatch(self.name)):
             return self.name
-        return f"{self.name}:{self.weight:.17g}"
+        return f"{self.name}:{repr(self.weight).removesuffix('.0')}"
 
 
 def parts_of(given: Any, setting: str = "reward_model") -> list[RewardPart]:

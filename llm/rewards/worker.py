@@ -7,6 +7,7 @@ training. Nothing here imports torch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import inspect
 import json
@@ -211,7 +212,8 @@ def serve(part: RewardPart, connection: Connection) -> None:
             answer = {"refused": str(error), "row": error.row}
         if os.getpid() != own:
             os._exit(0)  # a fork of the checker that came back from it, too
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):  # the checker may have closed it
+            sys.stdout.flush()
         _send(connection, answer)
 
 

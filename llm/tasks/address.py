@@ -16,6 +16,7 @@ SPELLING = "task:NAME?n=1000&seed=0&split=train, with further options of the tas
 TEST_SHARE = 0.2
 Split = Literal["train", "test"]
 _MOST = 10**6
+_TRIES = 50  # draws for each question that is asked for
 _ADDRESS = re.compile(r"task:(?P<name>[\w-]+(?:/[\w-]+)?)(?:\?(?P<options>.*))?", re.S)
 
 
@@ -81,6 +82,11 @@ class TaskAddress:
         if not 1 <= n <= _MOST:
             raise TaskError(f"{text}: n is how many questions, from 1 to {_MOST}, got {n}.")
         return cls(found["name"], n, seed, split, tuple(options.items()))
+
+
+def most(address: TaskAddress) -> int:
+    """How many questions are drawn at most to find those that are asked for."""
+    return address.n * _TRIES + 1000
 
 
 def _whole(text: str, key: str, value: str) -> int:

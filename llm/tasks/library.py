@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import generated, reasoning_gym
-from .address import TEST_SHARE, Question, TaskAddress, TaskError
-
-_TRIES = 50  # draws for each question that is asked for
+from .address import TEST_SHARE, Question, TaskAddress, TaskError, most
 
 
 def names() -> list[str]:
@@ -31,7 +29,7 @@ def records(address: TaskAddress) -> Iterator[dict[str, Any]]:
     """
     row = reasoning_gym.rows(address) if address.name.startswith(reasoning_gym.PREFIX) else _drawn(address)
     seen = set[str]()
-    for found in itertools.islice(row, address.n * _TRIES + 1000):
+    for found in itertools.islice(row, most(address)):
         if found["prompt"] not in seen and address.split in (None, split_of(found["prompt"])):
             seen.add(found["prompt"])
             yield {"id": f"{address.name.rpartition('/')[2]}-{len(seen) - 1:05d}", **found}

@@ -13,24 +13,34 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from .address import TaskAddress, TaskError
+from .address import TaskAddress, TaskError, most
 
 PREFIX = "reasoning-gym/"
+
+
+def library() -> Any:
+    """The package's table of generators.
+
+    Raises:
+        TaskError: It is not installed, or not whole.
+    """
+    try:
+        import_module("reasoning_gym")
+        return import_module("reasoning_gym.factory")
+    except ImportError as error:
+        raise TaskError(
+            f"the package reasoning-gym cannot be imported ({error}) or is not installed: "
+            'pip install "robust-rlhf[tasks]".'
+        ) from error
 
 
 def opened(address: TaskAddress) -> Any:
     """The generator of an address, by index.
 
     Raises:
-        TaskError: The package is not installed; there is no such generator; an option is none of its own.
+        TaskError: As ``library``; there is no such generator; an option is none of its own.
     """
-    try:
-        factory: Any = import_module("reasoning_gym.factory")
-    except ImportError as error:
-        raise TaskError(
-            f"task:{address.name} comes from the package reasoning-gym, which is not installed: "
-            'pip install "robust-rlhf[tasks]".'
-        ) from error
+    factory = library()
     name = address.name.removeprefix(PREFIX)
     if name not in factory.DATASETS:
         close = difflib.get_close_matches(name, factory.DATASETS, n=1)
@@ -42,17 +52,16 @@ def opened(address: TaskAddress) -> Any:
         )
     options = {key: _value(text) for key, text in address.options}
     try:
-        return factory.create_dataset(name, seed=address.seed, size=2**31 - 1, **options)
+        return factory.create_dataset(name, seed=address.seed, size=most(address), **options)
     except Exception as error:  # whatever a generator's own checks raise
-        raise TaskError(
-            f"task:{address.name} refuses its options: {str(error).splitlines()[0] if str(error) else error!r}."
-        ) from error
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TaskError(f"task:{address.name} refuses its options: {said}.") from error
 
 
 def rows(address: TaskAddress) -> Iterator[dict[str, Any]]:
     """Questions without end, with ``task`` and ``index`` for the verifier."""
     generator = opened(address)
-    query = "&".join([f"seed={address.seed}", *(f"{key}={value}" for key, value in address.options)])
+    query = "&".join([f"n={address.n}&seed={address.seed}", *(f"{key}={value}" for key, value in address.options)])
     for index in range(len(generator)):
         entry = generator[index]
         yield {
@@ -68,7 +77,10 @@ def rows(address: TaskAddress) -> Iterator[dict[str, Any]]:
 
 def _difficulty(metadata: dict[str, Any]) -> float | None:
     """The mean of what the generator says of this question by the names of its difficulties; None: it says nothing."""
-    named = [metadata.get(name) for name in metadata.get("difficulty", {})]
+    difficulties = metadata.get("difficulty")
+    if not isinstance(difficulties, dict):
+        return float(difficulties) if isinstance(difficulties, int | float) else None
+    named = [metadata.get(name) for name in difficulties]
     numbers = [float(value) for value in named if isinstance(value, int | float)]
     return sum(numbers) / len(numbers) if numbers else None
 
