@@ -32,7 +32,7 @@ MAY = {  # from the ground up
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary audit data features judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report rewards run statistics training",
-    "api": "audit data doctor features judging kinds models report results run sweep text training",
+    "api": "audit data doctor features judging kinds models report results rewards run sweep text training",
     "commands": "api audit data doctor export features judging kinds models pipeline report results run sweep training",
 }
 NO_TORCH = {"run", "statistics", "tasks", "data", "results", "report", "doctor"}

@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.mixtures import parts_of
+from ..data.suites import suite_files
 from ..kinds.registry import run
 from ..models.contents import contents, digest
-from ..rewards.names import reads_of
+from ..policy.run import check_rewards, prompts_of, training_prompts
+from ..rewards.names import has_checks, reads_of
 from ..run.finished import RunError, read_record, run_damage
 from ..run.sealed import read_sealed, write_sealed
 from ..run.states import NOTE, Holds, holds
@@ -60,6 +62,7 @@ def run_pipeline(pipeline: Pipeline, console: Console) -> None:
 
 def _run_stages(pipeline: Pipeline, console: Console) -> None:
     stages = pipeline.stages()
+    on_main_process(lambda: _check_gold(pipeline))
     for number, stage in enumerate(stages, start=1):
         config, arguments = stage.parsed()
         state = on_main_process(lambda stage=stage: begin(stage))
@@ -70,6 +73,17 @@ def _run_stages(pipeline: Pipeline, console: Console) -> None:
             on_main_process(lambda stage=stage: note(stage, judged=True))
     drawn = draw_best_of(pipeline)
     on_main_process(lambda: conclude(pipeline, drawn, console))
+
+
+def _check_gold(pipeline: Pipeline) -> None:
+    """Refuse prompts that a checker or function as gold could not check, before models are trained for them."""
+    judged = pipeline.judged_by()
+    if not has_checks(judged.gold):
+        return
+    config = next(stage for stage in pipeline.stages() if stage.arm is not None).parsed()[0]
+    training_prompts(config)
+    for name, path in suite_files(judged.prompts).items():
+        check_rewards(config, prompts_of(config, path).prompts, name)
 
 
 def conclude(pipeline: Pipeline, drawn: Mapping[str, Drawn], console: Console) -> None:

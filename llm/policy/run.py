@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.ledger import multipliers_by
 from ..adversary.spec import names_in, parse_reweighting
-from ..data.mixing import mixed_prompts
+from ..data.mixing import Mixture, mixed_prompts
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
@@ -125,11 +125,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name {SPELLING}")
-    by, beside = names_in(parse_reweighting(config.ambiguity)), has_checks(config.reward_model, config.gold)
-    mixture = mixed_prompts(
-        config.train_file, distinct=config.distinct_prompts, columns=config.columns, by=by, beside=beside
-    )
-    check_rewards(config, mixture.items, "the training set")
+    mixture = training_prompts(config)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -157,6 +153,21 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
         arguments=arguments,
     )
     return trainer, {"train": mixture.describe(), "trained_on": len(prompts), "too_long": long}
+
+
+def training_prompts(config: PolicyConfig) -> Mixture[Prompt]:
+    """The prompts of the training set, all of which can be checked by what scores their answers.
+
+    Raises:
+        DataError: They cannot be read.
+        RewardError: How many of them cannot be checked, and why.
+    """
+    by, beside = names_in(parse_reweighting(config.ambiguity)), has_checks(config.reward_model, config.gold)
+    mixture = mixed_prompts(
+        config.train_file, distinct=config.distinct_prompts, columns=config.columns, by=by, beside=beside
+    )
+    check_rewards(config, mixture.items, "the training set")
+    return mixture
 
 
 def prompts_of(config: PolicyConfig, source: str | Path) -> PromptSet:

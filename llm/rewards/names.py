@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -177,6 +177,20 @@ def reads_of(role: str, given: Any) -> dict[str, str]:
     named = {f"{role} {label}": part.reads() for label, part in zip(labels_of(parts), parts, strict=True)}
     found = {name: place for name, place in named.items() if place}
     return dict(zip([role], found.values(), strict=False)) if len(parts) == 1 else found
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """The name of a function that stands in a file of its own, as settings write it.
+
+    Raises:
+        RewardError: It stands elsewhere: in a notebook, in the script that is run, or within another function.
+    """
+    name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if file is None or getattr(module, "__name__", "") == "__main__" or getattr(module, name, None) is not function:
+        said = name or type(function).__name__
+        raise RewardError(f"reward_model: {said} stands in no file of its own: write it into one, FILE.py:FUNCTION.")
+    return f"{file}:{name}"
 
 
 def search_path() -> list[str]:

@@ -18,7 +18,7 @@ from llm.rewards import bench
 from llm.rewards.names import BUILTIN, CHECKERS, RewardError, labels_of, parts_of, reads_of, settled
 from llm.rewards.scorer import BadScores, check_prompts, load_scorer, told_by
 
-FILE = Path(__file__).with_name("misbehaving.py")
+FILE = Path(__file__).parents[1] / "misbehaving.py"
 SAYS = {"chat": ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q?"}),
         "text": ({"role": "user", "content": "Q?"},)}  # fmt: skip
 
