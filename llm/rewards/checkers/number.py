@@ -19,6 +19,7 @@ _NUMBER = re.compile(
     rf"|(?:(?P<whole2>(?<![\d.,/])\d{{1,9}})\s)?(?<![\d.,])(?P<over2>\d+)\s?/\s?(?P<under2>\d+)(?!\d)"
     rf"|(?P<plain>{_PLAIN}))"
 )
+_SHORT = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
 _LONGEST = 400  # characters of a number
 
 
@@ -39,11 +40,18 @@ def number_in(text: str) -> Fraction | None:
     >>> [str(number_in(text)) for text in ("2 + 2 = 4.", r"\boxed{\frac{3}{6}}, from 7", "#### $1,250.50", "1 1/2 km")]
     ['4', '1/2', '2501/2', '3/2']
     """
-    for place in _places(said(text)):
+    for place in _places(_plain_latex(said(text))):
         found = [match for match in _NUMBER.finditer(place) if len(match[0]) <= _LONGEST]
         if found:
             return _value(found[-1])
     return None
+
+
+def _plain_latex(text: str) -> str:
+    r"""Without what LaTeX puts into numbers: ``1{,}000``, ``1\,000``, and ``\frac12`` with its braces."""
+    for written, meant in (("{,}", ","), ("\\!", ""), ("\\,", "")):
+        text = text.replace(written, meant)
+    return _SHORT.sub(r"\\frac{\1}{\2}", text)
 
 
 def _places(text: str) -> list[str]:

@@ -76,6 +76,7 @@ def test_right_is_one_and_wrong_is_nothing(name, row, right, wrong):
 
 
 WRITTEN = {
+    "short latex": lambda n, d: rf"\boxed{{{n // d}\frac{n % d}{d}}}" if n >= 0 and d < 10 else f"{n}/{d}",
     "plain": lambda n, d: f"{n}/{d}",
     "latex": lambda n, d: ("-" if n < 0 else "") + rf"\frac{{{abs(n)}}}{{{d}}}",
     "boxed": lambda n, d: rf"First 17, then $\boxed{{{n}/{d}}}$, not 5.",
@@ -91,11 +92,29 @@ def test_fractions_are_read_exactly(how, over, under):
     assert number_in(WRITTEN[how](over, under)) == Fraction(over, under)
 
 
-@pytest.mark.parametrize("how", ["{:,}", "${:,}", "total: {} km", "{}.0", "{}.", "**{}**", "({})", "{}%", "x={}, done"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "{:,}",
+        r"\boxed{{{:,}}}",
+        r"\(x={:,}\)",
+        "${:,}",
+        "total: {} km",
+        "{}.0",
+        "{}.",
+        "**{}**",
+        "({})",
+        "{}%",
+        "x={}, done",
+    ],
+)
 @given(st.integers(-(10**9), 10**9))
 def test_integers_are_read_with_separators_and_units(how, value):
     written = how.format(value)
     assert number_in(written.replace("$-", "-$")) == value
+    if "\\" in how:
+        for comma in ("{,}", r"\,", r",\!"):
+            assert number_in(written.replace(",", comma)) == value
 
 
 @pytest.mark.parametrize(
