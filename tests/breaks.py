@@ -1383,14 +1383,14 @@ BREAKS = [
         "llm/rewards/worker.py",
         "if os.getpid() != own:",
         "if os.getpid() == -1:",
-        "llm/rewards/test_rewards.py",
+        "llm/rewards/test_functions.py",
     ),
     Break(
         "checks-nan",
         "llm/rewards/worker.py",
         "if not math.isfinite(number):",
         "if number is None:",
-        "llm/rewards/test_rewards.py",
+        "llm/rewards/test_functions.py",
     ),
     Break(
         "checks-unscored",
@@ -1404,7 +1404,7 @@ BREAKS = [
         "llm/rewards/scorer.py",
         "return known | answer | dict(prompt.beside)",
         "return known | answer",
-        "llm/rewards/test_rewards.py",
+        "llm/rewards/test_functions.py",
     ),
     Break(
         "checks-verdict",

@@ -103,6 +103,9 @@ class Bench:
             found, at = self._receive(time.monotonic() + seconds)
         except OSError:
             found, at = None, None
+        except BaseException:  # Ctrl-C: what was asked would be answered to the next question
+            self.close()
+            raise
         if found is None:
             said = self._silence(seconds)
             self.close()

@@ -36,7 +36,8 @@ def checker(seconds: float = 4.0, memory: float = 512.0) -> Checker:
         return float(passes(block(text, "python", "py", "python3"), str(tests_of(row)), limits))
 
     def scores(texts: Sequence[str], rows: Sequence[Row]) -> list[float]:
-        with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        with ThreadPoolExecutor(max_workers=cores or 1) as pool:
             return list(pool.map(score, texts, rows))
 
     return Checker(score, partial(_lacks), scores)
