@@ -159,6 +159,26 @@ def test_a_prompt_carries_the_answer_of_its_file_and_asked_for_its_other_columns
     assert (mapped.prompts[0].answer, dict(mapped.prompts[0].beside)["answer"]) == ("7", "7")
 
 
+ELSEWHERE = {
+    "gsm8k": ({"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}, "prompt=question"),
+    "competition": ({"problem": "Find $x$.", "solution": "It is 4.", "level": "5"}, "prompt=problem,answer=solution"),
+    "integers": ({"query": "1+1", "target": 2}, "prompt=query,answer=target"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_files_of_other_columns_are_read_as_they_are_told_to_be(kind, tmp_path):
+    """The sentence that refuses them says the mapping that reads them."""
+    row, columns = ELSEWHERE[kind]
+    file = save(tmp_path / "a.jsonl", row)
+    with pytest.raises(DataError) as error:
+        read_prompts(file)
+    assert f"`--columns {columns}`" in str(error.value)
+    (prompt,) = read_prompts(file, columns=columns).prompts
+    question, answer = list(row.values())[:2]
+    assert (prompt.messages[0]["content"], prompt.answer) == (question, str(answer))
+
+
 def test_answers_are_part_of_what_prompts_are_where_they_are_checked(tmp_path):
     """Elsewhere a file is what it was before it had answers, for runs that go on."""
     files = [
