@@ -14,6 +14,7 @@ from tiny_models import save_models
 from llm.data.corpus.corpus import generate
 from llm.policy.trainer import PolicyTrainer
 from llm.rewards import bench
+from llm.run.run_differences import remarks
 from robust_rlhf import main
 
 GOOD = "def length(completions, **columns):\n    return [min(len(str(c)), 100) / 100 for c in completions]\n"
@@ -80,6 +81,9 @@ def test_a_mixture_is_logged_by_part_judged_and_on_the_card(place, tmp_path):
     card = (run / "model" / "README.md").read_text()
     assert "number + checks.py:length:0.5 + rm:0.1" in card.replace("\\", "")
     assert str(tmp_path) not in card
+    other = record | {"config": record["config"] | {"reward_model": "number"}}
+    (said,) = remarks(["a", "b"], [record, other])
+    assert f"reward model {' + '.join(rewards)} against number" in said
 
 
 def test_a_run_that_is_checked_goes_on_as_if_it_had_not_stopped(place, tmp_path, monkeypatch):
