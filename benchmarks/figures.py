@@ -22,6 +22,8 @@ _COLOURS = {
     "entmax": "#b0487e",
     "torch": "#6b6b6b",
     "scipy": "#9a7b4f",
+    "deshift": "#1f9e9e",
+    "sqwash": "#5b8c2a",
 }
 _DASHES = {
     "floor: one pass": ":",

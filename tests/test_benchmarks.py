@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "gpu"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import collapse
+import contestants
 import failures
+import figures
 import held
 import known_failures
 import lengths
@@ -45,6 +47,13 @@ def record(who, seconds, error=0.0, **place):
     kind = "ours" if who == "ours" else "peer"
     told = {"set": "tv", "batch": 1, "n": 512, "mode": "forward", "device": "cpu", "library": "numpy"}
     return told | {"dtype": "float64", "who": who, "kind": kind, "seconds": seconds, "error": error} | place
+
+
+def test_every_contestant_has_a_line_in_the_plots():
+    who = {one.name for _, one in contestants.PEERS} | {one.name for one in contestants.OURS}
+    assert len(who) > 10
+    for name in who:
+        assert figures._colour(name).startswith("#")
 
 
 def test_ours_meets_the_fastest_peer_that_solves_the_problem():

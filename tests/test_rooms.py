@@ -119,10 +119,11 @@ def loaded_with(*names):
 
 
 def test_a_reward_run_loads_what_it_uses():
-    """Layouts and formats are tables of files, one read after the other; some of the rest serve other settings."""
+    """Layouts, formats and weightings are tables, one line of which is taken; some of the rest serve other settings."""
     files = loaded_with("llm.commands.train", "llm.kinds.registry", "llm.kinds.reward", "llm.training.settings")
     names = {str(path.relative_to(LLM)) for path in files}
-    tables = [name for name in names if name.startswith(("data/layouts/", "data/formats/"))]
+    of_tables = ("data/layouts/", "data/formats/", "adversary/weightings/")
+    tables = [name for name in names if name.startswith(of_tables)]
     assert 60 < len(names) - len(tables) <= 106, sorted(names)
     assert not [name for name in names if name.startswith(("policy", "report", "doctor", "sweep", "pipeline"))]
     assert not names & {f"kinds/{kind}.py" for kind in ("dpo", "sft", "policy")}

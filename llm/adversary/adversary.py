@@ -16,7 +16,8 @@ from .ledger import AdversaryLedger
 from .masses import check_masses
 from .radius.auto import auto_of
 from .radius.bearing import RunningRadius, margins_of
-from .rules import Reweighting, Shifted, exposed, layers, state_of, weakened
+from .regret import Regret
+from .rules import Reweighting, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
 
@@ -105,14 +106,17 @@ class Adversary:
 
     @property
     def shifted(self) -> bool:
-        """Whether the adversary sees other losses than those that are trained on (``regret:``)."""
-        return any(isinstance(part, Shifted) for part in layers(self.rule))
+        """Whether the adversary sees other losses than those that are trained on (``regret:``).
+
+        Estimates of the values of prompts (``running:``) are of the same thing: what was drawn is booked.
+        """
+        return any(isinstance(part, Regret) for part in layers(self.rule))
 
     def _shown(self, batch: EffectiveBatch) -> Tensor | None:
         """What the adversary sees in place of the losses ``(n,)``; None where it sees them."""
         if self.rule is None or not self.shifted:
             return None
-        return exposed(self.rule.take(batch.index.cpu().numpy()), batch.losses)[1]
+        return exposed(self.rule.take(batch.index.cpu().numpy()), batch.losses, batch.present > 0)[1]
 
     def _see(self, seen: Looked, accuracy: Accuracy | None) -> None:
         """Show the running radius the margins, where they are given or told by the losses."""

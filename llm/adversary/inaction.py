@@ -14,9 +14,12 @@ from .comparisons import Focal, PerMicroBatch
 from .group_controls import PermutedGroups
 from .ledger import VERDICT, AdversaryLedger
 from .radius.auto import auto_of
+from .regret import Regret
 from .rules import Reweighting, Shifted, layers
 from .schedule import RadiusSchedule
 from .spec import names_in, parse_reweighting
+from .weightings.estimates import Estimate
+from .weightings.rule import Weighting
 
 _NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
 _ALONE = 0.25  # share of the batches
@@ -117,13 +120,17 @@ def check_reached(rule: Reweighting | None, schedule: RadiusSchedule, steps: int
         )
 
 
-def check_losses(rule: Reweighting | None, *, logistic: bool, labels: bool = False) -> None:
+def check_losses(
+    rule: Reweighting | None, *, logistic: bool, labels: bool = False, values: bool = False, charged: bool = False
+) -> None:
     """Refuse a rule that reads something out of losses that do not hold it.
 
     Args:
         rule: The set or rule.
         logistic: Whether losses are -log sigmoid(margin).
         labels: Whether losses are those of labels, which may be uncertain.
+        values: Whether losses are the negative values of prompts, each a mean over answers.
+        charged: Whether more than a score is in those values.
 
     Raises:
         ValueError: One sentence with the remedy.
@@ -134,10 +141,21 @@ def check_losses(rule: Reweighting | None, *, logistic: bool, labels: bool = Fal
             "sigmoid(margin) of certain labels: train a reward model or DPO with the sigmoid loss and soft_labels "
             "none, or choose a set or another rule"
         )
-    if not labels and any(isinstance(part, Shifted) for part in layers(rule)):
+    if not labels and any(isinstance(part, Regret) for part in layers(rule)):
         raise ValueError(
             f"{rule} looks at losses beyond the least that uncertain labels allow, and the losses here are not of "
             "labels: train a reward model or DPO, or leave regret: out"
+        )
+    of_prompts = next((part for part in layers(rule) if isinstance(part, Weighting | Estimate)), None)
+    if of_prompts is not None and not values:
+        raise ValueError(
+            f"{rule} looks at the mean score of the answers to a prompt, and the losses here are not of prompts: train "
+            "a policy, or choose a set or another rule"
+        )
+    if isinstance(of_prompts, Weighting) and charged:
+        raise ValueError(
+            f"{rule} weighs prompts by their share of right answers, and the values here hold a charge beside the "
+            "score: set adversary_sees to score (or kl_coefficient to 0) and missing_end_penalty to 0, or choose a set"
         )
 
 

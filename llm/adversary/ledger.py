@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +18,17 @@ _ROUNDING = 1e-5  # of a multiplier in float32
 
 
 class AdversaryLedger:
-    """Sum of multipliers n q_i, number of visits and last loss of every training example.
+    """Sum of multipliers q_i / p_i, number of visits and last loss of every training example.
 
-    A multiplier of 1 is the weight of plain training, 0 means that the adversary ignored the example.
+    p is what plain training weighs: 1/n in a batch of n, or as the weights of the examples say. So a multiplier of 1 is
+    the weight of plain training, 0 means that the adversary ignored the example.
 
     Args:
         size: Number of training examples.
 
     Attributes:
         looks: How often the adversary was asked for weights.
-        largest_change: The largest |n q - 1| it ever answered with.
+        largest_change: The largest |q / p - 1| it ever answered with.
     """
 
     def __init__(self, size: int) -> None:
@@ -42,9 +44,9 @@ class AdversaryLedger:
 
         Args:
             index: Positions in the training set, shape ``(n,)``.
-            multipliers: n q of these examples, shape ``(n,)``.
+            multipliers: q / p of these examples, shape ``(n,)``.
             losses: Theirs, shape ``(n,)``.
-            answered: All n q that the adversary answered with; None where it was not asked, as in the plain phase.
+            answered: All q / p that the adversary answered with; None where it was not asked, as in the plain phase.
         """
         if answered is not None:
             self.looks += 1
@@ -59,7 +61,7 @@ class AdversaryLedger:
         return self.largest_change > _ROUNDING
 
     def mean_multiplier(self) -> np.ndarray:
-        """Mean n q_i over the visits, shape ``(size,)``; nan for examples never visited."""
+        """Mean q_i / p_i over the visits, shape ``(size,)``; nan for examples never visited."""
         return np.divide(self.multiplier_sum, self.visits, out=np.full(len(self.visits), np.nan), where=self.visits > 0)
 
     def first(self, count: int) -> AdversaryLedger:
@@ -94,15 +96,31 @@ class AdversaryLedger:
         self.largest_change = float(np.abs(means[self.visits > 0] - 1).max(initial=0.0))
 
 
-def multipliers_by(ledger: AdversaryLedger, column: Sequence[str]) -> dict[str, object]:
-    """Mean multiplier n q of the prompts of every group, over their visits; ``column`` has one entry per prompt."""
+def multipliers_by(
+    ledger: AdversaryLedger, column: Sequence[object], *, masses: Sequence[float] | None = None, unit: str = "prompts"
+) -> dict[str, dict[str, Any]]:
+    """What every group of examples weighed against plain training, over the visits.
+
+    Args:
+        ledger: The account.
+        column: The group of every example.
+        masses: How much each counts in plain training; None: alike.
+        unit: What an example is called.
+
+    Returns:
+        Group -> how many were visited, under the name of the ``unit``, and ``multiplier``: 1 is its share in plain
+        training; with masses ``mass``, too: their sum.
+    """
+    rows, mean = np.flatnonzero(ledger.visits), ledger.mean_multiplier()
     members: defaultdict[str, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(ledger.visits).tolist():
-        members[column[row]].append(row)
-    mean = ledger.mean_multiplier()
-    return {
-        name: {"prompts": len(rows), "multiplier": float(mean[rows].mean())} for name, rows in sorted(members.items())
-    }
+    for row in rows.tolist():
+        members[str(column[row])].append(row)
+    known = np.ones(len(mean)) if masses is None else np.asarray(masses)
+    found: dict[str, dict[str, Any]] = {}
+    for name, own in sorted(members.items()):
+        found[name] = {unit: len(own), "multiplier": float(np.average(mean[own], weights=known[own]))}
+        found[name] |= {} if masses is None else {"mass": float(known[own].sum())}
+    return found
 
 
 def describe_adversary(
@@ -123,8 +141,8 @@ def describe_adversary(
         groups: Further groups to sum up over, by name: one label per pair each.
 
     Returns:
-        ``by_source`` and ``by_category`` (mean multiplier and visited pairs per group), ``by_group`` (the same of every
-        name in ``groups``; not there without),
+        ``by_source`` and ``by_category`` (as from ``multipliers_by``), ``by_group`` (the same of every name in
+        ``groups``; not there without),
         ``longer_share_of_weight`` (share of all weight on pairs whose chosen answer is the longer),
         ``top`` and ``bottom`` (the most and least weighted examples with their text and last margin).
     """
@@ -135,30 +153,24 @@ def describe_adversary(
     # Ties are common (every ignored example has 0): the last loss orders them.
     order = visited[np.lexsort((-ledger.last_loss[visited], -multiplier[visited]))]
     longer = np.array([length_baseline(pairs[int(i)]) == 1 for i in visited])
-    counts = np.array([1.0 if (weight := pairs[int(i)].weight) is None else weight for i in visited])
-    weight = ledger.multiplier_sum[visited] * counts
+    masses = None if len({pair.weight for pair in pairs}) <= 1 else [_mass(pair) for pair in pairs]
+    weight = (ledger.multiplier_sum * (1.0 if masses is None else np.array(masses)))[visited]
+
+    def by(column: Sequence[object]) -> dict[str, dict[str, Any]]:
+        return multipliers_by(ledger, column, masses=masses, unit="pairs")
+
     return {
-        "by_source": _by_group(visited, multiplier, lambda i: pairs[i].source),
-        "by_category": _by_group(visited, multiplier, lambda i: pairs[i].category),
-        **({"by_group": _by_names(visited, multiplier, groups)} if groups else {}),
+        "by_source": by([pair.source for pair in pairs]),
+        "by_category": by([pair.category for pair in pairs]),
+        **({"by_group": {name: by(column) for name, column in groups.items()}} if groups else {}),
         "longer_share_of_weight": float(weight[longer].sum() / weight.sum()),
         "top": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[:examples]],
         "bottom": [_example(ledger, pairs, multiplier, i, logistic=logistic) for i in order[::-1][:examples]],
     }
 
 
-def _by_names(visited: np.ndarray, multiplier: np.ndarray, groups: Mapping[str, Sequence[object]]) -> dict:
-    return {name: _by_group(visited, multiplier, lambda i, of=of: str(of[i])) for name, of in groups.items()}
-
-
-def _by_group(visited: np.ndarray, multiplier: np.ndarray, group: Callable[[int], str]) -> dict:
-    members: dict[str, list[int]] = defaultdict(list)
-    for i in visited:
-        members[group(i)].append(i)
-    return {
-        name: {"pairs": len(rows), "multiplier": float(multiplier[rows].mean())}
-        for name, rows in sorted(members.items())
-    }
+def _mass(pair: Pair) -> float:
+    return 1.0 if pair.weight is None else pair.weight
 
 
 def _example(ledger: AdversaryLedger, pairs: Sequence[Pair], multiplier: np.ndarray, i: int, *, logistic: bool) -> dict:

@@ -46,8 +46,9 @@ class Regret(Shifted):
         """The inner rule of that strength."""
         return replace(self, inner=self.inner.with_strength(fraction))
 
-    def seen(self, losses: Tensor) -> Tensor:
+    def seen(self, losses: Tensor, there: Tensor | None = None) -> Tensor:
         """The regrets ``(n,)``."""
+        del there
         return losses if self.least is None else losses - torch.as_tensor(self.least).to(losses)
 
     def weights(self, losses: Tensor, masses: Tensor) -> Tensor:

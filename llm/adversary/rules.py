@@ -57,8 +57,9 @@ def reweighted(
         reference: Masses ``(n,)`` to start from; None means uniform.
         accuracy: Of the losses: what is closer is equal (``sharing_equals``); None takes them as exact.
     """
-    rule, losses = exposed(rule, losses)
-    losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
+    there = None if reference is None else reference > 0
+    rule, losses = exposed(rule, losses, there)
+    losses = sharing_equals(losses, accuracy, there)
     if isinstance(rule, Minibatch):
         return _counted(rule, losses, reference)
     if isinstance(rule, AmbiguitySet):
@@ -97,23 +98,26 @@ def weakened(rule: Reweighting | None, strength: float) -> Reweighting | None:
 
 
 class Shifted(Rule):
-    """A rule or set, ``inner``, that is shown the losses less what is known of each example beforehand."""
+    """A rule or set, ``inner``, that is shown something else in place of the losses."""
 
     inner: Reweighting
 
     @abstractmethod
-    def seen(self, losses: Tensor) -> Tensor:
-        """What is shown in place of the losses ``(n,)``."""
+    def seen(self, losses: Tensor, there: Tensor | None = None) -> Tensor:
+        """What is shown in place of the losses ``(n,)``, of which those ``there`` are examples; None: all."""
+
+    def move(self, losses: Tensor, there: Tensor) -> None:
+        """Take the step whose losses these are into what it knows; most know nothing of steps."""
 
 
-def exposed(rule: Reweighting, losses: Tensor) -> tuple[Reweighting, Tensor]:
+def exposed(rule: Reweighting, losses: Tensor, there: Tensor | None = None) -> tuple[Reweighting, Tensor]:
     """A rule without the layers that shift losses, wherever they stand inside it, and the losses ``(n,)`` it sees."""
     if not any(isinstance(part, Shifted) for part in layers(rule)):
         return rule, losses
     if isinstance(rule, Shifted):
-        return exposed(rule.inner, rule.seen(losses))
+        return exposed(rule.inner, rule.seen(losses, there), there)
     outer: Any = rule
-    below, losses = exposed(outer.inner, losses)
+    below, losses = exposed(outer.inner, losses, there)
     return replace(outer, inner=below), losses
 
 
@@ -146,11 +150,17 @@ def advance(
     """Move the state inside a rule, if there is one, by the step that was weighed. Arguments: see ``reweighted``."""
     if state_of(rule) is None:
         return
-    rule, losses = exposed(rule, losses)
-    losses = sharing_equals(losses, accuracy, None if reference is None else reference > 0)
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
-    moving: Any = rule  # itself stateful, or made of one that is
-    moving.advance(losses, masses)
+    there = masses > 0
+    moving: Any  # itself stateful, or made of one that is
+    moving, shown = exposed(rule, losses, there)
+    if state_of(moving) is not None:
+        moving.advance(sharing_equals(shown, accuracy, None if reference is None else there), masses)
+    for part in layers(rule):
+        if isinstance(part, Shifted):
+            shown = part.seen(losses, there)  # before it moves
+            part.move(losses, there)
+            losses = shown
 
 
 class Placeless(Rule):

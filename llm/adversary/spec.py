@@ -13,6 +13,8 @@ from .group_controls import Balanced, PermutedGroups
 from .radius.auto import FORM, Auto, in_share
 from .regret import Regret
 from .rules import DrDPO, GroupAscent, Reweighting, layers
+from .weightings.estimates import Pooled, Running, Shrunk
+from .weightings.rule import FORMS
 
 GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})
 
@@ -52,6 +54,20 @@ def _regret(inner: Reweighting | None) -> Regret:
     return Regret(_weighing(inner))
 
 
+def _running(decay: float, inner: Reweighting | None) -> Running:
+    return Running(decay, _weighing(inner))
+
+
+def _shrunk(pseudo: float, inner: Reweighting | None) -> Shrunk:
+    return Shrunk(pseudo, _weighing(inner))
+
+
+def _pooled(inner: Reweighting | None, by: str) -> Pooled:
+    if not by:
+        raise ValueError("pooled names no column after by=; write for example 'pooled:tv:0.2,by=source'.")
+    return Pooled(_weighing(inner), by)
+
+
 def _weighing(inner: Reweighting | None) -> Reweighting:
     if inner is None:
         raise ValueError("erm has equal weights, of which nothing can be made: name a set, as in 'shuffled:tv:0.2'.")
@@ -70,6 +86,10 @@ RULES: dict[str, Form[Reweighting | None]] = {
     "shuffled": Form(_shuffled, "shuffled:tv:0.2", inner="set", options={"within": str}),
     "micro": Form(_per_micro_batch, "micro:8:tv:0.2", "size", inner="set"),
     "regret": Form(_regret, "regret:tv:0.2", inner="set"),
+    "running": Form(_running, "running:0.9:tv:0.2", "share of the past", inner="set"),
+    "shrunk": Form(_shrunk, "shrunk:4:tv:0.2", "number of pseudo-answers", inner="set"),
+    "pooled": Form(_pooled, "pooled:tv:0.2,by=source", inner="set", options={"by": str}, needed=["by"]),
+    **FORMS,
     "wasserstein": Form(PromptTransport, "wasserstein:0.1", "radius"),
     "mmd": Form(PromptDiscrepancy, "mmd:0.1", "radius"),
 }
@@ -87,7 +107,9 @@ def parse_reweighting(spec: str) -> Reweighting | None:
     Rules: ``dr_dpo:1``, ``kldpo:1`` (weights prop. to exp(l/t), 2502.01930), ``gr_dpo:0.1,by=source``, those to compare
     with (``random:0.4``, ``hardest:0.1,factor=4``, ``focal:2``, ``shuffled:SET[,within=COLUMN]``, ``micro:8:SET``,
     ``balanced:by=COLUMN``, ``permuted_groups:SET``), those of prompts (``wasserstein:0.1``, ``mmd:0.2``) and
-    ``regret:SET``, which sees losses less the least that soft labels allow. A SET is anything that can be read, rules
+    ``regret:SET``, which sees losses less the least that soft labels allow; those of prompts by their pass rates
+    (``maxrl``, ``rs_grpo:2``, all of ``llm.adversary.weightings``), and what else a set may see of prompts
+    (``running:0.9:SET``, ``shrunk:4:SET``, ``pooled:SET,by=COLUMN``). A SET is anything that can be read, rules
     included.
 
     ``tv:auto=0.5`` takes that share of the radius that the pairs bear (``llm.adversary.radius``) in place of a number.

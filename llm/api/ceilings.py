@@ -122,8 +122,14 @@ def _groups(pairs: Sequence[Pair], by: Sequence[str] | None, in_file: Sequence[s
 
     Raises:
         DataError: A column that is not there.
+        ValueError: Groups that were asked for, of which there is one.
     """
     known = NamedGroups(PairColumns(pairs))
     check_known(by or (), known, in_file)
     found = {name: list(map(str, known[name])) for name in (BY if by is None else by)}
+    if alone := [name for name in by or () if len(set(found[name])) == 1]:
+        raise ValueError(
+            f"by {alone[0]}: all pairs are of one group ({found[alone[0]][0]}), which leaves an adversary nothing to "
+            "choose: leave it out"
+        )
     return {name: labels for name, labels in found.items() if by is not None or len(set(labels)) > 1}

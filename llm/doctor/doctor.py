@@ -17,6 +17,7 @@ from .learning import ends_worse, held_out_rises, no_better_than_a_coin, not_fin
 from .policies import over_optimised
 from .reading import SUBJECTS, answers_cut, seen_as_they_stand
 from .record import RunRecord
+from .signal import chases_unsolvable, coverage_lost, silent_prompts, weight_on_silent
 from .weights import (
     did_not_act,
     likely_mislabelled,
@@ -44,6 +45,10 @@ CHECKS = (
     *(Check(subject, seen_as_they_stand(*parts)) for subject, parts in SUBJECTS.items()),
     Check("length as the only thing learned", only_length),
     Check("gold reward of a policy", over_optimised),
+    Check("prompts that tell nothing", silent_prompts),
+    Check("weight on prompts that tell nothing", weight_on_silent),
+    Check("prompts with any right answer", coverage_lost),
+    Check("weight on prompts that are never solved", chases_unsolvable),
 )
 
 

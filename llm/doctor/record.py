@@ -66,8 +66,7 @@ class RunRecord:
 
     def column(self, name: str, *, full_strength: bool = False) -> Values:
         """One entry of every training row, nan where it is missing; with ``full_strength`` of the full set only."""
-        rows = [row for row in self.training if not full_strength or _number(row.get("radius_fraction")) >= _FULL]
-        return np.array([_number(row.get(name)) for row in rows])
+        return np.array([_number(row.get(name)) for row in self.training if not full_strength or _full(row)])
 
     def evaluated(self, name: str) -> Values:
         """One entry of every evaluation, nan where it is missing."""
@@ -87,6 +86,11 @@ class RunRecord:
     def plain_share(self) -> float:
         """Share of the logged steps without an adversary."""
         return float(np.mean(self.column("radius_fraction") == 0)) if self.training else 1.0
+
+
+def _full(row: Mapping[str, object]) -> bool:
+    """Whether the full set was asked; it was not in steps of a policy that were all skipped."""
+    return _number(row.get("radius_fraction")) >= _FULL and "effective_sample_size" in row
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -178,7 +182,7 @@ def _unfinished(folder: Path) -> RunRecord:
 
 def _rows(history: list[dict[str, object]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training and evaluation rows; a resumed run may have logged a step twice, and the later row counts."""
-    training = {row.get("step"): row for row in history if "effective_sample_size" in row}
+    training = {row.get("step"): row for row in history if "effective_sample_size" in row or "skipped" in row}
     evaluations = {row.get("step"): row for row in history if "eval_loss" in row}
     return list(training.values()), list(evaluations.values())
 

@@ -85,21 +85,25 @@ def one_source(run: RunRecord) -> Verdict:
     """One source holds nearly all weight that the adversary gives, against its share of the pairs."""
     if not run.robust:
         return _PLAIN
-    if run.adversary.get("weighted"):
-        return Unchecked("pairs have weights, and what is known by source is relative to them")
     groups = run.adversary.get("by_source") or run.adversary.get("source") or {}
     if len(groups) < 2:
         return Unchecked("weights by source are known of finished runs on several sources only")
-    pairs = np.array([group.get("pairs", group.get("prompts", 0)) for group in groups.values()], dtype=float)
+    if run.adversary.get("weighted") and any("mass" not in group for group in groups.values()):
+        return Unchecked("pairs have weights, and an earlier version kept no sums of them by source")
+    masses = (group.get("mass", group.get("pairs", group.get("prompts", 0))) for group in groups.values())
+    pairs = np.fromiter(masses, dtype=float)
     weight = pairs * np.array([group["multiplier"] for group in groups.values()])
     pairs, weight = pairs / pairs.sum(), _without_plain(weight / weight.sum(), pairs / pairs.sum(), run)
-    top = int(np.argmax(weight - pairs))
+    top, share = (
+        int(np.argmax(weight - pairs)),
+        "weight of plain training" if run.adversary.get("weighted") else "pairs",
+    )
     if weight[top] < 0.5 or weight[top] < 2 * pairs[top]:
         return None
     return Finding(
         Severity.PROBLEM if weight[top] >= 0.75 else Severity.WARNING,
         "one source takes the weight",
-        f"{list(groups)[top]} has {pairs[top]:.0%} of the pairs and {weight[top]:.0%} of the weight in robust steps",
+        f"{list(groups)[top]} has {pairs[top]:.0%} of the {share} and {weight[top]:.0%} of the weight in robust steps",
         "look at its pairs for wrong labels and cut answers; then lower the radius, cap it (max_ratio=2), or weigh "
         "single pairs instead of sources (no by=)",
     )

@@ -32,8 +32,9 @@ from ..policy.config import PolicyConfig
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
 from ..policy.token_draws import Lots, Purpose
+from ..rewards.checked import checked_scores
 from ..rewards.names import models_in, reads_of
-from ..rewards.scorer import checked_scores, refused_by
+from ..rewards.scorer import refused_by
 from ..run.sealed import read_sealed, write_sealed
 from ..statistics.best_of import BestOfN, best_of
 from ..statistics.overoptimisation import Curve, best_of_curve

@@ -7,8 +7,11 @@ from typing import ClassVar, Literal
 
 from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
+from .advantages.estimators import LINEAR, least_samples, name_of
 
-Estimator = Literal["rloo", "ppo"]
+LengthDivisor = Literal["longest", "answer", "batch"]
+SilentGroups = Literal["keep", "leave_out", "draw_again"]
+AdversaryActs = Literal["weights", "draws", "draws_corrected"]
 KLPlace = Literal["reward", "loss"]
 KLEstimatorName = Literal["k1", "k2", "k3"]
 Whitening = Literal["none", "rewards", "advantages"]
@@ -61,8 +64,29 @@ class PolicyConfig(RunConfig):
     reward_seconds: float = field(
         default=SECONDS, metadata={"help": "within which a checker or function must score the answers of a step"}
     )
-    estimator: Estimator = field(
-        default="rloo", metadata={"help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function"}
+    estimator: str = field(
+        default="rloo",
+        metadata={
+            "help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function; of published group "
+            "objectives dr_grpo, grpo (with the standard deviation), maxrl, pass_at_k:K, rs_grpo:BETA"
+        },
+    )
+    length_divisor: LengthDivisor = field(
+        default="longest",
+        metadata={
+            "help": "losses of an answer, summed over its tokens, are divided by max_new_tokens (unbiased), by its own "
+            "tokens (answer: GRPO), or by the mean of the answers that count (batch: DAPO)"
+        },
+    )
+    silent_groups: SilentGroups = field(
+        default="keep",
+        metadata={
+            "help": "prompts whose answers all have the same score: keep counts them in the mean, leave_out does not, "
+            "draw_again asks others in their place"
+        },
+    )
+    draw_rounds: int = field(
+        default=4, metadata={"help": "silent_groups=draw_again: how often others are asked in a step"}
     )
     prompts_per_step: int = field(default=16, metadata={"help": "prompts of a step, on each process"})
     samples: int = field(
@@ -119,6 +143,17 @@ class PolicyConfig(RunConfig):
             "each half of the answers by the other half"
         },
     )
+    adversary_acts: AdversaryActs = field(
+        default="weights",
+        metadata={
+            "help": "weights: prompts of a step are weighed; draws: prompts are drawn by the weights that the set "
+            "gives all of them by their last values, and count alike; draws_corrected: drawn so, and counted as in "
+            "plain training"
+        },
+    )
+    draw_floor: float = field(
+        default=0.2, metadata={"help": "adversary_acts=draws...: share of the draws that goes to all prompts alike"}
+    )
     reference: PolicyReference = field(
         default="auto",
         metadata={"help": "model: a second one; adapter: the policy without its adapter; auto: adapter with lora_rank"},
@@ -139,16 +174,17 @@ class PolicyConfig(RunConfig):
         if self.samples == 0:
             self.samples = samples_by_default(self.ambiguity)
         self.check_choices(
-            estimator=Estimator, kl_in=KLPlace, kl_estimator=KLEstimatorName, whiten=Whitening, version=VersionName,
-            adversary_sees=AdversaryValues, adversary_estimate=AdversaryEstimate, value_model=Critic,
-            reference=PolicyReference, optimizer=Optimizer,
+            kl_in=KLPlace, kl_estimator=KLEstimatorName, whiten=Whitening, version=VersionName,
+            silent_groups=SilentGroups, adversary_sees=AdversaryValues, adversary_estimate=AdversaryEstimate,
+            adversary_acts=AdversaryActs,
+            value_model=Critic, reference=PolicyReference, optimizer=Optimizer, length_divisor=LengthDivisor,
         )  # fmt: skip
         self.check_least(
             prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,
             max_new_tokens=1, npg_steps=1, clip=0, value_clip=0, kl_coefficient=0, entropy_coefficient=0, npg_damping=0,
-            value_coefficient=0, missing_end_penalty=0, max_sampler_gap=0,
+            value_coefficient=0, missing_end_penalty=0, max_sampler_gap=0, draw_rounds=1,
         )  # fmt: skip
-        for name in ("discount", "lambda_"):
+        for name in ("discount", "lambda_", "draw_floor"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name, most in (
@@ -171,8 +207,7 @@ class PolicyConfig(RunConfig):
     def _check_combinations(self) -> None:
         if self.model == "tiny":
             raise ConfigError("a policy from scratch writes noise: train one first (robust-rlhf train sft) and name it")
-        if self.estimator == "rloo" and self.samples < 2:
-            raise ConfigError("estimator=rloo compares the answers to a prompt: set samples to 2 or more")
+        self._check_estimator()
         answers = self.prompts_per_step * self.samples
         if answers % self.minibatches:
             raise ConfigError(
@@ -193,12 +228,47 @@ class PolicyConfig(RunConfig):
             raise ConfigError(
                 "optimizer=npg takes one step from all answers: use estimator=rloo, epochs 1, minibatches 1"
             )
+        if self.optimizer == "npg" and (self.length_divisor, self.silent_groups) != ("longest", "keep"):
+            raise ConfigError(
+                "optimizer=npg has no divisor of lengths and knows all groups: drop length_divisor and silent_groups"
+            )
         if self.optimizer == "npg" and (self.entropy_coefficient or (self.kl_in == "loss" and self.kl_coefficient)):
             raise ConfigError("optimizer=npg follows the policy gradient alone: use kl_in=reward, no entropy bonus")
         if self.reference_kind() == "adapter" and not self.lora_rank:
             raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
         if self.reference_kind() == "adapter" and self.reference_model:
             raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
+
+    def _check_estimator(self) -> None:
+        try:
+            least = least_samples(self.estimator)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if self.samples < least:
+            raise ConfigError(
+                f"estimator={self.estimator} compares the answers to a prompt: set samples to {least} or more"
+            )
+        if self.version == "A" and name_of(self.estimator) not in LINEAR:
+            raise ConfigError(
+                f"version A multiplies rewards before they are compared, which estimator={self.estimator} does not "
+                "pass on as a factor: take version B"
+            )
+        if self.estimator == "maxrl" and self.kl_in == "reward" and self.kl_coefficient:
+            raise ConfigError(
+                "estimator=maxrl takes the logarithm of a success rate, and kl_in=reward makes returns negative: use "
+                "kl_in=loss, or kl_coefficient 0"
+            )
+        if self.silent_groups != "keep" and self.samples < 2:
+            raise ConfigError("silent_groups looks at whether the answers to a prompt differ: set samples to 2 or more")
+        if self.adversary_acts == "weights":
+            return
+        if self.ambiguity == "erm":
+            raise ConfigError(f"adversary_acts={self.adversary_acts} draws prompts by a set or rule: name an ambiguity")
+        if self.adversary_estimate == "split" or self.silent_groups == "draw_again":
+            raise ConfigError(
+                f"adversary_acts={self.adversary_acts} decides by earlier answers which prompts are asked: leave "
+                "adversary_estimate=split and silent_groups=draw_again out"
+            )
 
     def _check_split(self) -> None:
         if self.adversary_estimate != "split":

@@ -6,7 +6,7 @@ has shape ``(n, length)`` and begins at the first token of each answer. Deviatio
 - KL is charged by the estimate k1 on every token [Z19], or added to the loss; both as the settings say.
 - The losses of an answer are sums over its tokens, divided by ``max_new_tokens``: the gradient of the sequence as in
   RLOO up to a constant. A divisor that depends on the answers, as their mean length does, biases it (by 13 to 17 % with
-  two answers to a prompt of one to three tokens, by .2 % with 128).
+  two answers to a prompt of one to three tokens, by .2 % with 128); ``length_divisor`` has those of GRPO and DAPO.
 - An answer cut at the longest length counts as ended; ``missing_end_penalty`` says how bad that is.
 - Whitened rewards are divided by the standard deviation of the returns and not shifted: a shift per token would pay
   for length. Whitening divides by what was drawn, so its gradient is biased either way.
@@ -16,6 +16,7 @@ has shape ``(n, length)`` and begins at the first token of each answer. Deviatio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -27,9 +28,12 @@ from dro_core import effective_sample_size
 
 from ..adversary.equal_losses import Accuracy
 from ..adversary.rules import Reweighting
-from .advantages.tokens import generalised_advantages, leave_one_out, penalised_rewards, whitened
+from .advantages.estimators import group_advantage
+from .advantages.tokens import generalised_advantages, penalised_rewards, whitened
 from .config import PolicyConfig
+from .observation import Observed
 from .prompt_weights import Version, held_out_value, prompt_multipliers, scale_losses, scale_rewards, split_multipliers
+from .rollouts import Answer
 from .surrogate import (
     KLEstimator,
     clipped_surrogate,
@@ -81,6 +85,14 @@ class Experience:
         width = int(self.lengths[rows].max())
         return Experience(*(_narrowed(getattr(self, entry.name), rows, width) for entry in fields(self)))
 
+    @classmethod
+    def of(cls, answers: Sequence[Answer], scores: np.ndarray, seen: Observed) -> Experience:
+        """Answers with their ``scores`` ``(n,)``, as they were ``seen``."""
+        device = seen.logps.device
+        ended = torch.tensor([answer.ended for answer in answers], device=device)
+        worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
+        return cls(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
+
     def gathered(self, accelerator: Any) -> Experience:
         """The answers of all ranks in rank order; every rank must hold as many."""
         if accelerator.num_processes == 1:
@@ -102,6 +114,7 @@ class Weighed(NamedTuple):
         factors: Of the surrogate of each answer, ``(n,)``.
         multipliers: n q of the answer's prompt, ``(n,)``.
         returns: What the adversary saw of each answer, ``(n,)``.
+        divisors: Of the sum over the tokens of each answer, ``(n,)``.
         held_out: The worst-case value, a scalar: weights from one half of the answers, values from the other.
     """
 
@@ -110,6 +123,7 @@ class Weighed(NamedTuple):
     factors: Tensor
     multipliers: Tensor
     returns: Tensor
+    divisors: Tensor
     held_out: Tensor
 
     def take(self, rows: Tensor, width: int) -> Weighed:
@@ -139,7 +153,7 @@ class Objective:
 
     def __init__(self, config: PolicyConfig, *, accuracy: Accuracy | None = None) -> None:
         self.config, self.accuracy = config, accuracy
-        self.divisor = float(config.max_new_tokens)  # the same for all answers, whatever was drawn
+        self.compared = group_advantage(config.estimator)
         self.kl_in_loss = config.kl_in == "loss" and config.kl_coefficient > 0
         self.kl_inside = config.adversary_sees == "return"
         self.outside = (
@@ -177,8 +191,8 @@ class Objective:
 
         def advantages(weighted: Tensor) -> Tensor:
             flat = self._rescaled(weighted.flatten(0, 1)) + charges
-            if config.estimator == "rloo":
-                return leave_one_out(flat.sum(dim=1).reshape(shape)).flatten()[:, None] * mask
+            if self.compared is not None:
+                return self.compared(flat.sum(dim=1).reshape(shape)).flatten()[:, None] * mask
             return generalised_advantages(
                 flat, experience.values, mask, discount=config.discount, lambda_=config.lambda_
             )
@@ -192,8 +206,18 @@ class Objective:
             weighted.factors.flatten(),
             multipliers.flatten(),
             returns,
+            self.divisors(experience, multipliers.flatten() != 0),
             held_out,
         )
+
+    def divisors(self, experience: Experience, counts: Tensor) -> Tensor:
+        """What the losses of the answers are divided by, ``(n,)``; ``counts`` says which answers have a weight."""
+        lengths, most = experience.lengths.to(experience.logps.dtype), float(self.config.max_new_tokens)
+        if self.config.length_divisor == "answer":
+            return lengths.clamp_min(1.0)
+        if self.config.length_divisor == "batch" and bool(counts.any()):
+            return lengths[counts].mean().clamp_min(1.0).expand_as(lengths)
+        return torch.full_like(lengths, most)
 
     def losses(
         self, logps: Tensor, entropies: Tensor, values: Tensor | None, experience: Experience, weighed: Weighed
@@ -202,13 +226,13 @@ class Objective:
 
         factors x surrogate + n q x (KL inside) + (KL outside) + value loss - entropy bonus
         """
-        config, mask, divisor = self.config, experience.mask, self.divisor
+        config, mask, divisor = self.config, experience.mask, weighed.divisors
         surrogate = clipped_surrogate(
             logps, experience.logps, weighed.advantages, mask, clip=config.clip, divisor=divisor
         )
         loss = weighed.factors * surrogate
         if self.kl_in_loss:
-            kl = self._kl(logps, experience)
+            kl = self._kl(logps, experience, divisor)
             loss = loss + config.kl_coefficient * (weighed.multipliers * kl if self.kl_inside else kl)
         if values is not None:
             errors = clipped_value_loss(
@@ -219,19 +243,21 @@ class Objective:
             loss = loss - config.entropy_coefficient * (entropies * mask).sum(dim=1) / divisor
         return loss
 
-    def _kl(self, logps: Tensor, experience: Experience) -> Tensor:
+    def _kl(self, logps: Tensor, experience: Experience, divisor: Tensor) -> Tensor:
         """KL of every answer as a part of the loss, ``(n,)``, divided as the other parts are."""
         mask, reference = experience.mask, experience.reference
         if self.config.kl_estimator == "k1":
-            return kl_to_go(logps, experience.logps, reference, mask, divisor=self.divisor)
+            return kl_to_go(logps, experience.logps, reference, mask, divisor=divisor)
         estimator = _ESTIMATORS[self.config.kl_estimator]
-        return kl_estimate(logps, reference, mask, estimator=estimator, divisor=self.divisor)
+        return kl_estimate(logps, reference, mask, estimator=estimator, divisor=divisor)
 
     def described(self, experience: Experience, weighed: Weighed) -> dict[str, float]:
         """What the log says of a rollout of all ranks, before its updates."""
         mask = experience.mask
         multipliers = weighed.multipliers.reshape(-1, self.config.samples).mean(dim=1)
         shares = multipliers / len(multipliers)
+        scores = experience.scores.reshape(-1, self.config.samples)
+        silent = scores.amax(dim=1) == scores.amin(dim=1)
         said = {
             "reward": experience.scores.mean(),
             "robust_return": weighed.held_out,
@@ -243,6 +269,7 @@ class Objective:
             "effective_sample_size": effective_sample_size(shares),
             "largest_multiplier": multipliers.max(),
             "zero_share": (shares == 0).double().mean(),
+            "weight_without_signal": shares[silent].sum(),
         }
         if self.config.estimator == "ppo":
             errors = (weighed.targets - experience.values)[mask].square().mean()

@@ -18,7 +18,8 @@ from torch import nn
 from dro_core.files import whole
 
 from ..data.prompts import Prompt, questions
-from ..rewards.scorer import Scorer, checked_scores
+from ..rewards.checked import checked_scores
+from ..rewards.scorer import Scorer
 from ..run.files import JsonObject, json_ready, write_json
 from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
@@ -89,7 +90,9 @@ def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[s
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
-    over prompts of the mean over their samples, with its interval over prompts (``score_interval``).
+    over prompts of the mean over their samples, with its interval over prompts (``score_interval``). Of a judge that
+    says right or wrong, 1 or 0, there is ``JUDGE pass@K`` beside it: the share of prompts with any right answer among
+    their K samples.
     """
     groups: dict[str, dict[str, list[int]]] = {"source": defaultdict(list), "category": defaultdict(list)}
     for row, prompt in enumerate(prompts):
@@ -126,13 +129,20 @@ def with_limits(interval: Interval) -> Interval:
 def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
     judges = {name: score_interval(scores[rows], asked[rows])._asdict() for name, scores in judged.scores.items()}
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
-    return {"prompts": len(rows), **means, **judges}
+    samples = judged.kl.shape[1]
+    solved = {
+        f"{name} pass@{samples}": score_interval(scores[rows].max(axis=1, keepdims=True), asked[rows])._asdict()
+        for name, scores in judged.scores.items()
+        if samples > 1 and np.isin(scores, (0.0, 1.0)).all()
+    }
+    return {"prompts": len(rows), **means, **judges, **solved}
 
 
 def render_policy_table(suites: Mapping[str, JsonObject], *, title: str = "Scores of sampled answers") -> Table:
     """The screen table of summaries by suite: one row per suite and source."""
     table = Table(title=shown_title(title), caption="brackets: 95 % interval over prompts; KL in nats", box=SIMPLE_HEAD)
-    judges = [name for name, entry in next(iter(suites.values()))["overall"].items() if isinstance(entry, dict)]
+    records = [suite["overall"] for suite in suites.values()]
+    judges = list(dict.fromkeys(name for record in records for name in record if isinstance(record[name], dict)))
     table.add_column("suite / source", overflow="fold", min_width=12)
     for heading in ("prompts", *judges, "KL", "tokens", "ended"):
         table.add_column(shown(heading), justify="right")
@@ -144,7 +154,7 @@ def render_policy_table(suites: Mapping[str, JsonObject], *, title: str = "Score
 
 
 def _row(name: str, record: JsonObject, judges: Sequence[str]) -> list[Text | str]:
-    scores = (f"{decimals(record[j]['mean'])} {_limits(record[j])}" for j in judges)
+    scores = (f"{decimals(record[j]['mean'])} {_limits(record[j])}" if j in record else "" for j in judges)
     return [shown(name), str(record["prompts"]), *scores, f"{record['kl']:.2f}", f"{record['tokens']:.1f}",
             f"{100 * record['ended']:.0f} %"]  # fmt: skip
 

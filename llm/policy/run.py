@@ -72,6 +72,7 @@ class _OnOwnAnswers(Work[PolicyConfig]):
     def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer
         policy: Any = trainer.core.policy
+        masses = None if trainer.masses is None else trainer.masses.tolist()
         check_weights(policy, trainer.step)
         return RunOutcome(
             model=merged(policy, merge=config.merge_adapter),
@@ -81,7 +82,9 @@ class _OnOwnAnswers(Work[PolicyConfig]):
             seconds=trainer.clock.seconds(),
             data=self.data,
             history=trainer.history,
-            adversary={name: multipliers_by(trainer.ledger, column) for name, column in trainer.columns.items()},
+            adversary={
+                name: multipliers_by(trainer.ledger, column, masses=masses) for name, column in trainer.columns.items()
+            },
             ledger=trainer.ledger,
         )
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-from transformers import TrainingArguments
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from transformers import Trainer, TrainingArguments
 
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
 from ..adversary.inaction import bound, check_losses, check_reached, concerns
 from ..adversary.rules import Reweighting
 from ..adversary.spec import parse_reweighting
+from ..adversary.weightings.estimates import with_answers
 from ..run.launch import check_launch
 from ..training.config import ConfigError
+from .actor_critic import ActorCritic
 from .config import PolicyConfig
 from .observation import Observed, check_sampler, sampler_gap
 from .rollouts import Answer
@@ -49,6 +53,15 @@ def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     return accelerator
 
 
+def optimizer_for(config: PolicyConfig, arguments: TrainingArguments, core: ActorCritic) -> torch.optim.Optimizer:
+    """Of the parameters that are trained: the one that ``optim`` names, or plain steps along the natural gradient."""
+    trained = [parameter for parameter in core.parameters() if parameter.requires_grad]
+    if config.optimizer == "npg":
+        return torch.optim.SGD(trained, lr=arguments.learning_rate)
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, cast(Any, core.policy))
+    return kind(trained, weight_decay=arguments.weight_decay, **settings)
+
+
 def prompt_rule(
     config: PolicyConfig, columns: Mapping[str, Sequence[str]], *, world: int, seed: int, tell: bool = False
 ) -> Reweighting | None:
@@ -62,9 +75,11 @@ def prompt_rule(
         tell: Whether to say what the groups leave undone.
     """
     rule, remedy = parse_reweighting(config.ambiguity), "raise prompts_per_step, for it is prompts that are weighed"
-    check_losses(rule, logistic=False)
+    charged = bool(config.missing_end_penalty or (config.adversary_sees == "return" and config.kl_coefficient))
+    check_losses(rule, logistic=False, values=True, charged=charged)
     batch = config.prompts_per_step * world
-    found = bound(rule, columns, batch=batch, remedy=remedy, seed=seed)
+    answers = config.samples // 2 if config.adversary_estimate == "split" else config.samples
+    found = with_answers(bound(rule, columns, batch=batch, remedy=remedy, seed=seed), answers)
     for said in concerns(rule, found, batch=batch) if tell else ():
         _log.warning("%s", said)
     return found
@@ -139,3 +154,12 @@ def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[An
     gap = float(accelerator.gather(gaps).max())
     check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
     return gap
+
+
+def mean_over_ranks(said: Mapping[str, float], world: int) -> dict[str, float]:
+    """What the ranks say, each name as the mean over those that say it."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for row in [said] if world == 1 else gather_object([said]):
+        for name, number in row.items():
+            found[name].append(number)
+    return {name: float(np.mean(numbers)) for name, numbers in found.items()}

@@ -15,22 +15,22 @@ rank), so that a run that was killed in mid-rollout writes the same answers agai
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import TrainingArguments, get_scheduler
 
 from ..adversary.adversary import Adversary
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import masses_of
 from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
-from ..rewards.scorer import BadScores, Scorer, checked_scores, told_by
+from ..rewards.bench import BadScores
+from ..rewards.checked import checked_scores, checked_shape
+from ..rewards.scorer import Scorer, told_by
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
 from ..run.progress import Steps
@@ -38,13 +38,24 @@ from ..training.guards import check_weights
 from ..training.interrupts import listening
 from ..training.processes import failing_together
 from .actor_critic import ActorCritic, Reference
+from .asking.order import PromptOrder
+from .asking.signal import Group, StepGroups, draw
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
 from .experience import Experience, Objective, Weighed
 from .observation import observed
 from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
-from .setup import accelerator_for, check_rollouts, checked_sampler, prompt_rule, start_trackers, value_accuracy
+from .setup import (
+    accelerator_for,
+    check_rollouts,
+    checked_sampler,
+    mean_over_ranks,
+    optimizer_for,
+    prompt_rule,
+    start_trackers,
+    value_accuracy,
+)
 from .token_draws import Lots, Purpose
 from .update import NaturalUpdate, Rollout, SurrogateUpdate
 
@@ -106,6 +117,7 @@ class PolicyTrainer:
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.masses = masses_of([prompt.weight for prompt in prompts])
         self.adversary = Adversary(rule, len(prompts), schedule=config.schedule(), masses=self.masses)
+        self.order = PromptOrder(config, self.adversary, masses=self.masses, seed=arguments.seed, world=self.world)
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
@@ -126,13 +138,7 @@ class PolicyTrainer:
         """Place model and reference on the device, make optimizer and schedule."""
         arguments: Any = self.arguments
         natural = self.config.optimizer == "npg"
-        trained = [parameter for parameter in self.core.parameters() if parameter.requires_grad]
-        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, self.core.policy)  # pyright: ignore
-        optimizer = (
-            torch.optim.SGD(trained, lr=arguments.learning_rate)
-            if natural
-            else kind(trained, weight_decay=arguments.weight_decay, **settings)
-        )
+        optimizer = optimizer_for(self.config, arguments, self.core)
         module, optimizer = self.accelerator.prepare(self.core, optimizer)
         if self.reference.model is not None:
             self.reference.model.to(self.accelerator.device)
@@ -154,57 +160,60 @@ class PolicyTrainer:
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def rows(self, step: int) -> np.ndarray:
-        """Positions of the prompts of a step, of all ranks in rank order, shape ``(prompts_per_step * world,)``."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        size = self.config.prompts_per_step * self.world
-        order = np.random.default_rng([self.arguments.seed, epoch]).permutation(len(self.prompts))
-        return order[place * size : (place + 1) * size]
-
     def take_step(self) -> dict[str, Any]:
         """One rollout and its updates; returns what the log says of it."""
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
-        everywhere = self.rows(self.step)
-        mine = np.split(everywhere, self.world)[self.rank]
-        lots, ids = Lots(self.arguments.seed, Purpose.TRAINING, self.step), [self.encoded[i] for i in mine]
-        with self.accelerator.autocast():
-            answers = self.pen(self.core.policy, ids, lots, samples=self.config.samples, positions=mine.tolist())
-        asked = [self.prompts[i] for i in mine for _ in range(self.config.samples)]
-        texts = [self.pen.text(answer) for answer in answers]
         with failing_together(BadScores):  # on all ranks, or none goes on
-            scores = np.asarray(self.scorer(asked, texts), dtype=np.float64)
-            beside = told_by(self.scorer) | self._gold(asked, texts)
-        size, device = self.arguments.per_device_eval_batch_size, self.accelerator.device
+            drawn = self._draw()
+            beside = told_by(self.scorer) | self._gold(drawn)
+        answers, size = drawn.answers, self.arguments.per_device_eval_batch_size
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
+        experience = Experience.of(answers, drawn.scores, seen)
         gap = checked_sampler(self.accelerator, self.config, answers, seen) if self.step == 0 else None
-        ended = torch.tensor([answer.ended for answer in answers], device=device)
-        worth = torch.tensor(scores, dtype=seen.logps.dtype, device=device)
-        experience = Experience(worth, ended, seen.lengths, seen.logps, seen.reference, seen.values)
-        known = experience.gathered(self.accelerator)
-        everyone = [self.prompts[i] for i in everywhere for _ in range(self.config.samples)]
-        checked_scores(known.scores.double().cpu().numpy(), everyone, step=self.step)
+        known, everywhere = experience.gathered(self.accelerator), drawn.everywhere(self.accelerator)
+        scores = known.scores.double().cpu().numpy()
+        checked_scores(scores, self._asked(everywhere), step=self.step)
+        shared = drawn.told(self.accelerator) | {"radius_fraction": self._strength(), "reward": float(scores.mean())}
+        shared |= mean_over_ranks(beside, self.world)
+        samples = drawn.samples(self.prompts, experience.kl.tolist())
         weighed = self.weigh(known, everywhere)
-        here = torch.arange(len(answers), device=device) + self.rank * len(answers)
-        width = experience.logps.shape[1]
-        rollout = Rollout(answers, experience, weighed.take(here, width), self.step)
-        generator = torch.Generator().manual_seed(int(seed))
-        said = self.update(rollout, generator=generator) | {"entropy": seen.entropy} | beside
+        if weighed is None:  # no update, and the learning rate counts those
+            return shared | {"skipped": 1.0, "kl": float(known.kl.mean()), "samples": samples}
+        here = torch.arange(len(answers), device=known.scores.device) + self.rank * len(answers)
+        rollout = Rollout(answers, experience, weighed.take(here, experience.logps.shape[1]), self.step)
+        said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed))) | {"entropy": seen.entropy}
         self.schedule.step()
         if gap is not None:
             said["sampler_gap"] = gap
-        kl = experience.kl.tolist()
-        samples = [
-            {"prompt": asked[i].messages[-1]["content"], "answer": texts[i], "score": float(scores[i]), "kl": kl[i]}
-            for i in range(0, len(texts), max(len(texts) // 2, 1))
-        ]
-        shared = self.objective.described(known, weighed) | {"radius_fraction": self._strength()}
-        return self._mean_over_ranks(said) | shared | {"samples": samples}
+        shared |= self.objective.described(known, weighed) | {"skipped": 0.0}
+        return mean_over_ranks(said, self.world) | shared | {"samples": samples}
 
-    def weigh(self, known: Experience, rows: np.ndarray) -> Weighed:
-        """Weights and advantages of the rollout of all ranks; the same on each.
+    def _draw(self) -> StepGroups:
+        """The groups of this rank."""
+        lots, samples = Lots(self.arguments.seed, Purpose.TRAINING, self.step), self.config.samples
+
+        def ask(mine: np.ndarray) -> list[Group]:
+            with self.accelerator.autocast():
+                ids = [self.encoded[i] for i in mine]
+                answers = self.pen(self.core.policy, ids, lots, samples=samples, positions=mine.tolist())
+            texts = [self.pen.text(answer) for answer in answers]
+            scores = checked_shape(self.scorer(self._asked(mine), texts), len(texts)).reshape(-1, samples)
+            parts = [slice(start, start + samples) for start in range(0, len(texts), samples)]
+            return [Group(i, answers[at], texts[at], s) for i, at, s in zip(mine.tolist(), parts, scores, strict=True)]
+
+        rows = self.order.rows(self.step, self.adversary.at(self._strength()))
+        others = self.order.others(self.step, rows, self.rank)
+        return draw(ask, np.split(rows, self.world)[self.rank], others=others, rounds=self.order.rounds)
+
+    def _asked(self, rows: np.ndarray) -> list[Prompt]:
+        """The prompt of every answer to the prompts ``rows``."""
+        return [self.prompts[i] for i in rows.tolist() for _ in range(self.config.samples)]
+
+    def weigh(self, known: Experience, rows: np.ndarray) -> Weighed | None:
+        """Weights and advantages of the rollout of all ranks, the same on each; None where no group counts.
 
         Raises:
             KLExplosion: The mean KL of the answers is above ``max_kl``.
@@ -217,19 +226,23 @@ class PolicyTrainer:
                 "rate, or continue from the last checkpoint with a larger max_kl"
             )
         rule, shape = self.adversary.at(strength), (len(rows), self.config.samples)
-        masses = None if self.masses is None else self.masses[torch.from_numpy(rows)].to(known.scores)
-        reference = None if masses is None else masses / masses.sum()
-        weighed, accuracy = self.objective.weighed(known, rule, rows, reference=reference), self.objective.accuracy
-        advance_prompts(weighed.returns.reshape(shape), rule, rows, reference=reference, accuracy=accuracy)
-        values = weighed.returns.reshape(shape).mean(dim=1)
+        reference = self.order.reference(known.scores.reshape(shape), rows, rule)
+        if reference is not None and not reference.any():
+            return None
+        weighs = None if self.order.draws else rule
+        weighed, accuracy = self.objective.weighed(known, weighs, rows, reference=reference), self.objective.accuracy
+        returns = weighed.returns.reshape(shape)
+        advance_prompts(returns, rule, rows, reference=reference, accuracy=accuracy)
+        counts = np.ones(len(rows), bool) if reference is None else (reference > 0).cpu().numpy()
         ratios = weighed.multipliers.reshape(shape)
-        ratios = (ratios if reference is None else ratios / (len(rows) * reference[:, None])).double().cpu()  # q / p
-        answered = None if rule is None else ratios.numpy()
-        self.ledger.record(rows, ratios.mean(dim=1).numpy(), -values.double().cpu().numpy(), answered=answered)
+        ratios = ratios if reference is None else ratios / (len(rows) * reference[:, None])  # q / p
+        ratios, values = (part.double().cpu().numpy()[counts] for part in (ratios, returns.mean(dim=1)))
+        answered = self.order.answered(ratios, rule)
+        self.ledger.record(rows[counts], ratios.mean(axis=1), -values, answered=answered)
         return weighed
 
-    def _gold(self, asked: Sequence[Prompt], texts: Sequence[str]) -> dict[str, float]:
-        return {} if self.gold is None else {"gold": float(np.mean(self.gold(asked, texts)))}
+    def _gold(self, drawn: StepGroups) -> dict[str, float]:
+        return {} if self.gold is None else {"gold": float(np.mean(self.gold(self._asked(drawn.rows), drawn.texts)))}
 
     def _strength(self) -> float:
         return self.adversary.strength(self.step, self.steps)
@@ -265,19 +278,12 @@ class PolicyTrainer:
     def _log(self, bar: Steps) -> None:
         """Means over the steps since the last log, and samples of the latest."""
         waiting, self.waiting = self.waiting, []
-        names = [name for name in waiting[0] if name != "samples"]  # the first step alone knows the sampler's gap
+        names = dict.fromkeys(name for step in waiting for name in step if name != "samples")  # a step knows some
         row = {name: _mean(step[name] for step in waiting if name in step) for name in names}
         row |= {"step": self.step, "learning_rate": self.schedule.get_last_lr()[0]}
         self.accelerator.log(row, step=self.step)
         self.history.append(json_ready(row | {"samples": waiting[-1]["samples"]}))
         bar.set_postfix({name: f"{row[name]:.3f}" for name in ("reward", "kl")})
-
-    def _mean_over_ranks(self, said: dict[str, float]) -> dict[str, float]:
-        found: defaultdict[str, list[float]] = defaultdict(list)
-        for row in [said] if self.world == 1 else gather_object([said]):
-            for name, number in row.items():
-                found[name].append(number)
-        return {name: float(np.mean(numbers)) for name, numbers in found.items()}
 
     def save(self) -> None:
         """Write a checkpoint of everything that the next step depends on; older ones beyond the limit go.

@@ -98,6 +98,7 @@ class Training:
                 "seed": seed,
                 "row": rows,
                 "multiplier": stored.multiplier[seen].astype(float),
+                "mass": 1.0 if "weight" not in pairs else pairs["weight"].fillna(1.0).to_numpy(),
                 "visits": stored.visits[seen],
                 "loss": stored.last_loss[seen].astype(float),
                 "source": pairs["source"].to_numpy(),
@@ -137,6 +138,8 @@ class Training:
 def shares(account: Frame, factor: str, fifths: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
     """Pairs, share of pairs, share of all weight and mean weight of every group of a factor, over all seeds.
 
+    A weight is relative to plain training, where pairs may count unequally; shares of the weight are absolute.
+
     Args:
         account: As from :meth:`Training.account`.
         factor: One of FACTORS.
@@ -145,16 +148,17 @@ def shares(account: Frame, factor: str, fifths: Mapping[str, Sequence[float]]) -
     if factor not in account or account[factor].isna().all():
         return []
     groups = _groups(account, factor, fifths)
-    table = account.assign(group=groups)[groups.notna()]
-    found = table.groupby("group", observed=True, sort=False)["multiplier"].agg(["size", "sum", "mean"])
+    table = account.assign(group=groups, weight=account["multiplier"] * account["mass"])[groups.notna()]
+    found = table.groupby("group", observed=True, sort=False)[["weight", "mass"]].sum()
+    found["size"] = table["group"].value_counts()
     ordered = found.sort_index() if isinstance(groups.dtype, pd.CategoricalDtype) else found.sort_values("size")[::-1]
     return [
         {
             "group": str(name),
             "pairs": int(row["size"]),
             "share_of_pairs": row["size"] / len(table),
-            "share_of_weight": row["sum"] / max(table["multiplier"].sum(), 1e-300),
-            "multiplier": row["mean"],
+            "share_of_weight": row["weight"] / max(table["weight"].sum(), 1e-300),
+            "multiplier": row["weight"] / row["mass"],
         }
         for name, row in ordered.iterrows()
     ]

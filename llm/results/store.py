@@ -91,6 +91,7 @@ PAIR_COLUMNS: dict[str, object] = {
     "prompt": pa.string(),
     "chosen": pa.string(),
     "rejected": pa.string(),
+    "weight": pa.float64(),  # how much the pair counts in plain training; null: as 1. Earlier versions lack it
 }
 
 
@@ -180,6 +181,7 @@ def _pair_row(pair: Pair) -> dict[str, object]:
         "category": pair.category,
         "chosen_chars": len(pair.chosen),
         "rejected_chars": len(pair.rejected),
+        "weight": pair.weight,
         # A lone half of a surrogate pair, which JSON allows, has no bytes in UTF-8.
         **{name: text[:LONGEST_TEXT].encode(errors="replace").decode() for name, text in texts.items()},
     }

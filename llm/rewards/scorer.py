@@ -1,8 +1,8 @@
-"""Scorers: what turns answers into numbers, whatever is behind it, and what is checked of these numbers."""
+"""Scorers: what turns answers into numbers, whatever is behind it."""
 
 from __future__ import annotations
 
-import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,9 +17,7 @@ from .names import BUILTIN, SECONDS, RewardError, RewardPart, labels_of, parts_o
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BadScores", "Scorer", "checked_scores", "load_scorer", "refused_by", "tokenizers_of", "told_by"]
 _AT_ONCE = 1024  # answers of a batch
-_log = logging.getLogger(__name__)
 Scores = NDArray[np.float64]
 
 
@@ -146,15 +144,14 @@ class WeightedRewards:
 
     An answer that no part scores gets the mean of the other answers to its prompt, so that it teaches nothing.
 
-    Attributes:
-        told: Of the last batch, what a log should say: the mean of each part where there are several, and the share of
-            answers that a function did not score.
+    It keeps what a log should say of the batches since it was asked last, for :func:`told_by`: the mean of each part
+    where there are several, and the share of answers that a function did not score.
     """
 
     def __init__(self, parts: Sequence[RewardPart], scorers: Sequence[Scorer]) -> None:
         named = zip(labels_of(parts), parts, scorers, strict=True)
         self.parts = [_Weighed(label, part.weight, scorer) for label, part, scorer in named]
-        self.told: dict[str, float] = {}
+        self._told: defaultdict[str, list[float]] = defaultdict(list)  # one number for each answer
 
     @property
     def verifiable(self) -> bool | None:
@@ -172,17 +169,22 @@ class WeightedRewards:
             BadScores: A part gives none, or no answer to a prompt is scored by any.
         """
         total, scored = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=bool)
-        self.told = {}
         for label, weight, scorer in self.parts:
             scores = scorer(prompts, answers)
             here = ~np.isnan(scores) if isinstance(scorer, CheckScorer) else np.ones(len(prompts), dtype=bool)
             total[here] += weight * scores[here]
             scored |= here
             if len(self.parts) > 1:
-                self.told[f"reward/{label}"] = float(scores[here].mean()) if here.any() else float("nan")
+                self._told[f"reward/{label}"] += scores[here].tolist()
             if isinstance(scorer, CheckScorer) and scorer.part.kind == "function":
-                self.told[f"unscored/{label}"] = float(1 - here.mean())
+                self._told[f"unscored/{label}"] += (~here).astype(float).tolist()
         return total if scored.all() else self._filled(total, scored, prompts)
+
+    def told(self) -> dict[str, float]:
+        """What a log should say of the batches since the last call; nan for a part that scored nothing."""
+        said = {name: float(np.mean(numbers)) if numbers else float("nan") for name, numbers in self._told.items()}
+        self._told.clear()
+        return said
 
     def _filled(self, total: Scores, scored: NDArray[np.bool_], prompts: Sequence[Prompt]) -> Scores:
         ids = np.array([prompt.id for prompt in prompts])
@@ -240,8 +242,8 @@ def check_prompts(given: Sequence[Any], prompts: Sequence[Prompt], name: str, *,
 
 
 def told_by(scorer: Scorer) -> dict[str, float]:
-    """What a log should say of the batch that was scored last, beside its scores."""
-    return scorer.told if isinstance(scorer, WeightedRewards) else {}
+    """What a log should say of the batches that were scored since the last call, beside their scores."""
+    return scorer.told() if isinstance(scorer, WeightedRewards) else {}
 
 
 def tokenizers_of(judges: Iterable[Scorer | None]) -> list[PreTrainedTokenizerBase]:
@@ -260,28 +262,3 @@ def refused_by(judges: Iterable[PreTrainedTokenizerBase], prompts: Sequence[Prom
     for judge in judges:
         found = refused_prompts(prompts, judge) | found
     return found
-
-
-def checked_scores(scores: Scores, prompts: Sequence[Prompt], *, step: int) -> Scores:
-    """The scores, float64 ``(n,)``; a warning where all are the same.
-
-    Raises:
-        BadScores: The shape is wrong, or a score is nan or infinite.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != (len(prompts),):
-        raise BadScores(f"one score per answer is needed: got shape {scores.shape} for {len(prompts)} answers")
-    bad = [prompts[i].id for i in np.flatnonzero(~np.isfinite(scores))[:5]]
-    if bad:
-        raise BadScores(
-            f"the reward model gave {np.sum(~np.isfinite(scores))} of {len(scores)} scores that are nan or infinite at "
-            f"step {step + 1} (prompts {', '.join(bad)}), and the policy was not updated: check its weights and dtype "
-            "with `robust-rlhf evaluate` on pairs"
-        )
-    if len(scores) > 1 and np.ptp(scores) == 0:
-        _log.warning(
-            "all %d answers of step %d have the same score %g, which teaches nothing: look at the sampled answers, "
-            "and whether the reward model tells answers apart",
-            len(scores), step + 1, scores[0],
-        )  # fmt: skip
-    return scores

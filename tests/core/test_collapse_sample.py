@@ -131,7 +131,7 @@ def test_no_draw_loses_the_least_margin() -> None:
     assert found.interval[0] <= found.held_out <= found.interval[1]
 
 
-def test_held_out_is_far_below_the_sample_where_there_is_no_signal() -> None:
+def test_held_out_is_far_below_the_sample_where_there_is_silent_groups() -> None:
     x = np.random.default_rng(3).standard_normal((400, 60))
     found = collapse_radius(x, "kl", seeds=(0,))
     assert found.radius == pytest.approx(found.null[0], rel=0.5)

@@ -24,6 +24,8 @@ CASES = [
     {"ambiguity": "cvar:0.4,by=source", "version": "A", "whiten": "advantages"},
     {"ambiguity": "tv:0.5", "estimator": "ppo", "epochs": 2, "kl_coefficient": 0.1},
     {"ambiguity": "erm", "kl_in": "loss", "kl_coefficient": 0.2, "entropy_coefficient": 0.1},
+    {"ambiguity": "tv:0.3", "silent_groups": "leave_out", "estimator": "grpo", "length_divisor": "batch"},
+    {"ambiguity": "kl_penalty:0.5", "adversary_acts": "draws_corrected", "prompts_per_step": 4},
 ]
 
 
@@ -53,17 +55,11 @@ def arguments_of(folder: Path) -> TrainingArguments:
 
 
 def parameters_after(case: dict, arguments: TrainingArguments, world: int) -> list[float]:
-    model = bigram(8, 3)
-    subject = trainer(
-        model,
-        PROMPTS,
-        arguments.output_dir,
-        actions=3,
-        samples=4,
-        prompts_per_step=8 // world,
-        arguments=arguments,
-        **case,
-    )
+    model, rewards = bigram(8, 3), PROMPTS.copy()
+    if "silent_groups" in case:  # of every other prompt all answers are alike
+        rewards[::2] = 1.0
+    told = {"samples": 4, **case, "prompts_per_step": case.get("prompts_per_step", 8) // world}
+    subject = trainer(model, rewards, arguments.output_dir, actions=3, arguments=arguments, **told)
     assert isinstance(subject.prompts[0], Prompt)
     subject.pen = Fixed(subject.pen.tokenizer)
     subject.train()

@@ -124,6 +124,11 @@ def _capped(ambiguity: Any, margins: Array, masses: Array) -> float:
     return np.inf
 
 
+def _sized(rule: Any) -> Any:
+    """The set of the radius that it has now, where a rule measures it."""
+    return getattr(rule, "sized", rule)
+
+
 class RunningRadius:
     """What the margins of the latest effective batches bear of a rule's set, pooled; ``Resumable``.
 
@@ -138,7 +143,10 @@ class RunningRadius:
     """
 
     def __init__(self, rule: object) -> None:
-        self._rule = rule if has_bearing(getattr(rule, "sized", rule)) else None
+        from ..rules import layers  # needs torch, which those who read records do without
+
+        self._rule = rule if has_bearing(_sized(rule)) else None
+        self._inside = next((part for part in layers(rule) if has_bearing(_sized(part))), None)
         self.masses: Array | None = None
         self._seen: deque[tuple[NDArray[np.int64], Array]] = deque()
 
@@ -148,8 +156,8 @@ class RunningRadius:
         return self._rule is not None
 
     def used(self, strength: float) -> dict[str, float]:
-        """``radius_used``: the size of the set at that strength, in its own unit."""
-        return {} if self._rule is None else {"radius_used": size_of(self._set(), strength)}
+        """``radius_used``: the size of the set, or of the one inside a rule, at that strength, in its own unit."""
+        return {} if self._inside is None else {"radius_used": size_of(_sized(self._inside), strength)}
 
     def see(self, rows: NDArray[np.int64], margins: Array) -> None:
         """Take in a batch: the training examples ``rows`` with these ``margins``, ``(n,)`` each."""
@@ -175,7 +183,7 @@ class RunningRadius:
         return told | ({"collapse_radius": radius} if np.isfinite(radius) else {})
 
     def _set(self) -> AmbiguitySet:
-        return getattr(self._rule, "sized", self._rule)  # type: ignore[return-value]
+        return _sized(self._rule)
 
     def save(self, folder: Path) -> None:
         """Write the margins that count to ``folder/margins.npz``; nothing before the first."""

@@ -47,6 +47,7 @@ RULES = [
     "wasserstein:0.1",
     pytest.param("mmd:0.2", marks=EXHAUSTIVE),
 ]
+OF_PROMPTS = ["running:0.7:tv:0.3", "pooled:running:0.7:gr_dpo:0.7,by=source,by=source"]
 LOSSES = np.array([0.25, 1.5, 0.75, 2.0, 0.125, 1.0, 0.5, 3.0])  # exact in float32, so that hashes of them agree
 ROWS, EXAMPLES, SAMPLES = np.array([5, 2, 7, 0, 10, 3, 11, 8]), 12, 2
 COLUMNS = {
@@ -134,7 +135,7 @@ def expected(spec, *, steps, strength):
 
 
 @pytest.mark.parametrize("weakly", [False, True])
-@pytest.mark.parametrize("spec", RULES)
+@pytest.mark.parametrize("spec", [*RULES, *OF_PROMPTS])
 @pytest.mark.parametrize("name", HOLDERS)
 def test_every_holder_gives_every_rule_the_same_weights(holders, name, spec, weakly):
     """Two steps with the same losses, which a rule with a state sees; the account has them all."""

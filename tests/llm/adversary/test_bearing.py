@@ -13,6 +13,7 @@ from llm.adversary.effective_batch import EffectiveBatch
 from llm.adversary.equal_losses import Accuracy
 from llm.adversary.inaction import bound
 from llm.adversary.radius.bearing import POOLED, bearable, has_bearing, margins_of, resized
+from llm.adversary.rules import layers
 from llm.adversary.spec import parse_reweighting
 
 LOGISTIC = Accuracy(1e-9, logistic=True)
@@ -108,7 +109,18 @@ def test_sets_of_which_nothing_is_known_say_nothing():
         adversary = Adversary(rule, 40)
         if rule is not None:
             step_of(adversary, drawn(8), np.arange(8))
-            assert "radius_used" not in adversary.summary()
+            row = adversary.summary()
+            assert not {"collapse_radius", "radius_ratio"} & row.keys()
+            assert ("radius_used" in row) == any(has_bearing(part) for part in layers(rule)), spec
+
+
+def test_rules_around_a_set_log_its_radius_and_not_what_margins_bear():
+    for spec in ("regret:tv:0.2", "shuffled:tv:0.2", "permuted_groups:tv:0.2,by=source"):
+        adversary = Adversary(bound_to(spec, 64), 64)
+        step_of(adversary, drawn(64), np.arange(64), strength=0.5)
+        row = adversary.summary()
+        assert row["radius_used"] == pytest.approx(0.1), spec
+        assert "collapse_radius" not in row
 
 
 @pytest.mark.parametrize(("spec", "used"), [("tv:0.2", 0.1), ("chi2:0.4", 0.2), ("kl:0.3", 0.15), ("cvar:0.4", 0.7)])

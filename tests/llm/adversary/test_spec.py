@@ -14,6 +14,8 @@ from llm.adversary.group_controls import Balanced, PermutedGroups
 from llm.adversary.regret import Regret
 from llm.adversary.rules import DrDPO, GroupAscent, layers
 from llm.adversary.spec import RULES, parse_reweighting
+from llm.adversary.weightings.estimates import Pooled, Running, Shrunk
+from llm.adversary.weightings.rule import WEIGHTINGS, weighting
 
 SHARES = st.floats(0, 1, exclude_min=True)
 SIZES = st.floats(0, allow_infinity=False)
@@ -37,6 +39,15 @@ SINGLE = {
     "wasserstein": st.builds(PromptTransport, SIZES),
     "mmd": st.builds(PromptDiscrepancy, SIZES),
 }
+for name, known in WEIGHTINGS.items():
+    told = {
+        one.name: st.integers(int(one.least), 10**6).map(float)
+        if one.whole
+        else st.floats(one.least, min(one.most, 0.5 if one.name == "low" else 1e300), exclude_min=one.open)
+        for one in known.parameters
+    }
+    told |= {"high": st.floats(0.5, 1, exclude_min=True)} if "high" in told else {}
+    SINGLE[name] = st.fixed_dictionaries(told).map(lambda said, name=name: weighting(name, **said))
 ANY = st.one_of(*SINGLE.values())
 NESTED = {
     "shuffled": lambda inner: st.builds(Shuffled, inner, st.none() | COLUMNS),
@@ -46,7 +57,10 @@ NESTED = {
     "micro": lambda inner: st.builds(PerMicroBatch, inner, st.integers(1, 10**6)),
 }
 KINDS = SINGLE | {name: made(ANY) for name, made in NESTED.items()}
-KINDS["regret"] = st.builds(Regret, ANY)  # which stands once
+KINDS["regret"] = st.builds(Regret, ANY)  # which stands once, as do what shows estimates
+KINDS["running"] = st.builds(Running, st.floats(0, 1, exclude_max=True), ANY)
+KINDS["shrunk"] = st.builds(Shrunk, SIZES, ANY)
+KINDS["pooled"] = st.builds(Pooled, KINDS["running"] | ANY, COLUMNS)
 KINDS["deep"] = st.recursive(ANY, lambda inner: st.one_of(*(made(inner) for made in NESTED.values())), max_leaves=8)
 
 
@@ -105,6 +119,12 @@ def test_no_text_ends_otherwise_than_in_a_rule_or_a_sentence(text):
         ("micro:8:permuted_groups:gr_dpo:1,by=a", PerMicroBatch(PermutedGroups(GroupAscent(1.0, "a")), 8)),
         ("micro:8:tv:0.2,by=source", PerMicroBatch(Grouped(TotalVariation(0.2), "source"), 8)),
         ("regret:tv:0.2,by=source", Regret(Grouped(TotalVariation(0.2), "source"))),
+        ("running:0.9:tv:0.2,by=source", Running(0.9, Grouped(TotalVariation(0.2), "source"))),
+        ("shrunk:4:running:0.5:maxrl", Shrunk(4.0, Running(0.5, weighting("maxrl")))),
+        ("pooled:tv:0.2,by=a", Pooled(TotalVariation(0.2), "a")),
+        ("pooled:tv:0.2,by=a,by=b", Pooled(Grouped(TotalVariation(0.2), "a"), "b")),
+        ("dgpo,temperature=1", weighting("dgpo", temperature=1.0)),
+        ("gdro, bins= 5, rate=2", weighting("gdro", rate=2.0, bins=5.0)),
         ("micro:8.7:tv:0.2", PerMicroBatch(TotalVariation(0.2), 8)),
         ("shuffled:tv:0.2,by=source,within=category", Shuffled(Grouped(TotalVariation(0.2), "source"), "category")),
         ("shuffled:tv:0.2,within=", Shuffled(TotalVariation(0.2))),
@@ -129,6 +149,18 @@ def test_texts_mean_what_they_meant(text, rule):
         ("hardest:0.1,factor=", "has '' where a number belongs, as in 'hardest:0.1,factor=4'"),
         ("hardest:0.1,factor=0.5", "at least 1"),
         ("focal:-1", "at least 0"),
+        ("rs_grpo:0", "takes a beta of above 0, got 0"),
+        ("pass_at_k:0.5", "takes a k of at least 1, got 0.5"),
+        ("maxrl:2", "has '2'|unknown ambiguity 'maxrl:2'"),
+        ("difficulty_band,low=0.2", "lacks high; add ',high=NUMBER'"),
+        ("difficulty_band,low=0.8,high=0.2", "a low that lies below its high"),
+        ("curverl,bins=1", "takes a bins of at least 2"),
+        ("running:1:tv:0.2", "at least 0 and below 1, got 1"),
+        ("running:0.9:erm", "nothing can be made"),
+        ("running:0.9:shuffled:running:0.5:tv:0.2", "running: stands twice"),
+        ("shrunk:-1:tv:0.2", "at least 0, got -1"),
+        ("pooled:tv:0.2", "lacks by; add ',by=NAME'"),
+        ("pooled:tv:0.2,by=", "names no column after by="),
         ("focal:1/2", "has '1/2' where a number belongs, as in 'focal:2'"),
         ("shuffled:erm", "nothing can be made"),
         ("shuffled:", "lacks its set; write for example 'shuffled:tv:0.2'"),

@@ -77,21 +77,6 @@ def test_suggested_radius_keeps_five_effective_examples(run):
     assert sizes[0] >= 5 > sizes[1]
 
 
-def test_share_of_the_weight_is_that_of_the_robust_steps(run):
-    """A tenth of the pairs that has all weight in robust steps, by the ledger's means over plain and robust ones."""
-    folder = run("healthy tv")
-    plain = np.mean([row["radius_fraction"] == 0 for row in read_run(folder).training])
-
-    def change(content):
-        content["adversary"]["by_source"] = {
-            "rest": {"pairs": 900, "multiplier": plain},
-            "small": {"pairs": 100, "multiplier": plain + (1 - plain) * 10},
-        }
-
-    found = findings(changed(folder, change))["one source takes the weight"]
-    assert "small has 10% of the pairs and 100% of the weight" in found.evidence
-
-
 def test_loss_at_log_2_is_told_from_one_below_it_by_noise_and_trend(run):
     """Falling below log 2 by less than a hundredth is learning; the same distance without a trend is not."""
     rng, folder = np.random.default_rng(0), run("healthy dpo")

@@ -196,6 +196,14 @@ def test_groups_have_names_as_after_by(file, tmp_path):
         assert sizes == {"": 160, "length_gap/2": 2, "category*shift": len(combined)}
 
 
+def test_groups_of_which_there_is_one_are_refused_where_they_are_asked_for(file):
+    records = [json.loads(line) | {"source": "here"} for line in file.read_text().splitlines()]
+    with pytest.raises(ValueError, match=r"by source: all pairs are of one group \(here\)"):
+        ceiling(records, model="tiny", max_length=48, sets=["tv"], by=["source"])
+    found = ceiling(records, model="tiny", max_length=48, sets=["tv"]).ceiling
+    assert {one.by for one in found.bearings} == {"", "category", "length_gap"}
+
+
 def test_weights_of_pairs_are_the_reference():
     """A weight of 2 is the pair twice: in sample the same radius; pairs of no weight are not there."""
     x, pairs = made(120, 0.6)

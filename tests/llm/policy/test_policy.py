@@ -257,7 +257,7 @@ def test_score_alone_may_decide_the_weights(tmp_path):
         ({"optimizer": "npg", "epochs": 2}, "takes one step"),
         ({"reference": "adapter"}, "set lora_rank"),
         ({"model": "tiny"}, "writes noise"),
-        ({"estimator": "grpo"}, "estimator must be one of rloo, ppo"),
+        ({"estimator": "reinforce"}, "unknown estimator 'reinforce'; the known ones are: rloo, ppo"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"lambda_": 1.5}, r"lambda_ must lie in \[0, 1\]"),
         ({"clip": -0.1}, "clip must be at least 0"),

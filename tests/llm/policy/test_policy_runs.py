@@ -85,7 +85,12 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"estimator": "ppo"}, {"ambiguity": "gr_dpo:0.5,by=source", "optim": "adamw_torch", "logging_steps": 3}],
+    [
+        {"estimator": "ppo"},
+        {"ambiguity": "gr_dpo:0.5,by=source", "optim": "adamw_torch", "logging_steps": 3},
+        {"estimator": "dr_grpo", "silent_groups": "draw_again", "length_divisor": "batch", "reward_model": "builtin"},
+        {"ambiguity": "tv:0.5", "adversary_acts": "draws", "estimator": "grpo"},
+    ],
 )
 def test_a_run_killed_in_mid_rollout_ends_as_if_it_had_not_been(settings, place, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

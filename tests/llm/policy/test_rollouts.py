@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bigram import Table, bigram, trainer
+from statsmodels.stats.proportion import proportion_confint
 from tokenizer_shapes import shaped
 
 from llm.data.corpus.corpus import generate
@@ -16,14 +17,16 @@ from llm.data.pairs import DataError, write_pairs
 from llm.data.prompts import Prompt, questions, read_prompts, subset
 from llm.models.loading import tiny_policy, tiny_reward_model
 from llm.models.logprobs import answer_logps
-from llm.policy.judging import ScoredAnswers, summarise_policy
+from llm.policy.judging import ScoredAnswers, render_policy_table, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.run import fitting
 from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import KLExplosion
+from llm.rewards.bench import BadScores
+from llm.rewards.checked import checked_scores
 from llm.rewards.model import RewardScorer
 from llm.rewards.names import RewardError
-from llm.rewards.scorer import BadScores, ExactChecker, checked_scores, tokenizers_of
+from llm.rewards.scorer import ExactChecker, tokenizers_of
 from llm.text.answers import encode_answers, encode_prompts
 from llm.text.encoding import encode_pairs
 from llm.training.config import ConfigError
@@ -230,6 +233,23 @@ def test_a_repeated_prompt_is_one_question_of_an_interval():
     alone, repeated = limits(once, scores), limits(eight_times, np.tile(scores, (8, 1)))
     assert repeated["mean"] == pytest.approx(alone["mean"])
     assert repeated["high"] - repeated["low"] >= 0.9 * (alone["high"] - alone["low"])  # not narrower by the root of 8
+
+
+def test_judges_of_right_and_wrong_say_how_many_prompts_have_any_right_answer():
+    prompts = [Prompt(str(row), ({"role": "user", "content": str(row)},)) for row in range(40)]
+    draws = np.random.default_rng(0)
+    right, other = (draws.random((40, 3)) < 0.3).astype(float), np.zeros((40, 3))
+    judged = ScoredAnswers([["", "", ""]] * 40, {"reward": draws.random((40, 3)), "gold": right}, other, other, other)
+    record = summarise_policy(prompts, judged)["overall"]
+    assert [name for name, found in record.items() if isinstance(found, dict)] == ["reward", "gold", "gold pass@3"]
+    solved = int(right.any(axis=1).sum())
+    expected = proportion_confint(solved, 40, method="wilson")
+    found = record["gold pass@3"]
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((solved / 40, *expected), abs=2e-3)
+    table = render_policy_table({"a": {"overall": record, "by_source": {}}, "b": {"overall": {
+        name: entry for name, entry in record.items() if "pass" not in name
+    }, "by_source": {}}})  # fmt: skip
+    assert "gold pass@3" in [str(column.header) for column in table.columns]
 
 
 def test_prompts_that_a_judge_cannot_read_are_left_out(caplog):

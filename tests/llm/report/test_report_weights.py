@@ -1,13 +1,14 @@
 """Who gets the weight, against sums over what the runs recorded."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from llm.report import build_content, write_report
-from llm.results.store import read_training_pairs, read_weights
+from llm.results.store import PAIR_COLUMNS, read_training_pairs, read_weights, write_table
 
 
 def account(folder, run):
@@ -26,6 +27,25 @@ def test_shares_are_sums_over_the_runs(folder, report):
         assert row["pairs"] == sum(int((p["source"] == row["group"]).sum()) for _, p in runs)
     flipped = {row["group"]: row["multiplier"] for row in arm["weights"]["flipped"]}
     assert flipped["flipped"] == pytest.approx(np.concatenate([w.multiplier[w.flipped] for w, _ in runs]).mean())
+
+
+def test_shares_of_weighted_pairs_are_absolute(folder, tmp_path):
+    """What a pair counts in plain training times what the adversary made of it; the mean is relative to the former."""
+    shutil.copytree(folder, tmp_path / "weighed")
+    pairs = read_training_pairs(folder)
+    pairs["weight"] = [None if row % 3 else 1.0 + row % 5 for row in range(len(pairs))]
+    write_table(tmp_path / "weighed" / "train.parquet", pairs.to_dict("records"), PAIR_COLUMNS)
+    content = build_content(tmp_path / "weighed")
+    arm = next(arm for arm in content["details"][0]["arms"] if arm["ambiguity"] == "tv:0.2")
+    runs = [account(tmp_path / "weighed", f"r{number:05d}-last") for number in (6, 7, 8)]
+    mass = np.concatenate([p["weight"].fillna(1.0) for _, p in runs])
+    weight = mass * np.concatenate([w.multiplier for w, _ in runs])
+    source = np.concatenate([p["source"] for _, p in runs])
+    for row in arm["weights"]["source"]:
+        here = source == row["group"]
+        assert row["share_of_weight"] == pytest.approx(weight[here].sum() / weight.sum())
+        assert row["multiplier"] == pytest.approx(weight[here].sum() / mass[here].sum())
+        assert row["pairs"] == here.sum()
 
 
 def test_label_noise_is_estimated_by_the_other_seeds_towards_the_label_as_seen(folder, report):

@@ -17,8 +17,8 @@ from asking import FILE, SAYS, function, prompts, scorer
 
 from llm.data.prompts import Prompt, read_prompts
 from llm.rewards import bench
+from llm.rewards.bench import BadScores
 from llm.rewards.names import RewardError, reads_of
-from llm.rewards.scorer import BadScores
 
 # As TRL calls them.
 

@@ -7,8 +7,9 @@ import pytest
 from asking import SAYS, function, prompts, scorer
 
 from llm.data.prompts import Prompt
+from llm.rewards.bench import BadScores
 from llm.rewards.names import BUILTIN, CHECKERS, RewardError, labels_of, parts_of, settled
-from llm.rewards.scorer import BadScores, check_prompts, told_by
+from llm.rewards.scorer import check_prompts, told_by
 
 
 @pytest.mark.parametrize(
