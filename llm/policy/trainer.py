@@ -178,16 +178,14 @@ class PolicyTrainer:
         checked_scores(scores, self._asked(everywhere), step=self.step)
         shared = drawn.told(self.accelerator) | {"radius_fraction": self._strength(), "reward": float(scores.mean())}
         shared |= mean_over_ranks(beside, self.world)
-        samples = drawn.samples(self.prompts, experience.kl.tolist())
-        weighed = self.weigh(known, everywhere)
+        samples, weighed = drawn.samples(self.prompts, experience.kl.tolist()), self.weigh(known, everywhere)
         if weighed is None:  # no update, and the learning rate counts those
             return shared | {"skipped": 1.0, "kl": float(known.kl.mean()), "samples": samples}
         here = torch.arange(len(answers), device=known.scores.device) + self.rank * len(answers)
         rollout = Rollout(answers, experience, weighed.take(here, experience.logps.shape[1]), self.step)
         said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed))) | {"entropy": seen.entropy}
         self.schedule.step()
-        if gap is not None:
-            said["sampler_gap"] = gap
+        said |= {} if gap is None else {"sampler_gap": gap}
         shared |= self.objective.described(known, weighed) | {"skipped": 0.0}
         return mean_over_ranks(said, self.world) | shared | {"samples": samples}
 
