@@ -200,3 +200,16 @@ def test_a_checked_policy_learns(place, tmp_path):
     assert main(["train", "policy", *argv]) == 0
     rewards = [row["reward"] for row in json.loads((tmp_path / "run" / "run.json").read_text())["history"]]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
+
+
+@pytest.mark.parametrize("groups", ["keep", "leave_out", "draw_again"])
+def test_a_step_without_signal_is_told_by_its_parts_too(groups, place, tmp_path):
+    """All answers score alike: whether prompts are asked again or the step is skipped, the log has every part."""
+    code = "def half(completions):\n    return [0.5] * len(completions)\n"
+    rewards = [f"{file_of(tmp_path, code)}:half", "exact:2"]
+    argv = flags(place, tmp_path / "run", reward_model=rewards, gold="exact", silent_groups=groups, draw_rounds=2)
+    assert main(["train", "policy", *argv]) == 0
+    history = json.loads((tmp_path / "run" / "run.json").read_text())["history"]
+    told = dict.fromkeys(("reward/exact", "unscored/half", "gold"), 0.0) | {"reward/half": 0.5, "reward": 0.5}
+    assert [{name: row[name] for name in told} for row in history] == [told] * 2
+    assert {row["skipped"] for row in history} == {float(groups != "keep")}
