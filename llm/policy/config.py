@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
 from .advantages.estimators import LINEAR, least_samples, name_of
 
@@ -20,7 +21,6 @@ VersionName = Literal["A", "B"]
 Critic = Literal["separate", "shared"]
 PolicyReference = Literal["auto", "model", "adapter"]
 Optimizer = Literal["optim", "npg"]
-CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 
 
 def samples_by_default(ambiguity: str) -> int:
@@ -49,11 +49,20 @@ class PolicyConfig(RunConfig):
     max_prompts: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     eval_prompts: int | None = field(default=None, metadata={"help": "evaluate at most so many prompts of each suite"})
     eval_samples: int = field(default=4, metadata={"help": "answers per prompt in evaluations"})
-    reward_model: str = field(
-        default="", metadata={"help": "folder or hub name of a reward model; builtin: the exact checker of the corpus"}
+    reward_model: str | list[str] = field(
+        default="",
+        metadata={
+            "help": f"folder or hub name of a reward model; a checker ({', '.join(CHECKERS)}); "
+            "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as for TRL; builtin: the exact checker of the "
+            "corpus; several, each with :WEIGHT"
+        },
     )
     gold: str | None = field(
-        default=None, metadata={"help": "a second reward model, or builtin: logged beside the first, never trained on"}
+        default=None,
+        metadata={"help": "a second reward by the same names: logged beside the first, never trained on"},
+    )
+    reward_seconds: float = field(
+        default=SECONDS, metadata={"help": "within which a checker or function must score the answers of a step"}
     )
     estimator: str = field(
         default="rloo",
@@ -161,6 +170,7 @@ class PolicyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_rewards()
         if self.samples == 0:
             self.samples = samples_by_default(self.ambiguity)
         self.check_choices(
@@ -177,10 +187,22 @@ class PolicyConfig(RunConfig):
         for name in ("discount", "lambda_", "draw_floor"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name, most in (("temperature", float("inf")), ("top_p", 1.0), ("max_kl", float("inf"))):
+        for name, most in (
+            ("reward_seconds", 1e6),
+            ("temperature", float("inf")),
+            ("top_p", 1.0),
+            ("max_kl", float("inf")),
+        ):
             if not 0.0 < getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
         self._check_combinations()
+
+    def _check_rewards(self) -> None:
+        try:
+            self.reward_model = settled(self.reward_model)  # one text for one mixture, however it was written
+            parts_of(self.gold, "gold")
+        except RewardError as error:
+            raise ConfigError(str(error)) from error
 
     def _check_combinations(self) -> None:
         if self.model == "tiny":
@@ -271,7 +293,6 @@ class PolicyConfig(RunConfig):
         return "adapter" if self.lora_rank and not self.reference_model else "model"
 
     def reads(self) -> dict[str, str | None]:
-        """The policy, its reference, and who scores it; the exact checker of the corpus is no file."""
-        judges = {"reward_model": self.reward_model, "gold": self.gold}
-        scored = {role: None if name == CHECKER else name for role, name in judges.items()}
-        return super().reads() | {"reference_model": self.reference_model} | scored
+        """The policy, its reference, and the models and files that score it; the other checkers are part of us."""
+        judges = reads_of("reward_model", self.reward_model) | reads_of("gold", self.gold)
+        return super().reads() | {"reference_model": self.reference_model} | judges
