@@ -264,6 +264,11 @@ class PolicyConfig(RunConfig):
             return
         if self.ambiguity == "erm":
             raise ConfigError(f"adversary_acts={self.adversary_acts} draws prompts by a set or rule: name an ambiguity")
+        if self.adversary_acts == "draws_corrected" and self.draw_floor == 0:
+            raise ConfigError(
+                "adversary_acts=draws_corrected counts every prompt by how rarely it is drawn, and with draw_floor 0 some "
+                "never are: set draw_floor above 0"
+            )
         if self.adversary_estimate == "split" or self.silent_groups == "draw_again":
             raise ConfigError(
                 f"adversary_acts={self.adversary_acts} decides by earlier answers which prompts are asked: leave "

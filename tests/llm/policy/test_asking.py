@@ -235,6 +235,7 @@ def test_before_anything_is_known_all_are_drawn_alike(tmp_path):
             "silent_groups=draw_again out",
         ),
         ({"adversary_acts": "draws", "ambiguity": "tv:0.2", "adversary_estimate": "split"}, "split and"),
+        ({"adversary_acts": "draws_corrected", "ambiguity": "tv:0.2", "draw_floor": 0}, "set draw_floor above 0"),
         ({"adversary_acts": "both"}, "adversary_acts must be one of"),
         ({"silent_groups": "leave_out", "optimizer": "npg"}, "drop length_divisor and silent_groups"),
     ],
