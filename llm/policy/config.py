@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
-from .advantages.estimators import LINEAR, least_samples, name_of
+from .combinations import check_combinations
 
 LengthDivisor = Literal["longest", "answer", "batch"]
 SilentGroups = Literal["keep", "leave_out", "draw_again"]
@@ -195,7 +195,7 @@ class PolicyConfig(RunConfig):
         ):
             if not 0.0 < getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
-        self._check_combinations()
+        check_combinations(self)
 
     def _check_rewards(self) -> None:
         try:
@@ -203,88 +203,6 @@ class PolicyConfig(RunConfig):
             parts_of(self.gold, "gold")
         except RewardError as error:
             raise ConfigError(str(error)) from error
-
-    def _check_combinations(self) -> None:
-        if self.model == "tiny":
-            raise ConfigError("a policy from scratch writes noise: train one first (robust-rlhf train sft) and name it")
-        self._check_estimator()
-        answers = self.prompts_per_step * self.samples
-        if answers % self.minibatches:
-            raise ConfigError(
-                f"minibatches ({self.minibatches}) does not divide the {answers} answers of a step (prompts_per_step "
-                f"{self.prompts_per_step} x samples {self.samples}): parts of unequal size would weigh them unequally"
-            )
-        self._check_split()
-        if self.max_new_tokens >= self.max_length:
-            raise ConfigError(
-                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_length ({self.max_length})"
-            )
-        if self.adversary_sees == "score" and self.kl_in == "reward" and self.version == "B":
-            raise ConfigError(
-                "version B weights everything in the reward, and kl_in=reward puts the KL charge there, which "
-                "adversary_sees=score leaves out: use kl_in=loss, version A, or adversary_sees=return"
-            )
-        if self.optimizer == "npg" and (self.estimator, self.epochs, self.minibatches) != ("rloo", 1, 1):
-            raise ConfigError(
-                "optimizer=npg takes one step from all answers: use estimator=rloo, epochs 1, minibatches 1"
-            )
-        if self.optimizer == "npg" and (self.length_divisor, self.silent_groups) != ("longest", "keep"):
-            raise ConfigError(
-                "optimizer=npg has no divisor of lengths and knows all groups: drop length_divisor and silent_groups"
-            )
-        if self.optimizer == "npg" and (self.entropy_coefficient or (self.kl_in == "loss" and self.kl_coefficient)):
-            raise ConfigError("optimizer=npg follows the policy gradient alone: use kl_in=reward, no entropy bonus")
-        if self.reference_kind() == "adapter" and not self.lora_rank:
-            raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
-        if self.reference_kind() == "adapter" and self.reference_model:
-            raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
-
-    def _check_estimator(self) -> None:
-        try:
-            least = least_samples(self.estimator)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        if self.samples < least:
-            raise ConfigError(
-                f"estimator={self.estimator} compares the answers to a prompt: set samples to {least} or more"
-            )
-        if self.version == "A" and name_of(self.estimator) not in LINEAR:
-            raise ConfigError(
-                f"version A multiplies rewards before they are compared, which estimator={self.estimator} does not "
-                "pass on as a factor: take version B"
-            )
-        if self.estimator == "maxrl" and self.kl_in == "reward" and self.kl_coefficient:
-            raise ConfigError(
-                "estimator=maxrl takes the logarithm of a success rate, and kl_in=reward makes returns negative: use "
-                "kl_in=loss, or kl_coefficient 0"
-            )
-        if self.silent_groups != "keep" and self.samples < 2:
-            raise ConfigError("silent_groups looks at whether the answers to a prompt differ: set samples to 2 or more")
-        if self.adversary_acts == "weights":
-            return
-        if self.ambiguity == "erm":
-            raise ConfigError(f"adversary_acts={self.adversary_acts} draws prompts by a set or rule: name an ambiguity")
-        if self.adversary_acts == "draws_corrected" and self.draw_floor == 0:
-            raise ConfigError(
-                "adversary_acts=draws_corrected counts every prompt by how rarely it is drawn, and with draw_floor 0 some "
-                "never are: set draw_floor above 0"
-            )
-        if self.adversary_estimate == "split" or self.silent_groups == "draw_again":
-            raise ConfigError(
-                f"adversary_acts={self.adversary_acts} decides by earlier answers which prompts are asked: leave "
-                "adversary_estimate=split and silent_groups=draw_again out"
-            )
-
-    def _check_split(self) -> None:
-        if self.adversary_estimate != "split":
-            return
-        if self.samples < 2:
-            raise ConfigError("adversary_estimate=split halves the answers to a prompt: set samples to 2 or more")
-        if self.version == "A" or self.optimizer == "npg":
-            raise ConfigError(
-                "adversary_estimate=split gives the answers of a prompt two weights, which version A would carry into "
-                "their baseline and npg cannot use: take version B and optimizer=optim"
-            )
 
     @property
     def prompt_tokens(self) -> int:
