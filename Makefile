@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all check bench bench-training exactness study gpu clean
+.PHONY: help demo test test-all check bench bench-training exactness study rlvr gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make study  the study of docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
+	@echo "make rlvr   the bandits of docs/results/verifiable.md (five minutes); FULL=1: transformers too (hours, goes on)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 	@echo "make gpu    what only a GPU can tell, write docs/gpu.md (8 minutes); installs nothing; ARGS=--dry-run: on a CPU"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
@@ -65,6 +66,9 @@ gpu:
 
 study: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.study $(if $(DATA),--data $(DATA))
+
+rlvr: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.verifiable.study $(if $(FULL),--transformer)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

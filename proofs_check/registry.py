@@ -49,6 +49,20 @@ from proofs_check.claims.preferences.asymptotics import bt_mle_coverage, bt_mle_
 from proofs_check.claims.preferences.preferences import bt_mle_rate, dpo_identity
 from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
 from proofs_check.claims.preferences.shift_counterexamples import robust_shift_labels, robust_shift_sample
+from proofs_check.claims.verifiable.comonotone import antitone_is_worst_case, worst_case_is_antitone
+from proofs_check.claims.verifiable.groups import group_weights, group_weights_underestimate, maxrl_groups
+from proofs_check.claims.verifiable.offsets import easy_prompts_compare, regrets_compare
+from proofs_check.claims.verifiable.penalties import utility_is_a_penalty
+from proofs_check.claims.verifiable.published import (
+    curverl_log_concave,
+    difficulty_filter_is_no_worst_case,
+    grpo_std_is_no_worst_case,
+    riskpo_is_spectral,
+)
+from proofs_check.claims.verifiable.sampling import sampled_rates_flatten, sampled_rates_flatten_any, split_rates
+from proofs_check.claims.verifiable.utilities import maxrl_limit, pass_at_k_is_robust, risk_seeking_is_robust
+from proofs_check.claims.verifiable.waste import smooth_sets_waste_less, tv_drains_from_the_top
+from proofs_check.claims.verifiable.witnesses import published_weights_are_robust
 
 CLAIMS: tuple[Claim[Any], ...] = (
     # The inner problem
@@ -121,4 +135,26 @@ CLAIMS: tuple[Claim[Any], ...] = (
     collapse_groups_longer(),
     collapse_labels(),
     collapse_regret(),
+    # Prompts with verifiable rewards
+    antitone_is_worst_case(),
+    worst_case_is_antitone(),
+    risk_seeking_is_robust(),
+    maxrl_limit(),
+    pass_at_k_is_robust(),
+    utility_is_a_penalty(),
+    grpo_std_is_no_worst_case(),
+    difficulty_filter_is_no_worst_case(),
+    curverl_log_concave(),
+    riskpo_is_spectral(),
+    published_weights_are_robust(),
+    group_weights(),
+    group_weights_underestimate(),
+    maxrl_groups(),
+    sampled_rates_flatten(),
+    sampled_rates_flatten_any(),
+    split_rates(),
+    tv_drains_from_the_top(),
+    smooth_sets_waste_less(),
+    easy_prompts_compare(),
+    regrets_compare(),
 )

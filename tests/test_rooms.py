@@ -13,7 +13,8 @@ LLM = Path(__file__).parents[1] / "llm"
 MAY = {  # from the ground up
     "run": "",
     "statistics": "",
-    "data": "",
+    "tasks": "",
+    "data": "tasks",
     "text": "data",
     "audit": "data run text",
     "models": "run text",
@@ -24,16 +25,17 @@ MAY = {  # from the ground up
     "report": "adversary results run statistics",
     "doctor": "adversary run statistics",
     "export": "data models run text",
+    "rewards": "data models tasks text",
     "training": "adversary audit data judging models run statistics text",
-    "policy": "adversary data models run statistics text training",
+    "policy": "adversary data models rewards run statistics text training",
     "trl": "adversary data run text training",
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary audit data features judging kinds models report results run statistics text training",
-    "pipeline": "data kinds models policy report run statistics training",
-    "api": "audit data doctor features judging kinds models report results run sweep text training",
+    "pipeline": "data kinds models policy report rewards run statistics training",
+    "api": "audit data doctor features judging kinds models report results rewards run sweep text training",
     "commands": "api audit data doctor export features judging kinds models pipeline report results run sweep training",
 }
-NO_TORCH = {"run", "statistics", "data", "results", "report", "doctor"}
+NO_TORCH = {"run", "statistics", "tasks", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 FLAT = 17  # files of one folder
 FILES = [(room, path) for room in MAY for path in sorted((LLM / room).rglob("*.py"))]

@@ -43,6 +43,7 @@ class EffectiveBatch:
         padded: Whether there may be entries that are no examples.
         masses: What each counts before it is reweighted, relative to others, 0 for padding; None: examples count alike.
         margins: Those of pairs, shape ``(n,)``, where losses do not tell them.
+        asked: Whose losses are known, boolean ``(n,)``, though some may have no mass; None: of those that have.
     """
 
     losses: Tensor
@@ -52,6 +53,7 @@ class EffectiveBatch:
     padded: bool
     masses: Tensor | None = None
     margins: Tensor | None = None
+    asked: Tensor | None = None
 
     def weights(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> Tensor:
         """Worst-case weights, shape ``(n,)``, sum 1, zero on padding; the reference at strength 0 or without a set.
@@ -67,13 +69,13 @@ class EffectiveBatch:
         if chosen is None:
             return self.reference
         here = chosen.take(self.index.cpu().numpy())
-        return reweighted(here, self.losses, reference=self._reference(), accuracy=accuracy)
+        return reweighted(here, self.losses, reference=self._reference(), accuracy=accuracy, asked=self.asked)
 
     def advance(self, ambiguity: Reweighting | None, strength: float, *, accuracy: Accuracy | None = None) -> None:
         """Move a rule that keeps a state by the step that this batch is. Arguments: see ``weights``."""
         if (chosen := weakened(ambiguity, strength)) is not None:
             here = chosen.take(self.index.cpu().numpy())
-            advance(here, self.losses, reference=self._reference(), accuracy=accuracy)
+            advance(here, self.losses, reference=self._reference(), accuracy=accuracy, asked=self.asked)
 
     @property
     def reference(self) -> Tensor:

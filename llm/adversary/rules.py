@@ -47,7 +47,12 @@ Reweighting = AmbiguitySet | Rule
 
 
 def reweighted(
-    rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None, accuracy: Accuracy | None = None
+    rule: Reweighting,
+    losses: Tensor,
+    *,
+    reference: Tensor | None = None,
+    accuracy: Accuracy | None = None,
+    asked: Tensor | None = None,
 ) -> Tensor:
     """Weights ``(n,)`` of the losses ``(n,)`` under a set (its worst case) or a rule.
 
@@ -56,9 +61,11 @@ def reweighted(
         losses: Larger is worse; no gradient flows into the weights.
         reference: Masses ``(n,)`` to start from; None means uniform.
         accuracy: Of the losses: what is closer is equal (``sharing_equals``); None takes them as exact.
+        asked: Whose losses are known, boolean ``(n,)``: prompts without a mass may be, and tell of others; None: of
+            those with a mass.
     """
     there = None if reference is None else reference > 0
-    rule, losses = exposed(rule, losses, there)
+    rule, losses = exposed(rule, losses, there if asked is None else asked)
     losses = sharing_equals(losses, accuracy, there)
     if isinstance(rule, Minibatch):
         return _counted(rule, losses, reference)
@@ -145,17 +152,22 @@ def state_of(rule: Reweighting | None) -> Stateful | None:
 
 
 def advance(
-    rule: Reweighting, losses: Tensor, *, reference: Tensor | None = None, accuracy: Accuracy | None = None
+    rule: Reweighting,
+    losses: Tensor,
+    *,
+    reference: Tensor | None = None,
+    accuracy: Accuracy | None = None,
+    asked: Tensor | None = None,
 ) -> None:
     """Move the state inside a rule, if there is one, by the step that was weighed. Arguments: see ``reweighted``."""
     if state_of(rule) is None:
         return
     masses = torch.full_like(losses, 1 / len(losses)) if reference is None else reference
-    there = masses > 0
+    there = masses > 0 if asked is None else asked
     moving: Any  # itself stateful, or made of one that is
     moving, shown = exposed(rule, losses, there)
     if state_of(moving) is not None:
-        moving.advance(sharing_equals(shown, accuracy, None if reference is None else there), masses)
+        moving.advance(sharing_equals(shown, accuracy, None if reference is None else reference > 0), masses)
     for part in layers(rule):
         if isinstance(part, Shifted):
             shown = part.seen(losses, there)  # before it moves

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dro_core import AmbiguitySet
 from dro_core.texts import Spec
@@ -20,6 +20,7 @@ from ..data.mixtures import Part
 from ..data.objects import NAME, pairs_of, rows_of
 from ..data.pairs import PairSet, write_pairs
 from ..doctor.record import RunError
+from ..rewards.names import name_of
 from ..run.files import json_ready, write_text
 from ..run.kinds import KINDS, kind_of
 from ..run.launch import launched
@@ -125,7 +126,8 @@ def train(
         columns: Which column of the data, and of the suites that have it, holds what: ``{"prompt": "question", ...}``.
         recipe: A YAML file or a shipped recipe; None: the shipped one of this kind and model, where there is one.
         output: The run folder, which several processes must name; None: a temporary one, which goes with the value.
-        **settings: Whatever else the recipe could say, fields of ``TrainingArguments`` included.
+        **settings: Whatever else the recipe could say, fields of ``TrainingArguments`` included; ``reward_model`` and
+            ``gold`` also as functions that stand in a file of their own.
 
     Raises:
         ConfigError: A setting that does not exist, or makes no sense.
@@ -156,7 +158,7 @@ def train(
             "train_file": _training_files(data, place, raw=raw),
             "output_dir": str(folder),
         }
-        said |= {"ambiguity": str(ambiguity)}
+        said |= {"ambiguity": str(ambiguity)} | _rewards(said)
         if judged_by := _suites(suites, place / "suites", raw=raw):
             said["suites"] = judged_by
         if model is not None:
@@ -172,6 +174,16 @@ def train(
         shutil.rmtree(place, ignore_errors=True)
         raise
     return Run(folder, trust_remote_code=bool(settings.get("trust_remote_code")), temporary=place)
+
+
+def _rewards(said: Mapping[str, object]) -> dict[str, object]:
+    """What scores answers, functions by the names of their files."""
+    found: dict[str, object] = {}
+    for name in said.keys() & {"reward_model", "gold"}:
+        given = said[name] if isinstance(said[name], list) else [said[name]]
+        named = [name_of(one) if callable(one) else one for one in cast("list[Any]", given)]
+        found[name] = named if isinstance(said[name], list) else named[0]
+    return found
 
 
 def _recipe(kind: str, model: object, recipe: str | None) -> dict[str, object]:

@@ -22,7 +22,7 @@ from llm.data.formats.opened import DataError, Record
 
 KEYS = (
     "prompt", "chosen", "rejected", "first", "second", "winner", "system", "history", "id", "source", "category",
-    "question_id", "margin", "preference", "weight", "score_chosen", "score_rejected",
+    "question_id", "margin", "preference", "weight", "score_chosen", "score_rejected", "answer",
 )  # fmt: skip
 SPELLING = "KEY=COLUMN,KEY=COLUMN, such as prompt=question,chosen=good,rejected=bad"
 _OUTCOMES = re.compile(r"(?P<column>.+?):(?P<values>[^:/]+/[^:/]+(/[^:/]+)?)")

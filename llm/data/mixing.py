@@ -29,7 +29,14 @@ from llm.data.suites import check_mapped, content_of, describe_file, split_by_pr
 
 Item = TypeVar("Item", Pair, Prompt)
 _UNKNOWN = "unknown"
-_BESIDE = ("preference", "weight", "kept")  # what is known of a pair beside what it says, or was asked for
+_BESIDE = (
+    "preference",
+    "weight",
+    "kept",
+    "answer",
+    "beside",
+    "as_text",
+)  # what is known of a pair beside what it says, or was asked for
 _log = logging.getLogger(__name__)
 
 
@@ -171,9 +178,11 @@ def mixed_pairs(
 
 
 def mixed_prompts(
-    files: Any, *, distinct: bool, columns: str | ColumnMap | None = None, by: Sequence[str] = ()
+    files: Any, *, distinct: bool, columns: str | ColumnMap | None = None, by: Sequence[str] = (), beside: bool = False
 ) -> Mixture[Prompt]:
     """Read the prompts of a training set; with ``distinct`` each is kept where it stands first, over all files.
+
+    With ``beside`` they keep the columns that a checker may ask for.
 
     Raises:
         DataError: As ``mixed_pairs``; or a file holds no prompt of its own.
@@ -181,7 +190,8 @@ def mixed_prompts(
     keep, names = asked_of_file(by, PromptColumns), dict[str, None]()
 
     def read(part: Part, *, shared: bool) -> tuple[list[Prompt], dict[str, Any]]:
-        source = read_prompts(part.file, distinct=distinct, columns=part.columns or columns, shared=shared, keep=keep)
+        told = {"columns": part.columns or columns, "shared": shared, "keep": keep, "beside": beside}
+        source = read_prompts(part.file, distinct=distinct, **told)
         names.update(dict.fromkeys(source.names))
         return source.prompts, source.describe()
 
@@ -240,7 +250,7 @@ def _named(one: Ingredient[Item], *, alone: bool) -> Ingredient[Item]:
 
 
 def _once(ingredients: Sequence[Ingredient[Prompt]]) -> list[Ingredient[Prompt]]:
-    seen: set[str] = set()
+    seen: dict[str, str | None] = {}
     found: list[Ingredient[Prompt]] = []
     for one in ingredients:
         dropped = Counter[str](one.record["dropped"])

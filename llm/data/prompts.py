@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,11 @@ from llm.data.pairs import DataError, Pair, read_pairs
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
 from llm.data.suggestions import prompted
+from llm.data.task_records import is_task, task_records
+
+_CONTRADICTED = "repeated prompt with another answer"
+_BESIDE = ("kept", "weight", "answer", "beside", "as_text")  # what is known of a prompt beside what it says
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,9 @@ class Prompt:
         category: What it is about; the unit of a report.
         kept: Further columns that were asked for, by name, as text.
         weight: Reference mass relative to other prompts, above 0; None counts as 1.
+        answer: What the file says is right, as text.
+        beside: Columns that a checker may ask for, by name, as they stand in the file; only where asked for.
+        as_text: Whether the file has the prompt as a text, and no chat.
     """
 
     id: str
@@ -55,6 +64,9 @@ class Prompt:
     category: str = "unknown"
     kept: tuple[tuple[str, str], ...] = ()
     weight: float | None = None
+    answer: str | None = None
+    beside: tuple[tuple[str, Any], ...] = ()
+    as_text: bool = False
 
     def answered(self, first: str, second: str) -> Pair:
         """The pair of two answers, for what works on pairs."""
@@ -97,19 +109,22 @@ def read_prompts(
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     shared: bool = False,
     keep: Sequence[str] = (),
+    beside: bool = False,
 ) -> PromptSet:
     """Read prompts from whatever :func:`llm.data.pairs.read_pairs` reads, or from records with a ``prompt`` alone.
 
     The latter hold a text or a list of chat messages, and may name ``system``, ``id``, ``source``, ``category`` and
-    ``weight``. Empty prompts, and those of weight 0, are dropped and counted.
+    ``weight``, and the right ``answer``. Empty prompts, and those of weight 0, are dropped and counted.
 
     Args:
         source: File or hub address.
-        distinct: Drop and count repeated prompts too. How often a prompt is asked is part of a mixture: without its
-            repeats, prompts of a source with few different ones become rare.
+        distinct: Drop and count repeated prompts too; the first that repeats a prompt with another answer is named. How
+            often a prompt is asked is part of a mixture: without its repeats, prompts of a source with few different
+            ones become rare.
         columns: As in ``read_pairs``; a mapping of the prompt alone is enough.
         shared: As in ``read_pairs``.
         keep: As in ``read_pairs``.
+        beside: Keep all columns beside the prompt, for a checker; they are part of what the prompts are.
 
     Raises:
         DataError: The file cannot be read, a record has no prompt, or none is left.
@@ -123,19 +138,22 @@ def read_prompts(
         read_as, names = list(pairs.read_as), pairs.names
     else:
         assert first is not None
-        found = _prompts(itertools.chain([first], opened.records), opened, dropped, keep)
+        found = _prompts(itertools.chain([first], opened.records), opened, dropped, keep, beside=beside)
         read_as, names = opened.read_as, tuple(first.columns)
     prompts = list(_usable(found, dropped, distinct=distinct))
     if not prompts:
         raise DataError(f"{opened.name} holds no prompt that can be answered ({dict(dropped)}).")
-    digest = hashlib.sha256("\n".join(json.dumps(_content(prompt)) for prompt in prompts).encode())
+    digest = hashlib.sha256("\n".join(_content(prompt, beside=beside) for prompt in prompts).encode())
     by = None if mapping is None else str(mapping)
     return PromptSet(prompts, opened.name, digest.hexdigest(), dict(dropped), tuple(read_as), by, names)
 
 
-def _content(prompt: Prompt) -> dict[str, Any]:
-    """What a prompt is, whichever columns were asked for beside it."""
-    return {n: value for n, value in asdict(prompt).items() if n != "kept" and (n != "weight" or value is not None)}
+def _content(prompt: Prompt, *, beside: bool) -> str:
+    """What a prompt is, whichever columns were asked for beside it; with them where something is checked by them."""
+    said = {name: value for name, value in asdict(prompt).items() if name not in _BESIDE}
+    said |= {} if prompt.weight is None else {"weight": prompt.weight}
+    said |= {"answer": prompt.answer, "beside": prompt.beside} if beside else {}
+    return json.dumps(said, default=str)
 
 
 class _Opened(NamedTuple):
@@ -148,24 +166,36 @@ class _Opened(NamedTuple):
 
 
 def _opened(source: str | os.PathLike[str], mapping: ColumnMap | None, *, shared: bool) -> _Opened:
-    address = address_of(source)
-    records = read_records(Path(source)) if address is None else hub_records(address)
-    name = Path(source).name if address is None else address.name
+    if is_task(source):
+        records, name = task_records(source), os.fspath(source)
+    elif (address := address_of(source)) is not None:
+        records, name = hub_records(address), address.name
+    else:
+        records, name = read_records(Path(source)), Path(source).name
     if mapping is None:
         return _Opened(records, name, records.read_as, None)
     used, begun = mapping.looked_for(records, file=name, shared=shared)
     return _Opened(itertools.chain(begun, records), name, records.read_as, mapping if used else None)
 
 
-def distinct_prompts(prompts: Iterable[Prompt], dropped: Counter[str], seen: set[str]) -> Iterator[Prompt]:
-    """The prompts that are not among those seen, which they then are; the others are counted in ``dropped``."""
+def distinct_prompts(prompts: Iterable[Prompt], dropped: Counter[str], seen: dict[str, str | None]) -> Iterator[Prompt]:
+    """The prompts that are not among those seen, with their answers, which they then are; others are counted.
+
+    Of prompts that are the same with different answers the first stays, and the others are named.
+    """
     for prompt in prompts:
         text = json.dumps(prompt.messages)
-        if text in seen:
+        if text not in seen:
+            seen[text] = prompt.answer
+            yield prompt
+        elif seen[text] == prompt.answer:
             dropped["repeated prompt"] += 1
         else:
-            seen.add(text)
-            yield prompt
+            if not dropped[_CONTRADICTED]:
+                _log.warning(
+                    "prompt %s repeats an earlier one with another answer: such prompts are left out", prompt.id
+                )
+            dropped[_CONTRADICTED] += 1
 
 
 def subset(prompts: Sequence[Prompt], count: int | None, *, seed: int = 0) -> list[Prompt]:
@@ -194,7 +224,9 @@ def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
     return layout is not None and not (layout.alone and "prompt" in first.columns)
 
 
-def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str], keep: Sequence[str]) -> Iterator[Prompt]:
+def _prompts(
+    records: Iterable[Record], file: _Opened, dropped: Counter[str], keep: Sequence[str], *, beside: bool
+) -> Iterator[Prompt]:
     for number, (place, columns) in enumerate(records):
         row = columns if file.mapping is None else renamed(file.mapping, columns)
         if "prompt" not in row:
@@ -215,12 +247,33 @@ def _prompts(records: Iterable[Record], file: _Opened, dropped: Counter[str], ke
             *(str(unless_nan(row.get(field)) or "unknown") for field in ("source", "category")),
             kept=kept,
             weight=weight,
+            answer=_as_text(_answer(row, columns)),
+            beside=_beside(row, columns) if beside else (),
+            as_text=isinstance(row["prompt"], str) and [message["role"] for message in chat] == ["user"],
         )
+
+
+def _answer(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Any:
+    """What is mapped as the answer, else what is called so."""
+    return unless_nan(row["answer"] if "answer" in row else columns.get("answer"))
+
+
+def _as_text(answer: Any) -> str | None:
+    if answer in (None, "", [], {}):
+        return None
+    return json.dumps(answer) if isinstance(answer, list | dict) else str(answer)
+
+
+def _beside(row: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """All columns but the prompt, and the answer by our name."""
+    found = {name: unless_nan(value) for name, value in columns.items() if name != "prompt"}
+    answer = _answer(row, columns)
+    return tuple((found | ({} if answer is None else {"answer": answer})).items())
 
 
 def _usable(prompts: Iterable[Prompt], dropped: Counter[str], *, distinct: bool) -> Iterator[Prompt]:
     kept = (prompt for prompt in prompts if _says_something(prompt, dropped) and _counts(prompt, dropped))
-    return distinct_prompts(kept, dropped, set()) if distinct else kept
+    return distinct_prompts(kept, dropped, {}) if distinct else kept
 
 
 def _says_something(prompt: Prompt, dropped: Counter[str]) -> bool:

@@ -76,8 +76,14 @@ def advice(columns: Mapping[str, Any]) -> str:
 def prompted(columns: Mapping[str, Any]) -> str:
     """The rest of a sentence about a record of a file of prompts that has no column of this name."""
     texts = [_Column(name, _words(name), value) for name, value in columns.items()]
-    found = list(_prompts([column for column in texts if column.is_text]))
-    return f"say which column holds it: `--columns prompt={found[0].name if found else 'COLUMN'}`"
+    called = [column for column in texts if isinstance(column.value, str | list) and column.has(set(_PROMPT))]
+    asked = [column for column in called if not column.has(_ABOUT)]  # without a letter, too: 2 + 2?
+    found = list(_prompts(asked or [column for column in texts if column.is_text]))
+    right = [
+        column.name for column in texts if column.has({"answer", "solution", "target"}) and column not in found[:1]
+    ]
+    more = f",answer={right[0]}" if right and right[0] != "answer" else ""
+    return f"say which column holds it: `--columns prompt={found[0].name if found else 'COLUMN'}{more}`"
 
 
 _EXAMPLE = "`--columns prompt=question,chosen=good,rejected=bad`"

@@ -14,7 +14,7 @@ from ..data.mixing import said_of
 from ..data.prompts import subset
 from ..policy.config import PolicyConfig
 from ..policy.judging import render_policy_table
-from ..policy.run import build_policy_trainer, judge_run, prompts_of, train_policy
+from ..policy.run import build_policy_trainer, check_rewards, judge_run, prompts_of, train_policy
 from ..run.terminal import shown, shown_title
 from .registry import Parts
 
@@ -22,6 +22,8 @@ from .registry import Parts
 def parts(config: PolicyConfig, arguments: TrainingArguments, files: Mapping[str, Path]) -> Parts:
     """The parts of the command: a policy is judged on suites of prompts."""
     suites = {name: subset(prompts_of(config, path).prompts, config.eval_prompts) for name, path in files.items()}
+    for name, prompts in suites.items():
+        check_rewards(config, prompts, name)
     output = Path(str(arguments.output_dir))
     return Parts(
         plan=lambda: render_policy_plan(config, arguments),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..run.escaping import markdown, markdown_code
@@ -104,7 +105,7 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
         "adversary over prompts": "no adversary" if config["ambiguity"] == "erm" else against,
         **_verdicts(record),
         "starting model": markdown(base_name(config["model"])),
-        "reward": markdown(base_name(config["reward_model"])),
+        "reward": markdown(_rewards(config["reward_model"])),
         "prompts": f"{_source(train)}, {_used(data, 'prompts').removesuffix(' prompts')} ({data['too_long']} too long, "
         f"dropped: {_counts(train['dropped'])})",
         **_files(train),
@@ -119,6 +120,16 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
         "training time": _time(record),
         **_changes(record),
     }
+
+
+def _rewards(given: str | list[str]) -> str:
+    """One reward, or several with their weights, each without the folders above it."""
+    if isinstance(given, list):
+        return " + ".join(map(_rewards, given))
+    name, sign, last = given.rpartition(":")
+    if sign and not Path(given).exists():  # a weight, or a function of a file
+        return f"{_rewards(name)}:{last}"
+    return Path(given).name if given.endswith(".py") else base_name(given)
 
 
 def _policy_results(summaries: dict[str, Any]) -> list[str]:

@@ -28,11 +28,13 @@ from ..data.suites import suite_files
 from ..models.contents import content_of
 from ..models.loading import load_policy
 from ..models.tokenizers import load_tokenizer
-from ..policy.config import CHECKER, PolicyConfig
+from ..policy.config import PolicyConfig
 from ..policy.rollouts import Answers, Sampling
 from ..policy.run import fitting, prompts_of, scorer_of
-from ..policy.scorers import checked_scores, refused_by
 from ..policy.token_draws import Lots, Purpose
+from ..rewards.checked import checked_scores
+from ..rewards.names import models_in, reads_of
+from ..rewards.scorer import refused_by
 from ..run.sealed import read_sealed, write_sealed
 from ..statistics.best_of import BestOfN, best_of
 from ..statistics.overoptimisation import Curve, best_of_curve
@@ -116,7 +118,7 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
     )
 
     def scores(name: str, judge: str) -> Floats:
-        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": content_of(judge)}
+        made_from = {"answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(), "judge": _content(judge)}
         return np.array(
             _kept(folder / f"{name}.json", made_from, lambda: _scored(source, answers, judge, config, arguments))
         )
@@ -132,7 +134,14 @@ def _drawn(pipeline: Pipeline, suite: str, path: Path, config: PolicyConfig, arg
 
 def _tokenizers(judges: Sequence[str], config: PolicyConfig) -> list[PreTrainedTokenizerBase]:
     """What the judges that are models read with; their weights are only loaded where answers are scored."""
-    return [load_tokenizer(name, trust_remote_code=config.trust_remote_code) for name in judges if name != CHECKER]
+    models = [model for name in judges for model in models_in(name)]
+    return [load_tokenizer(name, trust_remote_code=config.trust_remote_code) for name in models]
+
+
+def _content(judge: str) -> str:
+    """What the scores of a judge are decided by: its name where nothing is read, else what it is read from."""
+    read = reads_of("judge", judge)
+    return " ".join([*([] if list(read.values()) == [judge] else [judge]), *map(content_of, read.values())])
 
 
 def _sampled(

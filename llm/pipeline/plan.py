@@ -92,7 +92,7 @@ class Judging:
     Attributes:
         pairs: Preference files for the reward models.
         prompts: Files of prompts, or of pairs for their prompts, for the policies.
-        gold: A reward that nothing is trained on: a reward model's name, or ``builtin``.
+        gold: A reward that nothing is trained on, by any of the names in ``llm.rewards.names``.
         best_of: Answers per prompt that best-of-n chooses from, drawn from the policy that all arms start from; 0 for
             no best-of-n.
     """

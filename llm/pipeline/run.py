@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.mixtures import parts_of
+from ..data.suites import suite_files
 from ..kinds.registry import run
 from ..models.contents import contents, digest
-from ..policy.config import CHECKER
+from ..policy.run import check_rewards, prompts_of, training_prompts
+from ..rewards.names import has_checks, reads_of
 from ..run.finished import RunError, read_record, run_damage
 from ..run.sealed import read_sealed, write_sealed
 from ..run.states import NOTE, Holds, holds
@@ -32,7 +34,7 @@ from .ablation import ablation, best_of_rows, render_ablation, write_ablation
 from .best_of import Drawn, best_of_curves, draw_best_of
 from .plan import Pipeline, Stage
 
-_MODELS = ("model", "reference_model", "reward_model", "gold")
+_MODELS, _REWARDS = ("model", "reference_model"), ("reward_model", "gold")
 _JUDGING = {"suites", "eval_pairs", "eval_prompts", "eval_samples"}  # what a finished model may be judged by anew
 _OF_A_START = {"force", "skip_damaged"}  # how to go on from what is there, which makes nothing
 _log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def run_pipeline(pipeline: Pipeline, console: Console) -> None:
 
 def _run_stages(pipeline: Pipeline, console: Console) -> None:
     stages = pipeline.stages()
+    on_main_process(lambda: _check_gold(pipeline))
     for number, stage in enumerate(stages, start=1):
         config, arguments = stage.parsed()
         state = on_main_process(lambda stage=stage: begin(stage))
@@ -70,6 +73,17 @@ def _run_stages(pipeline: Pipeline, console: Console) -> None:
             on_main_process(lambda stage=stage: note(stage, judged=True))
     drawn = draw_best_of(pipeline)
     on_main_process(lambda: conclude(pipeline, drawn, console))
+
+
+def _check_gold(pipeline: Pipeline) -> None:
+    """Refuse prompts that a checker or function as gold could not check, before models are trained for them."""
+    judged = pipeline.judged_by()
+    if not has_checks(judged.gold):
+        return
+    config = next(stage for stage in pipeline.stages() if stage.arm is not None).parsed()[0]
+    training_prompts(config)
+    for name, path in suite_files(judged.prompts).items():
+        check_rewards(config, prompts_of(config, path).prompts, name)
 
 
 def conclude(pipeline: Pipeline, drawn: Mapping[str, Drawn], console: Console) -> None:
@@ -164,7 +178,8 @@ def note(stage: Stage, *, judged: bool) -> None:
 def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
     named = {name: str(stage.settings[name]) for name in _MODELS if stage.settings.get(name)}
     inputs = {name: digest(file) for name, file in _data_files(stage).items() if file.exists()}
-    inputs |= contents({name: place for name, place in named.items() if place != CHECKER})
+    rewards = [reads_of(name, stage.settings.get(name)) for name in _REWARDS]
+    inputs |= contents({**named, **rewards[0], **rewards[1]})
     return {"settings": json.loads(json.dumps(dict(stage.settings))), "inputs": inputs}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
-from .advantages.estimators import LINEAR, least_samples, name_of
+from .combinations import check_combinations
 
 LengthDivisor = Literal["longest", "answer", "batch"]
 SilentGroups = Literal["keep", "leave_out", "draw_again"]
@@ -20,7 +21,6 @@ VersionName = Literal["A", "B"]
 Critic = Literal["separate", "shared"]
 PolicyReference = Literal["auto", "model", "adapter"]
 Optimizer = Literal["optim", "npg"]
-CHECKER = "builtin"  # the name of the exact checker where a reward model is asked for
 
 
 def samples_by_default(ambiguity: str) -> int:
@@ -49,11 +49,20 @@ class PolicyConfig(RunConfig):
     max_prompts: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
     eval_prompts: int | None = field(default=None, metadata={"help": "evaluate at most so many prompts of each suite"})
     eval_samples: int = field(default=4, metadata={"help": "answers per prompt in evaluations"})
-    reward_model: str = field(
-        default="", metadata={"help": "folder or hub name of a reward model; builtin: the exact checker of the corpus"}
+    reward_model: str | list[str] = field(
+        default="",
+        metadata={
+            "help": f"folder or hub name of a reward model; a checker ({', '.join(CHECKERS)}); "
+            "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as for TRL; builtin: the exact checker of the "
+            "corpus; several, each with :WEIGHT"
+        },
     )
     gold: str | None = field(
-        default=None, metadata={"help": "a second reward model, or builtin: logged beside the first, never trained on"}
+        default=None,
+        metadata={"help": "a second reward by the same names: logged beside the first, never trained on"},
+    )
+    reward_seconds: float = field(
+        default=SECONDS, metadata={"help": "within which a checker or function must score the answers of a step"}
     )
     estimator: str = field(
         default="rloo",
@@ -161,6 +170,7 @@ class PolicyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_rewards()
         if self.samples == 0:
             self.samples = samples_by_default(self.ambiguity)
         self.check_choices(
@@ -177,87 +187,22 @@ class PolicyConfig(RunConfig):
         for name in ("discount", "lambda_", "draw_floor"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name, most in (("temperature", float("inf")), ("top_p", 1.0), ("max_kl", float("inf"))):
+        for name, most in (
+            ("reward_seconds", 1e6),
+            ("temperature", float("inf")),
+            ("top_p", 1.0),
+            ("max_kl", float("inf")),
+        ):
             if not 0.0 < getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
-        self._check_combinations()
+        check_combinations(self)
 
-    def _check_combinations(self) -> None:
-        if self.model == "tiny":
-            raise ConfigError("a policy from scratch writes noise: train one first (robust-rlhf train sft) and name it")
-        self._check_estimator()
-        answers = self.prompts_per_step * self.samples
-        if answers % self.minibatches:
-            raise ConfigError(
-                f"minibatches ({self.minibatches}) does not divide the {answers} answers of a step (prompts_per_step "
-                f"{self.prompts_per_step} x samples {self.samples}): parts of unequal size would weigh them unequally"
-            )
-        self._check_split()
-        if self.max_new_tokens >= self.max_length:
-            raise ConfigError(
-                f"max_new_tokens ({self.max_new_tokens}) leaves no room for a prompt in max_length ({self.max_length})"
-            )
-        if self.adversary_sees == "score" and self.kl_in == "reward" and self.version == "B":
-            raise ConfigError(
-                "version B weights everything in the reward, and kl_in=reward puts the KL charge there, which "
-                "adversary_sees=score leaves out: use kl_in=loss, version A, or adversary_sees=return"
-            )
-        if self.optimizer == "npg" and (self.estimator, self.epochs, self.minibatches) != ("rloo", 1, 1):
-            raise ConfigError(
-                "optimizer=npg takes one step from all answers: use estimator=rloo, epochs 1, minibatches 1"
-            )
-        if self.optimizer == "npg" and (self.length_divisor, self.silent_groups) != ("longest", "keep"):
-            raise ConfigError(
-                "optimizer=npg has no divisor of lengths and knows all groups: drop length_divisor and silent_groups"
-            )
-        if self.optimizer == "npg" and (self.entropy_coefficient or (self.kl_in == "loss" and self.kl_coefficient)):
-            raise ConfigError("optimizer=npg follows the policy gradient alone: use kl_in=reward, no entropy bonus")
-        if self.reference_kind() == "adapter" and not self.lora_rank:
-            raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
-        if self.reference_kind() == "adapter" and self.reference_model:
-            raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
-
-    def _check_estimator(self) -> None:
+    def _check_rewards(self) -> None:
         try:
-            least = least_samples(self.estimator)
-        except ValueError as error:
+            self.reward_model = settled(self.reward_model)  # one text for one mixture, however it was written
+            parts_of(self.gold, "gold")
+        except RewardError as error:
             raise ConfigError(str(error)) from error
-        if self.samples < least:
-            raise ConfigError(
-                f"estimator={self.estimator} compares the answers to a prompt: set samples to {least} or more"
-            )
-        if self.version == "A" and name_of(self.estimator) not in LINEAR:
-            raise ConfigError(
-                f"version A multiplies rewards before they are compared, which estimator={self.estimator} does not "
-                "pass on as a factor: take version B"
-            )
-        if self.estimator == "maxrl" and self.kl_in == "reward" and self.kl_coefficient:
-            raise ConfigError(
-                "estimator=maxrl takes the logarithm of a success rate, and kl_in=reward makes returns negative: use "
-                "kl_in=loss, or kl_coefficient 0"
-            )
-        if self.silent_groups != "keep" and self.samples < 2:
-            raise ConfigError("silent_groups looks at whether the answers to a prompt differ: set samples to 2 or more")
-        if self.adversary_acts == "weights":
-            return
-        if self.ambiguity == "erm":
-            raise ConfigError(f"adversary_acts={self.adversary_acts} draws prompts by a set or rule: name an ambiguity")
-        if self.adversary_estimate == "split" or self.silent_groups == "draw_again":
-            raise ConfigError(
-                f"adversary_acts={self.adversary_acts} decides by earlier answers which prompts are asked: leave "
-                "adversary_estimate=split and silent_groups=draw_again out"
-            )
-
-    def _check_split(self) -> None:
-        if self.adversary_estimate != "split":
-            return
-        if self.samples < 2:
-            raise ConfigError("adversary_estimate=split halves the answers to a prompt: set samples to 2 or more")
-        if self.version == "A" or self.optimizer == "npg":
-            raise ConfigError(
-                "adversary_estimate=split gives the answers of a prompt two weights, which version A would carry into "
-                "their baseline and npg cannot use: take version B and optimizer=optim"
-            )
 
     @property
     def prompt_tokens(self) -> int:
@@ -271,7 +216,6 @@ class PolicyConfig(RunConfig):
         return "adapter" if self.lora_rank and not self.reference_model else "model"
 
     def reads(self) -> dict[str, str | None]:
-        """The policy, its reference, and who scores it; the exact checker of the corpus is no file."""
-        judges = {"reward_model": self.reward_model, "gold": self.gold}
-        scored = {role: None if name == CHECKER else name for role, name in judges.items()}
-        return super().reads() | {"reference_model": self.reference_model} | scored
+        """The policy, its reference, and the models and files that score it; the other checkers are part of us."""
+        judges = reads_of("reward_model", self.reward_model) | reads_of("gold", self.gold)
+        return super().reads() | {"reference_model": self.reference_model} | judges

@@ -18,6 +18,8 @@ from torch import nn
 from dro_core.files import whole
 
 from ..data.prompts import Prompt, questions
+from ..rewards.checked import checked_scores
+from ..rewards.scorer import Scorer
 from ..run.files import JsonObject, json_ready, write_json
 from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
@@ -27,7 +29,6 @@ from ..text.answers import encode_prompts
 from .actor_critic import ActorCritic, Reference
 from .observation import observed
 from .rollouts import Answers, Sampling
-from .scorers import Scorer, checked_scores
 from .token_draws import Lots, Purpose
 
 Scores = NDArray[np.float64]

@@ -111,7 +111,8 @@ def prompt_multipliers(
     masses = equal if reference is None else reference.double()
     if rule is not None:
         here = rule if rows is None else rule.take(rows)
-        masses = reweighted(here, losses, reference=None if reference is None else masses, accuracy=accuracy)
+        given, asked = None if reference is None else masses, torch.ones_like(losses, dtype=torch.bool)
+        masses = reweighted(here, losses, reference=given, accuracy=accuracy, asked=asked)
     # A quotient, since n (1/n) is not 1 for n = 49; its rounding in float64 is gone in the dtype of the returns.
     return (masses / equal).to(returns.dtype)[:, None].expand_as(returns)
 
@@ -163,7 +164,9 @@ def advance_prompts(
     """Move a rule that keeps a state by one step, from all answers. Arguments: see ``prompt_multipliers``."""
     if rule is not None:
         masses = None if reference is None else reference.double()
-        advance(rule.take(rows), -returns.detach().double().mean(dim=1), reference=masses, accuracy=accuracy)
+        losses = -returns.detach().double().mean(dim=1)
+        asked = torch.ones_like(losses, dtype=torch.bool)  # those without a mass, too: they tell of themselves
+        advance(rule.take(rows), losses, reference=masses, accuracy=accuracy, asked=asked)
 
 
 def held_out_value(

@@ -13,13 +13,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.ledger import multipliers_by
 from ..adversary.spec import names_in, parse_reweighting
-from ..data.mixing import mixed_prompts
+from ..data.mixing import Mixture, mixed_prompts
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.loading import check_vocabulary, load_policy
+from ..rewards.names import SPELLING, has_checks
+from ..rewards.scorer import Scorer, check_prompts, load_scorer, refused_by, tokenizers_of
 from ..run.files import write_text
 from ..run.folder import SETTINGS
 from ..text.answers import encode_prompts
@@ -30,10 +32,9 @@ from ..training.processes import on_main_process
 from ..training.resuming import note_session
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import of_other_answers
-from .config import CHECKER, PolicyConfig
+from .config import PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
 from .rollouts import Sampling
-from .scorers import Scorer, load_scorer, refused_by, tokenizers_of
 from .trainer import PolicyTrainer
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def judge_run(
     name = config.reference_model or config.model
     reference: Any = load_policy(name, **config.loading())[0]
     policy: Any = trained.model
-    names = {"reward": config.reward_model, **({"gold": config.gold} if config.gold else {})}
+    names: dict[str, Any] = {"reward": config.reward_model, **({"gold": config.gold} if config.gold else {})}
     scorers = {judge: scorer_of(config, place, arguments) for judge, place in names.items()}
     judged, kept = {}, {}
     for suite, prompts in suites.items():
@@ -126,9 +127,8 @@ def judge_run(
 def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> tuple[PolicyTrainer, dict[str, Any]]:
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
-        raise ConfigError(f"reward_model is missing: name the folder of a trained one, or {CHECKER}")
-    by = names_in(parse_reweighting(config.ambiguity))
-    mixture = mixed_prompts(config.train_file, distinct=config.distinct_prompts, columns=config.columns, by=by)
+        raise ConfigError(f"reward_model is missing: name {SPELLING}")
+    mixture = training_prompts(config)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
     disable_progress_bar()
@@ -158,9 +158,34 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     return trainer, {"train": mixture.describe(), "trained_on": len(prompts), "too_long": long}
 
 
+def training_prompts(config: PolicyConfig) -> Mixture[Prompt]:
+    """The prompts of the training set, all of which can be checked by what scores their answers.
+
+    Raises:
+        DataError: They cannot be read.
+        RewardError: How many of them cannot be checked, and why.
+    """
+    by, beside = names_in(parse_reweighting(config.ambiguity)), has_checks(config.reward_model, config.gold)
+    mixture = mixed_prompts(
+        config.train_file, distinct=config.distinct_prompts, columns=config.columns, by=by, beside=beside
+    )
+    check_rewards(config, mixture.items, "the training set")
+    return mixture
+
+
 def prompts_of(config: PolicyConfig, source: str | Path) -> PromptSet:
     """The prompts of a suite, repeated or not and by the mapping that the run says, where it has these columns."""
-    return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=True)
+    beside = has_checks(config.reward_model, config.gold)
+    return read_prompts(source, distinct=config.distinct_prompts, columns=config.columns, shared=True, beside=beside)
+
+
+def check_rewards(config: PolicyConfig, prompts: Sequence[Prompt], name: str) -> None:
+    """Refuse prompts that the checkers and functions of a run cannot check; ``name`` is what the prompts are called.
+
+    Raises:
+        RewardError: How many lack what, and the first of them.
+    """
+    check_prompts([config.reward_model, config.gold], prompts, name, seconds=config.reward_seconds)
 
 
 def fitting(
@@ -223,8 +248,9 @@ def _reference(
     return second.requires_grad_(requires_grad=False).eval()
 
 
-def scorer_of(config: PolicyConfig, name: str, arguments: TrainingArguments) -> Scorer:
-    """The judge of that name, placed and batched as the run says."""
+def scorer_of(config: PolicyConfig, name: str | list[str], arguments: TrainingArguments) -> Scorer:
+    """The judge of that name, or of these, placed and batched as the run says."""
     rounding: dict[str, Any] = {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
     loading = config.loading() | rounding | {"fold_system": False}
-    return load_scorer(name, batch_size=arguments.per_device_eval_batch_size, device=arguments.device, **loading)
+    placed: dict[str, Any] = {"batch_size": arguments.per_device_eval_batch_size, "device": arguments.device}
+    return load_scorer(name, seconds=config.reward_seconds, **placed, **loading)

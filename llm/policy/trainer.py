@@ -28,11 +28,15 @@ from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import masses_of
 from ..data.grouping.columns import PromptColumns
 from ..data.prompts import Prompt
+from ..rewards.bench import BadScores
+from ..rewards.checked import checked_scores, checked_shape
+from ..rewards.scorer import Scorer, told_by
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
 from ..run.progress import Steps
 from ..training.guards import check_weights
 from ..training.interrupts import listening
+from ..training.processes import failing_together
 from .actor_critic import ActorCritic, Reference
 from .asking.order import PromptOrder
 from .asking.signal import Group, StepGroups, draw
@@ -42,7 +46,6 @@ from .experience import Experience, Objective, Weighed
 from .observation import observed
 from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
-from .scorers import Scorer, checked_scores, checked_shape
 from .setup import (
     accelerator_for,
     check_rollouts,
@@ -162,29 +165,27 @@ class PolicyTrainer:
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
-        drawn = self._draw()
-        rows, answers = drawn.rows, drawn.answers
-        size = self.arguments.per_device_eval_batch_size
+        with failing_together(BadScores):  # on all ranks, or none goes on
+            drawn = self._draw()
+            beside = told_by(self.scorer) | self._gold(drawn)
+        answers, size = drawn.answers, self.arguments.per_device_eval_batch_size
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
         experience = Experience.of(answers, drawn.scores, seen)
         gap = checked_sampler(self.accelerator, self.config, answers, seen) if self.step == 0 else None
         known, everywhere = experience.gathered(self.accelerator), drawn.everywhere(self.accelerator)
         scores = known.scores.double().cpu().numpy()
-        checked_scores(scores, self._asked(everywhere), step=self.step)  # on all ranks, or none goes on
+        checked_scores(scores, self._asked(everywhere), step=self.step)
         shared = drawn.told(self.accelerator) | {"radius_fraction": self._strength(), "reward": float(scores.mean())}
-        samples = drawn.samples(self.prompts, experience.kl.tolist())
-        weighed = self.weigh(known, everywhere)
+        shared |= mean_over_ranks(beside, self.world)
+        samples, weighed = drawn.samples(self.prompts, experience.kl.tolist()), self.weigh(known, everywhere)
         if weighed is None:  # no update, and the learning rate counts those
             return shared | {"skipped": 1.0, "kl": float(known.kl.mean()), "samples": samples}
         here = torch.arange(len(answers), device=known.scores.device) + self.rank * len(answers)
         rollout = Rollout(answers, experience, weighed.take(here, experience.logps.shape[1]), self.step)
         said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed))) | {"entropy": seen.entropy}
         self.schedule.step()
-        if self.gold is not None:
-            said["gold"] = float(np.mean(self.gold(self._asked(rows), drawn.texts)))
-        if gap is not None:
-            said["sampler_gap"] = gap
+        said |= {} if gap is None else {"sampler_gap": gap}
         shared |= self.objective.described(known, weighed) | {"skipped": 0.0}
         return mean_over_ranks(said, self.world) | shared | {"samples": samples}
 
@@ -237,6 +238,9 @@ class PolicyTrainer:
         answered = self.order.answered(ratios, rule)
         self.ledger.record(rows[counts], ratios.mean(axis=1), -values, answered=answered)
         return weighed
+
+    def _gold(self, drawn: StepGroups) -> dict[str, float]:
+        return {} if self.gold is None else {"gold": float(np.mean(self.gold(self._asked(drawn.rows), drawn.texts)))}
 
     def _strength(self) -> float:
         return self.adversary.strength(self.step, self.steps)

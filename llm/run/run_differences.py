@@ -111,6 +111,8 @@ def _kind(record: JsonObject) -> str | None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " + ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

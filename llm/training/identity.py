@@ -24,8 +24,8 @@ from .config import RunConfig
 
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {
-    "cache_tokens", "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "skip_damaged", "suites",
-    "train_file", "eval_file", *LIMITS,
+    "cache_tokens", "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "reward_seconds",
+    "skip_damaged", "suites", "train_file", "eval_file", *LIMITS,
 }  # fmt: skip
 
 # Flags that cannot change the weights, by what they are about; test_free_flags.py trains with each and without.

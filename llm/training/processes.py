@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from dro_core.locks import locked
@@ -39,6 +39,25 @@ def on_main_process(action: Callable[[], Result]) -> Result:
         outcome[1].__dict__["said_by_main_process"] = not state.is_main_process
         raise outcome[1]
     return outcome[0]
+
+
+@contextmanager
+def failing_together(kind: type[Exception]) -> Iterator[None]:
+    """Inside, an error of this kind on one process is raised by all, at the end; each of them must come here.
+
+    The first process that failed says it.
+    """
+    state, error = PartialState(), None
+    try:
+        yield
+    except kind as problem:
+        error = problem
+    found: Any = [error] if state.num_processes == 1 else gather_object([error])
+    first = next((rank for rank, problem in enumerate(found) if problem is not None), None)
+    if first is not None:
+        raised = found[first] if error is None else error
+        raised.__dict__["said_by_main_process"] = first != state.process_index
+        raise raised
 
 
 @contextmanager

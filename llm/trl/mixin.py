@@ -69,7 +69,7 @@ class RobustMixin(Trainer):
         chosen = None if getattr(self._asked, "holds_only_reference", False) else self._asked
         self.adversary = Adversary(chosen, 0)  # TRL asks for the columns while it is built
         super().__init__(*args, **kwargs)
-        self.untouched = chosen is None and not self._has_labels()
+        self.untouched = chosen is None and not self._does_more()
         if self.untouched:
             return
         self.check_base()
@@ -86,8 +86,8 @@ class RobustMixin(Trainer):
                 "set eval_strategy"
             )
 
-    def _has_labels(self) -> bool:
-        """Whether the training set says more of its rows than what is compared, to a trainer that heeds it."""
+    def _does_more(self) -> bool:
+        """Whether it is asked for anything beside worst-case weights, so that it is not TRL's trainer without a set."""
         return False
 
     def _labelled(self, data: datasets.Dataset) -> datasets.Dataset:

@@ -8,7 +8,7 @@ that is linear in the advantage of a completion, this weights its policy-gradien
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -18,10 +18,23 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from ..adversary.effective_batch import EffectiveBatch
 from ..adversary.equal_losses import Accuracy, rounding_of
 from ..adversary.inaction import RAISE_BATCH, check_losses
+from ..adversary.weightings.estimates import with_answers
 from ..run.launch import check_launch
 from .mixin import INDEX, RobustMixin
+from .signal import (
+    PER_SEQUENCE,
+    PER_TOKEN,
+    Batch,
+    Signals,
+    SilentGroups,
+    SkipsDullSteps,
+    drawn_together,
+    further_rows,
+    put_together,
+    tokens_of,
+)
 
-_PER_SEQUENCE = ("grpo", "dr_grpo")
+_WEIGHED = ("grpo", "dr_grpo")
 
 
 class RobustOnline(RobustMixin):
@@ -30,16 +43,30 @@ class RobustOnline(RobustMixin):
     The effective batch is the generation batch: with ``steps_per_generation`` equal to
     ``gradient_accumulation_steps``, TRL's default, the prompts of one optimizer step. Arguments and attributes: see
     ``RobustMixin``.
+
+    Args:
+        silent_groups: What becomes of groups whose completions all earned the same. ``keep``: as in TRL, they stand in
+            the mean with advantage 0. ``leave_out``: the mean is over the others, and so is the set; a step without any
+            other is skipped. ``draw_again``: further prompts are drawn in their place, for at most ``draw_rounds``
+            rounds; what then still has none is left out.
+        draw_rounds: See there; at least 1.
     """
 
     raise_batch = RAISE_BATCH
+    lively = False  # whether a group with a signal was trained on since the last optimizer step
+    _dull = False  # whether the generation batch at hand has none
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, silent_groups: SilentGroups = "keep", draw_rounds: int = 4, **kwargs: Any) -> None:
+        self.silent_groups, self.draw_rounds = silent_groups, draw_rounds
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
+            self.adversary.rule = with_answers(self.ambiguity, self.num_generations)  # type: ignore[attr-defined]
             self._tell()
+        if self._does_more():
+            _check_groups(self)
+            self.add_callback(SkipsDullSteps(self))
 
     def check_base(self) -> None:
         """Raise TypeError before another trainer of TRL."""
@@ -47,6 +74,14 @@ class RobustOnline(RobustMixin):
             raise TypeError(
                 "RobustOnline goes before trl.GRPOTrainer or trl.RLOOTrainer; for reward models and DPO use RobustPairs"
             )
+
+    def _does_more(self) -> bool:
+        if self.silent_groups not in get_args(SilentGroups) or self.draw_rounds < 1:
+            raise ValueError(
+                f"silent_groups is one of {', '.join(get_args(SilentGroups))} and draw_rounds at least 1, got "
+                f"{self.silent_groups!r} and {self.draw_rounds}"
+            )
+        return self.silent_groups != "keep"
 
     @property
     def effective_batch(self) -> int:
@@ -67,52 +102,156 @@ class RobustOnline(RobustMixin):
     def _generate_and_score_completions(self, inputs):
         """Let TRL sample, judge and compute advantages; weight them in training."""
         trainer: Any = super()
-        if self.ambiguity is None:
+        if self.untouched:
             return trainer._generate_and_score_completions(inputs)
-        bare = [{name: x for name, x in row.items() if name != INDEX} for row in inputs]
-        output = trainer._generate_and_score_completions(bare)
+        output = self._scored(inputs)
         assert self.model is not None
         if self.model.training:
+            index = self._prompts_of(inputs)
+            self._count(Signals.of(self._totals()))
+            if self.silent_groups == "draw_again":
+                output, index = self._drawn_again(output, index, list(inputs[0]))
             advantages = output["advantages"]
-            index = torch.tensor([row[INDEX] for row in inputs], device=advantages.device)
-            output["advantages"] = advantages * self._multipliers(index).to(advantages.dtype)
+            start = self.accelerator.process_index * len(inputs)
+            factors = self._multipliers(index, output)[start : start + len(inputs)]
+            output["advantages"] = advantages * factors.to(advantages.dtype)
         return output
 
-    def _multipliers(self, index: Tensor) -> Tensor:
-        """The factor n q of every completion of this rank, which are of the training examples ``index``."""
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Take it, and remember whether anything could be learned from it."""
+        done = super().training_step(*args, **kwargs)
+        self.lively |= not self._dull
+        return done
+
+    def _scored(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """What TRL makes of the rows of this rank."""
+        trainer: Any = super()
+        bare = [{name: x for name, x in row.items() if name != INDEX} for row in inputs]
+        return trainer._generate_and_score_completions(bare)
+
+    def _prompts_of(self, inputs: list[dict[str, Any]]) -> Tensor:
+        """The positions in the training set of the prompts of all ranks, ``(prompts,)``."""
         trainer: Any = self
+        index = torch.tensor([row[INDEX] for row in inputs], device=self.accelerator.device)
         everyone: Any = self.accelerator.gather(index)
-        values = self._prompt_values()
-        scored = ~values.isnan()
-        if not scored.any():  # TRL gives all of them the advantage 0
-            return torch.ones_like(index, dtype=values.dtype)
+        return everyone[:: trainer.num_generations]
+
+    def _drawn_again(self, output: dict[str, Any], index: Tensor, names: list[str]) -> tuple[dict[str, Any], Tensor]:
+        """The batch with other prompts in the place of those without a signal, as far as any were found."""
+        trainer: Any = self
+        blank, samples, ranks = trainer._tokenizer.pad_token_id, trainer.num_generations, self.accelerator.num_processes
+        batches = [Batch.gathered(self.accelerator, output, self._seen_rewards, index, blank)]
+        chosen = [(0, group) for group in range(len(index))]
+        lacking = (~Signals.of(self._totals()).signal).nonzero().flatten().tolist()
+        key = (self.args.seed, self.state.global_step, trainer._step % self.args.gradient_accumulation_steps)
+        rows, size = further_rows(len(self.train_dataset), index.tolist(), key), len(output["advantages"])  # type: ignore[arg-type]
+        taken = 0
+        while taken < self.draw_rounds and (
+            many := drawn_together(len(lacking), len(rows), samples=samples, ranks=ranks)
+        ):
+            asked, rows, taken = rows[:many], rows[many:], taken + 1
+            everyone, own = [row for row in asked for _ in range(samples)], many * samples // ranks
+            mine = everyone[self.accelerator.process_index * own :][:own]
+            more = self._scored([self._row(row, names) for row in mine])
+            which = torch.tensor(asked, device=index.device)
+            batches.append(Batch.gathered(self.accelerator, more, self._seen_rewards, which, blank))
+            for group in Signals.of(self._totals()).signal.nonzero().flatten().tolist()[: len(lacking)]:
+                chosen[lacking.pop(0)] = (taken, group)
+        whole = put_together(batches, chosen, samples=samples, blank=blank)
+        self._seen_rewards = whole.rewards
+        trainer._metrics["train"]["groups/rounds"].append(float(taken))
+        return whole.mine(output, start=self.accelerator.process_index * size, size=size), whole.index
+
+    def _row(self, row: int, names: list[str]) -> dict[str, Any]:
+        data: Any = self.train_dataset
+        found = data[row]
+        return {name: found[name] for name in names}
+
+    def _count(self, groups: Signals) -> None:
+        """Log the shares of groups that teach nothing, as they were drawn."""
+        metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]
+        shares = {"without_signal": ~groups.signal, "all_right": groups.right, "all_wrong": groups.wrong}
+        for name, these in shares.items():
+            metrics[f"groups/{name}"].append(float(these.double().mean()))
+
+    def _multipliers(self, index: Tensor, output: dict[str, Any] | None = None) -> Tensor:
+        """The factors of the completions of all ranks, which are of the prompts ``index`` of all ranks.
+
+        n q of the prompts that could be judged; where those without a signal are left out, N q of those that have one,
+        N all prompts, so that the mean over N is the weighted mean of the others.
+        """
+        trainer: Any = self
+        values, leaves_out = self._prompt_values(), self.silent_groups != "keep"
+        there = ~values.isnan()
+        counted = int(there.sum())
+        if leaves_out:
+            there, counted = there & Signals.of(self._totals()).signal, len(values)
+        self._dull = leaves_out and not bool(there.any())
+        if not there.any():  # TRL gives all of them the advantage 0, but for a KL charge
+            plain = torch.zeros_like if leaves_out else torch.ones_like
+            return plain(values).repeat_interleave(trainer.num_generations)
         batch = EffectiveBatch(
             losses=-values.nan_to_num(0.0),
-            index=everyone[:: trainer.num_generations],
-            present=scored.to(values.dtype),
+            index=index,
+            present=there.to(values.dtype),
             mine=slice(None),
-            padded=not bool(scored.all()),
+            padded=not bool(there.all()),
+            asked=~values.isnan(),
         )
-        factors = (scored.sum() * self._solved(batch)).repeat_interleave(trainer.num_generations)
-        start = self.accelerator.process_index * len(index)
-        return factors[start : start + len(index)]
+        factors = counted * self._solved(batch)
+        if leaves_out and getattr(self, "loss_type", None) in PER_TOKEN and output is not None:
+            factors = there * self._token_factor(output, there)
+        return factors.repeat_interleave(trainer.num_generations)
 
-    def _prompt_values(self) -> Tensor:
-        """Mean reward of the group of every prompt of all ranks, shape ``(n,)``; nan where none could be judged."""
+    def _token_factor(self, output: dict[str, Any], there: Tensor) -> Tensor:
+        """Of a loss that TRL divides by the tokens of the batch: how many those are, to those of the prompts there."""
+        trainer: Any = self
+        everyone: Any = self.accelerator.gather(tokens_of(output))
+        tokens = everyone.reshape(-1, trainer.num_generations).sum(1).double()
+        return tokens.sum() / tokens[there].sum().clamp(min=1)
+
+    def _totals(self) -> Tensor:
+        """What every completion of all ranks earned, ``(prompts, samples)``; nan where it could not be judged."""
         trainer: Any = self
         rewards = self._seen_rewards.double()  # n q is then 1, not 1 - 6e-8, at radius 0
         total = (rewards * trainer.reward_weights.to(rewards.device)).nansum(1)
         if clip := getattr(self, "reward_clip_range", None):  # RLOO
             total = total.clamp(*clip)
-        total = total.where(~rewards.isnan().all(1), torch.nan)
-        return total.reshape(-1, trainer.num_generations).nanmean(1)
+        return total.where(~rewards.isnan().all(1), torch.nan).reshape(-1, trainer.num_generations)
+
+    def _prompt_values(self) -> Tensor:
+        """Mean reward of the group of every prompt of all ranks, shape ``(n,)``; nan where none could be judged."""
+        return self._totals().nanmean(1)
+
+
+def _check_groups(trainer: RobustOnline) -> None:
+    told: Any = trainer.args
+    drawn = trainer.silent_groups == "draw_again"
+    kind = told.loss_type if isinstance(trainer, GRPOTrainer) else "grpo"
+    if kind not in (*PER_SEQUENCE, *PER_TOKEN):
+        raise ValueError(
+            f"silent_groups={trainer.silent_groups!r} needs a loss whose mean over the other groups is known, and "
+            f"loss_type {kind!r} is not one: take one of {', '.join((*PER_SEQUENCE, *PER_TOKEN))}, or "
+            "silent_groups='keep'"
+        )
+    if told.fp16:
+        raise ValueError(
+            "a step without a signal is skipped, which the loss scaling of fp16 does not know: use bf16, or "
+            "silent_groups='keep'"
+        )
+    if drawn and (getattr(told, "normalize_advantages", False) or getattr(told, "scale_rewards", None) == "batch"):
+        raise ValueError(
+            "silent_groups='draw_again' puts several drawn batches together, whose advantages would be divided by the "
+            "deviation of each: set scale_rewards to 'group' or 'none' (RLOO: normalize_advantages=False), or use "
+            "silent_groups='leave_out'"
+        )
 
 
 def _check_online(trainer: RobustOnline) -> None:
     arguments: Any = trainer.args
     check_launch(arguments)
-    check_losses(trainer.ambiguity, logistic=False)
-    if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _PER_SEQUENCE:
+    check_losses(trainer.ambiguity, logistic=False, values=True)
+    if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _WEIGHED:
         raise ValueError(
             f"loss_type {arguments.loss_type!r} does not treat completions one by one (most others divide by the "
             "tokens of the whole batch, so weights on prompts would become weights on tokens): set loss_type to 'grpo' "

@@ -81,7 +81,7 @@ class RobustPairs(RobustMixin):
         self._tell()
         self.data_collator = _Indexed(self.data_collator)
 
-    def _has_labels(self) -> bool:
+    def _does_more(self) -> bool:
         data: object = self.train_dataset
         return self.soft_labels != "none" or (isinstance(data, Dataset) and masses_in(data) is not None)
 

@@ -147,6 +147,11 @@ def exp_bounds(x: Fraction) -> tuple[Fraction, Fraction]:
     return _rounded_outwards("mpi_exp", x)
 
 
+def root_bounds(x: Fraction) -> tuple[Fraction, Fraction]:
+    """Return rational numbers below and above the square root of x."""
+    return _rounded_outwards("mpi_sqrt", x)
+
+
 def _rounded_outwards(function: str, x: Fraction) -> tuple[Fraction, Fraction]:
     """Evaluate an increasing function of mpmath's interval arithmetic on the smallest interval around x."""
     from mpmath import libmp  # pyright: ignore[reportMissingTypeStubs]

@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "reward": {"ambiguity": "gr_dpo:0.5,by=source", "final": "average", "average_after": 0.3, "validation_share": 0.3,
                "adapt_radius": True},
     "dpo": {"ambiguity": "tv:0.2", "lora_rank": 2},
-    "policy": {"ambiguity": "gr_dpo:0.5,by=source", "estimator": "ppo", "prompts_per_step": 4, "samples": 2,
+    "policy": {"ambiguity": "running:0.5:gr_dpo:0.5,by=source", "estimator": "ppo", "prompts_per_step": 4, "samples": 2,
                "max_new_tokens": 6, "lr_scheduler_type": "linear"},
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from results_samples import write_sample
+from tiny_models import save_models
 from tiny_trl import arguments, build
 
 import dro_core
@@ -37,6 +38,25 @@ def trained(names: dict[str, Any]) -> None:
     assert issubclass(names["RobustDPO"], names["RobustPairs"])
 
 
+def checked(folder: Path) -> dict[str, Any]:
+    """Prompts, a reward of 0 and 1, and arguments of GRPO."""
+    from trl import GRPOConfig
+
+    told = {"micro": 4, "num_generations": 4, "max_completion_length": 8, "loss_type": "grpo"}
+    prompts, args = trl(folder)["pairs"], arguments(GRPOConfig, folder / "run", **told)
+
+    def right(completions, **said):
+        return [float(sum(map(ord, text)) % 4 == 0) for text in completions]
+
+    return {"prompts": prompts, "right": right, "args": args, "trl": True}
+
+
+def told_groups(names: dict[str, Any]) -> None:
+    row = names["trainer"].state.log_history[0]
+    assert row["groups/without_signal"] == row["groups/all_right"] + row["groups/all_wrong"]
+    assert row["groups/skipped_step"] == 0
+
+
 def tokens(folder: Path) -> dict[str, Any]:
     """The same, and a file of pairs with the tokenizer."""
     given = trl(folder)
@@ -47,6 +67,14 @@ def tokens(folder: Path) -> dict[str, Any]:
 def windowed(names: dict[str, Any]) -> None:
     assert set(names["data"].column_names) == {"prompt_ids", "chosen_ids", "rejected_ids"}
     assert len(names["data"]) == len(names["encoded"]) > 4
+
+
+def small_policy(folder: Path) -> dict[str, Any]:
+    """A policy to start from, and settings of a run that takes no time."""
+    save_models(folder, generate(48, seed=11), max_length=96)
+    small = {"max_length": 96, "max_new_tokens": 6, "prompts_per_step": 4, "samples": 2, "logging_steps": 1,
+             "use_cpu": True, "disable_tqdm": True}  # fmt: skip
+    return {"start": folder / "start", "small": small}
 
 
 def gradient(names: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ def risk_seeking(rewards: Tensor, beta: float) -> Tensor:
     """A_j = (e^(beta r_j) / mean e^(beta r) - 1) / beta: the gradient of 1/beta log mean e^(beta r) [RS].
 
     For many answers w tends to 1 / (beta p + beta / (e^beta - 1)), the worst case of a reverse-KL set over prompts
-    [T7]; with G answers it is less for small p. beta -> 0 is ``group_mean``.
+    [T7]; with G answers it is less. beta -> 0 is ``group_mean``.
 
     Args:
         rewards: ``(*batch, G)``.

@@ -129,12 +129,11 @@ def inclusion(weights: Array, size: int, *, floor: float) -> Array:
     certain = np.zeros(len(mixed), dtype=bool)
     while True:
         left = np.where(certain, 0.0, mixed)
-        scale = (size - certain.sum()) / left.sum() if left.sum() > 0 else 0.0
-        over = ~certain & (scale * left > 1)
-        if not over.any():
+        shared = (size - certain.sum()) * (left / left.sum() if left.any() else left)
+        if not (over := ~certain & (shared > 1)).any():
             break
         certain |= over
-    found = np.where(certain, 1.0, scale * left)
+    found = np.where(certain, 1.0, shared)
     short = size - found.sum()  # where fewer prompts than are drawn have any weight
     open_ = found == 0
     return found + (open_ * short / open_.sum() if short > 1e-9 and open_.any() else 0.0)

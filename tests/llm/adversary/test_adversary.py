@@ -95,7 +95,7 @@ def trl_online(start, folder):
 
     def ask():
         trainer._seen_rewards = -torch.tensor(LOSSES).repeat_interleave(SAMPLES)[:, None]
-        trainer._multipliers(torch.tensor(ROWS).repeat_interleave(SAMPLES))
+        trainer._multipliers(torch.tensor(ROWS))
 
     return trainer, ask
 

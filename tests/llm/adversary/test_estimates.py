@@ -16,6 +16,7 @@ from llm.adversary.inaction import bound
 from llm.adversary.rules import advance, exposed, reweighted
 from llm.adversary.spec import parse_reweighting
 from llm.adversary.weightings.estimates import with_answers
+from llm.policy.prompt_weights import advance_prompts, prompt_multipliers
 
 CHANCES, ANSWERS = np.array([0.1, 0.6, 0.9]), 3
 FAMILIES = {"source": ["a", "a", "b"]}
@@ -149,6 +150,25 @@ def test_prompts_that_were_never_asked_have_no_past():
     rule = bound(parse_reweighting("running:0.9:tv:0.2"), {}, batch=2)
     advance(rule.take(np.array([5, 1])), -torch.tensor([1.0, 0.0]))
     np.testing.assert_allclose(shown(rule.take(np.array([9, 5, 0])), np.array([0.5, 0.0, 1.0])), [0.5, 0.9, 1.0])
+
+
+@pytest.mark.parametrize("way", ["a batch", "a policy"])
+def test_prompts_that_were_asked_tell_of_themselves_though_they_count_nothing(way):
+    """Groups without a signal that are left out: estimates from the others alone would be of another policy."""
+    rule, rates = rule_of("running:0.5:tv:0.3"), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    counts = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    for _ in range(2):
+        if way == "a batch":
+            given = (-rates, torch.arange(3), counts, slice(0, 3))
+            batch = EffectiveBatch(*given, padded=True, asked=torch.ones(3, dtype=torch.bool))
+            weights = Adversary(rule, 3).weigh(batch, step=0, strength=1.0, accuracy=None)
+        else:
+            asked = {"rows": np.arange(3), "reference": counts}
+            weights = prompt_multipliers(rates[:, None].expand(3, 2), rule, **asked)[:, 0] / 3
+            advance_prompts(rates[:, None].expand(3, 2), rule, **asked)
+        torch.testing.assert_close(weights, counts)
+        rates = 1 - rates
+    np.testing.assert_allclose(-rule.memory.state, [0.5, 0.5, 0.5])
 
 
 def test_a_count_of_answers_that_nobody_told_is_asked_for():

@@ -144,6 +144,13 @@ def test_a_policy_is_trained_on_it(spec, tmp_path):
     assert subject.ledger.acted
 
 
+@pytest.mark.parametrize(("estimate", "answers"), [("same", 4), ("split", 2)])
+def test_a_policy_tells_how_many_answers_a_value_is_of(estimate, answers, tmp_path):
+    told = CHECKED | {"ambiguity": "shuffled:shrunk:4:tv:0.2", "adversary_estimate": estimate}
+    subject = policy_trainer(bigram(4, 3, np.zeros((4, 3))), np.ones((4, 3)), tmp_path, **told)
+    assert subject.adversary.rule.inner.answers == answers
+
+
 @pytest.mark.parametrize("told", [{"adversary_sees": "return", "kl_coefficient": 0.1}, {"missing_end_penalty": 1.0}])
 def test_a_policy_with_more_than_a_score_in_its_values_is_refused_before_it_starts(told, tmp_path):
     made = bigram(4, 3, np.zeros((4, 3)))

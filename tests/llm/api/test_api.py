@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import misbehaving
 import numpy as np
 import pandas as pd
 import pytest
@@ -236,6 +237,21 @@ def test_prompts_need_no_answers(runs, tmp_path):
                     max_steps=1, max_length=96, max_new_tokens=8, prompts_per_step=4, samples=2, **few)  # fmt: skip
     assert run.kind == "policy"
     assert run.record["data"]["train"]["prompts"] > 1
+
+
+def test_functions_score_answers(tmp_path):
+    start = llm.train("sft", TRAIN, model="tiny", output=tmp_path / "sft", **(SMALL | {"max_steps": 1}))
+    rows = [{"prompt": row["prompt"], "answer": "yes"} for row in ROWS]
+    few = {name: SMALL[name] for name in ("logging_steps", "use_cpu", "disable_tqdm")}
+    few |= {"max_steps": 1, "max_length": 96, "max_new_tokens": 8, "prompts_per_step": 4, "samples": 2}
+    run = llm.train(
+        "policy", rows, model=start, reward_model=[misbehaving.half, "exact:2"], gold=misbehaving.half, **few
+    )
+    assert run.record["config"]["reward_model"] == [f"{misbehaving.__file__}:half", "exact:2"]
+    assert (run.record["history"][0]["reward/half"], run.record["history"][0]["gold"]) == (0.5, 0.5)
+    for elsewhere in (lambda completions: [], test_functions_score_answers.__class__, print):
+        with pytest.raises(ValueError, match="stands in no file of its own"):
+            llm.train("policy", rows, model=start, reward_model=elsewhere, **few)
 
 
 def test_processes_need_one_folder(monkeypatch):

@@ -78,10 +78,12 @@ PYTHON = [
     Snippet("docs/convex-sets.md", "import cvxpy"),
     Snippet("docs/convex-sets.md", "known_mean", given.scenarios, given.convex),
     Snippet("docs/data.md", "from llm.data.pairs", given.own_data, given.read, without="hf://", reason="needs the hub"),
+    Snippet("docs/rewards.md", "from pathlib import Path", given.small_policy),
     Snippet("docs/sets.md", "from dro_core import MeanDiscrepancy", given.embedded, given.is_distribution),
     Snippet("docs/sets.md", "radii = radius_from_confidence", given.visited, given.fall_with_visits),
     Snippet("docs/sweeps.md", "from llm.results.store", given.results, given.no_findings),
     Snippet("docs/trl.md", "import trl", given.trl, given.trained),
+    Snippet("docs/trl.md", "from llm.trl import RobustGRPO", given.checked, given.told_groups),
     Snippet("docs/trl.md", "from llm.data.pairs", given.tokens, given.windowed),
 ]  # fmt: skip
 

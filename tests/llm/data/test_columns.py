@@ -45,7 +45,7 @@ def test_every_key_is_read(tmp_path):
     rows = [row | {"q": f"q{i}", "s1": a, "s2": b} for i, (a, b) in enumerate(scores)]
     read = read_pairs(save(rows, tmp_path / "b.jsonl"), columns=rated)
     assert ([pair.margin for pair in read.pairs], read.dropped) == ([3, -2], {"tie": 1})
-    assert {*keys, *rated, "first", "second", "winner"} == set(KEYS)
+    assert {*keys, *rated, "first", "second", "winner", "answer"} == set(KEYS)  # the answer is of prompts
 
 
 def test_columns_with_a_name_of_their_own_need_no_mapping(tmp_path):

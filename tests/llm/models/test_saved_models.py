@@ -26,7 +26,7 @@ from llm.data.prompts import Prompt
 from llm.judging.margins import likelihood_margins, score_pairs
 from llm.policy.config import PolicyConfig
 from llm.policy.run import train_policy
-from llm.policy.scorers import load_scorer
+from llm.rewards.scorer import load_scorer
 from llm.training.settings import parse_train
 from robust_rlhf import main
 

@@ -26,7 +26,7 @@ from llm.pipeline.best_of import best_of_curves, draw_best_of
 from llm.pipeline.plan import read_pipeline
 from llm.pipeline.run import run_pipeline
 from llm.policy.rollouts import Answers
-from llm.policy.scorers import RewardScorer
+from llm.rewards.model import RewardScorer
 from llm.run.finished import SEAL
 from llm.statistics.best_of import kl_bound
 from llm.text.answers import encode_prompts

@@ -139,6 +139,12 @@ def test_what_is_not_finite_tells():
 # -- which prompts are asked -----------------------------------------------------------------------
 
 
+def test_weights_that_are_all_but_nothing_are_drawn_last():
+    found = inclusion(np.array([1.0, 2e-309, 0.0]), 2, floor=0.0)
+    np.testing.assert_allclose(found, [1, 1, 0])
+    np.testing.assert_allclose(inclusion(np.array([1.0, 0.0, 0.0]), 2, floor=0.0), [1, 0.5, 0.5])
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0, 1), st.data())
 def test_inclusion_probabilities_are_in_proportion_up_to_one(weights, floor, data):
     size = data.draw(st.integers(1, len(weights)))
@@ -229,6 +235,7 @@ def test_before_anything_is_known_all_are_drawn_alike(tmp_path):
             "silent_groups=draw_again out",
         ),
         ({"adversary_acts": "draws", "ambiguity": "tv:0.2", "adversary_estimate": "split"}, "split and"),
+        ({"adversary_acts": "draws_corrected", "ambiguity": "tv:0.2", "draw_floor": 0}, "set draw_floor above 0"),
         ({"adversary_acts": "both"}, "adversary_acts must be one of"),
         ({"silent_groups": "leave_out", "optimizer": "npg"}, "drop length_divisor and silent_groups"),
     ],

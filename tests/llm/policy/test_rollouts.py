@@ -20,9 +20,13 @@ from llm.models.logprobs import answer_logps
 from llm.policy.judging import ScoredAnswers, render_policy_table, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.run import fitting
-from llm.policy.scorers import BadScores, ExactChecker, RewardScorer, checked_scores, tokenizers_of
 from llm.policy.token_draws import Lots, Purpose
 from llm.policy.trainer import KLExplosion
+from llm.rewards.bench import BadScores
+from llm.rewards.checked import checked_scores
+from llm.rewards.model import RewardScorer
+from llm.rewards.names import RewardError
+from llm.rewards.scorer import ExactChecker, tokenizers_of
 from llm.text.answers import encode_answers, encode_prompts
 from llm.text.encoding import encode_pairs
 from llm.training.config import ConfigError
@@ -129,7 +133,7 @@ def test_a_reward_model_reads_answers_through_its_own_tokenizer(policy, pairs, a
 def test_the_exact_checker_tells_right_from_wrong(pairs, asked):
     assert ExactChecker()(asked, [pair.chosen for pair in pairs]).all()
     assert not ExactChecker()(asked, [pair.rejected for pair in pairs]).any()
-    with pytest.raises(ConfigError, match="categories of the built-in corpus, not 'chat'"):
+    with pytest.raises(RewardError, match="categories of the built-in corpus, not 'chat'"):
         ExactChecker()([Prompt("1", ({"role": "user", "content": "?"},), category="chat")], ["x"])
 
 

@@ -65,7 +65,7 @@ def test_folders_inside_a_checkpoint_are_named_too(tmp_path):
 def test_these_runs_write_every_kind_of_file(place):
     written = {path.name for kind in KINDS for path in parts(place.runs / kind / "checkpoint-2")}
     assert {"model.safetensors", "adapter_model.safetensors", "average.safetensors", "optimizer.pt", "scheduler.pt",
-            "schedule.json", "rng_state.pth", "rng_state_0.json", "ledger.npz", "groups.npy",
+            "schedule.json", "rng_state.pth", "rng_state_0.json", "ledger.npz", "groups.npy", "running.npy",
             "adaptive.json", "clock.json", "trainer_state.json", "tokenizer.json"} <= written  # fmt: skip
     assert not [name for name in written if name.endswith((".pkl", ".bin"))]
 

@@ -7,8 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from robust_trl import Letters, assert_same_training, logged, trainer_for
-from transformers import TrainerCallback
+from robust_trl import Halt, Letters, assert_same_training, logged, trainer_for
 
 from llm.adversary.ledger import LEDGER
 from llm.adversary.rules import state_of
@@ -19,14 +18,6 @@ from llm.training.resuming import CheckpointError
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
 EXHAUSTIVE = pytest.mark.exhaustive
 SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
-
-
-class Halt(TrainerCallback):
-    """Stops after the second step, as a kill does, but for the files that it leaves half."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step == 2
-        return control
 
 
 def held_out(tiny, name, **more):
