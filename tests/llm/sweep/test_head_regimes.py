@@ -84,7 +84,7 @@ def test_settings_that_make_no_sense_are_explained(told, said):
 @pytest.mark.parametrize(
     ("spec", "regime", "head", "said"),
     [
-        ("erm", {"soft_labels": "crossfit", "soft_folds": 900}, {}, "soft_folds 900 is more than the"),
+        ("erm", {"soft_labels": "crossfit", "soft_folds": 25, "max_pairs": 20}, {}, "soft_folds 25 is more than the"),
         ("tv:auto=0.5", {"soft_labels": "crossfit"}, {"auto_slice": 24}, "whose labels nothing estimates"),
         ("tv:auto=0.5", {}, {}, "auto_slice 256 would hold out"),
         ("tv:auto=0.5", {"cross_prompt": 0.5}, {"auto_slice": 3}, "too few to measure a radius on"),
