@@ -28,7 +28,7 @@ MAY = {  # from the ground up
     "rewards": "data models tasks text",
     "training": "adversary audit data judging models run statistics text",
     "policy": "adversary data models rewards run statistics text training",
-    "trl": "adversary data run text training",
+    "trl": "adversary data rewards run text training",
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary audit data features judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report rewards run statistics training",

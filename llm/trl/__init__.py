@@ -29,6 +29,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from .datasets import trl_dataset
 from .online import RobustOnline
 from .pairs import RobustPairs
+from .rewards import reward_function
 
 __all__ = [
     "RobustDPOTrainer",
@@ -37,6 +38,7 @@ __all__ = [
     "RobustPairs",
     "RobustRLOOTrainer",
     "RobustRewardTrainer",
+    "reward_function",
     "trl_dataset",
 ]
 TESTED = "1.16.0"  # TRL's trainers are rewritten often; another version may have moved what the mixins hold on to
