@@ -282,5 +282,6 @@ class Objective:
     def _rescaled(self, rewards: Tensor) -> Tensor:
         if self.config.whiten != "rewards":
             return rewards
-        spread = rewards.sum(dim=1).std()
+        returns = rewards.sum(dim=1)
+        spread = (returns - returns[0]).std()  # of equal returns exactly 0, which their mean may miss by a rounding
         return rewards / torch.where(spread > 0, spread, 1.0)

@@ -53,6 +53,7 @@ def group_standardised(rewards: Tensor, *, floor: float = 0.0) -> Tensor:
             [ 0.0000,  0.0000]])
     """
     rewards = _checked(rewards, least=2)
+    rewards = rewards - rewards[..., :1]  # equal rewards are then 0, whose mean does not round
     spread = rewards.std(dim=-1, keepdim=True) + floor
     return torch.where(spread > floor, group_mean(rewards) / spread.clamp_min(torch.finfo(spread.dtype).tiny), 0.0)
 

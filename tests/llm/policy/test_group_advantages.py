@@ -121,6 +121,17 @@ def test_groups_without_signal_have_no_advantage(name):
         assert not advantages.any()
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_groups_of_equal_shares_have_no_advantage_beyond_rounding(name):
+    """The mean of equal numbers is another number now and then, and what is divided by their deviation is not small."""
+    for size, share, precision in itertools.product(
+        (3, 6, 7, 8, 10), (0.1, 0.3, 1 / 3, 0.7), (torch.float32, torch.float64)
+    ):
+        for groups in (1, 4):  # one alone is summed in another order
+            advantages = OURS[name](torch.full((groups, size), share, dtype=precision))
+            assert advantages.abs().max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

@@ -114,6 +114,17 @@ def test_k2_and_k3_know_the_next_token_alone():
         assert off(found, exact) > 0.05
 
 
+@pytest.mark.parametrize("settings", [{"whiten": "rewards"}, {"whiten": "rewards", "estimator": "grpo"}])
+def test_equal_returns_have_no_deviation_to_divide_by(settings):
+    """The mean of equal float32 numbers may round away from them."""
+    for score, samples in ((0.1, 7), (0.3, 8), (0.7, 10)):
+        config = PolicyConfig(model="m", train_file="x", samples=samples, max_length=128, kl_coefficient=0, **settings)
+        table = torch.zeros(samples, 2)
+        known = Experience(torch.full((samples,), score), torch.ones(samples).bool(),
+                           torch.full((samples,), 2), table, table, table)  # fmt: skip
+        assert Objective(config).weighed(known, None).advantages.abs().max() < 1e-5
+
+
 # -- the weights of the prompts --------------------------------------------------------------------
 
 SUCCESS = np.array([0.3, 0.5, 0.7])  # of three prompts whose answers are right or wrong
