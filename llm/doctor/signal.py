@@ -16,6 +16,7 @@ _MOST_SILENT, _MOST_WEIGHT, _MOST_SKIPPED = 0.5, 0.5, 0.1
 _VISITS = 3  # of a prompt that was never solved
 _CHECKED = 0.05  # of the groups all right or all wrong: less, and rewards are not those of checked answers
 _NO_POLICY = Unchecked("it is no policy trained on a reward")
+_VALUES = Unchecked("answers are held against a value function, to which equal scores tell something, too")
 _OLDER = Unchecked("the log does not say which prompts had answers of different scores, as that of a policy now does")
 
 
@@ -23,6 +24,9 @@ def silent_prompts(run: RunRecord) -> Verdict:
     """Most groups of answers have one score, so that most of what was drawn teaches nothing; or steps were skipped."""
     if run.kind != "policy":
         return _NO_POLICY
+    keeps = run.config.get("silent_groups", "keep") == "keep"
+    if keeps and run.config.get("estimator") == "ppo":
+        return _VALUES
     silent = _silent(run)
     if not len(silent):
         return _OLDER
@@ -30,7 +34,6 @@ def silent_prompts(run: RunRecord) -> Verdict:
     if late <= _MOST_SILENT and skipped <= _MOST_SKIPPED:
         return None
     right, wrong = (np.nanmean(run.column(name)[len(silent) // 2 :]) for name in ("all_right", "all_wrong"))
-    keeps = run.config.get("silent_groups", "keep") == "keep"
     remedy = "ask prompts of other difficulty, or draw more answers (samples)"
     return Finding(
         Severity.PROBLEM if skipped > 0.5 else Severity.WARNING,
@@ -47,6 +50,8 @@ def weight_on_silent(run: RunRecord) -> Verdict:
         return _NO_POLICY
     if not run.robust:
         return Unchecked("plain training has no adversary")
+    if run.config.get("estimator") == "ppo":
+        return _VALUES
     weight, silent = run.column("weight_without_signal", full_strength=True), _silent(run, full_strength=True)
     if not len(weight) or np.isnan(weight).all():
         return _OLDER

@@ -101,6 +101,15 @@ def test_other_runs_are_not_asked(healthy):
     assert isinstance(chases_unsolvable(run_of(healthy, settings=plain)), Unchecked)
 
 
+def test_equal_scores_tell_a_value_function_something(healthy):
+    """With one answer to a prompt, as is usual there, all of them are equal; a step that is skipped tells nobody."""
+    settings, wrong = SETTINGS | {"estimator": "ppo"}, {"all_right": 0.0, "all_wrong": 1.0}
+    for check in (silent_prompts, weight_on_silent):
+        assert isinstance(check(run_of(healthy, settings=settings, weight_without_signal=1.0, **wrong)), Unchecked)
+    skipping = run_of(healthy, settings=settings | {"silent_groups": "leave_out"}, skipped=1.0, **wrong)
+    assert isinstance(silent_prompts(skipping), Finding)
+
+
 def test_coverage_is_rarely_called_lost_where_there_is_no_trend(healthy):
     rng, found = np.random.default_rng(1), 0
     for _ in range(400):
