@@ -177,8 +177,7 @@ class Objective:
             reference: Masses of the prompts, ``(prompts,)``, sum 1; None: they count alike.
         """
         config, mask, shape = self.config, experience.mask, (-1, self.config.samples)
-        scores = experience.scores - config.missing_end_penalty * (~experience.ended)
-        returns = scores - config.kl_coefficient * experience.kl if self.kl_inside else scores
+        scores, returns = self.scores(experience), self.returns(experience)
         weigh = split_multipliers if config.adversary_estimate == "split" else prompt_multipliers
         asked: Any = {"rows": rows, "reference": reference, "accuracy": self.accuracy}
         held_out = held_out_value(returns.reshape(shape), rule, **asked)
@@ -209,6 +208,15 @@ class Objective:
             self.divisors(experience, multipliers.flatten() != 0),
             held_out,
         )
+
+    def scores(self, experience: Experience) -> Tensor:
+        """Of the answers ``(n,)``, those without an end less their penalty."""
+        return experience.scores - self.config.missing_end_penalty * (~experience.ended)
+
+    def returns(self, experience: Experience) -> Tensor:
+        """What the adversary sees of every answer, ``(n,)``."""
+        charge = self.config.kl_coefficient if self.kl_inside else 0.0
+        return self.scores(experience) - charge * experience.kl if charge else self.scores(experience)
 
     def divisors(self, experience: Experience, counts: Tensor) -> Tensor:
         """What the losses of the answers are divided by, ``(n,)``; ``counts`` says which answers have a weight."""

@@ -216,27 +216,27 @@ class PolicyTrainer:
         Raises:
             KLExplosion: The mean KL of the answers is above ``max_kl``.
         """
-        kl, strength = float(known.kl.mean()), self._strength()
-        if not abs(kl) <= self.config.max_kl:
+        if not abs(kl := float(known.kl.mean())) <= self.config.max_kl:
             raise KLExplosion(
                 f"answers are {kl:.1f} nats from the reference at step {self.step + 1}, more than max_kl "
                 f"({self.config.max_kl:g}), and the policy was not updated: raise kl_coefficient, lower the learning "
                 "rate, or continue from the last checkpoint with a larger max_kl"
             )
-        rule, shape = self.adversary.at(strength), (len(rows), self.config.samples)
+        rule, shape = self.adversary.at(self._strength()), (len(rows), self.config.samples)
         reference = self.order.reference(known.scores.reshape(shape), rows, rule)
+        returns = self.objective.returns(known).reshape(shape)
+        losses = -returns.mean(dim=1).double().cpu().numpy()
         if reference is not None and not reference.any():
+            self.ledger.last_loss[rows] = losses
             return None
-        weighs = None if self.order.draws else rule
-        weighed, accuracy = self.objective.weighed(known, weighs, rows, reference=reference), self.objective.accuracy
-        returns = weighed.returns.reshape(shape)
-        advance_prompts(returns, rule, rows, reference=reference, accuracy=accuracy)
+        weighed = self.objective.weighed(known, None if self.order.draws else rule, rows, reference=reference)
+        advance_prompts(returns, rule, rows, reference=reference, accuracy=self.objective.accuracy)
         counts = np.ones(len(rows), bool) if reference is None else (reference > 0).cpu().numpy()
-        ratios = weighed.multipliers.reshape(shape)
-        ratios = ratios if reference is None else ratios / (len(rows) * reference[:, None])  # q / p
-        ratios, values = (part.double().cpu().numpy()[counts] for part in (ratios, returns.mean(dim=1)))
+        plain = 1.0 if reference is None else len(rows) * reference[:, None]
+        ratios = (weighed.multipliers.reshape(shape) / plain).double().cpu().numpy()[counts]  # q / p
         answered = self.order.answered(ratios, rule)
-        self.ledger.record(rows[counts], ratios.mean(axis=1), -values, answered=answered)
+        self.ledger.record(rows[counts], ratios.mean(axis=1), losses[counts], answered=answered)
+        self.ledger.last_loss[rows] = losses  # of those that are left out, too: prompts are drawn by it
         return weighed
 
     def _gold(self, drawn: StepGroups) -> dict[str, float]:

@@ -213,6 +213,18 @@ def test_corrected_draws_have_the_mean_of_plain_training(tmp_path):
     assert np.mean(sums) == pytest.approx(losses.mean(), abs=4 * np.std(sums) / np.sqrt(6000))
 
 
+@pytest.mark.parametrize("rewards", [REWARDS, np.ones_like(REWARDS)], ids=["some tell", "none tells"])
+def test_what_is_left_out_is_known_to_those_that_draw(rewards, tmp_path):
+    """A prompt that is solved by now is worth 1, whatever it was worth when it last told something."""
+    found = subject(tmp_path, rewards=rewards, ambiguity="kl_penalty:0.2", adversary_acts="draws",
+                    silent_groups="leave_out", kl_coefficient=0.0)  # fmt: skip
+    found.adversary.ledger.last_loss[:] = -0.1
+    assert found.take_step()["skipped"] == float(rewards is not REWARDS)
+    ledger, silent = found.adversary.ledger, rewards.min(axis=1) == rewards.max(axis=1)
+    np.testing.assert_array_equal(ledger.last_loss[silent], -rewards[silent, 0])
+    assert ledger.visits.tolist() == (~silent).astype(int).tolist()
+
+
 def test_before_anything_is_known_all_are_drawn_alike(tmp_path):
     found = subject(tmp_path, ambiguity="tv:0.5", adversary_acts="draws", prompts_per_step=2)
     np.testing.assert_allclose(found.order.inclusion(found.adversary.at(1.0)), 0.25)
