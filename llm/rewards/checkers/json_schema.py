@@ -35,6 +35,9 @@ def checker(file: str | None) -> Checker:
     def validator(schema: Any) -> Any:
         if isinstance(schema, str):
             schema = json.loads(schema)
+        names = schema.get("$schema", "") if isinstance(schema, dict) else "" if isinstance(schema, bool) else None
+        if not isinstance(names, str):
+            raise ValueError("a schema is an object, true or false")
         kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         kind.check_schema(schema)
         return kind(schema, registry=referencing.Registry())

@@ -141,6 +141,10 @@ LACKING = [
     ("json_schema", {}, "no `schema` and no `answer`"),
     ("json_schema", {"schema": {"type": "nothing"}}, "no JSON schema in `schema` or `answer`"),
     ("json_schema", {"answer": "{"}, "no JSON schema in `schema` or `answer`"),
+    ("json_schema", {"answer": "9"}, "no JSON schema in `schema` or `answer`"),
+    ("json_schema", {"answer": 3.5}, "no JSON schema in `schema` or `answer`"),
+    ("json_schema", {"answer": "null"}, "no JSON schema in `schema` or `answer`"),
+    ("json_schema", {"schema": {"$schema": 5}}, "no JSON schema in `schema` or `answer`"),
 ]
 
 
