@@ -13,8 +13,8 @@ from .tokens import leave_one_out
 
 
 def _best_of(k: float) -> GroupAdvantage:
-    if not 2 <= k < float("inf"):
-        raise ValueError(f"pass_at_k:{k:g} takes k, from 2 to the number of samples: pass_at_k:1 is rloo")
+    if not 2 <= k < float("inf") or k != int(k):
+        raise ValueError(f"pass_at_k:{k:g} takes a whole k, from 2 to the number of samples: pass_at_k:1 is rloo")
     return partial(max_of_k, k=int(k))
 
 

@@ -78,6 +78,7 @@ def _pairs():
         ({"estimator": "ppo2"}, "unknown estimator 'ppo2', did you mean 'ppo'"),
         ({"estimator": "pass_at_k"}, "lacks its k"),
         ({"estimator": "pass_at_k:1"}, "pass_at_k:1 is rloo"),
+        ({"estimator": "pass_at_k:2.5"}, "takes a whole k"),
         ({"estimator": "pass_at_k:8", "samples": 4}, "set samples to 8 or more"),
         ({"estimator": "rs_grpo:0"}, "near 0 it is dr_grpo"),
         ({"estimator": "rs_grpo:inf"}, "a positive number"),
