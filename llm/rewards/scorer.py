@@ -187,13 +187,13 @@ class WeightedRewards:
         return said
 
     def _filled(self, total: Scores, scored: NDArray[np.bool_], prompts: Sequence[Prompt]) -> Scores:
-        ids = np.array([prompt.id for prompt in prompts])
-        for name in dict.fromkeys(ids[~scored].tolist()):
-            mine = ids == name
+        asked = np.unique([f"{prompt.id} {prompt.messages}" for prompt in prompts], return_inverse=True)[1]
+        for first in dict.fromkeys(asked[~scored].tolist()):
+            mine = asked == first
             if not (mine & scored).any():
-                names = ", ".join(part.label for part in self.parts)
+                names, ident = ", ".join(part.label for part in self.parts), prompts[int(mine.argmax())].id
                 raise BadScores(
-                    f"{names}: no answer to prompt {name} was scored (all are None), and the policy was not updated: "
+                    f"{names}: no answer to prompt {ident} was scored (all are None), and the policy was not updated: "
                     "leave such prompts out, or add a reward that scores them"
                 )
             total[mine & ~scored] = total[mine & scored].mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from asking import SAYS, function, prompts, scorer
@@ -95,6 +97,16 @@ def test_answers_that_nothing_scores_teach_nothing():
     assert mixed(prompts(2), ["0", "0", "1", "2"]).tolist() == [4, 3, 4, 0]
     with pytest.raises(BadScores, match="never: no answer to prompt p0 was scored"):
         scorer(function("never"))(prompts(1), ["a", "b"])
+
+
+def test_prompts_of_one_id_do_not_lend_each_other_scores(tmp_path):
+    """A file may give two questions one id; each is filled with what its own answers got."""
+    file = tmp_path / "even.py"
+    file.write_text("def even(prompts, **columns):\n    return [None if i % 2 else i for i in range(len(prompts))]\n")
+    first, second = prompts(2)[::2]
+    second = replace(second, id=first.id, messages=[{"role": "user", "content": "another question"}])
+    found = scorer(f"{file}:even")([first, first, second, second], ["a"] * 4)
+    assert found.tolist() == [0, 0, 2, 2]
 
 
 VERIFIABLE = [
