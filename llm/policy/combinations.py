@@ -75,6 +75,8 @@ def _check_estimator(config: PolicyConfig) -> None:
 def _check_asking(config: PolicyConfig) -> None:
     if config.silent_groups != "keep" and config.samples < 2:
         raise ConfigError("silent_groups looks at whether the answers to a prompt differ: set samples to 2 or more")
+    if config.silent_groups != "keep" and config.version == "A":
+        raise ConfigError("version A trains on all groups, those left out with reward 0: take version B")
     if config.adversary_acts == "weights":
         return
     if config.ambiguity == "erm":

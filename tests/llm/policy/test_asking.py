@@ -239,6 +239,8 @@ def test_before_anything_is_known_all_are_drawn_alike(tmp_path):
     [
         ({"silent_groups": "drop"}, "silent_groups must be one of keep, leave_out, draw_again"),
         ({"silent_groups": "leave_out", "samples": 1, "estimator": "ppo"}, "set samples to 2 or more"),
+        ({"silent_groups": "leave_out", "version": "A"}, "take version B"),
+        ({"silent_groups": "draw_again", "version": "A", "estimator": "ppo"}, "take version B"),
         ({"draw_rounds": 0}, "draw_rounds must be at least 1"),
         ({"draw_floor": 1.5}, "draw_floor must lie in"),
         ({"adversary_acts": "draws"}, "name an ambiguity"),
