@@ -99,6 +99,8 @@ def chases_unsolvable(run: RunRecord) -> Verdict:
         return _NO_POLICY
     if not run.robust:
         return Unchecked("plain training has no adversary")
+    if run.config.get("adversary_sees", "return") == "return" and run.config.get("kl_coefficient", 0):
+        return Unchecked("the values of prompts hold the KL charge, so that those without a right answer are not known")
     if run.ledger is None or not _checked(run):
         return Unchecked(
             "it takes a checkpoint with the last value of every prompt, and rewards that are right or wrong"

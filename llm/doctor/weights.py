@@ -32,7 +32,9 @@ def too_few_effective(run: RunRecord) -> Verdict:
     if not len(sizes):
         return _WEAK
     size, batch = float(np.nanmean(sizes)), run.batch or np.inf
-    if size >= _FEW and (run.batch is None or size >= _SMALL_SHARE * batch):
+    counted = run.column("prompts_counted", full_strength=True)
+    few = _FEW if np.isnan(counted).all() else min(_FEW, 0.8 * float(np.nanmean(counted)))  # not those left out before
+    if size >= few and (run.batch is None or size >= min(few, _SMALL_SHARE * batch)):
         return None
     return Finding(
         Severity.PROBLEM if size < _FEW else Severity.WARNING,
@@ -48,10 +50,12 @@ def single_examples(run: RunRecord) -> Verdict:
         return _PLAIN
     if run.batch is None:
         return Unchecked("the size of the batch is unknown")
-    largest = run.column("largest_multiplier", full_strength=True) / run.batch
+    largest, counted = (run.column(name, full_strength=True) for name in ("largest_multiplier", "prompts_counted"))
     if not len(largest):
         return _WEAK
-    share = float(np.mean(largest > 0.5))
+    weighed = np.where(np.isnan(counted), run.batch, counted)  # policies leave prompts out beforehand
+    largest = (largest / weighed)[weighed >= 2]
+    share = float(np.mean(largest > 0.5)) if len(largest) else 0.0
     if share < 0.1 or run.batch < 2:
         return None
     return Finding(
@@ -223,14 +227,15 @@ def _gentler(run: RunRecord) -> str:
     """The strongest version of the set, and the smallest batch, that keep enough examples in play."""
     ambiguity, batch = _set(run), run.batch
     cap = ", or cap the weights (max_ratio=4)" if _spec(run).name == "tv" else ""
-    advice = f"lower the radius (cvar: raise the level), enlarge the batch (gradient_accumulation_steps){cap}"
+    setting = "prompts_per_step" if run.kind == "policy" else "gradient_accumulation_steps"
+    advice = f"lower the radius (cvar: raise the level), enlarge the batch ({setting}){cap}"
     if ambiguity is None or not batch:
         return advice
     fractions = (step / 20 for step in range(19, 0, -1))
     weaker = next((a for a in map(ambiguity.with_strength, fractions) if _keeps_enough(a, batch)), None)
     larger = next((batch * factor for factor in (2, 4, 8, 16) if _keeps_enough(ambiguity, batch * factor)), None)
     ways = [f"--ambiguity {_rounded(str(weaker))}"] if weaker is not None else []
-    ways += [f"batches of {larger} (gradient_accumulation_steps)"] if larger else []
+    ways += [f"batches of {larger} ({setting})"] if larger else []
     return f"{' or '.join(ways)} keeps enough in play{cap}" if ways else advice
 
 

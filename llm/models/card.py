@@ -110,7 +110,7 @@ def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
         f"dropped: {_counts(train['dropped'])})",
         **_files(train),
         "estimator": f"{config['estimator']}, {config['samples']} answers per prompt, KL {config['kl_coefficient']:g} "
-        f"in the {config['kl_in']}",
+        f"in the {config['kl_in']}{_asking(config)}",
         "steps": f"{record['steps']}, {record['effective_batch']} answers each, learning rate "
         f"{record['learning_rate']:g}",
         "sampling": f"at most {config['max_new_tokens']} tokens, temperature {config['temperature']:g}, "
@@ -130,6 +130,17 @@ def _rewards(given: str | list[str]) -> str:
     if sign and not Path(given).exists():  # a weight, or a function of a file
         return f"{_rewards(name)}:{last}"
     return Path(given).name if given.endswith(".py") else base_name(given)
+
+
+def _asking(config: dict[str, Any]) -> str:
+    """What a policy run says of groups, lengths and draws, where that is not the default."""
+    said = {
+        "silent_groups": ("keep", "groups without a signal: {}"),
+        "length_divisor": ("longest", "divided by the length of the {}"),
+        "adversary_acts": ("weights", "the adversary {} prompts"),
+    }
+    chosen = {name: str(config.get(name, usual)).replace("_", " ") for name, (usual, _) in said.items()}
+    return "".join(f"; {text.format(chosen[n])}" for n, (usual, text) in said.items() if chosen[n] != usual)
 
 
 def _policy_results(summaries: dict[str, Any]) -> list[str]:

@@ -65,6 +65,11 @@ def _check_estimator(config: PolicyConfig) -> None:
             f"version A multiplies rewards before they are compared, which estimator={config.estimator} does not "
             "pass on as a factor: take version B"
         )
+    if config.estimator == "grpo" and config.kl_in == "reward" and config.kl_coefficient:
+        raise ConfigError(
+            "estimator=grpo divides by the deviation of the returns, and with kl_in=reward that of the KL charge alone "
+            "where all scores are equal: use kl_in=loss, as GRPO does, or kl_coefficient 0"
+        )
     if config.estimator == "maxrl" and config.kl_in == "reward" and config.kl_coefficient:
         raise ConfigError(
             "estimator=maxrl takes the logarithm of a success rate, and kl_in=reward makes returns negative: use "
@@ -73,8 +78,11 @@ def _check_estimator(config: PolicyConfig) -> None:
 
 
 def _check_asking(config: PolicyConfig) -> None:
-    if config.silent_groups != "keep" and config.samples < 2:
-        raise ConfigError("silent_groups looks at whether the answers to a prompt differ: set samples to 2 or more")
+    if config.silent_groups != "keep" and name_of(config.estimator) == "ppo":
+        raise ConfigError(
+            "silent_groups is about answers that are compared, and estimator=ppo learns from equal scores, too: keep "
+            "them, or take another estimator"
+        )
     if config.silent_groups != "keep" and config.version == "A":
         raise ConfigError("version A trains on all groups, those left out with reward 0: take version B")
     if config.adversary_acts == "weights":

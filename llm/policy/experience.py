@@ -264,8 +264,9 @@ class Objective:
         mask = experience.mask
         multipliers = weighed.multipliers.reshape(-1, self.config.samples).mean(dim=1)
         shares = multipliers / len(multipliers)
-        scores = experience.scores.reshape(-1, self.config.samples)
+        scores = self.scores(experience).reshape(-1, self.config.samples)
         silent = scores.amax(dim=1) == scores.amin(dim=1)
+        counted = ~silent if self.config.silent_groups != "keep" else torch.ones_like(silent)
         said = {
             "reward": experience.scores.mean(),
             "robust_return": weighed.held_out,
@@ -275,8 +276,9 @@ class Objective:
             "answer_tokens": experience.lengths.double().mean(),
             "ended_share": experience.ended.double().mean(),
             "effective_sample_size": effective_sample_size(shares),
-            "largest_multiplier": multipliers.max(),
-            "zero_share": (shares == 0).double().mean(),
+            "largest_multiplier": shares[counted].max() * counted.sum(),
+            "zero_share": (shares[counted] == 0).double().mean(),
+            "prompts_counted": counted.sum(),
             "weight_without_signal": shares[silent].sum(),
         }
         if self.config.estimator == "ppo":

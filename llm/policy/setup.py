@@ -156,6 +156,24 @@ def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[An
     return gap
 
 
+class KLExplosion(ArithmeticError):
+    """The policy has left its reference so far behind that its reward says nothing any more."""
+
+
+def check_kl(kl: float, config: PolicyConfig, step: int) -> None:
+    """Stop before an update from answers that are too far from the reference.
+
+    Raises:
+        KLExplosion: Their mean KL, in nats, is above ``max_kl``.
+    """
+    if not abs(kl) <= config.max_kl:
+        raise KLExplosion(
+            f"answers are {kl:.1f} nats from the reference at step {step + 1}, more than max_kl ({config.max_kl:g}), "
+            "and the policy was not updated: raise kl_coefficient, lower the learning rate, or continue from the last "
+            "checkpoint with a larger max_kl"
+        )
+
+
 def mean_over_ranks(said: Mapping[str, float], world: int) -> dict[str, float]:
     """What the ranks say, each name as the mean over those that say it."""
     found: defaultdict[str, list[float]] = defaultdict(list)

@@ -48,6 +48,7 @@ from .prompt_weights import advance_prompts
 from .rollouts import Answers, Sampling
 from .setup import (
     accelerator_for,
+    check_kl,
     check_rollouts,
     checked_sampler,
     mean_over_ranks,
@@ -66,10 +67,6 @@ if TYPE_CHECKING:
 def _mean(numbers: Iterable[float | None]) -> float:
     """Nan where one of them is none, as it is in a file."""
     return float(np.mean([np.nan if number is None else number for number in numbers]))
-
-
-class KLExplosion(ArithmeticError):
-    """The policy has left its reference so far behind that its reward says nothing any more."""
 
 
 class PolicyTrainer:
@@ -204,7 +201,8 @@ class PolicyTrainer:
 
         rows = self.order.rows(self.step, self.adversary.at(self._strength()))
         others = self.order.others(self.step, rows, self.rank)
-        return draw(ask, np.split(rows, self.world)[self.rank], others=others, rounds=self.order.rounds)
+        mine, penalty = np.split(rows, self.world)[self.rank], self.config.missing_end_penalty
+        return draw(ask, mine, others=others, rounds=self.order.rounds, penalty=penalty)
 
     def _asked(self, rows: np.ndarray) -> list[Prompt]:
         """The prompt of every answer to the prompts ``rows``."""
@@ -216,14 +214,9 @@ class PolicyTrainer:
         Raises:
             KLExplosion: The mean KL of the answers is above ``max_kl``.
         """
-        if not abs(kl := float(known.kl.mean())) <= self.config.max_kl:
-            raise KLExplosion(
-                f"answers are {kl:.1f} nats from the reference at step {self.step + 1}, more than max_kl "
-                f"({self.config.max_kl:g}), and the policy was not updated: raise kl_coefficient, lower the learning "
-                "rate, or continue from the last checkpoint with a larger max_kl"
-            )
+        check_kl(float(known.kl.mean()), self.config, self.step)
         rule, shape = self.adversary.at(self._strength()), (len(rows), self.config.samples)
-        reference = self.order.reference(known.scores.reshape(shape), rows, rule)
+        reference = self.order.reference(self.objective.scores(known).reshape(shape), rows, rule)
         returns = self.objective.returns(known).reshape(shape)
         losses = -returns.mean(dim=1).double().cpu().numpy()
         if reference is not None and not reference.any():
@@ -240,7 +233,11 @@ class PolicyTrainer:
         return weighed
 
     def _gold(self, drawn: StepGroups) -> dict[str, float]:
-        return {} if self.gold is None else {"gold": float(np.mean(self.gold(self._asked(drawn.rows), drawn.texts)))}
+        if self.gold is None:
+            return {}
+        scores = self.gold(self._asked(drawn.rows), drawn.texts)
+        told_by(self.gold)  # kept until it is asked for, and told of the reward alone
+        return {"gold": float(np.mean(scores))}
 
     def _strength(self) -> float:
         return self.adversary.strength(self.step, self.steps)

@@ -38,6 +38,12 @@ class Group(NamedTuple):
     texts: list[str]
     scores: Array
 
+    def charged(self, penalty: float) -> Array:
+        """The scores, those of answers without an end less the penalty."""
+        return (
+            self.scores - penalty * np.array([not answer.ended for answer in self.answers]) if penalty else self.scores
+        )
+
 
 class Ask(Protocol):
     """Has prompts answered and scored."""
@@ -109,9 +115,9 @@ class StepGroups:
         names = ("prompt", "answer", "score", "kl")
         return [dict(zip(names, one, strict=True)) for one in told[:: max(len(told) // 2, 1)]]
 
-    def see(self, groups: list[Group]) -> list[bool]:
-        """Count groups; which of them tell something."""
-        told = [bool(tells(group.scores)) for group in groups]
+    def see(self, groups: list[Group], penalty: float) -> list[bool]:
+        """Count groups; which of them tell something where an answer without an end is charged the penalty."""
+        told = [bool(tells(group.charged(penalty))) for group in groups]
         silent = [float(group.scores[0]) for group, says in zip(groups, told, strict=True) if not says]
         self.asked += len(groups)
         right, wrong = sum(score >= 1 for score in silent), sum(score <= 0 for score in silent)
@@ -120,7 +126,7 @@ class StepGroups:
         return told
 
 
-def draw(ask: Ask, rows: Rows, *, others: Iterator[int], rounds: int) -> StepGroups:
+def draw(ask: Ask, rows: Rows, *, others: Iterator[int], rounds: int, penalty: float = 0.0) -> StepGroups:
     """The groups of a step of one rank: as many as ``rows``, those that tell something first where there is a choice.
 
     Args:
@@ -128,17 +134,18 @@ def draw(ask: Ask, rows: Rows, *, others: Iterator[int], rounds: int) -> StepGro
         rows: The prompts of the step.
         others: Prompts to ask in place of those without a signal, in this order.
         rounds: How often others are asked, as many as are missing each time; 0: never.
+        penalty: Off the score of an answer without an end.
     """
     drawn = StepGroups([])
     groups = ask(rows)
-    told = drawn.see(groups)
+    told = drawn.see(groups, penalty)
     for _ in range(rounds):
         silent = [place for place, says in enumerate(told) if not says]
         more = [row for _, row in zip(silent, others, strict=False)]
         if not more:
             break
         fresh = ask(np.array(more, dtype=np.int64))
-        for place, group, says in zip(silent, fresh, drawn.see(fresh), strict=False):
+        for place, group, says in zip(silent, fresh, drawn.see(fresh, penalty), strict=False):
             groups[place], told[place] = group, says
     drawn.groups = groups
     return drawn

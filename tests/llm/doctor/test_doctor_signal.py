@@ -15,6 +15,7 @@ from llm.doctor.diagnosis import Finding, Severity, Unchecked
 from llm.doctor.doctor import diagnose
 from llm.doctor.record import read_run
 from llm.doctor.signal import chases_unsolvable, coverage_lost, silent_prompts, weight_on_silent
+from llm.doctor.weights import mostly_ignored, single_examples, too_few_effective
 
 STEPS = 40
 LINE = np.linspace(0, 1, STEPS)
@@ -74,6 +75,26 @@ def test_what_is_found_and_what_is_not(check, run, title, healthy):
     ledger = ledger_of(*given.pop("ledger")) if "ledger" in given else None
     verdict = check(run_of(healthy, ledger, **given))
     assert (verdict.title if isinstance(verdict, Finding) else verdict) == title
+
+
+def test_prompts_that_were_left_out_are_no_fault_of_the_set(healthy):
+    """Three of 32 count, and the set weighs these alike."""
+    told = {"effective_sample_size": 2.9, "largest_multiplier": 1.1, "zero_share": 0.0, "prompts_counted": 3.0}
+    run = run_of(healthy, **told)
+    assert not [check(run) for check in (too_few_effective, single_examples, mostly_ignored) if check(run)]
+    large = SETTINGS | {"ambiguity": "maxrl"}
+    blind = run_of(healthy, settings=large, **told | {"prompts_counted": 32.0, "largest_multiplier": 30.0})
+    found = [check(blind) for check in (too_few_effective, single_examples)]
+    assert [finding.severity for finding in found] == [Severity.PROBLEM] * 2
+    assert "prompts_per_step" in found[0].remedy
+    assert "gradient_accumulation_steps" not in found[0].remedy
+
+
+def test_values_that_hold_a_charge_do_not_say_what_is_solved(healthy):
+    charged = run_of(healthy, ledger_of(30, 5.0), settings=SETTINGS | {"kl_coefficient": 0.05})
+    assert isinstance(chases_unsolvable(charged), Unchecked)
+    seen = run_of(healthy, ledger_of(30, 5.0), settings=SETTINGS | {"kl_coefficient": 0.05, "adversary_sees": "score"})
+    assert isinstance(chases_unsolvable(seen), Finding)
 
 
 def test_a_run_whose_steps_were_all_skipped_is_a_problem(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,38 @@ def test_no_prompt_is_asked_twice_and_silent_groups_is_thrown_away(loud, size, r
         assert len(ask.rounds) == rounds + 1 or len(asked) == 20
 
 
+def test_answers_of_one_score_tell_something_where_some_have_no_end(tmp_path):
+    """The penalty is what they differ by, so such groups are neither left out nor replaced."""
+    told = {"silent_groups": "leave_out", "missing_end_penalty": 0.5, "max_new_tokens": 4}
+    found = subject(tmp_path, rewards=np.zeros_like(REWARDS), **told)
+
+    class Half(Fixed):
+        def _answer(self, ids, rng):
+            answer = super()._answer(ids, rng)
+            return replace(answer, ended=len(answer.ids) % 2 == 0)
+
+    found.pen = Half(found.pen.tokenizer)
+    said = found.take_step()
+    assert (said["skipped"], said["prompts_counted"]) == (0, 8)
+    assert said["all_wrong"] == 0
+    assert found.adversary.ledger.visits.all()
+    without = subject(tmp_path, rewards=np.zeros_like(REWARDS), silent_groups="leave_out")
+    assert without.take_step()["skipped"] == 1
+
+
+def test_the_log_of_weights_is_about_prompts_that_count(tmp_path):
+    """Half of them are left out: they are no sign of too large a set."""
+    found = subject(tmp_path, ambiguity="kl_penalty:0.5", silent_groups="leave_out")
+    said = found.take_step()
+    values = np.array([np.mean([REWARDS[i][a] for a in _actions(found, i)]) for i in range(4)])
+    q = worst_case(-values, parse_ambiguity("kl_penalty:0.5")).weights
+    assert said["prompts_counted"] == 4
+    assert said["zero_share"] == 0
+    assert said["largest_multiplier"] == pytest.approx(4 * q.max(), rel=1e-5)
+    assert said["effective_sample_size"] == pytest.approx(1 / (q @ q), rel=1e-5)
+    assert said["weight_without_signal"] == 0
+
+
 def test_what_is_not_finite_tells():
     """So that it reaches the check that stops the run."""
     assert tells(np.array([[np.nan, np.nan], [1.0, np.nan], [1.0, 1.0], [0.0, 1.0]])).tolist() == [
@@ -238,9 +272,9 @@ def test_before_anything_is_known_all_are_drawn_alike(tmp_path):
     ("wrong", "said"),
     [
         ({"silent_groups": "drop"}, "silent_groups must be one of keep, leave_out, draw_again"),
-        ({"silent_groups": "leave_out", "samples": 1, "estimator": "ppo"}, "set samples to 2 or more"),
+        ({"silent_groups": "leave_out", "samples": 1}, "set samples to 2 or more"),
         ({"silent_groups": "leave_out", "version": "A"}, "take version B"),
-        ({"silent_groups": "draw_again", "version": "A", "estimator": "ppo"}, "take version B"),
+        ({"silent_groups": "draw_again", "estimator": "ppo"}, "estimator=ppo learns from equal scores, too"),
         ({"draw_rounds": 0}, "draw_rounds must be at least 1"),
         ({"draw_floor": 1.5}, "draw_floor must lie in"),
         ({"adversary_acts": "draws"}, "name an ambiguity"),

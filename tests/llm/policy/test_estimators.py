@@ -85,6 +85,7 @@ def _pairs():
         ({"estimator": "grpo:3"}, "grpo"),
         ({"estimator": "grpo", "samples": 1}, "set samples to 2 or more"),
         ({"estimator": "grpo", "version": "A"}, "does not pass on as a factor: take version B"),
+        ({"estimator": "grpo"}, "that of the KL charge alone where all scores are equal: use kl_in=loss"),
         ({"estimator": "maxrl"}, "kl_in=reward makes returns negative"),
         ({"estimator": "dr_grpo", "optimizer": "npg"}, "use estimator=rloo"),
         ({"length_divisor": "tokens"}, "length_divisor must be one of longest, answer, batch"),

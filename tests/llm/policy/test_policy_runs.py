@@ -90,7 +90,7 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
         {"ambiguity": "running:0.5:gr_dpo:0.5,by=source", "optim": "adamw_torch", "logging_steps": 3},
         pytest.param({"ambiguity": "shrunk:4:running:0.5:tv:0.3"}, marks=pytest.mark.exhaustive),
         {"estimator": "dr_grpo", "silent_groups": "draw_again", "length_divisor": "batch", "reward_model": "builtin"},
-        {"ambiguity": "tv:0.5", "adversary_acts": "draws", "estimator": "grpo"},
+        {"ambiguity": "tv:0.5", "adversary_acts": "draws", "estimator": "grpo", "kl_in": "loss"},
     ],
 )
 def test_a_run_killed_in_mid_rollout_ends_as_if_it_had_not_been(settings, place, tmp_path, monkeypatch):

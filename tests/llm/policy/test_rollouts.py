@@ -20,8 +20,8 @@ from llm.models.logprobs import answer_logps
 from llm.policy.judging import ScoredAnswers, render_policy_table, summarise_policy
 from llm.policy.rollouts import Answers, Sampling, aligned, batch_of
 from llm.policy.run import fitting
+from llm.policy.setup import KLExplosion
 from llm.policy.token_draws import Lots, Purpose
-from llm.policy.trainer import KLExplosion
 from llm.rewards.bench import BadScores
 from llm.rewards.checked import checked_scores
 from llm.rewards.model import RewardScorer
