@@ -71,11 +71,17 @@ def score(
 def scores_of(
     model: Model, data: Any, *, columns: Any = None, stdin: Iterable[bytes] = (), slow: bool = False, **how: Any
 ) -> Iterator[Row]:
-    """The same row by row; the data are opened first, before the model. ``slow`` and ``stdin`` are for streams."""
+    """The same row by row. ``stdin`` is what ``-`` names; ``slow`` is for data that may take long to come.
+
+    Data are opened before the model, which takes longer, unless it is they that may take long.
+    """
     from ..serving.scoring import score_stream
 
+    if slow:
+        reader = reward_reader(model, **how)
+        return score_stream(reader, items_of(data, columns, stdin=stdin), slow=True)
     items = items_of(data, columns, stdin=stdin)
-    return score_stream(reward_reader(model, **how), items, slow=slow)
+    return score_stream(reward_reader(model, **how), items)
 
 
 def reward_reader(
