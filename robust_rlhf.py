@@ -20,6 +20,8 @@ COMMANDS = {
     "train": ("llm.commands.train:train", "train sft|reward|dpo|policy --config RECIPE.yaml [--any-flag value]"),
     "pipeline": ("llm.commands.pipeline:pipeline", "all stages from one file: --config rlhf.yaml"),
     "evaluate": ("llm.commands.evaluate:evaluate", "accuracy of reward models on preference files, with intervals"),
+    "score": ("llm.commands.score:score", "rewards of pairs or answers from a file or a pipe, as JSON lines"),
+    "serve": ("llm.commands.serve:serve", "a reward model over HTTP, for OpenRLHF, verl or anything else"),
     "export": ("llm.commands.export:export", "a finished model for RewardBench or lm-eval, which run it as it is"),
     "doctor": ("llm.commands.doctor:doctor", "what is wrong with a training run, the evidence, and what to try"),
     "sweep": ("llm.commands.sweep:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
@@ -42,7 +44,7 @@ _PLAIN = {
     "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{RIGHTWARDS ARROW}": "->",
 }  # fmt: skip
 _OF_MANY_PROCESSES = ("train", "pipeline")
-_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory"}
+_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory", "h11": "serve"}  # of packages, ours or not
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +84,8 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
-        return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{_EXTRA[package]}]'")
+        extra = _EXTRA.get(str(error.name)) or _EXTRA[package]
+        return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{extra}]'")
     except KeyboardInterrupt:  # before the command could say so itself
         _fail("interrupted")
         return INTERRUPTED

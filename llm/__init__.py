@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .api.judged import Evaluation, PairedComparison, compare, evaluate
     from .api.reports import diagnose, write_report
     from .api.runs import Run, train
+    from .api.scores import Scored, score
     from .data.objects import pairs_of as read_pairs
     from .kinds.dpo import DPOTrainer
     from .kinds.reward import RewardTrainer
@@ -33,12 +34,14 @@ _WHERE = {
     "RobustTrainer": "training.robust_trainer",
     "Run": "api.runs",
     "SFTTrainer": "kinds.sft",
+    "Scored": "api.scores",
     "audit_pairs": "api.audits",
     "ceiling": "api.ceilings",
     "compare": "api.judged",
     "diagnose": "api.reports",
     "evaluate": "api.judged",
     "read_pairs": "data.objects",
+    "score": "api.scores",
     "train": "api.runs",
     "write_report": "api.reports",
 }
@@ -55,12 +58,14 @@ __all__ = [
     "RobustTrainer",
     "Run",
     "SFTTrainer",
+    "Scored",
     "audit_pairs",
     "ceiling",
     "compare",
     "diagnose",
     "evaluate",
     "read_pairs",
+    "score",
     "train",
     "write_report",
 ]

@@ -26,14 +26,16 @@ MAY = {  # from the ground up
     "doctor": "adversary run statistics",
     "export": "data models run text",
     "rewards": "data models tasks text",
+    "serving": "data models text",
     "training": "adversary audit data judging models run statistics text",
     "policy": "adversary data models rewards run statistics text training",
     "trl": "adversary data rewards run text training",
     "kinds": "adversary data judging models policy run statistics text training",
     "sweep": "adversary audit data features judging kinds models report results run statistics text training",
     "pipeline": "data kinds models policy report rewards run statistics training",
-    "api": "audit data doctor features judging kinds models report results rewards run sweep text training",
-    "commands": "api audit data doctor export features judging kinds models pipeline report results run sweep training",
+    "api": "audit data doctor features judging kinds models report results rewards run serving sweep text training",
+    "commands": "api audit data doctor export features judging kinds models pipeline report results run serving sweep "
+    "training",
 }
 NO_TORCH = {"run", "statistics", "tasks", "data", "results", "report", "doctor"}
 HEAVY = ("torch", "transformers", "peft", "accelerate")

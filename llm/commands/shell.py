@@ -64,6 +64,24 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how a reward model is loaded, and reads."""
+    parser.add_argument(
+        "--max_length", "--max-length", type=int, help="tokens per answer with its prompt (default: as in training)"
+    )
+    parser.add_argument(
+        "--batch_size",
+        "--batch-size",
+        type=int,
+        default=32,
+        help="pairs per forward, or half as many as answers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
+
+
 def parser_of(name: str, description: str) -> PlainParser:
     """The parser of one command; flags are written in full."""
     return PlainParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)

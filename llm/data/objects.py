@@ -48,7 +48,7 @@ def pairs_of(
         if mapping and not shared:
             raise DataError(f"columns: pairs have no columns that could be mapped, leave out {mapping}.")
         return source if isinstance(source, PairSet) else PairSet(rows, name, "pairs", _sha256(rows))
-    stream = PairStream(name, name, _records(rows, name), columns=mapping, shared=shared, keep=keep)
+    stream = PairStream(name, name, record_rows(rows, name), columns=mapping, shared=shared, keep=keep)
     pairs = list(stream)
     return pair_set(stream, pairs, _sha256(pairs))
 
@@ -65,7 +65,8 @@ def rows_of(source: Any) -> list[Any]:
     return rows
 
 
-def _records(rows: Iterable[Any], name: str) -> Iterator[Record]:
+def record_rows(rows: Iterable[Any], name: str) -> Iterator[Record]:
+    """Mappings as records; raises ``DataError`` for a row that is none."""
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"{name}: row {number} is a {type(row).__name__}, a pair or a mapping was expected.")

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class PairStream:
-    """The pairs of one file or data set, in its order and with unique ids; iterate over it once.
+    """The pairs of one file or data set, in its order, with unique ids unless told otherwise; iterate over it once.
 
     Attributes:
         name: The file or address, for messages.
@@ -56,6 +56,7 @@ class PairStream:
         shared: bool = False,
         read_as: list[str] | None = None,
         keep: Sequence[str] = (),
+        numbered: bool = True,
     ):
         """Start nothing yet.
 
@@ -67,6 +68,7 @@ class PairStream:
             shared: The mapping is meant for several files: it is left aside where none of its columns is there.
             read_as: What the reader of the file has to say.
             keep: Columns beside those of the layout that pairs are to have in ``kept``.
+            numbered: Give the later ones of a repeated id a number, for which all ids are remembered.
         """
         self.name = name
         self.layout = ""
@@ -77,7 +79,7 @@ class PairStream:
         self.noted: Counter[str] = Counter()
         self._stem = stem
         self._records = records
-        self._asked, self._shared, self._keep = columns, shared, tuple(keep)
+        self._asked, self._shared, self._keep, self._numbered = columns, shared, tuple(keep), numbered
         self._reading = Reading()
         self._unusable = 0
 
@@ -101,7 +103,7 @@ class PairStream:
         ids = UniqueIds()
         for pair in self._pairs():
             self.kept += 1
-            yield ids.unique(pair)
+            yield ids.unique(pair) if self._numbered else pair
         self._report(ids)
 
     def _pairs(self) -> Iterator[Pair]:

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from ..data.prompts import Prompt
 from ..models.architectures import reading_length
 from ..models.loading import load_reward_model
-from ..models.logprobs import evaluation_mode
+from ..models.rewards import RewardBatches, rewards_of
 from ..text.answers import encode_answers
-from ..text.batches import padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +36,6 @@ class RewardScorer:
         self.max_length, self.batch_size = max_length, batch_size
         self.verifiable = False
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[np.float64]:
         """Scores, shape ``(n,)``.
 
@@ -46,15 +43,9 @@ class RewardScorer:
             DataError: The model's chat template refuses a prompt.
         """
         rows = encode_answers(prompts, answers, self.tokenizer, max_length=self.max_length)
-        order = np.argsort([-len(row) for row in rows], kind="stable")
-        scores, device = np.empty(len(rows)), next(self.model.parameters()).device
-        with evaluation_mode(self.model):
-            for start in range(0, len(rows), self.batch_size):
-                places = order[start : start + self.batch_size]
-                ids, mask = padded([rows[i] for i in places], cast(int, self.tokenizer.pad_token_id))
-                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-                scores[places] = logits[:, 0].double().cpu().numpy()
-        return scores
+        batches = RewardBatches(self.batch_size)
+        found = rewards_of(self.model, [[row] for row in rows], cast(int, self.tokenizer.pad_token_id), batches)
+        return np.array([score for (score,) in found], dtype=np.float64)
 
 
 def load_model(name: str, *, batch_size: int, device: Any, **loading: Any) -> RewardScorer:

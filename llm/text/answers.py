@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llm.data.pairs import DataError
+from llm.data.pairs import DataError, Message
 from llm.data.prompts import Prompt
 from llm.text.rendering import Refused, Rendered
-from llm.text.tokens import Reader
-from llm.text.window import sequences
+from llm.text.tokens import Frame, Reader
+from llm.text.window import Sequences, sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,34 +62,81 @@ def encode_answers(
 ) -> list[list[int]]:
     """Every prompt with its answer, in at most ``max_length`` tokens, as ``encode_pairs`` reads them.
 
-    All answers to equal chats are read after the same part of it. Of an answer that the chat template does not write
-    whole (thoughts, mostly) the part is read that it writes, as whoever serves the model would; and what reads like a
-    special token is read as one where the tokenizer cannot read it as text.
+    All answers to equal chats are read after the same part of it; otherwise as :class:`AnswerEncoder` reads them.
 
     Raises:
         ValueError: ``max_length`` leaves no room for text.
         DataError: The chat template refuses a chat; the message names the prompt.
     """
     rows: list[list[int]] = [[] for _ in prompts]
-    if not rows:
-        return rows
-    reader = Reader(tokenizer)
     places: dict[str, list[int]] = {}
     for place, prompt in enumerate(prompts):
         places.setdefault(repr(prompt.messages), []).append(place)
-    groups = [_rendered(reader, prompts[held[0]], [answers[place] for place in held]) for held in places.values()]
-    frame = reader.frame(prompts[0].messages, answers[0])
-    for held, tokens in zip(places.values(), reader.answered(groups, strict=False), strict=True):
-        for place, (ids, _) in zip(held, sequences(tokens, max_length, frame).rows, strict=True):
+    groups = [(prompts[held[0]].messages, [answers[place] for place in held]) for held in places.values()]
+    for held, found in zip(places.values(), AnswerEncoder(tokenizer, max_length).read(groups), strict=True):
+        if isinstance(found, Refused):
+            raise _unreadable(prompts[held[0]], found) from found
+        for place, (ids, _) in zip(held, found.rows, strict=True):
             rows[place] = ids
     return rows
 
 
-def _rendered(reader: Reader, prompt: Prompt, answers: Sequence[str]) -> list[Rendered]:
-    try:
-        return reader.renderer.answered(prompt.messages, answers, strict=False)
-    except Refused as reason:
-        raise _unreadable(prompt, reason) from reason
+class AnswerEncoder:
+    """Reads chats with their answers, a few at a time, and keeps none of them.
+
+    Of an answer that the chat template does not write whole (thoughts, mostly) the part is read that it writes, as
+    whoever serves the model would; and what reads like a special token is read as one where the tokenizer cannot read
+    it as text.
+
+    Args:
+        tokenizer: Of the model that reads.
+        max_length: Tokens of a chat with an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._reader, self._max_length = Reader(tokenizer), max_length
+        self._frame: Frame | None = None
+
+    def read(self, groups: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> list[Sequences | Refused]:
+        """Of each chat its answers after the same part of it, or why the chat template refuses it.
+
+        Raises:
+            ValueError: ``max_length`` leaves no room for text.
+        """
+        rendered = [self._rendered(*group) for group in groups]
+        whole = [found for found in rendered if not isinstance(found, Refused)]
+        if not whole:
+            return [found for found in rendered if isinstance(found, Refused)]
+        if self._frame is None:
+            place = next(place for place, found in enumerate(rendered) if not isinstance(found, Refused))
+            self._frame = self._reader.frame(groups[place][0], groups[place][1][0])
+        tokens = iter(self._reader.answered(whole, strict=False))
+        return [
+            found if isinstance(found, Refused) else sequences(next(tokens), self._max_length, self._frame)
+            for found in rendered
+        ]
+
+    def read_written(self, texts: Sequence[tuple[str, str]]) -> list[Sequences]:
+        """Conversations that are written out already, special tokens included; each is a group of its own.
+
+        What the tokenizer puts around a conversation is put there where it is missing, and padding is left out.
+
+        Args:
+            texts: The conversation, and the beginning of it that is the prompt; "" where that is not known: a
+                conversation that is too long then loses its middle.
+
+        Raises:
+            ValueError: ``max_length`` leaves no room for text.
+        """
+        edges = self._reader.edges
+        frame = Frame(len(edges.prefix), 0, len(edges.suffix))
+        return [sequences([tokens], self._max_length, frame) for tokens in self._reader.written_out(texts)]
+
+    def _rendered(self, chat: Sequence[Message], answers: Sequence[str]) -> list[Rendered] | Refused:
+        try:
+            return self._reader.renderer.answered(chat, answers, strict=False)
+        except Refused as reason:
+            return reason
 
 
 def _unreadable(prompt: Prompt, reason: Refused) -> DataError:

@@ -133,6 +133,34 @@ class Reader:
         """
         return [[*self._prefix(read.ids), *read.ids] for read in self._read(prompts)]
 
+    def written_out(self, texts: Sequence[tuple[str, str]]) -> list[Tokens]:
+        """Tokens of conversations that are written out already, their special tokens read as such.
+
+        Padding at the end of a text is left out.
+
+        Args:
+            texts: The conversation, and its beginning that is the prompt; where that is "", all is.
+        """
+        rendered = [self._written_out(text, prompt) for text, prompt in texts]
+        read = tokenised(self._tokenizer, [text.text for text in rendered], split=False, apart=self._apart)
+        return [self._framed(text, found) for text, found in zip(rendered, read, strict=True)]
+
+    def _written_out(self, text: str, prompt: str) -> Rendered:
+        """What ends the answer stands behind it, and the answer behind the prompt."""
+        padding = str(self._tokenizer.pad_token or "")
+        if padding and self._tokenizer.pad_token_id not in self._closing():
+            while text.endswith(padding):
+                text = text.removesuffix(padding)
+        end, least = len(text), len(prompt) if prompt and text.startswith(prompt) else 0
+        for found in reversed(list(self.renderer.matches(text))):
+            if found.start() < least or text[found.end() : end].strip():
+                break
+            end = found.start()
+        return Rendered(text, least or end, end)
+
+    def _closing(self) -> set[int]:
+        return {*self.edges.suffix, self._tokenizer.eos_token_id}
+
     def frame(self, chat: Sequence[Message] = (), answer: str = "b") -> Frame:
         """Tokens around the texts of a short conversation.
 

@@ -69,6 +69,17 @@ def windowed(names: dict[str, Any]) -> None:
     assert len(names["data"]) == len(names["encoded"]) > 4
 
 
+def small_reward(folder: Path) -> dict[str, Any]:
+    """A reward model called rm."""
+    save_models(folder, generate(8, seed=1), max_length=64)
+    return {}
+
+
+def scored(names: dict[str, Any]) -> None:
+    assert names["rewards"]["answer"].tolist() == [0, 1]
+    assert names["rewards"]["reward"].notna().all()
+
+
 def small_policy(folder: Path) -> dict[str, Any]:
     """A policy to start from, and settings of a run that takes no time."""
     save_models(folder, generate(48, seed=11), max_length=96)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +51,36 @@ def _goes_on(line: bytes) -> bool:
 
 def _lines(path: Path) -> Iterator[Record]:
     with readable(path) as stream:
-        for number, raw in enumerate(stream, start=1):  # bytes: only \n ends a line, U+2028 does not
-            try:
-                line = (raw.removeprefix(BOM) if number == 1 else raw).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise not_utf8(path, number, error.start) from error
-            if line.strip():
-                yield _record(path, f"line {number}", _parsed(path, number, line))
+        yield from lines_of(stream, path)
 
 
-def _parsed(path: Path, line: int | None, text: str) -> Any:
+def lines_of(stream: Iterable[bytes], name: str | Path) -> Iterator[Record]:
+    """The records of a stream that has one on each line, each as soon as its line is there.
+
+    Args:
+        stream: Lines; only a newline ends one, U+2028 does not.
+        name: What messages call it.
+
+    Raises:
+        DataError: A line is not UTF-8, not JSON or no object.
+    """
+    for number, raw in enumerate(stream, start=1):
+        try:
+            line = (raw.removeprefix(BOM) if number == 1 else raw).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise not_utf8(name, number, error.start) from error
+        if line.strip():
+            yield _record(name, f"line {number}", _parsed(name, number, line))
+
+
+def _parsed(path: str | Path, line: int | None, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
         raise _not_json(path, line, error) from error
 
 
-def _not_json(path: Path, line: int | None, error: Exception) -> DataError:
+def _not_json(path: str | Path, line: int | None, error: Exception) -> DataError:
     """What to raise; None: the line is that of the error, where it has one."""
     if line is None and isinstance(error, json.JSONDecodeError):
         line = error.lineno
@@ -79,7 +92,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "msg", error))
 
 
-def _record(path: Path, place: str, columns: object) -> Record:
+def _record(path: str | Path, place: str, columns: object) -> Record:
     if not isinstance(columns, dict):
         raise DataError(f"{path}, {place}: expected a JSON object, found {type(columns).__name__}.")
     return Record(place, columns)

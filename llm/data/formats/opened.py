@@ -72,6 +72,6 @@ def whole_text(path: Path) -> str:
         raise not_utf8(path, line, error.start - (raw.rfind(b"\n", 0, error.start) + 1)) from error
 
 
-def not_utf8(path: Path, line: int, offset: int) -> DataError:
+def not_utf8(path: str | Path, line: int, offset: int) -> DataError:
     """What to raise for a byte, counted from 0, that is not UTF-8."""
     return DataError(f"{path}, line {line}, byte {offset + 1}: not UTF-8 text; save the file as UTF-8.")

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,7 @@ PYTHON = [
     Snippet("docs/convex-sets.md", "known_mean", given.scenarios, given.convex),
     Snippet("docs/data.md", "from llm.data.pairs", given.own_data, given.read, without="hf://", reason="needs the hub"),
     Snippet("docs/rewards.md", "from pathlib import Path", given.small_policy),
+    Snippet("docs/serving.md", "from llm import score", given.small_reward, given.scored),
     Snippet("docs/sets.md", "from dro_core import MeanDiscrepancy", given.embedded, given.is_distribution),
     Snippet("docs/sets.md", "radii = radius_from_confidence", given.visited, given.fall_with_visits),
     Snippet("docs/sweeps.md", "from llm.results.store", given.results, given.no_findings),
@@ -143,6 +145,11 @@ def parsing_only(monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", understood)
 
 
+def ours(line: str) -> tuple[str, ...]:
+    """The words of a command line up to a pipe or the file that takes what it says."""
+    return tuple(takewhile(lambda word: word not in ("|", ">"), shlex.split(line, comments=True)))
+
+
 def commands():
     """Page and arguments of every command line of ours, in blocks and between backticks."""
     found = set()
@@ -154,7 +161,7 @@ def commands():
         lines += [" ".join(span.split()) for span in re.findall(r"`(robust-rlhf [^`]*)`", prose)]
         for line in lines:
             match = re.search(r"(?:robust-rlhf|-m robust_rlhf|robust_rlhf\.py) (.*)", line)
-            if match and (words := tuple(shlex.split(match[1], comments=True))):
+            if match and (words := ours(match[1])):
                 found.add((str(page.relative_to(ROOT)), words))
     return sorted(found)
 
