@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proofs_check.report import Report
 
 
+_verifier: Any = verifier  # written for a Python without anything, type stubs included
+
+
 def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Sequence[Any]) -> None:
     """Write one file for a certified verdict, and none for any other.
 
@@ -29,19 +32,18 @@ def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Seq
         seen: every instance on which both sides were evaluated.
 
     Raises:
-        ArithmeticError: The formula of the claim is not true of an instance that was certified: a mistake in it.
+        ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
     """
     if report.evidence is Evidence.CERTIFIED:
-        write_text(
-            folder / f"{claim.label}.json", json.dumps(certificate(claim, report.verdict, seen), indent=0) + "\n"
-        )
+        text = json.dumps(certificate(claim, report.verdict, seen))
+        write_text(folder / f"{claim.label}.json", text + "\n")
 
 
 def certificate(claim: Claim[Any], verdict: Verdict, seen: Sequence[Any]) -> dict[str, Any]:
     """Return the content of such a file.
 
     Raises:
-        ArithmeticError: The formula of the claim is not true of an instance that was certified: a mistake in it.
+        ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
     """
     shown = [x for x in dict.fromkeys(seen) if verdict is Verdict.UPHELD or _violates(claim, x)]
     stored: dict[str, Any] = {
@@ -56,10 +58,11 @@ def certificate(claim: Claim[Any], verdict: Verdict, seen: Sequence[Any]) -> dic
         stored |= {
             "kind": "checked",
             "where": [[name, _one_line(text)] for name, text in claim.formula.where.items()],
+            "admits": list(claim.formula.admits),
             "holds": _one_line(claim.formula.holds),
         }
         stored["instances"], stored["witnesses"] = _proofs(claim, stored, shown)
-    return stored | {"digest": verifier.digest(stored)}
+    return stored | {"digest": _verifier.digest(stored)}
 
 
 def plain(value: Any) -> Any:
@@ -78,11 +81,15 @@ def _proofs(claim: Claim[Any], stored: Mapping[str, Any], shown: Sequence[Any]) 
     """Evaluate the formula as the verifier will, and keep every witness that it asks for."""
     found = Found()
     instances: list[Any] = []
+
+    def witness(*key: Any) -> Any:
+        return found[_frozen(key)]
+
     for x in shown:
-        more = claim.formula.found(x) if claim.formula is not None and claim.formula.found is not None else {}
-        instance = plain(_given(x) | dict(more))
-        if not verifier.holds(stored, instance, found):
-            raise ArithmeticError(f"the formula of {claim.label} is not true of {x}")
+        search = claim.formula and claim.formula.found
+        instance = plain(_given(x) | (dict(search(x)) if search else {}))
+        if _verifier.holds(stored, instance, witness) is not (stored["verdict"] == Verdict.UPHELD.value):
+            raise ArithmeticError(f"the formula of {claim.label} does not say of {x} what was certified")
         instances.append(instance)
     return instances, [[plain(key), plain(witness)] for key, witness in found.items()]
 
@@ -93,6 +100,10 @@ def _violates(claim: Claim[Any], instance: Any) -> bool:
 
 def _given(instance: Any) -> dict[str, Any]:
     return {field.name: getattr(instance, field.name) for field in fields(instance)}
+
+
+def _frozen(key: Any) -> Any:
+    return tuple(map(_frozen, cast("list[Any]", key))) if isinstance(key, list | tuple) else key
 
 
 def _one_line(text: str) -> str:

@@ -78,13 +78,15 @@ class Formula:
     """What a certified verdict rests on, as text that `proofs_check/verifier.py` evaluates in rational numbers.
 
     Attributes:
-        holds: true of every instance of an upheld claim, and of every counterexample to a refuted one.
+        holds: true of every instance of an upheld claim, false of every counterexample to a refuted one.
+        admits: what an instance of a refuted claim has to meet; a claim that is upheld needs none here.
         where: what it uses, in this order: name -> formula; the fields of the instance are names too.
         found: more names of an instance, found by search and believed only as far as ``holds`` proves them.
     """
 
     holds: str
     where: Mapping[str, str] = field(default_factory=dict[str, str])
+    admits: tuple[str, ...] = ()
     found: Callable[[Any], Mapping[str, Any]] | None = None
 
 

@@ -1,12 +1,12 @@
 """Re-check certificates of `robust-rlhf verify --certificates DIR`: python verifier.py DIR [--formulas].
 
-Nothing but Python is needed. A file holds a formula for one claim, `holds`, the definitions it uses, `where`, and the
-instances on which it must come out true, in rational numbers. A number that is not rational is an interval that holds
-it for certain, and a comparison that intervals leave open is refused. Worst cases over sets are found by sorting, or
-given as `witnesses`, and count only as far as a point of the set (from below) and dual variables (from above) prove
+Nothing but Python is needed. A file says of one claim what `holds`, with definitions, `where`, and instances on which
+that must come out true, or false if the claim is refuted, in rational numbers. A number that is not rational is an
+interval that holds it for certain, and what intervals leave open is refused. Worst cases over sets are found by sorting
+or given as `witnesses`, and count only as far as a point of the set (from below) and dual variables (from above) prove
 them. Nothing else of a file is believed; whether the formula says what the claim says is for the reader: --formulas.
 """
-# pyright: basic
+# pyright: basic, reportAssignmentType=false, reportArgumentType=false
 
 import ast
 import hashlib
@@ -14,14 +14,14 @@ import json
 import re
 import sys
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, permutations, product
 from math import comb, factorial, floor, isqrt, prod
 from pathlib import Path
 
 FORMAT = 1
-BITS = 256  # of logarithms, exponentials and roots
-ONE = 1 << BITS
+BITS, ONE = 256, 1 << 256  # of logarithms, exponentials and roots
+total = partial(sum, start=Fraction(0))  # a fraction, of whole numbers and of none too
 
 
 class Refused(Exception):
@@ -54,13 +54,13 @@ class Interval:
 
     def __rtruediv__(self, other):
         _demand(self.low > 0 or self.high < 0, "a divisor may be zero")
-        return Interval(1 / self.high, 1 / self.low) * other
+        return Interval(1 / Fraction(self.high), 1 / Fraction(self.low)) * other
 
     __radd__, __rmul__, __neg__ = __add__, __mul__, lambda self: Interval(-self.high, -self.low)
-    __truediv__ = lambda self, other: self * (1 / other)  # noqa: E731 - a line for each
     __sub__, __rsub__ = (lambda self, other: self + -other), (lambda self, other: -self + other)
     __gt__, __ge__ = (lambda self, other: -self < -other), (lambda self, other: not self < other)
-    __le__, __eq__ = (lambda self, other: not self > other), (lambda self, other: _demand(0, "intervals equal?"))
+    __le__, __truediv__ = (lambda self, other: not self > other), (lambda self, other: self * (1 / other))
+    __eq__, __bool__ = (lambda self, other: _demand(None, "intervals?")), lambda self: _demand(None, "no condition")
 
 
 def _ends(x):
@@ -69,24 +69,16 @@ def _ends(x):
 
 def bounded(low, high):
     """A number of which bounds are known: itself where they meet."""
-    (low, inner), (outer, high) = _ends(low), _ends(high)
-    return low if low == inner == outer == high else Interval(low, high)
+    low, high = _ends(low)[0], _ends(high)[1]
+    return low if low == high else Interval(low, high)
 
 
-def proved(condition, value):
-    """The value, if the condition is true."""
-    _demand(condition is True, "a witness proves nothing")
-    return value
-
-
-def _power(a, k):
-    _demand(isinstance(a, int | Fraction) and Fraction(k).denominator == 1, "a power is not rational")
-    return Fraction(a) ** int(k)
+def _power(a, k):  # int() refuses an interval, Fraction too
+    return Fraction(a) ** int(k) if int(k) == k else _demand(None, "an exponent is not whole")
 
 
 def _sqrt(x):
-    root = isqrt((x.numerator << 2 * BITS) // x.denominator)
-    return Fraction(root, ONE), Fraction(root + 1, ONE)
+    return tuple(Fraction(isqrt((x.numerator << 2 * BITS) // x.denominator) + k, ONE) for k in (0, 1))
 
 
 def _log(x):
@@ -116,31 +108,17 @@ def _exp(x):
     return Fraction(low, ONE), Fraction(high, ONE)
 
 
-def _increasing(bounds, least, exact):
+def _increasing(bounds, least, at, exactly):
     def function(x):
         low, high = _ends(x)
         _demand(low >= least, "an argument out of range")
-        return exact if low == high == 1 - exact else Interval(bounds(Fraction(low))[0], bounds(Fraction(high))[1])
+        return Fraction(exactly) if low == high == at else Interval(bounds(Fraction(low))[0], bounds(Fraction(high))[1])
 
     return function
 
 
-sqrt = _increasing(_sqrt, 0, 2)  # 2: nowhere exact
-log, exp = _increasing(_log, Fraction(1, ONE), 0), _increasing(_exp, -ONE, 1)
-
-
-def total(numbers):
-    """The sum, a rational number where all are."""
-    return sum(numbers, start=Fraction(0))
-
-
-def dot(a, b):
-    """The inner product."""
-    return total(x * y for x, y in zip(a, b, strict=True))
-
-
 def tv(losses, p, radius, ratio=None):
-    """Max <q, l>, 1/2 sum |q - p| <= radius, q <= ratio p. Dual: radius t + E max(l, a) + (ratio - 1) E(l - a - t)_+."""
+    """Max <q, l>, 1/2 sum|q - p| <= radius, q <= ratio p. Dual: radius t + E max(l, a) + (ratio - 1) E(l - a - t)_+."""
     _demand(total(p) == 1 and min(p) >= 0, "p is no distribution")
     atoms = sorted((loss, mass) for loss, mass in zip(losses, p, strict=True) if mass > 0)  # mass 0 gets nothing
     losses, p = [loss for loss, _ in atoms], [mass for _, mass in atoms]
@@ -154,7 +132,7 @@ def tv(losses, p, radius, ratio=None):
     _demand(a + t >= losses[-1] if ratio is None else all(x <= ratio * y for x, y in zip(q, p, strict=True)), "q, t")
     excess = total(m * max(loss - a - t, Fraction(0)) for loss, m in atoms) * (0 if ratio is None else ratio - 1)
     dual = radius * t + total(m * max(loss, a) for loss, m in atoms) + excess
-    _demand(dual == dot(q, losses), "primal and dual do not meet")
+    _demand(dual == total(x * y for x, y in zip(q, losses, strict=True)), "primal and dual do not meet")
     return dual
 
 
@@ -166,14 +144,15 @@ def samples(n, p):
         yield ways * prod(x**k for x, k in zip(p, counts, strict=True)), [Fraction(k) / n for k in counts]
 
 
-def _frozen(x):
-    return tuple(map(_frozen, x)) if isinstance(x, list | tuple) else x
-
-
 FUNCTIONS = {
-    **{f.__name__: f for f in (abs, all, any, dot, max, min, prod, proved, samples, sorted, tv)},
-    **{"sum": total, "sqrt": sqrt, "log": log, "exp": exp, "bounded": bounded, "F": Fraction},
+    **{f.__name__: f for f in (abs, all, any, bounded, max, min, prod, samples, sorted, tv)},
+    **{"sum": total, "F": Fraction},
+    "sqrt": _increasing(_sqrt, 0, 0, 0),
+    "log": _increasing(_log, Fraction(1, ONE), 1, 0),
+    "exp": _increasing(_exp, -ONE, 0, 1),
     "cvar": lambda losses, p, alpha: tv(losses, p, Fraction(1), 1 / alpha),  # q <= p/alpha and nothing else
+    "dot": lambda a, b: total(x * y for x, y in zip(a, b, strict=True)),
+    "proved": lambda condition, value: value if condition is True else _demand(None, "a witness proves nothing"),
     "width": lambda x: _ends(x)[1] - _ends(x)[0],
     "len": lambda x: Fraction(len(x)),
     "range": lambda *ends: map(Fraction, range(*map(int, ends))),
@@ -192,8 +171,6 @@ _NODES += "comprehension Lambda arguments arg Add Sub Mult Div Pow USub Not And 
 
 
 class _Exact(ast.NodeTransformer):
-    """Let through what is on the list, with exact numbers and powers; functions keep their meaning."""
-
     def visit(self, node):
         _demand(type(node).__name__ in _NODES.split(), f"a formula must not contain {type(node).__name__}")
         name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""
@@ -214,22 +191,22 @@ def _compiled(text):
 
 
 def exact(x):
-    """Numbers of a file: whole ones, or text like 3/4; other text stays what it is."""
+    """Numbers of a file: whole ones, or text like 3/4; other text stays what it is, and other numbers raise."""
     if isinstance(x, list):
         return [exact(one) for one in x]
-    _demand(x is None or type(x) in (int, str), "a number is not written as a fraction")
-    return Fraction(x) if type(x) is int or (x and re.fullmatch(r"-?\d+(/\d+)?", x)) else x
+    return Fraction(x) if type(x) is int or re.fullmatch(r"-?\d+(/\d+)?", x) else x
 
 
-def holds(certificate, instance, witnesses):
-    """Whether the formula is true of the instance."""
+def holds(certificate, instance, witness):
+    """Whether an instance admitted by the claim satisfies it; ``witness`` returns proofs, by name and arguments."""
     names = {name: exact(value) for name, value in instance.items()}
     _demand("witness" not in names and not set(names) & set(FUNCTIONS), "a name is taken")
-    names |= FUNCTIONS | {"__builtins__": {}, "witness": lambda *key: witnesses[_frozen(key)]}
+    names |= FUNCTIONS | {"__builtins__": {}, "witness": witness}
     for name, text in certificate["where"]:
         _demand(name not in names, f"{name} is defined twice")
         names[name] = eval(_compiled(text), names)  # nothing but what _Exact lets through
-    return eval(_compiled(certificate["holds"]), names) is True
+    _demand(all(eval(_compiled(text), names) is True for text in certificate["admits"]), "no instance of the claim")
+    return eval(_compiled(certificate["holds"]), names)
 
 
 def digest(certificate):
@@ -245,9 +222,10 @@ def verify(path):
     _demand(certificate["digest"] == digest(certificate), "the file was changed")
     _demand(certificate["instances"] and certificate["verdict"] in ("upheld", "refuted"), "there is nothing to check")
     if certificate["kind"] == "checked":
-        witnesses = {_frozen(exact(key)): exact(value) for key, value in certificate["witnesses"]}
+        witnesses = {repr(tuple(exact(key))): exact(value) for key, value in certificate["witnesses"]}
         for instance in certificate["instances"]:
-            _demand(holds(certificate, instance, witnesses), f"the formula is not true of {instance}")
+            said = holds(certificate, instance, lambda *key: witnesses[repr(key)])
+            _demand(said is (certificate["verdict"] == "upheld"), f"the formula is {said} of {instance}")
     return certificate
 
 
@@ -260,7 +238,7 @@ def main(arguments):
             kinds[found["kind"]] += 1
             lines = [f"{path.stem}: {found['verdict']}, {found['kind']}, {len(found['instances'])} instances"]
             if "--formulas" in arguments:
-                lines += [found["statement"], *map(" = ".join, found["where"]), found["holds"]]
+                lines += [found["statement"], *map(" = ".join, found["where"]), *found["admits"], found["holds"]]
         except Exception as error:  # whatever is wrong with a file, it proves nothing
             refused, lines = refused + 1, [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
         sys.stdout.write("\n    ".join(lines) + "\n")

@@ -39,7 +39,7 @@ _SIZES = {
 }
 _RADIUS = "width(balance(rows, masses, kind)) <= 1 / 10**9"
 _EXACT = "width(balance(rows, masses, kind)) == 0"
-_ADMITTED = "1 <= min(masses) and max(masses) <= 64"
+_ADMITTED = ("1 <= min(masses) and max(masses) <= 64",)
 _SIGNS = {**_SIZES, "a": "right / (right + wrong)", "r": "lambda kind: balance([[1], [-1]], [right, wrong], kind)"}
 _MEANS = {
     **_SIZES,
@@ -85,9 +85,10 @@ COLLAPSE = {
         {**_SIZES, "radius": "balance([[x] for x in values], masses, 'tv') if dot(values, masses) > 0 else 0"},
     ),
     "collapse-accuracy-floor": Formula(
-        f"""{_ADMITTED} and balance([[x] for x in values], masses, 'tv')
-        < sum(m for x, m in zip(values, masses) if x > 0) / sum(masses) - 1 / 2""",
+        """balance([[x] for x in values], masses, 'tv')
+        >= sum(m for x, m in zip(values, masses) if x > 0) / sum(masses) - 1 / 2""",
         _SIZES,
+        admits=_ADMITTED,
     ),
     "collapse-sample": Formula("mean(n) >= mean(n + 1) >= balance(rows, masses, kind)", _SAMPLED),
     "collapse-sample-null": Formula(
@@ -101,7 +102,9 @@ COLLAPSE = {
         },
         found=_factors,
     ),
-    "collapse-sample-estimates": Formula(f"{_ADMITTED} and n >= 1 and mean(n) > balance(rows, masses, kind)", _SAMPLED),
+    "collapse-sample-estimates": Formula(
+        "mean(n) <= balance(rows, masses, kind)", _SAMPLED, admits=(*_ADMITTED, "n >= 1")
+    ),
     "collapse-minibatch": Formula(
         """all(h(value, n, given) >= h(value, n + 1, given) and r(kind, n) >= r(kind, n + 1) >= r(kind, len(values))
         and useless_from(value, n, r(kind, n)) and useless_from(value, n + 1, r(kind, n + 1))
@@ -133,9 +136,9 @@ COLLAPSE = {
         },
     ),
     "collapse-groups-longer": Formula(
-        """parts < 2 * longer < 2 * parts and 0 < 2 * flips < parts
-        and (c * e / (c * e + (1 - c) * (1 - e)) > e or (1 - c) * e / (c * (1 - e) + (1 - c) * e) > e)""",
+        "c * e / (c * e + (1 - c) * (1 - e)) <= e and (1 - c) * e / (c * (1 - e) + (1 - c) * e) <= e",
         {"c": "longer / parts", "e": "flips / parts"},
+        admits=("parts < 2 * longer < 2 * parts", "0 < 2 * flips < parts"),
     ),
     "collapse-labels": Formula(
         "balance(rows + turned, right + wrong, kind) <= even < 1 and balance(mean_rows, masses, kind) == 1",

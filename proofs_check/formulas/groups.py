@@ -65,10 +65,10 @@ GROUPS = {
         },
     ),
     "maxrl-groups": Formula(
-        """2 <= size <= 10 and 0 < p < 1
-        and sum(score(r, [x / mean(r) - (0 if kind == 'maxrl_plain' else 1) for x in r])
-        for r in outcomes if sum(r) > 0) != 1 / p""",
+        """sum(score(r, [x / mean(r) - (0 if kind == 'maxrl_plain' else 1) for x in r])
+        for r in outcomes if sum(r) > 0) == 1 / p""",
         _EXPECTED,
+        admits=("2 <= size <= 10", "0 < p < 1", "kind in ['maxrl_plain', 'maxrl']"),
     ),
     "sampled-rates-flatten": Formula(
         """w(r) <= w(p) and w(p) * f(1 - 1 / size) <= w(r) * f(1 / size)
@@ -76,7 +76,9 @@ GROUPS = {
         _SAMPLED,
     ),
     "sampled-rates-flatten-any": Formula(
-        "2 <= size and 0 < p <= r < 1 and kind in ['steep', 'worst'] and w(p) * f(r) > w(r) * f(p)", _SAMPLED
+        "w(p) * f(r) <= w(r) * f(p)",
+        _SAMPLED,
+        admits=("2 <= size", "0 < p <= r < 1", "kind in ['steep', 'worst']"),
     ),
     "split-rates": Formula(
         "mean(p, size) >= mean(p, size + 1) >= f(p) and mean(p, size) >= mean(r, size)",

@@ -36,9 +36,9 @@ MINIBATCH = {
         },
     ),
     "tv-bias-root-n": Formula(
-        """min(masses) > 0 and spread > 0 and 0 < level < 1
-        and bias(ball, losses, p, n) > 0 and n * bias(ball, losses, p, n)**2 > 9 * spread**2""",
+        "bias(ball, losses, p, n) <= 0 or n * bias(ball, losses, p, n)**2 <= 9 * spread**2",
         _BIAS,
+        admits=("min(masses) > 0", "spread > 0", "0 < level < 1"),
     ),
     "tv-capped-bias": Formula(
         """found <= spread * ((1 - level) * missing(1 - level) + level * missing(a))

@@ -33,15 +33,13 @@ OTHERS = {
     ),
     # L_rho(w_ERM), of which these are labels within rho, exceeds the loss log 2 of w = 0
     "robust-shift-labels": Formula(
-        """wins > losses > 0 and wins > moved > 0
-        and (wins - moved) / n * log(n / wins) + (losses + moved) / n * log(n / losses) > log(2)""",
+        "(wins - moved) / n * log(n / wins) + (losses + moved) / n * log(n / losses) <= log(2)",
         {"n": "wins + losses"},
+        admits=("wins > losses > 0", "wins > moved > 0"),
     ),
     # On the two samples on which they differ the plain fit is +-log t, the robust one 0; their chances are far : near
     "robust-shift-sample": Formula(
-        """far != near**2 and near > 1 and far > 1 and n == 2 and 1 / 2 <= radius <= 1 and bound >= 1
-        and 1 < below and below**3 < below + 2 and beyond**3 > beyond + 2
-        and all(far * (log(2) - right) + near * (log(2) - wrong) > 0
+        """any(far * (log(2) - right) + near * (log(2) - wrong) <= 0
         for right in [near_loss - near / (1 + near) * c, far_loss - 2 * far / (1 + far) * c]
         for wrong in [near_loss - c / (1 + near), far_loss - 2 * c / (1 + far)])""",
         {
@@ -50,6 +48,10 @@ OTHERS = {
             "near_loss": "log(1 + t)",
             "far_loss": "log(1 + t * t)",
         },
+        admits=(
+            "far != near**2 and near > 1 and far > 1 and n == 2 and 1 / 2 <= radius <= 1 and bound >= 1",
+            "1 < below and below**3 < below + 2 and beyond**3 > beyond + 2",
+        ),
         found=_enclosed_root,
     ),
 }

@@ -20,12 +20,8 @@ _RISES = {
     "rises": "lambda rates, w: any(p < r and u < v for p, u in zip(rates, w) for r, v in zip(rates, w))",
 }
 _ORDERS = {**_SHARES, **_RISES, "largest": "max(dot(order, losses) for order in orders(q))"}
-_SEEKING = {
-    **_RATES,
-    "eta": "4 / quarters",
-    "raw": "[1 / (p + eta) for p in rates]",
-    "q": "[w / sum(raw) for w in raw]",
-}
+_NORMALISED = {"q": "[w / sum(raw) for w in raw]"}
+_SEEKING = {**_RATES, "eta": "4 / quarters", "raw": "[1 / (p + eta) for p in rates]", **_NORMALISED}
 
 
 def _ball(x: Weighted) -> Mapping[str, Any]:
@@ -79,7 +75,7 @@ VERIFIABLE = {
         {
             **_RATES,
             "raw": "[k * (1 - p)**(k - 1) for p in rates]",
-            "q": "[w / sum(raw) for w in raw]",
+            **_NORMALISED,
             "scale": "n / sum(l**(k - 1) for l in losses)",
         },
     ),
@@ -116,7 +112,7 @@ VERIFIABLE = {
         },
     ),
     "published-weights-are-robust": Formula(
-        "0 < min(rates) and max(rates) < 1 and rises(rates, weights)",
+        "not rises(rates, weights)",
         {
             **_RATES,
             **_RISES,
@@ -127,6 +123,7 @@ VERIFIABLE = {
                 else [c / up_to(p) for p, c in zip(rates, counts)] if rule == 'curverl'
                 else [exp((1 - p) * sum(counts) / c) for p, c in zip(rates, counts)]""",
         },
+        admits=("0 < min(rates) and max(rates) < 1",),
     ),
     "tv-drains-from-the-top": Formula(
         """sum(q) == 1 and min(q) >= 0 and sum(abs(w - 1 / n) for w in q) <= 2 * rho
@@ -142,11 +139,9 @@ VERIFIABLE = {
         },
         found=_drained,
     ),
-    # tv: weights of total variation at the distance of the weights kl of the penalty
+    # other: weights of total variation at the distance of the weights kl of the penalty
     "smooth-sets-waste-less": Formula(
-        """min(p) > 0 and base > 1 and dot(other, [1, 1 / 2, 0]) == tv([1, 1 / 2, 0], p, distance)
-        and sum(abs(x - y) for x, y in zip(other, p)) == 2 * distance
-        and sum(other) == 1 and min(other) >= 0 and item(kl, 1) < item(other, 1)""",
+        "item(kl, 1) >= item(other, 1)",
         {
             "p": "[m / (failed + mixed + solved) for m in [failed, mixed, solved]]",
             "raw": "[failed * base**2, mixed * base, solved]",
@@ -155,18 +150,26 @@ VERIFIABLE = {
             "taken": "min(distance, item(p, 2))",
             "other": "[item(p, 0) + distance, item(p, 1) - distance + taken, item(p, 2) - taken]",
         },
+        admits=(
+            "min(p) > 0 and base > 1",
+            "sum(other) == 1 and min(other) >= 0 and sum(abs(x - y) for x, y in zip(other, p)) == 2 * distance",
+            "dot(other, [1, 1 / 2, 0]) == tv([1, 1 / 2, 0], p, distance)",
+        ),
     ),
     "easy-prompts-compare": Formula(
-        """min(min(row) for row in likely) > 0 and 0 <= parts <= 8
-        and sum(q) == 1 and min(q) >= 0 and sum(abs(w - 1 / n) for w in q) <= 2 * radius
-        and dot(q, values(0)) == -tv([-v for v in values(0)], even, radius)
-        and dot(q, values(1)) > -tv([-v for v in values(1)], even, radius)""",
+        "dot(q, values(1)) == -tv([-v for v in values(1)], even, radius)",
         {
             "n": "len(offsets)",
             "even": "[1 / n for c in offsets]",
             "radius": "parts / 8",
-            "values": "lambda moved: [dot(r, w) / sum(w) / 8 + moved * c / 8 for r, w, c in zip(rewards, likely, offsets)]",
+            "value": "lambda r, w, c: (dot(r, w) / sum(w) + c) / 8",
+            "values": "lambda moved: [value(r, w, moved * c) for r, w, c in zip(rewards, likely, offsets)]",
         },
+        admits=(
+            "min(min(row) for row in likely) > 0 and 0 <= parts <= 8",
+            "sum(q) == 1 and min(q) >= 0 and sum(abs(w - 1 / n) for w in q) <= 2 * radius",
+            "dot(q, values(0)) == -tv([-v for v in values(0)], even, radius)",
+        ),
         found=_before,
     ),
     "regrets-compare": Formula(
