@@ -237,7 +237,7 @@ def main(arguments):
             found = verify(path)
             kinds[found["kind"]] += 1
             lines = [f"{path.stem}: {found['verdict']}, {found['kind']}, {len(found['instances'])} instances"]
-            if "--formulas" in arguments:
+            if "--formulas" in arguments and found["kind"] == "checked":
                 lines += [found["statement"], *map(" = ".join, found["where"]), *found["admits"], found["holds"]]
         except Exception as error:  # whatever is wrong with a file, it proves nothing
             refused, lines = refused + 1, [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
