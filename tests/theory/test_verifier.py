@@ -48,10 +48,8 @@ def folder(once):
     def build(folder):
         (folder / "files").mkdir()
         for claim in CERTIFIED:
-            corners = [x for x in claim.instances.corners if claim.admits(x)]
-            (folder / "files" / f"{claim.label}.json").write_text(
-                json.dumps(certificate(claim, claim.expected, corners))
-            )
+            made = certificate(claim, claim.expected, [x for x in claim.instances.corners if claim.admits(x)])
+            (folder / "files" / f"{claim.label}.json").write_text(json.dumps(made))
 
     return once("certificates-of-corners", build) / "files"
 
@@ -173,6 +171,7 @@ def turned_round(text):
 
 WITNESSED = ["kl-dual", "chi2-dual", "ball-nesting", "radius-concave", "wasserstein-is-tv", "collapse-radius"]
 WITNESSED += ["collapse-radius-entropies", "collapse-signs", "collapse-sample", "collapse-groups", "collapse-labels"]
+BOTH_SIDES = ["kl-dual", "chi2-dual", "wasserstein-is-tv", "collapse-radius", "collapse-signs"]
 
 
 @pytest.mark.parametrize("label", WITNESSED)
@@ -187,7 +186,9 @@ def test_witnesses_that_prove_nothing_are_refused(label, folder, tmp_path):
     some = random.Random(1).sample(paths, min(len(paths), 80))
     kept = [path for path in some if accepts(changed(data, path, other), tmp_path)]
     duals = [path for path in some if path[2:4] == (1, 1)]
-    assert set(kept) < set(duals), "what a set is of, or a point of it, may not be moved; dual variables seldom"
+    assert set(kept) <= set(duals), "what a set is of, or a point of it, may not be moved"
+    if label in BOTH_SIDES:
+        assert len(kept) < len(duals), "nor most dual variables, but for a direction that still separates"
 
 
 @pytest.mark.parametrize(
@@ -201,14 +202,14 @@ def test_what_was_found_for_an_instance_counts_only_if_it_proves_something(label
     some = [path for path in random.Random(2).sample(paths, min(len(paths), 40)) if data["instances"][path[0]]]
     assert some
     kept = [path for path in some if accepts(changed(data, ("instances", *path), other), tmp_path)]
-    # A root may be enclosed less tightly, and an index of a largest entry that is not used later may be any.
-    assert len(kept) <= len(some) // 8, kept
+    # Spare lines of a convex function may be any below it, and so may an answer that no later point uses.
+    assert len(kept) <= len(some) // 4, kept
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "().__class__", "__import__('os')", "open('x')", "x[0]", "0.5 < 1", "(lambda max: True)(0)", "[tv for tv in [1]]",
+        "().__class__", "__import__('os')", "open('x')", "x[0]", "0.5 < 1", "(lambda max: True)(0)", "[tv for tv in x]",
         "f'{x}'", "(y := 1)", "_power(2, 1)", "max(*[1, 2])", "sqrt(2) == sqrt(2)", "not sqrt(2) < sqrt(2)", "exp(x)",
         "1 if sqrt(2) else 0", "2 ** (1 / 2) > 1", "sqrt(2) ** 2 > 1", "1 / (sqrt(4) - 2) > 0 or True", "log(0) < 1",
         "sqrt(-1) < 1", "unknown", "tv([1, 2], [1, 1], 1) > 0", "1 < 2 < 2", "x", "tv([1, 2], [1 / 2, 1 / 2], 1) == 1",
@@ -263,7 +264,7 @@ def test_worst_cases_found_by_sorting_are_those_of_a_linear_program(seed):
         most = [float((1 if cap is None else min(1, cap * x)) if x else 0) for x in p]
         grow = np.hstack([np.eye(n), -np.eye(n)])  # q - p <= d, sum d <= radius
         found = linprog(
-            np.array([*map(lambda x: -float(x), losses), *[0.0] * n]),
+            np.array([*(-float(x) for x in losses), *[0.0] * n]),
             A_ub=np.vstack([grow, [*[0] * n, *[1] * n]]),
             b_ub=np.array([*map(float, p), float(radius)]),
             A_eq=[[1] * n + [0] * n],
