@@ -7,13 +7,9 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
-from itertools import product
 from pathlib import Path
 
-import mpmath
-import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from proofs_check import verifier
 from proofs_check._certificates import certificate, plain
@@ -33,11 +29,6 @@ SPARE = {
     "maxrl-groups": {2},
     "tv-capped-bias": {1, 3},
     "utility-is-a-penalty": {0, 2},
-}
-FUNCTIONS = {
-    "sqrt": (mpmath.sqrt, ["1/7", "2", "9/4", "1000001/3", "1/99999999"]),
-    "log": (mpmath.log, ["1/7", "2", "9/4", "1000001/3", "1/99999999", "999/1000", "1/2", "3/2"]),
-    "exp": (mpmath.exp, ["1/7", "-2", "9/4", "-100/3", "1/99999999", "-64", "17", "-1/2"]),
 }
 
 
@@ -169,6 +160,10 @@ def turned_round(text):
         yield ast.unparse(tree)
 
 
+def negative(numbers):
+    return [negative(one) for one in numbers] if isinstance(numbers, list) else plain(-Fraction(numbers))
+
+
 WITNESSED = ["kl-dual", "chi2-dual", "ball-nesting", "radius-concave", "wasserstein-is-tv", "collapse-radius"]
 WITNESSED += ["collapse-radius-entropies", "collapse-signs", "collapse-sample", "collapse-groups", "collapse-labels"]
 BOTH_SIDES = ["kl-dual", "chi2-dual", "wasserstein-is-tv", "collapse-radius", "collapse-signs"]
@@ -187,6 +182,10 @@ def test_witnesses_that_prove_nothing_are_refused(label, folder, tmp_path):
     kept = [path for path in some if accepts(changed(data, path, other), tmp_path)]
     duals = [path for path in some if path[2:4] == (1, 1)]
     assert set(kept) <= set(duals), "what a set is of, or a point of it, may not be moved"
+    without = [[key, [[], *proof[1:]]] for key, proof in data["witnesses"]]
+    assert not accepts(data | {"witnesses": without}, tmp_path)
+    back = [[key, [proof[0], negative(proof[1])]] for key, proof in data["witnesses"]]
+    assert not accepts(data | {"witnesses": back}, tmp_path) or label in ("ball-nesting", "collapse-labels")
     if label in BOTH_SIDES:
         assert len(kept) < len(duals), "nor most dual variables, but for a direction that still separates"
 
@@ -209,11 +208,14 @@ def test_what_was_found_for_an_instance_counts_only_if_it_proves_something(label
 @pytest.mark.parametrize(
     "text",
     [
-        "().__class__", "__import__('os')", "open('x')", "x[0]", "0.5 < 1", "(lambda max: True)(0)", "[tv for tv in x]",
-        "f'{x}'", "(y := 1)", "_power(2, 1)", "max(*[1, 2])", "sqrt(2) == sqrt(2)", "not sqrt(2) < sqrt(2)", "exp(x)",
-        "1 if sqrt(2) else 0", "2 ** (1 / 2) > 1", "sqrt(2) ** 2 > 1", "1 / (sqrt(4) - 2) > 0 or True", "log(0) < 1",
-        "sqrt(-1) < 1", "unknown", "tv([1, 2], [1, 1], 1) > 0", "1 < 2 < 2", "x", "tv([1, 2], [1 / 2, 1 / 2], 1) == 1",
-        "proved(1 == 2, 1) == 1", "witness('chi2', 1) == 1", "True", "None", "b'1' == 1", "zip([1], [1, 2]) != 1",
+        # True in Python
+        "().__class__ != 1", "[1][0] == 1", "0.5 < 1", "(lambda max: max)(1) == 1", "[tv for tv in [1]] == [1]",
+        "f'{x}' != 'a'", "(y := 1) == 1", "_power(2, 1) == 2", "max(*[1, 2]) == 2", "b'1' != 1", "{1: 2} != 1", "True",
+        # true, false or neither
+        "sqrt(2) == sqrt(2)", "not sqrt(2) < sqrt(2)", "1 == 1 if sqrt(2) else 1 == 2", "2 ** (1 / 2) > 1",
+        "sqrt(2) ** 2 > 1", "1 / (sqrt(4) - 2) > 0 or 1 == 1", "log(0) < 1", "sqrt(-1) < 1", "exp(x)", "x", "None",
+        "tv([1, 2], [1, 1], 1) > 0", "tv([1, 2], [1 / 2, 1 / 2], 1) == 1", "proved(1 == 2, 1) == 1",
+        "witness('chi2', 1) == 1", "zip([1], [1, 2]) != 1", "unknown == 1",
     ],
 )  # fmt: skip
 def test_formulas_that_are_not_plain_or_not_certain_prove_nothing(text, tmp_path):
@@ -224,54 +226,6 @@ def test_formulas_that_are_not_plain_or_not_certain_prove_nothing(text, tmp_path
     assert not accepts(data | {"holds": "x == 3", "where": [["x", "3"]]}, tmp_path)
     assert not accepts(data | {"holds": "tv == 3", "instances": [{"tv": 3}]}, tmp_path)
     assert not accepts(data | {"holds": "x == 3", "instances": [{"x": 3.0}]}, tmp_path)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_enclosures_hold_the_number_and_little_else(name):
-    reference, places = FUNCTIONS[name]
-    with mpmath.workdps(120):
-        for place in map(Fraction, places):
-            found = verifier.FUNCTIONS[name](place)
-            number = reference(mpmath.mpf(place.numerator) / place.denominator)
-            low, high = (mpmath.mpf(end.numerator) / end.denominator for end in (found.low, found.high))
-            assert low - mpmath.mpf(10) ** -100 * abs(number) <= number <= high + mpmath.mpf(10) ** -100 * abs(number)
-            assert high - low <= max(1, abs(number)) ** 2 * mpmath.mpf(10) ** -70
-            wide = verifier.FUNCTIONS[name](verifier.Interval(place, place + 1)) if place != -1 else found
-            assert wide.low <= found.low < found.high < wide.high
-
-
-def test_intervals_hold_what_comes_of_their_numbers():
-    ends = [Fraction(k, 2) for k in (-3, -1, 1, 4)]
-    some = [verifier.Interval(a, b) for a, b in product(ends, ends) if a < b]
-    for one, two in product(some, some):
-        for a, b in product((one.low, one.high), (two.low, two.high)):
-            pairs = [(one + two, a + b), (one - two, a - b), (one * two, a * b), (one - b, a - b), (a - two, a - b)]
-            if two.low > 0 or two.high < 0:
-                pairs += [(one / two, a / b), (a / two, a / b)]
-            assert all(found.low <= number <= found.high for found, number in pairs)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_worst_cases_found_by_sorting_are_those_of_a_linear_program(seed):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 7))
-    losses = [Fraction(int(k), 4) for k in rng.integers(-8, 9, n)]
-    masses = [Fraction(int(k)) for k in rng.integers(0, 5, n)]
-    masses[0] += 1
-    p = [mass / sum(masses) for mass in masses]
-    radius, ratio = Fraction(int(rng.integers(0, 9)), 8), 1 + Fraction(int(rng.integers(0, 9)), 4)
-    for cap in (None, ratio):
-        most = [float((1 if cap is None else min(1, cap * x)) if x else 0) for x in p]
-        grow = np.hstack([np.eye(n), -np.eye(n)])  # q - p <= d, sum d <= radius
-        found = linprog(
-            np.array([*(-float(x) for x in losses), *[0.0] * n]),
-            A_ub=np.vstack([grow, [*[0] * n, *[1] * n]]),
-            b_ub=np.array([*map(float, p), float(radius)]),
-            A_eq=[[1] * n + [0] * n],
-            b_eq=[1],
-            bounds=[*((0, x) for x in most), *[(0, None)] * n],
-        )
-        assert float(verifier.tv(losses, p, radius, cap)) == pytest.approx(-found.fun, abs=1e-9)
 
 
 def test_a_formula_that_says_otherwise_is_found_when_it_is_written():
