@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.util
 import os
 import signal
 import sys
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dro_core.locks import FolderInUse, locked_file
-from dro_core.messages import PlainParser, check_folder, said
+from dro_core.locks import FolderInUse
+from dro_core.messages import PlainParser, said
 from proofs_check import FULL, QUICK
-from proofs_check._stored import BadFile, replay_file, write_json, write_text
-from proofs_check._workers import Crew, Lost, Task, claims_of
+from proofs_check import _outputs as outputs
+from proofs_check._outputs import BadRequest
+from proofs_check._stored import BadFile, replay_file
+from proofs_check._tasks import Task, claims_of
+from proofs_check._workers import Crew, Lost
 from proofs_check.show import text as verdicts
 
 if TYPE_CHECKING:
@@ -40,10 +42,6 @@ mutant of it, a false version which the same search must refute. Nothing is ever
 _EXITS = """\
 exit status: 0 every verdict is the expected one; 1 one is not, or a replay differs; 2 the request makes no sense;
 130 interrupted, with the finished claims kept."""
-
-
-class BadRequest(ValueError):
-    """The request makes no sense; the message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return _list([claims[label] for label in labels or claims])
     if arguments.replay:
         return _replay(arguments.replay, claims, labels)
-    with _reserved(arguments):
-        outcome = _check([claims[label] for label in dict.fromkeys(labels or claims)], arguments)
-        _write(outcome, claims, arguments)
+    chosen = [claims[label] for label in dict.fromkeys(labels or claims)]
+    with outputs.reserved(arguments, chosen):
+        outcome = _check(chosen, arguments)
+        outputs.write(outcome.reports, outcome.unchecked, claims, arguments)
     return _show(outcome, claims, full=bool(arguments.show))
 
 
@@ -111,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="store the reports, worst instances included")
     add("--html", type=Path, metavar="FILE", help="write a page with a figure per claim")
     add("--markdown", type=Path, metavar="FILE", help="write the table of verdicts")
+    add("--certificates", type=Path, metavar="DIR", help="write what certified verdicts rest on, to check elsewhere")
     add("--registry", default=_REGISTRY, metavar="MODULE:NAME", help="claims of your own: a tuple in a module")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--show", metavar="LABEL", help="check one claim and tell everything about it")
@@ -127,18 +127,7 @@ def _reject_nonsense(arguments: argparse.Namespace) -> None:
     others = [label for label in arguments.labels if label != arguments.show]
     if arguments.show and others:
         raise BadRequest(f"--show tells about one claim: leave out {', '.join(others)}.")
-    outputs = {name: getattr(arguments, name) for name in ("json", "html", "markdown")}
-    for name, path in outputs.items():
-        if path is not None and (arguments.list or arguments.replay):
-            raise BadRequest(f"--{name} stores what a check finds: leave it out, nothing is checked here.")
-        if path is None:
-            continue
-        if os.path.isdir(path) or not os.path.isdir(path.parent):
-            raise BadRequest(f"--{name} needs a file in an existing folder, got {path}: choose another path.")
-        check_folder(path.parent, flag=f"--{name}: the folder")
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-    if arguments.html and missing:
-        raise BadRequest(f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    outputs.reject_nonsense(arguments)
 
 
 def _claims(registry: str) -> dict[str, Claim[Any]]:
@@ -165,7 +154,8 @@ def _reject_unknown(labels: Sequence[str], claims: Mapping[str, Claim[Any]]) -> 
 def _check(claims: Sequence[Claim[Any]], arguments: argparse.Namespace) -> Outcome:
     """Check the claims in processes, telling about each as it is finished."""
     budget, curves = _BUDGETS[arguments.budget], arguments.html is not None
-    tasks = [Task(claim.label, arguments.registry, budget, arguments.seed, curves) for claim in claims]
+    folder = arguments.certificates and arguments.certificates.resolve()
+    tasks = [Task(claim.label, arguments.registry, budget, arguments.seed, curves, folder) for claim in claims]
     found: dict[str, Report] = {}
     crew = Crew(min(arguments.jobs or _cores(), len(tasks)))
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -204,44 +194,11 @@ def _interrupts(crew: Crew) -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def _reserved(arguments: argparse.Namespace) -> Generator[None]:
-    """Inside, nobody else checks into the same files; who could not write them learns it now.
-
-    Raises:
-        BadRequest: A file cannot be written.
-        FolderInUse: Another process is about to write one of them.
-    """
-    with ExitStack() as stack:
-        for path in filter(None, (arguments.json, arguments.html, arguments.markdown)):
-            try:
-                stack.enter_context(locked_file(path))
-            except OSError as error:
-                raise BadRequest(f"{path} cannot be written: {error.strerror}.") from error
-        yield
-
-
 def _progress(console: Console, total: int) -> Progress:
     bar = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     progress = Progress(*bar, console=console, transient=True, disable=not console.is_terminal)
     progress.add_task("checking", total=total)
     return progress
-
-
-def _write(outcome: Outcome, claims: Mapping[str, Claim[Any]], arguments: argparse.Namespace) -> None:
-    budget, seed = arguments.budget, arguments.seed
-    try:
-        if arguments.json:
-            write_json(arguments.json, outcome.reports, budget=budget, seed=seed, unchecked=outcome.unchecked)
-        if arguments.markdown:
-            write_text(arguments.markdown, verdicts.markdown(outcome.reports, claims, budget=budget, seed=seed))
-        if arguments.html:
-            from proofs_check.show.page import page
-
-            text = page(outcome.reports, claims, budget=budget, seed=seed, unchecked=outcome.unchecked)
-            write_text(arguments.html, text)
-    except OSError as error:
-        raise BadRequest(f"{error.filename} cannot be written: {error.strerror}.") from error
 
 
 def _show(outcome: Outcome, claims: Mapping[str, Claim[Any]], *, full: bool) -> int:

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from proofs_check.claim import Claim, Evidence, Verdict
+from proofs_check._tasks import Task, answer, unfinished
 from proofs_check.report import Report
-from proofs_check.search import Budget, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,30 +28,6 @@ ATTEMPTS = 2  # a claim whose process dies is checked once more
 _PATIENCE = 5.0  # seconds for a process that hung up to leave
 _OF_LEARN = "dro_core.learn.classifier"  # loads scikit-learn where it is installed, and draws must not depend on that
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One claim to check. Claims hold functions, which do not travel, so the process looks the label up itself.
-
-    Attributes:
-        label: of the claim.
-        registry: "module:name" of the tuple of claims that holds it.
-        budget: how long to search.
-        seed: of the search.
-        curves: whether to evaluate the claim's curve.
-    """
-
-    label: str
-    registry: str
-    budget: Budget
-    seed: int
-    curves: bool = False
-
-    @property
-    def claim(self) -> Claim[Any]:
-        """The claim, from the registry."""
-        return next(claim for claim in claims_of(self.registry) if claim.label == self.label)
 
 
 @dataclass(frozen=True)
@@ -65,26 +40,6 @@ class Lost:
 
 class WorkerDied(Exception):
     """The process ended before it answered; the message says how."""
-
-
-def claims_of(registry: str) -> tuple[Claim[Any], ...]:
-    """Return the claims of a registry.
-
-    Raises:
-        ValueError: if nothing of the kind can be imported; the message says why.
-
-    Example:
-        >>> len(claims_of("proofs_check.registry:CLAIMS")) > 1
-        True
-    """
-    module, _, name = registry.partition(":")
-    try:
-        claims = tuple(getattr(importlib.import_module(module), name))
-    except Exception as error:  # a module can fail in any way while it is imported
-        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}: {error}.") from error
-    if not claims or not all(isinstance(claim, Claim) for claim in claims):
-        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}, which holds others.")
-    return claims
 
 
 @dataclass
@@ -154,7 +109,7 @@ class Crew:
             except WorkerDied as error:
                 deaths.append(str(error))
                 if self._closed or len(deaths) == ATTEMPTS:
-                    return _unfinished(task, f"The process that checked it died {len(deaths)} times: {error}.")
+                    return unfinished(task, f"The process that checked it died {len(deaths)} times: {error}.")
                 self._news.put(Lost(task.label, str(error)))
 
     def launch(self, folder: str) -> subprocess.Popen[bytes]:
@@ -247,7 +202,7 @@ def serve() -> None:
     tasks: SimpleQueue[Task] = SimpleQueue()
     threading.Thread(target=_listen, args=(requests, tasks), daemon=True).start()
     while True:
-        replies.write(_answer(tasks.get()))
+        replies.write(answer(tasks.get()))
         replies.flush()
 
 
@@ -270,30 +225,3 @@ def _load_everything() -> None:
                 continue
             with contextlib.suppress(ImportError):  # an extra is not installed
                 importlib.import_module(module.name)
-
-
-def _answer(task: Task) -> bytes:
-    try:
-        report = check(task.claim, budget=task.budget, seed=task.seed, curves=task.curves)
-    except Exception as error:  # sides that raise are in the report already; this is a strategy or an exact check
-        report = _unfinished(task, f"The check itself failed: {type(error).__name__}: {error}.")
-    try:
-        return pickle.dumps(report)
-    except Exception as error:
-        return pickle.dumps(_unfinished(task, f"Its instances cannot be sent between processes: {error}."))
-
-
-def _unfinished(task: Task, reason: str) -> Report:
-    return Report(
-        label=task.label,
-        verdict=Verdict.INCONCLUSIVE,
-        evidence=Evidence.SEARCHED,
-        expected=task.claim.expected,
-        reason=reason,
-        checked=0,
-        rejected=0,
-        worst=None,
-        tightness=None,
-        controls={},
-        seconds=0.0,
-    )

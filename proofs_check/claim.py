@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import wraps
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -74,6 +74,23 @@ class Curve(Generic[I]):
 
 
 @dataclass(frozen=True)
+class Formula:
+    """What a certified verdict rests on, as text that `proofs_check/verifier.py` evaluates in rational numbers.
+
+    Attributes:
+        holds: true of every instance of an upheld claim, false of every counterexample to a refuted one.
+        admits: what an instance of a refuted claim has to meet; a claim that is upheld needs none here.
+        where: what it uses, in this order: name -> formula; the fields of the instance are names too.
+        found: more names of an instance, found by search and believed only as far as ``holds`` proves them.
+    """
+
+    holds: str
+    where: Mapping[str, str] = field(default_factory=dict[str, str])
+    admits: tuple[str, ...] = ()
+    found: Callable[[Any], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Claim(Generic[I]):
     """For every instance that meets the assumptions: lhs `relation` rhs.
 
@@ -99,6 +116,7 @@ class Claim(Generic[I]):
         effort: share of the budget's draws and evaluations; below 1 where the sides are costly.
         resolution: the widest interval of a simulated side, in scales, with which the claim can be upheld.
         theorem: the statement in full, with problem, source and example; ``stated`` takes it from a docstring.
+        formula: what ``verifies`` or ``violates`` decides, as text that can be checked elsewhere.
     """
 
     label: str
@@ -120,6 +138,7 @@ class Claim(Generic[I]):
     effort: float = 1.0
     resolution: float = 0.1
     theorem: str = ""
+    formula: Formula | None = None
 
     def admits(self, instance: I) -> bool:
         """Whether the instance meets every assumption and has a size to measure by."""
@@ -162,6 +181,7 @@ def mutant(
         curve=None,
         by_hand="",
         theorem="",
+        formula=None,
         expected=Verdict.REFUTED,
     )
 

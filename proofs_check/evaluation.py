@@ -86,6 +86,7 @@ class Tally(Generic[I]):
         unverified: the first instance on which the exact check did not confirm the claim.
         active: entry by entry, whether some instance had a left side that is not zero and a finite right side.
         width: the widest interval of a side, in scales.
+        seen: the instances on which both sides were evaluated, in order, if somebody asked for them.
     """
 
     claim: Claim[I]
@@ -98,6 +99,7 @@ class Tally(Generic[I]):
     unverified: Witness | None = None
     active: NDArray[np.bool_] | None = None
     width: float = 0.0
+    seen: list[I] | None = None
 
     @property
     def worst(self) -> Witness | None:
@@ -127,6 +129,8 @@ class Tally(Generic[I]):
         """Evaluate an instance and count it."""
         witness, lhs, rhs = _sides(self.claim, instance)
         self.checked += 1
+        if self.seen is not None:
+            self.seen.append(instance)
         if np.isnan(witness.margin):
             self.broken = self.broken or witness
             return witness

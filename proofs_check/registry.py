@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from proofs_check.claim import Claim
@@ -63,8 +64,9 @@ from proofs_check.claims.verifiable.sampling import sampled_rates_flatten, sampl
 from proofs_check.claims.verifiable.utilities import maxrl_limit, pass_at_k_is_robust, risk_seeking_is_robust
 from proofs_check.claims.verifiable.waste import smooth_sets_waste_less, tv_drains_from_the_top
 from proofs_check.claims.verifiable.witnesses import published_weights_are_robust
+from proofs_check.formulas import FORMULAS
 
-CLAIMS: tuple[Claim[Any], ...] = (
+_CLAIMS: tuple[Claim[Any], ...] = (
     # The inner problem
     tv_closed_form(),
     tv_dual(),
@@ -158,3 +160,5 @@ CLAIMS: tuple[Claim[Any], ...] = (
     easy_prompts_compare(),
     regrets_compare(),
 )
+
+CLAIMS: tuple[Claim[Any], ...] = tuple(replace(claim, formula=FORMULAS.get(claim.label)) for claim in _CLAIMS)

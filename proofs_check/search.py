@@ -42,7 +42,9 @@ QUICK = Budget(examples=100, restarts=2, evaluations=60, draws=4000)
 FULL = Budget(examples=1000, restarts=8, evaluations=500, draws=100_000)
 
 
-def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: bool = False) -> Report:
+def check(
+    claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: bool = False, seen: list[I] | None = None
+) -> Report:
     """Look for a counterexample by corners, guided draws and an optimiser; then do the same to the mutants.
 
     Args:
@@ -50,6 +52,7 @@ def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: boo
         budget: how long to look.
         seed: of the draws and of the simulations.
         curves: whether to evaluate the claim's curve, for a figure.
+        seen: is given every instance on which both sides were evaluated, those of mutants aside.
 
     Example:
         >>> from proofs_check.claims.inner.inner_problem import tv_gap
@@ -57,7 +60,7 @@ def check(claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: boo
         <Verdict.UPHELD: 'upheld'>
     """
     start = time.perf_counter()
-    tally = _search(claim, budget.scaled(claim.effort), seed)
+    tally = _search(claim, budget.scaled(claim.effort), seed, seen)
     controls = {false.label: check(false, budget=budget, seed=seed).verdict for false in claim.mutants}
     verdict, evidence, reason = _verdict(tally, controls)
     return Report(
@@ -82,9 +85,9 @@ def replay(claim: Claim[I], stored: Mapping[str, Any]) -> Witness:
     return evaluate(claim, instance_from_json(claim, stored["worst"]["instance"]))
 
 
-def _search(claim: Claim[I], budget: Budget, seed: int) -> Tally[I]:
+def _search(claim: Claim[I], budget: Budget, seed: int, seen: list[I] | None) -> Tally[I]:
     """Each stage starts only if the one before found no counterexample."""
-    tally = Tally(claim)
+    tally = Tally(claim, seen=seen)
     for k, corner in enumerate(claim.instances.corners):
         tally.visit(_simulated(corner, budget, seed, k))
     if claim.instances.strategy is None:

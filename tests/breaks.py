@@ -430,6 +430,27 @@ BREAKS = [
         "theory/test_certificates.py theory/test_inner_claims.py",
     ),
     Break(
+        "verifier-undecided",
+        "proofs_check/verifier.py",
+        '_demand(b < c or a >= d, "a comparison is too close to call")',
+        "",
+        "theory/test_verifier.py",
+    ),
+    Break(
+        "verifier-verdict",
+        "proofs_check/verifier.py",
+        '_demand(said is (certificate["verdict"] == "upheld"), f"the formula is {said} of {instance}")',
+        "",
+        "theory/test_verifier.py",
+    ),
+    Break(
+        "verifier-plan-leaves-the-set",
+        "proofs_check/formulas/inner.py",
+        "[sum(row) for row in plan] == p and t >= 0",
+        "t >= 0",
+        "theory/test_verifier.py",
+    ),
+    Break(
         "error-budget",
         "proofs_check/statistics.py",
         "return FAMILY_ERROR / MOST_CLAIMS / tests",

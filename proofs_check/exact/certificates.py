@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class _Plan(NamedTuple):
     gain: Fraction
     cost: Fraction
+    targets: tuple[int, ...]
 
 
 def exact_tv(
@@ -97,6 +98,32 @@ def exact_wasserstein(
     """
     values, p = distribution(losses, masses)
     costs, budget = _costs(cost, len(values)), _within("radius", radius, 0, None)
+    cheap, dear, share, price = _transport(values, p, costs, budget)
+    return _met(cheap.gain + share * (dear.gain - cheap.gain), price * budget + cheap.gain - price * cheap.cost)
+
+
+def transport_plan(
+    losses: Sequence[Number], p: Sequence[Number], cost: Sequence[Sequence[Number]], radius: Number
+) -> tuple[list[list[Fraction]], Fraction]:
+    """Return how much mass ``exact_wasserstein`` sends from each scenario to each, ``(n, n)``, and the price of a way.
+
+    Example:
+        >>> transport_plan([0, 1], [1, 1], [[0, 1], [1, 0]], 0.25)
+        ([[Fraction(1, 4), Fraction(1, 4)], [Fraction(0, 1), Fraction(1, 2)]], Fraction(1, 1))
+    """
+    values, masses = distribution(losses, p)
+    cheap, dear, share, price = _transport(values, masses, _costs(cost, len(values)), Fraction(radius))
+    plan = [[Fraction(0)] * len(values) for _ in values]
+    for row, mass, near, far in zip(plan, masses, cheap.targets, dear.targets, strict=True):
+        row[near] += (1 - share) * mass
+        row[far] += share * mass
+    return plan, price
+
+
+def _transport(
+    values: list[Fraction], p: list[Fraction], costs: list[list[Fraction]], budget: Fraction
+) -> tuple[_Plan, _Plan, Fraction, Fraction]:
+    """Return the cheapest and the dearest best plan at the lowest price that will do, the share of the latter, it."""
     prices = _breaks(values, costs)
     low, high = 0, len(prices) - 1  # the search keeps: at prices[high] the cheapest best plan is cheap enough
     while low < high:
@@ -110,7 +137,7 @@ def exact_wasserstein(
         share = min((budget - cheap.cost) / (dear.cost - cheap.cost), Fraction(1))
     if cheap.cost + share * (dear.cost - cheap.cost) > budget:
         raise ArithmeticError("the transport plan found is not feasible")
-    return _met(cheap.gain + share * (dear.gain - cheap.gain), price * budget + cheap.gain - price * cheap.cost)
+    return cheap, dear, share, price
 
 
 def tv_dual(
@@ -207,10 +234,11 @@ def _best_plan(
     values: list[Fraction], p: list[Fraction], costs: list[list[Fraction]], price: Fraction, *, dearest: bool
 ) -> _Plan:
     """Send every scenario's mass where it is worth most at that price; among ties, near or far."""
-    gain, paid = Fraction(0), Fraction(0)
+    gain, paid, targets = Fraction(0), Fraction(0), list[int]()
     for mass, row in zip(p, costs, strict=True):
         worth = [loss - price * entry for loss, entry in zip(values, row, strict=True)]
         best = [j for j, value in enumerate(worth) if value == max(worth)]
         target = (max if dearest else min)(best, key=row.__getitem__)
         gain, paid = gain + mass * values[target], paid + mass * row[target]
-    return _Plan(gain, paid)
+        targets.append(target)
+    return _Plan(gain, paid, tuple(targets))

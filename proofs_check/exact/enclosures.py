@@ -57,10 +57,8 @@ def enclosure(losses: Sequence[float], ambiguity: AmbiguitySet, masses: Sequence
     values, p = [values[i] for i in seen], [p[i] for i in seen]
     reference = np.array([float(mass) for mass in p])
     worst = worst_case(np.array([losses[i] for i in seen], float), ambiguity, reference=reference / reference.sum())
-    raw = [max(Fraction(weight), Fraction(0)) for weight in worst.weights.tolist()]
-    move = [weight / sum(raw) - mass for weight, mass in zip(raw, p, strict=True)]
-    share = _feasible_share(ambiguity, move, p)
-    primal = sum((mass + share * by) * loss for loss, mass, by in zip(values, p, move, strict=True))
+    weights = feasible([Fraction(weight) for weight in worst.weights.tolist()], p, ambiguity)
+    primal = sum(weight * loss for loss, weight in zip(values, weights, strict=True))
     multiplier, threshold = (Fraction(float(part)) for part in worst.dual)
     return Enclosure(Fraction(primal), _dual(ambiguity, values, p, multiplier, threshold))
 
@@ -75,6 +73,20 @@ def certified(losses: Sequence[float], ambiguity: AmbiguitySet, masses: Sequence
     values, p = distribution(losses, masses)
     seen = [loss for loss, mass in zip(values, p, strict=True) if mass > 0]
     return 0 <= enclosure(losses, ambiguity, masses).gap <= GAP * (max(seen) - min(seen))
+
+
+def feasible(weights: Sequence[Fraction], p: Sequence[Fraction], ambiguity: AmbiguitySet) -> list[Fraction]:
+    """Return weights drawn towards p until they lie in the set for certain.
+
+    Args:
+        weights: ``(n,)``, near a point of the set.
+        p: ``(n,)``, positive.
+        ambiguity: one of those of ``enclosure``.
+    """
+    raw = [max(weight, Fraction(0)) for weight in weights]
+    move = [weight / sum(raw) - mass for weight, mass in zip(raw, p, strict=True)]
+    share = _feasible_share(ambiguity, move, list(p))
+    return [mass + share * by for mass, by in zip(p, move, strict=True)]
 
 
 def _feasible_share(ambiguity: AmbiguitySet, move: list[Fraction], p: list[Fraction]) -> Fraction:

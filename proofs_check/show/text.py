@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Column, Table
 
-from proofs_check.claim import Claim, Verdict
+from proofs_check.claim import Claim, Evidence, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -171,7 +171,8 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         "",
         "A search never proves: *upheld* means that no violation was found and that every mutant, a false version of",
         "the claim, was refuted by the same search. *Certified* rests on exact arithmetic, *exhaustive* on every case,",
-        "*statistical* on confidence limits. Tightness is the largest left side / right side that was found.",
+        "*statistical* on confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms",
+        "from certificates, in a bare Python (theory.md section 4). Tightness is the largest left side / right side.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -183,6 +184,8 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
 def _markdown_row(report: Report, claim: Claim[Any]) -> str:
     """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
     label, verdict, evidence, *numbers = as_row(report)
+    if claim.formula is not None and report.evidence is Evidence.CERTIFIED:
+        evidence += ", re-checked"
     texts = (claim.statement, verdict, evidence, *numbers, claim.reference)
     cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]
     return f"| {' | '.join(cells)} |"

@@ -129,7 +129,7 @@ class Run(NamedTuple):
     folder: Path
 
 
-def run_once(once, name, arguments):
+def run_once(once, name, arguments, seconds=120):
     """A run in a folder with the planted registry, made once for all tests that look at what it leaves behind."""
 
     def build(folder):
@@ -137,7 +137,7 @@ def run_once(once, name, arguments):
         (folder / "planted.py").write_text(PLANTED)
         paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = start(arguments, cwd=folder / "here", env=os.environ | {"PYTHONPATH": paths})
-        said = process.communicate(timeout=120)
+        said = process.communicate(timeout=seconds)
         (folder / "said.json").write_text(json.dumps([process.returncode, *said]))
 
     folder = once(name, build)

@@ -130,11 +130,11 @@ def subgradient_optimal() -> Claim[Span]:
 
 def stays_above(x: Span) -> bool:
     """Whether f(x_t) >= 0 for every t <= T, in rationals: then every gap is at least -f* = 1/sqrt(T + 1)."""
-    points = _visited([Fraction(h) for h in x.coefficients], x.steps, spare=1)
+    points = visited([Fraction(h) for h in x.coefficients], x.steps, spare=1)
     return all(max(point) >= 0 for point in points)
 
 
-def _visited(coefficients: Sequence[Fraction], steps: int, *, spare: int) -> list[list[Fraction]]:
+def visited(coefficients: Sequence[Fraction], steps: int, *, spare: int) -> list[list[Fraction]]:
     """The points x_0 ... x_T in T + spare dimensions; g_s is the unit vector of the first largest entry of x_s."""
     points, answers = [[Fraction(0)] * (steps + spare)], list[int]()
     for t in range(1, steps + 1):
@@ -149,7 +149,7 @@ def _visited(coefficients: Sequence[Fraction], steps: int, *, spare: int) -> lis
 def _span_gaps(x: Span, spare: int = 1) -> Array:
     """The gaps of x_0 ... x_T."""
     least = -1 / sqrt(x.steps + 1)
-    points = _visited([Fraction(h) for h in x.coefficients], x.steps, spare=spare)
+    points = visited([Fraction(h) for h in x.coefficients], x.steps, spare=spare)
     return _padded(np.array([max(float(max(point)), least) - least for point in points]))
 
 

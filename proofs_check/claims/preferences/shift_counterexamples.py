@@ -192,7 +192,7 @@ def plain_wins(x: SampledPrompts) -> bool:
     """
     if not (x.n == 2 and x.radius >= 1 / 2 and x.bound >= 1 and min(x.near, x.far) >= 1):
         return False
-    low, high = _root()
+    low, high = root()
     c, one = _log_bounds(low)[0], _log_bounds(1 + high)[1]
     two = _log_bounds(1 + high**2)[1]
     near, far = Fraction(x.near), Fraction(x.far)
@@ -202,7 +202,7 @@ def plain_wins(x: SampledPrompts) -> bool:
     return far * (zero - right) + near * (zero - wrong) > 0
 
 
-def _root() -> tuple[Fraction, Fraction]:
+def root() -> tuple[Fraction, Fraction]:
     """Enclose the t > 1 with t^3 = t + 2, where the derivative of the loss on {1-, 2+} vanishes."""
     low, high = Fraction(3, 2), Fraction(8, 5)
     for _ in range(_BISECTIONS):

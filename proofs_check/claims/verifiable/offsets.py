@@ -129,6 +129,11 @@ def _weights(values: list[Fraction], x: Rewarded) -> Array:
     return np.asarray(worst_case(-floats(values), TotalVariation(x.parts / _PARTS)).weights)
 
 
+def old_weights(x: Rewarded) -> list[float]:
+    """Return the worst-case weights before anything is added to the rewards, as dro_core finds them."""
+    return _weights(x.values(), x).tolist()
+
+
 def _tilted(losses: list[Fraction]) -> Array:
     return np.asarray(worst_case(floats(losses), KLPenalty(1.0)).weights)
 
@@ -149,7 +154,7 @@ def _against_best_of_all(x: Rewarded, moved: int) -> list[Fraction]:
 def _moves_the_adversary(x: Rewarded) -> bool:
     """Whether the exact worst value under the new losses is larger than their mean under the old worst weights."""
     losses, radius = [-value for value in x.values(moved=True)], Fraction(x.parts, _PARTS)
-    old = [Fraction(weight) for weight in _weights(x.values(), x).tolist()]
+    old = [Fraction(weight) for weight in old_weights(x)]
     return exact_tv(losses, [1] * len(losses), radius) > dot(old, losses)
 
 

@@ -154,8 +154,8 @@ def _closed_form(x: Step) -> list[Fraction]:
     return [failed, solved, failed + solved]
 
 
-def _moves_exactly(x: Step) -> bool:
-    """Drain by hand: those weights have the exact worst value, and no other masses of the classes have it."""
+def drained(x: Step) -> list[Fraction]:
+    """Return the weights of total variation: mass goes from the smallest losses to the largest, evenly among these."""
     weights = [Fraction(1, len(x.right))] * len(x.right)
     left, order = x.radius, sorted(range(len(x.right)), key=lambda i: x.losses[i])
     worst = [i for i in order if x.losses[i] == x.losses[order[-1]]]
@@ -163,7 +163,12 @@ def _moves_exactly(x: Step) -> bool:
         taken = Fraction(0) if i in worst else min(left, weights[i])
         weights[i], left = weights[i] - taken, left - taken
     given = (1 - sum(weights, Fraction(0))) / len(worst)
-    weights = [weight + given * (i in worst) for i, weight in enumerate(weights)]
+    return [weight + given * (i in worst) for i, weight in enumerate(weights)]
+
+
+def _moves_exactly(x: Step) -> bool:
+    """Drain by hand: those weights have the exact worst value, and no other masses of the classes have it."""
+    weights = drained(x)
     optimal = dot(weights, x.losses) == exact_tv(x.losses, [1] * len(x.right), x.radius)
     gained = [
         sum((weights[i] for i, r in enumerate(x.right) if r in counts), Fraction(0)) - x.share(*counts)

@@ -1,0 +1,110 @@
+"""Certificates in files: what a certified verdict rests on, for `proofs_check/verifier.py` to check without us."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, cast
+
+from proofs_check import verifier
+from proofs_check._stored import write_text
+from proofs_check.claim import Claim, Evidence, Verdict
+from proofs_check.exact.witnesses import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from proofs_check.report import Report
+
+
+_verifier: Any = verifier  # written for a Python without anything, type stubs included
+
+
+def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Sequence[Any]) -> None:
+    """Write one file for a certified verdict, and none for any other.
+
+    Args:
+        folder: where to; the file is called like the claim.
+        claim: what was checked.
+        report: the verdict.
+        seen: every instance on which both sides were evaluated.
+
+    Raises:
+        ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
+    """
+    if report.evidence is Evidence.CERTIFIED:
+        text = json.dumps(certificate(claim, report.verdict, seen))
+        write_text(folder / f"{claim.label}.json", text + "\n")
+
+
+def certificate(claim: Claim[Any], verdict: Verdict, seen: Sequence[Any]) -> dict[str, Any]:
+    """Return the content of such a file.
+
+    Raises:
+        ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
+    """
+    shown = [x for x in dict.fromkeys(seen) if verdict is Verdict.UPHELD or _violates(claim, x)]
+    stored: dict[str, Any] = {
+        "format": verifier.FORMAT,
+        "claim": claim.label,
+        "statement": claim.statement,
+        "verdict": verdict.value,
+        "kind": "computed",
+        "instances": [plain(_given(x)) for x in shown],
+    }
+    if claim.formula is not None:
+        stored |= {
+            "kind": "checked",
+            "where": [[name, _one_line(text)] for name, text in claim.formula.where.items()],
+            "admits": list(claim.formula.admits),
+            "holds": _one_line(claim.formula.holds),
+        }
+        stored["instances"], stored["witnesses"] = _proofs(claim, stored, shown)
+    return stored | {"digest": _verifier.digest(stored)}
+
+
+def plain(value: Any) -> Any:
+    """Return exact data as JSON: a number that is not whole as text like 3/4; floats at their binary value."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in cast("list[Any]", value)]
+    if isinstance(value, float | Fraction):
+        exact = Fraction(value)
+        return exact.numerator if exact.denominator == 1 else str(exact)
+    return value
+
+
+def _proofs(claim: Claim[Any], stored: Mapping[str, Any], shown: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Evaluate the formula as the verifier will, and keep every witness that it asks for."""
+    found = Found()
+    instances: list[Any] = []
+
+    def witness(*key: Any) -> Any:
+        return found[_frozen(key)]
+
+    for x in shown:
+        search = claim.formula and claim.formula.found
+        instance = plain(_given(x) | (dict(search(x)) if search else {}))
+        if _verifier.holds(stored, instance, witness) is not (stored["verdict"] == Verdict.UPHELD.value):
+            raise ArithmeticError(f"the formula of {claim.label} does not say of {x} what was certified")
+        instances.append(instance)
+    return instances, [[plain(key), plain(witness)] for key, witness in found.items()]
+
+
+def _violates(claim: Claim[Any], instance: Any) -> bool:
+    return claim.violates is not None and claim.admits(instance) and claim.violates(instance)
+
+
+def _given(instance: Any) -> dict[str, Any]:
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
+
+
+def _frozen(key: Any) -> Any:
+    return tuple(map(_frozen, cast("list[Any]", key))) if isinstance(key, list | tuple) else key
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

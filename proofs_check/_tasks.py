@@ -1,0 +1,98 @@
+"""One claim to check, for whichever process it is that does it."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proofs_check._certificates import write_certificate
+from proofs_check.claim import Claim, Evidence, Verdict
+from proofs_check.report import Report
+from proofs_check.search import Budget, check
+
+
+@dataclass(frozen=True)
+class Task:
+    """One claim to check. Claims hold functions, which do not travel, so the process looks the label up itself.
+
+    Attributes:
+        label: of the claim.
+        registry: "module:name" of the tuple of claims that holds it.
+        budget: how long to search.
+        seed: of the search.
+        curves: whether to evaluate the claim's curve.
+        certificates: the folder for what a certified verdict rests on; None for no such file.
+    """
+
+    label: str
+    registry: str
+    budget: Budget
+    seed: int
+    curves: bool = False
+    certificates: Path | None = None
+
+    @property
+    def claim(self) -> Claim[Any]:
+        """The claim, from the registry."""
+        return next(claim for claim in claims_of(self.registry) if claim.label == self.label)
+
+
+def claims_of(registry: str) -> tuple[Claim[Any], ...]:
+    """Return the claims of a registry.
+
+    Raises:
+        ValueError: if nothing of the kind can be imported; the message says why.
+
+    Example:
+        >>> len(claims_of("proofs_check.registry:CLAIMS")) > 1
+        True
+    """
+    module, _, name = registry.partition(":")
+    try:
+        claims = tuple(getattr(importlib.import_module(module), name))
+    except Exception as error:  # a module can fail in any way while it is imported
+        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}: {error}.") from error
+    if not claims or not all(isinstance(claim, Claim) for claim in claims):
+        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}, which holds others.")
+    return claims
+
+
+def answer(task: Task) -> bytes:
+    """Return the report on a claim, pickled."""
+    try:
+        report = _checked(task)
+    except Exception as error:  # sides that raise are in the report already; this is a strategy or an exact check
+        report = unfinished(task, f"The check itself failed: {type(error).__name__}: {error}.")
+    try:
+        return pickle.dumps(report)
+    except Exception as error:
+        return pickle.dumps(unfinished(task, f"Its instances cannot be sent between processes: {error}."))
+
+
+def _checked(task: Task) -> Report:
+    if task.certificates is None:
+        return check(task.claim, budget=task.budget, seed=task.seed, curves=task.curves)
+    claim, seen = task.claim, list[Any]()
+    report = check(claim, budget=task.budget, seed=task.seed, curves=task.curves, seen=seen)
+    write_certificate(task.certificates, claim, report, seen)
+    return report
+
+
+def unfinished(task: Task, reason: str) -> Report:
+    """Return the report on a claim of which nothing is known but why."""
+    return Report(
+        label=task.label,
+        verdict=Verdict.INCONCLUSIVE,
+        evidence=Evidence.SEARCHED,
+        expected=task.claim.expected,
+        reason=reason,
+        checked=0,
+        rejected=0,
+        worst=None,
+        tightness=None,
+        controls={},
+        seconds=0.0,
+    )
