@@ -1423,7 +1423,7 @@ BREAKS = [
     Break(
         "auto-every-step",
         "llm/adversary/radius/slices.py",
-        "if not scheduled or (last >= 0 and step < last + held_out.every):",
+        "if not scheduled or (auto.found.step >= 0 and step < auto.found.step + self.every):",
         "if not scheduled:",
         "llm/training/test_auto_runs.py",
     ),
@@ -1437,7 +1437,7 @@ BREAKS = [
     Break(
         "slice-straddles",
         "llm/adversary/radius/slices.py",
-        'hashlib.blake2b(f"{seed} {_prompt(pair)}"',
+        'hashlib.blake2b(f"{seed} {asked}"',
         'hashlib.blake2b(f"{seed} {pair.id}"',
         "llm/training/test_auto_runs.py",
     ),
@@ -1498,6 +1498,34 @@ BREAKS = [
         "llm/adversary/test_group_controls.py",
     ),
     Break(
+        "heads-soft-slope",
+        "llm/sweep/heads.py",
+        "p * np.expm1(-right) - (1 - p)",
+        "p * np.expm1(-right) + (1 - p)",
+        "llm/sweep/test_head_labels.py",
+    ),
+    Break(
+        "heads-slice-trained-on",
+        "llm/sweep/regimes.py",
+        "return selection.part(~apart), selection.part(apart)",
+        "return selection, selection.part(apart)",
+        "llm/sweep/test_head_pairs.py",
+    ),
+    Break(
+        "heads-made-of-right-labels",
+        "llm/sweep/head_pairs.py",
+        "wrong=bool(wrong)) for",
+        "wrong=False) for",
+        "llm/sweep/test_head_pairs.py",
+    ),
+    Break(
+        "heads-renamed-by-unused-settings",
+        "llm/sweep/runs.py",
+        '"head": head if of.measures else',
+        '"head": head if True else',
+        "llm/sweep/test_head_regimes.py",
+    ),
+    Break(
         "balanced-absent-groups",
         "llm/adversary/group_controls.py",
         "/ (mass > 0).sum()",
@@ -1549,8 +1577,8 @@ BREAKS = [
     Break(
         "slice-soft-labels-forgotten",
         "llm/adversary/radius/slices.py",
-        "margins = held_out.certainty * held_out.margins(trainer)",
-        "margins = held_out.margins(trainer)",
+        "told = self.certainty * margins()",
+        "told = margins()",
         "llm/training/test_auto_runs.py",
     ),
     Break(

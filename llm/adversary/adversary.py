@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -131,18 +132,32 @@ class Adversary:
         return looks | self.running.tells(looks)
 
     def weigh_rows(
-        self, losses: Array, rows: NDArray[np.int64], *, strength: float, reference: Array | None = None
+        self,
+        losses: Array,
+        rows: NDArray[np.int64],
+        *,
+        strength: float,
+        reference: Array | None = None,
+        logistic: bool = True,
     ) -> Array:
         """Weights ``(n,)`` of one minibatch on one process, in numpy: the examples ``rows`` with these ``losses``.
 
-        ``reference`` ``(n,)``, sum 1, is what plain training weighs; None: examples count alike.
+        ``reference`` ``(n,)``, sum 1, is what plain training weighs; None: examples count alike. ``logistic`` says
+        whether losses are -log sigmoid(margin).
         """
-        weights = batch_weights(self.rule, losses, rows, strength=strength, reference=reference)
+        asked: Any = {"strength": strength, "reference": reference, "logistic": logistic}
+        weights = batch_weights(self.rule, losses, rows, **asked)
         multipliers = len(losses) * weights if reference is None else weights / reference
         answered = None if self.at(strength) is None else multipliers
-        self.ledger.record(rows, multipliers, losses, answered=answered)
-        moved_by(self.rule, losses, rows, strength=strength, reference=reference)
+        self.ledger.record(rows, multipliers, self._seen(losses, rows), answered=answered)
+        moved_by(self.rule, losses, rows, **asked)
         return weights
+
+    def _seen(self, losses: Array, rows: NDArray[np.int64]) -> Array:
+        """What the adversary sees of the losses ``(n,)`` of these examples."""
+        if self.rule is None or not self.shifted:
+            return losses
+        return exposed(self.rule.take(rows), torch.from_numpy(losses))[1].numpy()
 
     def save(self, folder: Path) -> None:
         """Write the ledger, and where there are any the state of the rule and the adaptive strength."""

@@ -159,7 +159,8 @@ def plain_weights(accelerator: Accelerator, index: Tensor, *, masses: Tensor | N
 Array = NDArray[np.float64]
 
 
-_ACCURACY = Accuracy(rounding_of(torch.float64), logistic=True)
+def _accuracy(*, logistic: bool) -> Accuracy:
+    return Accuracy(rounding_of(torch.float64), logistic=logistic)
 
 
 def batch_weights(
@@ -169,6 +170,7 @@ def batch_weights(
     *,
     strength: float,
     reference: Array | None = None,
+    logistic: bool = True,
 ) -> Array:
     """Weights ``(n,)`` of one minibatch: the training pairs ``batch`` with these ``losses``. Asking changes nothing.
 
@@ -178,16 +180,18 @@ def batch_weights(
         batch: Positions in the training set, shape ``(n,)``.
         strength: Share of the rule's strength, in [0, 1].
         reference: What plain training weighs, ``(n,)``, sum 1; None: equal weights.
+        logistic: Whether losses are -log sigmoid(margin).
     """
+    accuracy = _accuracy(logistic=logistic)
     chosen = weakened(rule, strength)
     if chosen is None:
         return np.full(len(losses), 1 / len(losses)) if reference is None else reference
     here = chosen.take(batch)
     if isinstance(here, AmbiguitySet):
-        shared = sharing_equals(torch.from_numpy(losses), _ACCURACY).numpy()
+        shared = sharing_equals(torch.from_numpy(losses), accuracy).numpy()
         return worst_case(shared, here, reference=reference).weights
     given = None if reference is None else torch.from_numpy(reference)
-    return reweighted(here, torch.from_numpy(losses), reference=given, accuracy=_ACCURACY).numpy()
+    return reweighted(here, torch.from_numpy(losses), reference=given, accuracy=accuracy).numpy()
 
 
 def moved_by(
@@ -197,8 +201,9 @@ def moved_by(
     *,
     strength: float,
     reference: Array | None = None,
+    logistic: bool = True,
 ) -> None:
     """Move a rule that keeps a state by the step of one minibatch. Arguments: see ``batch_weights``."""
     if state_of(rule) is not None and (chosen := weakened(rule, strength)) is not None:
         given = None if reference is None else torch.from_numpy(reference)
-        advance(chosen.take(batch), torch.from_numpy(losses), reference=given, accuracy=_ACCURACY)
+        advance(chosen.take(batch), torch.from_numpy(losses), reference=given, accuracy=_accuracy(logistic=logistic))

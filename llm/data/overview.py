@@ -18,6 +18,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llm.data.layouts.tools import beside_text
 from llm.data.pairs import Pair, length_baseline
 
@@ -119,6 +122,11 @@ def compared(pair: Pair) -> tuple[bytes, bytes]:
     """
     prompt = _asked(pair)
     return prompt, _comparison(prompt, pair)[0]
+
+
+def prompts_of(pairs: Iterable[Pair]) -> NDArray[np.str_]:
+    """A hash of the prompt of every pair, ``(n,)``, in hexadecimal: equal where prompts are, but for white space."""
+    return np.array([_asked(pair).hex() for pair in pairs], dtype=np.str_)
 
 
 def across(files: Iterable[Iterable[Pair]]) -> tuple[Cases, Cases]:

@@ -123,8 +123,8 @@ class RunWeights(NamedTuple):
     """What the adversary did in one training, over the ``n`` pairs it drew from.
 
     ``rows`` are positions in train.parquet; ``multiplier`` is the mean of (batch size) x weight over the ``visits``,
-    1 for plain training, nan where never visited; ``last_loss`` in nats; ``flipped`` where the sweep swapped the
-    answers. All of shape ``(n,)``.
+    1 for plain training, nan where never visited; ``last_loss`` in nats, nan where labels are soft; ``flipped`` where
+    the sweep swapped the answers. All of shape ``(n,)``; pairs that were made are not among them.
     """
 
     rows: NDArray[np.int32]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dro_core.spec import Spec
 
 from ..adversary.matching import HOLE
+from ..adversary.radius.auto import Auto, auto_of
 from ..adversary.spec import parse_reweighting
 from ..training.config import ConfigError
 
@@ -43,14 +45,21 @@ class Asked:
         except ValueError:
             return float("nan")
 
+    @property
+    def measures(self) -> bool:
+        """Whether it takes its radius from a slice of pairs that are not trained on."""
+        return self.reference is None and auto_of(parse_reweighting(self.text)) is not None
+
     def names(self) -> set[str]:
         """The names of all sets and rules in it."""
         return {layer.name for text in (self.text, self.reference or "") for layer in Spec.of(text).layers()}
 
     def columns(self) -> list[str]:
         """The names of groups in it."""
-        options = (option for text in (self.text, self.reference or "") for option in Spec.of(text).options)
-        return [value for key, value in options if key in ("by", "within") and value]
+        return [value for key, value in self._options() if key in ("by", "within") and value]
+
+    def _options(self) -> Iterator[tuple[str, str | None]]:
+        return (option for text in (self.text, self.reference or "") for option in Spec.of(text).options)
 
     def check(self) -> None:
         """Refuse what cannot be read.
@@ -63,6 +72,8 @@ class Asked:
             return
         if self.text.count(HOLE) != 1:
             raise ConfigError(f"{self}: what is matched needs one {HOLE} for its number, as in chi2:{HOLE}@tv:0.2")
+        if any(key == Auto.spec for key, _ in self._options()):
+            raise ConfigError(f"{self}: a set that measures its radius has no size to be matched: give it a number")
         if self.share is None:
             parse_reweighting(self.reference)
         elif not 0 < self.share < 1:

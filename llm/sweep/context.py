@@ -27,9 +27,10 @@ from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
 from .audits import audits_of
+from .head_pairs import Crossed, Of, all_made, features_of
 from .plan import FullModel, HeadModel, SweepConfig
-from .regimes import Origins, Selection
-from .sources import SEED, TRAIN, Sources, find_sources
+from .regimes import SEED, Origins, Selection
+from .sources import TRAIN, Sources, find_sources
 from .told_apart import told_apart
 
 VALIDATION, LEFT_OUT = "validation", "left-out-"
@@ -38,7 +39,10 @@ Margins = dict[str, NDArray[np.float64]]
 
 
 class TrainedRun(NamedTuple):
-    """What a training leaves: margins by iterate, what the adversary did to which pairs, and how it ran."""
+    """What a training leaves: margins by iterate, what the adversary did to which pairs, and how it ran.
+
+    ``logistic`` says whether margins can be told from losses; ``measured`` is that of ``llm.sweep.heads.HeadRun``.
+    """
 
     margins: dict[str, Margins]
     selection: Selection
@@ -48,6 +52,8 @@ class TrainedRun(NamedTuple):
     effective_sample_size: float
     batch_size: int
     learning_rate: float
+    logistic: bool = True
+    measured: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ class SuiteRows:
 
 @dataclass(frozen=True)
 class HeadFeatures:
-    """Files of frozen features by origin: of answers, and of prompts where they are needed."""
+    """Files of frozen features by origin: of answers, and of prompts where they are needed; pairs across prompts."""
 
     answers: dict[str, Path]
     prompts: dict[str, Path]
+    made: dict[Of, Crossed]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepC
         train=train,
         validation=validation,
         suites=rows,
-        features=_features(config, origins, cache),
+        features=_features(config, origins, all_made(config, pairs, groups, train), cache),
         audits=audits,
         version=metadata.version("robust-rlhf"),
         revision=_revision(),
@@ -223,7 +230,10 @@ def _own_suites(
 
 
 def _features(
-    config: SweepConfig, origins: Mapping[str, Sequence[Pair]], cache: FeatureCache
+    config: SweepConfig,
+    origins: Mapping[str, Sequence[Pair]],
+    made: Mapping[Of, Sequence[Pair]],
+    cache: FeatureCache,
 ) -> dict[str, HeadFeatures]:
     """Features of every head model in use; prompts only where a set has their geometry."""
     found: dict[str, HeadFeatures] = {}
@@ -232,11 +242,15 @@ def _features(
         if isinstance(model, HeadModel):
             backbone = load_backbone(model.model, max_length=model.max_length, train=origins[TRAIN], dtype=model.dtype)
             cells = [cell for cell in config.cells if cell.model == name]
+            asked_of = {of for cell in cells for of in Of.all(cell)}
             geometric = any(Asked.of(cell.ambiguity).names() & GEOMETRIES for cell in cells)
             asked = list(origins) if config.shift_budget else [TRAIN] if geometric else []
             found[name] = HeadFeatures(
                 {origin: cache.pairs(backbone, pairs, name=origin) for origin, pairs in origins.items()},
                 {origin: cache.prompts(backbone, origins[origin], name=origin) for origin in asked},
+                features_of(
+                    {of: own for of, own in made.items() if of in asked_of}, backbone, cache, geometric=bool(asked)
+                ),
             )
             del backbone
             torch.cuda.empty_cache()  # whole models train in another process, which finds what this one holds taken

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..adversary.ledger import AdversaryLedger
+from ..adversary.radius.slices import set_apart
+from ..adversary.spec import parse_reweighting
 from ..data.pairs import Pair, write_pairs
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
 from ..run.files import JsonObject
 from ..run.finished import unseal
 from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
+from ..run.kinds import is_logistic
 from ..training.config import ConfigError, RewardConfig
 from ..training.frame import Trained
 from ..training.resuming import checkpoint_to_resume
@@ -26,7 +29,7 @@ from ..training.settings import parse_settings
 from .asked import Asked
 from .context import Margins, SweepContext, TrainedRun
 from .plan import Cell, FullModel
-from .regimes import Selection, flips
+from .regimes import Selection, flips, labelled
 from .sources import TRAIN
 
 _log = logging.getLogger(__name__)
@@ -39,18 +42,16 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
     pairs = context.sources.training().pairs
     selection = context.config.regimes[cell.regime].select(context.groups.take(context.train), seed=cell.seed)
     files = _write_data(cell, context, pairs, selection, folder.with_name(folder.name + "-data"))
-    config, arguments = parse_settings(RewardConfig, _settings(cell, model, files, folder), where=cell.model)
+    config, arguments = parse_settings(RewardConfig, _settings(cell, model, context, files, folder), where=cell.model)
     # The trainer prints what it logs.
     with folder.with_name(folder.name + ".log").open("a", encoding="utf-8") as log, redirect_stdout(log):
         trained = train_run(RewardTask(config), arguments)
     margins = _margins(cell, context, pairs, trained, config.max_length, arguments.per_device_eval_batch_size)
-    # A model from scratch may leave out pairs that the others tell apart.
-    read = np.setdiff1d(np.arange(len(selection.rows)), trained.record["data"].get("left_out", []))
-    selection = Selection(selection.rows[read], selection.flipped[read])
-    ledger = AdversaryLedger(len(read))
+    own = [pairs[row] for row in context.train[selection.rows]]
+    selection = _trained_on(selection, own, config, trained.record["data"].get("left_out", []))
+    ledger = AdversaryLedger(len(selection.rows))
     if checkpoint := latest_checkpoint(folder):
         ledger.load(checkpoint)
-        ledger = ledger.first(len(read))  # behind them stand pairs that were made across prompts
     if not model.keep_models:
         _tidy(folder)
     shutil.rmtree(folder.with_name(folder.name + "-data"))
@@ -63,7 +64,23 @@ def train_full(cell: Cell, model: FullModel, context: SweepContext, folder: Path
         effective_sample_size=effective_sample_size(trained.record),
         batch_size=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         learning_rate=arguments.learning_rate,
+        logistic=is_logistic(trained.record["kind"], trained.record["config"]),
     )
+
+
+def _trained_on(selection: Selection, own: Sequence[Pair], config: RewardConfig, left_out: Sequence[int]) -> Selection:
+    """The pairs of the account: not those of a slice, nor those that a model from scratch cannot tell apart.
+
+    Args:
+        selection: The pairs that the run was given.
+        own: The same pairs.
+        config: Of the run.
+        left_out: Places among those of them that are not in the slice.
+    """
+    kept, _ = set_apart(own, parse_reweighting(config.ambiguity), config, seed=config.subset_seed)
+    ids = {pair.id for pair in kept}
+    selection = selection.part(np.array([pair.id in ids for pair in own]))
+    return selection.part(~np.isin(np.arange(len(kept)), left_out))
 
 
 def _goes_on(folder: Path, *, best: bool) -> bool:
@@ -90,19 +107,14 @@ def _write_data(
         if len(rows):
             files[name] = str(folder / f"{name}.jsonl")
             write_pairs(
-                (_labelled(pairs[row], wrong=bool(f)) for row, f in zip(rows, flipped, strict=True)), files[name]
+                (labelled(pairs[row], wrong=bool(f)) for row, f in zip(rows, flipped, strict=True)), files[name]
             )
     return files
 
 
-def _labelled(pair: Pair, *, wrong: bool) -> Pair:
-    if not wrong:
-        return pair
-    sure = None if pair.preference is None else 1 - pair.preference
-    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, preference=sure)
-
-
-def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path) -> dict[str, object]:
+def _settings(
+    cell: Cell, model: FullModel, context: SweepContext, files: dict[str, str], folder: Path
+) -> dict[str, object]:
     """The recipe, then what makes this run this run."""
     asked = Asked.of(cell.ambiguity)
     axes = {"learning_rate": cell.learning_rate, "num_train_epochs": cell.epochs}
@@ -125,7 +137,8 @@ def _settings(cell: Cell, model: FullModel, files: dict[str, str], folder: Path)
         "skip_damaged": True,  # nobody is there to be asked
         "disable_tqdm": True,
     }
-    return {**model.settings, **{name: value for name, value in axes.items() if value}, **run, **files}
+    told = context.config.regimes[cell.regime].of_runs
+    return {**model.settings, **{name: value for name, value in axes.items() if value}, **told, **run, **files}
 
 
 def _margins(

@@ -10,60 +10,44 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import Array
 from ..adversary.inaction import bound, check_losses, check_reached
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import masses_of
+from ..adversary.radius.auto import auto_of
+from ..adversary.radius.slices import HeldOut, check_covers
+from ..adversary.regret import with_least
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
+from ..data.grouping.named import NamedGroups
 from ..run.files import JsonObject
 from ..statistics.counting import credit
-from ..training.config import ConfigError
-
-Optimizer = Literal["adam", "sgd"]
-RateSchedule = Literal["constant", "linear", "cosine"]
+from .head_settings import HeadTraining, RateSchedule
 
 
-@dataclass(frozen=True)
-class HeadTraining:
-    """How heads are trained; a sweep has one of it.
+class HeadSlice(NamedTuple):
+    """Pairs that are never trained on, whose margins tell what the data bear of a set.
 
     Attributes:
-        optimizer: adam (with its usual constants) or sgd (without momentum).
-        schedule: How the learning rate falls to zero over the run, or constant.
-        weight_decay: Decoupled, per step and unit of learning rate.
-        plain_share: Share of the steps trained plainly first.
-        ramp_share: Share of the steps over which the adversary then grows.
-        average_after: Share of the steps that the average iterate leaves out.
-        checks: How often the validation pairs are looked at, evenly over the run.
-        init_scale: Standard deviation of the initial weights.
+        differences: As those of the training pairs, ``(k, width)``.
+        columns: As theirs.
+        prompts: What is resampled together has the same, ``(k,)``.
+        masses: How much each counts, ``(k,)``.
+        preferences: Probabilities that the labels are right, ``(k,)``.
     """
 
-    optimizer: Optimizer = "adam"
-    schedule: RateSchedule = "cosine"
-    weight_decay: float = 0.0
-    plain_share: float = 0.0
-    ramp_share: float = 0.0
-    average_after: float = 0.5
-    checks: int = 20
-    init_scale: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name, known in (("optimizer", get_args(Optimizer)), ("schedule", get_args(RateSchedule))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} of heads must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if not 0 <= self.average_after < 1:
-            raise ConfigError(f"average_after must lie in [0, 1), got {self.average_after}")
-        for name, least in (("weight_decay", 0), ("init_scale", 0), ("checks", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} of heads must be at least {least}, got {getattr(self, name)}")
-        RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
+    differences: Array
+    columns: JsonObject
+    prompts: NDArray[np.str_]
+    masses: Array
+    preferences: Array
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,8 @@ class HeadData:
         validation: The same of held-out pairs, ``(m, width)``; m may be 0.
         validation_categories: Their categories, ``(m,)``.
         masses: How much each pair counts, ``(n,)``, above 0; None: alike.
+        preferences: Probabilities that the labels are right, ``(n,)``; None: certain.
+        aside: The pairs that a set measures its radius on, where one does.
     """
 
     differences: Array
@@ -83,12 +69,37 @@ class HeadData:
     validation: Array
     validation_categories: NDArray[np.str_]
     masses: Array | None = None
+    preferences: Array | None = None
+    aside: HeadSlice | None = None
+
+    def __post_init__(self) -> None:
+        p = self.preferences
+        if p is not None and not (p.shape == (len(self.differences),) and ((p >= 0) & (p <= 1)).all()):
+            raise ValueError(
+                f"soft labels are {len(self.differences)} probabilities, one for every training pair: give each a "
+                "number from 0 to 1"
+            )
+
+    def losses(self, margins: Array, rows: NDArray[np.int64] | slice = slice(None)) -> tuple[Array, Array]:
+        """Losses ``(n,)`` of the training pairs ``rows`` by their margins ``(n,)``, and their derivatives in these."""
+        right = np.logaddexp(0.0, -margins)
+        if self.preferences is None:
+            return right, np.expm1(-right)  # minus sigmoid(-margin)
+        p, wrong = self.preferences[rows], np.logaddexp(0.0, margins)
+        return p * right + (1 - p) * wrong, p * np.expm1(-right) - (1 - p) * np.expm1(-wrong)
+
+    @property
+    def least(self) -> Array:
+        """The least losses that the labels allow, ``(n,)``: their entropies, in nats."""
+        p = np.ones(len(self.differences)) if self.preferences is None else self.preferences
+        return entr(p) + entr(1 - p)
 
 
 class HeadRun(NamedTuple):
     """A trained head: weights ``(width,)`` by name of the iterate, and what the adversary did.
 
-    ``effective_sample_size`` is the mean of 1 / sum q^2 over the last quarter of the steps.
+    ``effective_sample_size`` is the mean of 1 / sum q^2 over the last quarter of the steps. ``measured`` holds what the
+    slice bore of the set, ``(measures, 3)``: the step before which, the lower end that counts, and the value itself.
     """
 
     iterates: dict[str, Array]
@@ -96,6 +107,7 @@ class HeadRun(NamedTuple):
     steps: int
     effective_sample_size: float
     seconds: float
+    measured: Array
 
 
 def train_head(
@@ -129,33 +141,72 @@ def train_head(
     n, width = data.differences.shape
     if batch_size > n:
         raise ValueError(f"batch_size {batch_size} is more than the {n} training pairs of this run: lower it")
-    rule = bound(rule, data.columns, batch=batch_size, remedy="raise batch_size", seed=seed)
     total = max(round(epochs * (n // batch_size)), 1)
-    schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
-    check_reached(rule, schedule, total)
-    check_losses(rule, logistic=True)
-    masses = None if data.masses is None else masses_of(data.masses.tolist())
-    given = None if masses is None else masses.double().numpy()
-    adversary = Adversary(rule, n, schedule=schedule, masses=masses)
+    adversary, held_out = _adversary(data, rule, training, batch_size=batch_size, total=total, seed=seed)
     adversary.adaptive = AdaptiveStrength() if adaptive else None
+    given = adversary.running.masses
     weights = training.init_scale * np.random.default_rng([seed, 4]).standard_normal(width)
     optimizer = _Adam(width) if training.optimizer == "adam" else _SGD()
-    watch, sizes = _Watch(data, training, total), np.empty(total)
+    watch, sizes, measured = _Watch(data, training, total), np.empty(total), _Measured(adversary, data.aside, held_out)
     for step, batch in enumerate(_batches(n, batch_size, total, seed)):
+        measured.look(step, total, weights)
         differences = data.differences[batch]
-        losses = np.logaddexp(0.0, -(differences @ weights))
+        losses, slopes = data.losses(differences @ weights, batch)
         here = None if given is None else given[batch] / given[batch].sum()
-        q = adversary.weigh_rows(losses, batch, strength=adversary.strength(step, total), reference=here)
+        strength = adversary.strength(step, total)
+        q = adversary.weigh_rows(losses, batch, strength=strength, reference=here, logistic=data.preferences is None)
         rate = learning_rate * _rate(training.schedule, step / total)
         weights *= 1 - rate * training.weight_decay
-        # sigmoid(-margin) = 1 - exp(-loss) is minus the derivative of the loss in the margin.
-        optimizer.step(weights, (q * np.expm1(-losses)) @ differences, rate)
+        optimizer.step(weights, (q * slopes) @ differences, rate)
         sizes[step] = 1 / (q @ q)
         watch.look(step, weights, adversary.adaptive)
     if not np.isfinite(weights).all():
         raise ArithmeticError(f"the weights of the head ceased to be finite: lower the learning rate {learning_rate:g}")
-    size = float(sizes[-max(total // 4, 1) :].mean())
-    return HeadRun(watch.iterates(weights), adversary.ledger, total, size, time.perf_counter() - start)
+    size, seconds = float(sizes[-max(total // 4, 1) :].mean()), time.perf_counter() - start
+    return HeadRun(watch.iterates(weights), adversary.ledger, total, size, seconds, measured.found)
+
+
+def _adversary(
+    data: HeadData, asked: Reweighting | None, training: HeadTraining, *, batch_size: int, total: int, seed: int
+) -> tuple[Adversary, HeldOut | None]:
+    """Whom a head trains against, and what is known of the pairs that its radius is measured on."""
+    aside, held_out = data.aside, None
+    measures = aside is not None
+    rule = bound(asked, data.columns, batch=batch_size, remedy="raise batch_size", seed=seed, measures=measures)
+    if aside is not None:
+        groups = NamedGroups(data.columns)
+        columns = NamedGroups(aside.columns, like=groups)
+        check_covers(asked, groups, columns)
+        told: Any = {"weights": aside.masses.tolist(), "preferences": aside.preferences.tolist()}
+        held_out = HeldOut(columns, aside.prompts, every=training.auto_every, **told)
+    schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
+    check_reached(rule, schedule, total)
+    check_losses(rule, logistic=data.preferences is None, labels=True)
+    masses = None if data.masses is None else masses_of(data.masses.tolist())
+    return Adversary(with_least(rule, data.least), len(data.differences), schedule=schedule, masses=masses), held_out
+
+
+class _Measured:
+    """Measures the radius of a set that asks for it, where that is due."""
+
+    def __init__(self, adversary: Adversary, aside: HeadSlice | None, held_out: HeldOut | None) -> None:
+        self._adversary, self._aside, self._held_out = adversary, aside, held_out
+        self._auto, self._looks = auto_of(adversary.rule), list[tuple[float, float, float]]()
+
+    def look(self, step: int, total: int, weights: Array) -> None:
+        """Measure before the zero-based ``step``, if it is due."""
+        if self._auto is None or self._aside is None or self._held_out is None:
+            return
+        differences, before = self._aside.differences, self._auto.found.step
+        scheduled = self._adversary.schedule(step, total) > 0
+        self._held_out.measure(self._auto, lambda: differences @ weights, step=step, scheduled=scheduled)
+        if (found := self._auto.found).step != before:
+            self._looks.append((found.step, found.bears, found.estimate))
+
+    @property
+    def found(self) -> Array:
+        """As of ``HeadRun.measured``."""
+        return np.array(self._looks).reshape(-1, 3)
 
 
 class _Optimizer(Protocol):

@@ -16,7 +16,7 @@ from ..run.files import JsonObject
 from ..training.config import ConfigError, Iterate, Precision, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
-from .heads import HeadTraining
+from .head_settings import HeadTraining
 from .regimes import Regime, read_regime
 
 ITERATES = get_args(Iterate)

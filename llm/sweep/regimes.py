@@ -1,18 +1,24 @@
-"""Data regimes: which training pairs a run sees, and how many of their labels are wrong."""
+"""Data regimes: which training pairs a run sees, how many of their labels are wrong, and how sure the others are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..adversary.radius.slices import drawn_apart, places_of
 from ..data.grouping.columns import PairColumns, length_gap, longer
+from ..data.grouping.named import UNKNOWN
+from ..data.overview import prompts_of
 from ..data.pairs import Pair
+from ..data.trained_on.pairs import check_share
 from ..training.config import ConfigError
+from ..training.soft.settings import SoftKind, SoftLabels, check_soft_labels
 
+SEED = 0  # of what is drawn and held out: runs are compared on the same pairs
 _MADE = {"source", "category", "length_gap", "chosen_is_longer"}
 
 
@@ -22,6 +28,10 @@ class Selection(NamedTuple):
     rows: NDArray[np.int64]
     flipped: NDArray[np.bool_]
 
+    def part(self, kept: NDArray[np.bool_]) -> Selection:
+        """Those of the pairs that are ``kept``."""
+        return Selection(self.rows[kept], self.flipped[kept])
+
 
 class Origins(NamedTuple):
     """Where pairs come from, what they are about, and what else they can be grouped by.
@@ -30,6 +40,9 @@ class Origins(NamedTuple):
         numbers: One each, which copies of a pair share.
         weights: How much they count.
         gaps: By how many characters the chosen answer is the longer one, before any label is made wrong.
+        preferences: The probability that the label is right, before it is made wrong; nan where nothing says.
+        prompts: Equal where prompts are, but for white space.
+        places: In their order prompts are drawn for a slice.
         further: Columns by name, which labels do not change.
     """
 
@@ -38,25 +51,44 @@ class Origins(NamedTuple):
     numbers: NDArray[np.int64]
     weights: NDArray[np.float64]
     gaps: NDArray[np.int64]
+    preferences: NDArray[np.float64]
+    prompts: NDArray[np.str_]
+    places: NDArray[np.str_]
     further: Mapping[str, NDArray[Any]]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], copies: Mapping[str, str]) -> Self:
         """The groups of these pairs; ``copies`` says which ids repeat which."""
-        places = {pair.id: place for place, pair in enumerate(pairs)}
-        numbers = [places[copies.get(pair.id, pair.id)] for pair in pairs]
+        first = {pair.id: place for place, pair in enumerate(pairs)}
         columns = PairColumns(pairs)
-        further = {name: np.array(columns[name], dtype=object) for name in columns if name not in _MADE}
-        gaps = np.array(list(map(length_gap, pairs)), dtype=np.int64)
-        sources, categories = ([getattr(pair, name) for pair in pairs] for name in ("source", "category"))
-        weights = np.array([1.0 if pair.weight is None else pair.weight for pair in pairs])
-        return cls(np.array(sources), np.array(categories), np.array(numbers, dtype=np.int64), weights, gaps, further)
+        return cls(
+            sources=np.array([pair.source for pair in pairs]),
+            categories=np.array([pair.category for pair in pairs]),
+            numbers=np.array([first[copies.get(pair.id, pair.id)] for pair in pairs], dtype=np.int64),
+            weights=np.array([1.0 if pair.weight is None else pair.weight for pair in pairs]),
+            gaps=np.array(list(map(length_gap, pairs)), dtype=np.int64),
+            preferences=np.array([np.nan if pair.preference is None else pair.preference for pair in pairs]),
+            prompts=prompts_of(pairs),
+            places=places_of(pairs, seed=SEED),
+            further={name: np.array(columns[name], dtype=object) for name in columns if name not in _MADE},
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
         further = {name: column[rows] for name, column in self.further.items()}
-        weights, gaps = self.weights[rows], self.gaps[rows]
-        return type(self)(self.sources[rows], self.categories[rows], self.numbers[rows], weights, gaps, further)
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields if name != "further"}
+        return self._replace(**columns, further=further)
+
+    def joined(self, made: Origins) -> Self:
+        """These, and behind them pairs that were made of them."""
+        count = len(made.numbers)
+        further = {
+            name: np.concatenate([column, made.further.get(name, np.full(count, UNKNOWN, dtype=object))])
+            for name, column in self.further.items()
+        }
+        both = {name: (getattr(self, name), getattr(made, name)) for name in self._fields if name != "further"}
+        columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in both.items()}
+        return self._replace(**columns, further=further)
 
     def columns(self, flipped: NDArray[np.bool_]) -> dict[str, Any]:
         """What a rule may name, one entry per pair each, where the labels that are ``flipped`` are wrong."""
@@ -82,6 +114,9 @@ class Regime:
         without_categories: Leave these out.
         max_pairs: Train on a random subset of this size, another one for every seed.
         label_noise: Share of the labels that are wrong, in [0, 1/2): answers swapped at random, by seed.
+        soft_labels: How sure labels are: none, data or crossfit, as ``llm.training.soft.settings.SoftLabels`` has it.
+        soft_folds: Of crossfit.
+        cross_prompt: How many pairs across prompts are made, as a share of those that are trained on.
     """
 
     sources: tuple[str, ...] = ()
@@ -90,12 +125,33 @@ class Regime:
     without_categories: tuple[str, ...] = ()
     max_pairs: int | None = None
     label_noise: float = 0.0
+    soft_labels: SoftKind = "none"
+    soft_folds: int = SoftLabels.soft_folds
+    cross_prompt: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_pairs is not None and self.max_pairs < 1:
             raise ConfigError(f"max_pairs of a regime must be at least 1, got {self.max_pairs}")
         if not 0 <= self.label_noise < 0.5:
             raise ConfigError(f"label_noise is a share of wrong labels in [0, 0.5), got {self.label_noise}")
+        try:
+            check_soft_labels(SoftLabels(self.soft_labels, self.soft_folds))
+            check_share(self.cross_prompt)
+        except ValueError as error:
+            raise ConfigError(f"of a regime, {error}") from None
+
+    @property
+    def of_runs(self) -> dict[str, Any]:
+        """The settings of a run on its pairs that it says, by name."""
+        soft = {"soft_labels": self.soft_labels} if self.soft_labels != "none" else {}
+        folds = {"soft_folds": self.soft_folds} if self.soft_labels == "crossfit" else {}
+        return soft | folds | ({"cross_prompt": self.cross_prompt} if self.cross_prompt else {})
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides a result: settings that older versions lack are left out where they change nothing."""
+        later = ("soft_labels", "soft_folds", "cross_prompt")
+        return {name: value for name, value in asdict(self).items() if name not in later} | self.of_runs
 
     @property
     def is_partial(self) -> bool:
@@ -137,6 +193,29 @@ class Regime:
             rows = np.sort(np.random.default_rng([seed, 1]).permutation(rows)[: self.max_pairs])
         different, copies = np.unique(groups.numbers[rows], return_inverse=True)  # a wrong label is wrong in all copies
         return Selection(rows, flips(len(different), self.label_noise, seed=seed)[copies])
+
+
+def set_aside(selection: Selection, groups: Origins, auto_slice: float) -> tuple[Selection, Selection]:
+    """The pairs to train on and those of the slice that a radius is measured on, whole prompts.
+
+    Args:
+        selection: All.
+        groups: Of all pairs of the training file.
+        auto_slice: As of ``llm.adversary.radius.slices.SliceSettings``.
+
+    Raises:
+        ValueError: As ``llm.adversary.radius.slices.set_apart``.
+    """
+    apart = drawn_apart(groups.places[selection.rows], auto_slice)
+    return selection.part(~apart), selection.part(apart)
+
+
+def labelled(pair: Pair, *, wrong: bool) -> Pair:
+    """The pair with the label that a run sees: where it is wrong, the answers are swapped."""
+    if not wrong:
+        return pair
+    sure = None if pair.preference is None else 1 - pair.preference
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, preference=sure)
 
 
 def flips(count: int, share: float, *, seed: int) -> NDArray[np.bool_]:

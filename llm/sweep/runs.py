@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ from numpy.typing import NDArray
 
 from dro_core import CVaR, robust_loss
 
-from ..adversary.geometry import COLUMN
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import parse_reweighting
+from ..data.grouping.columns import CROSSED
 from ..judging.accuracy import TAIL
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
 from ..statistics.counting import credit, ties
 from .asked import Asked
-from .context import TRAIN, Margins, SuiteRows, SweepContext, TrainedRun
+from .context import Margins, SuiteRows, SweepContext, TrainedRun
 from .full import train_full
-from .heads import HeadData, HeadRun, train_head
+from .head_pairs import HeadPairs, Of, features_apart, head_data
+from .heads import HeadRun, train_head
 from .plan import Cell, FullModel, HeadModel
-from .regimes import Selection, flips
+from .regimes import Selection
 
 _ENGINES = {HeadModel: 1, FullModel: 2}  # part of every identity: raise it when the same settings give other results
 
@@ -47,7 +47,7 @@ def identity(cell: Cell, context: SweepContext) -> str:
         "engine": _ENGINES[type(model)],
         "cell": asdict(cell),
         "model": {type(model).__name__: asdict(model)},
-        "regime": asdict(config.regimes[cell.regime]),
+        "regime": config.regimes[cell.regime].decisive,
         "validation_share": config.validation_share,
         "eval_pairs": config.eval_pairs,
         "files": context.hashes,
@@ -55,9 +55,13 @@ def identity(cell: Cell, context: SweepContext) -> str:
     if isinstance(model, HeadModel):
         # A head run keeps every iterate; its features are named by the fingerprint of weights, tokens and texts.
         decisive["cell"].pop("final")
+        files, of = context.features[cell.model], Of.cell(cell)
+        features = {origin: file.name for origin, file in files.answers.items()}
+        crossed = files.made[of].answers if of in files.made else None
+        head = asdict(config.head)
         decisive |= {
-            "head": asdict(config.head),
-            "features": {origin: file.name for origin, file in context.features[cell.model].answers.items()},
+            "head": head if of.measures else {name: head[name] for name in head if not name.startswith("auto_")},
+            "features": features if crossed is None else features | {CROSSED: crossed.name},
         }
     elif start := context.starts[cell.model]:  # nothing where it is made from scratch
         decisive["start"] = start
@@ -97,12 +101,11 @@ def record_failure(cell: Cell, context: SweepContext, error: Exception) -> Outco
     return Outcome(training, text)
 
 
-def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadData, Selection, NDArray[np.float64]]:
-    """Train the head of a cell; also what it was trained on, and the scale ``(width,)`` of its features."""
-    data, selection, scale = head_data(cell, context)
-    asked = Asked.of(cell.ambiguity)
+def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadPairs]:
+    """Train the head of a cell; also what it was trained on."""
+    pairs, asked = head_data(cell, context), Asked.of(cell.ambiguity)
     run = train_head(
-        data,
+        pairs.data,
         parse_reweighting(asked.text),
         context.config.head,
         batch_size=cell.batch_size,
@@ -111,60 +114,33 @@ def head_run(cell: Cell, context: SweepContext) -> tuple[HeadRun, HeadData, Sele
         seed=cell.seed,
         adaptive=asked.adaptive,
     )
-    return run, data, selection, scale
-
-
-def head_data(cell: Cell, context: SweepContext) -> tuple[HeadData, Selection, NDArray[np.float64]]:
-    """The training and validation pairs of a cell as differences of features.
-
-    Every coordinate is divided by the root mean square it has over the training pairs of the run, so that one learning
-    rate suits all of them. Wrong labels turn the sign, of validation pairs too: nobody has clean ones to choose by.
-    """
-    regime, files = context.config.regimes[cell.regime], context.features[cell.model]
-    selection = regime.select(context.groups.take(context.train), seed=cell.seed)
-    rows = context.train[selection.rows]
-    held_out = context.validation[regime.keeps(context.groups.take(context.validation))]
-    differences = _differences(files.answers[TRAIN])
-    train, validation = differences[rows], differences[held_out]
-    scale = np.sqrt(np.mean(train**2, axis=0))
-    scale[scale == 0] = 1.0
-    wrong = flips(len(held_out), regime.label_noise, seed=cell.seed)
-    groups = context.groups.take(rows)
-    columns = groups.columns(selection.flipped)
-    if TRAIN in files.prompts:
-        columns[COLUMN] = np.load(files.prompts[TRAIN], mmap_mode="r")[rows]
-    data = HeadData(
-        differences=train / scale * np.where(selection.flipped, -1.0, 1.0)[:, None],
-        columns=columns,
-        validation=validation / scale * np.where(wrong, -1.0, 1.0)[:, None],
-        validation_categories=context.groups.categories[held_out],
-        masses=groups.weights,
-    )
-    return data, selection, scale
+    return run, pairs
 
 
 def _judge(cell: Cell, context: SweepContext, training: str) -> TrainedRun:
     model = context.config.models[cell.model]
     if isinstance(model, FullModel):
         return train_full(cell, model, context, context.folder / "full" / training)
-    run, _, selection, scale = head_run(cell, context)
+    run, pairs = head_run(cell, context)
     files = context.features[cell.model].answers
     margins = {
         final: {
-            name: _differences(files[suite.origin])[suite.rows] @ (weights / scale)
+            name: features_apart(files[suite.origin])[suite.rows] @ (weights / pairs.scale)
             for name, suite in context.suites_of(cell.regime).items()
         }
         for final, weights in run.iterates.items()
     }
     return TrainedRun(
         margins=margins,
-        selection=selection,
+        selection=pairs.selection,
         ledger=run.ledger,
         steps=run.steps,
         seconds=run.seconds,
         effective_sample_size=run.effective_sample_size,
         batch_size=cell.batch_size,
         learning_rate=cell.learning_rate,
+        logistic=pairs.data.preferences is None,
+        measured=run.measured,
     )
 
 
@@ -229,22 +205,37 @@ def _keep(folder: Path, training: str, judged: TrainedRun) -> list[str]:
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}
         write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
-    write_weights(folder, training, judged.ledger, judged.selection)
+    write_weights(folder, training, judged.ledger, judged.selection, margins=judged.logistic, measured=judged.measured)
     return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
 
 
 def write_weights(
-    folder: Path, training: str, ledger: AdversaryLedger, selection: Selection, *, margins: bool = True
+    folder: Path,
+    training: str,
+    ledger: AdversaryLedger,
+    selection: Selection,
+    *,
+    margins: bool = True,
+    measured: NDArray[np.float64] | None = None,
 ) -> None:
-    """Keep what the adversary did to each pair; its last loss only where a margin can be told from that."""
-    last_loss = ledger.last_loss if margins else np.full(len(ledger.last_loss), np.nan)
+    """Keep what the adversary did to each pair; its last loss only where a margin can be told from that.
+
+    Pairs that were made stand behind the others in the ledger, and by themselves in the file. ``measured`` is as of
+    ``HeadRun``; nothing where nothing was.
+    """
+    count, mean = len(selection.rows), ledger.mean_multiplier().astype(np.float32)
+    visits = ledger.visits.astype(np.int32)
+    last_loss = ledger.last_loss[:count] if margins else np.full(count, np.nan)
+    made = {f"{CROSSED}_multiplier": mean[count:], f"{CROSSED}_visits": visits[count:]} if len(mean) > count else {}
     write_arrays(
         folder / "weights" / f"{training}.npz",
         rows=selection.rows.astype(np.int32),
-        multiplier=ledger.mean_multiplier().astype(np.float32),
-        visits=ledger.visits.astype(np.int32),
+        multiplier=mean[:count],
+        visits=visits[:count],
         last_loss=last_loss.astype(np.float32),
         flipped=selection.flipped,
+        **made,
+        **({} if measured is None or not len(measured) else {"measured": measured}),
     )
 
 
@@ -252,10 +243,3 @@ def _records_of_full(folder: Path, training: str) -> list[str]:
     """Of a whole model: its record and, where it is kept, the model."""
     place = folder / "full" / training
     return [str(file.relative_to(folder)) for file in chain(place.glob("*.json"), place.glob("model/*"))]
-
-
-@lru_cache(maxsize=16)
-def _differences(file: Path) -> NDArray[np.float64]:
-    """Features of chosen minus rejected answers, ``(pairs, width)``; once per worker."""
-    answers = np.load(file, mmap_mode="r")
-    return answers[0].astype(np.float64) - answers[1]

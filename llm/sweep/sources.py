@@ -17,10 +17,10 @@ from ..run.files import JsonObject
 from ..run.folder import write_folder
 from .asked import Asked
 from .plan import SweepConfig
+from .regimes import SEED
 
 TRAIN = "train"
 MIXTURE = "mixture"  # the folder of the training file that several were put together into
-SEED = 0  # of what is drawn and held out: runs are compared on the same pairs
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
+from ..adversary.regret import Regret
 from ..adversary.spec import parse_reweighting
 from ..data.grouping.named import NamedGroups
 from ..features.features import FeatureCache
@@ -165,15 +165,16 @@ class _Matcher:
         trained = asked.reference if asked.reference is not None and asked.share is None else "erm"
         key = replace(cell, ambiguity=trained)
         if key not in self._losses:
-            run, data, _, _ = head_run(key, self._context)
-            losses = np.logaddexp(0.0, -(data.differences @ run.iterates["last"]))
-            self._losses[key] = losses, NamedGroups(data.columns, seed=cell.seed)
-        losses, columns = self._losses[key]
+            run, pairs = head_run(key, self._context)
+            losses, _ = pairs.data.losses(pairs.data.differences @ run.iterates["last"])
+            self._losses[key] = losses, pairs.data.least, NamedGroups(pairs.data.columns, seed=cell.seed)
+        losses, least, columns = self._losses[key]
         batches = sampled_batches(len(losses), cell.batch_size)
         rule = parse_reweighting(trained)
         bound = None if rule is None else rule.bind(columns)
-        target = effective_share(bound, losses, batches) if asked.share is None else asked.share
-        return matched_radius(asked.text, target, losses, batches, columns)
+        seen, own = (losses - least * (Regret.spec in Asked(text).names()) for text in (trained, asked.text))
+        target = effective_share(bound, seen, batches) if asked.share is None else asked.share
+        return matched_radius(asked.text, target, own, batches, columns)
 
 
 def _first(cell: Cell) -> Cell:

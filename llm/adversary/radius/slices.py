@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from ...data.overview import prompts_of
 from ...data.pairs import Pair
 from ..masses import masses_of
-from .auto import auto_of
+from .auto import Auto, auto_of
 from .bearing import Array
 
 LEAST = 16  # pairs: of fewer the lower end of what they bear is 0 or close to it
@@ -59,28 +61,37 @@ def set_apart(
     """
     if auto_of(rule) is None:
         return list(pairs), []
-    wanted = settings.auto_slice * (len(pairs) if settings.auto_slice < 1 else 1)
-    rest: dict[bytes, list[Pair]] = {}
-    for pair in pairs:
-        rest.setdefault(_place(pair, seed), []).append(pair)
-    chosen: list[Pair] = []
-    for place in sorted(rest):
-        if len(chosen) >= wanted:
-            break
-        chosen += rest.pop(place)
-    left = sum(map(len, rest.values()))
-    if left < len(chosen):
+    apart = drawn_apart(places_of(pairs, seed=seed), settings.auto_slice)
+    train, aside = ([pair for pair, own in zip(pairs, apart, strict=True) if own == wanted] for wanted in (False, True))
+    return train, aside
+
+
+def places_of(pairs: Sequence[Pair], *, seed: int) -> NDArray[np.str_]:
+    """A hash of what each pair asks, ``(n,)``: the order in which prompts are drawn for the slice."""
+    return np.array([_place(pair, seed) for pair in pairs], dtype="U32")
+
+
+def drawn_apart(places: NDArray[np.str_], auto_slice: float) -> NDArray[np.bool_]:
+    """Which pairs are those of the slice, ``(n,)``: the first places with all their pairs, until they are as many.
+
+    Raises:
+        ValueError: As of ``set_apart``.
+    """
+    wanted = auto_slice * (len(places) if auto_slice < 1 else 1)
+    codes, sizes = np.unique(places, return_inverse=True, return_counts=True)[1:]
+    apart = (np.cumsum(sizes) - sizes < wanted)[codes]
+    count = int(apart.sum())
+    if len(places) - count < count:
         raise ValueError(
-            f"auto_slice {settings.auto_slice:g} would hold out {len(chosen)} of {len(pairs)} pairs, whole prompts "
-            "each, to measure the radius of the set on: lower it to half or less, or give the set a number"
+            f"auto_slice {auto_slice:g} would hold out {count} of {len(places)} pairs, whole prompts each, to measure "
+            "the radius of the set on: lower it to half or less, or give the set a number"
         )
-    if len(chosen) < LEAST:
+    if count < LEAST:
         raise ValueError(
-            f"auto_slice {settings.auto_slice:g} holds out {len(chosen)} pairs, too few to measure a radius on: raise "
-            f"it to {LEAST} pairs or more, or give the set a number"
+            f"auto_slice {auto_slice:g} holds out {count} pairs, too few to measure a radius on: raise it to {LEAST} "
+            "pairs or more, or give the set a number"
         )
-    apart = {id(pair) for pair in chosen}
-    return [pair for pair in pairs if id(pair) not in apart], [pair for pair in pairs if id(pair) in apart]
+    return apart
 
 
 def check_covers(rule: object, train: Mapping[str, Any], aside: Mapping[str, Any]) -> None:
@@ -103,15 +114,65 @@ def check_covers(rule: object, train: Mapping[str, Any], aside: Mapping[str, Any
         )
 
 
-def _place(pair: Pair, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {_prompt(pair)}".encode(errors="surrogatepass"), digest_size=16).digest()
+def _place(pair: Pair, seed: int) -> str:
+    asked = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
+    return hashlib.blake2b(f"{seed} {asked}".encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
-def _prompt(pair: Pair) -> str:
-    return "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
+class HeldOut:
+    """What is known of pairs that are never trained on, and the measure that is taken of their margins.
+
+    Args:
+        columns: What ``by=`` may name: one entry per pair each.
+        prompts: What is resampled together has the same, ``(n,)``.
+        every: Optimizer steps from one measure to the next.
+        weights: How much each counts; None: as 1.
+        preferences: Probabilities that the labels are right; None: certain.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Sequence[Any]],
+        prompts: NDArray[np.str_],
+        *,
+        every: int,
+        weights: Sequence[float | None],
+        preferences: Sequence[float | None],
+    ) -> None:
+        self.columns, self.every = columns, every
+        self.masses = None if (masses := masses_of(weights)) is None else masses.double().numpy()
+        # what the label says of a margin
+        self.certainty = 2 * np.array([1.0 if sure is None else sure for sure in preferences]) - 1
+        self.clusters = np.unique(prompts, return_inverse=True)[1]
+
+    def measure(
+        self, auto: Auto, margins: Callable[[], Array], *, step: int, scheduled: bool, floor: float = 0.0
+    ) -> None:
+        """Take the radius where it is due: before the first step that has an adversary, then every so many.
+
+        Args:
+            auto: Of the run.
+            margins: By the model as it is, ``(n,)``; asked for only then.
+            step: Optimizer steps done.
+            scheduled: Whether the step has an adversary.
+            floor: Margins up to it are 0.
+
+        Raises:
+            ValueError: A margin is not finite.
+        """
+        if not scheduled or (auto.found.step >= 0 and step < auto.found.step + self.every):
+            return
+        told = self.certainty * margins()
+        if not np.isfinite(told).all():
+            raise ValueError(
+                f"before step {step + 1} the margin of a pair held out for {auto} is not finite: lower the learning "
+                "rate"
+            )
+        told = np.where(np.abs(told) > floor, told, 0.0)
+        auto.measure(told, self.clusters, self.columns, step=step, masses=self.masses)
 
 
-class Slice:
+class Slice(HeldOut):
     """Pairs that are never trained on, and what a rule's names of columns mean on them.
 
     Args:
@@ -131,14 +192,10 @@ class Slice:
         every: int,
         soft: bool = False,
     ) -> None:
-        self.data, self.columns, self.every = data, columns, every
-        self.masses = (
-            None if (masses := masses_of([pair.weight for pair in pairs])) is None else masses.double().numpy()
-        )
-        sure = [1.0 if pair.preference is None or not soft else pair.preference for pair in pairs]
-        self.certainty = 2 * np.array(sure) - 1  # what the label says of a margin
-        prompts = [_prompt(pair) for pair in pairs]
-        self.clusters = np.unique(np.array(prompts, dtype=object).astype(str), return_inverse=True)[1]
+        sure = [pair.preference if soft else None for pair in pairs]
+        weights = [pair.weight for pair in pairs]
+        super().__init__(columns, prompts_of(pairs), every=every, weights=weights, preferences=sure)
+        self.data = data
 
     @torch.no_grad()
     def margins(self, trainer: Any) -> Array:
@@ -173,19 +230,11 @@ def measured(trainer: Any, held_out: Slice | None) -> None:
         return
     if held_out is None:
         raise ValueError(f"{auto} takes its radius from pairs that are never trained on: set the trainer's `slice`")
-    step, last = trainer.state.global_step, auto.found.step
-    scheduled = trainer.adversary.schedule(step, max(trainer.state.max_steps, 1)) > 0
-    if not scheduled or (last >= 0 and step < last + held_out.every):
-        return
-    margins = held_out.certainty * held_out.margins(trainer)
-    if not np.isfinite(margins).all():
-        raise ValueError(
-            f"before step {step + 1} the margin of a pair held out for {auto} is not finite: lower the learning rate"
-        )
-    auto.measure(
-        np.where(np.abs(margins) > trainer.accuracy.absolute, margins, 0.0),
-        held_out.clusters,
-        held_out.columns,
+    step = trainer.state.global_step
+    held_out.measure(
+        auto,
+        lambda: held_out.margins(trainer),
         step=step,
-        masses=held_out.masses,
+        scheduled=trainer.adversary.schedule(step, max(trainer.state.max_steps, 1)) > 0,
+        floor=trainer.accuracy.absolute,
     )

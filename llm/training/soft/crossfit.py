@@ -22,7 +22,7 @@ from torch import nn
 
 from dro_core.files import whole
 
-from ...data.overview import compared
+from ...data.overview import prompts_of
 from ...data.pairs import DataError, Pair
 from ...models.logprobs import evaluation_mode
 from ...run.folder import CheckpointError
@@ -36,23 +36,22 @@ FILE = "soft_labels.jsonl"
 _log = logging.getLogger(__name__)
 
 
-def check_folds(pairs: Sequence[Pair], folds: int) -> None:
-    """Refuse more folds than prompts.
+def check_folds(prompts: NDArray[np.str_], folds: int) -> None:
+    """Refuse more folds than prompts, of which each pair ``(n,)`` has one.
 
     Raises:
         DataError: One sentence with the remedy.
     """
-    prompts = len(np.unique(clusters_of(pairs)))
-    if folds > prompts:
+    if folds > (count := len(np.unique(prompts))):
         raise DataError(
-            f"soft_folds {folds} is more than the {prompts} prompts of the training pairs, of which each is in one: "
+            f"soft_folds {folds} is more than the {count} prompts of the training pairs, of which each is in one: "
             "lower it, or take soft_labels data or none"
         )
 
 
 def clusters_of(pairs: Sequence[Pair]) -> NDArray[np.int64]:
     """A number for the prompt of every pair, ``(n,)``; prompts that are equal but for white space have the same."""
-    return np.unique([compared(pair)[0].hex() for pair in pairs], return_inverse=True)[1]
+    return np.unique(prompts_of(pairs), return_inverse=True)[1]
 
 
 def fitted(trainer: PairTrainer, encoded: EncodedPairs, config: Any, output: Path) -> list[float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from ...data.overview import prompts_of
 from ...data.pairs import DataError, Pair
 from ...text.encoding import EncodedPairs
 from ..config import ConfigError, TrainConfig
@@ -31,7 +32,6 @@ def put_soft_labels(trainer: PairTrainer, pairs: Sequence[Pair], config: TrainCo
     Raises:
         DataError: No pair says how sure its label is, or there are fewer prompts than folds.
     """
-    given = [pair.preference for pair in pairs]
     if not isinstance(config, SoftLabels) or config.soft_labels == "none":
         if trainer.labels and trainer.adversary.shifted:
             least_losses(trainer.pair_loss, torch.ones(1))  # refuses a loss whose least is not known
@@ -41,26 +41,43 @@ def put_soft_labels(trainer: PairTrainer, pairs: Sequence[Pair], config: TrainCo
         from .crossfit import check_folds
 
         if trainer.slice is not None:
-            raise ConfigError(
-                f"{config.ambiguity} measures its radius on pairs that are held out, whose labels nothing estimates: "
-                "give the set a number, or take soft_labels data or none"
-            )
-
-        check_folds(pairs, config.soft_folds)
+            refuse_unestimated(config.ambiguity)
+        check_folds(prompts_of(pairs), config.soft_folds)
         trainer.soften([1.0] * len(pairs))
         return
-    known = [preference for preference in given if preference is not None]
-    if not known:
-        raise DataError(
-            f"soft_labels data needs the column preference, and none of {len(pairs)} training pairs has one: add it "
-            "(docs/data.md says which layouts have it), or let soft_labels crossfit estimate it"
-        )
-    if len(known) < len(pairs):
+    known = check_given([pair.preference is not None for pair in pairs])
+    if known < len(pairs):
         _log.warning(
             "%d of %d training pairs have no preference, and their labels are taken as certain",
-            *(len(pairs) - len(known), len(pairs)),
+            *(len(pairs) - known, len(pairs)),
         )
-    trainer.soften([1.0 if preference is None else preference for preference in given])
+    trainer.soften([1.0 if pair.preference is None else pair.preference for pair in pairs])
+
+
+def check_given(given: Sequence[bool]) -> int:
+    """How many training pairs say how sure their label is.
+
+    Raises:
+        DataError: None does.
+    """
+    if not any(given):
+        raise DataError(
+            f"soft_labels data needs the column preference, and none of {len(given)} training pairs has one: add it "
+            "(docs/data.md says which layouts have it), or let soft_labels crossfit estimate it"
+        )
+    return sum(map(bool, given))
+
+
+def refuse_unestimated(ambiguity: str) -> NoReturn:
+    """Say that a set cannot measure its radius on pairs whose labels are as uncertain as those that are fitted.
+
+    Raises:
+        ConfigError: One sentence with the remedy.
+    """
+    raise ConfigError(
+        f"{ambiguity} measures its radius on pairs that are held out, whose labels nothing estimates: give the set a "
+        "number, or take soft_labels data or none"
+    )
 
 
 def fit_soft_labels(trainer: PairTrainer, encoded: EncodedPairs, config: TrainConfig, output: Path) -> None:

@@ -208,8 +208,12 @@ def test_yaml_blocks_are_read(tmp_path, monkeypatch):
         write_pairs(generate(8, seed=1), tmp_path / f"{name}.jsonl")
     (tmp_path / "rlhf.yaml").write_text(found["docs/policies.md"])
     assert len(read_pipeline("rlhf.yaml").stages()) > 8
-    (tmp_path / "sweep.yaml").write_text(found["docs/sweeps.md"])
-    assert len(read_sweep(str(tmp_path / "sweep.yaml"))[0].cells) > 60
+    whole, changed = (
+        block.text for block in blocks(PAGES) if (block.page, block.language) == ("docs/sweeps.md", "yaml")
+    )
+    for settings in (yaml.safe_load(whole), yaml.safe_load(whole) | yaml.safe_load(changed)):
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(settings))
+        assert len(read_sweep(str(tmp_path / "sweep.yaml"))[0].cells) > 60
     for text in (block.text for block in blocks(PAGES) if (block.page, block.language) == ("docs/data.md", "yaml")):
         (tmp_path / "run.yaml").write_text(text + ("" if "train_file" in text else "train_file: x"))
         parse_train(config_of("reward"), ["--config", "run.yaml", "--output_dir", "run", "--use_cpu", "true"])

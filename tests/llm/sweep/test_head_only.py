@@ -80,11 +80,6 @@ def test_weights_of_pairs_are_the_reference(data, spec):
     assert np.abs(bare.iterates["last"] - expected).max() > 1e-3
 
 
-def test_heads_have_no_soft_labels(data):
-    with pytest.raises(ValueError, match="the losses here are not of labels"):
-        train_head(data, parse_reweighting("regret:tv:0.2"), HeadTraining(), **SETTINGS)
-
-
 def test_plain_training_reaches_the_maximum_of_the_likelihood(data):
     both = np.concatenate([data.differences, -data.differences])
     fit = Logit(np.repeat([1, 0], N), both).fit(disp=False)

@@ -16,8 +16,8 @@ from llm.features.features import FeatureCache
 from llm.report.collect import collect
 from llm.report.training import origin
 from llm.results.audits import read_audits
+from llm.sweep.head_pairs import head_data
 from llm.sweep.plan import parse_sweep
-from llm.sweep.runs import head_data
 from llm.sweep.sources import find_sources
 from llm.sweep.sweep import planned
 from llm.training.config import ConfigError

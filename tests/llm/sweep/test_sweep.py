@@ -9,7 +9,7 @@ from small_sweeps import SETTINGS, swept
 
 from llm.data.pairs import read_pairs
 from llm.results.store import read_margins, read_results, read_suite, read_training_pairs, read_weights
-from llm.sweep.runs import head_data
+from llm.sweep.head_pairs import head_data
 
 
 def test_the_table_holds_every_run_suite_and_category(finished):

@@ -11,7 +11,8 @@ from small_sweeps import prepared, quiet
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, write_pairs
 from llm.results.store import read_results
-from llm.sweep.runs import head_data, head_run
+from llm.sweep.head_pairs import head_data
+from llm.sweep.runs import head_run
 
 SPECS = ["balanced:by=tag", "permuted_groups:tv:0.2,by=tag", "tv:0.2,by=tag*length_gap/2", "tv:0.2,by=chosen_is_longer",
          "tv:?,by=tag@tv:0.2"]  # fmt: skip
@@ -60,8 +61,8 @@ def test_every_control_is_a_row_of_the_table_under_its_own_name(swept):
 def test_balancing_weighs_as_counted_over_every_batch(swept):
     """Of three groups of one size to one, the smaller has multipliers above 1 and the larger below, in sum equal."""
     sweep, _ = swept
-    run, data, _, _ = head_run(cell_of(sweep, "balanced:by=tag"), sweep.context)
-    tags, mean = np.array(data.columns["tag"]), run.ledger.multiplier_sum
+    run, pairs = head_run(cell_of(sweep, "balanced:by=tag"), sweep.context)
+    tags, mean = np.array(pairs.data.columns["tag"]), run.ledger.multiplier_sum
     sums = {tag: mean[tags == tag].sum() for tag in ("de", "en")}
     assert sums["de"] == pytest.approx(sums["en"], rel=1e-6)
     permuted = head_run(cell_of(sweep, "permuted_groups:balanced:by=tag"), sweep.context)[0].ledger.multiplier_sum
