@@ -37,7 +37,7 @@ class Suite:
     longer: Array
     close: NDArray[np.bool_]
     apart: NDArray[np.bool_]
-    parts: Mapping[str, Array] = field(default_factory=dict)
+    parts: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)

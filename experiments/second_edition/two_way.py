@@ -3,7 +3,7 @@
 The variance is that of Cameron, Gelbach and Miller (2011) for two crossed clusterings: what prompts explain, and what
 seeds explain, less what cells of a prompt and a seed explain, which stands in both. It is never taken to be below
 either of the two, nor below that of one wrong pair in G + 2 at G prompts; the degrees of freedom are Satterthwaite's.
-In simulations an interval of 95 % from ten seeds covers 94 to 97 %, and from three seeds 91 % where they are all that varies.
+In simulations an interval of 95 % from ten seeds covers 94 to 97 %; from three seeds 91 % where little else varies.
 """
 
 from __future__ import annotations
