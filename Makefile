@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all check bench bench-training exactness study rlvr gpu clean
+.PHONY: help demo test test-all check bench bench-training exactness study study-1 rlvr gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,7 +17,8 @@ help:
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
-	@echo "make study  the study of docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
+	@echo "make study DATA=FOLDER  the second edition of the study, on real preferences (two hours, goes on); STAGE=plan, core, final"
+	@echo "make study-1  the first edition, docs/results/study.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
 	@echo "make rlvr   the bandits of docs/results/verifiable.md (five minutes); FULL=1: transformers too (hours, goes on)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 	@echo "make gpu    what only a GPU can tell, write docs/gpu.md (8 minutes); installs nothing; ARGS=--dry-run: on a CPU"
@@ -64,7 +65,12 @@ bench-training: $(STAMP)
 gpu:
 	$(PYTHON) benchmarks/gpu/run.py $(ARGS)
 
+# final reads the test set, once: not before everything is trained.
 study: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.second_edition.study \
+		--data $(or $(DATA),$(error DATA is a folder of real preferences; make study-1 has the first edition)) --stage $(or $(STAGE),core)
+
+study-1: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.study $(if $(DATA),--data $(DATA))
 
 rlvr: $(STAMP)

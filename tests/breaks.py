@@ -1309,6 +1309,20 @@ BREAKS = [
         "test_verifiable_rules.py",
     ),
     Break(
+        "study-two-ways",
+        "experiments/second_edition/two_way.py",
+        "over_prompts + over_seeds - over_cells",
+        "over_prompts - over_cells",
+        "test_second_edition_rules.py",
+    ),
+    Break(
+        "study-tuning",
+        "experiments/second_edition/units.py",
+        "best = settings[int(np.argmax(scores.mean(axis=1)))]",
+        "best = settings[0]",
+        "test_second_edition.py",
+    ),
+    Break(
         "transformer-padding",
         "experiments/verifiable/transformer.py",
         "return torch.where(answers != PAD, chosen, 0.0).sum(dim=1)",

@@ -1,4 +1,4 @@
-"""Run the study and fill the tables of study.md: make study DATA=FOLDER, or with --help.
+"""Run the study and fill the tables of study.md: make study-1 DATA=FOLDER, or with --help.
 
 FOLDER holds ``train.jsonl.gz`` and the suites beside it. Without it only the part on the built-in corpus runs, and the
 tables on real preferences stay as they are. Everything is resumable: what is there is not made again.
