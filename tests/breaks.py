@@ -1782,7 +1782,7 @@ BREAKS = [
         "llm/serving/batching.py",
         "not owners[place].future.cancelled()",
         "True",
-        "llm/serving/test_bad_clients.py",
+        "llm/serving/test_server.py",
     ),
     Break(
         "serve-held",

@@ -113,8 +113,6 @@ class Connection:
         except (_Gone, ConnectionError, TimeoutError):
             pass
         finally:
-            self._held.give(self._holds)
-            self._holds = 0
             await self._close()
 
     async def refuse(self, error: HttpError) -> None:
@@ -129,15 +127,14 @@ class Connection:
     async def _one(self) -> bool:
         """Answer one request; whether there may be another."""
         try:
-            request = await self._request()
-            content, status, headers = await self._answered(request), 200, dict[str, str]()
+            try:
+                content = await self._answered(await self._request())
+            finally:
+                self._release()
         except HttpError as error:
             await self._send_error(error)
-            return self._may_go_on()
-        finally:
-            self._held.give(self._holds)
-            self._holds = 0
-        await self._send(status, content, headers)
+        else:
+            await self._send(200, content, {})
         return self._may_go_on()
 
     def _may_go_on(self) -> bool:
@@ -150,11 +147,15 @@ class Connection:
         until, body = time.monotonic() + self._limits.read_seconds, bytearray()
         self._asks_head = head.method == b"HEAD"
         self._check_head(head)
-        while isinstance(event := await self._event(until), h11.Data):
-            if len(body) + len(event.data) > self._limits.body:
-                raise self._too_large()
-            self._hold(len(event.data))
-            body += event.data
+        try:
+            while isinstance(event := await self._event(until), h11.Data):
+                if len(body) + len(event.data) > self._limits.body:
+                    raise self._too_large()
+                self._hold(len(event.data))
+                body += event.data
+        except HttpError:
+            body.clear()  # the error remembers this frame for as long as it is told
+            raise
         if not isinstance(event, h11.EndOfMessage):
             raise _Gone
         path = head.target.decode("latin-1").partition("?")[0]
@@ -173,6 +174,10 @@ class Connection:
     def _hold(self, count: int) -> None:
         self._held.take(count)
         self._holds += count
+
+    def _release(self) -> None:
+        self._held.give(self._holds)
+        self._holds = 0
 
     async def _event(self, until: float) -> Any:
         """What the client says next.

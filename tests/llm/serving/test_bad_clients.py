@@ -158,6 +158,7 @@ def test_there_is_an_end_to_what_waits(limits, status):
         if status is not None:
             with server.raw(request_of(content)) as second:
                 assert status_of(second) == status
+                assert server.held == len(json.dumps(content))  # nothing of what was refused
             reader.may.set()
         assert status_of(first) == (200 if status else 503)
         first.close()

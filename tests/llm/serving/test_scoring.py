@@ -132,6 +132,7 @@ def test_a_chat_that_the_template_refuses_is_a_line(monkeypatch):
     assert rows[0]["reward"] == pytest.approx(rows[2]["reward"])
 
 
+@pytest.mark.timeout(60)
 def test_a_slow_writer_sees_each_answer_before_it_sends_the_next():
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as writer:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import shapes
-from scored_models import LENGTH, judge
+from scored_models import LENGTH, Lengths, judge
 from served_models import ask, running
 
 from llm import score
-from llm.serving.reading import reader_of
+from llm.models import rewards
+from llm.serving.batching import Batcher
+from llm.serving.reading import Written, reader_of
 
 
 def test_own_requests_have_the_rewards_of_score(bert):
@@ -24,11 +27,11 @@ def test_own_requests_have_the_rewards_of_score(bert):
     assert status == 200
     assert [one["id"] for one in found["results"]] == ["long", "1"]
     assert [one["cut"] for one in found["results"]] == [True, False]
-    rewards = [reward for one in found["results"] for reward in one["rewards"]]
-    assert rewards == pytest.approx([row["reward"] for row in expected], abs=1e-6)
+    numbers = [reward for one in found["results"] for reward in one["rewards"]]
+    assert numbers == pytest.approx([row["reward"] for row in expected], abs=1e-6)
     assert [n for one in found["results"] for n in one["tokens"]] == [row["tokens"] for row in expected]
     alone = ask(bert.address, "/score", records[0])[1]
-    assert alone["rewards"] == pytest.approx(rewards[:2], abs=1e-6)
+    assert alone["rewards"] == pytest.approx(numbers[:2], abs=1e-6)
     assert alone | {"rewards": []} == found["results"][0] | {"rewards": []}
     assert ask(bert.address, "/score", {"items": []}) == (200, {"results": []})
 
@@ -91,3 +94,33 @@ def test_a_crowd_shares_forward_passes_and_each_gets_its_own():
     assert [content["rewards"][0] for _, content in found] == pytest.approx(expected, abs=1e-5)
     assert sum(passes) == 200
     assert len(passes) < 100
+
+
+def test_a_request_waits_a_moment_for_company():
+    reader = Lengths()
+    whole, passes = reader.rewards, []
+    reader.rewards = lambda items, *more: passes.append(len(items)) or whole(items, *more)
+    batcher = Batcher(reader, linger=1.0)
+    found = [batcher.submit([Written(text)]) for text in ("a", "bc") if time.sleep(0.05) is None]
+    assert [future.result(20)[0].rewards for future in found] == [[1.0], [2.0]]
+    assert passes == [2]
+    batcher.close(20)
+
+
+def test_a_request_that_is_given_up_is_computed_no_further(monkeypatch):
+    """One of many forward passes."""
+    reader, passes, found = reader_of(*judge("bert"), max_length=LENGTH, batch_size=1), [], []
+    whole, may = rewards.batch_rewards, threading.Event()
+
+    def given_up(*told):
+        passes.append(1)
+        may.wait(20)
+        found[0].cancel()
+        return whole(*told)
+
+    monkeypatch.setattr(rewards, "batch_rewards", given_up)
+    batcher = Batcher(reader)
+    found.append(batcher.submit([Written(f"{number}") for number in range(20)]))
+    may.set()
+    batcher.close(20)
+    assert (len(passes), found[0].cancelled()) == (1, True)
