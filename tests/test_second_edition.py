@@ -47,6 +47,7 @@ def test_no_prompt_is_in_two_parts_and_the_parts_are_the_ones_they_were():
     assert sum(map(len, prompts)) == len(set.union(*prompts))
     assert sum(map(len, found)) == len(pairs)
     assert [marked(part) for part in found] == BUILTIN_HALVES
+    assert 60 <= len(data.halves(pairs).test) <= 75  # few pairs give a tenth
     by_prompt = Counter((str(pair.prompt), bool(one)) for pair, one in zip(pairs, data.in_minority(pairs), strict=True))
     assert len(by_prompt) == len({prompt for prompt, _ in by_prompt})
 
