@@ -6,13 +6,15 @@ import gzip
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from experiments.robustness.study import half_of as first_half_of
-from experiments.second_edition import data, hypotheses, judge, judged, rules, study, units
+from experiments.second_edition import data, hypotheses, judge, judged, rules, study, units, variants
 from experiments.second_edition.bench import Bench, Seen
 from experiments.second_edition.rules import Cell, Settings
 from llm.data.corpus.corpus import generate
@@ -45,6 +47,7 @@ def test_no_prompt_is_in_two_parts_and_the_parts_are_the_ones_they_were():
     assert sum(map(len, prompts)) == len(set.union(*prompts))
     assert sum(map(len, found)) == len(pairs)
     assert [marked(part) for part in found] == BUILTIN_HALVES
+    assert 60 <= len(data.halves(pairs).test) <= 75  # few pairs give a tenth
     by_prompt = Counter((str(pair.prompt), bool(one)) for pair, one in zip(pairs, data.in_minority(pairs), strict=True))
     assert len(by_prompt) == len({prompt for prompt, _ in by_prompt})
 
@@ -96,10 +99,11 @@ def test_sizes_are_multiples_of_the_collapse_radius(kind, times, collapse, size,
 
 
 def test_what_a_cell_refers_to_is_trained_before():
-    order = [cell for wave in study.waves(hypotheses.cells()) for cell in wave]
-    assert sorted(order) == sorted(hypotheses.cells())
-    for place, cell in enumerate(order):
-        assert set(units.needs(cell)) <= set(order[:place])
+    waves = list(study.waves(hypotheses.cells()[::-1]))
+    assert sorted(cell for wave in waves for cell in wave) == sorted(hypotheses.cells())
+    for place, wave in enumerate(waves):
+        earlier = {cell for one in waves[:place] for cell in one}
+        assert all(set(units.needs(cell)) <= earlier for cell in wave)
     chosen = Cell("real", "tv:chosen")
     assert {cell.arm for cell in units.needs(chosen)} == {"erm", "tv:0.1", "tv:0.2", "tv:0.4"}
     assert units.needs(Cell("real", "tv:?,by=topic@tv:0.2"))[1] == Cell("real", "tv:0.2")
@@ -128,6 +132,41 @@ def simulated(tmp_path_factory):
     return units.Work(folder / "bench", folder / "units", **WORK, strong=rules.STRONG[:1])
 
 
+def test_variants_differ_from_the_real_labels_as_they_say(simulated):
+    bench = Bench(simulated.bench)
+    rows = bench.train.differences
+
+    def of(name, **told) -> tuple[Any, Any]:
+        pairs = variants.made(bench, name, seed=told.pop("seed", 0), **told)
+        return pairs.data, pairs.data.differences * pairs.scale
+
+    for name in ("real", "soft", "twin", "short"):
+        assert of(name)[1] == pytest.approx(rows)
+    noisy = [(of("noise", seed=seed)[1] * rows).sum(axis=1) < 0 for seed in (0, 1)]
+    assert [one.sum() for one in noisy] == [240, 240]
+    assert (noisy[0] != noisy[1]).any()
+    margins = bench.gold.margins(rows, bench.train.prompts)
+    assert of("twin")[0].preferences == pytest.approx(1 / (1 + np.exp(-margins)))
+    drawn, seen = np.sign((of("twin pairs")[1] * rows).sum(axis=1)), of("twin pairs")[0]
+    assert seen.preferences is None
+    assert (drawn == np.sign(margins)).mean() == pytest.approx(data.CLEAR, abs=0.03)
+    assert np.mean(of("soft")[0].preferences) > 0.5
+    assert 0.05 < np.std(of("soft")[0].preferences) < 0.4
+    crossed, told = of("cross")[1], of("cross")[0].columns
+    assert crossed == pytest.approx(np.concatenate([rows, bench.crossed.differences]))
+    assert of("planted")[1][:, 48:] == pytest.approx(data.planted(bench.train.pairs))
+    assert set(told["planted"]) == {"minority", "majority", "unknown"}
+    inside, aside = of("real", measures=True)[0], of("real", measures=True)[0].aside
+    assert len(inside.differences) + len(aside.differences) == 1200
+    assert len(aside.differences) == 256
+    judged_rows = variants.judged_on(bench, "twin pairs", bench.train)
+    assert (bench.gold.margins(judged_rows, bench.train.prompts) >= 0).all()
+    short = Seen(bench.train.pairs, rows, 0 * rows, bench.train.prompts)
+    assert not variants.judged_on(bench, "short", short).any()
+    with pytest.raises(ValueError, match="not trained on 'dpo'"):
+        of("dpo")
+
+
 def test_the_bench_sees_a_planted_group_and_no_permuted_one(simulated):
     arms = ("erm", "tv:0.4,by=planted", "balanced:by=planted", "permuted_groups:tv:0.4,by=planted")
     cells = [Cell("planted", arm) for arm in arms]
@@ -141,24 +180,26 @@ def test_the_bench_sees_a_planted_group_and_no_permuted_one(simulated):
     assert judge.sees(judge.Records(found.suites, blind, found.norms)) == "refuted"
 
 
-def test_arms_are_tuned_on_id_test_alone_and_norms_are_compared_at_the_settings_of_plain_training(simulated):
+def test_arms_are_tuned_on_id_test_alone_and_norms_are_compared_at_the_settings_of_plain_training(simulated, tmp_path):
     plain, robust = Cell("real"), Cell("real", "tv:0.4")
-    for cell in (plain, robust):
-        units.run(simulated, cell)
-    bench = Bench(simulated.bench)
+    units.run(simulated, plain)
+    work, bench = replace(simulated, folder=tmp_path), Bench(simulated.bench)
+    unit = units.stored(simulated, plain)
+    other = next(one for one in WORK["budget"] if list(one) != unit.about["settings"])
+    told = {**unit.about, "settings": list(other)}  # as if plain training had chosen the other one
+    np.savez(work.path(plain), **{**unit._asdict(), "about": json.dumps(told)})
+    units.run(work, robust)
     suite, train = bench.suite("id_test"), bench.train.differences
-    for cell in (plain, robust):
-        unit = units.stored(simulated, cell)
+    for cell, place in ((plain, simulated), (robust, work)):
+        found = units.stored(place, cell)
         tried = [units._head(bench, cell, cell.arm, one, 100)[0] for one in WORK["budget"]]
         right = [[np.mean(suite.differences @ head > 0)] for head in tried]
-        assert unit.scores == pytest.approx(np.array(right))
-        best = WORK["budget"][int(np.argmax(right))]
-        assert Settings(*unit.about["settings"]) == best
-        norms = [units._head(bench, cell, cell.arm, Settings(*unit.about["common"]), seed)[1] for seed in (0, 1, 2)]
-        assert unit.norms == pytest.approx(norms)
-    assert units.stored(simulated, robust).about["common"] == units.stored(simulated, plain).about["settings"]
-    scaled = units.stored(simulated, plain).own * np.sqrt((train**2).mean(axis=0))
-    assert units.stored(simulated, plain).norms == pytest.approx(np.linalg.norm(scaled, axis=1))
+        assert found.scores == pytest.approx(np.array(right))
+        assert Settings(*found.about["settings"]) == WORK["budget"][int(np.argmax(right))]
+    norms = [units._head(bench, robust, "tv:0.4", other, seed)[1] for seed in (0, 1, 2)]
+    assert units.stored(work, robust).norms == pytest.approx(norms)
+    scaled = unit.own * np.sqrt((train**2).mean(axis=0))
+    assert unit.norms == pytest.approx(np.linalg.norm(scaled, axis=1))
 
 
 @pytest.fixture(scope="module")

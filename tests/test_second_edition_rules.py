@@ -221,6 +221,8 @@ def test_a_backbone_that_bears_nothing_decides_only_what_is_known():
     assert seen.pop("H8") == "not run"
     assert seen.pop("H4") == "confirmed"
     assert set(seen.values()) == {judge.CANNOT}
+    unread = simulated.studied(bare, CELLS, seed=1, suites=["one", "two", "three", "four"])
+    assert set(outcomes(unread).values()) == {"not run"}  # before the test set is read
     weak = world(lambda cell, group: -0.05 if group == "test" else 0.0)
     assert not judge.enters(simulated.studied(weak, [Cell("real")], seed=1))
 

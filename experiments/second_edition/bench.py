@@ -24,7 +24,7 @@ from llm.statistics.crossfit import crossfit
 from llm.sweep.regimes import Origins
 from llm.text.encoding import encode_pairs
 
-from .data import Gold, halves, planted
+from .data import Gold, Halves, halves, planted
 from .places import CLOSE, ID, TWIN, Suite
 from .rules import CROSSED, MAX_LENGTH, SHORT
 
@@ -43,13 +43,11 @@ class Sizes:
     Attributes:
         max_length: Tokens of prompt and answer together.
         short: The same in the first edition.
-        test: Pairs of the test set.
-        most: Pairs of a file that are looked at; None: all.
+        most: Pairs of a file or part of it that are looked at; None: all. The test set is set aside before.
     """
 
     max_length: int = MAX_LENGTH
     short: int = SHORT
-    test: int = 4000
     most: int | None = None
 
 
@@ -180,7 +178,7 @@ def build(data: Path, folder: Path, model: str, sizes: Sizes, cache: FeatureCach
         cache: Of features.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = halves(read_pairs(data / TRAIN, max_records=sizes.most).pairs, test=sizes.test)
+    parts = _parts(data, sizes)
     backbone = load_backbone(model, max_length=sizes.max_length, train=parts.heads, dtype="bfloat16")
     wanted = {"train": parts.heads, "crossed": cross_prompt_pairs(parts.heads, share=CROSSED), TWIN: parts.backbone}
     suites = sorted(path for path in data.glob("*.jsonl.gz") if not path.name.startswith("train"))
@@ -194,8 +192,12 @@ def build(data: Path, folder: Path, model: str, sizes: Sizes, cache: FeatureCach
 
 def test_pairs(data: Path, sizes: Sizes) -> tuple[list[Pair], list[Pair]]:
     """The test set, and the pairs of the heads, which an untrained backbone has its tokens from."""
-    parts = halves(read_pairs(data / TRAIN, max_records=sizes.most).pairs, test=sizes.test)
+    parts = _parts(data, sizes)
     return parts.test, parts.heads
+
+
+def _parts(data: Path, sizes: Sizes) -> Halves:
+    return Halves(*(_some(part, sizes.most) for part in halves(read_pairs(data / TRAIN).pairs)))
 
 
 def _some(pairs: list[Pair], most: int | None) -> list[Pair]:

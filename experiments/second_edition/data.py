@@ -60,14 +60,15 @@ class Halves(NamedTuple):
     test: list[Pair]
 
 
-def halves(pairs: Sequence[Pair], *, test: int = SIZE) -> Halves:
+def halves(pairs: Sequence[Pair], *, test: int | None = None) -> Halves:
     """The test set of ``robustness.held_out``, and the others by a hash of their prompt, as in the first edition.
 
     Args:
         pairs: Of the training file.
-        test: Pairs of the test set; another size is for trying out.
+        test: Pairs of the test set; None: those of ``robustness.held_out``, or a tenth where there are few pairs.
     """
-    rest, held_out = parted(pairs, size=test)
+    few = len(pairs) <= 2 * SIZE
+    rest, held_out = parted(pairs, size=test or (len(pairs) // 10 if few else SIZE))
     sides = [half_of(pair) for pair in rest]
     first, second = ([pair for pair, side in zip(rest, sides, strict=True) if side == half] for half in (0, 1))
     return Halves(first, second, held_out)

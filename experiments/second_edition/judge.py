@@ -187,10 +187,10 @@ def _any(outcomes: Sequence[str]) -> str:
     return REFUTED
 
 
-def enters(records: Records) -> bool:
-    """Whether a backbone takes part in what confirms: see ``rules``."""
+def enters(records: Records) -> bool | None:
+    """Whether a backbone takes part in what confirms: see ``rules``; None before the test set is read."""
     found = accuracy(records, Cell("real"), "test")
-    return found is not None and found.mean >= ENTRY_ACCURACY and records.radius >= ENTRY_RADIUS
+    return None if found is None else found.mean >= ENTRY_ACCURACY and records.radius >= ENTRY_RADIUS
 
 
 def judged(records: Records, hypothesis: Hypothesis, *, entered: bool | None = None) -> Verdict:
@@ -205,8 +205,9 @@ def judged(records: Records, hypothesis: Hypothesis, *, entered: bool | None = N
     found = iter(family(records, tests))
     ways = [_way(way, [next(found) for _ in way.tests]) for way in hypothesis.ways]
     outcome = _any([one[1] for one in ways])
-    if outcome != NOT_RUN and not hypothesis.known and not (enters(records) if entered is None else entered):
-        outcome = CANNOT
+    takes_part = enters(records) if entered is None else entered
+    if outcome != NOT_RUN and not hypothesis.known and not takes_part:
+        outcome = NOT_RUN if takes_part is None else CANNOT
     return Verdict(hypothesis, outcome, tuple(ways))
 
 

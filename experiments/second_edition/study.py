@@ -33,7 +33,7 @@ from .power import stated
 from .rules import BUDGET, STRONG, Cell, Comparison
 from .units import Work, needs, run
 
-TINY_SIZES = Sizes(max_length=64, short=24, test=60, most=700)
+TINY_SIZES = Sizes(max_length=64, short=24, most=350)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             points = " / ".join(f"{100 * one:.1f}" for one in shows)
             _say(f"{name}, {kind}, {where}, {pairs} pairs: {points} points at 10 / 20 / 30 % discordance")
         return
-    model = "tiny" if told.tiny else told.model or tuned(told.data, told.folder, sizes)
+    model = "tiny" if told.tiny else told.model or tuned(told.data, told.folder)
     cache = FeatureCache(told.folder / "features" if told.tiny else default_cache(), progress=not told.tiny)
     if told.stage == "final":
         if missing := [cell for cell in left if not work.failure(cell).exists()]:
@@ -94,11 +94,11 @@ def work_of(folder: Path, *, tiny: bool) -> Work:
     return Work(folder / "bench", folder / "units", **few)
 
 
-def tuned(data: Path, folder: Path, sizes: Sizes) -> str:
+def tuned(data: Path, folder: Path) -> str:
     """MiniLM tuned plainly on the half of the backbone; trained where it is not there."""
     model = folder / "backbone/model"
     if not model.exists():
-        parts = halves(read_pairs(data / TRAIN).pairs, test=sizes.test)
+        parts = halves(read_pairs(data / TRAIN).pairs)
         write_pairs(parts.backbone, folder / "backbone.jsonl")
         _command("models", "fetch", "minilm")
         _command(
