@@ -239,7 +239,8 @@ def test_the_average_counts_every_suite_and_mixture_alike():
 SIGNED = [one for one in hypotheses.HYPOTHESES if one.name in ("H3", "H4", "H5", "H6", "H7")]
 
 
-@pytest.mark.parametrize("studies", [30, pytest.param(200, marks=pytest.mark.exhaustive)])
+@pytest.mark.slow("whole studies are drawn and judged, a second each")
+@pytest.mark.parametrize("studies", [12, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_where_nothing_is_true_no_more_is_confirmed_than_promised(studies):
     """Every family at most LEVEL / 2 of studies; more than the 99.9 % quantile of that is a broken promise."""
     named = [test for one in SIGNED for test in hypotheses.tests_of(one) if isinstance(test, Comparison)]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from dro_core.files import whole
 from llm.data.grouping.columns import length_gap
 from llm.data.pairs import Pair, length_baseline, read_pairs, write_pairs
 from llm.data.questions import questions
@@ -83,9 +84,8 @@ class Seen:
     def keep(self, folder: Path, name: str) -> None:
         """Write them; the arrays last, so that what is there is whole."""
         write_pairs(list(self.pairs), folder / f"{name}.jsonl")
-        part = folder / f"{name}.part.npz"
-        np.savez(part, differences=self.differences, short=self.short, prompts=self.prompts)
-        part.replace(folder / f"{name}.npz")
+        with whole(folder / f"{name}.npz") as stream:
+            np.savez(stream, differences=self.differences, short=self.short, prompts=self.prompts)
 
     @classmethod
     def kept(cls, folder: Path, name: str) -> Seen:

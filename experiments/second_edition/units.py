@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dro_core import collapse_radius
+from dro_core.files import whole
 from llm.adversary.matching import effective_share, matched_radius, sampled_batches
 from llm.adversary.spec import parse_reweighting
 from llm.data.grouping.named import NamedGroups
@@ -122,10 +123,8 @@ def run(work: Work, cell: Cell) -> tuple[Cell, str]:
     except (ValueError, ArithmeticError, FileNotFoundError) as error:
         write_text(work.failure(cell), f"{type(error).__name__}: {error}\n")
         return cell, f": not trained, {error}"
-    path = work.path(cell)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **{**unit._asdict(), "about": json.dumps(unit.about)})
-    part.replace(path)
+    with whole(work.path(cell)) as stream:
+        np.savez(stream, **{**unit._asdict(), "about": json.dumps(unit.about)})
     work.failure(cell).unlink(missing_ok=True)
     return cell, ""
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dro_core.files import whole
 from llm.adversary.weightings import formulas
 from llm.policy.advantages import groups
 
@@ -68,9 +69,8 @@ def work(unit: Unit, folder: Path) -> Path:
         runs = [Run(arms[name], size) for name, size in unit.runs]
         told = {"every": rules.EVERY, "relation": unit.relation, "own": unit.own}
         along, rates = train(unit.seeds, runs, unit.steps, **told)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, along=along.astype(np.float32), rates=rates[:4].astype(np.float32))
-        part.replace(path)
+        with whole(path) as stream:
+            np.savez(stream, along=along.astype(np.float32), rates=rates[:4].astype(np.float32))
     return path
 
 

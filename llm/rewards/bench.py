@@ -52,6 +52,7 @@ class Bench:
         reading, writing = os.pipe()
         paths = dict.fromkeys([str(Path(__file__).parents[2]), *search_path()])
         first = f"import sys; sys.path[:] = {[path for path in paths if path]!r}"
+        first += "; sys.dont_write_bytecode = True"  # which a file that changes within a second would outlive
         code = f"{first}; from llm.rewards.worker import main; main()"
         environment = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
         self._process = subprocess.Popen(
