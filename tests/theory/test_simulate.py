@@ -18,7 +18,8 @@ from scipy.stats import linregress, t
 import synthetic.simulate.command as command
 from synthetic.simulate.curves import curve, fit_slope
 from synthetic.simulate.figures import Panel, draw
-from synthetic.simulate.grid import Pool, Task, run
+from synthetic.simulate.grid import Outcome, Pool, Task, run
+from synthetic.simulate.results import write
 from synthetic.simulate.studies.study import Study
 
 SLOW = """
@@ -249,16 +250,56 @@ def test_the_slope_of_a_planted_power_law_is_recovered(exponent):
         for n, e in zip(x, line, strict=True)
     ]
     found = curve(rows, "n", "gap", "planted", where={}, fit=(8, 2048)).slope
-    assert found.kind == "seeds"
+    assert not found.floor
     assert found.low < exponent < found.high
     assert found.high - found.low < 0.06
     slopes = [linregress(np.log(x), np.log(3 * x**exponent * np.exp(line))).slope for line in noise]
     half = t.ppf(0.975, 19) * np.std(slopes, ddof=1) / 20**0.5
     assert (found.low, found.high) == pytest.approx((np.mean(slopes) - half, np.mean(slopes) + half), abs=1e-12)
     alone, y = fit_slope(x, 3 * x**exponent * np.exp(noise[0])), np.log(3 * x**exponent * np.exp(noise[0]))
-    expected = linregress(np.log(x), y)
-    assert alone.value == pytest.approx(expected.slope, abs=1e-12)
-    assert alone.high - alone.value == pytest.approx(t.ppf(0.975, x.size - 2) * expected.stderr, abs=1e-12)
+    assert alone.value == pytest.approx(linregress(np.log(x), y).slope, abs=1e-12)
+    assert alone.end == pytest.approx(linregress(np.log(x[-3:]), y[-3:]).slope, abs=1e-12)
+    assert (alone.low, alone.high) == (None, None)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_curve_that_no_seed_changes_has_no_interval(seeds, tmp_path):
+    rows = [{"seed": s, "n": n, "y": 5 / n} for s in range(seeds) for n in (1, 2, 4, 8, 16)]
+    line = curve(rows, "n", "y", "exact", where={}, fit=(1, 99))
+    assert (line.low, line.high, line.slope.low, line.slope.high) == (None,) * 4
+    assert str(line.slope) == "-1.00"
+    chosen = Study("exact", 1, "t", "a", (), (seeds, seeds), list, planted, lambda _: [panel_of(line)])
+    summary = write(chosen, Outcome(rows, [], 0), tmp_path, parameters={})
+    assert "interval" not in summary["figure"]
+    assert "floor" not in summary["figure"]
+    assert summary["slopes"][0]["low"] is None
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_curve_that_ends_in_a_floor_is_marked(seeds, tmp_path, capsys):
+    def value(seed, n):
+        return (1 + 0.01 * seed) / n + 0.05
+
+    rows = [{"seed": s, "n": n, "y": value(s, n)} for s in range(seeds) for n in 4.0 ** np.arange(8)]
+    line = curve(rows, "n", "y", "floored", where={}, fit=(1, 1e9))
+    slope = line.slope
+    assert slope.floor
+    x, y = (
+        np.log([4.0**5, 4.0**6, 4.0**7]),
+        np.log([np.mean([value(s, 4.0**k) for s in range(seeds)]) for k in (5, 6, 7)]),
+    )
+    assert slope.end == pytest.approx(linregress(x, y).slope, abs=1e-12)
+    assert (slope.low is None) == (seeds == 1)
+    assert f"a floor: ends with {slope.end:z.2f}" in str(slope)
+    chosen = Study("floor", 1, "t", "a", (), (seeds, seeds), list, planted, lambda _: [panel_of(line)])
+    summary = write(chosen, Outcome(rows, [], 0), tmp_path, parameters={})
+    assert "no power law" in summary["figure"]
+    command._report(tmp_path, summary, Outcome(rows, [], 0), 1, command.Console(stderr=True))
+    assert "floor" in capsys.readouterr().out
+
+
+def panel_of(line):
+    return Panel("t", "x", "y", (line,))
 
 
 def test_a_slope_uses_its_range_only_and_no_rows_are_mixed_up():

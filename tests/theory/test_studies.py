@@ -60,9 +60,10 @@ def test_the_table_does_not_depend_on_jobs_or_on_resuming(tmp_path, tiny, name):
     assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
 
 
-def test_dask_gives_the_same_table(tmp_path, tiny):
-    pytest.importorskip("distributed")
-    assert simulate("bias", tmp_path, "--backend", "dask", "--jobs", "2") == 0
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_other_backends_give_the_same_table(tmp_path, tiny, backend, package):
+    pytest.importorskip(package)
+    assert simulate("bias", tmp_path, "--backend", backend, "--jobs", "2") == 0
     assert (tiny("bias") / "curves.csv").read_bytes() == (tmp_path / "curves.csv").read_bytes()
 
 
