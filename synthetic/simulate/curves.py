@@ -31,7 +31,9 @@ class Slope(NamedTuple):
         high: Upper end, or None.
         first: The smallest x used.
         last: The largest.
-        end: The exponent of the last three points of the mean; None of fewer than five.
+        end: The exponent at the end of the mean: of its last third, of the last two points at least.
+        floor: Whether it falls at first, and at its end less than half as fast as over all, or not at all. Then it is
+            no power law, and its exponent says how far the range reached into the floor.
     """
 
     value: float
@@ -40,14 +42,7 @@ class Slope(NamedTuple):
     first: float
     last: float
     end: float | None
-
-    @property
-    def floor(self) -> bool:
-        """Whether a falling curve ends in a floor: at its end it falls less than half as fast as over all.
-
-        Then it is no power law, and its exponent says how far the range reached into the floor.
-        """
-        return self.end is not None and self.value < 0 and self.end > self.value / 2
+    floor: bool
 
     def __str__(self) -> str:
         """What a legend says."""
@@ -143,15 +138,21 @@ def fit_slope(x: ArrayLike, y: ArrayLike) -> Slope:
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.size < 3 or min(x.min(), y.min()) <= 0:
         raise ValueError("a slope needs at least three positive x with positive y: take more points.")
-    return Slope(_exponent(x, y), None, None, float(x.min()), float(x.max()), _end(x, y))
+    value = _exponent(x, y)
+    return Slope(value, None, None, float(x.min()), float(x.max()), *_ends(x, y, value))
 
 
 def _exponent(x: Array, y: Array) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def _end(x: Array, y: Array) -> float | None:
-    return _exponent(x[-3:], y[-3:]) if x.size >= 5 and y[-3:].min() > 0 else None
+def _ends(x: Array, y: Array, value: float) -> tuple[float | None, bool]:
+    """The exponent at the end of a curve, and whether it ends in a floor; see ``Slope``."""
+    last = max(2, x.size // 3)
+    if x.size <= last or y[-last:].min() <= 0:
+        return None, False
+    end = _exponent(x[-last:], y[-last:])
+    return end, bool(y.min() < y[0]) and end > min(value, 0.0) / 2
 
 
 def _vary(table: Mapping[float, Mapping[int, float]]) -> bool:
@@ -175,4 +176,5 @@ def _slope_over_seeds(table: Mapping[float, Mapping[int, float]]) -> Slope | Non
     low, high = (float(end) for end in DescrStatsW(slopes).tconfint_mean(ERROR))
     x = np.array(list(table), float)
     means = np.array([np.mean(list(values.values())) for values in table.values()], np.float64)
-    return Slope(float(np.mean(slopes)), low, high, float(x.min()), float(x.max()), _end(x, means))
+    value = float(np.mean(slopes))
+    return Slope(value, low, high, float(x.min()), float(x.max()), *_ends(x, means, value))

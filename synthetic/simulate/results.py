@@ -77,7 +77,7 @@ def _caption(panels: Sequence[Panel], rows: Sequence[Record], *, random: bool) -
     if any(slope.low is not None for slope in slopes):
         parts.append("Slopes: 95 % intervals from Student's t over one slope per seed.")
     if any(slope.floor for slope in slopes):
-        parts.append("A floor: the last three points fall less than half as fast, so it is no power law.")
+        parts.append("A floor: the last third falls less than half as fast, so it is no power law.")
     return " ".join(filter(None, parts))
 
 
@@ -85,7 +85,6 @@ def _slopes(panels: Sequence[Panel]) -> list[dict[str, Any]]:
     return [
         {"panel": panel.title, "note": panel.note, "over": panel.x_label, "curve": line.label, "theory": line.theory}
         | line.slope._asdict()
-        | {"floor": line.slope.floor}
         for panel in panels
         for line in panel.curves
         if line.slope is not None
