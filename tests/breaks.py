@@ -1833,13 +1833,6 @@ BREAKS = [
         "q * betainc(i, n - i + 2, edges)",
         "test_minibatch_page.py",
     ),
-    Break(
-        "minibatch-rank",
-        "dro_core/sets/minibatch.py",
-        "grown[:-1] = (m + 1 - rank) * weights",
-        "grown[:-1] = (m - rank) * weights",
-        "llm/adversary/test_minibatch_sets.py",
-    ),
 ]
 
 

@@ -327,4 +327,4 @@ def test_simulate_loads_neither_torch_nor_a_plotting_library_before_it_needs_one
     code += "assert not {'torch', 'matplotlib', 'joblib', 'statsmodels', 'cvxpy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "bias|reward|dpo|npg|shift" in done.stdout
+    assert "bias|reward|dpo|npg|shift|when" in done.stdout
