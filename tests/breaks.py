@@ -1817,14 +1817,14 @@ BREAKS = [
         "synthetic/simulate/curves.py",
         "end > min(value, 0.0) / 2",
         "end > 0.0",
-        "theory/test_simulate.py",
+        "theory/test_slopes.py",
     ),
     Break(
         "simulate-exact",
         "synthetic/simulate/curves.py",
         "min(len(table[at]) for at in places) > 1 and _vary(table)",
         "min(len(table[at]) for at in places) > 1",
-        "theory/test_simulate.py",
+        "theory/test_slopes.py",
     ),
     Break(
         "minibatch-shares",
@@ -1832,6 +1832,20 @@ BREAKS = [
         "q * betainc(i, n - i + 1, edges)",
         "q * betainc(i, n - i + 2, edges)",
         "test_minibatch_page.py",
+    ),
+    Break(
+        "when-coin",
+        "synthetic/simulate/studies/when.py",
+        "<= _size(spec):",
+        "<= _size(spec) / 2:",
+        "theory/test_studies.py",
+    ),
+    Break(
+        "atlas-first",
+        "experiments/when/atlas.py",
+        "lambda n: self.value(n) < self.trivial",
+        "lambda n: self.value(n) < self.trivial / 2",
+        "test_when_page.py",
     ),
 ]
 

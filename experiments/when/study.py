@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.run.files import write_json
+from llm.run.files import write_text
 
 from ..page_tables import RESULTS, filled, markdown, quoted, rounded
 from . import atlas, measured, theorems
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write the pages from the numbers that are kept")
     if not parser.parse_args(arguments).page:
         KEPT.parent.mkdir(exist_ok=True)
-        write_json(KEPT, rounded(computed()))
+        text = json.dumps(rounded(computed()), allow_nan=False, separators=(",", ":"))
+        write_text(KEPT, text.replace("},{", "},\n{").replace("]],", "]],\n") + "\n")
     told = json.loads(KEPT.read_text(encoding="utf-8"))
     draw_theorems(told["theorems"], RESULTS / "when-theorems.png")
     phases = {title: np.array(gains) for title, gains in told["phases"].items()}
@@ -53,6 +54,7 @@ def computed() -> Told:
     return {
         "theorems": panels(),
         "phases": {title: theorems.phase(*what, FLIPS, TURNS).tolist() for title, what in phases.items()},
+        "angles": theorems.angles(("erm", "tv:0.05", "tv:0.1", "tv:0.15", "tv:0.1,by=group")),
         "frontier": theorems.frontier(RADIUS, TURNS, clean),
         "radii": [[theorems.Pairs(float(turn), float(f)).radius() for f in FLIPS] for turn in TURNS],
         "atlas": {
@@ -145,6 +147,9 @@ def numbers(told: Told) -> dict[str, str]:
         "own": f"{np.abs(own).max():.1f}",
         "radius 0": f"{radii[0, 0]:.3f}",
         "radius 90": f"{radii[right, 0]:.3f}",
+        "angle": f"{told['angles']['erm']:.1f}",
+        "angle pairs": f"{max(told['angles'][one] for one in ('tv:0.05', 'tv:0.1', 'tv:0.15')):.1f}",
+        "angle groups": f"{told['angles']['tv:0.1,by=group']:.1f}",
         "noise slack": f"{100 * slack.max():.1f}",
         "opposed pairs": f"{pairs[-1].max():.1f}",
     }  # fmt: skip

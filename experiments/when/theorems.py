@@ -106,6 +106,12 @@ def phase(spec: str, features: str, flips: np.ndarray, turns: np.ndarray) -> np.
     return np.array([[_gain(spec, float(t), float(f), features) for f in flips] for t in turns])
 
 
+def angles(specs: tuple[str, ...], turn: float = 90.0) -> dict[str, float]:
+    """Where the fits point, in degrees from what the majority wants; labels without flips."""
+    fits = {spec: Pairs(turn, 0.0).fit(spec) for spec in specs}
+    return {spec: float(np.degrees(np.arctan2(fit[1], fit[0]))) for spec, fit in fits.items()}
+
+
 def frontier(radius: float, turns: np.ndarray, radius_of: Callable[[float], float]) -> list[float]:
     """By theorem, the share of flips from which on a radius over pairs is too large: (1 - 2 f) r_c = radius."""
     return [max(0.0, (1 - radius / radius_of(float(t))) / 2) for t in turns]
