@@ -1834,10 +1834,10 @@ BREAKS = [
         "test_minibatch_page.py",
     ),
     Break(
-        "when-coin",
+        "when-flips",
         "synthetic/simulate/studies/when.py",
-        "<= _size(spec):",
-        "<= _size(spec) / 2:",
+        "expit(self.margins.T) + flips",
+        "expit(self.margins.T)",
         "theory/test_studies.py",
     ),
     Break(

@@ -113,6 +113,7 @@ def test_a_bound_is_above_the_trivial_one_before_and_below_it_from_there_on(told
     bounds = [*atlas.biases(), *atlas.descents(), *atlas.samples()]
     kept = [row["first"] for part in told["atlas"].values() for row in part]
     for bound, first in zip(bounds, kept, strict=True):
+        assert bound.first == first
         if first is None:
             assert bound.value(10**12) >= bound.trivial
         else:
