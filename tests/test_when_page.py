@@ -95,6 +95,7 @@ def test_cells_of_the_map_are_fits_of_the_population(told):
         ("`tv-bias-root-n` (refuted)", "rho .2", 9 / 0.2**2 + 0.5),
         ("`icdf-bias`", "rho .2, G = 2 B", 2 / 0.2 - 1 + 0.5),
         ("`sgd-reward`, optimisation alone", "L 1, R 10", (20 / log(2)) ** 2),
+        ("`group-dro-online`, all groups at every step", "m 10, R G = B = 1", (1 + (log(10) / 2) ** 0.5) ** 2),
         ("online group DRO", "m 10, R G = B = 1", 4000 * (1 + log(10))),
         (
             "WDPO, parameter error",

@@ -105,6 +105,8 @@ def descents() -> list[Bound]:
               lambda t: (log(4) + 100) / (t + 1), 10.0, "values lie in [0, 1/(1-gamma)]"),
         Bound("online group DRO", "2 m sqrt(10 (R^2 G^2 + B^2 log m)/T)", "1911.08731, Prop. 1, from memory",
               "m 10, R G = B = 1", lambda t: 20 * sqrt(10 * (1 + log(10)) / t), 1.0, "losses are at most B"),
+        Bound("`group-dro-online`, all groups at every step", "G R/sqrt(T) + B sqrt(log m/(2T))", "derived",
+              "m 10, R G = B = 1", lambda t: (1 + sqrt(log(10) / 2)) / sqrt(t), 1.0, "losses are at most B"),
     ]  # fmt: skip
 
 
