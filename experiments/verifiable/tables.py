@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from llm.statistics.intervals import holm, mean_interval
 
-from ..page_tables import filled, markdown
+from ..page_tables import MARK, filled, markdown
 from . import rules
 from .arms import MAIN, SETS
 from .problem import RELATIONS
@@ -26,7 +25,6 @@ TIMES = {
     "longer": f"after {rules.LONGER * rules.STEPS:,} steps",
 }  # fmt: skip
 SHOWN = ("train pass@1", "train worst fifth", "train pass@16", "held-out pass@1", "held-out pass@16")
-MARK = re.compile(r"(<!-- = (.+?) -->)(.*?)(<!-- / -->)", re.DOTALL)
 
 
 def tables(told: Told) -> dict[str, str]:

@@ -129,7 +129,9 @@ def _add_common(command: argparse.ArgumentParser, known: Study) -> None:
     command.add_argument("--grid", choices=("quick", "full"), default="quick", help="under a minute, or minutes")
     command.add_argument("--seeds", type=_whole("--seeds", 1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
     command.add_argument("--jobs", type=_whole("--jobs", 1, 1024), default=1, metavar="N", help="processes, default 1")
-    command.add_argument("--backend", choices=tuple(BACKENDS), default="loky", help="what runs the processes")
+    command.add_argument(
+        "--backend", choices=tuple(BACKENDS), default="loky", help="what runs the processes, default loky"
+    )
     command.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -216,10 +218,12 @@ def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: i
 
 
 def _slope_table(slopes: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("panel", "curve", Column("slope", no_wrap=True), Column("95 % interval", no_wrap=True))
+    numbers = (Column(name, no_wrap=True) for name in ("slope", "95 % over seeds", "ends with"))
+    table = Table("panel", "curve", *numbers)
     table.title = "Exponents of power laws"
     for fitted in slopes:
         name = fitted["curve"] + (f" ({fitted['theory']})" if fitted["theory"] else "")
-        interval = f"[{fitted['low']:.3f}, {fitted['high']:.3f}]"
-        table.add_row(*map(escape, (fitted["panel"], name, f"{fitted['value']:.3f}", interval)))
+        interval = "" if fitted["low"] is None else f"[{fitted['low']:.3f}, {fitted['high']:.3f}]"
+        end = "" if fitted["end"] is None else f"{fitted['end']:.3f}{' floor' * fitted['floor']}"
+        table.add_row(*map(escape, (fitted["panel"], name, f"{fitted['value']:.3f}", interval, end)))
     return table

@@ -12,9 +12,11 @@ from ..estimate import mean_estimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from .grid import Record, Scalar
+
+    Array = NDArray[np.float64]
 
 ERROR = 0.05  # chance that one interval misses what it is for
 
@@ -24,20 +26,28 @@ class Slope(NamedTuple):
 
     Attributes:
         value: The exponent.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
+        low: Lower end of its 95 % interval over seeds (one slope per seed, Student's t); None for a single curve and
+            for one that no seed changes: nothing was sampled there, or once.
+        high: Upper end, or None.
         first: The smallest x used.
         last: The largest.
-        kind: What the interval covers: "seeds" (one slope per seed, Student's t over these independent slopes) or
-            "residuals" (one exact curve, least squares: how far the curve is from straight, no sampling error).
+        end: The exponent at the end of the mean: of its last third, of the last two points at least.
+        floor: Whether it falls at first, and at its end less than half as fast as over all, or not at all. Then it is
+            no power law, and its exponent says how far the range reached into the floor.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     first: float
     last: float
-    kind: str
+    end: float | None
+    floor: bool
+
+    def __str__(self) -> str:
+        """What a legend says."""
+        interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{interval}" + (f", a floor: ends with {self.end:z.2f}" if self.floor else "")
 
 
 class Curve(NamedTuple):
@@ -47,7 +57,7 @@ class Curve(NamedTuple):
         label: For the legend; curves of one label share their colour.
         x: Increasing, shape ``(k,)``.
         y: The mean over seeds, shape ``(k,)``.
-        low: Lower end of the 95 % interval of the mean, or None for one seed.
+        low: Lower end of the 95 % interval of the mean, or None for one seed or where all seeds agree.
         high: Upper end.
         theory: Name of the theory curve; empty for what was measured.
         slope: The fitted slope, or None.
@@ -105,7 +115,7 @@ def curve(
     places = tuple(sorted(table))
     means = tuple(float(np.mean(list(table[at].values()))) for at in places)
     low = high = None
-    if not theory and places and min(len(table[at]) for at in places) > 1:
+    if not theory and places and min(len(table[at]) for at in places) > 1 and _vary(table):
         intervals = [mean_estimate(list(table[at].values()), ERROR) for at in places]
         low, high = (tuple(float(ends[side]) for ends in intervals) for side in (1, 2))
     inside = {at: table[at] for at in places if fit is not None and fit[0] <= at <= fit[1]}
@@ -113,24 +123,41 @@ def curve(
 
 
 def fit_slope(x: ArrayLike, y: ArrayLike) -> Slope:
-    """Fit log y = c + slope log x by least squares, with the interval of statsmodels.
+    """Fit log y = c + slope log x by least squares to one curve.
 
     Args:
-        x: Positive, shape ``(k,)``, k >= 3.
+        x: Positive, shape ``(k,)``, k >= 3, increasing.
         y: Positive, shape ``(k,)``.
 
     Example:
         >>> round(fit_slope([1, 10, 100], [5.0, 0.05, 0.0005]).value, 12)
         -2.0
+        >>> print(fit_slope([1, 10, 100, 1000, 10000, 100000], [1.0, 0.1, 0.011, 0.01, 0.01, 0.01]))
+        -0.37, a floor: ends with 0.00
     """
-    import statsmodels.api as sm
-
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.size < 3 or min(x.min(), y.min()) <= 0:
-        raise ValueError("a slope with an interval needs at least three positive x with positive y: take more points.")
-    fitted = sm.OLS(np.log(y), sm.add_constant(np.log(x))).fit()
-    low, high = fitted.conf_int(ERROR)[1]
-    return Slope(float(fitted.params[1]), float(low), float(high), float(x.min()), float(x.max()), "residuals")
+        raise ValueError("a slope needs at least three positive x with positive y: take more points.")
+    value = _exponent(x, y)
+    return Slope(value, None, None, float(x.min()), float(x.max()), *_ends(x, y, value))
+
+
+def _exponent(x: Array, y: Array) -> float:
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def _ends(x: Array, y: Array, value: float) -> tuple[float | None, bool]:
+    """The exponent at the end of a curve, and whether it ends in a floor; see ``Slope``."""
+    last = max(2, x.size // 3)
+    if x.size <= last or y[-last:].min() <= 0:
+        return None, False
+    end = _exponent(x[-last:], y[-last:])
+    return end, bool(y.min() < y[0]) and end > min(value, 0.0) / 2
+
+
+def _vary(table: Mapping[float, Mapping[int, float]]) -> bool:
+    """Whether seeds change anything: an interval of what is the same for all would claim a sample."""
+    return any(len(set(values.values())) > 1 for values in table.values())
 
 
 def _slope_over_seeds(table: Mapping[float, Mapping[int, float]]) -> Slope | None:
@@ -139,12 +166,15 @@ def _slope_over_seeds(table: Mapping[float, Mapping[int, float]]) -> Slope | Non
     for seed in sorted(set().union(*table.values())):
         points = [(at, values[seed]) for at, values in table.items() if values.get(seed, 0) > 0]
         lines.append(np.array(points).reshape(-1, 2).T)
-    if len(lines) == 1 and lines[0].shape[1] >= 3:
-        return fit_slope(*lines[0])
-    slopes = [np.polyfit(np.log(line[0]), np.log(line[1]), 1)[0] for line in lines if line.shape[1] >= 2]
+    if lines and (len(lines) == 1 or not _vary(table)):
+        return fit_slope(*lines[0]) if lines[0].shape[1] >= 3 else None
+    slopes = [_exponent(*line) for line in lines if line.shape[1] >= 2]
     if len(slopes) < 2 or len(slopes) < len(lines):
         return None
     from statsmodels.stats.weightstats import DescrStatsW
 
-    low, high = DescrStatsW(slopes).tconfint_mean(ERROR)
-    return Slope(float(np.mean(slopes)), float(low), float(high), float(min(table)), float(max(table)), "seeds")
+    low, high = (float(end) for end in DescrStatsW(slopes).tconfint_mean(ERROR))
+    x = np.array(list(table), float)
+    means = np.array([np.mean(list(values.values())) for values in table.values()], np.float64)
+    value = float(np.mean(slopes))
+    return Slope(value, low, high, float(x.min()), float(x.max()), *_ends(x, means, value))

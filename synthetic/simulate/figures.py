@@ -128,7 +128,7 @@ def _legend(axes: Any, panel: Panel, looks: dict[str, tuple[str, str]]) -> None:
     handles = []
     for label, (colour, marker) in looks.items():
         fitted = slopes.get(label)
-        text = label if fitted is None else f"{label}: slope {fitted.value:.2f} [{fitted.low:.2f}, {fitted.high:.2f}]"
+        text = label if fitted is None else f"{label}: slope {fitted}"
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=4.5, label=text))
     for theory in dict.fromkeys(line.theory for line in panel.curves if line.theory):
         handles.append(Line2D([], [], color="#444444", linestyle=(0, (4, 2)), linewidth=1.3, label=f"dashed: {theory}"))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .studies import Study
 
 _PACKAGES = ("robust-rlhf", "numpy", "scipy", "statsmodels", "matplotlib", "joblib")
-_INTERVALS = {"seeds": "Student's t over one slope per seed", "residuals": "the residuals of a straight line"}
 
 
 def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +73,11 @@ def _caption(panels: Sequence[Panel], rows: Sequence[Record], *, random: bool) -
         parts = ["No bands: one seed."] if random else ["No bands: every point is exact."]
     if any(line.theory for line in lines):
         parts.append("Dashed: theory.")
-    kinds = sorted({line.slope.kind for line in lines if line.slope is not None})
-    if kinds:
-        parts.append(f"Slopes: 95 % intervals from {' or '.join(_INTERVALS[kind] for kind in kinds)}.")
+    slopes = [line.slope for line in lines if line.slope is not None]
+    if any(slope.low is not None for slope in slopes):
+        parts.append("Slopes: 95 % intervals from Student's t over one slope per seed.")
+    if any(slope.floor for slope in slopes):
+        parts.append("A floor: the last third falls less than half as fast, so it is no power law.")
     return " ".join(filter(None, parts))
 
 

@@ -11,13 +11,9 @@ import time
 from functools import partial
 from itertools import product
 
-import numpy as np
 import pytest
-from scipy.stats import linregress, t
 
 import synthetic.simulate.command as command
-from synthetic.simulate.curves import curve, fit_slope
-from synthetic.simulate.figures import Panel, draw
 from synthetic.simulate.grid import Pool, Task, run
 from synthetic.simulate.studies.study import Study
 
@@ -239,48 +235,9 @@ def test_a_backend_that_is_not_there_says_how_to_install_it(tmp_path, monkeypatc
     assert f"pip install {package}" in capsys.readouterr().err.replace("'", "")
 
 
-@pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.3])
-def test_the_slope_of_a_planted_power_law_is_recovered(exponent):
-    x = 2.0 ** np.arange(3, 12)
-    noise = np.random.default_rng(1).normal(0, 0.1, (20, x.size))
-    rows = [
-        {"seed": s, "n": float(n), "gap": float(3 * n**exponent * np.exp(e))}
-        for s, line in enumerate(noise)
-        for n, e in zip(x, line, strict=True)
-    ]
-    found = curve(rows, "n", "gap", "planted", where={}, fit=(8, 2048)).slope
-    assert found.kind == "seeds"
-    assert found.low < exponent < found.high
-    assert found.high - found.low < 0.06
-    slopes = [linregress(np.log(x), np.log(3 * x**exponent * np.exp(line))).slope for line in noise]
-    half = t.ppf(0.975, 19) * np.std(slopes, ddof=1) / 20**0.5
-    assert (found.low, found.high) == pytest.approx((np.mean(slopes) - half, np.mean(slopes) + half), abs=1e-12)
-    alone, y = fit_slope(x, 3 * x**exponent * np.exp(noise[0])), np.log(3 * x**exponent * np.exp(noise[0]))
-    expected = linregress(np.log(x), y)
-    assert alone.value == pytest.approx(expected.slope, abs=1e-12)
-    assert alone.high - alone.value == pytest.approx(t.ppf(0.975, x.size - 2) * expected.stderr, abs=1e-12)
-
-
-def test_a_slope_uses_its_range_only_and_no_rows_are_mixed_up():
-    rows = [{"seed": 0, "kind": k, "n": n, "y": 1 / n if n > 4 else 7.0} for k in "ab" for n in (1, 2, 4, 8, 16, 32)]
-    assert curve(rows, "n", "y", "", where={"kind": "a"}, fit=(8, 99)).slope.value == pytest.approx(-1)
-    assert curve(rows, "n", "y", "", where={"kind": "a"}, fit=(16, 99)).slope is None
-    with pytest.raises(ValueError, match="name more columns"):
-        curve(rows, "n", "y", "", where={})
-    with pytest.raises(ValueError, match="three positive x"):
-        fit_slope([1, 2, 3], [1, 0, 1])
-
-
-def test_a_figure_with_nothing_but_one_point_and_a_zero_is_drawn(tmp_path):
-    rows = [{"seed": s, "n": 1, "y": 0.0} for s in range(3)]
-    line = curve(rows, "n", "y", "flat", where={})
-    draw([Panel("t", "x", "y", (line,))], tmp_path / "a.png", title="t", caption="c")
-    assert (tmp_path / "a.png").stat().st_size > 1000
-
-
 def test_simulate_loads_neither_torch_nor_a_plotting_library_before_it_needs_one():
     code = "import sys, synthetic.simulate.command as s\ntry: s.main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'matplotlib', 'joblib', 'statsmodels', 'cvxpy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "bias|reward|dpo|npg|shift" in done.stdout
+    assert "bias|reward|dpo|npg|shift|when" in done.stdout

@@ -18,6 +18,7 @@ TINY = {
     "dpo": ["--ambiguity", "cvar:0.5", *SMALL_RUN],
     "npg": ["--ambiguity", "tv:0.2", "--steps", "8", "--radius", "0.1", "--seeds", "2"],
     "shift": ["--ambiguity", "tv:0.1", "tv:0.2,by=group", "--n", "60", "120", "--radius", "0", "0.2", "--seeds", "2"],
+    "when": ["--ambiguity", "tv:0.1", "--radius", "0.1", "0.3"],
 }
 
 
@@ -60,9 +61,10 @@ def test_the_table_does_not_depend_on_jobs_or_on_resuming(tmp_path, tiny, name):
     assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
 
 
-def test_dask_gives_the_same_table(tmp_path, tiny):
-    pytest.importorskip("distributed")
-    assert simulate("bias", tmp_path, "--backend", "dask", "--jobs", "2") == 0
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_other_backends_give_the_same_table(tmp_path, tiny, backend, package):
+    pytest.importorskip(package)
+    assert simulate("bias", tmp_path, "--backend", backend, "--jobs", "2") == 0
     assert (tiny("bias") / "curves.csv").read_bytes() == (tmp_path / "curves.csv").read_bytes()
 
 
@@ -125,6 +127,35 @@ def test_shifted_losses_are_losses_of_the_shifted_population():
     assert found["shifted_loss"] == pytest.approx(float((masses * first * losses).sum()))
     worst = worst_case(losses.ravel(), TotalVariation(0.3), reference=(problem.masses * first).ravel()).value
     assert found["worst_loss"] == pytest.approx(float(worst))
+
+
+def test_a_set_gains_for_the_minority_only_where_one_reward_cannot_serve_both():
+    """Chances by hand: at the angle 180 the minority's labels agree with what the majority wants 1 - a of the time."""
+
+    def found(spec, **where):
+        return evaluated("when", ambiguity=spec, **{"turn": 90.0, "flips": 0.1, "features": "shared", **where})
+
+    angles = np.pi * (np.arange(60) + 0.5) / 60
+    right = np.mean(1 / (1 + np.exp(-np.abs(2 * np.cos(angles)))))
+    opposed = found("tv:0.01", turn=180.0)
+    assert (opposed["majority"], opposed["minority"]) == pytest.approx((right, 1 - right), abs=1e-12)
+    assert found("tv:0.2,by=group")["gain"] > 5
+    for where in ({"turn": 0.0}, {"features": "own"}):
+        assert found("tv:0.2,by=group", **where)["gain"] == pytest.approx(0, abs=1e-9)
+    assert found("tv:0.05")["gain"] == pytest.approx(0, abs=1e-9)
+    coin = found("tv:0.2")
+    assert coin["collapse_radius"] < 0.2
+    assert (coin["majority"], coin["minority"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("turn", [0.0, 60.0])
+def test_flips_take_from_the_collapse_radius_of_pairs_at_least_in_proportion(turn):
+    from synthetic.simulate.studies.when import Pairs
+
+    clean = Pairs(turn, 0.0).radius()
+    for flips in (0.1, 0.35):
+        assert 0.99 * (1 - 2 * flips) * clean < Pairs(turn, flips).radius() < (1 - 2 * flips) * clean
+    assert Pairs(turn, 0.1).radius(grouped=True) == np.inf
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from .study import Choices, Study
 
-NAMES = ("bias", "reward", "dpo", "npg", "shift")
+NAMES = ("bias", "reward", "dpo", "npg", "shift", "when")
 
 
 def study(name: str) -> Study:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
 import torch
 from bigram import bigram
 from bigram import trainer as policy_trainer
-from robust_trainers import arguments, trainer_for
+from robust_trainers import arguments, full_batch_gradient, relative_error, seen_rows, trained_gradient, trainer_for
+from scipy.integrate import quad
 
 from dro_core import CVaR, worst_case
 from llm.adversary.comparisons import PerMicroBatch, Shuffled
@@ -98,3 +100,21 @@ def test_comparisons_hold_it_too():
 def test_unequal_masses_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="equally likely scenarios"):
         Shuffled(SMALL).weights(LOSSES, torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2]))
+
+
+def density_of_three(u):
+    """Of CVaR(0.5) on three losses, whose weights are 0, 1/3 and 2/3: three times the mean weight at the rank u."""
+    return 3 * sum(q * comb(2, i) * u**i * (1 - u) ** (2 - i) for i, q in enumerate((0, 1 / 3, 2 / 3)))
+
+
+def test_a_step_of_the_trainer_is_the_mean_of_the_steps_of_all_small_batches(start, tmp_path):
+    """Of eight pairs; the shares of the density of three pairs on eight ranks are only near it."""
+    args = arguments(tmp_path, micro=2, steps=4)
+    found, trainer = trained_gradient(start, args, "cvar:0.5,minibatch=3")
+    rows = seen_rows(trainer)
+    subsets = [full_batch_gradient(start, rows[list(chosen)], "cvar:0.5") for chosen in combinations(range(8), 3)]
+    expected = torch.stack(subsets).mean(dim=0)
+    assert relative_error(found, expected) < 1e-5
+    shares = [quad(density_of_three, j / 8, (j + 1) / 8)[0] for j in range(8)]
+    near = full_batch_gradient(start, rows, "spectral:" + "/".join(f"{share:.12f}" for share in shares))
+    assert 1e-3 < relative_error(near, expected) < 0.2

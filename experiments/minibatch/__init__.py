@@ -1,0 +1,1 @@
+"""The scripts that write docs/results/minibatch.md."""
