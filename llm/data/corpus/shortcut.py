@@ -2,8 +2,8 @@
 
 An answer is two pieces of advice. Both are good in the better answer, both bad in the other. Sound verbs mostly make
 good advice and rash ones bad, with exceptions, so that a model which judges advice by its words is often right, and
-never always. In the source ``forum`` the better answer is also the longer one, in ``office`` the shorter one. Both ask the
-same questions: no text tells them apart, only the pair's source does, which no label decides.
+never always. In the source ``forum`` the better answer is also the longer one, in ``office`` the shorter one. Both ask
+the same questions: no text tells them apart, only the pair's source does, which no label decides.
 
 Example:
     >>> pair, = shortcut_pairs(1, office=1.0, seed=0)
