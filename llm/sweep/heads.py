@@ -161,7 +161,6 @@ def train_head(
         weights *= 1 - rate * training.weight_decay
         optimizer.step(weights, (q * slopes) @ differences, rate)
         sizes[step] = 1 / (q @ q)
-        watch.groups.weigh(batch, q)
         watch.look(step, weights, adversary.adaptive)
     if not np.isfinite(weights).all():
         raise ArithmeticError(f"the weights of the head ceased to be finite: lower the learning rate {learning_rate:g}")
@@ -248,7 +247,7 @@ class _Watch:
         looks = {round((look + 1) * total / training.checks) - 1 for look in range(training.checks)}
         self._looks = looks if len(data.validation) else set()
         self._best, self._accuracy = None, -1.0
-        self.groups = GroupWatch(data.columns["category"], data.validation_categories)
+        self.groups = GroupWatch(data.validation_categories)
 
     def look(self, step: int, weights: Array, strength: AdaptiveStrength | None) -> None:
         """Take in the iterate after ``step``."""

@@ -1,0 +1,89 @@
+"""The picture of the demo: four panels beside each other on the page, and as one PNG with the numbers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dro_core.files import whole
+
+from ...run.files import JsonObject, write_json
+from ...statistics.numbers import bracket, percent
+from ..drawing import Drawing
+from ..plots import INLINE, PRINTED, WIDTH, inline_svg
+from .numbers import PLAIN, REPAIR, RIGHT, TOO_LARGE, WRONG, record_of
+from .panels import PANELS
+
+_HEIGHT = 3.0  # inches, of a panel on the page
+_PRINT = {"figsize": (8.4, 7.0), "dpi": 150}
+
+
+def lesson_figures(report: Mapping[str, Any]) -> list[Drawing]:
+    """The panels for the page; none where the report is of something else."""
+    if not (numbers := report.get("lesson")):
+        return []
+    return [_drawing(numbers, number) for number in range(len(PANELS))]
+
+
+def _drawing(numbers: JsonObject, number: int) -> Drawing:
+    panel = PANELS[number]
+    figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
+    panel.paint(numbers, figure.add_subplot(), INLINE)
+    rows = numbers[("curves", "weights", "records", "records")[number]]
+    return Drawing(panel.name, panel.title, panel.note, inline_svg(figure, panel.name, panel.title), _flat(rows))
+
+
+def _flat(rows: list[JsonObject]) -> list[dict[str, Any]]:
+    """Records without nested ones: a row per step of a curve, else one each."""
+    if "steps" in rows[0]:
+        names = ("ambiguity", "group", "steps", "accuracy", "low", "high")
+        return [
+            {name: row[name] if isinstance(row[name], str) else row[name][place] for name in names}
+            for row in rows
+            for place in range(len(row["steps"]))
+        ]
+    return [_plain(row) for row in rows]
+
+
+def _plain(row: JsonObject) -> dict[str, Any]:
+    found = {name: value for name, value in row.items() if not isinstance(value, dict) and value is not None}
+    for name in ("accuracy", "difference"):
+        own = row.get(name) or {}
+        found |= {part if part == name else f"{name}_{part}": own[part] for part in (name, "low", "high") if own}
+    return found
+
+
+def write_picture(numbers: JsonObject, picture: Path) -> None:
+    """Write the picture as PNG, and the numbers in it as JSON beside it."""
+    figure = Figure(**_PRINT, layout="constrained")
+    for panel, axes in zip(PANELS, figure.subplots(2, 2).ravel(), strict=True):
+        panel.paint(numbers, axes, PRINTED)
+        axes.set_title(panel.title, loc="left", size=12, color=PRINTED.ink, weight="bold")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
+    with whole(picture) as stream:
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    write_json(picture.with_suffix(".json"), numbers)
+
+
+def caption(numbers: JsonObject) -> str:
+    """What the picture shows, in two sentences.
+
+    Args:
+        numbers: As from ``lesson_numbers``.
+    """
+
+    def right(regime: str, ambiguity: str, place: str) -> str:
+        found = record_of(numbers, regime, ambiguity, place)["accuracy"]
+        return f"{percent(found['accuracy'])} % {bracket(found['low'], found['high'])}"
+
+    return (
+        f"Where nine pairs in ten teach that the longer answer is better, plain training ranks "
+        f"{right(RIGHT, PLAIN, 'office')} of the other kind right, and a worst case over the two sources (`{REPAIR}`) "
+        f"{right(RIGHT, REPAIR, 'office')}, for {right(RIGHT, REPAIR, 'forum')} instead of "
+        f"{right(RIGHT, PLAIN, 'forum')} on the nine. With a fifth of the labels wrong, a worst case over single pairs "
+        f"(`{TOO_LARGE}`) follows them: {right(WRONG, TOO_LARGE, 'like training')} of pairs like those of training, "
+        f"where plain training has {right(WRONG, PLAIN, 'like training')}."
+    )
