@@ -17,7 +17,7 @@ from . import detail_figures, figures, training
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
-from .lesson.picture import caption, lesson_figures
+from .lesson.picture import caption, lesson_figures, remarks
 from .weights import FACTORS
 
 _NUMBERS = "report.json"
@@ -103,6 +103,7 @@ def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
         survives=survives,
         factors=FACTORS,
         caption=caption,
+        remarks=remarks,
         roles=ROLES,
         flagged=len({version for arm in report["arms"] for version in arm["versions"]}) > 1,
     )

@@ -19,6 +19,7 @@ PLAIN, REPAIR, PAIRS, TOO_LARGE = "erm", "tv:0.4,by=source", "tv:0.4", "tv:0.8"
 RIGHT, WRONG, LONGER = "all", "noise-20", "longer"
 MAJORITY, MINORITY, FLIPPED = "forum", "office", "wrong labels"
 ALIKE, SHIFTED = "id_test", "ood_half_office"
+REPAIR_RADIUS = 0.4
 RADII = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Of total variation over pairs; 0 is plain training."""
 

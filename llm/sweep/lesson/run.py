@@ -24,7 +24,7 @@ from ...run.environment import environment
 from ...run.escaping import one_line, visible
 from ...run.files import JsonObject
 from ...run.folder import check_output, start_output
-from ...run.resumption import ENVIRONMENT
+from ...run.resumption import ENVIRONMENT, OPTIONAL
 from ...training.config import ConfigError
 from ...training.settings import read_recipe
 from ..plan import SweepConfig, parse_sweep, sweep_folder
@@ -61,7 +61,7 @@ def run_lesson(
     settings = lesson_settings(seeds)
     with locked(output):
         output = check_output(output, resume=resume, overwrite=overwrite)
-        start_output(output, {"ambiguity": SWEEP, "sweep": settings, ENVIRONMENT: environment()}, overwrite=overwrite)
+        start_output(output, {"sweep": settings, OPTIONAL: [], ENVIRONMENT: environment()}, overwrite=overwrite)
         results = output / "results"
         _train(parse_sweep(settings), settings, results, output / "features", console)
         about = {"title": _TITLE, "command": shlex.join(command), "settings": {"sweep": SWEEP, "seeds": seeds}}
