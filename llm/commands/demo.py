@@ -66,14 +66,14 @@ def _models(options: Any, told: dict[str, Any]) -> None:
         settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
     except yaml.YAMLError as error:
         raise ConfigError(f"--set holds a value that cannot be read: {' '.join(str(error).split())}") from error
-    given = {name: getattr(options, name) for name in ("kind", "model", "seeds", "ambiguity")}
-    given = {name: tuple(value) if name == "ambiguity" else value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("kind", "model", "seeds")}
+    given |= {"ambiguity": options.ambiguity and tuple(options.ambiguity)}
     config = DemoConfig(
         data=options.data,
         columns=options.columns,
         max_pairs=options.max_pairs,
         eval_pairs=options.eval_pairs,
         settings=settings,
-        **given,
+        **{name: value for name, value in given.items() if value is not None},
     )
     run_demo(config, Path(options.output), console=Terminal(), **told)

@@ -53,8 +53,8 @@ def lesson_numbers(folder: str | Path) -> JsonObject | None:
     results = read_results(folder)
     last = results.done.query("final == 'last'")
     runs: dict[tuple[str, str], dict[int, str]] = {}
-    for row in last.drop_duplicates("run").itertuples():
-        runs.setdefault((str(row.regime), str(row.ambiguity)), {})[int(row.seed)] = str(row.run)
+    for row in last.drop_duplicates("run").to_dict("records"):
+        runs.setdefault((row["regime"], row["ambiguity"]), {})[int(row["seed"])] = row["run"]
     needed = {(regime, over_pairs(radius)) for regime in (RIGHT, WRONG) for radius in RADII}
     needed |= {(RIGHT, REPAIR), (WRONG, REPAIR), (LONGER, PLAIN)}
     if not needed <= runs.keys():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dro_core.files import whole
 
@@ -58,11 +59,10 @@ def _plain(row: JsonObject) -> dict[str, Any]:
 
 def write_picture(numbers: JsonObject, picture: Path) -> None:
     """Write the picture as PNG, and the numbers in it as JSON beside it."""
-    figure = Figure(**_PRINT, layout="constrained")
+    figure = Figure(**_PRINT, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     for panel, axes in zip(PANELS, figure.subplots(2, 2).ravel(), strict=True):
         panel.paint(numbers, axes, PRINTED)
         axes.set_title(panel.title, loc="left", size=12, color=PRINTED.ink, weight="bold")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
     with whole(picture) as stream:
         figure.savefig(stream, format="png", metadata={"Software": None})
     write_json(picture.with_suffix(".json"), numbers)
@@ -74,13 +74,16 @@ def caption(numbers: JsonObject) -> str:
     Args:
         numbers: As from ``lesson_numbers``.
     """
+    plain, repaired = (
+        {place: _right(numbers, RIGHT, arm, place) for place in ("office", "forum")} for arm in (PLAIN, REPAIR)
+    )
+    wrong, usual = (_right(numbers, WRONG, arm, "like training") for arm in (TOO_LARGE, PLAIN))
     return (
-        f"Where nine pairs in ten teach that the longer answer is better, plain training ranks "
-        f"{_right(numbers, RIGHT, PLAIN, 'office')} of the other kind right, and a worst case over the two sources "
-        f"(`{REPAIR}`) {_right(numbers, RIGHT, REPAIR, 'office')}, for {_right(numbers, RIGHT, REPAIR, 'forum')} instead "
-        f"of {_right(numbers, RIGHT, PLAIN, 'forum')} on the nine. With a fifth of the labels wrong, a worst case over "
-        f"single pairs (`{TOO_LARGE}`) follows these: {_right(numbers, WRONG, TOO_LARGE, 'like training')} of pairs like "
-        f"those of training, where plain training has {_right(numbers, WRONG, PLAIN, 'like training')}."
+        f"Where nine pairs in ten teach that the longer answer is better, plain training ranks {plain['office']} of "
+        f"the other kind right, and a worst case over the two sources (`{REPAIR}`) {repaired['office']}, for "
+        f"{repaired['forum']} instead of {plain['forum']} on the nine. With a fifth of the labels wrong, a worst case "
+        f"over single pairs (`{TOO_LARGE}`) follows these: {wrong} of pairs like those of training, where plain "
+        f"training has {usual}."
     )
 
 
@@ -88,10 +91,10 @@ def remarks(numbers: JsonObject) -> str:
     """What to know before believing the picture: how much longer training does, and what the corpus is."""
     return (
         f"It is no matter of speed alone: with four times the steps plain training has "
-        f"{_right(numbers, LONGER, PLAIN, 'office')} of the other kind. Brackets are 95 % intervals over test pairs, for "
-        f"the mean of {len(numbers['seeds'])} seeds. Heads and corpus are small and made for this: no text tells the "
-        "sources apart, and the features cannot read all of the advice. Settings were chosen on a corpus and on seeds "
-        "of their own."
+        f"{_right(numbers, LONGER, PLAIN, 'office')} of the other kind. Brackets are 95 % intervals over test pairs, "
+        f"for the mean of {len(numbers['seeds'])} seeds. Heads and corpus are small and made for this: no text tells "
+        "the sources apart, and the features cannot read all of the advice. Settings were chosen on a corpus and on "
+        "seeds of their own."
     )
 
 
