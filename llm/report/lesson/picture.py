@@ -90,8 +90,8 @@ def caption(numbers: JsonObject) -> str:
 def remarks(numbers: JsonObject) -> str:
     """What to know before believing the picture: how much longer training does, and what the corpus is."""
     return (
-        f"It is no matter of speed alone: with four times the steps plain training has "
-        f"{_right(numbers, LONGER, PLAIN, 'office')} of the other kind. Brackets are 95 % intervals over test pairs, "
+        f"With four times the steps plain training has {_right(numbers, LONGER, PLAIN, 'office')} of the other kind: a "
+        "part of the gap is speed, the rest is there after these too. Brackets are 95 % intervals over test pairs, "
         f"for the mean of {len(numbers['seeds'])} seeds. Heads and corpus are small and made for this: no text tells "
         "the sources apart, and the features cannot read all of the advice. Settings were chosen on a corpus and on "
         "seeds of their own."
