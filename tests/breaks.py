@@ -38,6 +38,34 @@ class Break(NamedTuple):
 
 BREAKS = [
     Break(
+        "lesson-baseline",
+        "llm/report/lesson/numbers.py",
+        "baseline = (RIGHT if regime == LONGER else regime, PLAIN)",
+        "baseline = (RIGHT, PLAIN)",
+        "llm/sweep/test_lesson.py",
+    ),
+    Break(
+        "shortcut-sides",
+        "llm/data/corpus/shortcut.py",
+        'if source == "forum":',
+        'if source != "forum":',
+        "llm/data/test_shortcut.py",
+    ),
+    Break(
+        "curve-groups",
+        "llm/statistics/group_curves.py",
+        "len(self._names)) / self._count)",
+        "len(self._names)) / len(self._codes))",
+        "llm/statistics/test_group_curves.py",
+    ),
+    Break(
+        "curve-steps",
+        "llm/sweep/heads.py",
+        "self.groups.look(step + 1, correct)",
+        "self.groups.look(step, correct)",
+        "llm/sweep/test_lesson.py",
+    ),
+    Break(
         "tv-top",
         "dro_core/sets/sorted.py",
         "problem.weighted(radius * sorting.top_ratio(problem))",

@@ -91,6 +91,7 @@ def test_curves_are_of_the_held_out_prompts_and_end_where_the_head_does(finished
     last = np.mean([np.mean(read_margins(finished.results, run)["validation"][office] > 0) for run in runs])
     curve = next(curve for curve in numbers["curves"] if (curve["ambiguity"], curve["group"]) == ("erm", "office"))
     assert curve["accuracy"][-1] == pytest.approx(last)
+    assert curve["steps"][-1] == read_results(finished.results).done.set_index("run").loc[runs[0], "steps"].iloc[0]
     assert len(curve["steps"]) == len(curve["low"]) == len(read_curves(finished.results, runs[0]).steps)
 
 
