@@ -38,6 +38,13 @@ class Break(NamedTuple):
 
 BREAKS = [
     Break(
+        "tv-top",
+        "dro_core/sets/sorted.py",
+        "problem.weighted(radius * sorting.top_ratio(problem))",
+        "problem.weighted(0.99 * radius * sorting.top_ratio(problem))",
+        "core/test_laws.py",
+    ),
+    Break(
         "lesson-baseline",
         "llm/report/lesson/numbers.py",
         "baseline = (RIGHT if regime == LONGER else regime, PLAIN)",
@@ -64,13 +71,6 @@ BREAKS = [
         "self.groups.look(step + 1, correct)",
         "self.groups.look(step, correct)",
         "llm/sweep/test_lesson.py",
-    ),
-    Break(
-        "tv-top",
-        "dro_core/sets/sorted.py",
-        "problem.weighted(radius * sorting.top_ratio(problem))",
-        "problem.weighted(0.99 * radius * sorting.top_ratio(problem))",
-        "core/test_laws.py",
     ),
     Break(
         "burg-saturated",
