@@ -8,11 +8,12 @@ PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all check bench bench-training exactness study study-1 rlvr gpu clean
+.PHONY: help demo picture test test-all check bench bench-training exactness study study-1 rlvr gpu clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   train and judge a plain and two robust reward models, write runs/demo/report.html"
+	@echo "make demo   a shift, the set that repairs it, and wrong labels: writes runs/demo/report.html and demo.png (five minutes)"
+	@echo "make picture  the demo's picture and its numbers, into docs"
 	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
@@ -39,6 +40,10 @@ $(PEERS): $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
+
+# What README shows.
+picture: demo
+	cp runs/demo/demo.png runs/demo/demo.json docs/
 
 # ROOM: one package, or one room of llm as llm/policy. SHARE=I/N: besides, the I-th of N shares of the exhaustive tests.
 TESTS_dro_core := tests/core

@@ -1,29 +1,29 @@
-"""``demo``: plain and robust models side by side."""
+"""``demo``: what robust training repairs and where it hurts; or plain and robust models, side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .shell import Arguments, add_columns, one_sentence_errors, parser_of
+
+_MODELS = ("data", "columns", "kind", "model", "ambiguity", "max_pairs", "eval_pairs", "set")  # each asks for them
 
 
 @one_sentence_errors
 def demo(argv: Arguments) -> int:
-    """Train a plain and robust models over sets and seeds, judge them, write a report."""
+    """By itself the built-in lesson, with flags of data or models these; judged, with a report."""
     parser = parser_of(
-        "demo", "Train plain and robust models on the same data, over seeds, judge them, write a report."
+        "demo",
+        "By itself: a shift that plain training fails, a set that repairs it, and wrong labels, in one picture. With "
+        "any flag of data or models: plain and robust models on the same data, side by side. Both write a report.",
     )
-    parser.add_argument("--data", help="folder with train.* and suites beside it (default: the built-in corpus)")
+    parser.add_argument("--data", help="folder with train.* and suites beside it (else the built-in corpus)")
     add_columns(parser)
-    parser.add_argument("--kind", default="reward", help="what to train: sft, reward or dpo (default: %(default)s)")
-    parser.add_argument("--model", default="tiny", help="tiny (from scratch), minilm, smollm2, a folder or a hub name")
-    parser.add_argument("--seeds", type=int, default=1, help="runs per ambiguity set (default: %(default)s)")
-    parser.add_argument(
-        "--ambiguity",
-        nargs="+",
-        default=["erm", "tv:0.2", "tv:0.2,max_ratio=4"],
-        help="sets to compare (default: %(default)s)",
-    )
+    parser.add_argument("--kind", help="what to train: sft, reward or dpo (else reward)")
+    parser.add_argument("--model", help="tiny (from scratch, the default), minilm, smollm2, a folder or a hub name")
+    parser.add_argument("--seeds", type=int, help="runs per ambiguity set (default: 10 by itself, else 1)")
+    parser.add_argument("--ambiguity", nargs="+", help="sets to compare (else erm tv:0.2 tv:0.2,max_ratio=4)")
     parser.add_argument("--max-pairs", type=int, help="train on a fixed random subset of this size")
     parser.add_argument("--eval-pairs", type=int, help="evaluate at most this many pairs of each suite")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change any recipe setting")
@@ -31,6 +31,29 @@ def demo(argv: Arguments) -> int:
     parser.add_argument("--resume", action="store_true", help="continue, or do nothing where all is done")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo in the output folder")
     options = parser.parse_args(argv)
+    told: dict[str, Any] = {
+        "resume": options.resume,
+        "overwrite": options.overwrite,
+        "command": ["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))],
+    }
+    if any(getattr(options, name) not in (None, []) for name in _MODELS):
+        _models(options, told)
+    else:
+        _lesson(options, told)
+    return 0
+
+
+def _lesson(options: Any, told: dict[str, Any]) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..run.terminal import Terminal
+    from ..sweep.lesson.run import run_lesson
+
+    disable_progress_bar()
+    run_lesson(options.seeds, Path(options.output), console=Terminal(), **told)
+
+
+def _models(options: Any, told: dict[str, Any]) -> None:
     import yaml
 
     from ..run.terminal import Terminal
@@ -43,23 +66,14 @@ def demo(argv: Arguments) -> int:
         settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
     except yaml.YAMLError as error:
         raise ConfigError(f"--set holds a value that cannot be read: {' '.join(str(error).split())}") from error
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("kind", "model", "seeds")}
+    given |= {"ambiguity": options.ambiguity and tuple(options.ambiguity)}
     config = DemoConfig(
         data=options.data,
         columns=options.columns,
-        kind=options.kind,
-        model=options.model,
-        seeds=options.seeds,
-        ambiguity=tuple(options.ambiguity),
         max_pairs=options.max_pairs,
         eval_pairs=options.eval_pairs,
         settings=settings,
+        **{name: value for name, value in given.items() if value is not None},
     )
-    run_demo(
-        config,
-        Path(options.output),
-        resume=options.resume,
-        overwrite=options.overwrite,
-        console=Terminal(),
-        command=["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))],
-    )
-    return 0
+    run_demo(config, Path(options.output), console=Terminal(), **told)

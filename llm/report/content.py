@@ -16,6 +16,7 @@ from .claims import claims, notes
 from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
+from .lesson.numbers import lesson_numbers
 from .suites import beyond_the_average
 from .training import audit_notes, origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
@@ -80,6 +81,7 @@ def build_content(
         "runs": sum(len(arm.runs) for arm in collection.arms),
         "details": details,
         "training": trainings(collection),
+        "lesson": lesson_numbers(collection.folder),
     }
     report = json_ready(report)
     return {

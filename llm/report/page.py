@@ -17,10 +17,12 @@ from . import detail_figures, figures, training
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
+from .lesson.picture import caption, lesson_figures, remarks
 from .weights import FACTORS
 
 _NUMBERS = "report.json"
 _FIGURES = {
+    "lesson": lesson_figures,
     "trade_off": figures.trade_off,
     "radius": figures.radius_curves,
     "sample_size": figures.sample_size,
@@ -100,6 +102,8 @@ def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
         spread=seed_spread,
         survives=survives,
         factors=FACTORS,
+        caption=caption,
+        remarks=remarks,
         roles=ROLES,
         flagged=len({version for arm in report["arms"] for version in arm["versions"]}) > 1,
     )

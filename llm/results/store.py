@@ -4,7 +4,8 @@
     runs/TRAINING.json   the same rows by training, from which the table is put together again after a crash, and the
                          checksums of the training's other files
     margins/RUN.npz      margins float32 ``(pairs,)`` by suite, in the order of suites/NAME.parquet
-    weights/TRAINING.npz what the adversary did to each training pair, see ``RunWeights``
+    weights/TRAINING.npz what the adversary did to each training pair, see ``RunWeights``; of a head also what became of
+                         categories over the steps, see ``read_curves``
     suites/NAME.parquet  the test pairs, PAIR_COLUMNS below; train.parquet: the training pairs of all regimes
     sweep.yaml           the settings as run
     full/TRAINING/run.json  what a training of a whole model left behind: log, data, versions
@@ -37,6 +38,7 @@ from ..data.pairs import Pair
 from ..data.questions import questions
 from ..run.files import JsonObject, json_ready
 from ..run.sealed import read_sealed, write_sealed
+from ..statistics.group_curves import GroupCurves
 from .findings import KEY, Caveat, earlier_rule, failures, gaps, mixed_versions, without_duplicates
 from .training_records import damage, read_arrays, read_training
 
@@ -223,6 +225,18 @@ def read_weights(folder: str | Path, run: str) -> RunWeights | None:
     if arrays is None or not arrays.keys() >= set(RunWeights._fields):
         return None
     return RunWeights(*(arrays[name] for name in RunWeights._fields))
+
+
+def curve_arrays(curves: GroupCurves) -> dict[str, Any]:
+    """Curves by the names they have in the file of weights."""
+    return {f"curve_{name}": values for name, values in curves._asdict().items()}
+
+
+def read_curves(folder: str | Path, run: str) -> GroupCurves | None:
+    """What became of categories in the training of ``run``; None where nothing was kept, or it is damaged."""
+    arrays = read_arrays(Path(folder) / "weights" / f"{training_of(run)}.npz") or {}
+    names = [f"curve_{name}" for name in GroupCurves._fields]
+    return GroupCurves(*(arrays[name] for name in names)) if arrays.keys() >= set(names) else None
 
 
 def read_run_record(folder: str | Path, run: str) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 A run is what can be continued or used: a checkpoint, or the record of a finished one, at its place. Before its first
 checkpoint a run has only begun, whatever trackers and schedulers have put beside its settings; its folder is free. A
-demo or a pipeline is a run when one of those in it is. Logs and hidden files count for nothing and stay.
+demo or a pipeline is a run when one of those in it is, or a head in it was trained. Logs and hidden files count for
+nothing and stay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SETTINGS = "settings.json"  # written when a run starts; what resuming must agre
 NOTE = "stage.json"  # what a pipeline notes of a stage, before it starts
 _PREPARED = ("reference", "reference.npz", "soft_labels.jsonl")  # what runs on pairs make before their first step
 _LOGS, _LOG_FOLDERS = (".log", ".out", ".err"), ("log", "logs")
+_HEADS = "results/runs/*.json"  # as sweeps leave them
 _CHECKPOINT = re.compile(r"(skipped-)?checkpoint-\d+")
 _OF_OURS = {FORCED, LISTED, OPTIONAL, "ambiguity"}  # one of them is in every settings.json
 
@@ -92,9 +94,9 @@ def _counts_for_nothing(path: Path) -> bool:
 
 
 def _keeps_something(folder: Path) -> bool:
-    """Whether a step of a run was kept there, or in a folder below."""
+    """Whether a step of a run or a trained head was kept there, or in a folder below."""
     return any(
-        path.name in (RECORD, SEAL, "model") or _CHECKPOINT.fullmatch(path.name)
+        path.name in (RECORD, SEAL, "model") or _CHECKPOINT.fullmatch(path.name) or path.match(_HEADS)
         for path in folder.rglob("*")
         if "reference" not in path.relative_to(folder).parts
     )

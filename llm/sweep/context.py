@@ -23,6 +23,7 @@ from ..judging.accuracy import rows_by
 from ..models.contents import contents
 from ..results.audits import Audits, write_audits
 from ..results.store import ABOUT, write_about, write_pairs_table
+from ..statistics.group_curves import GroupCurves
 from ..statistics.intervals import cluster_count
 from ..training.config import ConfigError, RewardConfig
 from .asked import Asked
@@ -41,7 +42,8 @@ Margins = dict[str, NDArray[np.float64]]
 class TrainedRun(NamedTuple):
     """What a training leaves: margins by iterate, what the adversary did to which pairs, and how it ran.
 
-    ``logistic`` says whether margins can be told from losses; ``measured`` is that of ``llm.sweep.heads.HeadRun``.
+    ``logistic`` says whether margins can be told from losses; ``measured`` and ``curves`` are those of
+    ``llm.sweep.heads.HeadRun``.
     """
 
     margins: dict[str, Margins]
@@ -54,6 +56,7 @@ class TrainedRun(NamedTuple):
     learning_rate: float
     logistic: bool = True
     measured: NDArray[np.float64] | None = None
+    curves: GroupCurves | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..data.grouping.named import NamedGroups
 from ..run.files import JsonObject
 from ..statistics.counting import credit
+from ..statistics.group_curves import GroupCurves, GroupWatch
 from .head_settings import HeadTraining, RateSchedule
 
 
@@ -108,6 +109,7 @@ class HeadRun(NamedTuple):
     effective_sample_size: float
     seconds: float
     measured: Array
+    curves: GroupCurves
 
 
 def train_head(
@@ -163,7 +165,8 @@ def train_head(
     if not np.isfinite(weights).all():
         raise ArithmeticError(f"the weights of the head ceased to be finite: lower the learning rate {learning_rate:g}")
     size, seconds = float(sizes[-max(total // 4, 1) :].mean()), time.perf_counter() - start
-    return HeadRun(watch.iterates(weights), adversary.ledger, total, size, seconds, measured.found)
+    found = measured.found, watch.groups.found
+    return HeadRun(watch.iterates(weights), adversary.ledger, total, size, seconds, *found)
 
 
 def _adversary(
@@ -235,7 +238,7 @@ class _Adam:
 
 
 class _Watch:
-    """Keeps the average and the best iterate of a run as it passes."""
+    """Keeps the average and the best iterate of a run as it passes, and what becomes of categories."""
 
     def __init__(self, data: HeadData, training: HeadTraining, total: int) -> None:
         self._data, self._total = data, total
@@ -244,6 +247,7 @@ class _Watch:
         looks = {round((look + 1) * total / training.checks) - 1 for look in range(training.checks)}
         self._looks = looks if len(data.validation) else set()
         self._best, self._accuracy = None, -1.0
+        self.groups = GroupWatch(data.validation_categories)
 
     def look(self, step: int, weights: Array, strength: AdaptiveStrength | None) -> None:
         """Take in the iterate after ``step``."""
@@ -253,7 +257,9 @@ class _Watch:
         if step not in self._looks:
             return
         margins = self._data.validation @ weights
-        accuracy = float(np.mean(credit(margins)))
+        correct = credit(margins)
+        self.groups.look(step + 1, correct)
+        accuracy = float(np.mean(correct))
         if accuracy > self._accuracy:
             self._best, self._accuracy = weights.copy(), accuracy
         if strength is not None:

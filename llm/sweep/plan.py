@@ -88,13 +88,14 @@ class SweepConfig:
     """Everything that decides the results of a sweep.
 
     Attributes:
-        data: ``builtin``, or a folder with train.* and suites beside it; "" where the two settings below name all.
+        data: ``builtin`` or ``shortcut``, which are made, or a folder with train.* and suites beside it; "" where the
+            two settings below name all.
         models: By name.
         regimes: By name; ``all`` is there unless it is redefined.
         cells: The trainings, without repetitions.
         final: The iterates whose results are kept.
         head: How heads are trained.
-        builtin: What ``llm.data.corpus.corpus.write_corpus`` is told.
+        builtin: What ``write_corpus`` or ``write_shortcut`` of ``llm.data.corpus`` is told.
         validation_share: Share of the training prompts held out of every run.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         shift_budget: Whether to write shift.json: how far the prompts of each suite lie from the training prompts.

@@ -19,8 +19,10 @@ from ..adversary.ledger import AdversaryLedger
 from ..adversary.spec import parse_reweighting
 from ..data.grouping.columns import CROSSED
 from ..judging.accuracy import TAIL
+from ..results.store import curve_arrays
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
 from ..statistics.counting import credit, ties
+from ..statistics.group_curves import GroupCurves
 from .asked import Asked
 from .context import Margins, SuiteRows, SweepContext, TrainedRun
 from .full import train_full
@@ -141,6 +143,7 @@ def _judge(cell: Cell, context: SweepContext, training: str) -> TrainedRun:
         learning_rate=cell.learning_rate,
         logistic=pairs.data.preferences is None,
         measured=run.measured,
+        curves=run.curves,
     )
 
 
@@ -205,7 +208,8 @@ def _keep(folder: Path, training: str, judged: TrainedRun) -> list[str]:
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}
         write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
-    write_weights(folder, training, judged.ledger, judged.selection, margins=judged.logistic, measured=judged.measured)
+    told: Any = {"margins": judged.logistic, "measured": judged.measured, "curves": judged.curves}
+    write_weights(folder, training, judged.ledger, judged.selection, **told)
     return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
 
 
@@ -217,11 +221,12 @@ def write_weights(
     *,
     margins: bool = True,
     measured: NDArray[np.float64] | None = None,
+    curves: GroupCurves | None = None,
 ) -> None:
     """Keep what the adversary did to each pair; its last loss only where a margin can be told from that.
 
-    Pairs that were made stand behind the others in the ledger, and by themselves in the file. ``measured`` is as of
-    ``HeadRun``; nothing where nothing was.
+    Pairs that were made stand behind the others in the ledger, and by themselves in the file. ``measured`` and
+    ``curves`` are as of ``HeadRun``; nothing where nothing was.
     """
     count, mean = len(selection.rows), ledger.mean_multiplier().astype(np.float32)
     visits = ledger.visits.astype(np.int32)
@@ -236,6 +241,7 @@ def write_weights(
         flipped=selection.flipped,
         **made,
         **({} if measured is None or not len(measured) else {"measured": measured}),
+        **({} if curves is None or not len(curves.steps) else curve_arrays(curves)),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..data.columns import ColumnMap
 from ..data.corpus.corpus import write_corpus
+from ..data.corpus.shortcut import write_shortcut
 from ..data.grouping.columns import PairColumns, asked_of_file, check_known
 from ..data.mixing import Mixture, mixed_pairs, split
 from ..data.mixtures import parts_of
@@ -20,6 +21,7 @@ from .plan import SweepConfig
 from .regimes import SEED
 
 TRAIN = "train"
+_MADE: Mapping[str, Callable[..., Path]] = {"builtin": write_corpus, "shortcut": write_shortcut}
 MIXTURE = "mixture"  # the folder of the training file that several were put together into
 
 
@@ -68,9 +70,9 @@ def find_sources(config: SweepConfig, folder: Path) -> Sources:
     files: dict[str, Path] = {}
     if config.data:
         place = Path(config.data)
-        if config.data == "builtin":
+        if (made := _MADE.get(config.data)) is not None:
             place = folder / "data"  # written at every start: it takes a moment, and may have been damaged since
-            write_folder(place, lambda partial: write_corpus(partial, **config.builtin))
+            write_folder(place, lambda partial: made(partial, **config.builtin))
         train, files = find_files(place)
         files = {TRAIN: train, **files}
     if config.suites:

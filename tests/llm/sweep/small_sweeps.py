@@ -89,5 +89,6 @@ def assert_same(folder, other):
     assert table.equals(others_table)
     assert arrays.keys() == others_arrays.keys()
     for name, stored in arrays.items():
-        assert all(np.array_equal(values, others_arrays[name][key], equal_nan=True) for key, values in stored.items())
+        for key, values in stored.items():
+            np.testing.assert_array_equal(values, others_arrays[name][key])  # nan equals nan, names equal names
     assert files == others_files
