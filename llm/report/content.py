@@ -16,11 +16,13 @@ from .claims import claims, notes
 from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
+from .story.flips import flips
+from .story.telling import story
 from .suites import beyond_the_average
 from .training import audit_notes, origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
-FORMAT = 1
+FORMAT = 2
 FAMILIES = 3  # families with details
 SHOWN = 5  # arms with details in each, beside plain training
 EXAMPLES = 6
@@ -84,6 +86,7 @@ def build_content(
     report = json_ready(report)
     return {
         **report,
+        "story": story(report),
         "claims": claims(report),
         "notes": [*collection.notes, *notes(report, collection), *audit_notes(collection)],
     }
@@ -118,6 +121,8 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
+        if arm is not plain and (moved := flips(collection, arm, plain)):
+            entry["flips"] = moved if examples_of else {"suites": moved["suites"], "repaired": [], "broken": []}
         if (
             arm.ambiguity != BASELINE
             and (account := training.account(arm, ensemble)) is not None

@@ -8,8 +8,8 @@ from rich.table import Table
 from ..run.files import JsonObject
 from ..run.terminal import shown
 from ..statistics.numbers import bracket, percent
-from .claims import name_of
 from .export import cell_of, columns_of
+from .story.names import name_of
 
 
 def render_summary(report: JsonObject) -> Table:

@@ -59,6 +59,7 @@ def origin(collection: Collection) -> dict[str, Any]:
         "title": about.get("title") or f"Results of {collection.folder.name}",
         "command": about.get("command", ""),
         "settings": about.get("settings", {}),
+        "policies": about.get("policies"),
         "data": data | about.get("data", {}),
         "environment": _united([record.get("environment", {}) for record in records]),
     }
