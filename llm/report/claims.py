@@ -260,7 +260,7 @@ def _suites(report: JsonObject) -> list[str]:
         found.append(
             f"Runs may have been chosen by it, so it counts in no average and no worst group: {listed(held_out)}."
         )
-    if not report["inside"]:
+    if facts and not report["inside"]:
         found.append(
             "No suite is known to be in distribution (none is called id...), so every suite counts as out of "
             "distribution: name it with --inside."

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..run.escaping import csv_text, visible
 from ..run.files import JsonObject, write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
-from . import detail_figures, figures, training
+from . import detail_figures, figures, overoptimisation, training
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
@@ -26,6 +26,7 @@ from .weights import FACTORS
 _NUMBERS = "report.json"
 _FIGURES = {
     "story": story_figure,
+    "policies": overoptimisation.curve_figures,
     "trade_off": figures.trade_off,
     "radius": figures.radius_curves,
     "sample_size": figures.sample_size,

@@ -60,6 +60,7 @@ def origin(collection: Collection) -> dict[str, Any]:
         "command": about.get("command", ""),
         "settings": about.get("settings", {}),
         "policies": about.get("policies"),
+        "advice": about.get("advice", []),
         "data": data | about.get("data", {}),
         "environment": _united([record.get("environment", {}) for record in records]),
     }

@@ -76,7 +76,8 @@ def story_figure(report: JsonObject) -> list[Drawing]:
         f'<svg viewBox="0 0 {_WIDTH:g} {height:g}" role="group" aria-label="{_text(label)}" class="differences">'
         f"{''.join(body)}</svg>"
     )
-    note = "Bars: 95 % intervals over test pairs. Hollow: not shown after Holm's correction. Shaded: the worst group."
+    note = "Bars: 95 % intervals over test pairs. Hollow: not shown after Holm's correction."
+    note += " Shaded: the worst group." if any(row.key == "worst" for row in rows) else ""
     return [Drawing("story", f"Difference to {plain_name(report)}", note, svg, _numbers(rows, arms))]
 
 

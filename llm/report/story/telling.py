@@ -34,9 +34,13 @@ def story(report: JsonObject) -> dict[str, object]:
     """
     gains, losses = _differences(report)
     sentence, best = _verdict(report, gains, losses)
+    policies = report.get("policies")
+    if policies:
+        judged = any(arm["against"] for arm in report["arms"])
+        sentence = f"{policies['sentence']} Of the reward models: {sentence}" if judged else policies["sentence"]
     return {
         "sentence": sentence,
-        "shown": bool(gains or losses),
+        "shown": bool(gains or losses or (policies and policies["shown"])),
         "arms": _arms(report, best),
         "next": list(dict.fromkeys(_next(report, gains, losses, best)))[:MOST_NEXT],
     }
@@ -115,8 +119,6 @@ def _verdict(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Show
 def _uncompared(report: JsonObject) -> str:
     """Of a model alone, or of arms that nothing plain stands beside."""
     arms = [arm for arm in report["arms"] if any(arm["suites"].values())]
-    if report.get("policies"):
-        return report["policies"]["sentence"]
     if not arms:
         return "Trained and not judged: nothing says how good this model is."
     if len(report["arms"]) > 1:
@@ -185,9 +187,14 @@ def _arms(report: JsonObject, best: int | None) -> list[int]:
 def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown], best: int | None) -> Iterator[str]:
     """What to do, the most useful first."""
     arms, blind = report["arms"], _blind(report)
-    if not any(arm["against"] for arm in arms) and not report.get("policies"):
+    alone = not any(arm["against"] for arm in arms) and not report.get("policies")
+    if alone and len(arms) == 1 and report["baseline"] != BASELINE:
+        yield "Compare it with another model: robust-rlhf evaluate MODEL --against OTHER --suite FILE --output FOLDER."
+    elif alone and len(arms) == 1 and arms[0]["ambiguity"] == BASELINE:
+        yield "Train it against a set too (--ambiguity tv:0.2, all else equal, the same seeds) and report both."
+    elif alone:
         yield "Train the same model plainly (--ambiguity erm, all else equal, the same seeds) and report both together."
-    if not any(any(arm["suites"].values()) for arm in arms) and not report.get("policies"):
+    if not report["suites"] and not report.get("policies"):
         yield "Judge it: robust-rlhf evaluate MODEL --suite FILE --output FOLDER, then robust-rlhf report FOLDER."
     if any(len(arm["seeds"]) == 1 for arm in arms) and len(arms) > 1:
         yield "Train more seeds: of a single one nobody can tell what the set did from the luck of the run."
@@ -201,6 +208,7 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if gains and best is not None:
         name = name_of(arms[best])
         yield f"Try {name} on your own pairs before relying on it: robust-rlhf evaluate MODEL --suite FILE."
+    yield from report["advice"][:2]
     if losses:
         yield "Where a set loses, try a smaller one, a cap (max_ratio=4), groups (by=source)."
     if _suspects(report):
