@@ -9,6 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dro_core.pages import house_style
+
 from ..run.escaping import csv_text, visible
 from ..run.files import JsonObject, write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
@@ -138,5 +140,6 @@ def _filled(template: str, filters: Mapping[str, Callable[..., object]], **value
         lstrip_blocks=True,
     )
     environment.filters.update(filters)
-    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    own, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    css = house_style() + own
     return visible(environment.get_template(template).render(css=Markup(css), **values))
