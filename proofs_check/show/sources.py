@@ -45,7 +45,8 @@ def source_of(claim: Claim[Any]) -> Source | None:
 
 def certificate_of(report: Report, claim: Claim[Any]) -> str:
     """How what the verdict rests on can be checked elsewhere; "" where it rests on a search alone."""
-    if claim.formula is not None and report.evidence not in (Evidence.SEARCHED, Evidence.STATISTICAL):
+    exported = claim.formula is not None or getattr(claim, "proof", None) is not None
+    if exported and report.evidence not in (Evidence.SEARCHED, Evidence.STATISTICAL):
         return (
             f"robust-rlhf verify {report.label} --certificates DIR writes exact numbers; python "
             "proofs_check/verifier.py DIR checks them in a bare Python, without this package."

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import runpy
 import signal
 import subprocess
@@ -20,7 +19,6 @@ import synthetic.simulate.command as command
 from synthetic.simulate.curves import curve, fit_slope
 from synthetic.simulate.figures import Panel, draw
 from synthetic.simulate.grid import Pool, Task, run
-from synthetic.simulate.page import write_page
 from synthetic.simulate.studies.study import Study
 
 SLOW = """
@@ -286,19 +284,3 @@ def test_simulate_loads_neither_torch_nor_a_plotting_library_before_it_needs_one
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "bias|reward|dpo|npg|shift" in done.stdout
-
-
-def test_the_page_of_a_study_has_its_slopes_and_no_other_file(tmp_path):
-    slope = {"panel": "a <b>", "curve": "tv:0.2", "theory": "", "value": -0.5, "low": -0.6, "high": -0.4}
-    summary = {"study": "s", "about": "What & why.", "figure": "Bands.", "parameters": {"seeds": 3}, "records": 9,
-               "slopes": [slope], "versions": {},
-               "failures": [{"point": {"n": 1}, "seed": 0, "error": "<script>x"}]}  # fmt: skip
-    (tmp_path / "s.png").write_bytes(b"png")
-    write_page(tmp_path / "s.html", summary, title="T", picture=tmp_path / "s.png")
-    html = (tmp_path / "s.html").read_text()
-    assert "<script" not in html
-    assert "a &lt;b&gt;" in html
-    assert "<td>-0.500</td><td>[-0.600, -0.400]</td>" in html
-    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
-    write_page(tmp_path / "s.html", summary | {"slopes": []}, title="T", picture=None)
-    assert "There is nothing to draw" in (tmp_path / "s.html").read_text()

@@ -2,18 +2,13 @@
 
 import re
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from planted_claims import ENDING, LIGHT, by_label, one_line
 
-from proofs_check import Evidence, check
 from proofs_check.__main__ import main
-from proofs_check.claims.inner.hoeffding import kl_penalty_gap
 from proofs_check.registry import CLAIMS
-from proofs_check.show.sources import certificate_of, source_of
 
 
 @pytest.mark.slow("it waits for all planted claims, some of which kill their process")
@@ -193,34 +188,3 @@ def test_the_page_and_the_table_of_verdicts(ending):
     assert [row.count(" | ") for row in rows] == [7] * len(ENDING)
     assert r"| x <= 2x \| x\_1 > 0 | refuted | certified |" in rows[-1]
     assert re.search(r"\| 1 of 1 \| by hand \|$", rows[-1])
-
-
-def test_what_is_refuted_stands_first_and_boxes_show_and_hide(ending):
-    html = (ending.folder / "out.html").read_text()
-    sections = re.findall(r'<section id="([^"]+)" class="verdict-(\w+) evidence-(\w+)"', html)
-    order = ["surprise", "refuted", "vacuous", "inconclusive", "upheld"]
-    kinds = [kind for _, kind, _ in sections]
-    assert kinds == sorted(kinds, key=order.index)
-    assert {"surprise", "refuted", "upheld"} <= set(kinds)
-    rows = re.findall(r'<tbody class="verdict-(\w+) evidence-(\w+)">\n<tr><th scope="row"><a href="#([^"]+)"', html)
-    assert [(label, kind, evidence) for kind, evidence, label in rows] == sections
-    boxes = {name: int(count) for name, count in re.findall(r'id="show-verdict-(\w+)" checked/>[^(]*\((\d+)\)', html)}
-    assert boxes == {kind: kinds.count(kind) for kind in set(kinds)}
-    for name in boxes:
-        assert f"body:has(#show-verdict-{name}:not(:checked)) .verdict-{name} {{ display: none; }}" in html
-
-
-def test_a_claim_shows_the_code_that_checks_it_and_its_certificate():
-    claim = kl_penalty_gap()
-    source = source_of(claim)
-    lines = (Path(__file__).parents[2] / source.place.split(":")[0]).read_text().splitlines()
-    first = int(source.place.split(":")[1])
-    assert lines[first - 1] == "@stated"
-    assert "def kl_penalty_gap()" in source.text
-    assert source.text.splitlines() == lines[first - 1 : first - 1 + len(source.text.splitlines())]
-    assert source_of(replace(claim, lhs=len)) is None  # a side without a file
-    [refuted] = [claim for claim in CLAIMS if claim.label == "tv-bias-root-n"]
-    certified = check(refuted)
-    assert "verifier.py" in certificate_of(certified, refuted)
-    assert "not exported" in certificate_of(certified, replace(refuted, formula=None))
-    assert certificate_of(replace(certified, evidence=Evidence.SEARCHED), refuted) == ""
