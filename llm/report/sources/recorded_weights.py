@@ -17,7 +17,7 @@ def recorded_weights(collection: Collection, arm: Arm) -> dict[str, Any] | None:
     """
     records = (collection.record(run).get("adversary") for run in arm.runs.values())
     found = next((one for one in records if isinstance(one, dict) and one.get("top") is not None), None)
-    if found is None:
+    if found is None or not _acted(found):
         return None
     weights = {factor: _rows(found.get(f"by_{factor}", {})) for factor in ("source", "category")}
     if not any(weights.values()):
@@ -27,6 +27,11 @@ def recorded_weights(collection: Collection, arm: Arm) -> dict[str, Any] | None:
         "noise_ranking": None,
         "examples": {side: [_example(pair) for pair in found.get(side, ())[:MOST]] for side in ("top", "bottom")},
     }
+
+
+def _acted(found: JsonObject) -> bool:
+    """Whether a weight of the extreme pairs is another than plain training's."""
+    return any(abs(pair["multiplier"] - 1) > 1e-6 for pair in (*found["top"], *found.get("bottom", ())))
 
 
 def _rows(groups: JsonObject) -> list[dict[str, Any]]:

@@ -35,6 +35,8 @@ def run_folder(folder, ambiguity="tv:0.2", *, seed=0, data=None):
     record["config"] |= {"suites": [str(data / f"{name}.jsonl") for name in SUITES]}
     by_source = {"web": {"pairs": 300, "multiplier": 1.2}, "book": {"pairs": 100, "multiplier": 0.4}}
     record["adversary"] = {"by_source": by_source, "by_category": {}, "top": TOP, "bottom": TOP[::-1]}
+    if ambiguity == "erm":
+        record["adversary"] |= {side: [pair | {"multiplier": 1.0} for pair in TOP] for side in ("top", "bottom")}
     write_json(folder / "run.json", record)
     write_json(folder / "settings.json", record["config"] | {"resumed_from": []})
     result = {"suites": {name: summarise(own, margins[name]) for name, own in pairs.items()}, "margins": margins}
@@ -134,12 +136,17 @@ def test_what_holds_nothing_is_one_sentence(what, tmp_path, capsys):
 def test_an_evaluation_compares_its_two_models(tmp_path):
     found = {name: run_folder(tmp_path / name, ambiguity) for name, ambiguity in (("a", "tv:0.2"), ("b", "erm"))}
     (tmp_path / "judged").mkdir()
-    write_evaluation(tmp_path / "judged" / "results", [(name, None, result, pairs) for name, (pairs, result) in
-                                                       found.items()], notes=["They differ in the seed."])  # fmt: skip
+    judged = [
+        (name, json.loads((tmp_path / name / "run.json").read_text()), result, pairs)
+        for name, (pairs, result) in found.items()
+    ]
+    write_evaluation(tmp_path / "judged" / "results", judged, notes=["They differ in the seed."])
     report = content_of(tmp_path / "judged")
     assert [(arm["ambiguity"], arm["plain"]) for arm in report["arms"]] == [("b", True), ("a", False)]
     assert said(report, "They differ in the seed.")
     right = {name: np.mean(result["margins"]["ood"] > 0) for name, (_, result) in found.items()}
+    [weighed] = [one for one in report["details"][0]["arms"] if "examples" in one]
+    assert report["arms"][weighed["arm"]]["ambiguity"] == "a"  # the plain one had no favourites
     entry = report["arms"][1]["suites"]["ood"]["difference"]
     assert entry["difference"] == pytest.approx(right["a"] - right["b"])
     assert "Difference to b" in text_of(report, tmp_path)
