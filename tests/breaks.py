@@ -38,6 +38,34 @@ class Break(NamedTuple):
 
 BREAKS = [
     Break(
+        "report-loss-inside",
+        "llm/report/story/telling.py",
+        "(survives(record) or _loses_inside(report, column, record))",
+        "survives(record)",
+        "llm/report/test_report_story.py",
+    ),
+    Break(
+        "report-flips",
+        "llm/report/story/flips.py",
+        "((before < 0) & (after > 0), (before > 0) & (after < 0))",
+        "((before > 0) & (after < 0), (before < 0) & (after > 0))",
+        "llm/report/test_report_story.py",
+    ),
+    Break(
+        "report-changed-pairs",
+        "llm/report/sources/run_folders.py",
+        "if [pair.id for pair in pairs] == [own for own, _ in margins] and pairs:",
+        "if pairs:",
+        "llm/report/test_report_places.py",
+    ),
+    Break(
+        "verdicts-order",
+        "proofs_check/show/page.py",
+        "for report in sorted(reports, key=_first)]",
+        "for report in reports]",
+        "theory/test_pages.py",
+    ),
+    Break(
         "tv-top",
         "dro_core/sets/sorted.py",
         "problem.weighted(radius * sorting.top_ratio(problem))",

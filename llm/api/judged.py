@@ -46,12 +46,22 @@ class Evaluation(Shown):
         """Whose numbers these are."""
         return f"Accuracy of {self.name}, with 95 % intervals over prompts; a tie counts one half."
 
-    def write(self, folder: str | Path, *, comparison: PairedComparison | None = None) -> None:
-        """Write metrics.json, metrics.csv and margins.jsonl into a folder, which is made where it is missing."""
+    def write(
+        self, folder: str | Path, *, comparison: PairedComparison | None = None, against: Evaluation | None = None
+    ) -> None:
+        """Write metrics.json, metrics.csv, margins.jsonl and results/ into a folder, which is made where it is missing.
+
+        The last is what ``robust-rlhf report`` makes a page of; ``against`` is the other model on it.
+        """
         from ..judging.tables import write_metrics
+        from ..report.sources.evaluations import write_evaluation
+        from ..run.folder import write_folder
 
         found = comparison.suites if comparison else None
         write_metrics(self.result, self.suites, folder, comparisons=found)
+        judged = [(one.name, one.record, one.result, one.suites) for one in (self, *([against] if against else []))]
+        said = comparison.remarks if comparison else []
+        write_folder(Path(folder) / "results", lambda place: write_evaluation(place, judged, notes=said))
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ from typing import Any
 from ..doctor.doctor import Diagnosis
 from ..doctor.doctor import diagnose as examined
 from ..doctor.record import read_run
-from ..results.store import TABLE
+from ..run.finished import RECORD
 from ..run.kinds import KINDS
 from .judged import evaluate
 from .runs import Run
@@ -35,10 +35,12 @@ def write_report(
     """Write one page, with figures, tables and tests, and a folder of its figures and tables beside it.
 
     Args:
-        what: The results folder of a sweep, a run, or several runs, which are judged and compared; one trained plainly
-            (``erm``) is what the others are compared with, where there is none the first.
+        what: The results of a sweep, the folder of a demo, an evaluation or a pipeline, a run (its folder also where it
+            is not finished), or several runs, which are judged and compared; one trained plainly (``erm``) is what the
+            others are compared with, where there is none the first.
         output: The page, a .html file.
-        suites: What runs are judged by, as in ``evaluate``; None: the suites that they were told of.
+        suites: What runs are judged by, as in ``evaluate``; None: the suites that they were told of, and of a run alone
+            what it was judged by already.
         **choices: As of ``llm.report.content.build_content``.
 
     Returns:
@@ -46,14 +48,16 @@ def write_report(
 
     Raises:
         llm.results.store.ResultsError: There is nothing to report.
-        RunError: A folder holds neither results nor a finished run.
+        RunError: A run is damaged, or there is none.
         ValueError: ``output`` is no .html file, or there is no suite.
     """
     from ..report.content import build_content
     from ..report.page import write_report as write_page
+    from ..report.sources.places import content_of
 
-    if isinstance(what, str | Path) and (Path(what).name == TABLE or (Path(what) / TABLE).exists()):
-        return write_page(build_content(what, **choices), Path(output))[0]
+    if suites is None and isinstance(what, str | Path | Run):
+        place = what.folder if isinstance(what, Run) else _run_folder(Path(what))
+        return write_page(content_of(place, **choices), Path(output))[0]
     from ..report.collect import baseline_of
     from ..sweep.recorded import Finished, record_runs
 
@@ -67,6 +71,11 @@ def write_report(
         record_runs(Path(folder), found, judged[0].suites, about={"title": _title(runs)})
         choices.setdefault("baseline", baseline_of([run.ambiguity for run in runs]))
         return write_page(build_content(folder, **choices), Path(output))[0]
+
+
+def _run_folder(place: Path) -> Path:
+    """The folder of the run whose exported model this is; any other place as it is."""
+    return place.parent if place.name == "model" and (place.parent / RECORD).exists() else place
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -36,7 +36,7 @@ def evaluate(argv: Arguments) -> int:
     parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
     parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
-    parser.add_argument("--output", help="folder for metrics.json, metrics.csv and margins.jsonl")
+    parser.add_argument("--output", help="folder for metrics.json, metrics.csv, margins.jsonl and what report reads")
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
     options = parser.parse_args(argv)
     if options.output:
@@ -66,5 +66,5 @@ def _judge(options: Namespace) -> int:
     for line in remarks([one.name for one in found], records):
         console.print(line, soft_wrap=True)
     if options.output:
-        found[0].write(options.output, comparison=comparison)
+        found[0].write(options.output, comparison=comparison, against=found[1] if options.against else None)
     return 0

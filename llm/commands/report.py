@@ -1,4 +1,4 @@
-"""``robust-rlhf report RESULTS -o report.html``."""
+"""``robust-rlhf report PATH -o report.html``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from pathlib import Path
 from dro_core.locks import locked_file
 from dro_core.messages import check_folder
 
-from ..report.collect import BASELINE
-from ..report.content import FAMILIES, build_content
+from ..report.content import FAMILIES
 from ..report.judge import SMALLEST_GROUP
 from ..report.page import write_report
+from ..report.screen import render_story
+from ..report.sources.places import content_of
 from .shell import Arguments, one_sentence_errors, parser_of
 
 
 @one_sentence_errors
 def report(argv: Arguments) -> int:
-    """Turn a sweep's results into tables, tests and figures; say where they are and what was found."""
-    parser = parser_of("report", "Tables, tests and figures of a results folder, in one page.")
-    parser.add_argument("results", help="results folder of a sweep")
+    """Turn whatever was trained or judged into one page; say where it is and what was found."""
+    parser = parser_of("report", "One page: the story, then tables, tests and figures, of whatever has results.")
+    parser.add_argument(
+        "results",
+        metavar="PATH",
+        help="results of a sweep, or the folder of a demo, an evaluation, a run (finished or not), or a pipeline",
+    )
     parser.add_argument("-o", "--output", default="report.html", help="the page (default: %(default)s)")
     parser.add_argument(
         "--inside", nargs="+", default=[], metavar="SUITE",
         help="suites from the distribution of the training data (default: those called id...)",
     )  # fmt: skip
     parser.add_argument(
-        "--baseline", default=BASELINE, metavar="SET", help="the set to compare the others with (default: %(default)s)"
+        "--baseline", metavar="SET", help="the set to compare the others with (default: erm, else the first of a demo)"
     )
     parser.add_argument(
         "--smallest-group", type=int, default=SMALLEST_GROUP, metavar="N",
@@ -48,7 +53,7 @@ def report(argv: Arguments) -> int:
 
     check_folder(Path(options.output).parent, flag="--output: the folder")
     with locked_file(options.output):
-        content = build_content(
+        content = content_of(
             options.results,
             inside=options.inside,
             baseline=options.baseline,
@@ -61,7 +66,7 @@ def report(argv: Arguments) -> int:
     console = Terminal(soft_wrap=True, highlight=False)
     for note in content["notes"]:
         console.print(f"note: {note}")
-    console.print(content["claims"][0]["text"])
+    console.print(render_story(content))
     console.print(f"{page} (figures and tables: {folder})")
     return 0
 

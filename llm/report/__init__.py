@@ -1,4 +1,4 @@
-"""The report of a sweep: a results folder as tables, tests and figures in one page.
+"""The report of whatever has results: its story, tables, tests and figures in one page.
 
 ``build_content`` reads a folder and does the statistics; ``write_report`` draws what stands in there.
 """

@@ -11,15 +11,11 @@ from ..run.files import JsonObject
 from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
+from .story.names import first_ones, listed, name_of
 
 ALPHA = 0.05
 _ALIKE = {"steps": "steps", "batch_size": "effective batch", "learning_rate": "learning rate", "train_pairs": "pairs"}
 ROLES = {"inside": "in distribution", "outside": "out of distribution", "validation": "held out of training"}
-
-
-def name_of(record: JsonObject) -> str:
-    """An arm in words: its ambiguity set, and its family where there are several."""
-    return f"{record['ambiguity']} ({record['family']})" if record["family"] else record["ambiguity"]
 
 
 def claims(report: JsonObject) -> list[dict[str, Any]]:
@@ -53,7 +49,7 @@ def notes(report: JsonObject, collection: Collection) -> list[str]:
     if report["small"]:
         found.append(
             f"Categories of fewer than {report['smallest']} questions cannot be the worst group: "
-            f"{_listed(report['small'])}."
+            f"{listed(report['small'])}."
         )
     return found
 
@@ -79,7 +75,8 @@ def _worst(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
         f"{len(better)} of {len(judged)} arms raise the accuracy of the worst group over plain training after Holm's "
         f"correction, {len(clean)} of them {inside}."
     )
-    return {"text": text, "items": [_finding(arm, arm["worst"]["difference"], _loses(report, arm)) for arm in better]}
+    found = [_finding(arm, arm["worst"]["difference"], _loses(report, arm)) for arm in better]
+    return {"text": text, "items": first_ones(found)}
 
 
 def _loses(report: JsonObject, arm: JsonObject) -> bool:
@@ -118,7 +115,7 @@ def _outcomes(place: str, entries: Sequence[tuple[JsonObject, JsonObject | None]
         if judged
         else f"{place}: nothing to compare."
     )
-    return {"text": text, "items": [_finding(arm, difference, loses=False) for arm, difference in kept]}
+    return {"text": text, "items": first_ones([_finding(arm, difference, loses=False) for arm, difference in kept])}
 
 
 def _against_the_longer(report: JsonObject, detail: JsonObject) -> dict[str, object]:
@@ -144,7 +141,7 @@ def _unread(collection: Collection) -> list[str]:
     shown = [f"{run} ({why})" for run, why in collection.unread.items()]
     return [
         f"Margins or weights of {len(shown)} runs could not be used and were left out of intervals and tests: "
-        f"{_listed(shown)}."
+        f"{listed(shown)}."
     ]
 
 
@@ -153,7 +150,7 @@ def _seeds(report: JsonObject) -> list[str]:
     found = []
     if single:
         found.append(
-            f"A single seed was trained for {_listed(single)}: there is no spread over seeds to show and none is "
+            f"A single seed was trained for {listed(single)}: there is no spread over seeds to show and none is "
             "invented; a difference may be the luck of one run."
         )
     if len(single) < len(report["arms"]):
@@ -169,11 +166,11 @@ def _baselines(report: JsonObject) -> list[str]:
     borrowed = [name_of(arm) for arm in report["arms"] if arm["against"] and not arm["own_baseline"]]
     found = []
     if alone:
-        found.append(f"No plain training (erm) with the same settings, so no difference, for {_listed(alone)}.")
+        found.append(f"No plain training (erm) with the same settings, so no difference, for {listed(alone)}.")
     if borrowed:
         found.append(
             "Compared with plain training of another batch size or learning rate, the only one there is: "
-            f"{_listed(borrowed)}."
+            f"{listed(borrowed)}."
         )
     return found
 
@@ -198,7 +195,7 @@ def _at_chance(report: JsonObject) -> list[str]:
     ]
     if not found:
         return []
-    return [f"Plain training is not shown to beat chance (50 %), so differences to it mean little: {_listed(found)}."]
+    return [f"Plain training is not shown to beat chance (50 %), so differences to it mean little: {listed(found)}."]
 
 
 def _above_chance(arm: JsonObject) -> dict[str, bool]:
@@ -235,7 +232,7 @@ def _unlike(report: JsonObject, collection: Collection) -> list[str]:
             if apart := ", ".join(_differences(collection, arm.runs[seed], plain.runs[seed])):
                 said.setdefault(apart, {})[name_of(report["arms"][collection.arms.index(arm)])] = None
     return [
-        f"Not trained like the plain runs that they are compared with ({apart}): {_listed(list(arms))}."
+        f"Not trained like the plain runs that they are compared with ({apart}): {listed(list(arms))}."
         for apart, arms in said.items()
     ]
 
@@ -254,16 +251,16 @@ def _suites(report: JsonObject) -> list[str]:
     facts, found = report["suites"], []
     if unreadable := [name for name, fact in facts.items() if not fact["readable"]]:
         found.append(
-            f"The pairs of {_listed(unreadable)} are missing or damaged: accuracies are those of the results table, "
+            f"The pairs of {listed(unreadable)} are missing or damaged: accuracies are those of the results table, "
             "without interval or test."
         )
     if plain := [name for name, fact in facts.items() if fact["readable"] and not fact["categories"]]:
-        found.append(f"Suites without categories, each one group of its own: {_listed(plain)}.")
+        found.append(f"Suites without categories, each one group of its own: {listed(plain)}.")
     if held_out := [name for name, fact in facts.items() if fact["role"] == "validation"]:
         found.append(
-            f"Runs may have been chosen by it, so it counts in no average and no worst group: {_listed(held_out)}."
+            f"Runs may have been chosen by it, so it counts in no average and no worst group: {listed(held_out)}."
         )
-    if not report["inside"]:
+    if facts and not report["inside"]:
         found.append(
             "No suite is known to be in distribution (none is called id...), so every suite counts as out of "
             "distribution: name it with --inside."
@@ -275,7 +272,7 @@ def _suites(report: JsonObject) -> list[str]:
 
 def _versions(report: JsonObject) -> list[str]:
     mixed = [name_of(arm) for arm in report["arms"] if len(arm["versions"]) > 1]
-    return [f"Seeds of one arm were made by different versions of the code: {_listed(mixed)}."] if mixed else []
+    return [f"Seeds of one arm were made by different versions of the code: {listed(mixed)}."] if mixed else []
 
 
 def _disagreements(collection: Collection) -> list[str]:
@@ -289,9 +286,4 @@ def _disagreements(collection: Collection) -> list[str]:
                 if seed in stated and abs(collection.earned(run, suite, margins) - stated[seed]) > 1e-6:
                     odd.append(run)
     odd = list(dict.fromkeys(odd))
-    return [f"The margins of {len(odd)} runs give another accuracy than the table: {_listed(odd)}."] if odd else []
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return [f"The margins of {len(odd)} runs give another accuracy than the table: {listed(odd)}."] if odd else []

@@ -18,6 +18,7 @@ from ..results.findings import CELL
 from ..results.store import (
     Results,
     ResultsError,
+    read_about,
     read_margins,
     read_results,
     read_run_record,
@@ -32,12 +33,7 @@ Frame: TypeAlias = Any  # a table of pandas, which ships no types
 
 BASELINE = "erm"
 FAMILY = tuple(name for name in CELL if name != "ambiguity")
-_TRAINED_ALIKE = (
-    "model",
-    "regime",
-    "label_noise",
-    "final",
-)  # what a baseline must share, if it must differ in the rest
+_TRAINED_ALIKE = ("model", "regime", "label_noise", "final")  # what a baseline shares at least
 _NOUNS = {"batch_size": "batch", "learning_rate": "rate", "label_noise": "noise"}
 
 
@@ -216,37 +212,45 @@ def baseline_of(sets: Sequence[str]) -> str:
     return BASELINE if BASELINE in sets else sets[0]
 
 
-def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str = BASELINE) -> Collection:
+def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str | None = None) -> Collection:
     """Read a results folder.
 
     Args:
         folder: As ``robust-rlhf sweep`` leaves it.
         inside: The suites from the distribution of the training data; by default those called "id...".
-        baseline: The set that the others are compared with, plain training unless there is none.
+        baseline: The set that the others are compared with; None: what the results say, else plain training.
 
     Raises:
-        ResultsError: Nothing to read, no finished run with a suite, or an unknown suite in ``inside``.
+        ResultsError: Nothing to read, no finished run, or an unknown suite in ``inside``.
     """
     results = read_results(folder)
-    done = results.done[results.done["suite"] != ""]
+    done, about = results.done, read_about(results.folder)
     if done.empty:
         raise ResultsError(f"{results.folder} holds no finished run: see the column error of its results table.")
-    names = list(dict.fromkeys(done["suite"]))
+    names = list(dict.fromkeys(done["suite"][done["suite"] != ""]))
     if unknown := [name for name in inside if name not in names]:
         raise ResultsError(f"There is no suite {unknown[0]!r} in {results.folder}; its suites are {', '.join(names)}.")
     chosen = list(inside) or [name for name in names if re.match(r"id(?![a-z])|in_dist", name.lower())]
     held_out = [name for name in names if name.lower().startswith("valid") and name not in chosen]
     ordered = [*chosen, *(name for name in names if name not in (*chosen, *held_out)), *held_out]
     suites = {name: suite for name in ordered if (suite := _suite(results.folder, name)) is not None}
-    notes = [finding.text for finding in results.findings]
-    if read_training_pairs(results.folder) is None:
+    notes = [*about.get("notes", ()), *(finding.text for finding in results.findings)]
+    told = any((results.folder / "full").glob("*/run.json"))  # whole models say themselves who got the weight
+    if not told and read_training_pairs(results.folder) is None:
         notes.append("train.parquet, the training pairs, is missing or damaged: nothing is said of who got the weight.")
-    arms = _arms(done, baseline)
-    if baseline != BASELINE:
-        if baseline not in {arm.ambiguity for arm in arms}:
-            raise ResultsError(f"No arm was trained with {baseline!r}, so nothing can be compared with it.")
-        notes.append(f"Compared with {baseline}, which stands for plain training (erm) wherever that is named.")
-    return Collection(results, arms, suites, ordered, chosen, held_out, notes, baseline)
+    compared = baseline or str(about.get("baseline") or _first_set(about))
+    arms = _arms(done, compared)
+    if compared != BASELINE:
+        if compared not in {arm.ambiguity for arm in arms}:
+            raise ResultsError(f"No arm was trained with {compared!r}, so nothing can be compared with it.")
+        notes.append(f"Compared with {compared}, which stands for plain training (erm) wherever that is named.")
+    return Collection(results, arms, suites, ordered, chosen, held_out, notes, compared)
+
+
+def _first_set(about: Mapping[str, Any]) -> str:
+    """Of a demo, which names its sets, what it compares them with."""
+    sets = about.get("settings", {}).get("ambiguity")
+    return baseline_of(sets) if isinstance(sets, list) and sets else BASELINE
 
 
 def label_of(arm: Arm, varying: Sequence[str]) -> str:

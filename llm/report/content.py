@@ -17,11 +17,14 @@ from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
 from .judge import SMALLEST_GROUP, Judge
 from .lesson.numbers import lesson_numbers
+from .sources.recorded_weights import recorded_weights
+from .story.flips import flips
+from .story.telling import story
 from .suites import beyond_the_average
 from .training import audit_notes, origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
-FORMAT = 1
+FORMAT = 2
 FAMILIES = 3  # families with details
 SHOWN = 5  # arms with details in each, beside plain training
 EXAMPLES = 6
@@ -32,7 +35,7 @@ def build_content(
     folder: str | Path,
     *,
     inside: Sequence[str] = (),
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     smallest: int = SMALLEST_GROUP,
     families: int = FAMILIES,
     texts: bool = True,
@@ -43,7 +46,7 @@ def build_content(
     Args:
         folder: As ``robust-rlhf sweep`` leaves it.
         inside: The suites from the distribution of the training data; by default those called "id...".
-        baseline: The set that the others are compared with, plain training unless there is none.
+        baseline: The set that the others are compared with; None: what the results say, else plain training.
         smallest: Questions a category needs to count as the worst.
         families: How many families get the detailed sections; the first ones with a plain arm and another one.
         texts: Show example pairs; without them the report holds nothing of the data but names of suites and groups.
@@ -69,7 +72,7 @@ def build_content(
         **origin(collection),
         "level": LEVEL,
         "suites": judge.suite_facts(),
-        "baseline": baseline,
+        "baseline": collection.baseline,
         "inside": collection.inside,
         "outside": collection.outside,
         "longer_average": judge.longer_average(),
@@ -86,6 +89,7 @@ def build_content(
     report = json_ready(report)
     return {
         **report,
+        "story": story(report),
         "claims": claims(report),
         "notes": [*collection.notes, *notes(report, collection), *audit_notes(collection)],
     }
@@ -120,6 +124,8 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     for arm in arms:
         entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
+        if arm is not plain and (moved := flips(collection, arm, plain)):
+            entry["flips"] = moved if examples_of else {"suites": moved["suites"], "repaired": [], "broken": []}
         if (
             arm.ambiguity != BASELINE
             and (account := training.account(arm, ensemble)) is not None
@@ -129,6 +135,12 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
             entry["noise_ranking"] = noise_ranking(account)
             if sum("examples" in other for other in shown) < examples_of:
                 entry["examples"] = examples(account, training.pairs, count=EXAMPLES)
+        elif arm.ambiguity != BASELINE and (told := recorded_weights(collection, arm)):
+            entry |= (
+                told
+                if sum("examples" in other for other in shown) < examples_of
+                else {"weights": told["weights"], "noise_ranking": None}
+            )
         shown.append(entry)
     categories = _categories(collection, arms)
     return {

@@ -168,7 +168,9 @@ def standalone(svg: str) -> str:
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt" '
     style = (
         "<style>svg{color:#1d1f22;--quiet:#5d6268;--line:#dfe0dc;--paper:#fff;background:#fff;"
-        "font-family:Helvetica,Arial,'Liberation Sans',sans-serif}</style>"
+        "font-family:Helvetica,Arial,'Liberation Sans',sans-serif}"
+        ".differences text{fill:currentColor;font-size:12px}.differences .quiet{fill:#5d6268}"
+        ".tip{display:none}svg{--mark:#fbf1d6}</style>"
     )
     opening = svg.index(">") + 1
     body = f"<svg {size}{svg[len('<svg ') : opening]}{style}{svg[opening:]}"

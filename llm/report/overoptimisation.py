@@ -13,8 +13,10 @@ from matplotlib.markers import CARETUPBASE  # pyright: ignore[reportAttributeAcc
 from matplotlib.ticker import MaxNLocator
 
 from ..run.escaping import one_line
-from ..statistics.overoptimisation import Curve, Fit, fit
-from .plots import PRINTED, WIDTH, Style, open_frame, styles
+from ..run.files import JsonObject
+from ..statistics.overoptimisation import Curve, Fit, Law, fit
+from .drawing import Drawing
+from .plots import INLINE, PRINTED, WIDTH, Page, Style, inline_svg, open_frame, styles
 
 _PANEL, _TITLE, _FOOT, _ROW = 1.8, 0.34, 0.5, 0.175  # heights in inches
 _TICKS = 5
@@ -29,7 +31,29 @@ def write_overoptimisation(curves: Sequence[Curve], path: Path) -> None:
         _figure(curves).savefig(path, dpi=140, facecolor=PRINTED.paper, metadata=metadata)
 
 
-def _figure(curves: Sequence[Curve]) -> Figure:
+def curve_figures(report: JsonObject) -> list[Drawing]:
+    """The same on the page, of policies over their training; none where there are no curves."""
+    stored = report["policies"]["curves"] if report.get("policies") else []
+    curves = [Curve(c["name"], Law.TRAINING, *(np.array(c[name], dtype=float) for name in ("kl", "proxy", "gold")))
+              for c in stored]  # fmt: skip
+    curves = [curve for curve in curves if all(np.isfinite(part).all() for part in (curve.kl, curve.proxy, curve.gold))]
+    if not curves:
+        return []
+    rows = [
+        {"arm": curve.name, "kl": kl, "proxy": proxy.mean, "gold": gold.mean}
+        for curve in curves
+        for (kl, proxy), (_, gold) in zip(curve.means(curve.proxy), curve.means(curve.gold), strict=True)
+    ]
+    ends = "; ".join(f"{curve.name} ends at {curve.gold[:, -1].mean():.3g} gold" for curve in curves)
+    title, note = (
+        "Reward while training",
+        "Means over seeds, counted from the starting policy; thin lines: fitted laws.",
+    )
+    svg = inline_svg(_figure(curves, INLINE), "policies", f"{title}, proxy above and gold below, against KL: {ends}")
+    return [Drawing("policies", title, note, svg, rows)]
+
+
+def _figure(curves: Sequence[Curve], page: Page = PRINTED) -> Figure:
     """Marks: means over prompts or runs with 95 % intervals; thin lines: fitted laws; carets: the KL of their peaks."""
     if not curves:
         raise ValueError("there is no curve to draw")
@@ -46,13 +70,13 @@ def _figure(curves: Sequence[Curve]) -> Figure:
     largest = max(float(curve.kl.mean(axis=0).max()) for curve in curves)
     largest = largest if largest > 0 else 1.0  # nothing has left the start yet
     for axes, title in zip(panels, ("proxy reward: what is optimised", "gold reward: what judges"), strict=True):
-        _furnish(axes, title, largest)
+        _furnish(axes, title, largest, page)
     panels[0].tick_params(axis="x", labelbottom=False)
     panels[1].set_xlabel("KL to the starting policy, nats (square-root axis)")
     handles = panels[0].get_legend_handles_labels()[0]
     figure.legend(
         handles, [*map(one_line, names)], loc="upper left", bbox_to_anchor=(0.11, 1.0), frameon=False, fontsize=9.5,
-        labelcolor=PRINTED.ink, handlelength=3.4, labelspacing=0.3,
+        labelcolor=page.ink, handlelength=3.4, labelspacing=0.3,
     )  # fmt: skip
     return figure
 
@@ -77,15 +101,15 @@ def _draw(axes: Axes, curve: Curve, gains: np.ndarray, style: Style, law: Fit | 
         axes.plot([np.sqrt(law.peak.kl)], [0.0], color=style.colour, marker=CARETUPBASE, transform=place, clip_on=False)
 
 
-def _furnish(axes: Axes, title: str, largest: float) -> None:
-    open_frame(axes, PRINTED)
+def _furnish(axes: Axes, title: str, largest: float, page: Page) -> None:
+    open_frame(axes, page)
     axes.set_xticks(*_kl_ticks(largest))
     axes.set_xlim(-0.03 * np.sqrt(largest), 1.06 * np.sqrt(largest))
-    axes.grid(axis="x", color=PRINTED.line, linewidth=0.5)
-    axes.axhline(0, color=PRINTED.quiet, linewidth=0.8, zorder=0)
-    axes.grid(axis="y", color=PRINTED.line, linewidth=0.8)
+    axes.grid(axis="x", color=page.line, linewidth=0.5)
+    axes.axhline(0, color=page.quiet, linewidth=0.8, zorder=0)
+    axes.grid(axis="y", color=page.line, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.set_title(title, loc="left", fontsize=9.5, color=PRINTED.ink)
+    axes.set_title(title, loc="left", fontsize=9.5, color=page.ink)
 
 
 def _kl_ticks(largest: float) -> tuple[list[float], list[str]]:

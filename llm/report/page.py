@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from dro_core.pages import house_style
 
 from ..run.escaping import csv_text, visible
 from ..run.files import JsonObject, write_json, write_text
 from ..statistics.numbers import bracket, decimals, p_text, percent
-from . import detail_figures, figures, training
+from . import detail_figures, figures, overoptimisation, training
 from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
 from .lesson.picture import caption, lesson_figures, remarks
+from .story.figure import marker, on_page, story_figure
+from .story.kept import kept, main_detail
+from .story.names import breakable, brief
+from .story.telling import plain_name
+from .story.words import WORDS, coded, first_uses, linked
 from .weights import FACTORS
 
 _NUMBERS = "report.json"
 _FIGURES = {
     "lesson": lesson_figures,
+    "story": story_figure,
+    "policies": overoptimisation.curve_figures,
     "trade_off": figures.trade_off,
     "radius": figures.radius_curves,
     "sample_size": figures.sample_size,
@@ -91,9 +99,10 @@ def _fresh_folder(folder: Path) -> Path:
 
 def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
     filters = {"percent": percent, "decimals": decimals, "p_text": p_text, "bracket": bracket}
+    names = {"shortened": _cut, "breakable": breakable, "brief": brief, "linked": linked, "coded": coded}
     return _filled(
         "results.html.j2",
-        {**filters, "shortened": _cut, "breakable": _breakable},
+        {**filters, **names},
         report=report,
         drawings=drawings,
         svg=Markup,
@@ -105,6 +114,14 @@ def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
         caption=caption,
         remarks=remarks,
         roles=ROLES,
+        words=WORDS,
+        first_uses=first_uses,
+        marker=marker,
+        on_page=on_page,
+        plain=plain_name(report),
+        kept=kept(report),
+        main=main_detail(report),
+        story_names=" ".join(report["arms"][number]["ambiguity"] for number in report["story"]["arms"]),
         flagged=len({version for arm in report["arms"] for version in arm["versions"]}) > 1,
     )
 
@@ -127,10 +144,6 @@ def _filled(template: str, filters: Mapping[str, Callable[..., object]], **value
         lstrip_blocks=True,
     )
     environment.filters.update(filters)
-    css, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    own, *_ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    css = house_style() + own
     return visible(environment.get_template(template).render(css=Markup(css), **values))
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may wrap after an underscore, comma, hyphen or slash."""
-    return Markup(re.sub(r"([_,/-])(?=\w)", r"\1<wbr>", str(escape(name))))

@@ -22,8 +22,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ..run.escaping import one_line, visible
 from ..run.files import JsonObject
+from .story.names import brief
 
 WIDTH = 4.4  # inches; 72 points each
+_LONGEST = 72  # characters of a text in a figure
 MAX_POINTS = 30  # longer curves are averaged in as many equal stretches of training
 
 # Colours that are replaced in the SVG by the page's own.
@@ -102,7 +104,7 @@ def row_axes(names: Sequence[str], *, tall: float = 0.34) -> tuple[Figure, Axes]
     height = tall * len(names) + 0.62
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.315, 0.5 / height, 0.655, 1 - 0.62 / height))
-    axes.set_yticks(range(len(names)), [_short(one_line(name)) for name in names])
+    axes.set_yticks(range(len(names)), [brief(one_line(name), 18) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
@@ -129,23 +131,11 @@ def open_frame(axes: Axes, page: Page = INLINE) -> None:
     axes.patch.set_visible(False)
 
 
-def _short(name: str, limit: int = 18) -> str:
-    """Long names lose their middle: their ends tell them apart more often.
-
-    >>> _short("a-very-long-category-name", limit=11)
-    'a-ver…-name'
-    """
-    if len(name) <= limit:
-        return name
-    tail = (limit - 1) // 2
-    return f"{name[: limit - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{name[-tail:]}"
-
-
 def inline_svg(figure: Figure, key: str, label: str | None) -> str:
     """The figure as one ``<svg>`` element; ``label`` is read aloud, None hides it from screen readers."""
     figure.patch.set_visible(False)
     for words in figure.findobj(Text):  # those of the ticks are made when it is drawn: see row_axes
-        words.set_text(visible(words.get_text()))
+        words.set_text(visible(brief(words.get_text(), _LONGEST)))
     text = io.StringIO()
     # Text stays text: small, searchable, and in the reader's own font.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
@@ -167,5 +157,9 @@ def _embedded(drawing: str, key: str, label: str | None) -> str:
     body = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", body)
     for placeholder, colour in _PAGE_COLOURS.items():
         body = body.replace(placeholder, colour)
-    access = f'role="img" aria-label="{html.escape(visible(label))}"' if label else 'aria-hidden="true"'
+    access = (
+        f'role="img" aria-label="{html.escape(visible(brief(label, 10 * _LONGEST)))}"'
+        if label
+        else 'aria-hidden="true"'
+    )
     return f'<svg viewBox="0 0 {width} {height}" {access} style="--w:{width};--h:{height}">{body.strip()}'

@@ -36,7 +36,10 @@ def sized(text: str) -> Sized | None:
     >>> sized("cvar:0.3").plain, sized("erm")
     (1.0, None)
     """
-    spec = Spec.of(text)
+    try:
+        spec = Spec.of(text)
+    except ValueError:  # the name of a model
+        return None
     names = [layer.name for layer in spec.layers()]
     numbers = [number for layer in spec.layers() for number in layer.numbers]
     size = spec.layers()[-1].numbers

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from ..run.files import JsonObject
 from ..run.terminal import shown
-from ..statistics.numbers import bracket, percent
-from .claims import name_of
+from ..statistics.numbers import bracket, p_text, percent
 from .export import cell_of, columns_of
+from .story.names import brief, name_of
 
 
 def render_summary(report: JsonObject) -> Table:
@@ -42,3 +43,22 @@ def _cells(entry: JsonObject | None) -> list[str]:
         return [percent(None)]
     points = percent(entry["difference"]["difference"], sign="+") if entry["difference"] else ""
     return [percent(entry["accuracy"]), bracket(entry["low"], entry["high"]), points, str(entry.get("ties", ""))]
+
+
+def render_story(report: JsonObject) -> Group:
+    """What the page says first: the sentence, the differences of the arms in its figure, and what to do next."""
+    story = report["story"]
+    lines = [shown(f"next: {line}") for line in story["next"]]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("arm", overflow="fold", min_width=14)
+    table.add_column("where", overflow="fold")
+    for heading in ("points", "interval", "Holm p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number in story["arms"]:
+        arm = report["arms"][number]
+        for column, heading in columns_of(report):
+            entry = cell_of(arm, column)
+            if entry and (found := entry["difference"]):
+                numbers = percent(found["difference"], sign="+"), bracket(found["low"], found["high"], sign="+")
+                table.add_row(shown(name_of(arm)), shown(brief(heading)), *numbers, p_text(found["p_holm"]))
+    return Group(shown(story["sentence"], "bold"), *([table] if table.row_count else []), *lines)

@@ -59,6 +59,8 @@ def origin(collection: Collection) -> dict[str, Any]:
         "title": about.get("title") or f"Results of {collection.folder.name}",
         "command": about.get("command", ""),
         "settings": about.get("settings", {}),
+        "policies": about.get("policies"),
+        "advice": about.get("advice", []),
         "data": data | about.get("data", {}),
         "environment": _united([record.get("environment", {}) for record in records]),
     }

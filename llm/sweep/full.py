@@ -17,7 +17,7 @@ from ..adversary.spec import parse_reweighting
 from ..data.pairs import Pair, write_pairs
 from ..judging.margins import score_pairs
 from ..kinds.reward import RewardTask
-from ..run.files import JsonObject
+from ..results.of_runs import effective_sample_size
 from ..run.finished import unseal
 from ..run.folder import SETTINGS, CheckpointError, latest_checkpoint
 from ..run.kinds import is_logistic
@@ -157,14 +157,6 @@ def _margins(
     }
     # A model from scratch may not tell apart what the others do: right half of the time.
     return {name: np.nan_to_num(found, nan=0.0) for name, found in margins.items()}
-
-
-def effective_sample_size(record: JsonObject) -> float:
-    """Mean over the last quarter of the steps, from the log in a ``run.json``; nan where it was not logged."""
-    name, steps = "effective_sample_size", record["steps"]
-    sizes = [(row["step"], row[name]) for row in record["history"] if row.get(name) is not None]
-    late = [size for step, size in sizes if step > 0.75 * steps] or [size for _, size in sizes[-1:]]
-    return float(np.mean(late)) if late else float("nan")
 
 
 def _tidy(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from ..adversary.ledger import AdversaryLedger
 from ..data.pairs import Pair
 from ..judging.margins import checked_margins
+from ..results.of_runs import settings_of_run
 from ..results.store import RUN_RECORD, write_about, write_pairs_table, write_results
 from ..results.training_records import write_arrays, write_training
 from ..run.files import JsonObject, json_ready, write_json
@@ -19,7 +19,6 @@ from ..run.folder import by_step, is_complete
 from ..run.kinds import is_logistic
 from ..run.stored_arrays import UnreadableArrays
 from .context import Margins, SuiteRows, suite_rows
-from .full import effective_sample_size
 from .regimes import Selection
 from .runs import records, write_weights
 
@@ -96,7 +95,7 @@ def _record(
     """Write the files of a run; its rows of the table."""
     final = run.record["config"].get("final", "last")
     name = f"{training}-{final}"
-    rows = [{**_settings(run), "run": name, **record} for record in records(margins, suites, final)]
+    rows = [{**settings_of_run(run.record), "run": name, **record} for record in records(margins, suites, final)]
     write_arrays(
         folder / "margins" / f"{name}.npz", **{suite: values.astype(np.float32) for suite, values in margins.items()}
     )
@@ -124,25 +123,3 @@ def _weights(folder: Path, training: str, run: Finished, pairs: int) -> list[str
     logistic = is_logistic(run.record["kind"], run.record["config"])
     write_weights(folder, training, ledger, everything, margins=logistic)
     return [f"weights/{training}.npz"]
-
-
-def _settings(run: Finished) -> dict[str, object]:
-    record, config = run.record, run.record["config"]
-    return {
-        "model": config["model"],
-        "ambiguity": config["ambiguity"],
-        "regime": "all",
-        "seed": record["seed"],
-        "batch_size": record["effective_batch"],
-        "learning_rate": record["learning_rate"],
-        "train_pairs": record["data"]["trained_on"],
-        "label_noise": 0.0,
-        "steps": record["steps"],
-        "seconds": record["seconds"],
-        "version": record["environment"].get("robust-rlhf", version("robust-rlhf")),
-        "revision": "",
-        "status": "done",
-        "error": "",
-        "effective_sample_size": effective_sample_size(record),
-        "acted": None if config["ambiguity"] == "erm" else not record.get("inaction"),
-    }

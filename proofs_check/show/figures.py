@@ -145,4 +145,6 @@ def _svg(drawing: Figure, *, key: str, alt: str) -> str:
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = re.sub(r'\bid="', f'id="{key}-', body)
     body = re.sub(r'(href="|url\()#', rf"\g<1>#{key}-", body).replace("xlink:href", "href")
+    for printed, shown in (("#000000", "currentColor"), ("#ffffff", "transparent")):  # of the page, dark or not
+        body = body.replace(printed, shown)
     return f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}">{body.strip()}'

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from dro_core.pages import house_style
 from proofs_check.claim import Claim, Relation, Verdict
 from proofs_check.show.figures import figure
+from proofs_check.show.sources import certificate_of, source_of
 from proofs_check.show.text import as_row, details, summary
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from proofs_check.report import Report
 
 _SYMBOLS = {Verdict.UPHELD: "✓", Verdict.REFUTED: "✗", Verdict.VACUOUS: "∅", Verdict.INCONCLUSIVE: "?"}
+_WITNESS = {"worst instance", "simplest counterexample", "a side raised", "left side", "right side", "margin"}
 _OWN = {"verdict", "reason", "statement", "by hand", "mutants"}  # shown by the template itself
 
 
@@ -43,8 +46,11 @@ def page(
     environment = Environment(
         loader=PackageLoader("proofs_check.show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    sections = [_section(report, claims[report.label]) for report in sorted(reports, key=_first)]
     return environment.get_template("verdicts.html.j2").render(
-        sections=[_section(report, claims[report.label]) for report in reports],
+        style=house_style(),
+        sections=sections,
+        tags=_tags(sections),
         summary=summary(reports),
         budget=budget,
         seed=seed,
@@ -69,11 +75,39 @@ def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
         "seconds": f"{report.seconds:.1f}",
         "reason": report.reason,
         "by_hand": claim.by_hand,
-        "facts": [(name, text) for name, text in details(claim, report) if name not in _OWN],
+        "facts": _ordered([(name, text) for name, text in details(claim, report) if name not in _OWN], report),
         "controls": {name: verdict.value for name, verdict in report.controls.items()},
         "figure": figure(report, claim),
         "caption": _caption(report, claim),
+        "tags": {"verdict": kind_of(report), "evidence": report.evidence.value},
+        "certificate": certificate_of(report, claim),
+        "source": source_of(claim),
     }
+
+
+def _ordered(facts: list[tuple[str, str]], report: Report) -> list[tuple[str, str]]:
+    """Of a refuted claim the witness comes first."""
+    return sorted(facts, key=lambda fact: fact[0] not in _WITNESS) if report.verdict is Verdict.REFUTED else facts
+
+
+def kind_of(report: Report) -> str:
+    """The verdict, or that it is another one than expected."""
+    return report.verdict.value if report.as_expected else "surprise"
+
+
+def _first(report: Report) -> int:
+    """Where a claim stands on the page: what surprises before what is refuted, and what is upheld last."""
+    order = ["surprise", Verdict.REFUTED.value, Verdict.UPHELD.value]
+    return order.index(kind) * 2 if (kind := kind_of(report)) in order else 3
+
+
+def _tags(sections: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many claims have which verdict and which evidence, for the boxes that show and hide them."""
+    found: dict[str, dict[str, int]] = {"verdict": {}, "evidence": {}}
+    for section in sections:
+        for kind, tag in section["tags"].items():
+            found[kind][tag] = found[kind].get(tag, 0) + 1
+    return found
 
 
 def _caption(report: Report, claim: Claim[Any]) -> str:

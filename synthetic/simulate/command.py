@@ -207,7 +207,7 @@ def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: i
         Console().print(_slope_table(summary["slopes"]))
     done = total - len(outcome.failures)
     console.print(f"{done} of {total} points are there, {outcome.reused} of them from an earlier run.")
-    picture = f", {summary['study']}.png" if outcome.rows else ""
+    picture = f", {summary['study']}.html" + (f", {summary['study']}.png" if outcome.rows else "")
     console.print(one_line(f"Written to {folder}: curves.csv, summary.json{picture}."), markup=False)
     for failed in outcome.failures[:_SHOWN]:
         console.print(f"failed: {dict(failed.task.point)}, seed {failed.task.seed}: {failed.error}", markup=False)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dro_core.files import whole
 
+from .page import write_page
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -51,6 +53,7 @@ def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[
         draw(panels, picture, title=chosen.title, caption=caption)
     else:
         picture.unlink(missing_ok=True)  # one of an earlier run would not belong to this table
+    write_page(folder / f"{chosen.name}.html", summary, title=chosen.title, picture=picture if panels else None)
     return summary
 
 

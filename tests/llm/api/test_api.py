@@ -107,7 +107,7 @@ def test_reports_of_runs_and_of_folders(runs, tmp_path):
     assert llm.write_report(runs[1].folder, tmp_path / "one.html").exists()
     with pytest.raises(ValueError, match=r"\.html"):
         llm.write_report(runs, tmp_path / "report.pdf")
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="holds nothing to report"):
         llm.write_report(tmp_path, tmp_path / "none.html")
 
 
