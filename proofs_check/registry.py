@@ -65,6 +65,7 @@ from proofs_check.claims.verifiable.utilities import maxrl_limit, pass_at_k_is_r
 from proofs_check.claims.verifiable.waste import smooth_sets_waste_less, tv_drains_from_the_top
 from proofs_check.claims.verifiable.witnesses import published_weights_are_robust
 from proofs_check.formulas import FORMULAS
+from proofs_check.proofs import PROOFS
 
 _CLAIMS: tuple[Claim[Any], ...] = (
     # The inner problem
@@ -161,4 +162,6 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     regrets_compare(),
 )
 
-CLAIMS: tuple[Claim[Any], ...] = tuple(replace(claim, formula=FORMULAS.get(claim.label)) for claim in _CLAIMS)
+CLAIMS: tuple[Claim[Any], ...] = tuple(
+    replace(claim, formula=FORMULAS.get(claim.label), proof=PROOFS.get(claim.label)) for claim in _CLAIMS
+)
