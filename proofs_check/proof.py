@@ -8,7 +8,7 @@ as many points as a polynomial's degree asks for. A range on which that does not
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import wraps
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741 - an instance, as in ``claim``
 Point = Mapping[str, Any]
 _verifier: Any = verifier  # written for a Python without anything, type stubs included
-_DEEPEST = 40  # cuts within each other
+_PARTS, _NARROW = 1000, Fraction(1, 2**30)  # that a box may be cut into, and ranges that are not cut any more
 _COMPARED = 24  # points at which proof and claim have to say the same
 _CLOSE = 1e-7  # how far apart they may be there, in scales: solvers promise 1e-9
 
@@ -51,8 +51,8 @@ class Proof(Generic[I]):
         family: what is covered, in words that stand beside the verdict.
         formula: what has to hold on every box; ranges are lists [low, high] there.
         boxes: the family, box by box.
-        slack: formula of right side less left side, in scales, on the instance that ``extreme`` makes of a point;
-            the text 'any' for an entry that is not compared.
+        slack: formula of right side less left side, in scales, on the instance that ``extreme`` makes of a point:
+            numbers or intervals that hold them; the text 'any' for an entry that is not compared.
         extreme: from a point of a box, ranges being numbers, to the instance of the claim that the formula speaks of.
         reduction: why the formula decides the claim; ``argued`` takes it from a docstring.
     """
@@ -79,15 +79,24 @@ def prove(claim: Claim[Any]) -> dict[str, Any]:
     """Return the proof of a claim as the verifier reads it, every box with its cuts.
 
     Raises:
-        Unproved: A part of a box on which the formula is false or open, however small, or a point at which it says
-            something else than the claim's own sides.
+        Unproved: A box of which some part leaves the formula false or open, or a point at which it says something
+            else than the claim's own sides.
     """
-    proof: Proof[Any] = claim.proof
+    if claim.proof is None:
+        raise Unproved(f"{claim.label} carries no proof")
+    reject_other_claims(claim, claim.proof)
+    return cut_boxes(claim.proof)
+
+
+def cut_boxes(proof: Proof[Any]) -> dict[str, Any]:
+    """Return a proof as the verifier reads it, of whichever claim it may be.
+
+    Raises:
+        Unproved: A box of which some part leaves the formula false or open, cut into however many.
+    """
     formula = as_stored(proof)
-    boxes = list(proof.boxes())
-    _reject_other_claims(claim, proof, formula, boxes)
-    stored = [(plain(dict(box.given) | dict(box.ranges)), box) for box in boxes]
-    return formula | {"boxes": [[values, _cuts(formula, values, box, _DEEPEST)] for values, box in stored]}
+    boxes = [(plain(dict(box.given) | dict(box.ranges)), box) for box in proof.boxes()]
+    return formula | {"boxes": [[values, _cuts(formula, values, box, iter(range(_PARTS)))] for values, box in boxes]}
 
 
 def with_proof(claim: Claim[Any], verdict: Verdict, evidence: Evidence, reason: str) -> tuple[Verdict, Evidence, str]:
@@ -107,7 +116,7 @@ def as_stored(proof: Proof[Any]) -> dict[str, Any]:
     return {"statement": proof.family, "where": where, "admits": [], "holds": " ".join(proof.formula.holds.split())}
 
 
-def _cuts(formula: dict[str, Any], values: dict[str, Any], box: Box, deepest: int) -> list[Any]:
+def _cuts(formula: dict[str, Any], values: dict[str, Any], box: Box, left: Iterator[int]) -> list[Any]:
     """Cut where the formula has a kink, else the longest range in the middle, until it is true on every part."""
     try:
         if _verifier.holds(formula, values, None) is True:
@@ -121,26 +130,35 @@ def _cuts(formula: dict[str, Any], values: dict[str, Any], box: Box, deepest: in
         for kink in box.kinks.get(name, ())
         if low < kink < high
     ]
-    middles = [(name, (low + high) / 2) for name, (low, high) in ranges.items() if low < high]
-    if not deepest or not middles:
+    middles = [(name, (low + high) / 2) for name, (low, high) in ranges.items() if high - low > _NARROW]
+    if not middles or next(left, None) is None:
         raise Unproved(f"the formula is not true on {values}")
     longest = max(middles, key=lambda middle: ranges[middle[0]][1] - ranges[middle[0]][0])
     name, at = inside[0] if inside else longest
     halves = ([values[name][0], plain(at)], [plain(at), values[name][1]])
-    return [name, plain(at), *(_cuts(formula, values | {name: half}, box, deepest - 1) for half in halves)]
+    return [name, plain(at), *(_cuts(formula, values | {name: half}, box, left) for half in halves)]
 
 
-def _reject_other_claims(claim: Claim[Any], proof: Proof[Any], formula: dict[str, Any], boxes: list[Box]) -> None:
-    """Compare the formula with both sides of the claim at points spread over the boxes."""
+def reject_other_claims(claim: Claim[Any], proof: Proof[Any]) -> None:
+    """Compare the formula with both sides of the claim, at points spread over the boxes.
+
+    Raises:
+        Unproved: They differ, or an instance at such a point is none of the claim's.
+    """
+    formula, boxes = as_stored(proof), list(proof.boxes())
     for box in boxes[:: max(1, len(boxes) // _COMPARED)]:
         for point in _points(box, max(1, _COMPARED // len(boxes))):
             instance = proof.extreme(point)
             if not claim.admits(instance):
                 raise Unproved(f"{instance} does not meet the assumptions of {claim.label}")
             told, found = _slacks(formula, proof.slack, point, box), _gaps(claim, instance)
-            same = [one is None or abs(one - two) <= _CLOSE for one, two in zip(told, found, strict=False)]
-            if len(told) != len(found) or not all(same):
+            if len(told) != len(found) or not all(map(_agree, told, found)):
                 raise Unproved(f"the formula says {told} of {instance}, and {claim.label} {found}")
+
+
+def _agree(told: Any, found: float) -> bool:
+    low, high = (told.low, told.high) if isinstance(told, _verifier.Interval) else (told, told)
+    return told == "any" if isinstance(told, str) else float(low) - _CLOSE <= found <= float(high) + _CLOSE
 
 
 def _points(box: Box, count: int) -> Iterable[Point]:
@@ -158,11 +176,6 @@ def _gaps(claim: Claim[Any], instance: Any) -> list[float]:
     return ((right - left) / claim.scale(instance)).tolist()
 
 
-def _slacks(formula: dict[str, Any], slack: str, point: Point, box: Box) -> list[float | None]:
+def _slacks(formula: dict[str, Any], slack: str, point: Point, box: Box) -> list[Any]:
     values = dict(point) | {name: [point[name]] * 2 for name in box.ranges}
-    found = _verifier.holds(formula | {"holds": " ".join(slack.split())}, plain(values), None)
-    return [None if isinstance(one, str) else _middle(one) for one in found]
-
-
-def _middle(number: Any) -> float:
-    return float(number.low + number.high) / 2 if isinstance(number, _verifier.Interval) else float(number)
+    return list(_verifier.holds(formula | {"holds": " ".join(slack.split())}, plain(values), None))
