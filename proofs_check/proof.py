@@ -54,6 +54,7 @@ class Proof(Generic[I]):
         slack: formula of right side less left side, in scales, on the instance that ``extreme`` makes of a point:
             numbers or intervals that hold them; the text 'any' for an entry that is not compared.
         extreme: from a point of a box, ranges being numbers, to the instance of the claim that the formula speaks of.
+        there: what ``slack`` alone uses, in this order: name -> formula.
         reduction: why the formula decides the claim; ``argued`` takes it from a docstring.
     """
 
@@ -62,6 +63,7 @@ class Proof(Generic[I]):
     boxes: Callable[[], Iterable[Box]] = field(repr=False)
     slack: str
     extreme: Callable[[Point], I] = field(repr=False)
+    there: Mapping[str, str] = field(default_factory=dict[str, str])
     reduction: str = ""
 
 
@@ -145,13 +147,13 @@ def reject_other_claims(claim: Claim[Any], proof: Proof[Any]) -> None:
     Raises:
         Unproved: They differ, or an instance at such a point is none of the claim's.
     """
-    formula, boxes = as_stored(proof), list(proof.boxes())
+    boxes = list(proof.boxes())
     for box in boxes[:: max(1, len(boxes) // _COMPARED)]:
         for point in _points(box, max(1, _COMPARED // len(boxes))):
             instance = proof.extreme(point)
             if not claim.admits(instance):
                 raise Unproved(f"{instance} does not meet the assumptions of {claim.label}")
-            told, found = _slacks(formula, proof.slack, point, box), _gaps(claim, instance)
+            told, found = _slacks(proof, point, box), _gaps(claim, instance)
             if len(told) != len(found) or not all(map(_agree, told, found)):
                 raise Unproved(f"the formula says {told} of {instance}, and {claim.label} {found}")
 
@@ -176,6 +178,7 @@ def _gaps(claim: Claim[Any], instance: Any) -> list[float]:
     return ((right - left) / claim.scale(instance)).tolist()
 
 
-def _slacks(formula: dict[str, Any], slack: str, point: Point, box: Box) -> list[Any]:
-    values = dict(point) | {name: [point[name]] * 2 for name in box.ranges}
-    return list(_verifier.holds(formula | {"holds": " ".join(slack.split())}, plain(values), None))
+def _slacks(proof: Proof[Any], point: Point, box: Box) -> list[Any]:
+    where = {**proof.formula.where, **proof.there}
+    formula = as_stored(replace(proof, formula=replace(proof.formula, where=where, holds=proof.slack)))
+    return list(_verifier.holds(formula, plain(dict(point) | {name: [point[name]] * 2 for name in box.ranges}), None))

@@ -140,8 +140,8 @@ def cvar_bias_sharp() -> Proof[SampledLosses]:
 def tv_capped_bias() -> Proof[CappedLosses]:
     """Layers: beta(eps) <= (1 - rho) b(1 - rho) + rho b(a), b(alpha) = E (1 - K/(alpha n))_+, K binomial(n, alpha).
 
-    The first bound of the claim, 3 (sqrt(u) + sqrt(v)) with u = (1 - rho)/n and v = rho^2/(a n), is larger: squared
-    twice, (bound/3)^2 - u - v <= 2 sqrt(u v).
+    The first bound of the claim, 3 (sqrt(u) + sqrt(v)) with u = (1 - rho)/n and v = rho^2/(a n), is larger, as
+    (bound/3)^2 <= u + v.
     """
     where = {
         "a": "level / (max_ratio - 1)",
@@ -152,11 +152,10 @@ def tv_capped_bias() -> Proof[CappedLosses]:
         "slack": _SLACK,
         "u": "(1 - level) / n",
         "v": "level**2 / (a * n)",
-        "beyond": "(bound / 3)**2 - u - v",
     }
     return Proof(
-        family="all losses on any number of scenarios, n <= 16, rho in {1/8, 1/4, 1/2, 3/4}, max_ratio in {2, 3, 5}",
-        formula=Formula("slack >= 0 and (beyond <= 0 or beyond**2 <= 4 * u * v)", where),
+        family="all losses on any number of scenarios, n <= 16, rho in {1/8, 1/4, 1/2, 3/4}, c in {2, 3, 5}",
+        formula=Formula("slack >= 0 and (bound / 3)**2 <= u + v", where),
         boxes=lambda: [
             _layer({"n": n, "level": rho, "max_ratio": cap}, rho / (cap - 1), 1 - rho)
             for n in range(1, 17)

@@ -30,12 +30,10 @@ def ball_nesting() -> Proof[WeightedLosses]:
     return Proof(
         family="all losses on any number of scenarios, all masses, all radii",
         # 1 - 2 c t (1 - t) for radii c rho^2; t (1 - t) has the coefficients 0, 1/2, 0
-        formula=Formula(
-            "bernstein([1 - 2 * c * x for x in [0, 1 / 2, 0]], t) >= 0",
-            {"c": "2", "b": "item(t, 0)", "r": "item(radius, 0)"},
-        ),
+        formula=Formula("bernstein([1 - 2 * c * x for x in [0, 1 / 2, 0]], t) >= 0", {"c": "2"}),
         boxes=lambda: [Box({}, {"t": _UNIT, "radius": ("1/64", 1)})],
         # Two atoms: the chi-square ball moves rho sqrt(2 c b (1 - b)) to the larger loss, total variation moves rho.
+        there={"b": "item(t, 0)", "r": "item(radius, 0)"},
         slack="[min(r, 1 - b) - min(r * sqrt(2 * c * b * (1 - b)), 1 - b), 'any']",
         extreme=lambda x: WeightedLosses(*_two(x["t"]), float(x["radius"])),
     )
@@ -49,12 +47,17 @@ def kl_penalty_gap() -> Proof[PricedLosses]:
     L_t - E l = t g(1/t), g(0) = g'(0) = 0, and g''(s) is the variance of l under weights proportional to p exp(s l),
     which is at most m (1 - m), m the mean under them, as l^2 <= l. So 0 <= g'' <= 1/4 and 0 <= g(s) <= s^2/8.
     """
-    losses = {"m": "item(eps, 0)", "tau": "item(temperature, 0)", "gap": "tau * log(1 - m + m * exp(1 / tau)) - m"}
-    where = {"quarter": "1 / 4", "scale": "1 / tau if tau > 1 else 1"}
+    there = {
+        "m": "item(eps, 0)",
+        "tau": "item(temperature, 0)",
+        "gap": "tau * log(1 - m + m * exp(1 / tau)) - m",
+        "scale": "1 / tau if tau > 1 else 1",
+    }
     return Proof(
         family="all losses on any number of scenarios, all masses, all temperatures",
-        formula=Formula("bernstein([quarter - x for x in [0, 1 / 2, 0]], eps) >= 0", {**losses, **where}),
+        formula=Formula("bernstein([quarter - x for x in [0, 1 / 2, 0]], eps) >= 0", {"quarter": "1 / 4"}),
         boxes=lambda: [Box({}, {"eps": _UNIT, "temperature": ("1/4", 4)})],
+        there=there,
         slack="[gap / scale, (quarter / (2 * tau) - gap) / scale]",
         extreme=lambda x: PricedLosses(*_two(x["eps"]), float(x["temperature"])),
     )
@@ -121,6 +124,8 @@ def _line(falls: str, pair: str) -> Proof[Rates]:
     where = {
         "rise": "lambda p, r: r * (1 - r) - p * (1 - p)",
         "factors": "lambda p, r: (r - p) * (1 - p - r)",
+    }
+    there = {
         "rates": "[item(a, 0), item(b, 0), item(c, 0)]",
         "worst": f"1 if all({falls} or p >= r for p in rates for r in rates) else 0",
         "said": f"1 if all({pair} or p >= r for p in rates for r in rates) else 0",
@@ -129,6 +134,7 @@ def _line(falls: str, pair: str) -> Proof[Rates]:
         family="batches of any size, all rates in (0, 1)",
         formula=Formula("all(rise(p, r) == factors(p, r) for p in [0, 1, 2] for r in [0, 1, 2])", where),
         boxes=lambda: [Box({}, dict.fromkeys("abc", _UNIT))],
+        there=there,
         slack="[said - worst]",
         extreme=lambda x: Rates(tuple(int(x[name] * 16) for name in "abc"), 16),
     )

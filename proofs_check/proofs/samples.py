@@ -71,7 +71,7 @@ def tv_gradient_variance_floor() -> Proof[DistinctLosses]:
         "least": "min(excess(low), 2 * excess((low + high) / 2) - (excess(low) + excess(high)) / 2, excess(high))",
     }
     return Proof(
-        family=f"all derivatives and n distinct losses, n <= {_LARGEST}, all radii in [0, 1 - 1/n]",
+        family=f"n distinct losses of any size, n <= {_LARGEST}, all radii in [0, 1 - 1/n]",
         formula=Formula(
             """n * high <= j + 1 and least >= 0 and all(sum(q(r)) == 1 and min(q(r)) >= 0
             and dot(q(r), ranks) == worst(r) and dot(q(r), q(r)) == square(r) for r in points)""",
