@@ -35,6 +35,7 @@ from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, rob
 from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
 from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
 from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
+from proofs_check.claims.minibatch.floors import tv_floor_bias
 from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
@@ -95,6 +96,7 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     tv_bias_split(),
     tv_bias_root_n(),
     tv_capped_bias(),
+    tv_floor_bias(),
     bias_layers(),
     mlmc_unbiased(),
     cvar_gradient_variance(),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from proofs_check.proofs.layers import cvar_bias, cvar_bias_sharp, plugin_underestimates, tv_capped_bias, tv_gap
+from proofs_check.proofs.layers import (
+    cvar_bias,
+    cvar_bias_sharp,
+    plugin_underestimates,
+    tv_capped_bias,
+    tv_floor_bias,
+    tv_gap,
+)
 from proofs_check.proofs.polynomials import (
     ball_nesting,
     difficulty_filter_is_no_worst_case,
@@ -21,7 +28,16 @@ if TYPE_CHECKING:
 
 _MADE = (
     *(tv_gap, ball_nesting, kl_penalty_gap),
-    *(plugin_underestimates, cvar_bias, cvar_bias_sharp, chi2_penalty_bias, icdf_bias, tv_bias_split, tv_capped_bias),
+    *(
+        plugin_underestimates,
+        cvar_bias,
+        cvar_bias_sharp,
+        chi2_penalty_bias,
+        icdf_bias,
+        tv_bias_split,
+        tv_capped_bias,
+        tv_floor_bias,
+    ),
     tv_gradient_variance_floor,
     *(grpo_std_is_no_worst_case, difficulty_filter_is_no_worst_case, group_weights),
 )

@@ -168,6 +168,32 @@ def tv_capped_bias() -> Proof[CappedLosses]:
     )
 
 
+@argued
+def tv_floor_bias() -> Proof[SampledLosses]:
+    """Layers: beta(eps) <= (1 - rho) b(1 - rho) + rho (1 - eps)^n for every eps, b as in `cvar-bias-sharp`.
+
+    No layer is rarer than the largest loss, of probability e: eps_j >= e, and (1 - eps_j)^n <= (1 - e)^n. Of n draws
+    (1 - eps)^n has the coefficient 1 at k = 0 and 0 elsewhere.
+    """
+    where = {
+        **_TV,
+        "missing": _MISSING,
+        "tails": "(1 - level) * missing(1 - level)",
+        "most": "1",
+        "bound": "lambda k: most * (tails + (level if k == 0 else 0))",
+        "slack": _SLACK.replace("bound", "bound(k)"),
+    }
+    return Proof(
+        family=f"all losses on any number of scenarios, n <= {_LARGEST}, radius in {{1/8, 1/4, ..., 7/8}}",
+        formula=Formula("slack >= 0", where),
+        boxes=lambda: [
+            _layer({"n": n, "level": level}, 1 - level) for n in range(1, _LARGEST + 1) for level in _EIGHTHS
+        ],
+        slack="[slack]",
+        extreme=_bernoulli,
+    )
+
+
 def _layer(given: dict[str, Any], *kinks: Fraction) -> Box:
     return Box(given, {"eps": _UNIT}, {"eps": kinks})
 

@@ -28,6 +28,7 @@ SMALLER = {
     "icdf-bias": ("bound", "99 / 100 / (n + 1)"),
     "tv-bias-split": ("split", ("+ level", "+ 99 / 100 * level")),
     "tv-capped-bias": ("slack", ("bound", "99 / 100 * bound")),
+    "tv-floor-bias": ("most", "99 / 100"),
     "tv-gradient-variance-floor": ("square", ("r**2", "99 / 100 * r**2")),
     "grpo-std-is-no-worst-case": ("factors", ("1 - p", "99 / 100 - p")),
     "difficulty-filter-is-no-worst-case": ("factors", ("1 - p", "99 / 100 - p")),
