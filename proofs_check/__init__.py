@@ -1,4 +1,4 @@
-"""Theorems as data, and a search that tries to refute them. It never says "proved"."""
+"""Theorems as data, a search that tries to refute them, and proofs for families where polynomials decide them."""
 
 from proofs_check.claim import Claim, Curve, Evidence, Instances, Relation, Verdict, mutant, shrunk, stated, swapped
 from proofs_check.report import Report, Witness

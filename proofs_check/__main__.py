@@ -38,7 +38,8 @@ _REGISTRY = "proofs_check.registry:CLAIMS"
 _INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 _ABOUT = """\
 Try to refute the theorems that robust RLHF leans on. Every claim is searched for a counterexample, and so is every
-mutant of it, a false version which the same search must refute. Nothing is ever called proved."""
+mutant of it, a false version which the same search must refute. A search proves nothing: a claim is called proved only
+where exact arithmetic decides it for a whole family, which is named."""
 _EXITS = """\
 exit status: 0 every verdict is the expected one; 1 one is not, or a replay differs; 2 the request makes no sense;
 130 interrupted, with the finished claims kept."""
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="store the reports, worst instances included")
     add("--html", type=Path, metavar="FILE", help="write a page with a figure per claim")
     add("--markdown", type=Path, metavar="FILE", help="write the table of verdicts")
-    add("--certificates", type=Path, metavar="DIR", help="write what certified verdicts rest on, to check elsewhere")
+    add("--certificates", type=Path, metavar="DIR", help="write what certified and proved verdicts rest on")
     add("--registry", default=_REGISTRY, metavar="MODULE:NAME", help="claims of your own: a tuple in a module")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--show", metavar="LABEL", help="check one claim and tell everything about it")
@@ -208,6 +209,8 @@ def _show(outcome: Outcome, claims: Mapping[str, Claim[Any]], *, full: bool) -> 
             _print_pairs(console, [("claim", report.label), *verdicts.details(claims[report.label], report)])
     else:
         console.print(verdicts.table(outcome.reports))
+        for report in filter(lambda report: report.family, outcome.reports):
+            console.print(f"{report.label}: proved for {report.family}.", markup=False)
     for report in outcome.reports:
         if not report.as_expected and not full:
             got, expected = report.verdict.value, report.expected.value

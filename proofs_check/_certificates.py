@@ -1,16 +1,17 @@
-"""Certificates in files: what a certified verdict rests on, for `proofs_check/verifier.py` to check without us."""
+"""Certificates in files: what certified and proved verdicts rest on, for `proofs_check/verifier.py` to check."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import fields
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from proofs_check import verifier
 from proofs_check._stored import write_text
 from proofs_check.claim import Claim, Evidence, Verdict
+from proofs_check.exact.plain import plain
 from proofs_check.exact.witnesses import Found
+from proofs_check.proof import prove
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ _verifier: Any = verifier  # written for a Python without anything, type stubs i
 
 
 def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Sequence[Any]) -> None:
-    """Write one file for a certified verdict, and none for any other.
+    """Write one file for a certified or proved verdict, and none for any other.
 
     Args:
         folder: where to; the file is called like the claim.
@@ -34,7 +35,7 @@ def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Seq
     Raises:
         ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
     """
-    if report.evidence is Evidence.CERTIFIED:
+    if report.evidence in (Evidence.CERTIFIED, Evidence.PROVED):
         text = json.dumps(certificate(claim, report.verdict, seen))
         write_text(folder / f"{claim.label}.json", text + "\n")
 
@@ -51,30 +52,18 @@ def certificate(claim: Claim[Any], verdict: Verdict, seen: Sequence[Any]) -> dic
         "claim": claim.label,
         "statement": claim.statement,
         "verdict": verdict.value,
-        "kind": "computed",
         "instances": [plain(_given(x)) for x in shown],
     }
     if claim.formula is not None:
         stored |= {
-            "kind": "checked",
             "where": [[name, _one_line(text)] for name, text in claim.formula.where.items()],
             "admits": list(claim.formula.admits),
             "holds": _one_line(claim.formula.holds),
         }
         stored["instances"], stored["witnesses"] = _proofs(claim, stored, shown)
+    if claim.proof is not None:
+        stored["proof"] = prove(claim)
     return stored | {"digest": _verifier.digest(stored)}
-
-
-def plain(value: Any) -> Any:
-    """Return exact data as JSON: a number that is not whole as text like 3/4; floats at their binary value."""
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in cast("list[Any]", value)]
-    if isinstance(value, float | Fraction):
-        exact = Fraction(value)
-        return exact.numerator if exact.denominator == 1 else str(exact)
-    return value
 
 
 def _proofs(claim: Claim[Any], stored: Mapping[str, Any], shown: Sequence[Any]) -> tuple[list[Any], list[Any]]:

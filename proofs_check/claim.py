@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import wraps
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from synthetic import Estimate
+
+if TYPE_CHECKING:
+    from proofs_check.proof import Proof
 
 I = TypeVar("I")  # noqa: E741 - an instance: a frozen dataclass of ints, floats and tuples of them
 Array = NDArray[np.float64]
@@ -22,7 +25,7 @@ Assumptions = Mapping[str, Callable[[I], bool]]
 
 
 class Verdict(Enum):
-    """What a check can say. A search never proves, so there is no such verdict."""
+    """What a check can say. That an upheld claim is proved is a matter of its evidence."""
 
     UPHELD = "upheld"
     REFUTED = "refuted"
@@ -31,8 +34,9 @@ class Verdict(Enum):
 
 
 class Evidence(Enum):
-    """What a verdict rests on: exact arithmetic, every case, a search, or a confidence limit."""
+    """What a verdict rests on: a proof for a family, exact arithmetic, every case, a search, or a confidence limit."""
 
+    PROVED = "proved"
     CERTIFIED = "certified"
     EXHAUSTIVE = "exhaustive"
     SEARCHED = "searched"
@@ -117,6 +121,7 @@ class Claim(Generic[I]):
         resolution: the widest interval of a simulated side, in scales, with which the claim can be upheld.
         theorem: the statement in full, with problem, source and example; ``stated`` takes it from a docstring.
         formula: what ``verifies`` or ``violates`` decides, as text that can be checked elsewhere.
+        proof: why it holds for every instance of a family.
     """
 
     label: str
@@ -139,6 +144,7 @@ class Claim(Generic[I]):
     resolution: float = 0.1
     theorem: str = ""
     formula: Formula | None = None
+    proof: Proof[I] | None = None
 
     def admits(self, instance: I) -> bool:
         """Whether the instance meets every assumption and has a size to measure by."""
@@ -182,6 +188,7 @@ def mutant(
         by_hand="",
         theorem="",
         formula=None,
+        proof=None,
         expected=Verdict.REFUTED,
     )
 

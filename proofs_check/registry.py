@@ -35,6 +35,7 @@ from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, rob
 from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
 from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
 from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
+from proofs_check.claims.minibatch.floors import tv_floor_bias
 from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
@@ -65,6 +66,7 @@ from proofs_check.claims.verifiable.utilities import maxrl_limit, pass_at_k_is_r
 from proofs_check.claims.verifiable.waste import smooth_sets_waste_less, tv_drains_from_the_top
 from proofs_check.claims.verifiable.witnesses import published_weights_are_robust
 from proofs_check.formulas import FORMULAS
+from proofs_check.proofs import PROOFS
 
 _CLAIMS: tuple[Claim[Any], ...] = (
     # The inner problem
@@ -94,6 +96,7 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     tv_bias_split(),
     tv_bias_root_n(),
     tv_capped_bias(),
+    tv_floor_bias(),
     bias_layers(),
     mlmc_unbiased(),
     cvar_gradient_variance(),
@@ -161,4 +164,6 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     regrets_compare(),
 )
 
-CLAIMS: tuple[Claim[Any], ...] = tuple(replace(claim, formula=FORMULAS.get(claim.label)) for claim in _CLAIMS)
+CLAIMS: tuple[Claim[Any], ...] = tuple(
+    replace(claim, formula=FORMULAS.get(claim.label), proof=PROOFS.get(claim.label)) for claim in _CLAIMS
+)

@@ -13,6 +13,7 @@ from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, r
 
 from proofs_check.claim import Array, Claim, Evidence, I, Verdict
 from proofs_check.evaluation import TOLERANCE, Tally, along, evaluate
+from proofs_check.proof import with_proof
 from proofs_check.report import CurvePoint, Report, Witness, instance_from_json
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def check(
     start = time.perf_counter()
     tally = _search(claim, budget.scaled(claim.effort), seed, seen)
     controls = {false.label: check(false, budget=budget, seed=seed).verdict for false in claim.mutants}
-    verdict, evidence, reason = _verdict(tally, controls)
+    verdict, evidence, reason = with_proof(claim, *_verdict(tally, controls))
     return Report(
         label=claim.label,
         verdict=verdict,
@@ -75,6 +76,7 @@ def check(
         tightness=tally.tightness,
         controls=controls,
         seconds=time.perf_counter() - start,
+        family=claim.proof.family if claim.proof is not None and evidence is Evidence.PROVED else "",
         points=tuple(tally.points),
         curve=_curve(claim, budget, seed) if curves else (),
     )

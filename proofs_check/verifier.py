@@ -1,12 +1,12 @@
 """Re-check certificates of `robust-rlhf verify --certificates DIR`: python verifier.py DIR [--formulas].
 
-Nothing but Python is needed. A file says of one claim what `holds`, with definitions, `where`, and instances on which
-that must come out true, or false if the claim is refuted, in rational numbers. A number that is not rational is an
-interval that holds it for certain, and what intervals leave open is refused. Worst cases over sets are found by sorting
-or given as `witnesses`, and count only as far as a point of the set (from below) and dual variables (from above) prove
-them. Nothing else of a file is believed; whether the formula says what the claim says is for the reader: --formulas.
+A file says of one claim what `holds`, with definitions, `where`, and instances on which that must come out true, or
+false if the claim is refuted, in rational numbers; a `proof` says it of ranges of numbers, cut until it comes out true
+on every part. A number that is not rational is an interval that holds it for certain, and what intervals leave open is
+refused. Worst cases over sets are found by sorting or given as `witnesses`, and count only as far as a point of the set
+(from below) and dual variables (from above) prove them. Whether formulas say what claims say is for you: --formulas.
 """
-# pyright: basic, reportAssignmentType=false, reportArgumentType=false
+# pyright: basic, reportAssignmentType=false, reportArgumentType=false, reportOperatorIssue=false
 
 import ast
 import hashlib
@@ -15,12 +15,11 @@ import re
 import sys
 from fractions import Fraction
 from functools import cache, partial
-from itertools import combinations, permutations, product
+from itertools import combinations, pairwise, permutations, product
 from math import comb, factorial, floor, isqrt, prod
 from pathlib import Path
 
-FORMAT = 1
-BITS, ONE = 256, 1 << 256  # of logarithms, exponentials and roots
+FORMAT, BITS, ONE, _NUMBER = 1, 256, 1 << 256, r"-?\d+(/\d+)?"  # bits of logarithms, exponentials and roots
 total = partial(sum, start=Fraction(0))  # a fraction, of whole numbers and of none too
 
 
@@ -44,8 +43,7 @@ class Interval:
         return Interval(*(one + two for one, two in zip(_ends(self), _ends(other), strict=True)))
 
     def __mul__(self, other):
-        corners = [one * two for one in _ends(self) for two in _ends(other)]
-        return Interval(min(corners), max(corners))
+        return Interval(*sorted(one * two for one in _ends(self) for two in _ends(other))[::3])
 
     def __lt__(self, other):
         (a, b), (c, d) = _ends(self), _ends(other)
@@ -71,10 +69,6 @@ def bounded(low, high):
     """A number of which bounds are known: itself where they meet."""
     low, high = _ends(low)[0], _ends(high)[1]
     return low if low == high else Interval(low, high)
-
-
-def _power(a, k):  # int() refuses an interval, Fraction too
-    return Fraction(a) ** int(k) if int(k) == k else _demand(None, "an exponent is not whole")
 
 
 def _sqrt(x):
@@ -108,13 +102,10 @@ def _exp(x):
     return Fraction(low, ONE), Fraction(high, ONE)
 
 
-def _increasing(bounds, least, at, exactly):
-    def function(x):
-        low, high = _ends(x)
-        _demand(low >= least, "an argument out of range")
-        return Fraction(exactly) if low == high == at else Interval(bounds(Fraction(low))[0], bounds(Fraction(high))[1])
-
-    return function
+def _increasing(bounds, least, at, exactly, x):
+    low, high = _ends(x)
+    _demand(low >= least, "an argument out of range")
+    return Fraction(exactly) if low == high == at else Interval(bounds(Fraction(low))[0], bounds(Fraction(high))[1])
 
 
 def tv(losses, p, radius, ratio=None):
@@ -130,8 +121,7 @@ def tv(losses, p, radius, ratio=None):
     a, t = losses[min(low, len(p) - 1)], max(losses[max(top, 0)] - losses[min(low, len(p) - 1)], Fraction(0))
     _demand(total(q) == 1 and min(q) >= 0 and total(abs(x - y) for x, y in zip(q, p, strict=True)) <= 2 * radius, "q")
     _demand(a + t >= losses[-1] if ratio is None else all(x <= ratio * y for x, y in zip(q, p, strict=True)), "q, t")
-    excess = total(m * max(loss - a - t, Fraction(0)) for loss, m in atoms) * (0 if ratio is None else ratio - 1)
-    dual = radius * t + total(m * max(loss, a) for loss, m in atoms) + excess
+    dual = radius * t + total(m * (max(loss, a) + ((ratio or 1) - 1) * max(loss - a - t, 0)) for loss, m in atoms)
     _demand(dual == total(x * y for x, y in zip(q, losses, strict=True)), "primal and dual do not meet")
     return dual
 
@@ -144,27 +134,30 @@ def samples(n, p):
         yield ways * prod(x**k for x, k in zip(p, counts, strict=True)), [Fraction(k) / n for k in counts]
 
 
+def _part(c, x):  # Bernstein coefficients on [0, x] of the polynomial that has c on [0, 1]
+    return [c[0], *_part([(1 - x) * a + x * b for a, b in pairwise(c)], x)] if c else []
+
+
+def bernstein(c, ends):
+    """At most E c[K], K binomial of len(c) - 1 draws, for all chances in [low, high]: a Bernstein coefficient there."""
+    low, high = ends
+    _demand(0 <= low <= high <= 1, "no range of chances")
+    return min(_part(_part([*c][::-1], 1 - low)[::-1], (high - low) / (1 - low) if low < 1 else low))
+
+
 FUNCTIONS = {
-    **{f.__name__: f for f in (abs, all, any, bounded, max, min, prod, samples, sorted, tv)},
-    **{"sum": total, "F": Fraction},
-    "sqrt": _increasing(_sqrt, 0, 0, 0),
-    "log": _increasing(_log, Fraction(1, ONE), 1, 0),
-    "exp": _increasing(_exp, -ONE, 0, 1),
+    **{f.__name__: f for f in (abs, all, any, bernstein, bounded, max, min, prod, samples, sorted, tv)},
+    **{"sum": total, "F": Fraction, "len": lambda x: Fraction(len(x)), "floor": lambda x: Fraction(floor(x))},
+    **{"sqrt": partial(_increasing, _sqrt, 0, 0, 0), "exp": partial(_increasing, _exp, -ONE, 0, 1)},
+    "log": partial(_increasing, _log, Fraction(1, ONE), 1, 0),
     "cvar": lambda losses, p, alpha: tv(losses, p, Fraction(1), 1 / alpha),  # q <= p/alpha and nothing else
-    "dot": lambda a, b: total(x * y for x, y in zip(a, b, strict=True)),
     "proved": lambda condition, value: value if condition is True else _demand(None, "a witness proves nothing"),
-    "width": lambda x: _ends(x)[1] - _ends(x)[0],
-    "len": lambda x: Fraction(len(x)),
-    "range": lambda *ends: map(Fraction, range(*map(int, ends))),
-    "item": lambda x, k: x[int(k)],
-    "zip": lambda *x: [list(one) for one in zip(*x, strict=True)],
-    "columns": lambda x: [list(one) for one in zip(*x, strict=True)],
-    "floor": lambda x: Fraction(floor(x)),
-    "comb": lambda n, k: Fraction(comb(int(n), int(k))),
-    "subsets": lambda x, k: map(list, combinations(x, int(k))),
-    "orders": lambda x: map(list, permutations(x)),
-    "products": lambda x, k: map(list, product(x, repeat=int(k))),
-    "_power": _power,
+    **{"dot": lambda a, b: total(x * y for x, y in zip(a, b, strict=True)), "item": lambda x, k: x[int(k)]},
+    **{"zip": lambda *x: FUNCTIONS["columns"](x), "columns": lambda x: [list(one) for one in zip(*x, strict=True)]},
+    **{"range": lambda *x: map(Fraction, range(*map(int, x))), "comb": lambda n, k: Fraction(comb(int(n), int(k)))},
+    **{"orders": lambda x: map(list, permutations(x)), "subsets": lambda x, k: map(list, combinations(x, int(k)))},
+    **{"products": lambda x, k: map(list, product(x, repeat=int(k))), "width": lambda x: _ends(x)[1] - _ends(x)[0]},
+    "_power": lambda a, k: Fraction(a) ** int(k) if int(k) == k else _demand(None, "no whole exponent"),
 }
 _NODES = "Expression Constant Name Load Store BinOp UnaryOp BoolOp Compare Call IfExp List Tuple ListComp GeneratorExp "
 _NODES += "comprehension Lambda arguments arg Add Sub Mult Div Pow USub Not And Or Lt LtE Gt GtE Eq NotEq In NotIn"
@@ -173,8 +166,7 @@ _NODES += "comprehension Lambda arguments arg Add Sub Mult Div Pow USub Not And 
 class _Exact(ast.NodeTransformer):
     def visit(self, node):
         _demand(type(node).__name__ in _NODES.split(), f"a formula must not contain {type(node).__name__}")
-        name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""
-        read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        name, read = getattr(node, "arg", getattr(node, "id", "")), isinstance(getattr(node, "ctx", None), ast.Load)
         _demand(not name.startswith("_") and (read or name not in FUNCTIONS), f"a formula must not use the name {name}")
         node = self.generic_visit(node)
         if isinstance(node, ast.Constant) and not isinstance(node.value, str):
@@ -185,16 +177,12 @@ class _Exact(ast.NodeTransformer):
         return node
 
 
-@cache
-def _compiled(text):
-    return compile(ast.fix_missing_locations(_Exact().visit(ast.parse(text, mode="eval"))), text, "eval")
+_compiled = cache(lambda x: compile(ast.fix_missing_locations(_Exact().visit(ast.parse(x, mode="eval"))), x, "eval"))
 
 
 def exact(x):
     """Numbers of a file: whole ones, or text like 3/4; other text stays what it is, and other numbers raise."""
-    if isinstance(x, list):
-        return [exact(one) for one in x]
-    return Fraction(x) if type(x) is int or re.fullmatch(r"-?\d+(/\d+)?", x) else x
+    return [*map(exact, x)] if type(x) is list else Fraction(x) if type(x) is int or re.fullmatch(_NUMBER, x) else x
 
 
 def holds(certificate, instance, witness):
@@ -209,41 +197,53 @@ def holds(certificate, instance, witness):
     return eval(_compiled(certificate["holds"]), names)
 
 
+def covered(proof, box, cuts):
+    """Whether the formula holds on a whole box, or on its parts: cuts are [range, where, cuts below, cuts above]."""
+    if not cuts:
+        return holds(proof, box, None) is True
+    (low, high), name, at, parts = box[cuts[0]], cuts[0], cuts[1], cuts[2:]
+    _demand(exact(low) <= exact(at) <= exact(high), "a cut outside of its box")
+    return all(covered(proof, box | {name: x}, y) for x, y in zip(([low, at], [at, high]), parts, strict=True))
+
+
 def digest(certificate):
     """SHA-256 of a certificate without its digest."""
-    rest = {key: value for key, value in certificate.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(certificate | {"digest": ""}, sort_keys=True).encode()).hexdigest()
 
 
 def verify(path):
-    """Check one file and return it."""
+    """Check one file; return what kind of certificate it is, and what is in it."""
     certificate = json.loads(path.read_text(encoding="utf-8"))
+    verdict, proof, checked = certificate["verdict"], certificate.get("proof", {"boxes": []}), "holds" in certificate
     _demand((certificate["format"], certificate["claim"]) == (FORMAT, path.stem), "another format, or another claim")
     _demand(certificate["digest"] == digest(certificate), "the file was changed")
-    _demand(certificate["instances"] and certificate["verdict"] in ("upheld", "refuted"), "there is nothing to check")
-    if certificate["kind"] == "checked":
-        witnesses = {repr(tuple(exact(key))): exact(value) for key, value in certificate["witnesses"]}
-        for instance in certificate["instances"]:
-            said = holds(certificate, instance, lambda *key: witnesses[repr(key)])
-            _demand(said is (certificate["verdict"] == "upheld"), f"the formula is {said} of {instance}")
-    return certificate
+    _demand(certificate["instances"] and verdict in ("upheld", "refuted"), "there is nothing to check")
+    witnesses = {repr(tuple(exact(key))): exact(value) for key, value in certificate["witnesses"]} if checked else {}
+    for instance in certificate["instances"] if checked else ():
+        said = holds(certificate, instance, lambda *key: witnesses[repr(key)])
+        _demand(said is (verdict == "upheld"), f"the formula is {said} of {instance}")
+    for box, cuts in proof["boxes"]:
+        _demand(verdict == "upheld" and covered(proof, box, cuts), f"the formula is not proved on {box}")
+    return "proved" if proof["boxes"] else "checked" if checked else "computed", certificate
 
 
 def main(arguments):
     """Check a folder; 0 if it holds certificates and none is refused."""
-    kinds, refused = {"checked": 0, "computed": 0}, 0
+    kinds = {"proved": 0, "checked": 0, "computed": 0, "refused": 0}
     for path in sorted(Path(arguments[0]).glob("*.json")):
         try:
-            found = verify(path)
-            kinds[found["kind"]] += 1
-            lines = [f"{path.stem}: {found['verdict']}, {found['kind']}, {len(found['instances'])} instances"]
-            if "--formulas" in arguments and found["kind"] == "checked":
-                lines += [found["statement"], *map(" = ".join, found["where"]), *found["admits"], found["holds"]]
+            kind, found = verify(path)
+            lines = [f"{path.stem}: {found['verdict']}, {kind}, {len(found['instances'])} instances"]
+            parts = [part for part in (found, found.get("proof", {})) if "holds" in part and "--formulas" in arguments]
+            lines += [
+                y for x in parts for y in (x["statement"], *map(" = ".join, x["where"]), *x["admits"], x["holds"])
+            ]
         except Exception as error:  # whatever is wrong with a file, it proves nothing
-            refused, lines = refused + 1, [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
+            kind, lines = "refused", [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
+        kinds[kind] += 1
         sys.stdout.write("\n    ".join(lines) + "\n")
-    sys.stdout.write(f"{kinds['checked']} re-checked, {kinds['computed']} not (computed), {refused} refused.\n")
-    return int(refused > 0 or not any(kinds.values()))
+    sys.stdout.write(", ".join(f"{count} {kind}" for kind, count in kinds.items()) + ".\n")
+    return int(kinds["refused"] > 0 or not any(kinds.values()))
 
 
 if __name__ == "__main__":

@@ -495,9 +495,30 @@ BREAKS = [
     Break(
         "verifier-verdict",
         "proofs_check/verifier.py",
-        '_demand(said is (certificate["verdict"] == "upheld"), f"the formula is {said} of {instance}")',
+        '_demand(said is (verdict == "upheld"), f"the formula is {said} of {instance}")',
         "",
         "theory/test_verifier.py",
+    ),
+    Break(
+        "proof-of-half-a-box",
+        "proofs_check/verifier.py",
+        "return all(covered(",
+        "return any(covered(",
+        "theory/test_proof_files.py",
+    ),
+    Break(
+        "proof-by-a-larger-coefficient",
+        "proofs_check/verifier.py",
+        "return min(_part(_part(",
+        "return max(_part(_part(",
+        "theory/test_proofs.py",
+    ),
+    Break(
+        "proof-of-another-claim",
+        "proofs_check/proof.py",
+        "if len(told) != len(found) or not all(map(_agree, told, found)):",
+        "if False:",
+        "theory/test_proofs.py",
     ),
     Break(
         "verifier-plan-leaves-the-set",

@@ -53,6 +53,10 @@ MINIBATCH = {
             "beyond": "(found / (3 * spread))**2 - u - v",
         },
     ),
+    "tv-floor-bias": Formula(
+        "bias(ball, losses, p, n) <= spread * ((1 - level) * missing(1 - level) + level * (1 - rarest)**n)",
+        {**_BIAS, "rarest": "sum(m for x, m in zip(losses, p) if x == max(losses))"},
+    ),
     "bias-layers": Formula(
         """all(bias(value, losses, p, n) == sum((high - low) * bias(value, [0, 1], [1 - above(high), above(high)], n)
         for low, high in steps if high > low) for value in [ball, capped, tail])""",

@@ -68,7 +68,7 @@ def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
         "verdict": verdict,
         "symbol": _SYMBOLS[report.verdict],
         "kind": report.verdict.value if report.as_expected else "surprise",
-        "evidence": evidence,
+        "evidence": f"{evidence} for {report.family}" if report.family else evidence,
         "tightness": tightness,
         "instances": instances,
         "mutants": mutants,

@@ -98,6 +98,9 @@ def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
     yield "assumptions", "\n".join(claim.assumptions) or "none"
     _, verdict, evidence, tightness, instances, _ = as_row(report)
     yield "verdict", f"{verdict} ({evidence})"
+    if report.family and claim.proof is not None:
+        yield "proved for", report.family
+        yield "proof", claim.proof.reduction
     yield "reason", report.reason
     if claim.by_hand:
         yield "by hand", claim.by_hand
@@ -169,10 +172,12 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         f"Made by `robust-rlhf verify --budget {budget} --seed {seed} --markdown FILE`, version "
         f"{version('robust-rlhf')}. {summary(reports)}",
         "",
-        "A search never proves: *upheld* means that no violation was found and that every mutant, a false version of",
-        "the claim, was refuted by the same search. *Certified* rests on exact arithmetic, *exhaustive* on every case,",
-        "*statistical* on confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms",
-        "from certificates, in a bare Python (theory.md section 4). Tightness is the largest left side / right side.",
+        "*Upheld* means that no violation was found and that every mutant, a false version of the claim, was refuted",
+        "by the same search. A search never proves: only *proved* speaks of a whole family, which is named, decided by",
+        "polynomials in exact arithmetic (theory.md section 4); outside of it the claim was searched like any other.",
+        "*Certified* rests on exact arithmetic, instance by instance, *exhaustive* on every case, *statistical* on",
+        "confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms from certificates, in a",
+        "bare Python. Tightness is the largest left side / right side.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -184,7 +189,8 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
 def _markdown_row(report: Report, claim: Claim[Any]) -> str:
     """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
     label, verdict, evidence, *numbers = as_row(report)
-    if claim.formula is not None and report.evidence is Evidence.CERTIFIED:
+    evidence += f" for {report.family}" if report.family else ""
+    if report.family or (claim.formula is not None and report.evidence is Evidence.CERTIFIED):
         evidence += ", re-checked"
     texts = (claim.statement, verdict, evidence, *numbers, claim.reference)
     cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]

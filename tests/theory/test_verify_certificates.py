@@ -35,7 +35,8 @@ def test_every_certified_verdict_has_a_file_with_every_instance(certified):
     done = rechecked(proofs)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tv-bias-root-n: refuted, checked, 2 instances" in done.stdout
-    assert done.stdout.endswith("2 re-checked, 0 not (computed), 0 refused.\n")
+    assert "tv-gap: upheld, proved, " in done.stdout
+    assert done.stdout.endswith("1 proved, 1 checked, 0 computed, 0 refused.\n")
 
 
 def test_certificates_change_no_verdict(certified, light):
@@ -49,7 +50,7 @@ def test_claims_without_a_formula_are_stored_and_said_to_be_unchecked(planted):
     """And an earlier certificate does not outlive its verdict."""
     assert main([*planted, "--jobs", "1", "false", "plain", "--certificates", "proofs"]) == 0
     done = rechecked("proofs")
-    assert done.stdout == "false: refuted, computed, 2 instances\n0 re-checked, 1 not (computed), 0 refused.\n"
+    assert done.stdout == "false: refuted, computed, 2 instances\n0 proved, 0 checked, 1 computed, 0 refused.\n"
     with open("proofs/plain.json", "w") as old:
         old.write("{}")
     assert main([*planted, "--jobs", "1", "plain", "--certificates", "proofs"]) == 0
@@ -73,6 +74,7 @@ def test_the_whole_registry_is_rechecked_within_a_minute(once):
     assert certified.status == 0, certified.err
     done = rechecked(certified.folder / "proofs", timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    exact = sum(claim.verifies is not None or claim.violates is not None for claim in CLAIMS)
-    assert done.stdout.endswith(f"{exact - 2} re-checked, 2 not (computed), 0 refused.\n")
+    proved = sum(claim.proof is not None for claim in CLAIMS)
+    exact = sum((claim.verifies or claim.violates or claim.proof) is not None for claim in CLAIMS)
+    assert done.stdout.endswith(f"{proved} proved, {exact - proved - 2} checked, 2 computed, 0 refused.\n")
     assert sum(path.stat().st_size for path in (certified.folder / "proofs").iterdir()) < 50e6
