@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from llm.data.formats.cells import unpacked_row
 from llm.data.formats.opened import DataError, Record, Records
 
 SPELLING = "hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT, where SPLIT may end in [START:STOP]"
@@ -115,6 +114,8 @@ def hub_records(address: Address) -> Records:
 
 
 def _rows(address: Address, read_as: list[str]) -> Iterator[Record]:
+    from llm.data.formats.cells import unpacked_row
+
     rows = _split(address, _opened(address))
     rows = rows.skip(address.start) if address.start else rows
     named = {"config": address.part} if address.part else {}

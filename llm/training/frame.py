@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.radius.beyond import sentence_of
 from ..models.card import model_card
 from ..models.card_parts import licence_of
 from ..models.saving import save_model
@@ -182,8 +181,12 @@ def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str
         **outcome.more,
         **verdict_of(config.ambiguity, outcome.ledger),
     }
-    batch = outcome.effective_batch
-    record["beyond"] = sentence_of(outcome.history, ambiguity=config.ambiguity, batch=batch)
+    record["beyond"] = None
+    if config.ambiguity != "erm":
+        from ..adversary.radius.beyond import sentence_of
+
+        batch = outcome.effective_batch
+        record["beyond"] = sentence_of(outcome.history, ambiguity=config.ambiguity, batch=batch)
     return json_ready(record)
 
 

@@ -22,8 +22,9 @@ from transformers.utils.logging import disable_progress_bar
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.radius.slices import Slice, check_covers, set_apart
+from ..adversary.rules import names_in
 from ..adversary.schedule import AdaptiveStrength
-from ..adversary.spec import names_in, parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
