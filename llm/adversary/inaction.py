@@ -23,7 +23,7 @@ RAISE_BATCH = "raise per_device_train_batch_size or gradient_accumulation_steps"
 
 def bound(
     rule: Reweighting | None,
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[object]],
     *,
     batch: int,
     remedy: str = RAISE_BATCH,

@@ -116,7 +116,7 @@ def multipliers_by(
     for row in rows.tolist():
         members[str(column[row])].append(row)
     known = np.ones(len(mean)) if masses is None else np.asarray(masses)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for name, own in sorted(members.items()):
         found[name] = {unit: len(own), "multiplier": float(np.average(mean[own], weights=known[own]))}
         found[name] |= {} if masses is None else {"mass": float(known[own].sum())}

@@ -131,5 +131,5 @@ CASES = (
 """Attributes of an audit that are counts of pairs."""
 
 
-def _names(found: Mapping[str, int]) -> dict[str, Any]:
+def _names(found: Mapping[str, int]) -> dict[str, object]:
     return {"count": len(found), "examples": list(found)[:3]}

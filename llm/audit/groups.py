@@ -46,9 +46,9 @@ class GroupCounts:
         return counts
 
 
-def _record(counts: Counter[Any], batch: int | None) -> dict[str, Any]:
+def _record(counts: Counter[object], batch: int | None) -> dict[str, Any]:
     total, sizes = counts.total(), sorted(counts.values())
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "groups": len(sizes), "smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1],
     }  # fmt: skip
     if batch:
@@ -57,7 +57,7 @@ def _record(counts: Counter[Any], batch: int | None) -> dict[str, Any]:
     return found
 
 
-def advice(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def advice(records: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
     """A sentence on every column: whether a set should compare its groups."""
     for column, found in records.items():
         yield f"{_named(column)}: {_sizes(found)}{_use(column, found)}"
@@ -67,7 +67,7 @@ def _named(column: str) -> str:
     return "questions" if column == "question" else f"by={column}"
 
 
-def _sizes(found: Mapping[str, Any]) -> str:
+def _sizes(found: Mapping[str, object]) -> str:
     groups, smallest, largest = found["groups"], found["smallest"], found["largest"]
     each = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
     return f"{groups:,} group{'' if groups == 1 else 's'} of {each} pair{'' if largest == 1 else 's'}"

@@ -149,7 +149,7 @@ def _opened(address: Address) -> Mapping[Any, Any]:
         raise DataError(f"{address.text} cannot be opened: {_said(error)}{_remedy(address, error)}.") from error
 
 
-def _loaded(address: Address, datasets: Any) -> Mapping[Any, Any]:
+def _loaded(address: Address, datasets: Any) -> Mapping[object, object]:
     """What ``save_to_disk`` wrote, or the part by its name, else as a folder, as in Anthropic/hh-rlhf."""
     if _is_saved(Path(address.place)):
         saved = datasets.load_from_disk(address.place)

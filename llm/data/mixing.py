@@ -136,7 +136,7 @@ def split(mixture: Mixture[Pair], *, share: float, seed: int) -> tuple[Mixture[P
 
 
 def mixed_pairs(
-    files: Any, *, columns: str | ColumnMap | None = None, shared: bool = False, by: Sequence[str] = ()
+    files: object, *, columns: str | ColumnMap | None = None, shared: bool = False, by: Sequence[str] = ()
 ) -> Mixture[Pair]:
     """Read the pairs of a training set, or of what is held out.
 
@@ -174,7 +174,12 @@ def mixed_pairs(
 
 
 def mixed_prompts(
-    files: Any, *, distinct: bool, columns: str | ColumnMap | None = None, by: Sequence[str] = (), beside: bool = False
+    files: object,
+    *,
+    distinct: bool,
+    columns: str | ColumnMap | None = None,
+    by: Sequence[str] = (),
+    beside: bool = False,
 ) -> Mixture[Prompt]:
     """Read the prompts of a training set; with ``distinct`` each is kept where it stands first, over all files.
 
@@ -201,7 +206,7 @@ def mixed_prompts(
 
 
 def _read(
-    files: Any,
+    files: object,
     columns: str | ColumnMap | None,
     read: Callable[..., tuple[list[Item], dict[str, Any]]],
     *,

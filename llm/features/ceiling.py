@@ -124,7 +124,7 @@ class Ceiling:
         return {**found, "left_out": dict(self.left_out), "verdicts": list(self.verdicts())}
 
 
-def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(numbers: Mapping[str, object]) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in numbers.items()

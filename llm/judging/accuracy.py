@@ -43,7 +43,7 @@ __all__ = [
 TAIL = 0.1  # the CVaR loss is the mean loss of this worst share of the pairs
 
 
-def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, object]:
     """One suite in numbers, JSON-ready (None where a number does not exist).
 
     Args:
@@ -166,7 +166,9 @@ def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.
     )
 
 
-def _comparison(pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float) -> dict[str, Any]:
+def _comparison(
+    pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float
+) -> dict[str, object]:
     shared = questions([pairs[row] for row in rows])
     difference = paired_difference(a[rows], b[rows], shared, level=level)
     return json_ready(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _rewards(given: str | list[str]) -> str:
     return Path(given).name if given.endswith(".py") else base_name(given)
 
 
-def _asking(config: dict[str, Any]) -> str:
+def _asking(config: Mapping[str, object]) -> str:
     """What a policy run says of groups, lengths and draws, where that is not the default."""
     said = {
         "silent_groups": ("keep", "groups without a signal: {}"),
@@ -177,7 +178,7 @@ def _special(config: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _verdicts(record: dict[str, Any]) -> dict[str, str]:
+def _verdicts(record: Mapping[str, object]) -> dict[str, str]:
     """What the adversary did not do, and what the data do not bear."""
     named = {"**weights**": "inaction", "**radius**": "beyond"}
     return {name: markdown(record[key]) for name, key in named.items() if record.get(key)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +115,5 @@ def licence_of(name: str) -> str:
     return str(found)
 
 
-def _alone(config: dict[str, Any]) -> bool:
+def _alone(config: Mapping[str, object]) -> bool:
     return bool(config["lora_rank"]) and not config["merge_adapter"]

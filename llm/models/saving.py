@@ -26,7 +26,7 @@ def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, 
     """
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     written, generates = copy.deepcopy(tokenizer), inner.can_generate()
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "padding_side": "left" if generates else "right",
         "model_input_names": ["input_ids", "attention_mask"],
     }

@@ -86,7 +86,7 @@ def judge_policy(
     )
 
 
-def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[str, Any]:
+def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[str, object]:
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean

@@ -86,7 +86,7 @@ def _setting(name: str) -> Callable[[JsonObject], object]:
 
 def _entry(*path: str) -> Callable[[JsonObject], object]:
     def value(record: JsonObject) -> Any:
-        found: Any = record
+        found: object = record
         for name in path:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found

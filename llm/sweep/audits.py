@@ -42,7 +42,7 @@ def audits_of(
 
 
 def _made(
-    settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, Any]
+    settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, object]
 ) -> Mapping[str, Any]:
     length = settings["max_length"]
     if settings["model"] == "tiny":
