@@ -1086,7 +1086,7 @@ BREAKS = [
     ),
     Break(
         "date-of-today",
-        "llm/text/chat_templates.py",
+        "llm/text/exported_templates.py",
         "        return undated(str(own))",
         "        return str(own)",
         "llm/export/test_export.py",

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..text.chat_templates import exported_template
+from ..text.exported_templates import exported_template
 
 
 def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, template: str | None = None) -> None:
