@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from dro_core import AmbiguitySet, Minibatch
 
 from ..data.grouping.named import NamedGroups, unknown
+from ..run.files import JsonObject
 from .ledger import VERDICT, AdversaryLedger
 from .radius.auto import auto_of
 from .rules import Reweighting, Rule, Shifted, layers, names_in
@@ -183,7 +183,7 @@ def inaction(asked: Reweighting | str | None, ledger: AdversaryLedger) -> str | 
     return f"{VERDICT}: {reason}"
 
 
-def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
+def verdict_of(spec: str, ledger: AdversaryLedger) -> JsonObject:
     """The entries of ``run.json``: ``acted`` (None without an adversary) and ``inaction``, the verdict or None."""
     return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
 

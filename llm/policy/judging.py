@@ -126,7 +126,7 @@ def with_limits(interval: Interval) -> Interval:
     return interval if interval.low < interval.high else Interval(interval.mean, np.nan, np.nan)
 
 
-def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
+def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> JsonObject:
     judges = {name: score_interval(scores[rows], asked[rows])._asdict() for name, scores in judged.scores.items()}
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
     samples = judged.kl.shape[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import Any
 
 from ..adversary.ledger import VERDICT
 from ..run.files import JsonObject
@@ -22,7 +21,7 @@ def name_of(record: JsonObject) -> str:
     return f"{record['ambiguity']} ({record['family']})" if record["family"] else record["ambiguity"]
 
 
-def claims(report: JsonObject) -> list[dict[str, Any]]:
+def claims(report: JsonObject) -> list[JsonObject]:
     """Sentences, each with the arms it is about: ``{"text", "items"}``."""
     arms = [record for record in report["arms"] if record["against"]]
     if not arms:

@@ -18,7 +18,7 @@ VERDICTS = ("inaction", "beyond")  # what run.json says of an adversary: a sente
 _log = logging.getLogger(__name__)
 
 
-def record_of(model: str | Path) -> dict[str, Any] | None:
+def record_of(model: str | Path) -> JsonObject | None:
     """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model.
 
     A file beside a model that is no record of a run is named in a warning; nothing is known of its run then.

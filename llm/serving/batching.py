@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ class ReadsAndScores(Protocol):
         """What is read of each item."""
         ...
 
-    def rewards(self, items: Sequence[ReadItem], wanted: object = ...) -> list[list[float]]:
+    def rewards(self, items: Sequence[ReadItem], wanted: Callable[[int], bool] = ...) -> list[list[float]]:
         """Rewards of the rows of each."""
         ...
 

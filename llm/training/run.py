@@ -38,7 +38,7 @@ from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.fetching import cache_folder
 from ..models.sharding import whole_model
-from ..run.files import write_text
+from ..run.files import JsonObject, write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
@@ -281,7 +281,7 @@ def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedP
     return held_out[name] if name != "category" and name in held_out else None
 
 
-def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
+def add_results(output: Path, judged: JsonObject, suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
     from ..judging.tables import write_metrics
 
