@@ -174,12 +174,7 @@ def mixed_pairs(
 
 
 def mixed_prompts(
-    files: object,
-    *,
-    distinct: bool,
-    columns: str | ColumnMap | None = None,
-    by: Sequence[str] = (),
-    beside: bool = False,
+    files: Any, *, distinct: bool, columns: str | ColumnMap | None = None, by: Sequence[str] = (), beside: bool = False
 ) -> Mixture[Prompt]:
     """Read the prompts of a training set; with ``distinct`` each is kept where it stands first, over all files.
 
