@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dro_core import AmbiguitySet
+
 from .account import AdversaryAccount
 from .effective_batch import Array, EffectiveBatch, Looked, batch_weights, moved_by
 from .equal_losses import Accuracy
@@ -17,7 +19,6 @@ from .ledger import AdversaryLedger
 from .masses import check_masses
 from .radius.auto import auto_of
 from .radius.bearing import RunningRadius, margins_of
-from .regret import Regret
 from .rules import Reweighting, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
@@ -111,6 +112,10 @@ class Adversary:
 
         Estimates of the values of prompts (``running:``) are of the same thing: what was drawn is booked.
         """
+        if self.rule is None or isinstance(self.rule, AmbiguitySet):
+            return False
+        from .regret import Regret
+
         return any(isinstance(part, Regret) for part in layers(self.rule))
 
     def _shown(self, batch: EffectiveBatch) -> Tensor | None:

@@ -121,3 +121,6 @@ class PromptDiscrepancy(_PromptGeometry):
 
 def _squared_distances(unit: Array) -> Array:
     return np.maximum(2 - 2 * unit @ unit.T, 0.0)
+
+
+GEOMETRIES = frozenset({PromptTransport.spec, PromptDiscrepancy.spec})

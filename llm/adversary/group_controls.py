@@ -72,7 +72,7 @@ class PermutedGroups(Rule):
     inner: Reweighting
     spec: ClassVar[str] = "permuted_groups"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule to the labels dealt anew."""
         return replace(self, inner=self.inner.bind(NamedGroups.of(columns).permuted()))
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from dro_core import AmbiguitySet, Minibatch
 
 from ..data.grouping.named import NamedGroups, unknown
-from .comparisons import Focal, PerMicroBatch
-from .group_controls import PermutedGroups
+from ..run.files import JsonObject
 from .ledger import VERDICT, AdversaryLedger
 from .radius.auto import auto_of
-from .regret import Regret
-from .rules import Reweighting, Shifted, layers
+from .rules import Reweighting, Rule, Shifted, layers, names_in
 from .schedule import RadiusSchedule
-from .spec import names_in, parse_reweighting
-from .weightings.estimates import Estimate
-from .weightings.rule import Weighting
+from .spec import parse_reweighting
 
 _NO_NAME = {"", "unknown", "None"}  # what readers fill in where a record names no source
 _ALONE = 0.25  # share of the batches
@@ -28,7 +23,7 @@ RAISE_BATCH = "raise per_device_train_batch_size or gradient_accumulation_steps"
 
 def bound(
     rule: Reweighting | None,
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[object]],
     *,
     batch: int,
     remedy: str = RAISE_BATCH,
@@ -57,18 +52,13 @@ def bound(
             f"{rule} takes its radius from pairs that are held out of the training of a reward model or of DPO, which "
             "this kind of training does not have: give the set a number"
         )
-    if auto_of(rule) is not None and any(isinstance(part, Shifted | PermutedGroups) for part in layers(rule)):
-        raise ValueError(
-            f"{rule} takes its radius from margins of labels as they are and groups as they are, which is not what it "
-            "weighs by: give the set inside it a number"
-        )
+    batch = batch if isinstance(rule, AmbiguitySet) else _weighed_together(rule, batch)
     groups = NamedGroups(columns, seed=seed)
     for name in names_in(rule):
         if lacking := unknown(name, columns):
             raise ValueError(f"{rule} names the column {lacking[0]!r}; the columns are: {', '.join(sorted(columns))}.")
     for part in layers(rule):
         _check_groups(rule, part, groups)
-        batch = min(batch, part.size) if isinstance(part, PerMicroBatch) else batch
         if isinstance(part, Minibatch) and part.draws > batch:
             raise ValueError(
                 f"{rule} stands for batches of {part.draws}, and the adversary weighs {batch} examples together: "
@@ -135,6 +125,13 @@ def check_losses(
     Raises:
         ValueError: One sentence with the remedy.
     """
+    if rule is None or isinstance(rule, AmbiguitySet):  # which ask nothing of losses
+        return
+    from .comparisons import Focal
+    from .regret import Regret
+    from .weightings.estimates import Estimate
+    from .weightings.rule import Weighting
+
     if not logistic and any(isinstance(part, Focal) for part in layers(rule)):
         raise ValueError(
             f"{rule} weighs by the probability 1 - exp(-loss) of a mistake, and the losses here are not -log "
@@ -186,9 +183,22 @@ def inaction(asked: Reweighting | str | None, ledger: AdversaryLedger) -> str | 
     return f"{VERDICT}: {reason}"
 
 
-def verdict_of(spec: str, ledger: AdversaryLedger) -> dict[str, Any]:
+def verdict_of(spec: str, ledger: AdversaryLedger) -> JsonObject:
     """The entries of ``run.json``: ``acted`` (None without an adversary) and ``inaction``, the verdict or None."""
     return {"acted": None if spec == "erm" else ledger.acted, "inaction": inaction(spec, ledger)}
+
+
+def _weighed_together(rule: Rule, batch: int) -> int:
+    """How many examples of a batch a rule weighs together, after a look at where its radius comes from."""
+    from .comparisons import PerMicroBatch
+    from .group_controls import PermutedGroups
+
+    if auto_of(rule) is not None and any(isinstance(part, Shifted | PermutedGroups) for part in layers(rule)):
+        raise ValueError(
+            f"{rule} takes its radius from margins of labels as they are and groups as they are, which is not what it "
+            "weighs by: give the set inside it a number"
+        )
+    return min([batch, *(part.size for part in layers(rule) if isinstance(part, PerMicroBatch))])
 
 
 def _check_groups(rule: Reweighting, part: object, columns: NamedGroups) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..data.pairs import Pair, length_baseline
+from ..run.files import JsonObject
 from ..run.stored_arrays import read_arrays
 
 LEDGER = "ledger.npz"  # its file in a checkpoint
@@ -98,7 +98,7 @@ class AdversaryLedger:
 
 def multipliers_by(
     ledger: AdversaryLedger, column: Sequence[object], *, masses: Sequence[float] | None = None, unit: str = "prompts"
-) -> dict[str, dict[str, Any]]:
+) -> Mapping[str, JsonObject]:
     """What every group of examples weighed against plain training, over the visits.
 
     Args:
@@ -116,7 +116,7 @@ def multipliers_by(
     for row in rows.tolist():
         members[str(column[row])].append(row)
     known = np.ones(len(mean)) if masses is None else np.asarray(masses)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for name, own in sorted(members.items()):
         found[name] = {unit: len(own), "multiplier": float(np.average(mean[own], weights=known[own]))}
         found[name] |= {} if masses is None else {"mass": float(known[own].sum())}
@@ -156,7 +156,7 @@ def describe_adversary(
     masses = None if len({pair.weight for pair in pairs}) <= 1 else [_mass(pair) for pair in pairs]
     weight = (ledger.multiplier_sum * (1.0 if masses is None else np.array(masses)))[visited]
 
-    def by(column: Sequence[object]) -> dict[str, dict[str, Any]]:
+    def by(column: Sequence[object]) -> Mapping[str, JsonObject]:
         return multipliers_by(ledger, column, masses=masses, unit="pairs")
 
     return {

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .comparisons import RandomSubset, Shuffled
 from .rules import Reweighting, layers
 
 
@@ -32,7 +31,11 @@ def check_masses(rule: Reweighting | None, masses: Tensor | None) -> None:
     Raises:
         ValueError: One sentence with the remedy.
     """
-    if masses is not None and any(isinstance(part, RandomSubset | Shuffled) for part in layers(rule)):
+    if masses is None:
+        return
+    from .comparisons import RandomSubset, Shuffled
+
+    if any(isinstance(part, RandomSubset | Shuffled) for part in layers(rule)):
         raise ValueError(
             f"{rule} deals weights to random examples, which must count alike, and these have a column weight: leave "
             "it out, or choose another rule"

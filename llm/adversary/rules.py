@@ -97,6 +97,12 @@ def layers(rule: object) -> Iterator[object]:
         rule = getattr(rule, "inner", None)
 
 
+def names_in(rule: Reweighting | None, *attributes: str) -> list[str]:
+    """The columns that a set or rule names, as it names them: those of its groups, and within which it deals."""
+    found = (getattr(part, name, None) for part in layers(rule) for name in attributes or ("groups", "within"))
+    return [name for name in found if isinstance(name, str)]
+
+
 def weakened(rule: Reweighting | None, strength: float) -> Reweighting | None:
     """The rule at a share of its strength, in [0, 1]; None, which is equal weights, at 0 or without a rule."""
     if rule is None or strength == 0.0:

@@ -109,7 +109,9 @@ def audit_pairs(
     return PairAudit(found, concerns(found, limits), refusal)
 
 
-def _stream(source: Any, columns: ColumnMap | None, max_records: int | None = None, *, shared: bool = False) -> Source:
+def _stream(
+    source: object, columns: ColumnMap | None, max_records: int | None = None, *, shared: bool = False
+) -> Source:
     """Pairs one by one, of a file; of objects, all of them."""
     if isinstance(source, str | Path):
         return stream_pairs(source, max_records=max_records, columns=columns, shared=shared)

@@ -50,7 +50,7 @@ class PairCeiling(Shown):
 
 
 def ceiling(
-    data: Any,
+    data: object,
     *,
     model: str | Path | Run,
     sets: Sequence[str] = SETS,

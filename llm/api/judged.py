@@ -200,7 +200,7 @@ def suites_of(
     return found
 
 
-def _named(suites: Any) -> dict[str, Any]:
+def _named(suites: object) -> dict[str, Any]:
     if isinstance(suites, Mapping):
         return {str(name): source for name, source in suites.items()}
     paths = [suites] if isinstance(suites, str | Path) else suites

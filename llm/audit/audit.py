@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.overview import Cases
+from ..run.files import JsonObject
 
 SHARE_WHOLE = 0.95
 """Share of the prompts that is whole at ``Audit.length``."""
@@ -103,7 +104,7 @@ class Audit:
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     length: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The counts as plain dictionaries: ``{"count": n, "examples": [ids]}``; shares as numbers."""
         return {
             **{name: getattr(self, name).record() for name in CASES},
@@ -131,5 +132,5 @@ CASES = (
 """Attributes of an audit that are counts of pairs."""
 
 
-def _names(found: Mapping[str, int]) -> dict[str, Any]:
+def _names(found: Mapping[str, int]) -> dict[str, object]:
     return {"count": len(found), "examples": list(found)[:3]}

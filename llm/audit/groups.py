@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.overview import compared
 from ..data.pairs import Pair
+from ..run.files import JsonObject
 
 _FEW = 2.0  # pairs of a group in an effective batch, below which its mean loss is that of single pairs
 
@@ -26,7 +27,7 @@ class GroupCounts:
         self.categories[pair.category or "unknown"] += 1
         self._questions[compared(pair)[0], pair.question_id or None] += 1
 
-    def records(self, batch: int | None = None) -> dict[str, dict[str, Any]]:
+    def records(self, batch: int | None = None) -> dict[str, JsonObject]:
         """Of every column how many groups it has, their sizes, and with an effective batch how many of them it shows.
 
         ``shown`` is the mean number of groups in a batch that is drawn at random, ``pairs_each`` how many pairs each of
@@ -46,9 +47,9 @@ class GroupCounts:
         return counts
 
 
-def _record(counts: Counter[Any], batch: int | None) -> dict[str, Any]:
+def _record(counts: Counter[object], batch: int | None) -> JsonObject:
     total, sizes = counts.total(), sorted(counts.values())
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "groups": len(sizes), "smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1],
     }  # fmt: skip
     if batch:
@@ -57,7 +58,7 @@ def _record(counts: Counter[Any], batch: int | None) -> dict[str, Any]:
     return found
 
 
-def advice(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def advice(records: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
     """A sentence on every column: whether a set should compare its groups."""
     for column, found in records.items():
         yield f"{_named(column)}: {_sizes(found)}{_use(column, found)}"
@@ -67,7 +68,7 @@ def _named(column: str) -> str:
     return "questions" if column == "question" else f"by={column}"
 
 
-def _sizes(found: Mapping[str, Any]) -> str:
+def _sizes(found: Mapping[str, object]) -> str:
     groups, smallest, largest = found["groups"], found["smallest"], found["largest"]
     each = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
     return f"{groups:,} group{'' if groups == 1 else 's'} of {each} pair{'' if largest == 1 else 's'}"

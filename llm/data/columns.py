@@ -82,7 +82,7 @@ class ColumnMap:
             return json.dumps(values, ensure_ascii=False)
         return ",".join(f"{key}={column}" for key, column in values.items())
 
-    def value(self, columns: Mapping[str, Any], key: str) -> Any:
+    def value(self, columns: Mapping[str, object], key: str) -> Any:
         """What stands in the column of ``key``; None where there is no such column here."""
         found = _found(columns, dict(self.named)[key])
         return None if found is _ABSENT else found
@@ -91,11 +91,11 @@ class ColumnMap:
         """The columns that are named, paths by their beginning too."""
         return {name for _, column in self.named for name in (column, column.split(".")[0])}
 
-    def missing(self, columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def missing(self, columns: Mapping[str, object]) -> list[tuple[str, str]]:
         """The keys whose column is not there, with the column."""
         return [(key, column) for key, column in self.named if _found(columns, column) is _ABSENT]
 
-    def fits(self, columns: Mapping[str, Any]) -> bool:
+    def fits(self, columns: Mapping[str, object]) -> bool:
         """Whether any of the columns is there, by another name than a key's own."""
         own = {key for key, column in self.named if key == column}
         absent = {key for key, _ in self.missing(columns)}
@@ -124,7 +124,7 @@ class ColumnMap:
             return False, begun
         raise DataError(f"{file}: {self.complaint(seen)}.")
 
-    def complaint(self, columns: Mapping[str, Any]) -> str:
+    def complaint(self, columns: Mapping[str, object]) -> str:
         """The sentence about the columns that are not there."""
         wrong = [f"{key}={column}{_meant(column, columns)}" for key, column in self.missing(columns)]
         return f"columns: there is no column for {', '.join(wrong)}; the columns are {', '.join(columns) or 'none'}"
@@ -169,10 +169,10 @@ def _values(found: re.Match[str] | None) -> tuple[str, ...]:
     return values
 
 
-def _found(columns: Mapping[str, Any], column: str) -> Any:
+def _found(columns: Mapping[str, object], column: str) -> Any:
     if column in columns:
         return columns[column]
-    value: Any = columns
+    value: object = columns
     for name in column.split("."):
         if isinstance(value, Mapping) and name in value:
             value = value[name]

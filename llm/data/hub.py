@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from llm.data.formats.cells import unpacked_row
 from llm.data.formats.opened import DataError, Record, Records
 
 SPELLING = "hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT, where SPLIT may end in [START:STOP]"
@@ -115,6 +114,8 @@ def hub_records(address: Address) -> Records:
 
 
 def _rows(address: Address, read_as: list[str]) -> Iterator[Record]:
+    from llm.data.formats.cells import unpacked_row
+
     rows = _split(address, _opened(address))
     rows = rows.skip(address.start) if address.start else rows
     named = {"config": address.part} if address.part else {}
@@ -148,7 +149,7 @@ def _opened(address: Address) -> Mapping[Any, Any]:
         raise DataError(f"{address.text} cannot be opened: {_said(error)}{_remedy(address, error)}.") from error
 
 
-def _loaded(address: Address, datasets: Any) -> Mapping[Any, Any]:
+def _loaded(address: Address, datasets: Any) -> Mapping[object, object]:
     """What ``save_to_disk`` wrote, or the part by its name, else as a folder, as in Anthropic/hh-rlhf."""
     if _is_saved(Path(address.place)):
         saved = datasets.load_from_disk(address.place)

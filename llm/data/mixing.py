@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from llm.data.columns import ColumnMap
 from llm.data.grouping.columns import PairColumns, PromptColumns, asked_of_file, check_known
@@ -22,21 +22,17 @@ from llm.data.hub import address_of
 from llm.data.mixtures import Part, parts_of
 from llm.data.overview import across
 from llm.data.pairs import Pair, read_pairs
-from llm.data.prompts import Prompt, distinct_prompts, read_prompts
 from llm.data.records import DataError, stem_of
 from llm.data.stream import UniqueIds
 from llm.data.suites import check_mapped, content_of, describe_file, split_by_prompt, suite_files
 
-Item = TypeVar("Item", Pair, Prompt)
+if TYPE_CHECKING:
+    from llm.data.prompts import Prompt
+
+Item = TypeVar("Item", Pair, "Prompt")
 _UNKNOWN = "unknown"
-_BESIDE = (
-    "preference",
-    "weight",
-    "kept",
-    "answer",
-    "beside",
-    "as_text",
-)  # what is known of a pair beside what it says, or was asked for
+# What is known of a pair beside what it says, or was asked for.
+_BESIDE = ("preference", "weight", "kept", "answer", "beside", "as_text")
 _log = logging.getLogger(__name__)
 
 
@@ -140,7 +136,7 @@ def split(mixture: Mixture[Pair], *, share: float, seed: int) -> tuple[Mixture[P
 
 
 def mixed_pairs(
-    files: Any, *, columns: str | ColumnMap | None = None, shared: bool = False, by: Sequence[str] = ()
+    files: object, *, columns: str | ColumnMap | None = None, shared: bool = False, by: Sequence[str] = ()
 ) -> Mixture[Pair]:
     """Read the pairs of a training set, or of what is held out.
 
@@ -187,6 +183,8 @@ def mixed_prompts(
     Raises:
         DataError: As ``mixed_pairs``; or a file holds no prompt of its own.
     """
+    from llm.data.prompts import read_prompts
+
     keep, names = asked_of_file(by, PromptColumns), dict[str, None]()
 
     def read(part: Part, *, shared: bool) -> tuple[list[Prompt], dict[str, Any]]:
@@ -203,7 +201,7 @@ def mixed_prompts(
 
 
 def _read(
-    files: Any,
+    files: object,
     columns: str | ColumnMap | None,
     read: Callable[..., tuple[list[Item], dict[str, Any]]],
     *,
@@ -250,6 +248,8 @@ def _named(one: Ingredient[Item], *, alone: bool) -> Ingredient[Item]:
 
 
 def _once(ingredients: Sequence[Ingredient[Prompt]]) -> list[Ingredient[Prompt]]:
+    from llm.data.prompts import distinct_prompts
+
     seen: dict[str, str | None] = {}
     found: list[Ingredient[Prompt]] = []
     for one in ingredients:

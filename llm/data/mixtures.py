@@ -43,7 +43,7 @@ class Part:
     columns: str | None = None
 
     @classmethod
-    def of(cls, given: Any, setting: str = "train_file") -> Self:
+    def of(cls, given: object, setting: str = "train_file") -> Self:
         """Read a file with or without its weight, a mapping of the attributes, or that mapping as JSON.
 
         A number behind the last colon is a weight, unless there is a file of that very name. Errors name the setting.
@@ -102,7 +102,7 @@ def parts_of(given: Any, setting: str = "train_file") -> list[Part]:
     return parts
 
 
-def settled(given: Any, setting: str = "train_file") -> str | list[str]:
+def settled(given: object, setting: str = "train_file") -> str | list[str]:
     """What names the same files in one way, ready for JSON: the text of a single one, or those of several.
 
     >>> settled([{"file": "a.jsonl", "weight": 2}]), settled(["a.jsonl:1", "b.jsonl:0.5"])
@@ -112,7 +112,7 @@ def settled(given: Any, setting: str = "train_file") -> str | list[str]:
     return texts if len(texts) > 1 else "".join(texts)
 
 
-def held_out_parts(given: Any) -> list[Part]:
+def held_out_parts(given: object) -> list[Part]:
     """The files of held-out pairs that a setting names, each judged once.
 
     Raises:
@@ -137,7 +137,7 @@ def _weight(given: Any, where: str, setting: str) -> float:
     return weight
 
 
-def _json(text: str, setting: str) -> Mapping[str, Any]:
+def _json(text: str, setting: str) -> Mapping[str, object]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

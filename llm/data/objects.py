@@ -65,7 +65,7 @@ def rows_of(source: Any) -> list[Any]:
     return rows
 
 
-def record_rows(rows: Iterable[Any], name: str) -> Iterator[Record]:
+def record_rows(rows: Iterable[object], name: str) -> Iterator[Record]:
     """Mappings as records; raises ``DataError`` for a row that is none."""
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):

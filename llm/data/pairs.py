@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from dro_core.files import whole
 from llm.data.columns import ColumnMap, columns_of
@@ -185,7 +184,7 @@ def write_pairs(pairs: Iterable[Pair], path: str | os.PathLike[str]) -> None:
 
 def line_of(pair: Pair) -> bytes:
     """A pair as :func:`write_pairs` writes it."""
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "id": pair.id, "prompt": list(pair.prompt), "chosen": record_of(pair.chosen),
         "rejected": record_of(pair.rejected),
         "source": pair.source, "category": pair.category,

@@ -253,18 +253,18 @@ def _prompts(
         )
 
 
-def _answer(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Any:
+def _answer(row: Mapping[str, object], columns: Mapping[str, object]) -> Any:
     """What is mapped as the answer, else what is called so."""
     return unless_nan(row["answer"] if "answer" in row else columns.get("answer"))
 
 
-def _as_text(answer: Any) -> str | None:
+def _as_text(answer: object) -> str | None:
     if answer in (None, "", [], {}):
         return None
     return json.dumps(answer) if isinstance(answer, list | dict) else str(answer)
 
 
-def _beside(row: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _beside(row: Mapping[str, object], columns: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     """All columns but the prompt, and the answer by our name."""
     found = {name: unless_nan(value) for name, value in columns.items() if name != "prompt"}
     answer = _answer(row, columns)

@@ -19,7 +19,7 @@ class Reading:
         self.names: dict[str, None] = {}
         self._with_text: Counter[str] = Counter()
 
-    def watched(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+    def watched(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns, which note from now on when one is read."""
         for name, value in columns.items():
             self.names[name] = None
@@ -35,7 +35,7 @@ class Reading:
 class _Watched(dict[str, Any]):
     """Columns that tell which of them were read: by ``[]`` and ``get``, not by being copied or asked for."""
 
-    def __init__(self, columns: Mapping[str, Any], read: set[str]) -> None:
+    def __init__(self, columns: Mapping[str, object], read: set[str]) -> None:
         super().__init__(columns)
         self._read = read
 
@@ -43,7 +43,7 @@ class _Watched(dict[str, Any]):
         self._read.add(name)
         return super().__getitem__(name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         self._read.add(name)
         return super().get(name, default)
 

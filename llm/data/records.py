@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from llm.data.formats.cells import unpacked_row
-from llm.data.formats.delimited import csv_records
 from llm.data.formats.json_files import json_records
 from llm.data.formats.opened import DataError, Record, Records
 
@@ -20,7 +18,6 @@ __all__ = ["SUFFIXES", "DataError", "Record", "Records", "read_records", "stem_o
 SUFFIXES = (
     ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet",
 )  # fmt: skip
-_READERS = {".jsonl": json_records, ".json": json_records, ".csv": csv_records, ".tsv": csv_records}
 
 
 def suffix_of(path: Path) -> str | None:
@@ -61,6 +58,8 @@ def _parquet(path: Path, read_as: list[str]) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from llm.data.formats.cells import unpacked_row
+
     number = 0
     try:
         with pq.ParquetFile(path) as table:
@@ -71,3 +70,12 @@ def _parquet(path: Path, read_as: list[str]) -> Iterator[Record]:
                     yield Record(place, unpacked_row(str(path), place, row, read_as))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a sound Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _delimited(path: Path, read_as: list[str]) -> Iterator[Record]:
+    from llm.data.formats.delimited import csv_records
+
+    return csv_records(path, read_as)
+
+
+_READERS = {".jsonl": json_records, ".json": json_records, ".csv": _delimited, ".tsv": _delimited}

@@ -25,10 +25,8 @@ from llm.data.layouts import (
     number,
     unless_nan,
 )
-from llm.data.layouts.mapped import mapped
 from llm.data.reading import Reading
 from llm.data.records import DataError, Record
-from llm.data.suggestions import advice
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +128,11 @@ class PairStream:
         """The layout by the mapping, None where that is for other files; and the records that were looked at."""
         found, begun = asked.looked_for(self._records, file=self.name, shared=self._shared)
         self.columns = asked if found else None
-        return mapped(asked, self.read_as, self._keep) if found else None, begun
+        if not found:
+            return None, begun
+        from llm.data.layouts.mapped import mapped
+
+        return mapped(asked, self.read_as, self._keep), begun
 
     def _first(self, begun: Sequence[Record]) -> tuple[Layout | None, list[Record]]:
         """Find the layout by the first record that decides it; those before it are dropped."""
@@ -142,6 +144,8 @@ class PairStream:
                 self._drop(reason)
                 continue
             if layout is None:
+                from llm.data.suggestions import advice
+
                 raise DataError(
                     f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
                     "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the columns "

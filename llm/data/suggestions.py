@@ -59,7 +59,7 @@ class _Column(NamedTuple):
         return len(str(self.value))
 
 
-def advice(columns: Mapping[str, Any]) -> str:
+def advice(columns: Mapping[str, object]) -> str:
     """The rest of a sentence about a record in no known layout: a mapping, what is not clear, or what is missing."""
     known = [_Column(name, _words(name), value) for name, value in columns.items()]
     marked, sides = _marked(known), _sides(known)
@@ -73,7 +73,7 @@ def advice(columns: Mapping[str, Any]) -> str:
     return _alone(known) or f"say which column holds what with --columns, as in {_EXAMPLE}"
 
 
-def prompted(columns: Mapping[str, Any]) -> str:
+def prompted(columns: Mapping[str, object]) -> str:
     """The rest of a sentence about a record of a file of prompts that has no column of this name."""
     texts = [_Column(name, _words(name), value) for name, value in columns.items()]
     called = [column for column in texts if isinstance(column.value, str | list) and column.has(set(_PROMPT))]

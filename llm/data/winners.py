@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Outcome = Literal["first", "second", "tie"]
 
@@ -39,7 +39,7 @@ class Winner(NamedTuple):
     names: tuple[str, str]
     outcomes: tuple[str, ...]
 
-    def of(self, value: Any, *, counted_from: int | None) -> Outcome | None:
+    def of(self, value: object, *, counted_from: int | None) -> Outcome | None:
         """What a value says; None where there is none.
 
         Args:
@@ -66,7 +66,7 @@ class Winner(NamedTuple):
         raise ValueError(_remedy(value, counted_from))
 
 
-def said(value: Any) -> str | None:
+def said(value: object) -> str | None:
     """A value as text in lower case, whole numbers without a point; None for null, NaN and nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -74,7 +74,7 @@ def said(value: Any) -> str | None:
     return (re.sub(r"(?<=\d)\.0+$", "", text) or None) if not isinstance(value, bool) else text
 
 
-def counts(value: Any) -> bool:
+def counts(value: object) -> bool:
     """Whether a value counts the answers: 0, 1 or 2, as a number or as text."""
     return not isinstance(value, bool) and said(value) in ("0", "1", "2")
 
@@ -94,7 +94,7 @@ def _known(text: str) -> Outcome | None:
     return "tie" if _TIE.fullmatch(text) else None
 
 
-def _remedy(value: Any, counted_from: int | None) -> str:
+def _remedy(value: object, counted_from: int | None) -> str:
     example = "write winner=COLUMN:FIRST/SECOND with the values that say so, such as winner=label:1/0"
     if not counts(value):
         return f"the winner is {value!r:.40}, which is neither side nor a tie: {example}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from ..run.files import JsonObject
 from ..statistics.counting import EARLIER_RULE
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord, Values
@@ -158,7 +159,7 @@ def only_length(run: RunRecord) -> Verdict:
     )
 
 
-def _follows_length(record: dict[str, Any]) -> bool:
+def _follows_length(record: JsonObject) -> bool:
     """Whether accuracy is not shown to be above the rule's, and margins mostly are on its side.
 
     Of accuracy a and the rule's l it follows that margin and length agree in sign on at least |a + l - 1| of the pairs.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +53,8 @@ class RunRecord:
     batch: int | None
     learning_rate: float | None
     steps: int
-    training: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
+    training: list[JsonObject]
+    evaluations: list[JsonObject]
     adversary: JsonObject = field(default_factory=dict)
     truncation: JsonObject = field(default_factory=dict)
     concerns: list[dict[str, str]] | None = None
@@ -125,7 +124,7 @@ def _kind(run: Mapping[str, object]) -> str:
     return kind.name if kind else ""
 
 
-def _finished(folder: Path, run: dict[str, Any]) -> RunRecord:
+def _finished(folder: Path, run: JsonObject) -> RunRecord:
     metrics = read_record(folder / "metrics.json", "suites") if (folder / "metrics.json").exists() else {}
     training, evaluations = _rows(run.get("history", []))
     config, batch = run.get("config", {}), run.get("effective_batch")
@@ -180,7 +179,7 @@ def _unfinished(folder: Path) -> RunRecord:
     )
 
 
-def _rows(history: list[dict[str, object]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows(history: list[dict[str, object]]) -> tuple[list[JsonObject], list[JsonObject]]:
     """Training and evaluation rows; a resumed run may have logged a step twice, and the later row counts."""
     training = {row.get("step"): row for row in history if "effective_sample_size" in row or "skipped" in row}
     evaluations = {row.get("step"): row for row in history if "eval_loss" in row}

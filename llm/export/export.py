@@ -31,7 +31,7 @@ from ..models.saving import save_model
 from ..run.escaping import shell_word
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
-from ..text.chat_templates import PLAIN, bare_template, exported_template, with_end, without_edges
+from ..text.exported_templates import PLAIN, bare_template, exported_template, with_end, without_edges
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks
 from .transformers_4 import write_for_version_4

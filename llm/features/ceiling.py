@@ -14,6 +14,7 @@ from dro_core import collapse_radius
 
 from ..data.pairs import DataError, Pair, length_baseline
 from ..data.questions import questions
+from ..run.files import JsonObject
 from ..statistics.counting import credit
 from ..statistics.crossfit import crossfit
 from ..statistics.intervals import Interval, accuracy_interval
@@ -116,7 +117,7 @@ class Ceiling:
             f"{mean:.1f} % [{low:.1f}, {high:.1f}]; take another backbone, or tune this one"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """All numbers, with suggestions and verdicts; infinite radii as text."""
         found = asdict(self)
         found["accuracy"] = self.accuracy._asdict()
@@ -124,7 +125,7 @@ class Ceiling:
         return {**found, "left_out": dict(self.left_out), "verdicts": list(self.verdicts())}
 
 
-def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(numbers: Mapping[str, object]) -> JsonObject:
     return {
         name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in numbers.items()

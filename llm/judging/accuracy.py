@@ -43,7 +43,7 @@ __all__ = [
 TAIL = 0.1  # the CVaR loss is the mean loss of this worst share of the pairs
 
 
-def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, object]:
     """One suite in numbers, JSON-ready (None where a number does not exist).
 
     Args:
@@ -78,9 +78,7 @@ def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95)
     }
 
 
-def compare(
-    pairs: Sequence[Pair], margins_a: ArrayLike, margins_b: ArrayLike, *, level: float = 0.95
-) -> dict[str, Any]:
+def compare(pairs: Sequence[Pair], margins_a: ArrayLike, margins_b: ArrayLike, *, level: float = 0.95) -> JsonObject:
     """Accuracy of model a minus that of model b on the same pairs: ``overall`` and ``by_category``.
 
     A record holds ``pairs``, ``difference``, ``low``, ``high``, ``p`` (clustered by question),
@@ -109,7 +107,7 @@ def evaluate_model(
     batch_size: int = 32,
     margin_of: MarginOf = reward_margins,
     progress: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Score and summarise every suite: ``{"suites": {name: summary}, "margins": {name: array}}``."""
     scored: Any = {"max_length": max_length, "batch_size": batch_size, "margin_of": margin_of, "progress": progress}
     margins = {name: score_pairs(model, tokenizer, pairs, **scored) for name, pairs in suites.items()}
@@ -119,7 +117,7 @@ def evaluate_model(
     }
 
 
-def worst_category(categories: Mapping[str, JsonObject]) -> dict[str, Any] | None:
+def worst_category(categories: Mapping[str, JsonObject]) -> JsonObject | None:
     """The record with the lowest accuracy, with its ``name``; None without categories.
 
     >>> worst_category({"a": {"accuracy": 0.7}, "b": {"accuracy": 0.6}})
@@ -140,7 +138,7 @@ def rows_by(pairs: Sequence[Pair], field: str) -> dict[str, NDArray[np.intp]]:
     return {name: np.array(rows[name], dtype=np.intp) for name in sorted(rows)}
 
 
-def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.95) -> dict[str, Any]:
+def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.95) -> JsonObject:
     """The record of one group of pairs; its entries are listed at :func:`summarise`."""
     judged = np.flatnonzero(~np.isnan(margins)).tolist()
     left_out, margins = len(pairs) - len(judged), margins[judged]
@@ -166,7 +164,9 @@ def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.
     )
 
 
-def _comparison(pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float) -> dict[str, Any]:
+def _comparison(
+    pairs: Sequence[Pair], a: Margins, b: Margins, rows: NDArray[np.intp], level: float
+) -> dict[str, object]:
     shared = questions([pairs[row] for row in rows])
     difference = paired_difference(a[rows], b[rows], shared, level=level)
     return json_ready(

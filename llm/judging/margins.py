@@ -107,7 +107,7 @@ def score_pairs(
 
 def score_encoded(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: object,
     encoded: EncodedPairs,
     *,
     max_length: int,

@@ -143,7 +143,7 @@ class DPOTask(Task[DPOConfig]):
             self.second = self._second(model, tokenizer)
         return model, tokenizer
 
-    def trainer(self, **common: Any) -> DPOTrainer:
+    def trainer(self, **common: object) -> DPOTrainer:
         """The trainer of the run; precomputed log-probabilities come later, through the data."""
         online = self.config.reference_kind() == "model"
         return DPOTrainer(

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
+from ..run.files import JsonObject
 from ..run.kinds import KINDS
 from ..run.progress import closing_lines
 from ..training.config import ConfigError, TrainConfig
@@ -109,7 +110,7 @@ def _judged(
 
 def judge_trained(
     task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Evaluate a finished run on suites of pairs, as ``evaluate_model`` does, and put the results beside its model."""
     from ..judging.accuracy import evaluate_model
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..run.files import JsonObject
 from ..run.finished import check_model
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
@@ -155,7 +156,7 @@ def adapter_task(name: str) -> str | None:
     return _read(settings).get("task_type") if settings.exists() else None
 
 
-def _read(settings: Path) -> dict[str, Any]:
+def _read(settings: Path) -> JsonObject:
     """The settings of an adapter.
 
     Raises:

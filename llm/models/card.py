@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..run.escaping import markdown, markdown_code
+from ..run.files import JsonObject
 from ..run.kinds import kind_of
 from .card_parts import base_name, header, use
 
 
-def model_card(record: dict[str, Any], results: dict[str, Any] | None = None) -> str:
+def model_card(record: JsonObject, results: JsonObject | None = None) -> str:
     """Markdown for ``README.md`` beside the weights.
 
     Args:
@@ -34,7 +35,7 @@ def model_card(record: dict[str, Any], results: dict[str, Any] | None = None) ->
     return "\n".join(lines)
 
 
-def _rows(record: dict[str, Any]) -> dict[str, str]:
+def _rows(record: JsonObject) -> dict[str, str]:
     config, data = record["config"], record["data"]
     train = data["train"]
     cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
@@ -58,7 +59,7 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _seen(record: dict[str, Any]) -> list[str]:
+def _seen(record: JsonObject) -> list[str]:
     """What an audit found of the pairs as the model reads them, and what is of concern."""
     if (audit := record["data"].get("audit")) is None:
         return []
@@ -82,7 +83,7 @@ def _seen(record: dict[str, Any]) -> list[str]:
     return ["## What the model saw", "", said, "", *warned, *suites, *([""] if warned or suites else [])]
 
 
-def _objective(record: dict[str, Any]) -> str:
+def _objective(record: JsonObject) -> str:
     if record["config"]["ambiguity"] == "erm":
         return "by plain training: every example counts alike."
     if record.get("inaction"):
@@ -97,7 +98,7 @@ def _set(config: dict[str, object]) -> str:
     return f"{markdown_code(config['ambiguity'])} (plain for {plain:g} of the steps, ramp over {ramp:g})"
 
 
-def _policy_rows(record: dict[str, Any]) -> dict[str, str]:
+def _policy_rows(record: JsonObject) -> dict[str, str]:
     config, data = record["config"], record["data"]
     train = data["train"]
     against = f"{markdown_code(config['ambiguity'])}, version {config['version']}"
@@ -132,7 +133,7 @@ def _rewards(given: str | list[str]) -> str:
     return Path(given).name if given.endswith(".py") else base_name(given)
 
 
-def _asking(config: dict[str, Any]) -> str:
+def _asking(config: Mapping[str, object]) -> str:
     """What a policy run says of groups, lengths and draws, where that is not the default."""
     said = {
         "silent_groups": ("keep", "groups without a signal: {}"),
@@ -143,7 +144,7 @@ def _asking(config: dict[str, Any]) -> str:
     return "".join(f"; {text.format(chosen[n])}" for n, (usual, text) in said.items() if chosen[n] != usual)
 
 
-def _policy_results(summaries: dict[str, Any]) -> list[str]:
+def _policy_results(summaries: JsonObject) -> list[str]:
     lines = [
         "## Results",
         "",
@@ -161,7 +162,7 @@ def _policy_results(summaries: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _special(config: dict[str, Any]) -> dict[str, str]:
+def _special(config: JsonObject) -> dict[str, str]:
     """Rows that only some runs have."""
     rows, weighed = {}, config["ambiguity"] != "erm"
     if "beta" in config:
@@ -177,32 +178,32 @@ def _special(config: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _verdicts(record: dict[str, Any]) -> dict[str, str]:
+def _verdicts(record: Mapping[str, object]) -> dict[str, str]:
     """What the adversary did not do, and what the data do not bear."""
     named = {"**weights**": "inaction", "**radius**": "beyond"}
     return {name: markdown(record[key]) for name, key in named.items() if record.get(key)}
 
 
-def _changes(record: dict[str, Any]) -> dict[str, str]:
+def _changes(record: JsonObject) -> dict[str, str]:
     """What was changed on the way, and what other sessions did otherwise."""
     named = {"**changed on the way (--force)**": "forced", "other versions": "other_versions"}
     return {name: markdown("; ".join(record[key])) for name, key in named.items() if record.get(key)}
 
 
-def _time(record: dict[str, Any]) -> str:
+def _time(record: JsonObject) -> str:
     return f"{record['seconds']:.0f} s on {markdown(record['environment']['device'])}"
 
 
-def _source(file: dict[str, Any]) -> str:
+def _source(file: JsonObject) -> str:
     return f"{markdown(file['file'])}, sha256 `{file['sha256'][:16]}…`"
 
 
-def _used(data: dict[str, Any], what: str) -> str:
+def _used(data: JsonObject, what: str) -> str:
     of = "examples an epoch, from" if "files" in data["train"] else "of"
     return f"{data['trained_on']} {of} {data['train'][what]} {what}"
 
 
-def _files(train: dict[str, Any]) -> dict[str, str]:
+def _files(train: JsonObject) -> dict[str, str]:
     """Of a mixture, a row for each of its files; and what was found across them."""
     rows = {
         f"file {number}": f"{_source(file)}, {file.get('pairs', file.get('prompts'))} x {file['weight']:g}"
@@ -213,7 +214,7 @@ def _files(train: dict[str, Any]) -> dict[str, str]:
     return rows | ({"across files": _counts(train["noted"])} if "noted" in train else {})
 
 
-def _held_out(data: dict[str, Any], config: dict[str, object]) -> str:
+def _held_out(data: JsonObject, config: dict[str, object]) -> str:
     if "eval" in data:
         return _source(data["eval"])
     return f"{config['validation_share']:g} of the prompts" if config["validation_share"] else "none"
@@ -223,7 +224,7 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {markdown(name.replace('_', ' '))}" for name, number in counts.items()) or "none"
 
 
-def _results(metrics: dict[str, Any]) -> list[str]:
+def _results(metrics: JsonObject) -> list[str]:
     rows = [
         f"| {markdown(name)} | {suite['pairs']} | {suite['accuracy']:.3f} "
         f"[{_number(suite['low'])}, {_number(suite['high'])}] | {suite['ties']} | {suite['longer_wins']:.3f} |"
@@ -240,7 +241,7 @@ def _results(metrics: dict[str, Any]) -> list[str]:
     return [*header, *rows, ""]
 
 
-def _versions(record: dict[str, Any]) -> str:
+def _versions(record: JsonObject) -> str:
     return markdown(", ".join(f"{name} {version}" for name, version in record["environment"].items()))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ..run.escaping import python_text, visible
+from ..run.files import JsonObject
 from .fetching import FETCHABLE, ModelError, locate
 
 _PLACE = "path/to/model"
@@ -55,10 +56,10 @@ base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 model = PeftModel.from_pretrained(base, {place}).merge_and_unload().eval()"""
 
 
-def header(record: dict[str, Any], *, pipeline: str, tag: str) -> list[str]:
+def header(record: JsonObject, *, pipeline: str, tag: str) -> list[str]:
     """The lines that the hub reads: what the model is, what it was made from, under which licence it stands."""
     config, alone = record["config"], _alone(record["config"])
-    entries: dict[str, Any] = {
+    entries: JsonObject = {
         "library_name": "peft" if alone else "transformers",
         "pipeline_tag": pipeline,
         "license": record.get("licence", "unknown"),
@@ -74,7 +75,7 @@ def header(record: dict[str, Any], *, pipeline: str, tag: str) -> list[str]:
     return ["---", safe.rstrip(), "---"]
 
 
-def use(record: dict[str, Any], *, reward: bool) -> list[str]:
+def use(record: JsonObject, *, reward: bool) -> list[str]:
     """The section that shows how transformers, TRL and vLLM read the model."""
     config = record["config"]
     kind, alone = f"AutoModelFor{'SequenceClassification' if reward else 'CausalLM'}", _alone(config)
@@ -114,5 +115,5 @@ def licence_of(name: str) -> str:
     return str(found)
 
 
-def _alone(config: dict[str, Any]) -> bool:
+def _alone(config: Mapping[str, object]) -> bool:
     return bool(config["lora_rank"]) and not config["merge_adapter"]

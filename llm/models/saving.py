@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..text.chat_templates import exported_template
+from ..text.exported_templates import exported_template
 
 
 def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, template: str | None = None) -> None:
@@ -26,7 +26,7 @@ def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, 
     """
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     written, generates = copy.deepcopy(tokenizer), inner.can_generate()
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "padding_side": "left" if generates else "right",
         "model_input_names": ["input_ids", "attention_mask"],
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ..policy.judging import score_interval, with_limits
 from ..report.overoptimisation import write_overoptimisation
-from ..run.files import json_ready, write_json
+from ..run.files import JsonObject, json_ready, write_json
 from ..run.finished import RECORD, RunError, read_record
 from ..run.run_differences import record_of
 from ..run.states import NOTE
@@ -248,7 +248,7 @@ def _asked(stage: Stage, suite: str) -> list[str]:
     return [entry["id"] for entry in answers]
 
 
-def _record(row: Row | BestOfRow) -> dict[str, Any]:
+def _record(row: Row | BestOfRow) -> JsonObject:
     return {name: value._asdict() if isinstance(value, Interval) else value for name, value in row._asdict().items()}
 
 

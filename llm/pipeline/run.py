@@ -24,6 +24,7 @@ from ..kinds.registry import run
 from ..models.contents import contents, digest
 from ..policy.run import check_rewards, prompts_of, training_prompts
 from ..rewards.names import has_checks, reads_of
+from ..run.files import JsonObject
 from ..run.finished import RunError, read_record, run_damage
 from ..run.sealed import read_sealed, write_sealed
 from ..run.states import NOTE, Holds, holds
@@ -157,7 +158,7 @@ def state_of(stage: Stage) -> State:
     return State.DONE
 
 
-def _noted(path: Path) -> dict[str, Any]:
+def _noted(path: Path) -> JsonObject:
     """What ``note`` wrote; earlier versions wrote no checksum.
 
     Raises:

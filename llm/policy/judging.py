@@ -86,7 +86,7 @@ def judge_policy(
     )
 
 
-def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[str, Any]:
+def summarise_policy(prompts: Sequence[Prompt], judged: ScoredAnswers) -> dict[str, object]:
     """``overall``, ``by_source`` and ``by_category``, JSON-ready.
 
     A record holds ``prompts``, ``kl``, ``tokens``, ``ended`` and per judge ``mean``, ``low`` and ``high``: the mean
@@ -126,7 +126,7 @@ def with_limits(interval: Interval) -> Interval:
     return interval if interval.low < interval.high else Interval(interval.mean, np.nan, np.nan)
 
 
-def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> dict[str, Any]:
+def _record(judged: ScoredAnswers, rows: list[int], asked: NDArray[np.intp]) -> JsonObject:
     judges = {name: score_interval(scores[rows], asked[rows])._asdict() for name, scores in judged.scores.items()}
     means = {name: float(getattr(judged, name)[rows].mean()) for name in ("kl", "tokens", "ended")}
     samples = judged.kl.shape[1]

@@ -138,7 +138,7 @@ class Answers:
         """The answer without special tokens and the white space around it."""
         return str(self.tokenizer.decode(answer.ids, skip_special_tokens=True)).strip()
 
-    def _drawn(self, model: Any, prompts: list[list[int]], numbers: Any) -> list[Answer]:
+    def _drawn(self, model: Any, prompts: list[list[int]], numbers: object) -> list[Answer]:
         pad, longest = self.tokenizer.pad_token_id, max(map(len, prompts))
         device = next(model.parameters()).device
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)

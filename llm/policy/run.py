@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from ..adversary.ledger import multipliers_by
-from ..adversary.spec import names_in, parse_reweighting
+from ..adversary.rules import names_in
+from ..adversary.spec import parse_reweighting
 from ..data.mixing import Mixture, mixed_prompts
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, read_prompts, subset

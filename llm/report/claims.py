@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import Any
 
 from ..adversary.ledger import VERDICT
 from ..run.files import JsonObject
@@ -18,7 +17,7 @@ _ALIKE = {"steps": "steps", "batch_size": "effective batch", "learning_rate": "l
 ROLES = {"inside": "in distribution", "outside": "out of distribution", "validation": "held out of training"}
 
 
-def claims(report: JsonObject) -> list[dict[str, Any]]:
+def claims(report: JsonObject) -> list[JsonObject]:
     """Sentences, each with the arms it is about: ``{"text", "items"}``."""
     arms = [record for record in report["arms"] if record["against"]]
     if not arms:

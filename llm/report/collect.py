@@ -72,7 +72,7 @@ class Arm:
     runs: dict[int, str]
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         """The family's settings by name."""
         return dict(zip(FAMILY, self.family, strict=True))
 

@@ -115,7 +115,7 @@ def _shown(group: Sequence[int], records: Sequence[JsonObject]) -> list[int]:
     return [number for number in group if number in best or records[number]["plain"]]
 
 
-def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -> dict[str, Any]:
+def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -> JsonObject:
     plain, training = arms[0], Training(collection)
     ensemble = training.ensemble(plain)
     fifths = {} if training.pairs is None else training.fifths(ensemble)
@@ -171,7 +171,7 @@ def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, o
     return {"places": by_place, "bounds": bounds}
 
 
-def _categories(collection: Collection, arms: Sequence[Arm]) -> dict[str, Any]:
+def _categories(collection: Collection, arms: Sequence[Arm]) -> JsonObject:
     """Suite -> category -> accuracy and difference of every arm, Holm's correction over all of them."""
     tables = {
         name: {
@@ -188,7 +188,7 @@ def _categories(collection: Collection, arms: Sequence[Arm]) -> dict[str, Any]:
     return {"suites": tables, "tests": tests}
 
 
-def _category(collection: Collection, arms: Sequence[Arm], suite: str, rows: NDArray[np.intp]) -> dict[str, Any]:
+def _category(collection: Collection, arms: Sequence[Arm], suite: str, rows: NDArray[np.intp]) -> JsonObject:
     questions = collection.suites[suite].questions[rows]
     margins = [{seed: v[rows] for seed, v in collection.margins(arm, suite).items()} for arm in arms]
     plain = margins[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..run.files import JsonObject
@@ -121,7 +121,7 @@ def _tail(found: JsonObject, look: Mapping[str, Style], key: str, title: str) ->
 
 
 def _lines(
-    rows: list[dict[str, Any]], look: Mapping[str, Style], x: str, y: str, *, scale: float = 1.0, both: bool = False
+    rows: Sequence[JsonObject], look: Mapping[str, Style], x: str, y: str, *, scale: float = 1.0, both: bool = False
 ) -> list[Series]:
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     across = scale if both else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from ..run.files import JsonObject
 from .plots import INK, LINE, PAPER, QUIET, WIDTH, Style, inline_svg, offsets, open_frame, row_axes
 
 _LEGEND_ROW = 0.168  # inches
@@ -31,7 +32,7 @@ class Drawing(NamedTuple):
     title: str
     note: str
     svg: str
-    rows: list[dict[str, Any]]
+    rows: Sequence[JsonObject]
 
 
 class Series(NamedTuple):

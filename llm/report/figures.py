@@ -69,7 +69,7 @@ def trade_off(report: JsonObject) -> list[Drawing]:
     return drawings
 
 
-def _plane(report: JsonObject, arm: JsonObject, *, gain: bool) -> dict[str, Any] | None:
+def _plane(report: JsonObject, arm: JsonObject, *, gain: bool) -> JsonObject | None:
     entries = [entry_of(report, arm, "inside" if report["inside"] else "average"), arm["worst"]]
     values = [entry["difference"] if entry and gain else entry for entry in entries]
     if not all(values):
@@ -80,7 +80,7 @@ def _plane(report: JsonObject, arm: JsonObject, *, gain: bool) -> dict[str, Any]
 
 
 def _plane_drawing(
-    name: str, family: str, rows: list[dict[str, Any]], look: Mapping[str, Style], titles: Sequence[str], unit: str,
+    name: str, family: str, rows: Sequence[JsonObject], look: Mapping[str, Style], titles: Sequence[str], unit: str,
     origin: tuple[float, float] | None,
 ) -> Drawing:  # fmt: skip
     marks = [(row["kind"], look[row["kind"]], row["x"], row["y"]) for row in rows]
@@ -214,7 +214,7 @@ def _side(
     return drawings
 
 
-def _side_rows(places: Sequence[tuple[str, JsonObject]], field: str) -> tuple[list[Any], list[dict[str, Any]]]:
+def _side_rows(places: Sequence[tuple[str, JsonObject]], field: str) -> tuple[list[Any], list[JsonObject]]:
     rows, records = [], []
     for place, entries in places:
         marks = {}

@@ -30,7 +30,7 @@ def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: 
 
 def _record(
     collection: Collection, arms: Sequence[Arm], number: int, name: str, categories: JsonObject
-) -> dict[str, Any] | None:
+) -> JsonObject | None:
     suite, margins = collection.suites[name], collection.margins(arms[number], name)
     if not margins:
         return None

@@ -34,7 +34,7 @@ CURVES = {
 }
 
 
-def trainings(collection: Collection) -> list[dict[str, Any]]:
+def trainings(collection: Collection) -> list[JsonObject]:
     """The runs of whole models: ``arm`` (its position), ``seed``, ``steps``, ``seconds`` and ``curves`` by name."""
     found = []
     for number, arm in enumerate(collection.arms):
@@ -46,7 +46,7 @@ def trainings(collection: Collection) -> list[dict[str, Any]]:
     return found
 
 
-def origin(collection: Collection) -> dict[str, Any]:
+def origin(collection: Collection) -> JsonObject:
     """``title``, ``command``, ``settings``, ``data`` and ``environment``: of each what is known, and of all runs."""
     about = read_about(collection.folder)
     if not about and (collection.folder / ABOUT).exists():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..run.files import json_ready
+from ..run.files import JsonObject, json_ready
 from ..run.sealed import read_sealed, write_sealed
 
 AUDITS = "audits.json"
@@ -19,7 +19,7 @@ def write_audits(folder: Path, audits: Audits) -> None:
     write_sealed(folder / AUDITS, json_ready(audits))
 
 
-def read_audits(folder: str | Path) -> dict[str, Any]:
+def read_audits(folder: str | Path) -> JsonObject:
     """The audits of a results folder; {} where there are none, or they are damaged."""
     return read_sealed(Path(folder) / AUDITS) or {}
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dro_core.files import whole
 
+from ..run.files import JsonObject
 from ..run.sealed import checksum, read_sealed, write_sealed
 from .findings import Caveat
 
@@ -48,7 +49,7 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
-def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:
+def read_training(folder: Path, training: str) -> list[JsonObject] | None:
     """The rows of a training as ``write_training`` kept them; None where they are missing or damaged."""
     stored = _stored(folder, training)
     try:
@@ -57,7 +58,7 @@ def read_training(folder: Path, training: str) -> list[dict[str, Any]] | None:
         return None
 
 
-def _stored(folder: Path, training: str) -> dict[str, Any] | None:
+def _stored(folder: Path, training: str) -> JsonObject | None:
     return read_sealed(folder / "runs" / f"{training}.json", earlier={"common", "rows"})
 
 

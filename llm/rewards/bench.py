@@ -78,8 +78,8 @@ class Bench:
 
     def scores(
         self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
+        prompts: Sequence[object],
+        completions: Sequence[object],
         rows: Sequence[Mapping[str, Any]],
         seconds: float,
     ) -> list[float | None]:

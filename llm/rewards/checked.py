@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ Scores: TypeAlias = NDArray[np.float64]
 _log = logging.getLogger(__name__)
 
 
-def checked_shape(scores: Any, answers: int) -> Scores:
+def checked_shape(scores: object, answers: int) -> Scores:
     """The scores as float64, one for each of so many answers.
 
     Raises:

@@ -51,7 +51,7 @@ class RewardPart:
     weight: float = 1.0
 
     @classmethod
-    def of(cls, given: Any, setting: str = "reward_model") -> Self:
+    def of(cls, given: object, setting: str = "reward_model") -> Self:
         """Read a name with or without its weight, a mapping of ``reward`` and ``weight``, or that mapping as JSON.
 
         A number behind the last colon is a weight, unless there is a file or folder of that very name.
@@ -145,7 +145,7 @@ def parts_of(given: Any, setting: str = "reward_model") -> list[RewardPart]:
     return parts
 
 
-def settled(given: Any, setting: str = "reward_model") -> str | list[str]:
+def settled(given: object, setting: str = "reward_model") -> str | list[str]:
     """What names the same rewards in one way, ready for JSON: the text of a single one, or those of several."""
     texts = [str(part) for part in parts_of(given, setting)]
     return texts if len(texts) > 1 else "".join(texts)
@@ -161,17 +161,17 @@ def labels_of(parts: Sequence[RewardPart]) -> list[str]:
     return names
 
 
-def models_in(given: Any) -> list[str]:
+def models_in(given: object) -> list[str]:
     """The reward models among what a setting names."""
     return [part.name for part in parts_of(given) if part.kind == "model"]
 
 
-def has_checks(*given: Any) -> bool:
+def has_checks(*given: object) -> bool:
     """Whether one of these settings names a checker or a function, which may ask for columns of the prompts."""
     return any(part.kind in ("checker", "function") for setting in given for part in parts_of(setting))
 
 
-def reads_of(role: str, given: Any) -> dict[str, str]:
+def reads_of(role: str, given: object) -> dict[str, str]:
     """What a setting's rewards are read from, models and files, by the role that run folders note them under."""
     parts = parts_of(given, role)
     named = {f"{role} {label}": part.reads() for label, part in zip(labels_of(parts), parts, strict=True)}

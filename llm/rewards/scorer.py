@@ -121,7 +121,7 @@ def _is_verdict(scores: Scores, asked: Sequence[tuple[str, str]]) -> bool:
     return same and bool(np.all((scores >= 0) & (scores <= 1)))
 
 
-def text_or_chat(prompt: Prompt) -> Any:
+def text_or_chat(prompt: Prompt) -> object:
     """The prompt as TRL gives it to a reward function: a text where the file has a text, else messages."""
     return prompt.messages[0]["content"] if prompt.as_text else [dict(message) for message in prompt.messages]
 
@@ -200,7 +200,9 @@ class WeightedRewards:
         return total
 
 
-def load_scorer(given: Any, *, batch_size: int, device: Any, seconds: float = SECONDS, **loading: Any) -> Scorer:
+def load_scorer(
+    given: object, *, batch_size: int, device: object, seconds: float = SECONDS, **loading: object
+) -> Scorer:
     """What scores answers under these names: one, or several with weights.
 
     Args:
@@ -220,7 +222,7 @@ def load_scorer(given: Any, *, batch_size: int, device: Any, seconds: float = SE
     return scorers[0] if alone else WeightedRewards(parts, scorers)
 
 
-def _scorer(part: RewardPart, *, batch_size: int, device: Any, seconds: float, **loading: Any) -> Scorer:
+def _scorer(part: RewardPart, *, batch_size: int, device: object, seconds: float, **loading: object) -> Scorer:
     if part.name == BUILTIN:
         return ExactChecker()
     if part.kind == "model":
@@ -230,7 +232,7 @@ def _scorer(part: RewardPart, *, batch_size: int, device: Any, seconds: float, *
     return CheckScorer(part, seconds=seconds)
 
 
-def check_prompts(given: Sequence[Any], prompts: Sequence[Prompt], name: str, *, seconds: float = SECONDS) -> None:
+def check_prompts(given: Sequence[object], prompts: Sequence[Prompt], name: str, *, seconds: float = SECONDS) -> None:
     """Refuse prompts that lack what a checker or function among the given settings asks of them.
 
     Raises:

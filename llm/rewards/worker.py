@@ -44,7 +44,7 @@ class CheckerSide:
     def __init__(self, part: RewardPart) -> None:
         self.checker: Checker = checker_of(*part.options())
 
-    def lacks(self, row: Mapping[str, Any]) -> str | None:
+    def lacks(self, row: Mapping[str, object]) -> str | None:
         """What the columns of a prompt lack to be checked."""
         return self.checker.lacks(row)
 
@@ -77,11 +77,11 @@ class FunctionSide:
             raise RewardError(f"{part.name} wants {wrong[0]}, which is not given here: give it a default.")
         self.needed = [name for name in needed if name not in _GIVEN]
 
-    def lacks(self, row: Mapping[str, Any]) -> str | None:
+    def lacks(self, row: Mapping[str, object]) -> str | None:
         """The first column that the function wants and the prompt has not."""
         return next((f"no `{name}`" for name in self.needed if row.get(name) is None), None)
 
-    def scores(self, asked: Mapping[str, Any], at: Callable[[int], None]) -> Any:
+    def scores(self, asked: Mapping[str, object], at: Callable[[int], None]) -> Any:
         """What the function gives; where it raises, the answer at which it does is looked for one by one."""
         try:
             return self._called(asked)
@@ -111,11 +111,11 @@ class FunctionSide:
         return asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found
 
 
-async def _awaited(found: Any) -> Any:
+async def _awaited(found: Any) -> object:
     return await found
 
 
-def _loaded(part: RewardPart) -> Callable[..., Any]:
+def _loaded(part: RewardPart) -> Callable[..., object]:
     place, _, name = part.name.rpartition(":")
     try:
         if place.endswith(".py"):
@@ -184,7 +184,7 @@ def _score(value: Any, row: int) -> float | None:
     return number
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return f"{type(value).__name__} ({str(value)[:60]!r})" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
@@ -192,7 +192,7 @@ def serve(part: RewardPart, connection: Connection) -> None:
     """Load, then answer until the other side is gone."""
     own = os.getpid()
     try:
-        side: Any = CheckerSide(part) if part.kind == "checker" else FunctionSide(part)
+        side: object = CheckerSide(part) if part.kind == "checker" else FunctionSide(part)
     except RewardError as error:
         _send(connection, {"unusable": str(error)})
         return
@@ -204,7 +204,7 @@ def serve(part: RewardPart, connection: Connection) -> None:
             return
         try:
             if "lacks" in asked:
-                answer: dict[str, Any] = {"lacks": [side.lacks(row) for row in asked["lacks"]]}
+                answer: dict[str, object] = {"lacks": [side.lacks(row) for row in asked["lacks"]]}
             else:
                 found = side.scores(asked, lambda row: _send(connection, {"at": row}))
                 answer = {"scores": as_scores(found, len(asked["rows"]))}
@@ -217,7 +217,7 @@ def serve(part: RewardPart, connection: Connection) -> None:
         _send(connection, answer)
 
 
-def _send(connection: Connection, message: Mapping[str, Any]) -> None:
+def _send(connection: Connection, message: Mapping[str, object]) -> None:
     connection.send_bytes(json.dumps(message).encode())
 
 

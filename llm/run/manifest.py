@@ -98,14 +98,14 @@ def _own(files: object) -> str:
     return text_hash(json.dumps(files, sort_keys=True))
 
 
-def _other_size(path: Path, facts: dict[str, Any]) -> Damage | None:
+def _other_size(path: Path, facts: Mapping[str, object]) -> Damage | None:
     if not path.is_file():
         return Damage(path, "is missing")
     size = path.stat().st_size
     return None if size == facts["bytes"] else Damage(path, f"has {size:,} bytes of {facts['bytes']:,}")
 
 
-def _other_content(path: Path, facts: dict[str, Any]) -> Damage | None:
+def _other_content(path: Path, facts: Mapping[str, object]) -> Damage | None:
     try:
         same = _facts(path) == facts
     except OSError as error:

@@ -18,7 +18,7 @@ VERDICTS = ("inaction", "beyond")  # what run.json says of an adversary: a sente
 _log = logging.getLogger(__name__)
 
 
-def record_of(model: str | Path) -> dict[str, Any] | None:
+def record_of(model: str | Path) -> JsonObject | None:
     """The ``run.json`` of a run folder or of the model in one, with its ``settings``; None for any other model.
 
     A file beside a model that is no record of a run is named in a warning; nothing is known of its run then.
@@ -86,7 +86,7 @@ def _setting(name: str) -> Callable[[JsonObject], object]:
 
 def _entry(*path: str) -> Callable[[JsonObject], object]:
     def value(record: JsonObject) -> Any:
-        found: Any = record
+        found: object = record
         for name in path:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found

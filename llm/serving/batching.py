@@ -6,9 +6,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .items import Answered
 from .reading import ReadItem, Written
@@ -23,11 +23,11 @@ Item = Answered | Written
 class ReadsAndScores(Protocol):
     """What the thread asks; a ``RewardReader``."""
 
-    def read(self, items: Sequence[Any]) -> list[ReadItem]:
+    def read(self, items: Sequence[Item]) -> list[ReadItem]:
         """What is read of each item."""
         ...
 
-    def rewards(self, items: Sequence[ReadItem], wanted: Any = ...) -> list[list[float]]:
+    def rewards(self, items: Sequence[ReadItem], wanted: Callable[[int], bool] = ...) -> list[list[float]]:
         """Rewards of the rows of each."""
         ...
 

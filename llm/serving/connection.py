@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h11
 
@@ -179,7 +179,7 @@ class Connection:
         self._held.give(self._holds)
         self._holds = 0
 
-    async def _event(self, until: float) -> Any:
+    async def _event(self, until: float) -> object:
         """What the client says next.
 
         Raises:

@@ -147,7 +147,7 @@ def check_found(found: Sequence[ItemRewards]) -> None:
             raise HttpError(500, f"a reward of item {place} is nan or infinite: check the model")
 
 
-def _listed(value: Any, name: str) -> list[Any]:
+def _listed(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise HttpError(422, f"{name!r} should be a list, found {type(value).__name__}")
     return value

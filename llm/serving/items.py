@@ -52,7 +52,7 @@ class Answered:
     reason: str = ""
 
 
-def answered_of(row: Mapping[str, Any], name: str) -> Answered:
+def answered_of(row: Mapping[str, object], name: str) -> Answered:
     """The chat and the answers of one record.
 
     Args:
@@ -101,7 +101,7 @@ def items_of(
     return _answered(records, name, stem, mapping)
 
 
-def _opened(source: Any, stdin: Iterable[bytes]) -> tuple[Iterator[Any], str, str, list[str]]:
+def _opened(source: object, stdin: Iterable[bytes]) -> tuple[Iterator[Any], str, str, list[str]]:
     """Records or pairs, the name and the stem of what holds them, and how it was read."""
     if not isinstance(source, str | os.PathLike):
         rows = rows_of(getattr(source, "pairs", source))
@@ -115,7 +115,7 @@ def _opened(source: Any, stdin: Iterable[bytes]) -> tuple[Iterator[Any], str, st
     return opened, str(source), stem_of(Path(source)), opened.read_as
 
 
-def _pairs(rows: Iterable[Any], name: str) -> Iterator[Pair]:
+def _pairs(rows: Iterable[object], name: str) -> Iterator[Pair]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Pair):
             raise DataError(f"{name}: row {number} is a {type(row).__name__}, a pair was expected.")
@@ -144,7 +144,7 @@ def _answered(records: Iterable[Record], name: str, stem: str, mapping: ColumnMa
             raise DataError(f"{name}, {place}: {problem}, or pairs in a known layout.") from problem
 
 
-def _parts(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+def _parts(row: Mapping[str, object]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     named = _answer_name(row)
     if "prompt" in row or "instruction" in row:
         chat = (
@@ -162,7 +162,7 @@ def _parts(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]
     return turns, _answers(row, named, turns)
 
 
-def _answer_name(row: Mapping[str, Any]) -> str:
+def _answer_name(row: Mapping[str, object]) -> str:
     """The column that holds what is scored; "" where there is none."""
     return next((name for name in (*_ANSWERS, *_CHATS) if unless_nan(row.get(name)) is not None), "")
 
@@ -177,7 +177,7 @@ def _answers(row: Mapping[str, Any], name: str, chat: Sequence[Message]) -> tupl
     return tuple(_answer({name: item}, name, chat) for item in (listed if several else [value]))
 
 
-def _answer(row: Mapping[str, Any], name: str, chat: Sequence[Message]) -> str:
+def _answer(row: Mapping[str, object], name: str, chat: Sequence[Message]) -> str:
     turns = messages(row, name, role="assistant")
     return only_answer(turns[len(chat) :] if len(turns) > 1 and turns[: len(chat)] == tuple(chat) else turns)
 

@@ -100,15 +100,15 @@ def _windows(items: Iterable[Any]) -> Iterator[list[Any]]:
         raise problem
 
 
-def _with_pauses(items: Iterable[Any]) -> Iterator[Any]:
+def _with_pauses(items: Iterable[object]) -> Iterator[Any]:
     """The items, read ahead by a thread, with a mark wherever the next one is not there at once.
 
     What ends the reading is raised behind the last item. The thread is left alone with a source that never ends.
     """
-    ahead: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=64)
+    ahead: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(maxsize=64)
     left = threading.Event()
 
-    def put(item: Any, error: BaseException | None = None) -> None:
+    def put(item: object, error: BaseException | None = None) -> None:
         while not left.is_set():
             try:
                 ahead.put((item, error), timeout=0.2)

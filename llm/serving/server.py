@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from .batching import Batcher, ReadsAndScores
 from .connection import BUFFER, Connection, Handler, Held, Request, ServerLimits
@@ -73,7 +73,7 @@ class Server:
 
     def __init__(self, service: Service, limits: ServerLimits) -> None:
         self.service, self.limits = service, limits
-        self._connections: dict[asyncio.Task[Any], Connection] = {}
+        self._connections: dict[asyncio.Task[object], Connection] = {}
         self._held = Held(limits.held)
         self._stop, self._now = asyncio.Event(), asyncio.Event()
 

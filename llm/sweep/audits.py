@@ -13,6 +13,7 @@ from ..data.pairs import Pair, PairSet
 from ..models.loading import tiny_reward_model
 from ..models.tokenizers import load_tokenizer
 from ..results.audits import Audits, read_audits
+from ..run.files import JsonObject
 from ..training.config import RewardConfig
 from ..training.pair_trainer import texts_of
 from .plan import FullModel, Model, SweepConfig
@@ -42,7 +43,7 @@ def audits_of(
 
 
 def _made(
-    settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, Any]
+    settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, object]
 ) -> Mapping[str, Any]:
     length = settings["max_length"]
     if settings["model"] == "tiny":
@@ -57,7 +58,7 @@ def _made(
     return {"key": mark, "audit": audit.as_json(), "concerns": [str(concern) for concern in concerns(audit, limits)]}
 
 
-def _settings(model: Model) -> dict[str, Any]:
+def _settings(model: Model) -> JsonObject:
     """What decides how a model reads: its tokenizer, length and template; and what is of concern."""
     own = model.settings if isinstance(model, FullModel) else {"model": model.model, "max_length": model.max_length}
     return {

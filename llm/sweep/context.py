@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.spec import GEOMETRIES
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..data.suites import content_of, describe_file, split_by_prompt

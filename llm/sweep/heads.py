@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,7 +180,7 @@ def _adversary(
         groups = NamedGroups(data.columns)
         columns = NamedGroups(aside.columns, like=groups)
         check_covers(asked, groups, columns)
-        told: Any = {"weights": aside.masses.tolist(), "preferences": aside.preferences.tolist()}
+        told: object = {"weights": aside.masses.tolist(), "preferences": aside.preferences.tolist()}
         held_out = HeldOut(columns, aside.prompts, every=training.auto_every, **told)
     schedule = RadiusSchedule(plain_share=training.plain_share, ramp_share=training.ramp_share)
     check_reached(rule, schedule, total)
@@ -210,12 +210,6 @@ class _Measured:
     def found(self) -> Array:
         """As of ``HeadRun.measured``."""
         return np.array(self._looks).reshape(-1, 3)
-
-
-class _Optimizer(Protocol):
-    def step(self, weights: Array, gradient: Array, rate: float) -> None:
-        """Change the weights in place."""
-        ...
 
 
 class _SGD:

@@ -124,7 +124,7 @@ def sweep_folder() -> Path:
     return Path(__file__).parents[1] / "recipes" / "sweeps"
 
 
-def read_sweep(name: str, **instead: Any) -> tuple[SweepConfig, str]:
+def read_sweep(name: str, **instead: object) -> tuple[SweepConfig, str]:
     """A sweep from a YAML file, or a shipped one by its name; and its settings as YAML.
 
     Args:

@@ -76,7 +76,7 @@ class Origins(NamedTuple):
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Those of the pairs ``rows``."""
         further = {name: column[rows] for name, column in self.further.items()}
-        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields if name != "further"}
+        columns: dict[str, object] = {name: getattr(self, name)[rows] for name in self._fields if name != "further"}
         return self._replace(**columns, further=further)
 
     def joined(self, made: Origins) -> Self:
@@ -87,7 +87,7 @@ class Origins(NamedTuple):
             for name, column in self.further.items()
         }
         both = {name: (getattr(self, name), getattr(made, name)) for name in self._fields if name != "further"}
-        columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in both.items()}
+        columns: dict[str, object] = {name: np.concatenate(parts) for name, parts in both.items()}
         return self._replace(**columns, further=further)
 
     def columns(self, flipped: NDArray[np.bool_]) -> dict[str, Any]:

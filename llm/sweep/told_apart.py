@@ -55,7 +55,7 @@ def _kept(pairs: Sequence[Pair], readers: Sequence[tuple[Any, int] | None]) -> l
     return sorted(kept)
 
 
-def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[Any, int] | None:
+def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[object, int] | None:
     """Tokenizer of a model, and how many tokens it reads."""
     model = config.models[name]
     if isinstance(model, HeadModel):

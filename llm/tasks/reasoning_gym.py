@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -75,7 +75,7 @@ def rows(address: TaskAddress) -> Iterator[dict[str, Any]]:
         }
 
 
-def _difficulty(metadata: dict[str, Any]) -> float | None:
+def _difficulty(metadata: Mapping[str, object]) -> float | None:
     """The mean of what the generator says of this question by the names of its difficulties; None: it says nothing."""
     difficulties = metadata.get("difficulty")
     if not isinstance(difficulties, dict):

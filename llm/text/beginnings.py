@@ -67,7 +67,7 @@ def _stands_apart(token: Any) -> bool:
     return " " not in text and not re.search(r"[A-Za-z]", edges)
 
 
-def _state(part: Any) -> dict[str, Any] | None:
+def _state(part: Any) -> dict[str, object] | None:
     return None if part is None else json.loads(part.__getstate__())
 
 

@@ -15,13 +15,13 @@ def turn_of(answer: str) -> dict[str, Any]:
     return {**answer.turn} if isinstance(answer, CallingAnswer) else {"role": "assistant", "content": answer}
 
 
-def without_tools(chat: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def without_tools(chat: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
     """A chat whose turns hold no definitions of tools, which templates are told beside it."""
     return [{name: value for name, value in message.items() if name != "tools"} for message in chat]
 
 
 def place_of_call(
-    text: str, turn: Mapping[str, Any], frame: Sequence[str], asked: str, special: Sequence[str]
+    text: str, turn: Mapping[str, object], frame: Sequence[str], asked: str, special: Sequence[str]
 ) -> tuple[int, int] | None:
     """The first character of an answer that calls tools and the one after the last; None where a part of it is missing.
 
@@ -48,7 +48,7 @@ def _shows(text: str, turn: Mapping[str, Any]) -> bool:
     return all(any(text.count(form) >= count for form in _forms(part)) for part, count in parts.items())
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     """Names and values of arguments, however deep."""
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -61,7 +61,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _forms(part: Any) -> set[str]:
+def _forms(part: object) -> set[str]:
     if not isinstance(part, str):
         return {json.dumps(part), str(part)}
     return {part, *(json.dumps(part, ensure_ascii=escaped)[1:-1] for escaped in (True, False))}

@@ -189,7 +189,7 @@ class _Marks:
         self._of = {text: chr(plane + 1 + i) for i, text in enumerate(self.found)}
         self._special = special
 
-    def hide(self, value: Any) -> Any:
+    def hide(self, value: object) -> Any:
         """The same with marks for texts that read like special tokens, whatever holds them."""
         if not self.found:
             return value
@@ -280,7 +280,7 @@ def _lost(chat: Sequence[dict[str, Any]], text: str) -> frozenset[str]:
     return frozenset(lost)
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()

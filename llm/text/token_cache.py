@@ -60,7 +60,7 @@ class TokenCache:
     def read(
         self,
         pairs: Sequence[Pair],
-        tokenizer: Any,
+        tokenizer: object,
         *,
         max_length: int,
         too_long: str,

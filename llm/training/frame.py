@@ -13,12 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
-from ..adversary.radius.beyond import sentence_of
 from ..models.card import model_card
 from ..models.card_parts import licence_of
 from ..models.saving import save_model
 from ..run.environment import environment
-from ..run.files import json_ready, write_json, write_text
+from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import RECORD, seal
 from ..run.folder import SETTINGS, check_output, write_folder
 from ..run.resumption import other_versions
@@ -78,7 +77,7 @@ class Trained:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    record: dict[str, Any]
+    record: JsonObject
 
     @property
     def steps(self) -> int:
@@ -146,7 +145,7 @@ def carry_out(work: Work[Any]) -> Trained:
     return Trained(outcome.model, outcome.tokenizer, record)
 
 
-def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
+def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> JsonObject:
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder, and seal it; the record."""
     record = _record(work, outcome, forced)
     for said in filter(None, (record["inaction"], record["beyond"])):
@@ -162,7 +161,7 @@ def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[st
     return record
 
 
-def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str, Any]:
+def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> JsonObject:
     config, arguments = work.config, work.arguments
     record = {
         "kind": config.kind,
@@ -182,8 +181,12 @@ def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> dict[str
         **outcome.more,
         **verdict_of(config.ambiguity, outcome.ledger),
     }
-    batch = outcome.effective_batch
-    record["beyond"] = sentence_of(outcome.history, ambiguity=config.ambiguity, batch=batch)
+    record["beyond"] = None
+    if config.ambiguity != "erm":
+        from ..adversary.radius.beyond import sentence_of
+
+        batch = outcome.effective_batch
+        record["beyond"] = sentence_of(outcome.history, ambiguity=config.ambiguity, batch=batch)
     return json_ready(record)
 
 

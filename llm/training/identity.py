@@ -58,7 +58,9 @@ EVALUATING = (
 DECIDES_ROUNDING = "per_device_eval_batch_size"
 
 
-def identity(config: RunConfig, arguments: TrainingArguments, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def identity(
+    config: RunConfig, arguments: TrainingArguments, files: Mapping[str, Mapping[str, object]]
+) -> dict[str, Any]:
     """The settings that decide the result, the content of all that is read, and the versions it is read with.
 
     Reads every model that the run names: ask one process, once, and not for a plan.

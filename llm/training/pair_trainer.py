@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
-from ..adversary.regret import with_least
 from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
@@ -57,6 +56,8 @@ class PairTrainer(RobustTrainer):
         if len(given) != len(self.ledger.visits) or not ((given >= 0) & (given <= 1)).all():
             raise ValueError(f"soft labels are {len(self.ledger.visits)} probabilities, one for every training pair")
         if self.adversary.shifted:
+            from ..adversary.regret import with_least
+
             self.adversary.rule = with_least(self.adversary.rule, least_losses(self.pair_loss, given).numpy())
         self.preferences = given.float().to(self.args.device)
 

@@ -172,7 +172,7 @@ class RobustTrainer(CheckpointingTrainer):
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
         """Examples that fill no batch are left out in training alone, where ranks would repeat others beside them."""
-        arguments: Any = self.args
+        arguments: object = self.args
         asked = arguments.dataloader_drop_last
         arguments.dataloader_drop_last = asked and is_training
         try:

@@ -22,8 +22,9 @@ from transformers.utils.logging import disable_progress_bar
 from ..adversary.inaction import check_losses, check_reached
 from ..adversary.ledger import describe_adversary
 from ..adversary.radius.slices import Slice, check_covers, set_apart
+from ..adversary.rules import names_in
 from ..adversary.schedule import AdaptiveStrength
-from ..adversary.spec import names_in, parse_reweighting
+from ..adversary.spec import parse_reweighting
 from ..audit.audit import Audit
 from ..audit.run_audit import RunAudit, Suites
 from ..audit.verdicts import Concern
@@ -37,7 +38,7 @@ from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.fetching import cache_folder
 from ..models.sharding import whole_model
-from ..run.files import write_text
+from ..run.files import JsonObject, write_text
 from ..run.finished import RECORD, read_record
 from ..run.folder import CheckpointError, TrainingClock
 from ..text.batches import SIDES, PairCollator, Side
@@ -280,7 +281,7 @@ def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedP
     return held_out[name] if name != "category" and name in held_out else None
 
 
-def add_results(output: Path, judged: dict[str, Any], suites: Mapping[str, Sequence[Pair]]) -> None:
+def add_results(output: Path, judged: JsonObject, suites: Mapping[str, Sequence[Pair]]) -> None:
     """Put an evaluation beside the model: metrics.json, metrics.csv, margins.jsonl, and the card's table."""
     from ..judging.tables import write_metrics
 

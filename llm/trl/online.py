@@ -7,6 +7,7 @@ that is linear in the advantage of a completion, this weights its policy-gradien
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args
 
@@ -123,20 +124,22 @@ class RobustOnline(RobustMixin):
         self.lively |= not self._dull
         return done
 
-    def _scored(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _scored(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         """What TRL makes of the rows of this rank."""
         trainer: Any = super()
         bare = [{name: x for name, x in row.items() if name != INDEX} for row in inputs]
         return trainer._generate_and_score_completions(bare)
 
-    def _prompts_of(self, inputs: list[dict[str, Any]]) -> Tensor:
+    def _prompts_of(self, inputs: Sequence[Mapping[str, object]]) -> Tensor:
         """The positions in the training set of the prompts of all ranks, ``(prompts,)``."""
         trainer: Any = self
         index = torch.tensor([row[INDEX] for row in inputs], device=self.accelerator.device)
         everyone: Any = self.accelerator.gather(index)
         return everyone[:: trainer.num_generations]
 
-    def _drawn_again(self, output: dict[str, Any], index: Tensor, names: list[str]) -> tuple[dict[str, Any], Tensor]:
+    def _drawn_again(
+        self, output: Mapping[str, object], index: Tensor, names: list[str]
+    ) -> tuple[dict[str, Any], Tensor]:
         """The batch with other prompts in the place of those without a signal, as far as any were found."""
         trainer: Any = self
         blank, samples, ranks = trainer._tokenizer.pad_token_id, trainer.num_generations, self.accelerator.num_processes
@@ -162,8 +165,8 @@ class RobustOnline(RobustMixin):
         trainer._metrics["train"]["groups/rounds"].append(float(taken))
         return whole.mine(output, start=self.accelerator.process_index * size, size=size), whole.index
 
-    def _row(self, row: int, names: list[str]) -> dict[str, Any]:
-        data: Any = self.train_dataset
+    def _row(self, row: int, names: list[str]) -> dict[str, object]:
+        data: object = self.train_dataset
         found = data[row]
         return {name: found[name] for name in names}
 

@@ -11,7 +11,7 @@ accumulation window are the examples, and one optimizer step runs
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -92,7 +92,7 @@ class RobustPairs(RobustMixin):
         self.preferences = None if preferences is None else preferences.to(self.args.device)
         return data
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_dataset(self, dataset: object, *args: object, **kwargs: object) -> Any:
         """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
         columns, theirs = set(getattr(dataset, "column_names", None) or ()), cast(Any, super())
         return dataset if columns >= PROCESSED else theirs._prepare_dataset(dataset, *args, **kwargs)
@@ -125,7 +125,7 @@ class RobustPairs(RobustMixin):
 
     def _longest_answer(self) -> int:
         """In tokens; as TRL calls the columns of its prepared data, else the longest it would take."""
-        data: Any = self.train_dataset
+        data: object = self.train_dataset
         answers = [data[name] for name in ("chosen_ids", "rejected_ids") if name in data.column_names]
         limit: int = getattr(self.args, "max_length", None) or _LONGEST
         return max((len(ids) for column in answers for ids in column), default=limit)
@@ -237,7 +237,7 @@ class _Indexed:
         return {**self.collate(items), **index}
 
 
-def _ordered(window: Sequence[dict[str, Any]], weights: Tensor, skip: int) -> list[dict[str, Any]]:
+def _ordered(window: Sequence[Mapping[str, object]], weights: Tensor, skip: int) -> list[dict[str, object]]:
     """The window with its weights, examples without weight first and ``skip`` of them marked.
 
     The order puts a real forward and backward pass last, where gradients are synchronised over ranks.

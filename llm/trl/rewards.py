@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..rewards.bench import bench_of
 from ..rewards.names import SECONDS, RewardError, RewardPart
@@ -32,7 +31,7 @@ def reward_function(name: str, *, seconds: float = SECONDS) -> RewardFunction:
         raise RewardError(f"reward_function takes a checker or a function, without a weight, got {name!r}")
     bench = bench_of(part)
 
-    def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def reward(prompts: Sequence[object], completions: Sequence[object], **columns: object) -> list[float | None]:
         here = {
             column: values
             for column, values in columns.items()

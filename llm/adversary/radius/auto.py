@@ -80,7 +80,7 @@ class Auto(Stateful):
         """Whether it has a radius above 0."""
         return self.found.bears > 0
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Fill in the columns of the training examples."""
         return replace(self, inner=self.inner.bind(columns), template=self.template or self.inner)
 

@@ -29,7 +29,7 @@ _FILE = "margins.npz"
 _MOST_STEPS, _NOTHING = 50, 1e-12
 
 
-def margins_of(losses: Any) -> Array:
+def margins_of(losses: object) -> Array:
     """The h of losses -log sigmoid(h), of any shape; 27.6 where the loss has rounded to zero.
 
     >>> margins_of(np.log1p(np.exp([-2.0, 3.0]))).round(6)
@@ -55,7 +55,7 @@ def size_of(ambiguity: AmbiguitySet, strength: float = 1.0) -> float:
 def resized(ambiguity: Any, size: float) -> Any:
     """The set with another size at its core."""
     if isinstance(ambiguity, Composite):
-        changed: Any = {"inner": resized(ambiguity.inner, size)}
+        changed: object = {"inner": resized(ambiguity.inner, size)}
         return replace(ambiguity, **changed)
     return replace(ambiguity, **{ambiguity.size: size})
 
@@ -124,7 +124,7 @@ def _capped(ambiguity: Any, margins: Array, masses: Array) -> float:
     return np.inf
 
 
-def _sized(rule: Any) -> Any:
+def _sized(rule: object) -> Any:
     """The set of the radius that it has now, where a rule measures it."""
     return getattr(rule, "sized", rule)
 

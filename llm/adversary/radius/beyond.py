@@ -102,13 +102,13 @@ def beyond(rows: Sequence[Mapping[str, Any]], *, ambiguity: str, batch: int | No
     return Beyond(name, *sizes, ratio=late, margins=margins, windows=len(best), learned=mean > half)
 
 
-def sentence_of(history: Sequence[Mapping[str, Any]], *, ambiguity: str, batch: int | None) -> str | None:
+def sentence_of(history: Sequence[Mapping[str, object]], *, ambiguity: str, batch: int | None) -> str | None:
     """The verdict in one sentence, where a set is beyond; what cards and reports say."""
     found = beyond(history, ambiguity=ambiguity, batch=batch)
     return str(found) if isinstance(found, Beyond) else None
 
 
-def _apart(rows: Sequence[Mapping[str, Any]], batch: int) -> list[Mapping[str, Any]]:
+def _apart(rows: Sequence[Mapping[str, object]], batch: int) -> list[Mapping[str, Any]]:
     """Rows whose margins no other one of them has, from the last one back, in order."""
     chosen: list[Mapping[str, Any]] = []
     for row in reversed(rows):

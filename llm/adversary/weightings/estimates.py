@@ -65,7 +65,7 @@ class Kept(Estimate, Stateful):
 
     memory: Memory
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule, and begin."""
         return replace(super().bind(columns), memory=Memory())  # type: ignore[type-var]
 

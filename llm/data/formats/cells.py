@@ -19,7 +19,7 @@ _PRINTED = re.compile(r"\s*(array\()?\s*\[?\s*(array\()?\{\s*'(role|content|from
 _OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
 
 
-def unpacked_row(name: str, place: str, row: Mapping[str, Any], read_as: list[str]) -> dict[str, Any]:
+def unpacked_row(name: str, place: str, row: Mapping[str, object], read_as: list[str]) -> dict[str, Any]:
     """The columns of a row of a table, turns of a chat unpacked.
 
     Raises:

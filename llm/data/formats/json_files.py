@@ -155,7 +155,7 @@ def _unwrapped(path: Path, records: Iterator[Record], read_as: list[str]) -> Ite
     yield from records
 
 
-def _lists_of_objects(columns: Mapping[str, Any]) -> list[str]:
+def _lists_of_objects(columns: Mapping[str, object]) -> list[str]:
     """The keys under which records stand: lists of objects that are no turns of a chat, in what is no record."""
     if _OF_A_RECORD & {name.lower() for name in columns}:
         return []

@@ -94,7 +94,7 @@ def asked_of_file(names: Iterable[str], kind: type[_Columns]) -> tuple[str, ...]
     return tuple(dict.fromkeys(part for name in names for part in parts_of(name) if part not in kind.own))
 
 
-def check_known(names: Iterable[str], columns: Mapping[str, Any], in_file: Iterable[str]) -> None:
+def check_known(names: Iterable[str], columns: Mapping[str, object], in_file: Iterable[str]) -> None:
     """Refuse names of groups that neither the examples nor their file have.
 
     Args:

@@ -120,7 +120,7 @@ class _Joined(dict[str, Any]):
             self["rows"][0].get(name)
         return super().__getitem__(name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         try:
             return self[name]
         except KeyError:
@@ -186,12 +186,12 @@ def first_of(columns: Columns, *names: str) -> str:
     return next((name for name in names if name in columns), names[0])
 
 
-def unless_nan(value: Any) -> Any:
+def unless_nan(value: object) -> Any:
     """A value as it is; NaN, which is how tables write that a text is missing, is null."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def said(value: Any) -> str:
+def said(value: object) -> str:
     """What stands where a text should: of a number, what to do about it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"the number {value}: put it in quotes"
@@ -233,7 +233,7 @@ def items(columns: Columns, name: str) -> list[Any]:
     return value
 
 
-def unpacked(value: Any) -> Any:
+def unpacked(value: object) -> Any:
     """Decode a cell that holds its structure as JSON text; anything else stays as it is."""
     if isinstance(value, str):
         try:

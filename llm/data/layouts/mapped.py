@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from llm.data.columns import ColumnMap
 from llm.data.formats.opened import note
@@ -60,7 +59,7 @@ def mapped(columns: ColumnMap, read_as: list[str], keep: Sequence[str] = ()) -> 
     return Layout(NAME, "", columns.fits, partial(_compared, columns), partial(_renamed, columns, read_as, keep))
 
 
-def renamed(columns: ColumnMap, row: Columns) -> dict[str, Any]:
+def renamed(columns: ColumnMap, row: Columns) -> dict[str, object]:
     """The row by our names: what is mapped, and what has its own name anyway."""
     taken = columns.tops()
     own = {name: row[name] for name in _OWN if name in row and name not in taken and name not in columns}

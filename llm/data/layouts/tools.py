@@ -62,7 +62,7 @@ def definitions(value: Any) -> list[dict[str, Any]]:
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in filled]
 
 
-def with_tools(chat: Chat, value: Any) -> Chat:
+def with_tools(chat: Chat, value: object) -> Chat:
     """A chat with the definitions in this field at its first turn, unless one of its turns has its own."""
     found = definitions(value)
     if not found or not chat or any("tools" in message for message in chat):
@@ -75,17 +75,17 @@ def tools_of(chat: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return next((message["tools"] for message in chat if message.get("tools")), [])
 
 
-def beside_text(message: Mapping[str, Any]) -> dict[str, Any]:
+def beside_text(message: Mapping[str, object]) -> dict[str, object]:
     """What a turn holds beside its role and content."""
     return {name: value for name, value in message.items() if name not in ("role", "content")}
 
 
-def _named(tool: Mapping[str, Any]) -> bool:
+def _named(tool: Mapping[str, object]) -> bool:
     function = tool.get("function", tool)
     return isinstance(function, Mapping) and isinstance(function.get("name"), str)
 
 
-def _filled(value: Any) -> Any:
+def _filled(value: object) -> Any:
     if isinstance(value, Mapping):
         return {name: _filled(item) for name, item in value.items() if item is not None}
     return [_filled(item) for item in value] if isinstance(value, list) else value

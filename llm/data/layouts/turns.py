@@ -94,7 +94,7 @@ def _part(name: str, part: object) -> str:
     raise _no_message(name, f"a part that is {said(part)}")
 
 
-def _calls(known: Mapping[str, Any], who: object, content: object) -> list[dict[str, Any]]:
+def _calls(known: Mapping[str, object], who: object, content: object) -> list[dict[str, object]]:
     """The tool calls of a message, their arguments as an object where they are JSON text, as templates want them."""
     found = known.get("tool_calls") or known.get("function_call") or []
     if who in ("function_call", "tool_call"):
@@ -103,7 +103,7 @@ def _calls(known: Mapping[str, Any], who: object, content: object) -> list[dict[
     return [_call(call) for call in calls if isinstance(call, Mapping)]
 
 
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _call(call: Mapping[str, Any]) -> dict[str, object]:
     function = dict(call.get("function") or {key: call[key] for key in ("name", "arguments") if key in call})
     arguments = unpacked(function.get("arguments"))
     if isinstance(arguments, Mapping):

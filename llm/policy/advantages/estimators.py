@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from dro_core.spec import Form, read
 
@@ -62,7 +61,7 @@ def group_advantage(estimator: str) -> GroupAdvantage | None:
 
 def least_samples(estimator: str) -> int:
     """How many answers to a prompt it needs."""
-    found: Any = group_advantage(estimator)
+    found: object = group_advantage(estimator)
     if isinstance(found, partial) and "k" in found.keywords:
         return int(found.keywords["k"])
     return 2 if name_of(estimator) in ("rloo", "grpo", "dr_grpo", "maxrl", "rs_grpo") else 1

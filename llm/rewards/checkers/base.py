@@ -37,7 +37,7 @@ def checker_of(name: str, options: Mapping[str, str], argument: str | None) -> C
         RewardError: An option or argument that it does not have, or that makes no sense; a package is missing.
     """
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
-    known: Mapping[str, Callable[[str], Any]] = module.OPTIONS
+    known: Mapping[str, Callable[[str], object]] = module.OPTIONS
     if wrong := [key for key in options if key not in known]:
         there = f"there are {', '.join(known)}" if known else "it has none"
         raise RewardError(f"{name}: there is no option {wrong[0]!r}; {there}.")

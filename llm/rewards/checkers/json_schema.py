@@ -25,14 +25,14 @@ def checker(file: str | None) -> Checker:
         RewardError: The package jsonschema is missing, or the file holds no schema.
     """
     try:
-        jsonschema: Any = import_module("jsonschema")
-        referencing: Any = import_module("referencing")
+        jsonschema: object = import_module("jsonschema")
+        referencing: object = import_module("referencing")
     except ImportError as error:
         raise RewardError(
             'json_schema needs the package jsonschema, which is not installed: pip install "robust-rlhf[json]".'
         ) from error
 
-    def validator(schema: Any) -> Any:
+    def validator(schema: object) -> Any:
         if isinstance(schema, str):
             schema = json.loads(schema)
         names = schema.get("$schema", "") if isinstance(schema, dict) else "" if isinstance(schema, bool) else None

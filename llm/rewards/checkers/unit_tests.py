@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from .base import Checker, Row, block, given, positive
 from .confined import Limits, passes
@@ -24,7 +23,7 @@ def tests_of(row: Row) -> str | None:
     """The tests of a prompt as one program; None where it has none."""
     if row.get("test") and row.get("entry_point"):
         return f"{row['test']}\ncheck({row['entry_point']})\n"
-    found: Any = given(row, "tests", "test_list", "answer")
+    found: object = given(row, "tests", "test_list", "answer")
     return "\n".join(map(str, found)) if isinstance(found, list) else None if found is None else str(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 SoftKind = Literal["none", "data", "crossfit"]
 LEAST_FOLDS = 3  # one is held out, one chooses the penalty, and one is left to learn from
@@ -23,7 +23,7 @@ class SoftLabels:
     soft_folds: int = field(default=5, metadata={"help": "folds of soft_labels=crossfit; a prompt is in one of them"})
 
 
-def check_soft_labels(settings: Any) -> None:
+def check_soft_labels(settings: object) -> None:
     """Refuse what there is not; other settings than ``SoftLabels`` have nothing to check.
 
     Raises:

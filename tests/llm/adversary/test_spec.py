@@ -12,8 +12,9 @@ from llm.adversary.comparisons import Focal, Hardest, PerMicroBatch, RandomSubse
 from llm.adversary.geometry import PromptDiscrepancy, PromptTransport
 from llm.adversary.group_controls import Balanced, PermutedGroups
 from llm.adversary.regret import Regret
+from llm.adversary.rule_forms import RULES
 from llm.adversary.rules import DrDPO, GroupAscent, layers
-from llm.adversary.spec import RULES, parse_reweighting
+from llm.adversary.spec import parse_reweighting
 from llm.adversary.weightings.estimates import Pooled, Running, Shrunk
 from llm.adversary.weightings.rule import WEIGHTINGS, weighting
 

@@ -22,8 +22,8 @@ from llm.export.export import Tool, export_model
 from llm.export.transformers_4 import OldConfigError, write_for_version_4
 from llm.judging.margins import score_pairs
 from llm.models.loading import load_reward_model, tiny_policy
-from llm.text.chat_templates import PLAIN, exported_template, without_edges
 from llm.text.encoding import encode_pairs
+from llm.text.exported_templates import PLAIN, exported_template, without_edges
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import transformers as tf
 from tokenizer_shapes import FORGETFUL, OPENED, TEMPLATES, TOKENIZERS, UNENDED, bytewise, shaped, wordpiece
 
 from llm.data.pairs import Message
-from llm.text.chat_templates import PLAIN
+from llm.text.exported_templates import PLAIN
 from llm.text.rendering import Refused, folded
 from llm.text.tokens import Reader
 

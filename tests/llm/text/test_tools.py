@@ -20,8 +20,8 @@ from llm.data.pairs import Message, Pair, PairSet, read_pairs, write_pairs
 from llm.data.prompts import Prompt
 from llm.features.features import load_backbone
 from llm.text.answers import encode_answers, encode_prompts
-from llm.text.chat_templates import PLAIN
 from llm.text.encoding import encode_pairs
+from llm.text.exported_templates import PLAIN
 from llm.text.rendering import ANSWER_LOST, Renderer
 from llm.text.token_cache import fingerprint
 

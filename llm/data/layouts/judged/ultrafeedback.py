@@ -50,7 +50,7 @@ def _rated(completion: object) -> tuple[float | None, str]:
     return number(completion, "overall_score"), answer(completion, "response")
 
 
-def _drawn(choices: Sequence[Any], seed: str) -> Any:
+def _drawn(choices: Sequence[object], seed: str) -> Any:
     digest = hashlib.sha256(seed.encode(errors="surrogatepass")).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
