@@ -45,7 +45,14 @@ from proofs_check.claims.minibatch.minibatch import (
 )
 from proofs_check.claims.minibatch.minibatch_gradients import cvar_gradient_variance, tv_gradient_variance_floor
 from proofs_check.claims.minibatch.multilevel import mlmc_unbiased
+from proofs_check.claims.minibatch.partitions import (
+    grouped_underestimates,
+    microbatch_groups,
+    microbatch_understates,
+    microbatch_understates_exactly,
+)
 from proofs_check.claims.minibatch.quantiles import icdf_bias
+from proofs_check.claims.minibatch.spectral import batch_size_is_a_radius, minibatch_is_spectral, minibatch_of_a_batch
 from proofs_check.claims.preferences.asymptotics import bt_mle_coverage, bt_mle_slope
 from proofs_check.claims.preferences.preferences import bt_mle_rate, dpo_identity
 from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
@@ -98,6 +105,13 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     mlmc_unbiased(),
     cvar_gradient_variance(),
     tv_gradient_variance_floor(),
+    minibatch_is_spectral(),
+    minibatch_of_a_batch(),
+    batch_size_is_a_radius(),
+    microbatch_understates(),
+    microbatch_understates_exactly(),
+    microbatch_groups(),
+    grouped_underestimates(),
     # Convergence
     sgd_reward(),
     sgd_dpo(),

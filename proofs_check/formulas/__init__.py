@@ -8,6 +8,7 @@ from proofs_check.formulas.collapse import COLLAPSE
 from proofs_check.formulas.groups import GROUPS
 from proofs_check.formulas.inner import INNER
 from proofs_check.formulas.minibatch import MINIBATCH
+from proofs_check.formulas.objectives import OBJECTIVES
 from proofs_check.formulas.others import OTHERS
 from proofs_check.formulas.verifiable import VERIFIABLE
 
@@ -16,4 +17,12 @@ if TYPE_CHECKING:
 
     from proofs_check.claim import Formula
 
-FORMULAS: Mapping[str, Formula] = {**INNER, **MINIBATCH, **OTHERS, **COLLAPSE, **VERIFIABLE, **GROUPS}
+FORMULAS: Mapping[str, Formula] = {
+    **INNER,
+    **MINIBATCH,
+    **OBJECTIVES,
+    **OTHERS,
+    **COLLAPSE,
+    **VERIFIABLE,
+    **GROUPS,
+}
