@@ -54,9 +54,18 @@ from proofs_check.claims.minibatch.partitions import (
 from proofs_check.claims.minibatch.quantiles import icdf_bias
 from proofs_check.claims.minibatch.spectral import batch_size_is_a_radius, minibatch_is_spectral, minibatch_of_a_batch
 from proofs_check.claims.preferences.asymptotics import bt_mle_coverage, bt_mle_slope
+from proofs_check.claims.preferences.limits import coverage_caps_the_radius, separable_margin
+from proofs_check.claims.preferences.noisy_labels import (
+    cdpo_margin,
+    noise_eats_radius,
+    rdpo_robust_unbiased,
+    rdpo_unbiased,
+)
 from proofs_check.claims.preferences.preferences import bt_mle_rate, dpo_identity
 from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
 from proofs_check.claims.preferences.shift_counterexamples import robust_shift_labels, robust_shift_sample
+from proofs_check.claims.preferences.tempered import drdpo_is_optimistic, kldpo_hidden_rate
+from proofs_check.claims.preferences.zero_one import zero_one_groups, zero_one_invariance
 from proofs_check.claims.verifiable.comonotone import antitone_is_worst_case, worst_case_is_antitone
 from proofs_check.claims.verifiable.groups import group_weights, group_weights_underestimate, maxrl_groups
 from proofs_check.claims.verifiable.offsets import easy_prompts_compare, regrets_compare
@@ -134,6 +143,16 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     robust_shift_parity(),
     robust_shift_labels(),
     robust_shift_sample(),
+    zero_one_invariance(),
+    zero_one_groups(),
+    separable_margin(),
+    coverage_caps_the_radius(),
+    noise_eats_radius(),
+    rdpo_unbiased(),
+    rdpo_robust_unbiased(),
+    cdpo_margin(),
+    kldpo_hidden_rate(),
+    drdpo_is_optimistic(),
     # The collapse radius
     collapse_criterion(),
     collapse_radius_exact(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proofs_check.formulas.collapse import COLLAPSE
 from proofs_check.formulas.groups import GROUPS
 from proofs_check.formulas.inner import INNER
+from proofs_check.formulas.losses import LOSSES
 from proofs_check.formulas.minibatch import MINIBATCH
 from proofs_check.formulas.objectives import OBJECTIVES
 from proofs_check.formulas.others import OTHERS
@@ -21,6 +22,7 @@ FORMULAS: Mapping[str, Formula] = {
     **INNER,
     **MINIBATCH,
     **OBJECTIVES,
+    **LOSSES,
     **OTHERS,
     **COLLAPSE,
     **VERIFIABLE,

@@ -175,8 +175,8 @@ def grouped_underestimates() -> Claim[Coins]:
 
     Problem: n independent draws of (group, loss); the worst case over a total-variation ball around the shares of the
         groups that were drawn, on their group means; Lbar_n its mean, L the value of the population.
-    Guarantee (false): Lbar_n <= L, which holds for reweighted losses (`plugin-underestimates`). Means of few draws differ by
-        chance, and the adversary takes the larger.
+    Guarantee (false): Lbar_n <= L, which holds for reweighted losses (`plugin-underestimates`). Means of few draws
+        differ by chance, and the adversary takes the larger.
     Source: the reading of `plugin-underestimates` for groups; refuted here.
     Example: see by hand: fair coins in two groups, 9/16 > 1/2.
     """
