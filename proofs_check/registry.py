@@ -25,8 +25,15 @@ from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd
 from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
 from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.claims.convergence.policy_gradient import npg_tabular
+from proofs_check.claims.convergence.robust_mdp import (
+    contamination_discount,
+    robust_bellman_contracts,
+    value_iteration_bracket,
+)
 from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
+from proofs_check.claims.convergence.slower import npg_slower
 from proofs_check.claims.convergence.subgradient import subgradient_optimal, subgradient_worst_case
+from proofs_check.claims.convergence.weighted_policies import ppo_a_is_b, ppo_a_is_b_whitened, plugin_policy_weights
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual
 from proofs_check.claims.inner.hoeffding import kl_penalty_gap
@@ -132,6 +139,13 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     npg_realizable_invariance(),
     npg_last_iterate(),
     npg_best_iterate(),
+    npg_slower(),
+    ppo_a_is_b(),
+    ppo_a_is_b_whitened(),
+    plugin_policy_weights(),
+    robust_bellman_contracts(),
+    contamination_discount(),
+    value_iteration_bracket(),
     pointwise_optimum(),
     pointwise_optimum_mdp(),
     # Preferences

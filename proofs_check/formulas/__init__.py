@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proofs_check.formulas.collapse import COLLAPSE
+from proofs_check.formulas.control import CONTROL
 from proofs_check.formulas.groups import GROUPS
 from proofs_check.formulas.inner import INNER
 from proofs_check.formulas.losses import LOSSES
@@ -25,6 +26,7 @@ FORMULAS: Mapping[str, Formula] = {
     **LOSSES,
     **OTHERS,
     **COLLAPSE,
+    **CONTROL,
     **VERIFIABLE,
     **GROUPS,
 }

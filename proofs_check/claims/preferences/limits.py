@@ -118,8 +118,8 @@ def coverage_caps_the_radius() -> Claim[Covered]:
 
     Problem: Sigma_q = E_q x x', balls around p; a direction v with P(v'x = 0) > 0.
     Guarantee (tight: one-hot features): min over TV(rho) of lambda_min(Sigma_q) <= (P(v'x != 0) - rho)_+ max |x|^2. So
-        0 from rho = P(v'x != 0) on, KL from -log P(v'x = 0), chi-square from (1/P(v'x = 0) - 1)/2. Guarantees that assume
-        Sigma_q >= lambda on the ball (2502.01930, Assumption 2) are empty from there: KL(.2) for 6 one-hot prompts.
+        0 from rho = P(v'x != 0) on, KL from -log P(v'x = 0), chi-square from (1/P(v'x = 0) - 1)/2. Assuming that
+        Sigma_q >= lambda on the ball (2502.01930, Assumption 2) says nothing from there on: KL(.2) for 6 one-hot.
     Source: theory.md section 3: move rho from the scenarios that v sees to one that it does not see.
     Example: d one-hot prompts, equally likely: 0 from rho = 1/d on.
     """

@@ -8,10 +8,9 @@ from math import exp, log
 
 import numpy as np
 from hypothesis import strategies as st
-from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import TotalVariation, worst_case
-from proofs_check.claim import Claim, Instances, Relation, Verdict, mutant, shrunk, stated
+from proofs_check.claim import Assumptions, Claim, Instances, Relation, Verdict, mutant, shrunk, stated
 from proofs_check.exact.certificates import exact_tv
 
 Row = tuple[int, ...]
@@ -128,7 +127,11 @@ def cdpo_margin() -> Claim[Preferred]:
             first, second = (1 - eps) * (up - 1) + eps * up, (1 - eps) * up + eps * (up - 1)
             return p * first + (1 - p) * second
 
-        return 1 / (1 + exp(-float(brentq(slope, -40.0, 40.0, xtol=1e-13))))
+        low, high = -40.0, 40.0
+        for _ in range(60):
+            h = (low + high) / 2
+            low, high = (low, h) if slope(h) > 0 else (h, high)
+        return 1 / (1 + exp(-low))
 
     claim = Claim[Preferred](
         label="cdpo-margin",
@@ -196,7 +199,7 @@ def noise_eats_radius() -> Claim[Preferred]:
     return claim.with_mutants(shrunk(claim), clean, twice, signs)
 
 
-_FLIPPED = {
+_FLIPPED: Assumptions[Flipped] = {
     "0 <= flips < 1/2": lambda x: 0 <= x.flips < 32,
     "losses at most 8": lambda x: max(abs(x.right), abs(x.wrong)) <= 64,
 }

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dro_core import KLPenalty, worst_case
-from proofs_check.claim import Array, Claim, Instances, mutant, shrunk, stated, swapped
+from proofs_check.claim import Array, Assumptions, Claim, Instances, mutant, shrunk, stated, swapped
 from proofs_check.exact.enclosures import exp_bounds, log_bounds
 
 Row = tuple[int, ...]
@@ -115,7 +115,7 @@ def drdpo_is_optimistic() -> Claim[Tempered]:
     return claim.with_mutants(swapped(claim), robust, ninth)
 
 
-_TEMPERED = {
+_TEMPERED: Assumptions[Tempered] = {
     "B/8 <= temperature <= 64 B, some losses differ": lambda x: 1 / 64 <= x.ratio <= 8 and x.heat > 0,
 }
 
