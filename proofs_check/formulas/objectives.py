@@ -25,6 +25,8 @@ _GROUP_MEANS = {
         [len(own(l, g, k)) / len(l) for k in names(g)], size)""",
 }
 
+_OUTCOMES = {"k": "len(masses)", "p": "[m / sum(masses) for m in masses]"}
+
 OBJECTIVES = {
     "minibatch-is-spectral": Formula(
         """all(sum(q) == 1 and q == sorted(q) and plugin(value, losses, p, n)
@@ -88,5 +90,20 @@ OBJECTIVES = {
                 * (right(o) if item(o, 1) == 1 else 1 - right(o)) for o in d])""",
         },
         admits=("min(masses) > 0 and 0 <= min(chances) and max(chances) <= 16 and 0 < size <= 1",),
+    ),
+    "radius-covers": Formula(
+        """sum(c for c, s in samples(n, p) if sum(abs(a - b) for a, b in zip(s, p)) / 2 <= radius) >= 1 - 1 / misses""",
+        {
+            **_OUTCOMES,
+            "union": "sqrt(log((2**k - 2) * misses) / (2 * n))",
+            "mean": "sqrt((k - 1) / n) / 2 + sqrt(log(misses) / (2 * n))",
+            "radius": "min(1, union, mean)",
+        },
+    ),
+    # A sample that misses an outcome has the truth in no ball
+    "radius-covers-chi-square": Formula(
+        "sum(c for c, s in samples(n, p) if min(s) > 0) >= 1 - 1 / misses",
+        _OUTCOMES,
+        admits=("k >= 2 and min(masses) > 0 and misses >= 2",),
     ),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import exp
 
 import numpy as np
 from hypothesis import strategies as st
@@ -59,7 +58,7 @@ def kldpo_hidden_rate() -> Claim[Tempered]:
         return float(np.mean(np.exp((x.losses - x.losses.mean()) / x.temperature)))
 
     def bounds(x: Tempered, share: float = 1 / 8) -> tuple[float, float]:
-        return mean_weight(x), exp(share * x.ratio**2)
+        return mean_weight(x), float(np.exp(share * x.ratio**2))
 
     claim = Claim[Tempered](
         label="kldpo-hidden-rate",
