@@ -38,10 +38,16 @@ from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual
 from proofs_check.claims.inner.hoeffding import kl_penalty_gap
 from proofs_check.claims.inner.inner_problem import ball_nesting, chi2_variance, radius_concave, tv_gap
+from proofs_check.claims.inner.published_bounds import (
+    accelerated_gradient,
+    effective_sample_size_bounds,
+    excess_bounds,
+)
 from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, robust_convexity
 from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
 from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
 from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
+from proofs_check.claims.minibatch.coverage import radius_covers, radius_covers_chi_square
 from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
@@ -104,6 +110,8 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     chi2_variance(),
     kl_penalty_gap(),
     ball_nesting(),
+    excess_bounds(),
+    effective_sample_size_bounds(),
     wasserstein_is_tv(),
     wasserstein_logistic(),
     # The minibatch estimator
@@ -128,12 +136,15 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     microbatch_understates_exactly(),
     microbatch_groups(),
     grouped_underestimates(),
+    radius_covers(),
+    radius_covers_chi_square(),
     # Convergence
     sgd_reward(),
     sgd_dpo(),
     sgd_sampled(),
     subgradient_worst_case(),
     subgradient_optimal(),
+    accelerated_gradient(),
     npg_tabular(),
     npg_tabular_invariance(),
     npg_realizable_invariance(),
