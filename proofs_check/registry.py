@@ -33,6 +33,7 @@ from proofs_check.claims.convergence.robust_mdp import (
 from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
 from proofs_check.claims.convergence.slower import npg_slower
 from proofs_check.claims.convergence.subgradient import subgradient_optimal, subgradient_worst_case
+from proofs_check.claims.convergence.unbiased import sgd_unbiased
 from proofs_check.claims.convergence.weighted_policies import plugin_policy_weights, ppo_a_is_b, ppo_a_is_b_whitened
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual
@@ -142,6 +143,7 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     sgd_reward(),
     sgd_dpo(),
     sgd_sampled(),
+    sgd_unbiased(),
     subgradient_worst_case(),
     subgradient_optimal(),
     accelerated_gradient(),
