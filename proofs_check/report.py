@@ -52,6 +52,7 @@ class Report:
         seconds: time taken, mutants included.
         points: (lhs, rhs) in scales on the first instances evaluated.
         curve: both sides along the claim's curve, if asked for.
+        domain: where the claim was tested, in words; empty if nobody looked.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Report:
     seconds: float
     points: tuple[tuple[float, float], ...] = ()
     curve: tuple[CurvePoint, ...] = ()
+    domain: str = ""
 
     @property
     def as_expected(self) -> bool:

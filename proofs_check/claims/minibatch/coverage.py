@@ -91,7 +91,7 @@ def radius_covers_chi_square() -> Claim[Known]:
             "at least two outcomes, masses positive": lambda x: x.atoms >= 2 and min(x.masses) > 0,
             "delta <= 1/2": lambda x: x.misses >= 2 and x.n >= 1,
         },
-        instances=Instances(Known, (Known((1, 1), 4, 20), Known((1, 9), 20, 20))),
+        instances=Instances(Known, (Known((1, 1), 4, 20), Known((1, 9), 20, 20), Known((1, 1), 1, 20))),
         lhs=lambda x: 1 - 1 / x.misses,
         rhs=lambda x: float(_shares_within(x, _chi_square, _chi_square_radius(x))),
         scale=lambda x: 1.0,
@@ -117,7 +117,7 @@ def exact_radius(x: Known) -> Fraction:
 
 def seen_whole(x: Known) -> Fraction:
     """Return P(every outcome occurs): no chi-square ball around other samples holds the truth."""
-    return _shares_within(x, lambda shares, p: Fraction(min(shares) == 0), Fraction(0))
+    return _shares_within(x, _unseen, Fraction(0))
 
 
 def _covered(x: Known, radius: Fraction) -> Fraction:
@@ -135,6 +135,10 @@ def _shares_within(
             ways = factorial(x.n) // prod(map(factorial, counts))
             total += ways * prod((mass**count for mass, count in zip(p, counts, strict=True)), start=Fraction(1))
     return total
+
+
+def _unseen(shares: list[Fraction], _p: list[Fraction]) -> Fraction:
+    return Fraction(min(shares) == 0)
 
 
 def _total_variation(shares: list[Fraction], p: list[Fraction]) -> Fraction:

@@ -55,7 +55,8 @@ def kldpo_hidden_rate() -> Claim[Tempered]:
     """
 
     def mean_weight(x: Tempered) -> float:
-        return float(np.mean(np.exp((x.losses - x.losses.mean()) / x.temperature)))
+        raw: Array = np.exp((x.losses - x.losses.mean()) / x.temperature)
+        return float(raw.mean())
 
     def bounds(x: Tempered, share: float = 1 / 8) -> tuple[float, float]:
         return mean_weight(x), float(np.exp(share * x.ratio**2))
