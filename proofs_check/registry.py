@@ -22,7 +22,9 @@ from proofs_check.claims.collapse.margins import collapse_accuracy, collapse_acc
 from proofs_check.claims.collapse.minibatches import collapse_minibatch
 from proofs_check.claims.collapse.samples import collapse_sample, collapse_sample_estimates, collapse_sample_null
 from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.group_dro import group_dro_online
 from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
+from proofs_check.claims.convergence.parameter_rate import robust_parameter_rate, robust_parameter_rate_quarter
 from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.claims.convergence.policy_gradient import npg_tabular
 from proofs_check.claims.convergence.robust_mdp import (
@@ -147,6 +149,9 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     subgradient_worst_case(),
     subgradient_optimal(),
     accelerated_gradient(),
+    group_dro_online(),
+    robust_parameter_rate(),
+    robust_parameter_rate_quarter(),
     npg_tabular(),
     npg_tabular_invariance(),
     npg_realizable_invariance(),

@@ -44,6 +44,18 @@ _SHARES = {
     "is_worst": """lambda v, q: sum(q) == 1 and min(q) >= 0 and sum(abs(w - 1 / n) for w in q) <= 2 * radius
         and dot(q, v) == -tv([-x for x in v], [1 / n for x in v], radius)""",
 }
+_LOCATED = {
+    "p": "part / 64",
+    "rho": "parts / 16",
+    "c": "cap / 16",
+    "nearer": "lambda s: min(1 / 2, s + rho, c * s)",
+    "mean": "lambda s: nearer(s) if s <= 1 / 2 else 1 - nearer(1 - s)",
+    "loss": "lambda t, q: (1 - q) * t**2 + q * (1 - t)**2",
+    "best": "lambda s, t: proved(tv([t**2, (1 - t)**2], [1 - s, s], rho, c) == loss(t, t), t)",
+    "theta": "lambda s: best(s, mean(s))",
+    "error": """sum(comb(n, k) * p**k * (1 - p)**(n - k) * (theta(k / n) - theta(p))**2
+        for k in range(n + 1))""",
+}
 
 CONTROL = {
     # Worst means of losses -v, -u and -max(v, u), state by state and action by action
@@ -101,5 +113,12 @@ CONTROL = {
             "sampled": """sum(chance(v) * sum(w * s * (1 - x) for w, s, x in zip(worst(v), v, p)) for v in outcomes)""",
         },
         admits=("0 < min(p) and max(p) < 1 and 0 < radius <= 1", "all(is_worst(v, worst(v)) for v in outcomes + [p])"),
+    ),
+    # theta is the mean under weights that are a worst case at theta, and so the minimiser
+    "robust-parameter-rate": Formula("error * n <= c**2 * p * (1 - p)", _LOCATED),
+    "robust-parameter-rate-quarter": Formula(
+        "16 * n * error**2 >= (p * (1 - p))**2",
+        _LOCATED,
+        admits=("0 < part < 64 and 0 < parts < 8 and 16 <= cap <= 64 and n >= 1",),
     ),
 }

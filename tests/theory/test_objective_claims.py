@@ -14,6 +14,7 @@ from scipy.stats import binom, multinomial
 from dro_core import ChiSquare, CVaR, KLPenalty, Spectral, TotalVariation, minibatch, radius_from_confidence, worst_case
 from proofs_check import Evidence, Verdict
 from proofs_check.claims.convergence import robust_mdp
+from proofs_check.claims.convergence.parameter_rate import Located, exact_minimiser
 from proofs_check.claims.convergence.robust_mdp import Model, contamination_discount, robust_bellman_contracts
 from proofs_check.claims.convergence.unbiased import batch_spectrum
 from proofs_check.claims.convergence.weighted_policies import Clipped, Sampled, plugin_policy_weights, ppo_a_is_b
@@ -47,14 +48,15 @@ CERTIFIED = {
     "minibatch-is-spectral", "minibatch-of-a-batch", "batch-size-is-a-radius", "microbatch-understates-exactly",
     "radius-covers", "zero-one-invariance", "coverage-caps-the-radius", "noise-eats-radius", "rdpo-unbiased",
     "cdpo-margin", "kldpo-hidden-rate", "drdpo-is-optimistic", "ppo-a-is-b", "robust-bellman", "contamination-discount",
+    "robust-parameter-rate",
 }  # fmt: skip
 SEARCHED = {
     "microbatch-understates", "separable-margin", "npg-slower", "value-iteration-bracket", "sgd-unbiased",
-    "excess-bounds", "effective-sample-size-bounds", "accelerated-gradient",
+    "excess-bounds", "effective-sample-size-bounds", "accelerated-gradient", "group-dro-online",
 }  # fmt: skip
 REFUTED = {
     "microbatch-understates-groups", "grouped-underestimates", "radius-covers-chi-square", "zero-one-invariance-groups",
-    "rdpo-robust-unbiased", "ppo-a-is-b-whitened", "plugin-policy-weights",
+    "rdpo-robust-unbiased", "ppo-a-is-b-whitened", "plugin-policy-weights", "robust-parameter-rate-quarter",
 }  # fmt: skip
 
 
@@ -185,6 +187,17 @@ def test_tempered_losses_are_a_penalty_and_its_opposite():
     assert weights / weights.sum() == pytest.approx(worst.weights)
     assert kldpo_hidden_rate().lhs(x)[1] == pytest.approx(weights.mean())
     assert drdpo_is_optimistic().lhs(x)[1] == pytest.approx(-0.75 * log(np.mean(np.exp(-x.losses / 0.75))))
+
+
+def test_a_capped_mean_is_a_minimiser():
+    """Of the worst case over every q in the set: two masses, so an interval."""
+    for share in (0.0, 1 / 16, 1 / 4, 0.4, 0.9):
+        ends = max(share - 0.25, 1 - 1.5 * (1 - share), 0.0), min(share + 0.25, 1.5 * share, 1.0)
+        found = minimize_scalar(
+            lambda t, ends=ends: max(w * (t - 1) ** 2 + (1 - w) * t**2 for w in ends), bounds=(0, 1), method="bounded"
+        )
+        exact = exact_minimiser(Located(16, 1, 4, 24), Fraction(share))
+        assert float(exact) == pytest.approx(found.x, abs=1e-5)
 
 
 def test_a_hidden_direction():
