@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from proofs_check._certificates import write_certificate
 from proofs_check.claim import Claim, Evidence, Verdict
 from proofs_check.report import Report
 from proofs_check.search import Budget, check
+from proofs_check.show.domain import domain
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,11 @@ def answer(task: Task) -> bytes:
 
 
 def _checked(task: Task) -> Report:
-    if task.certificates is None:
-        return check(task.claim, budget=task.budget, seed=task.seed, curves=task.curves)
     claim, seen = task.claim, list[Any]()
     report = check(claim, budget=task.budget, seed=task.seed, curves=task.curves, seen=seen)
-    write_certificate(task.certificates, claim, report, seen)
-    return report
+    if task.certificates is not None:
+        write_certificate(task.certificates, claim, report, seen)
+    return replace(report, domain=domain(seen))
 
 
 def unfinished(task: Task, reason: str) -> Report:

@@ -22,20 +22,36 @@ from proofs_check.claims.collapse.margins import collapse_accuracy, collapse_acc
 from proofs_check.claims.collapse.minibatches import collapse_minibatch
 from proofs_check.claims.collapse.samples import collapse_sample, collapse_sample_estimates, collapse_sample_null
 from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.group_dro import group_dro_online
 from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
+from proofs_check.claims.convergence.parameter_rate import robust_parameter_rate, robust_parameter_rate_quarter
 from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.claims.convergence.policy_gradient import npg_tabular
+from proofs_check.claims.convergence.robust_mdp import (
+    contamination_discount,
+    robust_bellman_contracts,
+    value_iteration_bracket,
+)
 from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
+from proofs_check.claims.convergence.slower import npg_slower
 from proofs_check.claims.convergence.subgradient import subgradient_optimal, subgradient_worst_case
+from proofs_check.claims.convergence.unbiased import sgd_unbiased
+from proofs_check.claims.convergence.weighted_policies import plugin_policy_weights, ppo_a_is_b, ppo_a_is_b_whitened
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual
 from proofs_check.claims.inner.hoeffding import kl_penalty_gap
 from proofs_check.claims.inner.inner_problem import ball_nesting, chi2_variance, radius_concave, tv_gap
+from proofs_check.claims.inner.published_bounds import (
+    accelerated_gradient,
+    effective_sample_size_bounds,
+    excess_bounds,
+)
 from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, robust_convexity
 from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
 from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
 from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
 from proofs_check.claims.minibatch.floors import tv_floor_bias
+from proofs_check.claims.minibatch.coverage import radius_covers, radius_covers_chi_square
 from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,
@@ -46,11 +62,27 @@ from proofs_check.claims.minibatch.minibatch import (
 )
 from proofs_check.claims.minibatch.minibatch_gradients import cvar_gradient_variance, tv_gradient_variance_floor
 from proofs_check.claims.minibatch.multilevel import mlmc_unbiased
+from proofs_check.claims.minibatch.partitions import (
+    grouped_underestimates,
+    microbatch_groups,
+    microbatch_understates,
+    microbatch_understates_exactly,
+)
 from proofs_check.claims.minibatch.quantiles import icdf_bias
+from proofs_check.claims.minibatch.spectral import batch_size_is_a_radius, minibatch_is_spectral, minibatch_of_a_batch
 from proofs_check.claims.preferences.asymptotics import bt_mle_coverage, bt_mle_slope
+from proofs_check.claims.preferences.limits import coverage_caps_the_radius, separable_margin
+from proofs_check.claims.preferences.noisy_labels import (
+    cdpo_margin,
+    noise_eats_radius,
+    rdpo_robust_unbiased,
+    rdpo_unbiased,
+)
 from proofs_check.claims.preferences.preferences import bt_mle_rate, dpo_identity
 from proofs_check.claims.preferences.robust_shift import robust_shift_gain, robust_shift_parity
 from proofs_check.claims.preferences.shift_counterexamples import robust_shift_labels, robust_shift_sample
+from proofs_check.claims.preferences.tempered import drdpo_is_optimistic, kldpo_hidden_rate
+from proofs_check.claims.preferences.zero_one import zero_one_groups, zero_one_invariance
 from proofs_check.claims.verifiable.comonotone import antitone_is_worst_case, worst_case_is_antitone
 from proofs_check.claims.verifiable.groups import group_weights, group_weights_underestimate, maxrl_groups
 from proofs_check.claims.verifiable.offsets import easy_prompts_compare, regrets_compare
@@ -83,6 +115,8 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     chi2_variance(),
     kl_penalty_gap(),
     ball_nesting(),
+    excess_bounds(),
+    effective_sample_size_bounds(),
     wasserstein_is_tv(),
     wasserstein_logistic(),
     # The minibatch estimator
@@ -101,17 +135,38 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     mlmc_unbiased(),
     cvar_gradient_variance(),
     tv_gradient_variance_floor(),
+    minibatch_is_spectral(),
+    minibatch_of_a_batch(),
+    batch_size_is_a_radius(),
+    microbatch_understates(),
+    microbatch_understates_exactly(),
+    microbatch_groups(),
+    grouped_underestimates(),
+    radius_covers(),
+    radius_covers_chi_square(),
     # Convergence
     sgd_reward(),
     sgd_dpo(),
     sgd_sampled(),
+    sgd_unbiased(),
     subgradient_worst_case(),
     subgradient_optimal(),
+    accelerated_gradient(),
+    group_dro_online(),
+    robust_parameter_rate(),
+    robust_parameter_rate_quarter(),
     npg_tabular(),
     npg_tabular_invariance(),
     npg_realizable_invariance(),
     npg_last_iterate(),
     npg_best_iterate(),
+    npg_slower(),
+    ppo_a_is_b(),
+    ppo_a_is_b_whitened(),
+    plugin_policy_weights(),
+    robust_bellman_contracts(),
+    contamination_discount(),
+    value_iteration_bracket(),
     pointwise_optimum(),
     pointwise_optimum_mdp(),
     # Preferences
@@ -123,6 +178,16 @@ _CLAIMS: tuple[Claim[Any], ...] = (
     robust_shift_parity(),
     robust_shift_labels(),
     robust_shift_sample(),
+    zero_one_invariance(),
+    zero_one_groups(),
+    separable_margin(),
+    coverage_caps_the_radius(),
+    noise_eats_radius(),
+    rdpo_unbiased(),
+    rdpo_robust_unbiased(),
+    cdpo_margin(),
+    kldpo_hidden_rate(),
+    drdpo_is_optimistic(),
     # The collapse radius
     collapse_criterion(),
     collapse_radius_exact(),

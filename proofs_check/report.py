@@ -53,6 +53,7 @@ class Report:
         points: (lhs, rhs) in scales on the first instances evaluated.
         curve: both sides along the claim's curve, if asked for.
         family: what it is proved for, in words, if it is.
+        domain: where the claim was tested, in words; empty if nobody looked.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Report:
     points: tuple[tuple[float, float], ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     family: str = ""
+    domain: str = ""
 
     @property
     def as_expected(self) -> bool:

@@ -67,6 +67,46 @@ def worst_value_intervals(
     return found
 
 
+def robust_supremum(
+    rewards: Table, features: Table, radius: float, step: float, low: float, *, boxes: int = 256
+) -> Fraction | None:
+    """Bound the worst-case values of all robust iterates, of however many steps, of two equally likely prompts.
+
+    The interval [low, 0] is cut into boxes. In each of them the direction is enclosed for both orders of the prompts,
+    where the order is not certain. If no step leaves the interval no iterate ever does, as theta_0 = 0.
+
+    Returns:
+        An upper bound of the worst-case value on [low, 0]; None if some step may leave it.
+
+    Example:
+        >>> trap = [[0, 1, 1], [0.75, 0, 0.75]], [[0, 1, 1], [0, 2, 3]]
+        >>> 0.564 < float(robust_supremum(*trap, 0.25, 0.25, -0.5)) < 0.57
+        True
+    """
+    from mpmath.ctx_iv import MPIntervalContext  # pyright: ignore[reportMissingTypeStubs]
+
+    iv: Any = MPIntervalContext()
+    iv.dps = 30
+    half, moved, most = Fraction(1, 2), Fraction(radius), Fraction(-(10**9))
+    for k in range(boxes):
+        ends = [Fraction(low) * (boxes - j) / boxes for j in (k, k + 1)]
+        theta = iv.mpf([_exact(iv, ends[0]).a, _exact(iv, ends[1]).b])
+        (value, cov, var), (other, cov2, var2) = (
+            _moments(iv, theta, *rows) for rows in zip(rewards, features, strict=True)
+        )
+        first, second = _enclosed(value), _enclosed(other)
+        upper = list[Fraction]()
+        for q, possible in ((half + moved, first.low <= second.high), (half - moved, second.low <= first.high)):
+            if possible:
+                a, b = _exact(iv, q), _exact(iv, 1 - q)
+                new = _enclosed(theta + iv.mpf(step) * (a * cov + b * cov2) / (a * var + b * var2))
+                upper.append(_enclosed(a * value + b * other).high)
+                if new.low < Fraction(low) or new.high > 0:
+                    return None
+        most = max(most, min(upper))
+    return most
+
+
 def _moments(iv: Any, theta: Any, rewards: Sequence[float], features: Sequence[float]) -> tuple[Any, Any, Any]:
     """Mean reward, covariance of feature and reward, variance of the feature, at one prompt."""
     weights = [iv.exp(theta * feature) for feature in features]

@@ -7,7 +7,7 @@ from proofs_check.claim import Formula
 REFERENCE = {"p": "[m / sum(masses) for m in masses]"}
 _SPREAD = {"spread": "max(losses) - min(losses)", "slack": "spread / 10**9"}
 # Balls of a divergence: q lies inside and bounds the value from below, a dual objective bounds it from above.
-_BALLS = {
+BALLS = {
     "inside": "lambda q: sum(q) == 1 and min(q) >= 0",
     "chi2_by": """lambda l, p, r, q, a: bounded(
         proved(inside(q) and sum((x - m)**2 / m for x, m in zip(q, p)) / 2 <= r, dot(q, l)),
@@ -42,19 +42,19 @@ INNER = {
         "cvar(losses, p, alpha) == min(a + excess(a) / alpha for a in losses)",
         {**REFERENCE, **_EXCESS},
     ),
-    "chi2-dual": Formula("width(chi2(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **_BALLS}),
-    "kl-dual": Formula("width(kl(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **_BALLS}),
+    "chi2-dual": Formula("width(chi2(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **BALLS}),
+    "kl-dual": Formula("width(kl(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **BALLS}),
     "tv-gap": Formula("0 <= tv(losses, p, radius) - dot(p, losses) <= radius * spread", {**REFERENCE, **_SPREAD}),
     "ball-nesting": Formula(
         "chi2(losses, p, 2 * radius**2) <= outer and kl(losses, p, 2 * radius**2) <= outer",
-        {**REFERENCE, **_SPREAD, **_BALLS, "outer": "tv(losses, p, radius) + slack"},
+        {**REFERENCE, **_SPREAD, **BALLS, "outer": "tv(losses, p, radius) + slack"},
     ),
     "radius-concave": Formula(
         "concave(tv) and concave(chi2) and concave(kl)",
         {
             **REFERENCE,
             **_SPREAD,
-            **_BALLS,
+            **BALLS,
             "between_radii": "lambda end, far, middle: end <= middle + slack and (end + far) / 2 <= middle + slack",
             "concave": """lambda ball: between_radii(ball(losses, p, radius), ball(losses, p, wider),
                 ball(losses, p, (radius + wider) / 2))""",

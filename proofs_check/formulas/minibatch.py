@@ -15,7 +15,7 @@ _BIAS = {
     "missing": """lambda alpha: sum(comb(n, k) * alpha**k * (1 - alpha)**(n - k) * max(1 - k / (alpha * n), 0)
         for k in range(n + 1))""",
 }
-_CAPPED = {**_BIAS, "capped": "lambda l, q: tv(l, q, level, max_ratio)"}
+CAPPED = {**_BIAS, "capped": "lambda l, q: tv(l, q, level, max_ratio)"}
 
 MINIBATCH = {
     "plugin-underestimates": Formula(
@@ -44,7 +44,7 @@ MINIBATCH = {
         """found <= spread * ((1 - level) * missing(1 - level) + level * missing(a))
         and (found <= 0 or beyond <= 0 or beyond**2 <= 4 * u * v)""",
         {
-            **_CAPPED,
+            **CAPPED,
             "a": "level / (max_ratio - 1)",
             "found": "bias(capped, losses, p, n)",
             # found <= 3 spread (sqrt(u) + sqrt(v)), squared twice
@@ -61,7 +61,7 @@ MINIBATCH = {
         """all(bias(value, losses, p, n) == sum((high - low) * bias(value, [0, 1], [1 - above(high), above(high)], n)
         for low, high in steps if high > low) for value in [ball, capped, tail])""",
         {
-            **_CAPPED,
+            **CAPPED,
             "above": "lambda level: sum(m for x, m in zip(losses, p) if x >= level)",
             "levels": "sorted(losses)",
             "steps": "[[item(levels, k - 1), item(levels, k)] for k in range(1, len(levels))]",

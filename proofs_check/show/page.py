@@ -65,6 +65,7 @@ def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
     return {
         "label": report.label,
         "statement": claim.statement,
+        "domain": report.domain,
         "verdict": verdict,
         "symbol": _SYMBOLS[report.verdict],
         "kind": report.verdict.value if report.as_expected else "surprise",

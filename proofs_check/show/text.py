@@ -105,6 +105,8 @@ def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
     if claim.by_hand:
         yield "by hand", claim.by_hand
     rejected = f"; {report.rejected} did not meet the assumptions" if report.rejected else ""
+    if report.domain:
+        yield "tested on", report.domain
     yield "search", f"{instances} instances{rejected}; largest left / right {tightness}"
     yield from witness(report)
     yield "mutants", "\n".join(f"{name}: {verdict.value}" for name, verdict in report.controls.items()) or "none"
@@ -164,7 +166,17 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         budget: "quick" or "full".
         seed: of the search.
     """
-    head = ("claim", "statement", "verdict", "evidence", "tightness", "instances", "mutants refuted", "source")
+    head = (
+        "claim",
+        "statement",
+        "verdict",
+        "evidence",
+        "tightness",
+        "instances",
+        "tested on",
+        "mutants refuted",
+        "source",
+    )
     rows = [_markdown_row(report, claims[report.label]) for report in reports]
     lines = [
         "# Verdicts",
@@ -178,6 +190,7 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         "*Certified* rests on exact arithmetic, instance by instance, *exhaustive* on every case, *statistical* on",
         "confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms from certificates, in a",
         "bare Python. Tightness is the largest left side / right side.",
+        "*Tested on* are the ranges of the instances that were seen, by the names of their fields.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -188,10 +201,10 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
 
 def _markdown_row(report: Report, claim: Claim[Any]) -> str:
     """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
-    label, verdict, evidence, *numbers = as_row(report)
+    label, verdict, evidence, *numbers, mutants = as_row(report)
     evidence += f" for {report.family}" if report.family else ""
     if report.family or (claim.formula is not None and report.evidence is Evidence.CERTIFIED):
         evidence += ", re-checked"
-    texts = (claim.statement, verdict, evidence, *numbers, claim.reference)
+    texts = (claim.statement, verdict, evidence, *numbers, report.domain, mutants, claim.reference)
     cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]
     return f"| {' | '.join(cells)} |"

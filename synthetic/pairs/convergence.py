@@ -107,10 +107,13 @@ def minibatch_runs(
     return _paths(problem, method, steps, runs, noisy)
 
 
-def expected_gaps(problem: RobustPairs, method: ProjectedSubgradient, steps: int, n: int) -> Array:
+def expected_gaps(
+    problem: RobustPairs, method: ProjectedSubgradient, steps: int, n: int, *, judged: RobustPairs | None = None
+) -> Array:
     """Return E L(average of w_0 ... w_{t-1}) - min L for t = 1 ... ``steps``, exact: the tree of all minibatches.
 
-    The certified lower bound stands for min L, so that rounding and the solver cannot make a gap too small.
+    The certified lower bound stands for min L, so that rounding and the solver cannot make a gap too small. L is the
+    objective of ``judged``, if given, on the same pairs.
 
     Raises:
         ValueError: More than 200000 different runs: take fewer steps, pairs or draws, or `minibatch_runs`.
@@ -124,6 +127,7 @@ def expected_gaps(problem: RobustPairs, method: ProjectedSubgradient, steps: int
         >>> bool(abs(gaps[0] - (float(problem.objective([0.0])) - problem.optimum.bound)) < 1e-12)
         True
     """
+    judged = judged or problem
     counts, chances = problem.minibatches(n)
     paths = len(counts) ** (steps - 1)
     if paths > _MOST_PATHS:
@@ -136,7 +140,7 @@ def expected_gaps(problem: RobustPairs, method: ProjectedSubgradient, steps: int
     gaps = np.empty(steps)
     for t in range(steps):
         averages = _averages(method, state)
-        gaps[t] = weights @ problem.objective(start + averages) - problem.optimum.bound
+        gaps[t] = weights @ judged.objective(start + averages) - judged.optimum.bound
         if t + 1 < steps:  # every node has one child for every minibatch
             state = state._replace(
                 iterate=state.iterate.repeat(len(counts), axis=0), average=state.average.repeat(len(counts), axis=0)

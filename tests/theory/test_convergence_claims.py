@@ -40,9 +40,9 @@ def test_what_refutes_the_bound_without_the_bias_is_a_rare_pair():
     unbiased = next(false for false in sgd_reward().mutants if "bias" in false.label)
     witness = check(unbiased).worst
     assert witness.instance.masses == (1023.0, 1.0)
-    # By hand: n = 1, T = 9; almost surely the common pair, slope about 1/2, steps of R/3, in the ball of R = 1/8.
-    points = np.minimum(np.arange(9) / 3, 1).mean() / 8
-    value = 15 / 16 * np.logaddexp(0, points) + 1 / 16 * np.logaddexp(0, -points)  # the rare pair, with mass 15/16 + p
+    # By hand: n = 1, T = 16; almost surely the common pair, slope about 1/2, steps of R/4, in the ball of R = 1/8.
+    points = np.minimum(np.arange(16) / 4, 1).mean() / 8
+    value = 63 / 64 * np.logaddexp(0, points) + 1 / 64 * np.logaddexp(0, -points)  # the rare pair, with mass 63/64 + p
     assert witness.lhs == pytest.approx(value - np.log(2), rel=0.03)
     assert witness.rhs < 0.025 < 0.04 < witness.lhs
 

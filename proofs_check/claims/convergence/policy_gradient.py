@@ -86,9 +86,14 @@ def npg_tabular() -> Claim[TabularRun]:
             claim, "horizon term dropped", rhs=lambda x: bound(x) - (1 - x.discount) ** -2 / np.arange(1, x.steps + 2)
         ),
         mutant(claim, "horizon counted once", rhs=lambda x: bound(x, horizons=1)),
+        mutant(claim, "at most eight actions count", rhs=lambda x: bound(x, logarithm=_share_of_eight(x))),
         mutant(claim, "rate 1/T^2", rhs=lambda x: bound(x, power=2)),
         mutant(claim, "any initial policy", lhs=from_a_bad_start),
     )
+
+
+def _share_of_eight(x: TabularRun) -> float:
+    return min(1.0, float(np.log(8) / np.log(x.mdp.shape[1])))
 
 
 def _runs() -> Instances[TabularRun]:
@@ -97,6 +102,8 @@ def _runs() -> Instances[TabularRun]:
         TabularRun("bandit", 2, 8, 0.0, 1 / 16, 16),
         TabularRun("bandit", 2, 2, 0.0, 1.0, 16),
         TabularRun("chain", 4, 2, 0.75, 0.25, 16),
+        TabularRun("bandit", 1, 1024, 0.0, 1 / 4, 32),
+        TabularRun("garnet", 4, 128, 0.875, 1.0, 12),
     )
     families = st.sampled_from(("garnet", "bandit", "chain", "corridor"))
     steps = st.integers(-4, 10).map(lambda k: 2.0**k)
@@ -106,6 +113,6 @@ def _runs() -> Instances[TabularRun]:
         discount, actions = (0.0 if family == "bandit" else discount), (2 if family == "chain" else actions)
         return TabularRun(family, states, actions, discount, step, 12, number)
 
-    sizes = st.integers(1, 5), st.integers(2, 8)
+    sizes = st.integers(1, 5), st.sampled_from((2, 3, 5, 8, 8, 16, 64))
     draws = st.builds(build, families, *sizes, steps, dyadic(0, 0.9375), st.integers(0, 999))
     return Instances(TabularRun, corners, draws)

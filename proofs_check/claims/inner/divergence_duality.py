@@ -37,7 +37,8 @@ def chi2_dual() -> Claim[WeightedLosses]:
 
         # To the left of both of these all weights are positive and the objective falls.
         deepest = x.mean - np.sqrt(variance(x) / (2 * x.radius))
-        return _minimum(objective, min(deepest, min(x.losses)), max(x.losses)) - x.mean
+        top = max(x.losses)  # the search is precise to its distance from here, near which tiny masses have the minimum
+        return _minimum(lambda d: objective(top - d), 0.0, top - min(deepest, min(x.losses))) - x.mean
 
     claim = Claim[WeightedLosses](
         label="chi2-dual",

@@ -215,11 +215,11 @@ def _is_bounded(x: Atoms) -> bool:
 
 
 def _has_mass(x: Atoms) -> bool:
-    return min(x.masses) >= 1 / 64
+    return min(x.masses) >= 2.0**-40
 
 
 MASSES: Assumptions[Any] = {
-    "every mass at least 1/64": _has_mass,
+    "every mass at least 2^-40": _has_mass,
     "losses in [-8, 8], spread at least 1/64": _is_bounded,
 }
 # Two equal atoms, ties at the bottom, three equal atoms.
@@ -248,8 +248,14 @@ def radius_curve(top: float = 1.0) -> Curve[WeightedLosses]:
 
 def atoms() -> st.SearchStrategy[tuple[tuple[float, ...], tuple[float, ...]]]:
     """Draw two to six losses, and their masses."""
-    pairs = st.lists(st.tuples(dyadic(-4, 4), dyadic(1 / 64, 1)), min_size=2, max_size=6)
+    pairs = st.lists(st.tuples(dyadic(-4, 4), masses()), min_size=2, max_size=6)
     return pairs.map(lambda atoms: (tuple(a for a, _ in atoms), tuple(m for _, m in atoms)))
+
+
+def masses() -> st.SearchStrategy[float]:
+    """Draw a mass, next to nothing one time in four."""
+    common = dyadic(1 / 64, 1)
+    return st.one_of(common, common, common, st.sampled_from((2.0**-12, 2.0**-20, 2.0**-40)))
 
 
 def excess(x: Atoms, ambiguity: AmbiguitySet) -> float:

@@ -22,7 +22,7 @@ from dro_core import (
     worst_case,
 )
 from proofs_check.claim import Array, Assumptions, Claim, Instances, dyadic, mutant, shrunk, stated, swapped
-from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, WeightedLosses
+from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, WeightedLosses, masses
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,10 @@ def _pairs() -> Instances[TwoLosses]:
     """Return corners with losses turned round, and with moves along which the remainders are largest; draws."""
     corners = [TwoLosses(*c, radius, c[0][::-1], 0.5) for c in CORNERS for radius in (0.125, 0.5, 1.0)]
     corners.append(TwoLosses((-1.0, 0.0, 1.0), (1.0,) * 3, 1 / 32, (0.0, -1.0, 1.0), 0.5))
+    corners.append(TwoLosses((0.0, 1.0), (1.0, 1.0), 0.25, (1.0, 2.0), 0.5))  # l' = l + 1: every set sees all of it
     moved = (0.0625, -0.046875, 1.0625, 0.953125)
     corners.append(TwoLosses((0.0, 0.015625, 1.0, 1.015625), (1.0,) * 4, 0.125, moved, 0.5))
-    atoms = st.lists(st.tuples(dyadic(-4, 4), dyadic(1 / 64, 1), dyadic(-4, 4)), min_size=2, max_size=6)
+    atoms = st.lists(st.tuples(dyadic(-4, 4), masses(), dyadic(-4, 4)), min_size=2, max_size=6)
     draws = st.tuples(atoms, dyadic(0, 1), dyadic(0, 1))
     return Instances(TwoLosses, tuple(corners), draws.map(lambda d: _pair(*d)))
 

@@ -53,8 +53,8 @@ def tv_capped_bias() -> Claim[CappedLosses]:
         label="tv-capped-bias",
         statement="L - Lbar_n <= 3 B [sqrt((1-rho)/n) + rho/sqrt(a n)], a = rho/(c-1), for TV with q <= c p",
         reference="theory.md section 3",
-        assumptions={**MASSES, **RADIUS, **_CAP},
-        instances=_capped(largest=32),
+        assumptions={**MASSES, **RADIUS, **CAP},
+        instances=capped_runs(largest=32),
         lhs=lambda x: (plugin_bias(x.losses, x.reference, x.n, x.ball),) * 2,
         rhs=bounds,
         scale=lambda x: x.spread,
@@ -83,17 +83,17 @@ def bias_layers() -> Claim[CappedLosses]:
     """
 
     def enumerated(x: CappedLosses) -> list[float]:
-        return [plugin_bias(x.losses, x.reference, x.n, ball) for ball in _tail_sets(x)]
+        return [plugin_bias(x.losses, x.reference, x.n, ball) for ball in tail_sets(x)]
 
     def layered(x: CappedLosses) -> list[float]:
-        return [atoms(x.losses, x.reference).bias(x.n, ball) for ball in _tail_sets(x)]
+        return [atoms(x.losses, x.reference).bias(x.n, ball) for ball in tail_sets(x)]
 
     claim = Claim[CappedLosses](
         label="bias-layers",
         statement="the bias of TV, capped TV and CVaR is the sum of the Bernoulli biases of the steps of the losses",
         reference="theory.md section 3",
-        assumptions={**MASSES, **RADIUS, **_CAP},
-        instances=_capped(largest=16),
+        assumptions={**MASSES, **RADIUS, **CAP},
+        instances=capped_runs(largest=16),
         lhs=enumerated,
         rhs=layered,
         scale=lambda x: x.spread,
@@ -106,7 +106,7 @@ def bias_layers() -> Claim[CappedLosses]:
         claim,
         "one step at the mean",
         rhs=lambda x: [
-            x.spread * plugin_bias([0.0, 1.0], [1 - _height(x), _height(x)], x.n, ball) for ball in _tail_sets(x)
+            x.spread * plugin_bias([0.0, 1.0], [1 - _height(x), _height(x)], x.n, ball) for ball in tail_sets(x)
         ],
     )
     return claim.with_mutants(shrunk(claim), one_step)
@@ -147,7 +147,8 @@ def _steps(x: SampledLosses) -> list[tuple[Fraction, SampledLosses]]:
     ]
 
 
-def _tail_sets(x: CappedLosses) -> tuple[TotalVariation, TotalVariation, CVaR]:
+def tail_sets(x: CappedLosses) -> tuple[TotalVariation, TotalVariation, CVaR]:
+    """Total variation without a cap and with it, and CVaR."""
     return TotalVariation(x.level), x.ball, CVaR(x.level)
 
 
@@ -156,13 +157,14 @@ def _height(x: SampledLosses) -> float:
     return float(x.reference @ np.array(x.losses) - min(x.losses)) / x.spread
 
 
-_CAP: Assumptions[CappedLosses] = {
+CAP: Assumptions[CappedLosses] = {
     "1 < max_ratio <= 64": lambda x: 1 < x.max_ratio <= 64,
     "a <= 1 - radius": lambda x: x.top <= 1 - x.level,
 }
 
 
-def _capped(largest: int) -> Instances[CappedLosses]:
+def capped_runs(largest: int) -> Instances[CappedLosses]:
+    """Bernoulli corners of up to ``largest`` draws, three atoms, and draws."""
     corners = [
         CappedLosses((0.0, 1.0), (float(k - 1), 1.0), r, n, c)
         for k, r, c in ((16, 0.25, 5.0), (64, 0.875, 57.0), (4, 0.5, 3.0), (1024, 0.5, 3.0))

@@ -112,9 +112,9 @@ def rare(one_in: int, level: float, n: int) -> SampledLosses:
 
 
 def short_runs(largest: int) -> Instances[SampledLosses]:
-    """Bernoulli corners of up to ``largest`` draws, and ``draws``."""
+    """Bernoulli corners of up to ``largest`` draws, one of four times as many, and ``draws``."""
     corners = tuple(rare(k, r, n) for k in (2, 16) for r in (0.25, 0.5, 1.0) for n in (1, 2, largest))
-    return Instances(SampledLosses, corners, draws(largest))
+    return Instances(SampledLosses, (*corners, rare(64, 0.25, 4 * largest)), draws(largest))
 
 
 def long_runs(longest: int) -> Instances[SampledLosses]:
