@@ -22,12 +22,16 @@ Assumptions = Mapping[str, Callable[[I], bool]]
 
 
 class Verdict(Enum):
-    """What a check can say. A search never proves, so there is no such verdict."""
+    """What a check can say. A search never proves, so there is no such verdict.
+
+    TOUCHING: a violation so small, below 1e-8 of the scale, that only exact arithmetic could tell it from rounding.
+    """
 
     UPHELD = "upheld"
     REFUTED = "refuted"
     VACUOUS = "vacuous"
     INCONCLUSIVE = "inconclusive"
+    TOUCHING = "touching"
 
 
 class Evidence(Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import exp
+from math import comb, exp
 
 import numpy as np
 from hypothesis import strategies as st
@@ -39,6 +39,11 @@ class Descent:
     def feature_norm(self) -> float:
         """L, the largest norm of an answer's features."""
         return max(map(abs, (*self.chosen, *self.rejected)))
+
+    @property
+    def work(self) -> float:
+        """How many runs there are: one for every sequence of minibatches."""
+        return float(comb(self.n + len(self.masses) - 1, self.n)) ** (self.steps - 1)
 
 
 @dataclass(frozen=True)
