@@ -51,7 +51,7 @@ class Budget:
         return replace(self, examples=examples, evaluations=evaluations, moves=round(effort * self.moves))
 
 
-QUICK = Budget(examples=100, restarts=3, evaluations=60, draws=4000, moves=300)
+QUICK = Budget(examples=100, restarts=6, evaluations=60, draws=4000, moves=800)
 FULL = Budget(examples=1000, restarts=12, evaluations=300, draws=100_000, moves=4000, work=10_000, alone=True)
 
 

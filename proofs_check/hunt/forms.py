@@ -16,7 +16,9 @@ Path = tuple[Any, ...]  # field, then indices
 Axis = tuple[str, int]  # field, depth of nesting
 
 GRID = 2.0**20  # floats that the search makes are multiples of 1 / GRID
-_AHEAD = 2  # how far beyond the largest number, and the longest tuple, that were seen
+_AHEAD = 2  # how many times the largest number seen to try
+_FAR = ((64, 16), (20, 4))  # the same from that size on: what is drawn so large is no exponent of an enumeration
+_FARTHEST = 4096
 _KEPT = 64  # values of a field
 
 
@@ -30,7 +32,8 @@ class Form:
         values: field -> some of the leaves seen.
         axes: groups of axes that always have the same length (or one a multiple of the other), with block lengths.
         longest: length of each group that was seen.
-        free: whether instances say how much work they are, so that numbers may grow as far as that allows.
+        free: whether instances say how much work they are, so that whole numbers may grow as far as that allows.
+        flat: whether instances hold nothing but single numbers and words.
     """
 
     lows: Mapping[str, float]
@@ -39,11 +42,17 @@ class Form:
     axes: tuple[tuple[tuple[Axis, int], ...], ...]
     longest: tuple[int, ...]
     free: bool
+    flat: bool
 
     def top(self, name: str) -> float:
         """The largest number to try for a field."""
-        whole = isinstance(self.values[name][0], int)
-        return max(self.highs[name], 1.0) * (GRID if self.free and whole else _AHEAD)
+        high = max(self.highs[name], 1.0)
+        if not isinstance(self.values[name][0], int):
+            return _AHEAD * high
+        if self.free:
+            return GRID * high
+        far = next((times * high for size, times in _FAR if self.flat and high >= size), 0.0)
+        return max(_AHEAD * high, min(far, _FARTHEST))
 
     def bottom(self, name: str) -> float:
         """The smallest one."""
@@ -65,7 +74,8 @@ def form_of(instances: Sequence[Any]) -> Form:
         values={name: tuple(dict.fromkeys(found))[:_KEPT] for name, found in leaves.items()},
         axes=axes,
         longest=tuple(max(length_of(instance, group) for instance in instances) for group in axes),
-        free=hasattr(instances[0], "work"),
+        free=hasattr(type(instances[0]), "work"),
+        flat=all(len(path) == 1 for path, _ in leaves_of(instances[0])),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import exp, frexp, log
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _BISECTIONS = 24
 _MANY = (0.55, 0.85)  # how often one move is enough, and at most two
-_LONGER = 2  # times the longest seen
+_LONGER = (2, 4)  # times the longest seen; and where instances say how much work they are
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,18 @@ class Moves:
         form: what the instances have in common.
         admits: whether an instance meets the assumptions; false where that cannot even be asked.
         rng: what is drawn from.
+        turns: field -> where its range was last cut, so that the next cut falls into the largest gap.
     """
 
     form: Form
     admits: Callable[[Any], bool]
     rng: random.Random
+    turns: dict[str, float] = field(default_factory=dict[str, float])
+
+    def share(self, name: str) -> float:
+        """The next share of a field's range: multiples of the golden ratio, which leave no gap for long."""
+        self.turns[name] = (self.turns.get(name, self.rng.random()) + _GOLDEN) % 1
+        return self.turns[name]
 
     def beside(self, instance: Any, others: Sequence[Any]) -> Any:
         """Return another instance, one to three moves away; it need not meet the assumptions."""
@@ -52,8 +60,10 @@ class Moves:
 
     def place(self, instance: Any) -> tuple[Path, Leaf]:
         """A leaf, every field being as likely as any other."""
-        fields_of = [[(p, leaf) for p, leaf in leaves_of(instance) if p[0] == f.name] for f in fields(instance)]
-        return self.rng.choice(self.rng.choice([one for one in fields_of if one]))
+        places: dict[str, list[tuple[Path, Leaf]]] = {}
+        for path, leaf in leaves_of(instance):
+            places.setdefault(path[0], []).append((path, leaf))
+        return self.rng.choice(self.rng.choice(list(places.values())))
 
     def fitted(self, path: Path, value: float, like: Leaf) -> Leaf:
         """A number as the field takes it: whole or on the grid, within the range to try."""
@@ -101,7 +111,7 @@ def _end(moves: Moves, name: str, leaf: Any) -> float:
 def _anywhere(moves: Moves, name: str, leaf: Any) -> float:
     low, high = moves.form.lows[name], moves.form.highs[name]
     if moves.rng.random() < 0.5 or low < 0:
-        return moves.rng.uniform(low, high)
+        return low + (high - low) * moves.share(name)
     least = max(low, 1.0 if isinstance(leaf, int) else 1 / 1024)
     return exp(moves.rng.uniform(log(least), log(max(min(moves.form.top(name), 64 * high), least))))
 
@@ -185,6 +195,13 @@ def _shuffled(moves: Moves, row: list[Any]) -> Sequence[Any]:
 
 
 @_row
+def _shaken(moves: Moves, row: list[Any]) -> Sequence[Any]:
+    """Every entry changes a little."""
+    size = max(abs(float(one)) for one in row) * 2.0 ** -moves.rng.randint(1, 10)
+    return [one + moves.rng.uniform(-size, size) for one in row]
+
+
+@_row
 def _stretched(moves: Moves, row: list[Any]) -> Sequence[Any]:
     factor = moves.rng.choice((0.5, 2.0, -1.0))
     return [factor * one for one in row]
@@ -195,7 +212,7 @@ def _lengthened(moves: Moves, instance: Any, other: Any) -> Any:
     if not moves.form.axes:
         return _nudged(moves, instance, other)
     at = moves.rng.randrange(len(moves.form.axes))
-    group, longest = moves.form.axes[at], _LONGER * moves.form.longest[at]
+    group, longest = moves.form.axes[at], _LONGER[moves.form.free] * moves.form.longest[at]
     length = length_of(instance, group)
     order, kind = list(range(length)), moves.rng.randrange(4)
     if not length:
@@ -213,12 +230,12 @@ def _lengthened(moves: Moves, instance: Any, other: Any) -> Any:
 
 def _borrowed(moves: Moves, instance: Any, other: Any) -> Any:
     """One field of another instance, with those that are as long as it."""
-    name = moves.rng.choice([field.name for field in fields(instance)])
+    name = moves.rng.choice([one.name for one in fields(instance)])
     return replace(instance, **{one: getattr(other, one) for one in linked_fields(moves.form, name)})
 
 
 _MOVES = (
     *(_nudged, _scaled, _power_of_two, _end, _anywhere, _seen, _tied, _to_the_edge, _lengthened, _borrowed),
-    *(_flat, _spike, _two_valued, _ladder, _shuffled, _stretched),
+    *(_flat, _spike, _two_valued, _ladder, _shuffled, _stretched, _shaken),
 )
-_WEIGHTS = (4, 2, 1, 3, 4, 2, 2, 3, 3, 2, 1, 1, 1, 1, 1, 1)
+_WEIGHTS = (4, 2, 1, 3, 4, 2, 2, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1)
