@@ -74,7 +74,7 @@ def form_of(instances: Sequence[Any]) -> Form:
         values={name: tuple(dict.fromkeys(found))[:_KEPT] for name, found in leaves.items()},
         axes=axes,
         longest=tuple(max(length_of(instance, group) for instance in instances) for group in axes),
-        free=hasattr(type(instances[0]), "work"),
+        free="work" in dir(instances[0]),
         flat=all(len(path) == 1 for path, _ in leaves_of(instances[0])),
     )
 

@@ -79,5 +79,13 @@ def _simpler(leaf: Any, form: Form, name: str) -> Iterator[Leaf]:
     if isinstance(leaf, int):
         yield from (k for k in (0, 1, leaf // 2, leaf - 1, -leaf) if k >= least and abs(k) <= abs(leaf) and k != leaf)
         return
-    candidates = [0.0, 1.0, -1.0, *(round(leaf * 2**k) / 2**k for k in range(11)), -leaf]
-    yield from (x for x in dict.fromkeys(candidates) if x >= least and x != leaf)
+    candidates = [
+        0.0,
+        1.0,
+        -1.0,
+        *(round(leaf * 2**k) / 2**k for k in range(11)),
+        leaf - 1,
+        float(round(leaf / 2)),
+        -leaf,
+    ]
+    yield from (x for x in dict.fromkeys(candidates) if x >= least and abs(x) <= abs(leaf) and x != leaf)
