@@ -218,8 +218,9 @@ def _descents(*, policies: bool) -> Instances[Descent]:
 
 def _draws(m: int, *, policies: bool) -> st.SearchStrategy[Descent]:
     features, masses = st.tuples(*[dyadic(-1, 1)] * m), st.tuples(*[dyadic(1 / 64, 1)] * m)
+    distances = st.one_of(dyadic(1 / 8, 4), st.integers(-10, -3).map(lambda k: 2.0**k))
     return st.builds(
-        Descent, features, features, masses, dyadic(1 / 64, 63 / 64), dyadic(1 / 8, 4), st.integers(1, 3),
+        Descent, features, features, masses, dyadic(1 / 64, 63 / 64), distances, st.integers(1, 3),
         st.integers(1, 5), dyadic(1 / 4, 2),
         dyadic(1 / 4, 2) if policies else st.just(1.0), dyadic(-1, 1) if policies else st.just(0.0),
     )  # fmt: skip
