@@ -62,10 +62,9 @@ def true_claims(count: int) -> list[Claim[Any]]:
     return [claim.with_mutants() for claim, _ in zip(drawn, range(count), strict=False)]
 
 
-def falsely_refuted(claims: Iterable[Claim[Any]], seeds: Iterable[int], budget: Budget) -> list[tuple[str, int]]:
-    """Labels and seeds of true claims that the search calls refuted."""
-    runs = [(claim, seed) for claim in claims for seed in seeds]
-    return [(c.label, s) for c, s in runs if check(c, budget=budget, seed=s).verdict is Verdict.REFUTED]
+def falsely_refuted(claims: Iterable[Claim[Any]], seed: int, budget: Budget) -> list[str]:
+    """Labels of the true claims that the search calls refuted."""
+    return [claim.label for claim in claims if check(claim, budget=budget, seed=seed).verdict is Verdict.REFUTED]
 
 
 def shares(outcomes: Mapping[str, Outcome]) -> str:
@@ -90,10 +89,11 @@ def main() -> None:
     arguments = parser.parse_args()
     budget = BUDGETS[arguments.budget]
     if arguments.true:
-        found = falsely_refuted(true_claims(arguments.true), range(arguments.seeds), budget)
-        text = (
-            f"{len(found)} false refutations in {arguments.seeds} seeds of {arguments.true} true claims. {found or ''}"
-        )
+        claims, found = true_claims(arguments.true), list[str]()
+        for seed in range(arguments.seeds):
+            found += falsely_refuted(claims, seed, budget)
+            print(f"seed {seed} done, {len(found)} false refutations so far {found or ''}", flush=True)
+        text = f"{len(found)} false refutations in {arguments.seeds} seeds of {len(claims)} true claims."
     else:
         outcomes: dict[str, Outcome] = {}
         for name, planted in (blind() if arguments.blind else PLANTED).items():
