@@ -1,6 +1,6 @@
 """False claims about worst cases, each with an instance that shows it, of which the search is not told.
 
-The kinds are those of ``planted_numbers`` and masses at zero. One table drives this file.
+The kinds are those of ``planted_numbers``, masses at zero, and ties.
 """
 
 from __future__ import annotations
