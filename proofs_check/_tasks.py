@@ -93,6 +93,6 @@ def unfinished(task: Task, reason: str) -> Report:
         rejected=0,
         worst=None,
         tightness=None,
-        controls={},
+        powers={},
         seconds=0.0,
     )

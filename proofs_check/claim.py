@@ -25,12 +25,16 @@ Assumptions = Mapping[str, Callable[[I], bool]]
 
 
 class Verdict(Enum):
-    """What a check can say. That an upheld claim is proved is a matter of its evidence."""
+    """What a check can say. That an upheld claim is proved is a matter of its evidence.
+
+    TOUCHING: a violation so small, below 1e-8 of the scale, that only exact arithmetic could tell it from rounding.
+    """
 
     UPHELD = "upheld"
     REFUTED = "refuted"
     VACUOUS = "vacuous"
     INCONCLUSIVE = "inconclusive"
+    TOUCHING = "touching"
 
 
 class Evidence(Enum):
@@ -55,6 +59,8 @@ class Instances(Generic[I]):
     """Where a claim is tested: hand-made corners first, then draws of a strategy.
 
     An instance with the fields ``draws`` and ``seed`` is a statistical one: the check fills both in.
+    One with a property ``work`` says how many cases its sides go through, and the search lets numbers grow as far as
+    that allows; where they enumerate and do not say so, growing numbers could take for ever.
 
     Attributes:
         kind: the class of an instance: a frozen dataclass of ints, floats, strings and tuples of them.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic
 import numpy as np
 
 from proofs_check.claim import Array, Claim, I, Relation
+from proofs_check.hunt.guides import Guides, Measure
 from proofs_check.report import Witness
 from synthetic import Estimate
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOLERANCE = 1e-8  # of the scale: the solvers promise 1e-9, a mutant misses by 1e-3 or more
-_KEPT = 16  # worst instances to climb from
+ROUNDING = 1e-9  # of the scale: what the solvers promise; beyond it, and below TOLERANCE, the sides touch
+_KEPT = 16  # worst instances
+_POOL = 256  # instances to move from
 _DRAWN = 300  # points of a figure
 
 
@@ -86,6 +89,9 @@ class Tally(Generic[I]):
         unverified: the first instance on which the exact check did not confirm the claim.
         active: entry by entry, whether some instance had a left side that is not zero and a finite right side.
         width: the widest interval of a side, in scales.
+        certified: the instance with the largest margin that exact arithmetic found to violate the claim.
+        guides: the instances to search on from.
+        pool: the first admitted corners and draws.
         seen: the instances on which both sides were evaluated, in order, if somebody asked for them.
     """
 
@@ -99,49 +105,91 @@ class Tally(Generic[I]):
     unverified: Witness | None = None
     active: NDArray[np.bool_] | None = None
     width: float = 0.0
+    certified: Witness | None = None
+    guides: Guides = field(default_factory=Guides)
+    pool: list[I] = field(default_factory=list[I])
     seen: list[I] | None = None
 
     @property
     def worst(self) -> Witness | None:
         """A broken side outranks the largest margin, unless that is a counterexample."""
         best = self.best[0] if self.best else None
-        return best if self.refuted else self.broken or self.unverified or best
+        return self.certified or (best if self.violated else self.broken or self.unverified or best)
 
     @property
-    def refuted(self) -> bool:
-        """Whether some instance violates the claim."""
+    def violated(self) -> bool:
+        """Whether some instance violates the claim, in floating point."""
         return bool(self.best) and self.best[0].margin > TOLERANCE
 
-    def visit(self, instance: I) -> float | None:
-        """Return the margin of an admitted instance; None, and one more rejection, otherwise."""
+    @property
+    def settled(self) -> bool:
+        """Whether no more has to be looked for: there is a violation, an exact one if the claim can tell."""
+        return self.violated if self.claim.violates is None else self.certified is not None
+
+    def admits(self, instance: I) -> bool:
+        """Whether an instance meets the assumptions; one that the search made up may fit none of them."""
+        try:
+            return self.claim.admits(instance)
+        except Exception:  # it has a form that no draw has
+            return False
+
+    def visit(self, instance: I) -> None:
+        """Evaluate a corner or a draw, or count one more rejection."""
         try:
             admitted = self.claim.admits(instance)
         except Exception as error:
             broken = Witness(instance, np.nan, np.nan, np.nan, f"{type(error).__name__}: {error}")
             self.broken = self.broken or broken
-            return None
-        if admitted:
-            return self.record(instance).margin
-        self.rejected += 1
-        return None
-
-    def record(self, instance: I) -> Witness:
-        """Evaluate an instance and count it."""
+            return
+        if not admitted:
+            self.rejected += 1
+            return
+        if len(self.pool) < _POOL:
+            self.pool.append(instance)
         witness, lhs, rhs = _sides(self.claim, instance)
+        if np.isnan(witness.margin):
+            self.checked += 1
+            if self.seen is not None:
+                self.seen.append(instance)
+            self.broken = self.broken or witness
+            return
+        self._note(witness)
+        self._record(witness, lhs, rhs)
+
+    def probe(self, instance: I) -> dict[Measure, float] | None:
+        """Evaluate an admitted instance that the search made up; where the sides cannot be had it does not count."""
+        try:
+            witness, lhs, rhs = _sides(self.claim, instance)
+            if np.isnan(witness.margin):
+                return None
+            self._note(witness)
+        except Exception:  # an exact check that is not made for it
+            return None
+        return self._record(witness, lhs, rhs)
+
+    def _note(self, witness: Witness) -> None:
+        """Ask exact arithmetic whether it refutes the claim there, or else whether it confirms it."""
+        claim, instance = self.claim, witness.instance
+        if claim.violates is not None and witness.margin > 0 and claim.violates(instance):
+            if self.certified is None or witness.margin > self.certified.margin:
+                self.certified = witness
+        elif claim.verifies is not None and witness.margin <= TOLERANCE and not self.settled:
+            self.unverified = self.unverified or (None if claim.verifies(instance) else witness)
+
+    def _record(self, witness: Witness, lhs: Estimate, rhs: Estimate) -> dict[Measure, float]:
+        """Count an instance, and return how near it comes to a violation."""
+        instance, scale = witness.instance, self.claim.scale(witness.instance)
         self.checked += 1
         if self.seen is not None:
             self.seen.append(instance)
-        if np.isnan(witness.margin):
-            self.broken = self.broken or witness
-            return witness
-        scale = self.claim.scale(instance)
         self.best = sorted([*self.best, witness], key=lambda w: -w.margin)[:_KEPT]
         if len(self.points) < _DRAWN:
             self.points.append((witness.lhs / scale, witness.rhs / scale))
         self._measure(lhs, rhs, scale)
-        if not self.refuted and self.claim.verifies is not None and not self.claim.verifies(instance):
-            self.unverified = self.unverified or witness
-        return witness
+        left, right = np.broadcast_arrays(lhs.value, rhs.value)
+        with np.errstate(invalid="ignore"):
+            beyond = np.abs(left - right) if self.claim.relation is Relation.EQUAL else left - right
+        return self.guides.add(instance, beyond, np.abs(left) + np.abs(right), scale)
 
     def _measure(self, lhs: Estimate, rhs: Estimate, scale: float) -> None:
         left, right = np.broadcast_arrays(lhs.value, rhs.value)

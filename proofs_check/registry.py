@@ -50,8 +50,8 @@ from proofs_check.claims.inner.sensitivity import danskin, danskin_gradient, rob
 from proofs_check.claims.inner.transport import wasserstein_is_tv, wasserstein_logistic
 from proofs_check.claims.minibatch.bias_bounds import bias_layers, tv_capped_bias
 from proofs_check.claims.minibatch.chi2_bias import chi2_bias, chi2_penalty_bias
-from proofs_check.claims.minibatch.floors import tv_floor_bias
 from proofs_check.claims.minibatch.coverage import radius_covers, radius_covers_chi_square
+from proofs_check.claims.minibatch.floors import tv_floor_bias
 from proofs_check.claims.minibatch.minibatch import (
     cvar_bias,
     cvar_bias_sharp,

@@ -26,6 +26,20 @@ class Witness(NamedTuple):
     error: str = ""
 
 
+class Control(NamedTuple):
+    """How a mutant, a false version of a claim, fared.
+
+    Attributes:
+        refuted: whether corners and search together refute it.
+        corners: whether the corners do by themselves.
+        alone: whether the search does without corners; None if that was not asked, or there is nothing to draw.
+    """
+
+    refuted: bool
+    corners: bool
+    alone: bool | None = None
+
+
 class CurvePoint(NamedTuple):
     """Both sides at one point of a claim's curve."""
 
@@ -48,8 +62,9 @@ class Report:
         rejected: corners and draws that failed an assumption.
         worst: the instance with the largest margin, if any was admitted; the broken one if there is one.
         tightness: the largest lhs / rhs seen where rhs is at least a thousandth of the scale, if any.
-        controls: the verdict on every mutant.
+        powers: how every mutant fared.
         seconds: time taken, mutants included.
+        simplest: the simplest counterexample, if there is one.
         points: (lhs, rhs) in scales on the first instances evaluated.
         curve: both sides along the claim's curve, if asked for.
         family: what it is proved for, in words, if it is.
@@ -65,12 +80,18 @@ class Report:
     rejected: int
     worst: Witness | None
     tightness: float | None
-    controls: Mapping[str, Verdict]
+    powers: Mapping[str, Control]
     seconds: float
+    simplest: Witness | None = None
     points: tuple[tuple[float, float], ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     family: str = ""
     domain: str = ""
+
+    @property
+    def controls(self) -> dict[str, Verdict]:
+        """The verdict on every mutant: refuted, or upheld by a search that did not see through it."""
+        return {k: Verdict.REFUTED if power.refuted else Verdict.UPHELD for k, power in self.powers.items()}
 
     @property
     def as_expected(self) -> bool:
@@ -81,9 +102,9 @@ class Report:
         """Plain data with the worst instance itself, so that nobody needs the seed to see it again."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data |= {name: data[name].value for name in ("verdict", "evidence", "expected")}
-        data["controls"] = {label: verdict.value for label, verdict in self.controls.items()}
-        if self.worst is not None:
-            data["worst"] = self.worst._asdict() | {"instance": asdict(self.worst.instance)}
+        data["powers"] = {label: power._asdict() for label, power in self.powers.items()}
+        for name, witness in (("worst", self.worst), ("simplest", self.simplest)):
+            data[name] = witness and witness._asdict() | {"instance": asdict(witness.instance)}
         return cast("dict[str, Any]", _plain(data))
 
 

@@ -6,52 +6,65 @@ import time
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, Phase
-from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from proofs_check.claim import Array, Claim, Evidence, I, Verdict
-from proofs_check.evaluation import TOLERANCE, Tally, along, evaluate
+from proofs_check.claim import Claim, Evidence, I, Verdict
+from proofs_check.evaluation import ROUNDING, TOLERANCE, Tally, along, evaluate
+from proofs_check.hunt.forms import form_of
+from proofs_check.hunt.shrinking import shrink
+from proofs_check.hunt.stages import climb, draw, wander
 from proofs_check.proof import with_proof
-from proofs_check.report import CurvePoint, Report, Witness, instance_from_json
+from proofs_check.report import Control, CurvePoint, Report, Witness, instance_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REACHED = 0.99  # of a bound that is claimed to be tight
 MOST_REJECTED = 0.9
-_GRID = 2.0**20
+_CLEAR = 1e-3  # of the scale: a smaller violation does not become smaller still when its instance is shrunk
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to look: draws of a strategy, restarts of the optimiser, evaluations per restart, simulations."""
+    """How long to look.
+
+    Attributes:
+        examples: draws of a strategy.
+        restarts: starts of the optimiser.
+        evaluations: of the optimiser, per start.
+        draws: of every simulation.
+        moves: evaluations of instances made from those drawn.
+        work: the most cases that an instance made by the search may have its sides go through.
+        alone: whether mutants are also searched without corners.
+    """
 
     examples: int
     restarts: int
     evaluations: int
     draws: int = 4000
+    moves: int = 60
+    work: int = 1000
+    alone: bool = False
 
     def scaled(self, effort: float) -> Budget:
         """Return this budget for a claim of that effort; corners and simulations stay."""
         examples, evaluations = max(1, round(effort * self.examples)), round(effort * self.evaluations)
-        return replace(self, examples=examples, evaluations=evaluations)
+        return replace(self, examples=examples, evaluations=evaluations, moves=round(effort * self.moves))
 
 
-QUICK = Budget(examples=100, restarts=2, evaluations=60, draws=4000)
-FULL = Budget(examples=1000, restarts=8, evaluations=500, draws=100_000)
+QUICK = Budget(examples=100, restarts=6, evaluations=60, draws=4000, moves=800)
+FULL = Budget(examples=1000, restarts=12, evaluations=300, draws=100_000, moves=4000, work=10_000, alone=True)
 
 
 def check(
     claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: bool = False, seen: list[I] | None = None
 ) -> Report:
-    """Look for a counterexample by corners, guided draws and an optimiser; then do the same to the mutants.
+    """Look for a counterexample by corners, draws, moves and an optimiser; then do the same to the mutants.
 
     Args:
         claim: what to check.
         budget: how long to look.
-        seed: of the draws and of the simulations.
+        seed: of the draws, the moves and the simulations.
         curves: whether to evaluate the claim's curve, for a figure.
         seen: is given every instance on which both sides were evaluated, those of mutants aside.
 
@@ -62,8 +75,8 @@ def check(
     """
     start = time.perf_counter()
     tally = _search(claim, budget.scaled(claim.effort), seed, seen)
-    controls = {false.label: check(false, budget=budget, seed=seed).verdict for false in claim.mutants}
-    verdict, evidence, reason = with_proof(claim, *_verdict(tally, controls))
+    powers = {false.label: _control(false, budget.scaled(claim.effort), seed) for false in claim.mutants}
+    verdict, evidence, reason = with_proof(claim, *_verdict(tally, powers))
     return Report(
         label=claim.label,
         verdict=verdict,
@@ -73,8 +86,9 @@ def check(
         checked=tally.checked,
         rejected=tally.rejected,
         worst=tally.worst,
+        simplest=_simplest(tally),
         tightness=tally.tightness,
-        controls=controls,
+        powers=powers,
         seconds=time.perf_counter() - start,
         family=claim.proof.family if claim.proof is not None and evidence is Evidence.PROVED else "",
         points=tuple(tally.points),
@@ -87,100 +101,68 @@ def replay(claim: Claim[I], stored: Mapping[str, Any]) -> Witness:
     return evaluate(claim, instance_from_json(claim, stored["worst"]["instance"]))
 
 
-def _search(claim: Claim[I], budget: Budget, seed: int, seen: list[I] | None) -> Tally[I]:
-    """Each stage starts only if the one before found no counterexample."""
+def _search(claim: Claim[I], budget: Budget, seed: int, seen: list[I] | None = None) -> Tally[I]:
+    """Each stage starts only if the ones before found no counterexample."""
     tally = Tally(claim, seen=seen)
-    for k, corner in enumerate(claim.instances.corners):
-        tally.visit(_simulated(corner, budget, seed, k))
-    if claim.instances.strategy is None:
+    _visit_corners(tally, budget, seed)
+    strategy = claim.instances.strategy
+    if strategy is None or tally.settled:
         return tally
-    if not tally.refuted:
-        _draw(tally, budget, seed)
-    if not tally.refuted:
-        for witness in tally.best[: budget.restarts]:
-            _climb(tally, witness.instance, budget.evaluations)
+    draw(tally, strategy, budget.examples, seed)
+    if tally.pool and not _is_simulated(tally.pool[0]):
+        wander(tally, budget.moves, budget.work, seed)
+        climb(tally, budget.restarts, budget.evaluations)
     return tally
+
+
+def _visit_corners(tally: Tally[I], budget: Budget, seed: int) -> None:
+    for k, corner in enumerate(tally.claim.instances.corners):
+        tally.visit(_simulated(corner, budget, seed, k))
+
+
+def _control(false: Claim[Any], budget: Budget, seed: int) -> Control:
+    """Whether a mutant is refuted: by its corners, by search from them and, if the budget says so, without them."""
+    corners = Tally(false)
+    _visit_corners(corners, budget, seed)
+    alone: bool | None = None
+    if budget.alone and false.instances.strategy is not None:
+        search = replace(false, instances=replace(false.instances, corners=()))
+        alone = _search(search, budget, seed).settled
+    refuted = corners.settled or (alone or _search(false, budget, seed).settled)
+    return Control(refuted, corners.settled, alone)
+
+
+def _is_simulated(instance: Any) -> bool:
+    """Whether an instance has a size and a seed to fill in."""
+    return {"draws", "seed"} <= {f.name for f in fields(instance)}
 
 
 def _simulated(instance: I, budget: Budget, seed: int, k: int) -> I:
     """Fill in the size and the seed of a statistical instance; any other stays as it is."""
-    if not {"draws", "seed"} <= {f.name for f in fields(cast("Any", instance))}:
+    if not _is_simulated(instance):
         return instance
     own = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
     return cast("I", replace(cast("Any", instance), draws=budget.draws, seed=own))
 
 
-def _draw(tally: Tally[I], budget: Budget, seed: int) -> None:
-    """Hypothesis as a library: it draws and climbs the margin; nothing fails, so nothing is shrunk."""
-    strategy = tally.claim.instances.strategy
-    if strategy is None:
-        return
+def _simplest(tally: Tally[Any]) -> Witness | None:
+    """The simplest instance found that violates the claim as clearly, or as certainly, as the worst one."""
+    claim, worst = tally.claim, tally.worst
+    if not tally.settled or worst is None or _is_simulated(worst.instance):
+        return None
+    least = 0.0 if claim.violates else max(TOLERANCE, min(worst.margin, _CLEAR))
 
-    def visit(instance: I) -> None:
-        margin = None if tally.refuted else tally.visit(instance)
-        if margin is not None and np.isfinite(margin):
-            hypothesis.target(margin)
+    def violates(instance: Any) -> bool:
+        try:
+            certain = claim.violates is None or claim.violates(instance)
+        except Exception:  # an exact check that is not made for it
+            return False
+        return tally.admits(instance) and evaluate(claim, instance).margin >= least and certain
 
-    settings = hypothesis.settings(
-        max_examples=budget.examples,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate, Phase.target),
-        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-    )
-    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(visit)))()
-
-
-def _climb(tally: Tally[I], start: I, evaluations: int) -> None:
-    """Nelder-Mead on the floats of an instance: the sides are piecewise smooth at best."""
-    origin = _floats(start)
-    if not origin.size or evaluations < 1:
-        return
-
-    def descent(vector: Array) -> float:
-        margin = None if tally.refuted else _margin(tally, _with_floats(start, vector))
-        return -margin if margin is not None and np.isfinite(margin) else 1e6
-
-    minimize(descent, origin, method="Nelder-Mead", options={"maxfev": evaluations})
-
-
-def _margin(tally: Tally[I], instance: I) -> float | None:
-    """Like ``visit``, but a step of the optimiser outside the assumptions is no rejected draw."""
-    rejected = tally.rejected
-    margin = tally.visit(instance)
-    tally.rejected = rejected
-    return margin
-
-
-def _floats(instance: Any) -> Array:
-    return np.hstack([np.empty(0), *(value.ravel() for value in _float_fields(instance).values())])
-
-
-def _with_floats(instance: I, vector: Array) -> I:
-    """The instance with its floats replaced, on a fine dyadic grid."""
-    rest = np.round(vector * _GRID) / _GRID
-    changes: dict[str, Any] = {}
-    for name, old in _float_fields(instance).items():
-        changes[name] = _tuples(rest[: old.size].reshape(old.shape).tolist())
-        rest = rest[old.size :]
-    return cast("I", replace(cast("Any", instance), **changes))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, cast("list[Any]", value))) if isinstance(value, list) else value
-
-
-def _float_fields(instance: Any) -> dict[str, Array]:
-    """The fields that hold a float, a tuple of floats, or a table of them."""
-    values = {f.name: _array(getattr(instance, f.name)) for f in fields(instance)}
-    return {name: value for name, value in values.items() if value.size and value.dtype == np.float64}
-
-
-def _array(value: Any) -> Array:
-    try:
-        return np.asarray(value)
-    except ValueError:  # a ragged table
-        return np.empty(0)
+    simplest = evaluate(claim, shrink(worst.instance, violates, form=form_of(tally.pool)))
+    if tally.seen is not None:
+        tally.seen.append(simplest.instance)
+    return simplest
 
 
 def _curve(claim: Claim[I], budget: Budget, seed: int) -> tuple[CurvePoint, ...]:
@@ -192,22 +174,21 @@ def _curve(claim: Claim[I], budget: Budget, seed: int) -> tuple[CurvePoint, ...]
     return tuple(CurvePoint(x, *sides) for x, sides in zip(places, along(claim, family), strict=True))
 
 
-def _verdict(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, Evidence, str]:
+def _verdict(tally: Tally[Any], powers: Mapping[str, Control]) -> tuple[Verdict, Evidence, str]:
     claim = tally.claim
-    if not tally.refuted:
-        verdict, reason = _unrefuted(tally, controls)
-        return verdict, _evidence(tally), reason
-    violations = [witness.instance for witness in tally.best if witness.margin > TOLERANCE]
-    if claim.violates is None:
+    if tally.certified is not None:
+        return Verdict.REFUTED, Evidence.CERTIFIED, "An instance violates the claim in exact arithmetic."
+    if tally.violated and claim.violates is None:
         evidence = Evidence.STATISTICAL if tally.width > 0 else Evidence.SEARCHED
         return Verdict.REFUTED, evidence, "An instance violates the claim."
-    if any(map(claim.violates, violations)):
-        return Verdict.REFUTED, Evidence.CERTIFIED, "An instance violates the claim in exact arithmetic."
-    return (
-        Verdict.INCONCLUSIVE,
-        Evidence.SEARCHED,
-        "The violation found in floating point is not an exact one.",
-    )
+    if tally.violated:
+        return (
+            Verdict.INCONCLUSIVE,
+            Evidence.SEARCHED,
+            "The violation found in floating point is not an exact one.",
+        )
+    verdict, reason = _unrefuted(tally, powers)
+    return verdict, _evidence(tally), reason
 
 
 def _evidence(tally: Tally[Any]) -> Evidence:
@@ -218,9 +199,9 @@ def _evidence(tally: Tally[Any]) -> Evidence:
     return Evidence.EXHAUSTIVE if tally.claim.instances.complete else Evidence.SEARCHED
 
 
-def _unrefuted(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verdict, str]:
+def _unrefuted(tally: Tally[Any], powers: Mapping[str, Control]) -> tuple[Verdict, str]:
     seen = tally.checked + tally.rejected
-    survivors = [label for label, verdict in controls.items() if verdict is not Verdict.REFUTED]
+    survivors = [label for label, power in powers.items() if not power.refuted]
     if tally.broken is not None:
         why = tally.broken.error or "a side is not a number"
         return Verdict.INCONCLUSIVE, f"The claim could not be evaluated on the instance shown: {why}."
@@ -230,10 +211,24 @@ def _unrefuted(tally: Tally[Any], controls: Mapping[str, Verdict]) -> tuple[Verd
         return Verdict.VACUOUS, "The left side is always zero or the right side always infinite."
     if tally.unverified is not None:
         return Verdict.INCONCLUSIVE, "Exact arithmetic does not confirm the claim on the instance shown."
+    if _touches(tally):
+        return (
+            Verdict.TOUCHING,
+            f"Beyond the bound by {tally.best[0].margin:.1g} of the scale: rounding or not.",
+        )
     if tally.width > tally.claim.resolution:
         return Verdict.INCONCLUSIVE, f"The intervals are too wide: {tally.width:.2g} of the scale. Draw more."
     if tally.claim.tight and (tally.tightness or 0.0) < REACHED:
         return Verdict.INCONCLUSIVE, f"Claimed tight, but only {tally.tightness} of the bound was reached."
     if survivors:
         return Verdict.INCONCLUSIVE, f"The check has no power: it did not refute {', '.join(survivors)}."
+    blind = [label for label, power in powers.items() if power.alone is False]
+    if blind and _evidence(tally) is Evidence.SEARCHED:
+        return Verdict.INCONCLUSIVE, f"The search has no power of its own: only corners refute {', '.join(blind)}."
     return Verdict.UPHELD, "No instance violates the claim, and every mutant was refuted."
+
+
+def _touches(tally: Tally[Any]) -> bool:
+    """Whether the worst violation is one that floating point cannot decide and exact arithmetic was not asked about."""
+    exact = tally.claim.verifies is not None or tally.claim.violates is not None
+    return not exact and bool(tally.best) and tally.best[0].margin > ROUNDING

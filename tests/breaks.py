@@ -460,9 +460,9 @@ BREAKS = [
     Break(
         "no-climb",
         "proofs_check/search.py",
-        "for witness in tally.best[: budget.restarts]:",
-        "for witness in tally.best[:0]:",
-        "theory/test_power.py theory/test_engine.py",
+        "climb(tally, budget.restarts, budget.evaluations)",
+        "climb(tally, 0, budget.evaluations)",
+        "theory/test_claims.py",
     ),
     Break(
         "wide-tolerance",
@@ -480,10 +480,31 @@ BREAKS = [
     ),
     Break(
         "uncertified",
+        "proofs_check/evaluation.py",
+        "return self.violated if self.claim.violates is None else self.certified is not None",
+        "return self.violated",
+        "theory/test_search.py",
+    ),
+    Break(
+        "no-moves",
+        "proofs_check/hunt/stages.py",
+        "while moves > 0 and not tally.settled:",
+        "while moves > 10**6 and not tally.settled:",
+        "theory/test_search.py",
+    ),
+    Break(
+        "blind-search-upholds",
         "proofs_check/search.py",
-        "if any(map(claim.violates, violations)):",
-        "if violations:",
-        "theory/test_engine.py theory/test_power.py",
+        "if blind and _evidence(tally) is Evidence.SEARCHED:",
+        "if blind and _evidence(tally) is Evidence.STATISTICAL:",
+        "theory/test_search.py",
+    ),
+    Break(
+        "touching-upheld",
+        "proofs_check/evaluation.py",
+        "ROUNDING = 1e-9",
+        "ROUNDING = 1e-8",
+        "theory/test_search.py",
     ),
     Break(
         "rational-cvar",

@@ -9,14 +9,14 @@ from dro_core.pages import house_style
 from proofs_check.claim import Claim, Relation, Verdict
 from proofs_check.show.figures import figure
 from proofs_check.show.sources import certificate_of, source_of
-from proofs_check.show.text import as_row, details, summary
+from proofs_check.show.text import as_row, details, summary, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from proofs_check.report import Report
 
-_SYMBOLS = {Verdict.UPHELD: "✓", Verdict.REFUTED: "✗", Verdict.VACUOUS: "∅", Verdict.INCONCLUSIVE: "?"}
+_SYMBOLS = dict(zip(Verdict, "✓✗∅?≈", strict=True))
 _WITNESS = {"worst instance", "simplest counterexample", "a side raised", "left side", "right side", "margin"}
 _OWN = {"verdict", "reason", "statement", "by hand", "mutants"}  # shown by the template itself
 
@@ -61,7 +61,7 @@ def page(
 
 def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
     """What the template shows of one claim."""
-    _, verdict, evidence, tightness, instances, mutants = as_row(report)
+    _, verdict, evidence, tightness, instances, corners, alone = as_row(report)
     return {
         "label": report.label,
         "statement": claim.statement,
@@ -72,12 +72,13 @@ def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
         "evidence": f"{evidence} for {report.family}" if report.family else evidence,
         "tightness": tightness,
         "instances": instances,
-        "mutants": mutants,
+        "corners": corners,
+        "alone": alone,
         "seconds": f"{report.seconds:.1f}",
         "reason": report.reason,
         "by_hand": claim.by_hand,
         "facts": _ordered([(name, text) for name, text in details(claim, report) if name not in _OWN], report),
-        "controls": {name: verdict.value for name, verdict in report.controls.items()},
+        "powers": {name: told(power) for name, power in report.powers.items()},
         "figure": figure(report, claim),
         "caption": _caption(report, claim),
         "tags": {"verdict": kind_of(report), "evidence": report.evidence.value},

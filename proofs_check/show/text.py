@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from proofs_check._stored import Replayed
-    from proofs_check.report import Report
+    from proofs_check.report import Control, Report
 
 _COLOURS = {
     Verdict.UPHELD: "green",
     Verdict.REFUTED: "magenta",
     Verdict.VACUOUS: "yellow",
     Verdict.INCONCLUSIVE: "yellow",
+    Verdict.TOUCHING: "yellow",
 }
 _LONGEST = 12  # entries of a tuple that are shown
 
 
 def as_row(report: Report) -> tuple[str, ...]:
-    """Return label, verdict, evidence, tightness, instances and mutants refuted, as text.
+    """Return label, verdict, evidence, tightness, instances, mutants refuted by corners and by search alone, as text.
 
     Example:
         >>> from proofs_check import check
@@ -40,10 +41,15 @@ def as_row(report: Report) -> tuple[str, ...]:
     verdict = report.verdict.value
     if not report.as_expected:
         verdict += f" (expected: {report.expected.value})"
-    refuted = sum(verdict is Verdict.REFUTED for verdict in report.controls.values())
     tightness = "-" if report.tightness is None else f"{report.tightness:.4g}"
-    mutants = f"{refuted} of {len(report.controls)}" if report.controls else "-"
-    return report.label, verdict, report.evidence.value, tightness, str(report.checked), mutants
+    powers = report.powers.values()
+    corners = _share([power.corners for power in powers])
+    alone = _share([power.alone for power in powers if power.alone is not None])
+    return report.label, verdict, report.evidence.value, tightness, str(report.checked), corners, alone
+
+
+def _share(outcomes: Sequence[bool]) -> str:
+    return f"{sum(outcomes)} of {len(outcomes)}" if outcomes else "-"
 
 
 def line(report: Report) -> str:
@@ -55,7 +61,7 @@ def line(report: Report) -> str:
         >>> line(check(tv_bias_root_n())).split("tightness")[0]
         'tv-bias-root-n: [magenta]refuted[/], certified, '
     """
-    label, verdict, evidence, tightness, instances, _ = map(escape, as_row(report))
+    label, verdict, evidence, tightness, instances, *_ = map(escape, as_row(report))
     counts = f"tightness {tightness}, {instances} instances, {report.seconds:.1f} s"
     colour = _COLOURS[report.verdict] if report.as_expected else "bold red"
     return f"{label}: [{colour}]{verdict}[/], {evidence}, {counts}"
@@ -67,7 +73,8 @@ def table(reports: Sequence[Report]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in ("tight", "seen", "mut.", "s")]
     shown = Table(*head, *numbers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for report in reports:
-        label, _, *rest, mutants = map(escape, as_row(report))
+        label, _, *rest, _, _ = map(escape, as_row(report))
+        mutants = _share([power.refuted for power in report.powers.values()])
         verdict, colour = report.verdict.value, _COLOURS[report.verdict]
         shown_as = f"[{colour}]{verdict}[/]" if report.as_expected else f"[bold red]{verdict} ![/]"
         shown.add_row(label, shown_as, *rest, mutants.replace(" of ", "/"), f"{report.seconds:.1f}")
@@ -96,7 +103,7 @@ def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
         yield "theorem", claim.theorem
     yield "source", claim.reference
     yield "assumptions", "\n".join(claim.assumptions) or "none"
-    _, verdict, evidence, tightness, instances, _ = as_row(report)
+    _, verdict, evidence, tightness, instances, *_ = as_row(report)
     yield "verdict", f"{verdict} ({evidence})"
     if report.family and claim.proof is not None:
         yield "proved for", report.family
@@ -109,7 +116,28 @@ def details(claim: Claim[Any], report: Report) -> Iterator[tuple[str, str]]:
         yield "tested on", report.domain
     yield "search", f"{instances} instances{rejected}; largest left / right {tightness}"
     yield from witness(report)
-    yield "mutants", "\n".join(f"{name}: {verdict.value}" for name, verdict in report.controls.items()) or "none"
+    if report.simplest is not None and report.worst is not None and report.simplest.instance != report.worst.instance:
+        yield "simplest counterexample", _fields(report.simplest.instance)
+    yield "mutants", "\n".join(f"{name}: {told(power)}" for name, power in report.powers.items()) or "none"
+
+
+def told(power: Control) -> str:
+    """How a mutant fared, in words.
+
+    Example:
+        >>> from proofs_check.report import Control
+        >>> told(Control(refuted=True, corners=False, alone=True))
+        'refuted, by the search alone'
+    """
+    ways = [name for name, found in (("the corners", power.corners), ("the search alone", power.alone)) if found]
+    if not power.refuted:
+        return "not refuted"
+    return f"refuted, by {' and by '.join(ways) or 'the search from the corners'}"
+
+
+def _fields(instance: Any) -> str:
+    names = [f.name for f in fields(instance)] if is_dataclass(instance) else []
+    return "\n".join(f"{name} = {shortened(getattr(instance, name))}" for name in names)
 
 
 def witness(report: Report) -> Iterator[tuple[str, str]]:
@@ -118,8 +146,7 @@ def witness(report: Report) -> Iterator[tuple[str, str]]:
     if worst is None:
         yield "worst instance", "none: no instance was evaluated"
         return
-    names = [f.name for f in fields(worst.instance)] if is_dataclass(worst.instance) else []
-    yield "worst instance", "\n".join(f"{name} = {shortened(getattr(worst.instance, name))}" for name in names)
+    yield "worst instance", _fields(worst.instance)
     if worst.error:
         yield "a side raised", worst.error
     yield "left side", f"{worst.lhs!r}"
@@ -174,7 +201,8 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         "tightness",
         "instances",
         "tested on",
-        "mutants refuted",
+        "by corners",
+        "by search",
         "source",
     )
     rows = [_markdown_row(report, claims[report.label]) for report in reports]
@@ -187,6 +215,8 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         "*Upheld* means that no violation was found and that every mutant, a false version of the claim, was refuted",
         "by the same search. A search never proves: only *proved* speaks of a whole family, which is named, decided by",
         "polynomials in exact arithmetic (theory.md section 4); outside of it the claim was searched like any other.",
+        "Two columns count those that the corners, made by hand, refute, and those that the search refutes without",
+        "corners (with the full budget, and then required where the evidence is *searched*).",
         "*Certified* rests on exact arithmetic, instance by instance, *exhaustive* on every case, *statistical* on",
         "confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms from certificates, in a",
         "bare Python. Tightness is the largest left side / right side.",
@@ -201,10 +231,10 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
 
 def _markdown_row(report: Report, claim: Claim[Any]) -> str:
     """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
-    label, verdict, evidence, *numbers, mutants = as_row(report)
+    label, verdict, evidence, *numbers, corners, alone = as_row(report)
     evidence += f" for {report.family}" if report.family else ""
     if report.family or (claim.formula is not None and report.evidence is Evidence.CERTIFIED):
         evidence += ", re-checked"
-    texts = (claim.statement, verdict, evidence, *numbers, report.domain, mutants, claim.reference)
+    texts = (claim.statement, verdict, evidence, *numbers, report.domain, corners, alone, claim.reference)
     cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]
     return f"| {' | '.join(cells)} |"

@@ -64,8 +64,8 @@ def test_draws_and_optimiser_find_what_the_corners_do_not(stage):
     if stage == "optimiser":  # one corner that satisfies the false claim, next to the violation
         corner = WeightedLosses((0.0, 1.0), (1.0, 1.25), 0.25)
         claim = replace(claim, instances=replace(claim.instances, corners=(corner,)))
-        assert check(shrunk(claim, 0.995), budget=Budget(1, 0, 0)).verdict is not Verdict.REFUTED
-        budget = Budget(examples=1, restarts=1, evaluations=100)
+        assert check(shrunk(claim, 0.995), budget=Budget(1, 0, 0, moves=0)).verdict is not Verdict.REFUTED
+        budget = Budget(examples=1, restarts=1, evaluations=100, moves=0)
         claim = shrunk(claim, 0.995)
     else:
         claim = mutant(planted(), "half the spread", rhs=lambda x: (0.0, x.radius * x.spread / 2))

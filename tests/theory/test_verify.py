@@ -185,8 +185,8 @@ def test_the_page_and_the_table_of_verdicts(ending):
     assert "unparsed" not in html
     assert "mathdefault" not in html
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert [row.count(" | ") for row in rows] == [8] * len(ENDING)
+    assert [row.count(" | ") for row in rows] == [9] * len(ENDING)
     assert r"| x <= 2x \| x\_1 > 0 | refuted | certified |" in rows[-1]
-    assert re.search(r"\| 1 of 1 \| by hand \|$", rows[-1])
+    assert re.search(r"\| 1 of 1 \| - \| by hand \|$", rows[-1])
     assert "| value in [1, 2] |" in rows[-1]
     assert "Tested on value in [1, 2]." in one_line(page.text)

@@ -27,6 +27,11 @@ class Batched:
     n: int
     parts: int
 
+    @property
+    def work(self) -> float:
+        """How many minibatches there are."""
+        return float(comb(len(self.values), self.n))
+
 
 @stated
 def collapse_minibatch() -> Claim[Batched]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
-from math import factorial, prod
+from math import comb, factorial, prod
 
 import numpy as np
 from hypothesis import strategies as st
@@ -23,12 +23,22 @@ class Drawn(Pairs):
 
     n: int
 
+    @property
+    def work(self) -> float:
+        """Four for every sample, of which each makes a program to solve."""
+        return 4.0 * comb(self.n + len(self.rows) - 1, self.n)
+
 
 @dataclass(frozen=True)
 class Unlabelled:
     """Features of pairs whose labels are fair coins."""
 
     rows: Rows
+
+    @property
+    def work(self) -> float:
+        """Four for every choice of labels, of which each makes a program to solve."""
+        return 4.0 * 2.0 ** len(self.rows)
 
 
 @stated

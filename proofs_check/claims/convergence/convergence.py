@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import exp
+from math import comb, exp
 
 import numpy as np
 from hypothesis import strategies as st
@@ -46,6 +46,11 @@ class Descent:
     def feature_norm(self) -> float:
         """L, the largest norm of an answer's features."""
         return float(np.linalg.norm(self.answers, axis=-1).max())
+
+    @property
+    def work(self) -> float:
+        """How many runs there are: one for every sequence of minibatches."""
+        return float(comb(self.n + len(self.masses) - 1, self.n)) ** (self.steps - 1)
 
 
 @dataclass(frozen=True)
@@ -229,8 +234,9 @@ def _descents(*, policies: bool) -> Instances[Descent]:
 
 def _draws(m: int, d: int, *, policies: bool) -> st.SearchStrategy[Descent]:
     features, masses = st.tuples(*[dyadic(-1, 1)] * (m * d)), st.tuples(*[dyadic(1 / 64, 1)] * m)
+    distances = st.one_of(dyadic(1 / 8, 4), st.integers(-10, -3).map(lambda k: 2.0**k))
     return st.builds(
-        Descent, features, features, masses, dyadic(1 / 64, 63 / 64), dyadic(1 / 8, 4), st.integers(1, 3),
+        Descent, features, features, masses, dyadic(1 / 64, 63 / 64), distances, st.integers(1, 3),
         st.integers(1, 5), dyadic(1 / 4, 2),
         dyadic(1 / 4, 2) if policies else st.just(1.0), dyadic(-1, 1) if policies else st.just(0.0), st.just(d),
     )  # fmt: skip

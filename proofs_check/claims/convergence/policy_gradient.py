@@ -29,6 +29,11 @@ class TabularRun:
     number: int = 0
 
     @property
+    def work(self) -> float:
+        """How many probabilities there are along a run."""
+        return float(self.states * self.actions * self.steps)
+
+    @property
     def mdp(self) -> TabularMDP:
         """The problem; a bandit has one good answer per prompt, worth 1, and discount 0."""
         if self.family == "bandit":

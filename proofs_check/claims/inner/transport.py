@@ -107,6 +107,7 @@ def wasserstein_logistic() -> Claim[LabelledPoints]:
         reference="SMK15",
         assumptions={
             "points and detours in [-8, 8]": lambda x: np.max(np.abs([*x.points, *x.detours])) <= 8,
+            "labels +1 or -1": lambda x: {*x.labels} <= {1, -1},
             "weights of size 1/16 to 4": lambda x: 1 / 16 <= max(map(abs, x.weights)) <= 4,
             "1/64 <= radius <= 4": lambda x: 1 / 64 <= x.radius <= 4,
         },

@@ -42,6 +42,11 @@ class DistinctLosses:
     n: int
     radius: float
 
+    @property
+    def work(self) -> float:
+        """How many losses there are."""
+        return float(self.n)
+
 
 @stated
 def cvar_gradient_variance() -> Claim[SampledGradients]:

@@ -32,6 +32,11 @@ class Levels(SampledGradients):
         """n_max."""
         return self.n << self.levels
 
+    @property
+    def work(self) -> float:
+        """How many sequences of draws there are, each of which is estimated from, slowly."""
+        return 8.0 * float(len(self.losses)) ** self.largest
+
 
 @stated
 def mlmc_unbiased() -> Claim[Levels]:

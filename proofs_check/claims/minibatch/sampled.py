@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import factorial, lcm, prod
+from math import comb, factorial, lcm, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,11 @@ class SampledLosses:
     def spread(self) -> float:
         """Largest loss minus smallest."""
         return max(self.losses) - min(self.losses)
+
+    @property
+    def work(self) -> float:
+        """How many minibatches there are."""
+        return comb(self.n + len(self.losses) - 1, self.n)
 
     @property
     def exact_losses(self) -> list[Fraction]:

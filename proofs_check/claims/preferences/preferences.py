@@ -106,6 +106,11 @@ class Design:
         return np.array(self.differences).reshape(-1, len(self.weights))
 
     @property
+    def work(self) -> float:
+        """How many outcomes there are, for each of which the likelihood is maximised."""
+        return float(self.repeats + 1) ** len(self.rows)
+
+    @property
     def covariance(self) -> Array:
         """Sigma, the mean of x x' over the pairs."""
         return self.rows.T @ self.rows / len(self.rows)

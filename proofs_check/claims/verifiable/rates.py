@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, permutations
+from math import factorial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class Weighted(Rates):
     """The same with a weight for each prompt, whoever made it."""
 
     weights: Row
+
+    @property
+    def work(self) -> float:
+        """How many orders the weights have."""
+        return float(factorial(len(self.weights)))
 
 
 ADMITTED: Assumptions[Any] = {
