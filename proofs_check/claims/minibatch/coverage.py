@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import factorial, prod
+from math import comb, factorial, prod
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
@@ -28,6 +28,11 @@ class Known:
     masses: Row
     n: int
     misses: int
+
+    @property
+    def work(self) -> float:
+        """Four for every sample, of which each is a product of rational numbers."""
+        return 4.0 * comb(self.n + self.atoms - 1, self.n)
 
     @property
     def atoms(self) -> int:

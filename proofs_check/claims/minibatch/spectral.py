@@ -47,6 +47,11 @@ class TwoSizes:
     parts: int
 
     @property
+    def work(self) -> float:
+        """How many losses there are in all minibatches of the larger size."""
+        return float(self.more) ** 2
+
+    @property
     def eps(self) -> float:
         """The probability of the loss 1."""
         return self.part / 64

@@ -87,7 +87,8 @@ def zero_one_invariance() -> Claim[Errors]:
         statement="0-1 losses: e_1 <= e_2 => L_1 <= L_2 over pairs, L = min(1, e + rho) (TV), min(1, e/alpha) (CVaR)",
         reference="1611.02041",
         assumptions={
-            "a mass for each pair": lambda x: len(x.masses) == len(x.first) == len(x.second),
+            "a mass for each pair": lambda x: len(x.masses) == len(x.first) == len(x.second) and min(x.masses) > 0,
+            "losses of 0 and 1": lambda x: {*x.first, *x.second} <= {0, 1},
             "the first error is no larger": lambda x: x.error(x.first) <= x.error(x.second),
             "0 < size <= 1": lambda x: 0 < x.parts <= _PARTS,
         },
