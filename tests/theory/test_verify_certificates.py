@@ -30,7 +30,7 @@ def test_every_certified_verdict_has_a_file_with_every_instance(certified):
     assert sorted(path.name for path in proofs.iterdir()) == ["tv-bias-root-n.json", "tv-gap.json"]
     upheld = json.loads((proofs / "tv-gap.json").read_text())
     seen = by_label(certified.folder / "out.json")["tv-gap"]["checked"]
-    assert 0.9 * seen < len(upheld["instances"]) <= seen  # a few are visited twice
+    assert 0.7 * seen < len(upheld["instances"]) <= seen  # moves and the optimiser come back to some
     assert len({json.dumps(one) for one in upheld["instances"]}) == len(upheld["instances"])
     done = rechecked(proofs)
     assert (done.returncode, done.stderr) == (0, "")

@@ -81,7 +81,7 @@ def test_gradient_is_that_of_soft_losses_weighed_by_what_the_adversary_sees(star
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert relative_error(found, expected) <= 2e-6
     if "by=" not in spec:  # the account is of what the adversary saw
-        np.testing.assert_allclose(trainer.ledger.last_loss[rows], shown, atol=2e-6)
+        np.testing.assert_allclose(trainer.ledger.last_loss[rows], shown, atol=5e-6)
     (logged,) = [row for row in trainer.state.log_history if "mean_loss" in row]
     assert logged["mean_loss"] == pytest.approx(float(losses.detach().mean()), rel=1e-5)
     if "regret" in spec:
