@@ -232,7 +232,8 @@ def sees(records: Records) -> str:
 
 
 def told(records: Records) -> Iterator[tuple[str, list[Judged]]]:
-    """What has no part in an outcome, by name: the negative controls, the suspects of H5, the validated radius."""
+    """What has no part in an outcome, by name: the controls, the suspects of H5, the validated radius."""
+    yield "positive control", family(records, [test for way in BLIND.ways for test in way.tests])
     yield "negative controls", family(records, NEGATIVE)
     yield "suspects", family(records, SUSPECTS)
     yield "validated radius", family(records, [VALIDATED])

@@ -26,6 +26,7 @@ from llm.run.files import write_text
 from . import judge
 from .bench import TRAIN, Sizes, build
 from .data import halves
+from .entry import entry
 from .hypotheses import cells
 from .judged import keep, plan_of, read_test, records
 from .places import PLACES
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--folder", type=Path, default=Path("runs/second-edition"), help="what is finished is kept here"
     )
     parser.add_argument(
-        "--stage", choices=("plan", "core", "final"), default="core", help="plan only says what is left"
+        "--stage",
+        choices=("plan", "entry", "core", "final"),
+        default="core",
+        help="plan only says what is left, entry whether the backbone can bear a worst case",
     )
     parser.add_argument("--model", help="another backbone than MiniLM tuned on one half, as it is")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0: this one")
@@ -70,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep(found, told.folder / "records")
     else:
         build(told.data, work.bench, model, sizes, cache)
+        if told.stage == "entry":
+            trained(work, [cell for cell in left if cell == Cell("real")], workers=told.workers)
+            write_text(told.folder / "entry.json", json.dumps(entry(work, Path(model).name), indent=1) + "\n")
+            return
         trained(work, left, workers=told.workers)
         found = records(work, wanted, None)
     board = summary(found)
@@ -152,6 +160,7 @@ def summary(found: judge.Records) -> dict[str, Any]:
             {
                 "name": verdict.hypothesis.name,
                 "outcome": verdict.outcome,
+                "computed": judge.judged(found, verdict.hypothesis, entered=True).outcome,
                 "ways": [
                     {"name": name, "outcome": outcome, "tests": list(map(_told, tests))}
                     for name, outcome, tests in verdict.ways
