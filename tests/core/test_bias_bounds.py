@@ -214,7 +214,8 @@ def test_lipschitz_quantiles_bound_the_bias_of_pairs(
     sets: st.SearchStrategy[AmbiguitySet], data: st.DataObject
 ) -> None:
     ambiguity, quantile = data.draw(sets), data.draw(st.sampled_from(QUANTILES))
-    losses = quantile((np.arange(120) + 0.5) / 120)
-    pairs = np.stack(np.meshgrid(losses, losses), axis=-1)
-    minibatch = float(np.mean(worst_case(pairs, ambiguity).value))
+    losses = quantile((np.arange(60) + 0.5) / 60)
+    every = np.stack(np.meshgrid(losses, losses), axis=-1).reshape(-1, 2)
+    pairs, counts = np.unique(np.sort(every), axis=0, return_counts=True)  # either order is worth the same
+    minibatch = float(np.average(worst_case(pairs, ambiguity).value, weights=counts))
     assert float(worst_case(losses, ambiguity).value) - minibatch <= inverse_cdf_bias_bound(ambiguity, 2, 1.0) + 1e-3
