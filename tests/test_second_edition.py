@@ -230,8 +230,13 @@ def test_a_study_runs_from_texts_to_outcomes_and_reads_the_test_set_once(corpus,
     given = ["--data", str(corpus), "--folder", str(tmp_path), "--tiny", "--workers", "0"]
     read = judged.test_pairs
     monkeypatch.setattr(judged, "test_pairs", lambda *_: pytest.fail("the test set is read before the last stage"))
+    study.main([*given, "--stage", "entry"])
+    entry = json.loads((tmp_path / "entry.json").read_text())
+    assert len(list((tmp_path / "units").glob("*.npz"))) == 1
     study.main(given)
-    assert json.loads((tmp_path / "core.json").read_text())["radius"] > 0
+    assert json.loads((tmp_path / "core.json").read_text())["radius"] == pytest.approx(
+        entry["all"]["held_out"], rel=1e-4
+    )
     cells += KINDS[12:]
     with pytest.raises(SystemExit, match="6 cells are left"):
         study.main([*given, "--stage", "final"])
@@ -243,6 +248,7 @@ def test_a_study_runs_from_texts_to_outcomes_and_reads_the_test_set_once(corpus,
     monkeypatch.setattr(judged, "test_pairs", read)
     study.main([*given, "--stage", "final"])
     told = json.loads((tmp_path / "final.json").read_text())
+    assert told["plain"]["id_test"]["accuracy"] == pytest.approx(entry["accuracy"], rel=1e-4)
     assert {one["name"]: one["outcome"] for one in told["hypotheses"]}["H8"] == "not run"
     assert told["sees"] in ("confirmed", "refuted")
     _recounted(tmp_path / "records", told)

@@ -102,11 +102,6 @@ def _below(path: Path, value: Any) -> Iterator[tuple[Path, Leaf]]:
         yield path, value
 
 
-def with_leaf(instance: Any, path: Path, leaf: Leaf) -> Any:
-    """Return the instance with another leaf at one place."""
-    return with_leaves(instance, {path: leaf})
-
-
 def with_leaves(instance: Any, changes: Mapping[Path, Leaf]) -> Any:
     """Return the instance with other leaves at some places."""
 
