@@ -39,16 +39,25 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the exhaustive tests of other shares; all rows of a parametrised test go into one, with its set-up."""
+    """Leave out the exhaustive tests of other shares; rows of a test that share a set-up go into one."""
     if (share := config.getoption("share")) is None:
         return
     place, shares = share
     kept, dropped = [], []
     for item in items:
-        mine = zlib.crc32(item.nodeid.partition("[")[0].encode()) % shares == place
+        name = item.nodeid.partition("[")[0] if _shares_set_up(item) else item.nodeid
+        mine = zlib.crc32(name.encode()) % shares == place
         (kept if mine or "exhaustive" not in item.keywords else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def _shares_set_up(item: pytest.Item) -> bool:
+    """Whether a fixture outlives the row: what ``once`` builds, or one of a module. Searches are built for each row."""
+    if "searched" in item.fixturenames:
+        return False
+    found = item._fixtureinfo.name2fixturedefs
+    return any(found[name][-1].scope != "function" for name in found if name not in ("request", "tmp_path_factory"))
 
 
 def pytest_collection_finish() -> None:
