@@ -1,10 +1,9 @@
 """Re-check certificates of `robust-rlhf verify --certificates DIR`: python verifier.py DIR [--formulas].
 
 A file says of one claim what `holds`, with definitions, `where`, and instances on which that must come out true, or
-false if the claim is refuted, in rational numbers; a `proof` says it of ranges of numbers, cut until it comes out true
-on every part. A number that is not rational is an interval that holds it for certain, and what intervals leave open is
-refused. Worst cases over sets are found by sorting or given as `witnesses`, and count only as far as a point of the set
-(from below) and dual variables (from above) prove them. Whether formulas say what claims say is for you: --formulas.
+false if it is refuted, in rational numbers; a `proof` says it of ranges, cut until it comes out true on every part.
+Other numbers are intervals that hold them for certain, and what these leave open is refused. Worst cases are found by
+sorting, or proved by `witnesses`: points of a set and dual variables. Whether formulas are the claims is for you.
 """
 # pyright: basic, reportAssignmentType=false, reportArgumentType=false, reportOperatorIssue=false
 
@@ -13,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import cache, partial
 from itertools import combinations, pairwise, permutations, product
@@ -84,8 +84,7 @@ def _log(x):
         square = term * term >> BITS
         for j in range(1, BITS, 2):  # what is left is below 2^-BITS, and rounding loses at most three of these a term
             total, term = total + times * (term // j), term * square >> BITS
-    slack = 4 * BITS * (1 + abs(k))
-    return Fraction(total - slack, ONE), Fraction(total + slack, ONE)
+    return tuple(Fraction(total + sign * 4 * BITS * (1 + abs(k)), ONE) for sign in (-1, 1))
 
 
 def _exp(x):
@@ -227,23 +226,24 @@ def verify(path):
     return "proved" if proof["boxes"] else "checked" if checked else "computed", certificate
 
 
+def _told(formulas, path):
+    try:
+        kind, found = verify(path)
+        parts = [part for part in (found, found.get("proof", {})) if "holds" in part and formulas]
+        told = [y for x in parts for y in (x["statement"], *map(" = ".join, x["where"]), *x["admits"], x["holds"])]
+        return kind, [f"{path.stem}: {found['verdict']}, {kind}, {len(found['instances'])} instances", *told]
+    except Exception as error:  # whatever is wrong with a file, it proves nothing
+        return "refused", [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
+
+
 def main(arguments):
-    """Check a folder; 0 if it holds certificates and none is refused."""
-    kinds = {"proved": 0, "checked": 0, "computed": 0, "refused": 0}
-    for path in sorted(Path(arguments[0]).glob("*.json")):
-        try:
-            kind, found = verify(path)
-            lines = [f"{path.stem}: {found['verdict']}, {kind}, {len(found['instances'])} instances"]
-            parts = [part for part in (found, found.get("proof", {})) if "holds" in part and "--formulas" in arguments]
-            lines += [
-                y for x in parts for y in (x["statement"], *map(" = ".join, x["where"]), *x["admits"], x["holds"])
-            ]
-        except Exception as error:  # whatever is wrong with a file, it proves nothing
-            kind, lines = "refused", [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
-        kinds[kind] += 1
-        sys.stdout.write("\n    ".join(lines) + "\n")
+    """Check a folder, on all processors; 0 if it holds certificates and none is refused."""
+    with ProcessPoolExecutor() as pool:
+        found = [*pool.map(partial(_told, "--formulas" in arguments), sorted(Path(arguments[0]).glob("*.json")))]
+    kinds = {name: sum(kind == name for kind, _ in found) for name in ("proved", "checked", "computed", "refused")}
+    sys.stdout.write("".join("\n    ".join(lines) + "\n" for _, lines in found))
     sys.stdout.write(", ".join(f"{count} {kind}" for kind, count in kinds.items()) + ".\n")
-    return int(kinds["refused"] > 0 or not any(kinds.values()))
+    return int(kinds["refused"] > 0 or not found)
 
 
 if __name__ == "__main__":
