@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled when they are first imported: most never are, and compiling all took half of an installation.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
@@ -28,14 +29,14 @@ help:
 # torch first and pinned: left to a resolver it brings several gigabytes of another build.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e ".[test]"
+	$(INSTALL) torch
+	$(INSTALL) -e ".[test]"
 	touch $@
 
 # The other solvers, for the races only.
 $(PEERS): $(STAMP)
-	$(PIP) install -c constraints.txt -e ".[peers]"
-	$(PIP) install --no-deps -c constraints.txt dro
+	$(INSTALL) -e ".[peers]"
+	$(INSTALL) --no-deps dro
 	touch $@
 
 demo: $(STAMP)
