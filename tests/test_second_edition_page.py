@@ -36,7 +36,7 @@ def told(records, tmp_path, monkeypatch):
     trained = [
         {
             **cell._asdict(), "set": cell.arm, "settings": [0.003, 0.3, 5], "ratio": None, "share": 0.5, "id_test": 0.6,
-            "kept_norm": None if cell.arm == "erm" else 0.8,
+            "kept_norm": None if cell.arm == "erm" else 0.8, "levels": {"test": 0.6, "Chat": 0.7},
         }
         for cell in cells()
     ]  # fmt: skip
@@ -60,6 +60,7 @@ def test_quoted_numbers_are_those_of_the_records(records, told):
     assert told.quoted("gain real; tv:0.4; Reasoning").startswith(f"{mean:+.1f} [")
     plain = 100 * records.right[Cell("real")]["test"].mean()
     assert told.quoted("plain test").startswith(f"{plain:.1f} [")
+    assert told.quoted("level real; tv:0.2; Chat") == "70.0"
     assert told.quoted("radius real; tv; 32") == "0.040 [0.030, 0.050]"
     assert told.quoted("outcome H5") == "cannot bear a worst case"  # the radius is below the entry
     assert told.quoted("computed H5") in ("refuted", "undecided")

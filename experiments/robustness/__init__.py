@@ -1,1 +1,1 @@
-"""Does robust training help under shift? docs/results/study.md."""
+"""Does robust training help under shift? docs/results/study-1.md."""

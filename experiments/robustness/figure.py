@@ -1,4 +1,4 @@
-"""The figure of study.md: difference to plain training against the radius."""
+"""The figure of study-1.md: difference to plain training against the radius."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the first edition of study.md read of its pairs, and its accuracies among pairs that can be told apart.
+"""What the first edition of study-1.md read of its pairs, and its accuracies among pairs that can be told apart.
 
-    python -m experiments.robustness.first_edition --data FOLDER    # fills two tables of study.md
+    python -m experiments.robustness.first_edition --data FOLDER    # fills two tables of study-1.md
 
 The first edition tokenised prompt and answer apart and cut every answer's prompt for itself, to 128 tokens. Pairs that
 became equal had margin 0 under every model, and counted as errors. That, and nothing else, is undone here: the accuracy
@@ -139,7 +139,7 @@ def main() -> None:
     found = {name: read(own, tokenizer) for name, own in pairs.items()}
     raw = pd.read_parquet(RESULTS / "study" / "real.parquet")
     tables = {"read": reading_table(found), "corrected": corrected_table(raw, pairs, found)}
-    page = RESULTS / "study.md"
+    page = RESULTS / "study-1.md"
     filled_page = filled(page.read_text(encoding="utf-8"), {name: markdown(rows) for name, rows in tables.items()})
     page.write_text(filled_page, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The tables of study.md, by the name of their mark, from the results of the three sweeps."""
+"""The tables of study-1.md, by the name of their mark, from the results of the three sweeps."""
 
 from __future__ import annotations
 

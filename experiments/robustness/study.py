@@ -1,4 +1,4 @@
-"""Run the study and fill the tables of study.md: make study-1 DATA=FOLDER, or with --help.
+"""Run the study and fill the tables of study-1.md: make study-1 DATA=FOLDER, or with --help.
 
 FOLDER holds ``train.jsonl.gz`` and the suites beside it. Without it only the part on the built-in corpus runs, and the
 tables on real preferences stay as they are. Everything is resumable: what is there is not made again.
@@ -27,7 +27,7 @@ from .figure import draw_radii
 from .parts import builtin_tables, full_tables, real_tables
 
 HERE = Path(__file__).parent
-PAGE = RESULTS / "study.md"
+PAGE = RESULTS / "study-1.md"
 
 
 def main() -> None:

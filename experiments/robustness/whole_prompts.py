@@ -1,7 +1,7 @@
 """The heads of the first edition again, on prompts that are whole: python -m experiments.robustness.whole_prompts.
 
-With ``--data FOLDER``, ``train.jsonl.gz`` and suites beside it, it trains what is not trained; then it fills the tables
-of study.md. MiniLM is tuned plainly at 512 tokens on half of the prompts, heads are trained on the other half, and the
+With ``--data FOLDER``, ``train.jsonl.gz`` and suites beside it, it trains what is not trained; then it fills tables of
+study-1.md. MiniLM is tuned plainly at 512 tokens on half of the prompts, heads are trained on the other half, and the
 test set of ``held_out`` is in neither. What the page says of each claim of the first edition follows from ``verdicts``.
 """
 
@@ -79,7 +79,7 @@ def write(output: Path) -> None:
     collection = collect(output / NAME)
     tables = {**accuracy_tables(collection), "verdicts": verdicts(collection), "ceiling": ceiling_table(output)}
     tables["collapse"] = collapse_table(output)
-    page = RESULTS / "study.md"
+    page = RESULTS / "study-1.md"
     filled_page = filled(page.read_text(encoding="utf-8"), {name: markdown(rows) for name, rows in tables.items()})
     page.write_text(filled_page, encoding="utf-8")
     keep_raw(collection, RESULTS / "study" / f"{NAME}.parquet")

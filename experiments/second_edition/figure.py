@@ -21,7 +21,7 @@ def draw(told: Told, path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 8.4), width_ratios=(1.1, 1), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 9), width_ratios=(1.1, 1), layout="constrained")
     _collapse(left, told)
     _forest(right, told)
     figure.savefig(path, dpi=110)
@@ -49,7 +49,7 @@ def _collapse(axis: Any, told: Told) -> None:
     axis.set_ylabel("accuracy on the test set less plain training, points")
     axis.axhline(0, color="black", lw=0.8)
     axis.legend(fontsize=7.5, frameon=False, loc="lower left")
-    axis.set_title(f"H1: {told.hypothesis('H1')['outcome']}", fontsize=11)
+    axis.set_title(f"H1 {_outcome(told, 'H1')}", fontsize=11)
 
 
 def _columns(told: Told) -> list[tuple[str, str, int]]:
@@ -75,12 +75,12 @@ def _forest(axis: Any, told: Told) -> None:
     axis.axvline(0, color="black", lw=0.8)
     before, heights, labels = "", [], []
     for place, (name, row) in enumerate(rows):
-        height = -place - 0.6 * len({one for one, _ in rows[: place + 1]})
+        height = -place - 1.1 * len({one for one, _ in rows[: place + 1]})
         if name != before:
-            outcome = next((one["outcome"] for one in told.board["hypotheses"] if one["name"] == name), "")
+            outcome = _outcome(told, name)
             axis.text(
                 0.01,
-                height + 0.85,
+                height + 0.75,
                 f"{name} {outcome}",
                 transform=axis.get_yaxis_transform(),
                 fontsize=8,
@@ -97,7 +97,16 @@ def _forest(axis: Any, told: Told) -> None:
     axis.set_xlabel("difference in points, 95 %; grey: two points")
     for name, colour in COLOURS.items():
         axis.plot([], [], "o", color=colour, ms=4, label=f"comparison {name}")
-    axis.legend(fontsize=7.5, frameon=False, loc="upper right")
+    axis.legend(fontsize=7.5, frameon=False, loc="lower right")
+
+
+def _outcome(told: Told, name: str) -> str:
+    """By the rules, and by the comparisons alone where that is another one."""
+    for one in told.board["hypotheses"]:
+        if one["name"] == name:
+            computed = "" if one["computed"] == one["outcome"] else f" (comparisons alone: {one['computed']})"
+            return one["outcome"] + computed
+    return ""
 
 
 def _label(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 It writes the summary beside the page, the records that the five numbers of its test are counted from, the figure, and
 the tables and quoted numbers of the page and of the README. Without --folder only the last, from the stored summary.
-Nothing is published yet: the study has not been judged.
 """
 
 from __future__ import annotations
@@ -17,9 +16,13 @@ import numpy as np
 from llm.run.files import write_text
 
 from ..page_tables import RESULTS
+from . import judge
+from .bench import Seen
 from .entry import entry, radius, short
 from .figure import draw
 from .hypotheses import cells
+from .judged import records
+from .places import PLACES, TEST
 from .rules import Cell
 from .stored import FOLDER, Row, Told
 from .tables import write
@@ -30,6 +33,7 @@ README = RESULTS.parents[1] / "README.md"
 COUNTED: tuple[Cell, ...] = (
     Cell("real"), Cell("real", "tv:0.2"), Cell("real", "tv:0.4"), Cell("cross"), Cell("twin"),
     Cell("twin", "regret:tv:0.2"), Cell("planted"), Cell("planted", "tv:0.4,by=planted"),
+    Cell("planted", "balanced:by=planted"),
 )  # fmt: skip
 """Cells whose records are kept beside the page, so that anyone can count again."""
 
@@ -55,10 +59,11 @@ def keep(folder: Path, entries: list[Path]) -> None:
     there = [cell for cell in cells() if work.done(cell)]
     mine = entry(work, "MiniLM, tuned on one half")
     mine["enters"] = board["enters"]
+    found = records(work, there, Seen.kept(folder / "test", TEST))
     others = [json.loads((one / "entry.json").read_text(encoding="utf-8")) for one in entries]
     summary = {
         "board": board,
-        "cells": [_told(work, cell) for cell in there],
+        "cells": [_told(work, cell, found) for cell in there],
         "radii": _radii(work),
         "entries": [mine, *others],
     }
@@ -75,12 +80,13 @@ def _radii(work: Work) -> list[Row]:
     return found
 
 
-def _told(work: Work, cell: Cell) -> Row:
+def _told(work: Work, cell: Cell, found: judge.Records) -> Row:
     unit, plain = stored(work, cell), stored(work, cell.plain)
     kept = None if cell.arm == "erm" else short(float(np.exp(np.log(unit.norms).mean() - np.log(plain.norms).mean())))
+    levels = {place: judge.accuracy(found, cell, place) for place in PLACES}
     return {
-        **cell._asdict(), "set": unit.about["set"], "settings": unit.about["settings"],
-        "ratio": short(unit.about["ratio"]),
+        **cell._asdict(), "levels": {place: short(one.mean) for place, one in levels.items() if one is not None},
+        "set": unit.about["set"], "settings": unit.about["settings"], "ratio": short(unit.about["ratio"]),
         "share": short(float(unit.share.mean())), "kept_norm": kept, "id_test": short(_best(unit)),
     }  # fmt: skip
 

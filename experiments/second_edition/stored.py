@@ -24,7 +24,7 @@ class Told:
 
     Attributes:
         board: As ``study.summary`` makes it: outcomes, comparisons, plain accuracies.
-        cells: Of every cell that was trained: its set with its numbers, settings, effective share, norm.
+        cells: Of every cell that was trained: its set with its numbers, settings, effective share, norm, accuracies.
         radii: Collapse radii by data, set and batch.
         entries: By backbone, what lets it take part.
     """
@@ -57,9 +57,10 @@ class Told:
         """The text of a number that a page quotes.
 
         Args:
-            question: ``gain DATA; ARM; PLACE[; AGAINST[; BATCH]]``, ``norm DATA; ARM``, ``plain PLACE``, ``longer
-                PLACE``, ``radius DATA; SET; BATCH``, ``outcome H``, ``computed H``, ``count H; OUTCOME`` (comparisons
-                of H), ``ranks`` or ``ratio RATIO; most`` (least, most loss of H1 at a ratio).
+            question: ``gain DATA; ARM; PLACE[; AGAINST[; BATCH]]``, ``norm DATA; ARM``, ``level DATA; ARM; PLACE`` (no
+                interval), ``plain PLACE``, ``longer PLACE``, ``radius DATA; SET; BATCH``, ``outcome H``, ``computed
+                H``, ``count H; OUTCOME`` (comparisons of H), ``ranks`` or ``ratio RATIO; most`` (least, most loss of H1
+                at a ratio).
         """
         kind, _, rest = question.partition(" ")
         parts = [part.strip() for part in rest.split(";")]
@@ -72,6 +73,9 @@ class Told:
         if kind == "radius":
             [row] = (one for one in self.radii if [one["data"], one["set"], str(one["batch"])] == parts)
             return f"{row['held_out']:.3f} [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]"
+        if kind == "level":
+            [row] = (one for one in self.cells if [one["data"], one["arm"], one["batch"]] == [*parts[:2], BATCH])
+            return f"{100 * row['levels'][parts[2]]:.1f}"
         if kind in ("outcome", "computed"):
             return str(self.hypothesis(parts[0])[kind])
         if kind == "count":

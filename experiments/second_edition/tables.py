@@ -10,8 +10,9 @@ from pathlib import Path
 from llm.run.files import write_text
 
 from ..page_tables import filled, markdown
-from .hypotheses import HYPOTHESES
+from .hypotheses import AVERAGE, HYPOTHESES
 from .judge import CONFIRMED, REFUTED, UNDECIDED
+from .places import CATEGORIES
 from .power import stated
 from .rules import BATCH, BATCHES, RATIOS
 from .stored import SIGN, Row, Told, level, points, shown
@@ -104,15 +105,27 @@ def _cell(cell: list[str]) -> str:
 
 
 def arms(told: Told) -> Rows:
-    """What every arm became: its set with numbers, the settings that id_test chose, its effective share."""
-    yield ("pairs", "batch", "arm", "set", "rate, decay, epochs", "effective share", "norm kept", "`id_test`")
+    """What every arm became: its set with numbers, the settings that id_test chose, effective share, accuracies."""
+    yield ("pairs", "batch", "arm", "set", "rate, decay, epochs", "share", "norm kept", "`id_test`", *_LEVELS, "own")
     for one in told.cells:
         rate, decay, epochs = one["settings"]
         kept = "" if one["kept_norm"] is None else f"{one['kept_norm']:.2f}"
         yield (
             one["data"], str(one["batch"]), f"`{one['arm']}`", f"`{one['set']}`", f"{rate:g}, {decay:g}, {epochs:g}",
-            f"{one['share']:.2f}", kept, f"{100 * one['id_test']:.1f}",
+            f"{one['share']:.2f}", kept, *(_percent(level) for level in (one["id_test"], *_levels(one["levels"]))),
         )  # fmt: skip
+
+
+_LEVELS = ("test", AVERAGE, *CATEGORIES)
+
+
+def _levels(found: Row) -> tuple[float | None, ...]:
+    """At the places of real pairs, then of the planted group or of the shifted twins."""
+    return (*(found.get(place) for place in _LEVELS), found.get("minority", found.get("shifted")))
+
+
+def _percent(level: float | None) -> str:
+    return "" if level is None else f"{100 * level:.1f}"
 
 
 def power() -> Rows:

@@ -41,14 +41,14 @@ def signed(interval: str) -> str:
 
 
 def study(table: str, spec: str, column: int) -> str:
-    """A cell of a table of study.md, what follows its semicolon, without its star."""
-    [cells] = [row for row in _table(RESULTS / "study.md", table) if row[0] == f"`{spec}`"]
+    """A cell of a table of study-1.md, what follows its semicolon, without its star."""
+    [cells] = [row for row in _table(RESULTS / "study-1.md", table) if row[0] == f"`{spec}`"]
     return cells[column].split("; ")[-1].removesuffix(" *")
 
 
 def accuracy(table: str, spec: str, column: int) -> str:
     """What precedes the semicolon of the same cell."""
-    [cells] = [row for row in _table(RESULTS / "study.md", table) if row[0] == f"`{spec}`"]
+    [cells] = [row for row in _table(RESULTS / "study-1.md", table) if row[0] == f"`{spec}`"]
     return cells[column].split("; ")[0].split(" (")[0]
 
 

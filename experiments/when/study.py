@@ -108,13 +108,13 @@ def predictions() -> Rows:
         ("tv:0.4", "the same, further"),
     ):
         change = measured.study("whole", spec, 2)
-        yield (f"[pairs, `{spec}`](study.md#the-same-heads-on-whole-prompts)", f"{said} ({radius})",
+        yield (f"[pairs, `{spec}`](study-1.md#the-same-heads-on-whole-prompts)", f"{said} ({radius})",
                f"in distribution {change}")  # fmt: skip
     worst = measured.study("whole", "tv:0.2", 4)
     yield ("the worst category, `tv:0.2`", "below chance under plain training, so a coin raises it",
            f"{measured.accuracy('whole', 'erm', 4)} to {measured.accuracy('whole', 'tv:0.2', 4)}: {worst}")  # fmt: skip
     change = measured.study("groups", "tv:0.2,by=source", 2)
-    yield ("[sources, `tv:0.2,by=source`](study.md#c-other-sets-at-equal-effective-sample-size)",
+    yield ("[sources, `tv:0.2,by=source`](study-1.md#c-other-sets-at-equal-effective-sample-size)",
            "no collapse; a gain only where sources want different things", f"in distribution {change}")  # fmt: skip
     for spec in ("regret:tv:0.2", "regret:tv:0.8"):
         change = measured.head("cross-fitted", spec)
