@@ -56,6 +56,10 @@ def keep(folder: Path, entries: list[Path]) -> None:
     """Write the summary and the records of a study that is judged."""
     work = Work(folder / "bench", folder / "units")
     board = json.loads((folder / "final.json").read_text(encoding="utf-8"))
+    if (folder / "whole.json").exists():
+        models = json.loads((folder / "whole.json").read_text(encoding="utf-8"))
+        board["beside"]["whole models"] = models["beside"]
+        board["hypotheses"][-1] = models["hypothesis"]
     there = [cell for cell in cells() if work.done(cell)]
     mine = entry(work, "MiniLM, tuned on one half")
     mine["enters"] = board["enters"]

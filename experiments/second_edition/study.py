@@ -2,7 +2,8 @@
 
 ``--stage core`` tunes MiniLM plainly on one half of the prompts and trains all heads on the other; it goes on where it
 was, says how long it will take and how far it is, and never reads the test set. ``--stage final`` reads it, once, when
-all heads are there, and writes what becomes of every hypothesis, with the records. ``rules`` has what was fixed before.
+all heads are there, and writes what becomes of every hypothesis, with the records. ``--stage whole`` trains whole
+models, before or after. ``rules`` has what was fixed before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from llm.data.pairs import read_pairs, write_pairs
 from llm.features.features import FeatureCache, default_cache
 from llm.run.files import write_text
 
-from . import judge
+from . import judge, whole
 from .bench import TRAIN, Sizes, build
 from .data import halves
 from .entry import entry
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--stage",
-        choices=("plan", "entry", "core", "final"),
+        choices=("plan", "entry", "core", "final", "whole"),
         default="core",
         help="plan only says what is left, entry whether the backbone can bear a worst case",
     )
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0: this one")
     parser.add_argument("--tiny", action="store_true", help="a sample and an untrained backbone: does everything run?")
     told = parser.parse_args(arguments)
+    if told.stage == "whole":
+        _whole(told.data, told.folder, tiny=told.tiny, workers=told.workers)
+        return
     sizes = TINY_SIZES if told.tiny else Sizes()
     work = work_of(told.folder, tiny=told.tiny)
     wanted = cells()
@@ -85,6 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for one in board["hypotheses"]:
         _say(f"{one['name']}: {one['outcome']}")
     _say(f"the bench sees: {board['sees']}")
+
+
+def _whole(data: Path, folder: Path, *, tiny: bool, workers: int) -> None:
+    """Train whole models, and write what becomes of H8."""
+    kinds = whole.TINY if tiny else whole.KINDS
+    whole.train(data, folder / "whole", kinds, workers=workers)
+    verdict, beside = whole.found(data, folder / "whole", kinds)
+    board = {"hypothesis": _hypothesis(verdict, verdict.outcome), "beside": list(map(_told, beside))}
+    write_text(folder / "whole.json", json.dumps(board, indent=1, allow_nan=False) + "\n")
+    _say(f"{verdict.hypothesis.name}: {verdict.outcome}")
 
 
 def work_of(folder: Path, *, tiny: bool) -> Work:
@@ -157,19 +171,19 @@ def summary(found: judge.Records) -> dict[str, Any]:
         "sees": judge.sees(found),
         "plain": {place: _plain(found, place) for place in PLACES},
         "hypotheses": [
-            {
-                "name": verdict.hypothesis.name,
-                "outcome": verdict.outcome,
-                "computed": judge.judged(found, verdict.hypothesis, entered=True).outcome,
-                "ways": [
-                    {"name": name, "outcome": outcome, "tests": list(map(_told, tests))}
-                    for name, outcome, tests in verdict.ways
-                ],
-            }
+            _hypothesis(verdict, judge.judged(found, verdict.hypothesis, entered=True).outcome)
             for verdict in judge.scoreboard(found)
         ],
         "beside": {name: list(map(_told, tests)) for name, tests in judge.told(found)},
     }
+
+
+def _hypothesis(verdict: judge.Verdict, computed: str) -> dict[str, Any]:
+    """What becomes of a hypothesis, and what its comparisons alone would say."""
+    ways = [
+        {"name": name, "outcome": outcome, "tests": list(map(_told, tests))} for name, outcome, tests in verdict.ways
+    ]
+    return {"name": verdict.hypothesis.name, "outcome": verdict.outcome, "computed": computed, "ways": ways}
 
 
 def _plain(found: judge.Records, place: str) -> dict[str, Any] | None:

@@ -1,0 +1,136 @@
+"""Whole models, after the heads: MiniLM as released on the pairs of the heads, and SmolLM2 by DPO on some of them.
+
+Three seeds detect about eight points, so all of it is exploratory. Settings are the shipped recipes' with what KINDS
+says; nothing is tuned, and nothing that is read of the test set chooses anything. The stage needs no heads.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dro_core.files import whole
+from llm.data.pairs import Pair, read_pairs
+from llm.data.suites import subset_of
+from llm.statistics.counting import credit
+
+from .bench import TRAIN, Seen
+from .data import halves
+from .hypotheses import AVERAGE, HYPOTHESES
+from .judge import Judged, Records, Verdict, family, judged
+from .places import ID, TEST
+from .rules import WHOLE_SEEDS, Cell, Comparison
+
+Array = NDArray[np.float64]
+
+
+class Kind(NamedTuple):
+    """How a whole model is trained.
+
+    Attributes:
+        kind: Of ``llm.train``.
+        settings: Of its recipe, with what differs here.
+        trained: Pairs that it is trained on, of those of the heads; None: all.
+        judged: Pairs of each suite that it is judged on; None: all.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    trained: int | None = None
+    judged: int | None = None
+
+
+KINDS: Mapping[str, Kind] = {
+    "whole": Kind("reward", {"model": "minilm", "max_length": 512, "bf16": True}),
+    "dpo": Kind("dpo", {"model": "smollm2", "max_length": 256, "dtype": "bfloat16", "learning_rate": 3e-4}, 1024, 1000),
+}
+TINY: Mapping[str, Kind] = {
+    name: Kind(one.kind, {"model": "tiny", "max_length": 64, "max_steps": 2}, 64, 40) for name, one in KINDS.items()
+}
+ARMS = ("erm", "tv:0.4")
+BESIDE: tuple[Comparison, ...] = tuple(
+    Comparison("same", Cell("whole", "tv:0.4"), Cell("whole"), where) for where in (TEST, AVERAGE, "Reasoning")
+)
+"""Of whole reward models, with intervals; no hypothesis stands on them."""
+
+
+class Model(NamedTuple):
+    """One to be trained."""
+
+    name: str
+    arm: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        """Where right and wrong of its pairs are kept."""
+        return folder / f"{self.name}-{self.arm.replace(':', '-')}-{self.seed}.npz"
+
+
+def models() -> Iterator[Model]:
+    """All, the arms of a seed beside each other."""
+    for name in KINDS:
+        for seed in WHOLE_SEEDS:
+            yield from (Model(name, arm, seed) for arm in ARMS)
+
+
+def suites(data: Path, most: int | None) -> dict[str, list[Pair]]:
+    """What models are judged on: the test set, ``id_test`` and the suites out of distribution."""
+    files = sorted(path for path in data.glob("*.jsonl.gz") if not path.name.startswith("train"))
+    found = {path.name.removesuffix(".jsonl.gz"): read_pairs(path).pairs for path in files}
+    found[TEST] = halves(read_pairs(data / TRAIN).pairs).test
+    return {name: subset_of(pairs, most) for name, pairs in found.items()}
+
+
+def train(data: Path, folder: Path, kinds: Mapping[str, Kind], *, workers: int) -> None:
+    """Train and judge what is not there; each model in a process of its own, or without workers in this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    left = [model for model in models() if not model.path(folder).exists()]
+    if not workers:
+        for model in left:
+            _one(data, folder, kinds[model.name], model)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(_one, data, folder, kinds[model.name], model) for model in left]):
+            sys.stderr.write(f"{done.result()}\n")
+
+
+def _one(data: Path, folder: Path, kind: Kind, model: Model) -> str:
+    import llm
+
+    pairs = subset_of(halves(read_pairs(data / TRAIN).pairs).heads, kind.trained)
+    run = llm.train(kind.kind, pairs, ambiguity=model.arm, seed=model.seed, use_cpu=True, **kind.settings)
+    found = llm.evaluate(run, suites(data, kind.judged)).result["margins"]
+    right: dict[str, Any] = {name: credit(np.asarray(margins, np.float64)) for name, margins in found.items()}
+    with whole(model.path(folder)) as stream:
+        np.savez(stream, **right)
+    return f"{model.name}, {model.arm}, seed {model.seed}: {100 * right[ID].mean():.1f} % of {ID}"
+
+
+def records(data: Path, folder: Path, name: str, kinds: Mapping[str, Kind]) -> Records:
+    """Of all models of a kind; none where one is missing."""
+    right: dict[Cell, dict[str, Array]] = {}
+    for arm in ARMS:
+        files = [Model(name, arm, seed).path(folder) for seed in WHOLE_SEEDS]
+        if all(file.exists() for file in files):
+            kept = [dict(np.load(file)) for file in files]
+            right[Cell(name, arm)] = {suite: np.stack([one[suite] for one in kept]) for suite in kept[0]}
+    return Records({suite: _suite(pairs) for suite, pairs in suites(data, kinds[name].judged).items()}, right)
+
+
+def _suite(pairs: Sequence[Pair]) -> Any:
+    """What is known of the pairs; no features are."""
+    return Seen(pairs, *(np.ones((len(pairs), 1)) for _ in range(3))).suite()
+
+
+def found(data: Path, folder: Path, kinds: Mapping[str, Kind]) -> tuple[Verdict, list[Judged]]:
+    """What becomes of H8, and the comparisons of whole reward models."""
+    [hypothesis] = (one for one in HYPOTHESES if one.stage == "whole")
+    verdict = judged(records(data, folder, "dpo", kinds), hypothesis, entered=True)
+    return verdict, family(records(data, folder, "whole", kinds), BESIDE)
