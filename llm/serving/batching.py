@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from .items import Answered
@@ -48,7 +49,7 @@ class _Job(NamedTuple):
 class Batcher:
     """Hands the items of requests to a model, those that wait at the same time together.
 
-    A request that is cancelled is not computed any more.
+    A request that is cancelled is not computed any more, and not held while others are.
 
     Args:
         reader: Asked by one thread alone.
@@ -65,8 +66,15 @@ class Batcher:
     def submit(self, items: Sequence[Item]) -> Future[list[ItemRewards]]:
         """The rewards of the items, in their order, once there are any."""
         future: Future[list[ItemRewards]] = Future()
-        self._jobs.put(_Job(items, sum(map(_size, items)), future))
+        job = _Job(items, sum(map(_size, items)), future)
+        self._jobs.put(job)
+        future.add_done_callback(lambda done: self._forget(job) if done.cancelled() else None)
         return future
+
+    def _forget(self, job: _Job) -> None:
+        """Take it out of the queue, unless the thread has it already."""
+        with self._jobs.mutex, suppress(ValueError):
+            self._jobs.queue.remove(job)
 
     @property
     def waiting(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -139,6 +141,26 @@ def test_a_client_that_leaves_costs_nothing_more():
         first.close()
     assert reader.asked[0] == [0]
     assert sum(map(len, reader.asked)) == 1
+
+
+def test_clients_that_leave_again_and_again_leave_no_memory_behind():
+    """While the model is busy: as a trainer does that gives up and tries once more."""
+    reader, large = Waits(), request_of({"prompt": "a", "response": "b" * 2**20})
+    with running(reader) as server:
+        first = server.raw(request_of({"prompt": "a", "response": "first"}))
+        assert reader.came.wait(20)
+        tracemalloc.start()
+        for _ in range(10):
+            with server.raw(large):
+                until(lambda: server.service.batcher.waiting == 1)
+            until(lambda: (server.clients, server.service.batcher.waiting) == (1, 0))
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 2 * len(large)
+        reader.may.set()
+        assert status_of(first) == 200
+        first.close()
 
 
 @pytest.mark.parametrize(
