@@ -45,6 +45,13 @@ BREAKS = [
         "llm/report/test_report_story.py",
     ),
     Break(
+        "report-loss-elsewhere",
+        "llm/report/story/telling.py",
+        "if _set(report, one) not in losing]",
+        "if one.arm not in {own.arm for own in losses}]",
+        "llm/report/test_report_story.py",
+    ),
+    Break(
         "report-flips",
         "llm/report/story/flips.py",
         "((before < 0) & (after > 0), (before > 0) & (after < 0))",
@@ -1902,6 +1909,13 @@ BREAKS = [
         "not owners[place].future.cancelled()",
         "True",
         "llm/serving/test_server.py",
+    ),
+    Break(
+        "serve-forgotten",
+        "llm/serving/batching.py",
+        "            self._jobs.queue.remove(job)\n",
+        "            pass\n",
+        "llm/serving/test_bad_clients.py",
     ),
     Break(
         "serve-held",

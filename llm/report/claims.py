@@ -130,7 +130,8 @@ def _against_the_longer(report: JsonObject, detail: JsonObject) -> dict[str, obj
         ]
         lines.append(f"{name_of(report['arms'][shown['arm']])}: {'; '.join(parts) or 'not judged'}")
     rule = "\N{LEFT DOUBLE QUOTATION MARK}the longer answer wins\N{RIGHT DOUBLE QUOTATION MARK}"
-    text = f"The rule {rule} is beaten in {beaten} of {cells} cells of arm and suite."
+    family = report["arms"][detail["family"]]["family"]
+    text = f"The rule {rule} is beaten in {beaten} of {cells} cells of arm and suite{f', {family}' if family else ''}."
     return {"text": text, "items": lines}
 
 
@@ -257,7 +258,8 @@ def _suites(report: JsonObject) -> list[str]:
         found.append(f"Suites without categories, each one group of its own: {listed(plain)}.")
     if held_out := [name for name, fact in facts.items() if fact["role"] == "validation"]:
         found.append(
-            f"Runs may have been chosen by it, so it counts in no average and no worst group: {listed(held_out)}."
+            "Held out of training to choose runs by, so it counts in no average and no worst group: "
+            f"{listed(held_out)}."
         )
     if facts and not report["inside"]:
         found.append(

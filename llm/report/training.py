@@ -73,7 +73,12 @@ def audit_notes(collection: Collection) -> list[str]:
     found = named if audits else _audits_of_runs(collection)
     return list(
         dict.fromkeys(
-            " ".join([f"What {model} saw of its training pairs: {summary(audit)}.", *(f"{text}." for text in concerns)])
+            " ".join(
+                [
+                    f"What {model} saw of its training pairs: {summary(audit)}.",
+                    *(f"{text[:1].upper()}{text[1:]}." for text in concerns),
+                ]
+            )
             for model, audit, concerns in found
         )
     )

@@ -182,7 +182,7 @@ PANELS = (
     ),
     Panel(
         "lesson-noise",
-        "Too large, or wrong labels",
+        "Too large for wrong labels",
         "Accuracy on test pairs like those of training, with 95 % intervals, against the radius over pairs. Circle: "
         "worst case over sources with a fifth of the labels wrong.",
         _too_large,

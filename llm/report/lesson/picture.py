@@ -15,7 +15,7 @@ from ...run.files import JsonObject, write_json
 from ...statistics.numbers import bracket, percent
 from ..drawing import Drawing
 from ..plots import INLINE, PRINTED, WIDTH, inline_svg
-from .numbers import LONGER, PLAIN, REPAIR, RIGHT, TOO_LARGE, WRONG, record_of
+from .numbers import LONGER, PLAIN, RADII, REPAIR, RIGHT, TOO_LARGE, WRONG, over_pairs, record_of
 from .panels import PANELS
 
 _HEIGHT = 3.0  # inches, of a panel on the page
@@ -89,9 +89,15 @@ def caption(numbers: JsonObject) -> str:
 
 def remarks(numbers: JsonObject) -> str:
     """What to know before believing the picture: how much longer training does, and what the corpus is."""
+    small, large = (over_pairs(radius) for radius in (RADII[2], RADII[-1]))
+    lost = record_of(numbers, RIGHT, large, "like training")["difference"]
     return (
         f"With four times the steps plain training has {_right(numbers, LONGER, PLAIN, 'office')} of the other kind: a "
-        "part of the gap is speed, the rest is there after these too. Brackets are 95 % intervals over test pairs, "
+        "part of the gap is speed, the rest is there after these too. A set that is too large costs little where "
+        f"labels are right: {large} changes pairs like those of training by {percent(lost['difference'], sign='+')} "
+        f"points {bracket(lost['low'], lost['high'], sign='+')}. Where a fifth is wrong, a small one hurts the other "
+        f"kind: {small} ranks {_right(numbers, WRONG, small, 'office')} of it right, plain training "
+        f"{_right(numbers, WRONG, PLAIN, 'office')}. Brackets are 95 % intervals over test pairs, "
         f"for the mean of {len(numbers['seeds'])} seeds. Heads and corpus are small and made for this: no text tells "
         "the sources apart, and the features cannot read all of the advice. Settings were chosen on a corpus and on "
         "seeds of their own."

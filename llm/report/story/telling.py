@@ -70,7 +70,8 @@ def _differences(report: JsonObject) -> tuple[list[_Shown], list[_Shown]]:
 
 def _columns(report: JsonObject) -> list[str]:
     judged = [name for name, fact in report["suites"].items() if fact["role"] != "validation"]
-    return [*judged, "average", "worst"]
+    average = ["average"] if len(report["outside"]) > 1 else []  # else it is the suite
+    return [*judged, *average, "worst"]
 
 
 def _loses_inside(report: JsonObject, column: str, record: JsonObject) -> bool:
@@ -82,21 +83,15 @@ def _verdict(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Show
     if not compared:
         return _uncompared(report), None
     plain = plain_name(report)
-    losing = {one.arm for one in losses}
-    if clean := [one for one in gains if one.arm not in losing]:
-        best = clean[0]
+    losing = {_set(report, one) for one in losses}  # in any family: of other labels or data, as yours may be
+    if clean := [one for one in gains if _set(report, one) not in losing]:
+        best = _told(report, clean)
         return (
             f"Use {_name(report, best)}: {_points(best)} against {plain} {_where(report, best)}, and no loss is shown.",
             best.arm,
         )
     if gains:
-        best = gains[0]
-        worst = next(one for one in losses if one.arm == best.arm)
-        return (
-            f"It depends: {_name(report, best)} is better than {plain} {_where(report, best)} ({_points(best)}) and "
-            f"worse {_where(report, worst)} ({_points(worst)}); use it where the first matters more.",
-            best.arm,
-        )
+        return _depends(report, gains, losses)
     if not _learned(report):
         return (
             f"Use none of these models yet: {plain} is not shown to be right more often than a coin on any suite, so "
@@ -114,6 +109,29 @@ def _verdict(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Show
     blind = _blind(report)
     could = f" Differences below about {percent(blind)} points would have gone unseen." if blind else ""
     return f"Nothing is shown: use {plain}, the simplest, until more is known.{could}", None
+
+
+def _depends(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown]) -> tuple[str, int]:
+    """A gain, and beside it a loss of the same arm, else of the same set in another family."""
+    best = _told(report, gains)
+    own = next((one for one in losses if one.arm == best.arm), None)
+    worst = own or next(one for one in losses if _set(report, one) == _set(report, best))
+    better = f"{_name(report, best)} is better than {plain_name(report)} {_where(report, best)} ({_points(best)})"
+    loss = f"worse {_where(report, worst)} ({_points(worst)})"
+    if own:
+        return f"It depends: {better} and {loss}; use it where the first matters more.", best.arm
+    return f"It depends: {better}, {_name(report, worst)} is {loss}; use it if yours is the first case.", best.arm
+
+
+def _told(report: JsonObject, gains: Sequence[_Shown]) -> _Shown:
+    """Of the set with the largest gain that of the first family where it has one: the others vary what that has."""
+    same = [one for one in gains if _set(report, one) == _set(report, gains[0])]
+    first = min(one.arm for one in same)
+    return next(one for one in same if one.arm == first)
+
+
+def _set(report: JsonObject, one: _Shown) -> str:
+    return report["arms"][one.arm]["ambiguity"]
 
 
 def _uncompared(report: JsonObject) -> str:

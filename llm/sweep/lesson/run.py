@@ -16,9 +16,9 @@ from dro_core.locks import locked
 
 from ...features.features import FeatureCache
 from ...report.content import build_content
-from ...report.lesson.picture import caption, write_picture
+from ...report.lesson.picture import caption, remarks, write_picture
+from ...report.lesson.screen import lesson_table
 from ...report.page import write_report
-from ...report.screen import render_summary
 from ...results.store import write_about
 from ...run.environment import environment
 from ...run.escaping import one_line, visible
@@ -97,7 +97,8 @@ def _report(output: Path, results: Path, console: Console) -> JsonObject:
     report = build_content(results)
     page, _ = write_report(report, output / "report.html")
     write_picture(report["lesson"], output / PICTURE)
-    console.print(render_summary(report))
+    console.print(lesson_table(report["lesson"]))
     console.print(caption(report["lesson"]).replace("`", ""), markup=False, emoji=False)
+    console.print(remarks(report["lesson"]), markup=False, emoji=False)
     console.print(f"Report: {visible(str(page))}, picture: {visible(str(output / PICTURE))}", markup=False, emoji=False)
     return report

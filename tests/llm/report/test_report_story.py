@@ -60,6 +60,29 @@ def test_a_loss_in_distribution_counts_before_any_correction(tmp_path):
     assert story(report)["sentence"].startswith("Use tv:0.2")
 
 
+def test_a_set_that_loses_in_another_family_is_not_recommended(tmp_path):
+    """With wrong labels, say: a reader does not know which family is theirs."""
+    report = told(tmp_path, gain=1.0, regimes=("clean", "wrong"), ambiguities=("erm", "tv:0.2", "cvar:0.3"))
+    assert story(report)["sentence"].startswith("Use tv:0.2 (clean): +")
+    losing = next(arm for arm in report["arms"] if (arm["ambiguity"], arm["family"]) == ("tv:0.2", "wrong"))
+    for entry in (losing["suites"]["id_test"], losing["worst"]):
+        entry["difference"] |= {"difference": -0.3, "low": -0.35, "high": -0.25, "p_holm": 1e-6, "outcome": "worse"}
+    assert story(report)["sentence"].startswith("Use cvar:0.3 (clean): +")
+    report["arms"] = [arm for arm in report["arms"] if arm["ambiguity"] != "cvar:0.3"]
+    report["families"] = [{"label": name, "arms": [2 * n, 2 * n + 1]} for n, name in enumerate(("clean", "wrong"))]
+    sentence = story(report)["sentence"]
+    assert sentence.startswith("It depends: tv:0.2 (clean) is better than plain training (erm) on ood_maths (+")
+    assert "tv:0.2 (wrong) is worse" in sentence
+    assert "\u221230.0 points" in sentence
+
+
+def test_no_finding_is_said_twice(tmp_path):
+    write_sample(tmp_path / "r", suites=TWO, ambiguities=("erm", "tv:0.2"), regimes=("a", "b"), seeds=2, train=60)
+    texts = [claim["text"] for claim in build_content(tmp_path / "r", families=2)["claims"]]
+    assert len(texts) == len(set(texts))
+    assert sum("is beaten in" in text for text in texts) == 2
+
+
 def test_the_figure_has_the_numbers_of_the_tables_and_marks_the_worst_group(tmp_path):
     report = told(tmp_path, gain=1.0)
     [drawing] = story_figure(report)

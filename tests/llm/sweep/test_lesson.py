@@ -1,9 +1,11 @@
 """The demo by itself, on a small corpus: its folder, the numbers of its picture, and going on."""
 
 import html
+import io
 import json
 import re
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 
 from llm.report.content import build_content
 from llm.report.lesson.numbers import lesson_numbers, record_of
-from llm.report.lesson.picture import caption
+from llm.report.lesson.picture import caption, remarks
 from llm.results.store import read_curves, read_margins, read_results, read_suite, read_training_pairs, read_weights
 from llm.sweep.lesson import run
 from robust_rlhf import main
@@ -33,9 +35,17 @@ def demo(folder, *flags):
         return main(["demo", "--seeds", "2", "--output", str(folder), *flags])
 
 
+def built(folder):
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        status = demo(folder / "demo")
+    assert status == 0, said.getvalue()
+    (folder / "said").write_text(said.getvalue())
+
+
 @pytest.fixture(scope="module")
 def finished(once):
-    folder = once("finished-lesson", lambda folder: demo(folder / "demo")) / "demo"
+    folder = once("finished-lesson", built) / "demo"
     results = read_results(folder / "results")
     runs = {(row.regime, row.ambiguity, row.seed): row.run for row in results.done.itertuples()}
     return SimpleNamespace(folder=folder, results=folder / "results", runs=runs, findings=results.findings)
@@ -53,6 +63,21 @@ def test_it_leaves_a_page_a_picture_and_its_numbers(finished, numbers):
     page = html.unescape((finished.folder / "report.html").read_text())
     assert caption(numbers).replace("`", "") in page
     assert numbers["seeds"] == [0, 1]
+
+
+def test_the_page_begins_with_the_picture_and_so_does_the_terminal(finished, numbers):
+    page = (finished.folder / "report.html").read_text()
+    places = [page.index(f'id="{name}"') for name in ("lesson", "story", "favourites", "flips", "findings")]
+    assert places == sorted(places)
+    assert re.findall(r'<a href="#(\w+)">', page)[:2] == ["lesson", "story"]
+    said = (finished.folder.parent / "said").read_text()
+    assert max(map(len, said.splitlines())) <= 80
+    assert " ".join(f"{caption(numbers)} {remarks(numbers)}".replace("`", "").split()) in " ".join(said.split())
+    rows = [line.split("[")[0].split() for line in said.splitlines() if line.startswith("   ") and "[" in line]
+    assert [name for name, _ in rows] == ["erm", "tv:0.4,by=source", "tv:0.4", "tv:0.8"] * 2
+    for (name, right), regime in zip(rows, ["all"] * 4 + ["noise-20"] * 4, strict=True):
+        expected = record_of(numbers, regime, name, "office")["accuracy"]["accuracy"]
+        assert float(right) == pytest.approx(100 * expected, abs=0.051)
 
 
 def test_accuracies_and_differences_are_those_of_the_margins(finished, numbers):
