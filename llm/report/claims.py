@@ -10,7 +10,7 @@ from ..run.files import JsonObject
 from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
 from .collect import Collection
-from .story.names import first_ones, listed, name_of
+from .story.names import brief, first_ones, listed, name_of
 
 ALPHA = 0.05
 _ALIKE = {"steps": "steps", "batch_size": "effective batch", "learning_rate": "learning rate", "train_pairs": "pairs"}
@@ -130,7 +130,7 @@ def _against_the_longer(report: JsonObject, detail: JsonObject) -> dict[str, obj
         ]
         lines.append(f"{name_of(report['arms'][shown['arm']])}: {'; '.join(parts) or 'not judged'}")
     rule = "\N{LEFT DOUBLE QUOTATION MARK}the longer answer wins\N{RIGHT DOUBLE QUOTATION MARK}"
-    family = report["arms"][detail["family"]]["family"]
+    family = brief(report["arms"][detail["family"]]["family"])
     text = f"The rule {rule} is beaten in {beaten} of {cells} cells of arm and suite{f', {family}' if family else ''}."
     return {"text": text, "items": lines}
 

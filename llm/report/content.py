@@ -63,7 +63,7 @@ def build_content(
     judge = Judge(collection, smallest=smallest)
     records, groups = judge.records(), _families(collection)
     lone = len(records) == 1  # which is described for its own sake
-    detailed = [group for group in groups if (len(group) > 1 or lone) and records[group[0]]["plain"]][:families]
+    detailed = [group for group in groups if lone or (len(group) > 1 and records[group[0]]["plain"])][:families]
     shown = ([collection.arms[n] for n in _shown(group, records)] for group in detailed)
     details = [_details(collection, arms, examples_of=WITH_EXAMPLES if texts else 0) for arms in shown]
     report = {
@@ -117,7 +117,7 @@ def _shown(group: Sequence[int], records: Sequence[JsonObject]) -> list[int]:
 
 def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -> JsonObject:
     plain, training = arms[0], Training(collection)
-    ensemble = training.ensemble(plain)
+    ensemble = training.ensemble(plain) if plain in collection.baselines else None  # a set alone has nothing plain
     fifths = {} if training.pairs is None else training.fifths(ensemble)
     anchor = next((name for name in [*collection.inside, *collection.suites] if name in collection.suites), None)
     shown: list[dict[str, object]] = []

@@ -19,6 +19,7 @@ from .claims import ROLES, survives
 from .drawing import Drawing, standalone
 from .export import accuracy_table, cell_of, columns_of, difference_table, latex, markdown, seed_spread, tidy
 from .lesson.picture import caption, lesson_figures, remarks
+from .lesson.table import PLACES, TITLE, lesson_rows
 from .story.figure import marker, on_page, story_figure
 from .story.kept import kept, main_detail
 from .story.names import breakable, brief
@@ -113,6 +114,8 @@ def _page(report: JsonObject, drawings: Mapping[str, list[Drawing]]) -> str:
         factors=FACTORS,
         caption=caption,
         remarks=remarks,
+        lesson_rows=lesson_rows,
+        lesson_heads=(TITLE, PLACES),
         roles=ROLES,
         words=WORDS,
         first_uses=first_uses,

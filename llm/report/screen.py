@@ -57,7 +57,7 @@ def render_story(report: JsonObject) -> Group:
     for number in story["arms"]:
         arm = report["arms"][number]
         for column, heading in columns_of(report):
-            entry = cell_of(arm, column)
+            entry = None if column == "average" and len(report["outside"]) < 2 else cell_of(arm, column)
             if entry and (found := entry["difference"]):
                 numbers = percent(found["difference"], sign="+"), bracket(found["low"], found["high"], sign="+")
                 table.add_row(shown(name_of(arm)), shown(brief(heading)), *numbers, p_text(found["p_holm"]))

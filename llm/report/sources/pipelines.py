@@ -85,9 +85,16 @@ def _sentence(rows: Sequence[JsonObject]) -> tuple[str, bool]:
     if not compared:
         return "The policies are not compared.", False
     first, shown = next(row["arm"] for row in rows if not row["difference"]), apart(compared)
-    aside = f"(95 % intervals over prompts, not corrected for {len(compared)} comparisons)"
+    correction = f", not corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+    aside = f"(95 % intervals over prompts{correction})"
     if shown and shown[0]["difference"]["mean"] > 0:
-        best = shown[0]
+        best, last = shown[0], next(row for row in reversed(shown) if row["arm"] == shown[0]["arm"])
+        if last["difference"]["mean"] < 0:
+            return (
+                f"It depends: the policy {best['arm']} has gold {_signed(best)} against {first} on {best['suite']} and "
+                f"{_signed(last)} on {last['suite']} {aside}.",
+                True,
+            )
         return f"Use the policy {best['arm']}: gold {_signed(best)} against {first} on {best['suite']} {aside}.", True
     if shown:
         worst = shown[-1]

@@ -108,7 +108,8 @@ def _verdict(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Show
         )
     blind = _blind(report)
     could = f" Differences below about {percent(blind)} points would have gone unseen." if blind else ""
-    return f"Nothing is shown: use {plain}, the simplest, until more is known.{could}", None
+    use = f"use {plain}, the simplest," if report["baseline"] == BASELINE else f"keep {plain}"
+    return f"Nothing is shown: {use} until more is known.{could}", None
 
 
 def _depends(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown]) -> tuple[str, int]:

@@ -28,7 +28,7 @@ WORDS = (
     Word("erm", "Plain training (erm)", r"\berm\b",
          "plain training, empirical risk minimisation: every example weighs the same",
          "Empirical risk minimisation: every example of a batch weighs the same. The others are compared with it."),
-    Word("set", "Ambiguity set", r"\b(?:tv|cvar|kl|chi2|wasserstein):[\d.]+",
+    Word("set", "Ambiguity set", r"\b(?:tv|cvar|kl|chi2|wasserstein):[\d.]*\d(?:,\w+=[\w.]*\w)*",
          "a robust arm, named by its ambiguity set and size: how far the weights may move from plain training",
          "The reweightings of a batch that the adversary may choose from. tv:0.2: it may move 20 % of the weight; "
          "max_ratio=4: no example gets more than four times its plain weight."),

@@ -17,7 +17,7 @@ from dro_core.locks import locked
 from ...features.features import FeatureCache
 from ...report.content import build_content
 from ...report.lesson.picture import caption, remarks, write_picture
-from ...report.lesson.screen import lesson_table
+from ...report.lesson.table import lesson_table
 from ...report.page import write_report
 from ...results.store import write_about
 from ...run.environment import environment

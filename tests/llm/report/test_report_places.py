@@ -64,6 +64,9 @@ def test_a_run_alone_gets_the_page_of_a_sweep(run, tmp_path):
     text = text_of(report, tmp_path)
     assert '<section aria-labelledby="training">' in text
     assert '<section aria-labelledby="difference">' not in text  # there is nothing to compare
+    assert report["details"][0]["arms"][0]["weights"]["source"][0]["multiplier"] == 1.2
+    assert '<section aria-labelledby="favourites">' in text
+    assert "plain training's last look" not in text  # there was none
 
 
 def test_pairs_that_changed_leave_the_numbers_and_a_note(run):
@@ -144,6 +147,7 @@ def test_an_evaluation_compares_its_two_models(tmp_path):
     report = content_of(tmp_path / "judged")
     assert [(arm["ambiguity"], arm["plain"]) for arm in report["arms"]] == [("b", True), ("a", False)]
     assert said(report, "They differ in the seed.")
+    assert report["story"]["sentence"].startswith("Nothing is shown: keep b until more is known.")
     right = {name: np.mean(result["margins"]["ood"] > 0) for name, (_, result) in found.items()}
     [weighed] = [one for one in report["details"][0]["arms"] if "examples" in one]
     assert report["arms"][weighed["arm"]]["ambiguity"] == "a"  # the plain one had no favourites
@@ -210,6 +214,17 @@ def test_a_pipeline_shows_rewards_and_policies_on_one_page(tmp_path):
     page.feed(text := text_of(report, tmp_path))
     assert "robust-robust says ood5" in text
     assert "Gold of robust/robust while training: rises" in text
+
+
+def test_a_policy_that_gains_on_one_suite_and_loses_on_another_is_not_recommended(tmp_path):
+    pipeline(tmp_path / "pipe")
+    told = json.loads((tmp_path / "pipe" / "ablation.json").read_text())
+    worse = {"suite": "other", "difference": {"mean": -0.2, "low": -0.3, "high": -0.1}}
+    told["arms"] += [told["arms"][0] | {"suite": "other"}, told["arms"][1] | worse]
+    write_json(tmp_path / "pipe" / "ablation.json", told)
+    sentence = content_of(tmp_path / "pipe", families=0)["story"]["sentence"]
+    assert sentence.startswith("It depends: the policy robust/robust has gold +0.100")
+    assert "on ood and \u22120.200 [\u22120.300, \u22120.100] on other" in sentence
 
 
 def test_a_pipeline_that_goes_on_says_what_is_missing(tmp_path):

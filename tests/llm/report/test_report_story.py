@@ -77,10 +77,12 @@ def test_a_set_that_loses_in_another_family_is_not_recommended(tmp_path):
 
 
 def test_no_finding_is_said_twice(tmp_path):
-    write_sample(tmp_path / "r", suites=TWO, ambiguities=("erm", "tv:0.2"), regimes=("a", "b"), seeds=2, train=60)
+    hostile = "a" * 10_000
+    write_sample(tmp_path / "r", suites=TWO, ambiguities=("erm", "tv:0.2"), regimes=(hostile, "b"), seeds=2, train=60)
     texts = [claim["text"] for claim in build_content(tmp_path / "r", families=2)["claims"]]
     assert len(texts) == len(set(texts))
     assert sum("is beaten in" in text for text in texts) == 2
+    assert hostile not in str(texts)
 
 
 def test_the_figure_has_the_numbers_of_the_tables_and_marks_the_worst_group(tmp_path):
