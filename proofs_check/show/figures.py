@@ -63,7 +63,7 @@ def _draw_curve(axes: Axes, report: Report, claim: Claim[Any], name: str) -> str
     beyond = np.abs(left - right) if claim.relation is Relation.EQUAL else left - right
     furthest = int(np.argmax(beyond))
     if report.verdict is Verdict.REFUTED and beyond[furthest] > 0:
-        _ring(axes, x[furthest], left[furthest], "worst violation")
+        _ring(axes, x[furthest], left[furthest], "largest violation here")
     axes.set_xlabel(name)
     if _is_geometric(x):
         _logarithmic(axes.xaxis, "x", axes)

@@ -40,7 +40,7 @@ def write_page(path: Path, summary: Mapping[str, Any], *, title: str, picture: P
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<title>{_text(title)}</title>\n<style>\n{house_style()}figure {{ max-width: 72rem; }} "
-        "figure img { max-width: 100%; background: #fff; }\n</style>\n</head>\n<body>\n"
+        "figure img { width: 100%; min-width: 50rem; background: #fff; }\n</style>\n</head>\n<body>\n"
     )
     body = "\n".join([f"<header><h1>{_text(title)}</h1></header>\n<main>", *filter(None, parts), "</main>"])
     with whole(path, unlocked=True) as stream:
@@ -51,7 +51,8 @@ def _figure(picture: Path, title: str, summary: Mapping[str, Any]) -> str:
     data = base64.b64encode(picture.read_bytes()).decode()
     said = "; ".join(f"{one['curve']} has slope {one['value']:.2f}" for one in summary["slopes"][:12])
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{_text(f"{title}. {said}")}">'
+        '<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure">'
+        f'<img src="data:image/png;base64,{data}" alt="{_text(f"{title}. {said}")}"></div>'
         f"<figcaption>{_text(summary['figure'])}</figcaption></figure>"
     )
 
@@ -87,8 +88,15 @@ def _table(caption: str, heading: Iterable[str], rows: Iterable[Sequence[str]]) 
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
+    items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(_fact(value))}</dd>" for name, value in facts.items())
     return f'<dl class="facts">{items}</dl>'
+
+
+def _fact(value: object) -> object:
+    """Several values are listed; None leaves the choice to the study."""
+    if value is None:
+        return "as the study has it"
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
 def _text(value: object) -> str:
