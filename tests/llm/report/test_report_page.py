@@ -1,5 +1,6 @@
 """The page and what lies beside it: tables, figures, stored numbers, the command, a browser."""
 
+import copy
 import csv
 import json
 import re
@@ -17,6 +18,8 @@ from sample_reports import arm_of, correct, text_of
 
 from llm.report import build_content, write_report
 from llm.report import page as report_page
+from llm.report.claims import claims
+from llm.report.story.telling import story
 from llm.results.store import write_about
 
 EVIL = "<script src='https://evil.example/x.js'></script> & $x_1$ 50 %"
@@ -179,3 +182,15 @@ def test_the_command_says_what_it_found_without_loading_torch(folder, report, tm
 def test_page_opens_in_a_browser(written, tmp_path, width):
     html, _ = written
     assert opened(html, tmp_path, width=width) == f"drawn={html.count('</figure>')} wide=false requests=0"
+
+
+@pytest.mark.exhaustive
+def test_long_names_of_families_widen_no_page(report, tmp_path):
+    told = copy.deepcopy(report)
+    for record in told["arms"]:
+        record["family"] = "x" * 10_000
+    for family in told["families"]:
+        family["label"] = "x" * 10_000
+    told |= {"story": story(told), "claims": claims(told)}
+    html = text_of(told, tmp_path)
+    assert opened(html, tmp_path, width=500) == f"drawn={html.count('</figure>')} wide=false requests=0"
