@@ -1382,7 +1382,7 @@ BREAKS = [
         "features-static",
         "llm/features/features.py",
         "base = StaticEmbeddings(model.get_input_embeddings())",
-        "base = base",
+        "base = model.base_model",
         "llm/features/test_features.py",
     ),
     Break(

@@ -108,11 +108,11 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
             model, tokenizer = tiny_reward_model(texts, max_length=max_length)
         else:
             model, tokenizer = load_reward_model(name.removeprefix(STATIC), dtype=dtype)
-    base: Any = model.base_model
     if name.startswith(STATIC):
         base = StaticEmbeddings(model.get_input_embeddings())
     else:
         check_length(model, max_length)
+        base = model.base_model
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return Backbone(base.to(device).eval(), tokenizer, max_length)
 
