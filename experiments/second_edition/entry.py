@@ -1,16 +1,25 @@
-"""Whether a backbone can bear a worst case, from the pairs that heads are trained and chosen on; no test set."""
+"""Whether a backbone can bear a worst case, from the pairs that heads are trained and chosen on; no test set.
+
+``sample`` makes a bench of these pairs alone, as many as there is time for.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llm.data.pairs import read_pairs
+from llm.features.ceiling import drawn
+from llm.features.features import FeatureCache, load_backbone
 from llm.statistics.counting import credit
 
-from .bench import Bench
+from .bench import TRAIN, Bench, Sizes, seen
+from .data import halves
 from .places import ID
 from .rules import BATCH, ENTRY_ACCURACY, ENTRY_RADIUS, Cell
 from .stored import Row
@@ -37,6 +46,25 @@ def entry(work: Work, name: str) -> Row:
         "enters": found.mean >= ENTRY_ACCURACY and (whole["held_out"] or 0.0) >= ENTRY_RADIUS,
         "accuracy": short(found.mean), "low": short(low), "high": short(high), "all": whole, "batch": part,
     }  # fmt: skip
+
+
+def sample(data: Path, folder: Path, model: str, sizes: Sizes, cache: FeatureCache) -> None:
+    """Fill the folder of a bench that serves for nothing but ``entry``; what is there stays.
+
+    Args:
+        data: Of ``train.jsonl.gz`` and ``id_test.jsonl.gz``.
+        folder: Of the bench.
+        model: Of the backbone.
+        sizes: At most ``sizes.most`` pairs of the heads' half, and of id_test, are kept, by a hash of their ids.
+        cache: Of features.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    most, one_length = sizes.most or sys.maxsize, replace(sizes, short=sizes.max_length)  # made once, read twice
+    heads = drawn(halves(read_pairs(data / TRAIN).pairs).heads, most)
+    backbone = load_backbone(model, max_length=sizes.max_length, train=heads, dtype="bfloat16")
+    for name, pairs in {"train": heads, ID: drawn(read_pairs(data / f"{ID}.jsonl.gz").pairs, most)}.items():
+        if not (folder / f"{name}.npz").exists():
+            seen(backbone, pairs, one_length, cache, name=name).keep(folder, name)
 
 
 def radius(path: Path) -> Row:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from llm.run.files import write_text
 from . import judge, whole
 from .bench import TRAIN, Sizes, build
 from .data import halves
-from .entry import entry
+from .entry import entry, sample
 from .hypotheses import cells
 from .judged import keep, plan_of, read_test, records
 from .places import PLACES
@@ -51,15 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="core",
         help="plan only says what is left, entry whether the backbone can bear a worst case",
     )
-    parser.add_argument("--model", help="another backbone than MiniLM tuned on one half, as it is")
+    parser.add_argument(
+        "--model", help="another backbone than MiniLM tuned on one half, as it is; static:NAME: its embeddings alone"
+    )
+    parser.add_argument("--name", help="entry: what the backbone is called in the table")
+    parser.add_argument("--most", type=int, help="entry: look at no more pairs of a file, for backbones that are slow")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0: this one")
     parser.add_argument("--tiny", action="store_true", help="a sample and an untrained backbone: does everything run?")
     told = parser.parse_args(arguments)
+    if told.stage != "entry" and (told.most or told.name):
+        parser.error("--most and --name are for --stage entry")
     if told.stage == "whole":
         _whole(told.data, told.folder, tiny=told.tiny, workers=told.workers)
         return
     sizes = TINY_SIZES if told.tiny else Sizes()
-    work = work_of(told.folder, tiny=told.tiny)
+    work = work_of(told.folder / f"most-{told.most}" if told.most else told.folder, tiny=told.tiny)
     wanted = cells()
     left = [cell for cell in wanted if not work.done(cell)]
     _say(f"{len(wanted) - len(left)} of {len(wanted)} cells are trained; {sum(map(work.heads, left))} heads are left")
@@ -77,10 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = records(work, wanted, test)
         keep(found, told.folder / "records")
     else:
-        build(told.data, work.bench, model, sizes, cache)
+        if told.most:
+            sample(told.data, work.bench, model, replace(sizes, most=told.most), cache)
+        else:
+            build(told.data, work.bench, model, sizes, cache)
         if told.stage == "entry":
             trained(work, [cell for cell in left if cell == Cell("real")], workers=told.workers)
-            write_text(told.folder / "entry.json", json.dumps(entry(work, Path(model).name), indent=1) + "\n")
+            found = entry(work, told.name or Path(model).name)
+            write_text(told.folder / "entry.json", json.dumps(found, indent=1) + "\n")
             return
         trained(work, left, workers=told.workers)
         found = records(work, wanted, None)

@@ -16,7 +16,7 @@ from ..data.objects import pairs_of
 from ..data.pairs import Pair
 from ..data.trained_on.pairs import weighing
 from ..features.ceiling import MOST_PAIRS, SETS, Ceiling, ceiling_of, drawn
-from ..features.features import Backbone, FeatureCache, default_cache, load_backbone
+from ..features.features import STATIC, Backbone, FeatureCache, default_cache, load_backbone
 from ..models.tokenizers import LONGEST, length_of
 from ..text.encoding import encode_pairs
 from .frames import Shown, frame
@@ -69,7 +69,8 @@ def ceiling(
 
     Args:
         data: A path, or pairs, a data frame, a data set, mappings.
-        model: Alias, folder or hub name, or a ``Run``; ``tiny`` is untrained.
+        model: Alias, folder or hub name, or a ``Run``; ``tiny`` is untrained, ``static:NAME`` the
+            embeddings of a model's tokens alone.
         sets: Names that ``dro_core.collapse_radius`` knows: tv, cvar, chi2, kl, burg.
         by: Groups that an adversary may weigh, by name as after ``by=``: columns of the file, ``length_gap``, bins,
             products; None: source, category and length gap, where there are several.
@@ -107,7 +108,7 @@ def _backbone(name: str, max_length: int | None, pairs: Sequence[Pair], dtype: s
     if max_length is None:
         from ..models.tokenizers import load_tokenizer
 
-        max_length = LONGEST if name == "tiny" else length_of(load_tokenizer(name))
+        max_length = LONGEST if name == "tiny" else length_of(load_tokenizer(name.removeprefix(STATIC)))
     return load_backbone(name, max_length=max_length, train=pairs, dtype=dtype)
 
 

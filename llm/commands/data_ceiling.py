@@ -18,7 +18,9 @@ def add(actions: Any) -> None:
     """Add the action to those of ``data``."""
     parser = actions.add_parser("ceiling", help="how large a set the pairs can bear, from a model's frozen features")
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
-    parser.add_argument("--model", required=True, help="the backbone: folder, run folder, hub name, alias or tiny")
+    parser.add_argument(
+        "--model", required=True, help="the backbone: folder, run folder, hub name, alias, static:NAME or tiny"
+    )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="tv, cvar, chi2, kl, burg (default: all)")
     parser.add_argument(
         "--by",

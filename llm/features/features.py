@@ -2,6 +2,7 @@
 
 The feature of an answer is the mean of the last hidden states over the tokens of prompt and answer together, as
 ``llm.text.encoding`` cuts them; that of a prompt is the mean over the prompt alone, as far as it fits, its end kept.
+Of ``static:NAME`` the states are the model's embeddings of single tokens: no layer is computed, so it takes seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from ..data.layouts.tools import beside_text, record_of
 from ..data.pairs import DataError, Pair
@@ -30,6 +32,8 @@ from ..text.encoding import encode_pairs
 from ..text.token_cache import tokenizer_text
 from .parts import FeatureParts, Features, is_whole, write_features
 
+STATIC = "static:"
+"""Before the name of a model whose embeddings of tokens are meant, without the layers above them."""
 _FORMAT = 2  # part of every fingerprint: raise it when features are computed in another way
 _TOKENS = 8192  # of one forward pass, padding included
 _PART = 2**18  # tokens, at least, that are written together: what an interruption costs at most
@@ -71,12 +75,25 @@ class Backbone:
         return digest.hexdigest()[:32]
 
 
+class StaticEmbeddings(nn.Module):
+    """A model's embeddings of single tokens, as if they were its last hidden states."""
+
+    def __init__(self, embedding: nn.Module):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BaseModelOutput:
+        """States ``(sequences, tokens, width)`` of ids ``(sequences, tokens)``; the mask is for the mean."""
+        return BaseModelOutput(last_hidden_state=self.embedding(input_ids))
+
+
 def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dtype: str = "float32") -> Backbone:
     """A model by its name, without its head, in evaluation mode.
 
     Args:
-        name: Alias, folder or hub name; ``tiny`` is an untrained encoder with a tokenizer of the training pairs: it
-            shows that the machinery works, not what language models know.
+        name: Alias, folder or hub name; after ``static:`` only the embeddings of its tokens, for sequences of any
+            length. ``tiny`` is an untrained encoder with a tokenizer of the training pairs: it shows that the
+            machinery works, not what language models know.
         max_length: Tokens of prompt and answer together.
         train: For ``tiny``.
         dtype: Precision the backbone computes in.
@@ -90,9 +107,12 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
             texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
             model, tokenizer = tiny_reward_model(texts, max_length=max_length)
         else:
-            model, tokenizer = load_reward_model(name, dtype=dtype)
-    check_length(model, max_length)
-    base: object = model.base_model
+            model, tokenizer = load_reward_model(name.removeprefix(STATIC), dtype=dtype)
+    if name.startswith(STATIC):
+        base = StaticEmbeddings(model.get_input_embeddings())
+    else:
+        check_length(model, max_length)
+        base = model.base_model
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return Backbone(base.to(device).eval(), tokenizer, max_length)
 

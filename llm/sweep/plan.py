@@ -25,7 +25,10 @@ _AXES = ("model", "ambiguity", "radius", "regime", "batch_size", "learning_rate"
 
 @dataclass(frozen=True)
 class HeadModel:
-    """A linear head on the frozen features of ``model``; a grid may say otherwise than the three defaults."""
+    """A linear head on the frozen features of ``model``, or of the embeddings of its tokens alone (``static:NAME``).
+
+    A grid may say otherwise than the three defaults.
+    """
 
     model: str
     max_length: int = 128

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_models
 
+from llm import ceiling
 from llm.data.corpus.corpus import generate
 from llm.features import features
 from llm.features.features import FeatureCache, load_backbone, pair_features, prompt_features
@@ -34,6 +36,24 @@ def test_features_are_the_mean_states_of_each_text_alone(backbone):
     for row in range(len(PAIRS)):
         np.testing.assert_allclose(found.chosen[row], alone(backbone, encoded[row]["chosen"]), atol=2e-5)
         np.testing.assert_allclose(found.rejected[row], alone(backbone, encoded[row]["rejected"]), atol=2e-5)
+
+
+def test_static_features_are_the_mean_embeddings_of_the_tokens_at_any_length(tmp_path, monkeypatch):
+    """No layer is asked, so positions have no limit; the features are kept apart from those of the layers."""
+    monkeypatch.setenv("ROBUST_RLHF_CACHE", str(tmp_path))
+    save_models(tmp_path, PAIRS, max_length=LENGTH)
+    name = str(tmp_path / "rm")
+    deep = load_backbone(name, max_length=LENGTH)
+    with pytest.raises(ModelError, match="at most"):
+        load_backbone(name, max_length=9999)
+    static = load_backbone(f"static:{name}", max_length=9999)
+    table = deep.model.get_input_embeddings().weight.detach().numpy()
+    found, encoded = pair_features(static, PAIRS), encode_pairs(PAIRS, static.tokenizer, max_length=9999)
+    for side in ("chosen", "rejected"):
+        means = [table[encoded[row][side]].mean(axis=0) for row in range(len(PAIRS))]
+        np.testing.assert_allclose(getattr(found, side), means, atol=1e-6)
+    assert replace(static, max_length=LENGTH).fingerprint(PAIRS) != deep.fingerprint(PAIRS)
+    assert ceiling(PAIRS, model=f"static:{name}", sets=["tv"], by=[], folds=3).ceiling.width == table.shape[1]
 
 
 def test_prompts_keep_their_end(backbone):
