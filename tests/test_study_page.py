@@ -125,9 +125,10 @@ def test_what_the_page_says_without_a_number_is_so(told, records):
     )
     assert 1.5 < 0.1 / radius < 2.5
     assert 6.5 < 0.4 / radius < 7.5  # two to seven times it
-    tuned, *static = told.entries
-    assert all(one["accuracy"] >= 0.6 and not one["enters"] for one in told.entries)
-    assert all(one["all"]["held_out"] < tuned["all"]["held_out"] for one in static)
+    tuned, released, *static = told.entries
+    assert not any(one["enters"] for one in told.entries)
+    assert released["accuracy"] < 0.6 <= min(one["accuracy"] for one in (tuned, *static))
+    assert all(one["all"]["held_out"] < tuned["all"]["held_out"] for one in (released, *static))
     assert len(static) == 3
     collapse = [row for row in told.tests("H1") if row["kind"] != "ranks"]
     inside, beyond = ([row for row in collapse if row["kind"] == kind] for kind in ("same", "lost"))
