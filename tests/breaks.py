@@ -1085,9 +1085,9 @@ BREAKS = [
     ),
     Break(
         "typed-is-obeyed",
-        "dro_core/messages.py",
-        "error(one_line(message))",
-        "error(message)",
+        "dro_core/command_line/parser.py",
+        "else one_line(message)}",
+        "else message}",
         "llm/run/test_places.py",
     ),
     Break(

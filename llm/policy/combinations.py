@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..training.config import ConfigError
-from .advantages.estimators import LINEAR, least_samples, name_of
 
 if TYPE_CHECKING:
     from .config import PolicyConfig
@@ -52,6 +51,8 @@ def check_combinations(config: PolicyConfig) -> None:
 
 
 def _check_estimator(config: PolicyConfig) -> None:
+    from .advantages.estimators import LINEAR, least_samples, name_of  # loads torch
+
     try:
         least = least_samples(config.estimator)
     except ValueError as error:
@@ -78,6 +79,8 @@ def _check_estimator(config: PolicyConfig) -> None:
 
 
 def _check_asking(config: PolicyConfig) -> None:
+    from .advantages.estimators import name_of
+
     if config.silent_groups != "keep" and name_of(config.estimator) == "ppo":
         raise ConfigError(
             "silent_groups is about answers that are compared, and estimator=ppo learns from equal scores, too: keep "

@@ -201,7 +201,7 @@ def set_aside(selection: Selection, groups: Origins, auto_slice: float) -> tuple
     Args:
         selection: All.
         groups: Of all pairs of the training file.
-        auto_slice: As of ``llm.adversary.radius.slices.SliceSettings``.
+        auto_slice: As of ``llm.adversary.radius.settings.SliceSettings``.
 
     Raises:
         ValueError: As ``llm.adversary.radius.slices.set_apart``.
