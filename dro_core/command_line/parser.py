@@ -30,8 +30,9 @@ class UsageError(ValueError):
 
 
 def refused(message: object) -> int:
-    """Say on standard error why nothing is done; the status to end with."""
-    sys.stderr.write(f"robust-rlhf: {said(message) if isinstance(message, BaseException) else one_line(message)}\n")
+    """Say on standard error why nothing is done, in one line that ends without a full stop; the status to end with."""
+    line = said(message) if isinstance(message, BaseException) else one_line(message)
+    sys.stderr.write(f"robust-rlhf: {line if line.endswith('...') else line.removesuffix('.')}\n")
     return REFUSED
 
 
@@ -83,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         plain: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
-        super().__init__(prog, **plain | options)
+        super().__init__(prog=prog, **plain | options)
         self.commands: Mapping[str, Parser] = {}
 
     @property

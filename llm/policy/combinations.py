@@ -24,12 +24,14 @@ def check_combinations(config: PolicyConfig) -> None:
     if answers % config.minibatches:
         raise ConfigError(
             f"minibatches ({config.minibatches}) does not divide the {answers} answers of a step (prompts_per_step "
-            f"{config.prompts_per_step} x samples {config.samples}): parts of unequal size would weigh them unequally"
+            f"{config.prompts_per_step} x samples {config.samples}): parts of unequal size would weigh them unequally; "
+            "choose one that does"
         )
     _check_split(config)
     if config.max_new_tokens >= config.max_length:
         raise ConfigError(
-            f"max_new_tokens ({config.max_new_tokens}) leaves no room for a prompt in max_length ({config.max_length})"
+            f"max_new_tokens ({config.max_new_tokens}) leaves no room for a prompt in max_length "
+            f"({config.max_length}): lower the one or raise the other"
         )
     if config.adversary_sees == "score" and config.kl_in == "reward" and config.version == "B":
         raise ConfigError(

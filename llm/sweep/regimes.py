@@ -184,7 +184,9 @@ class Regime:
                     f"{', '.join(sorted(known))}"
                 )
         if not self.keeps(groups).any():
-            raise ConfigError(f"the regime {name} leaves no training pair")
+            raise ConfigError(
+                f"the regime {name} leaves no training pair: name other sources or categories, or raise max_pairs"
+            )
 
     def select(self, groups: Origins, *, seed: int) -> Selection:
         """The pairs of the run with this seed."""
