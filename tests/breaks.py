@@ -1084,6 +1084,27 @@ BREAKS = [
         "llm/run/test_run_folders.py",
     ),
     Break(
+        "underscores-are-unknown",
+        "dro_core/command_line/parser.py",
+        "in self.flags else word",
+        "in () else word",
+        "core/test_command_line.py",
+    ),
+    Break(
+        "mistyped-is-not-meant",
+        "dro_core/command_line/parser.py",
+        "list(known), n=1)",
+        "list(known)[:0], n=1)",
+        "core/test_command_line.py",
+    ),
+    Break(
+        "offline-is-asked",
+        "dro_core/command_line/surroundings.py",
+        "if offline := [",
+        "if offline := [][:0] and [",
+        "core/test_command_line.py",
+    ),
+    Break(
         "typed-is-obeyed",
         "dro_core/command_line/parser.py",
         "else one_line(message)}",

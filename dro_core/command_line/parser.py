@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ STATUSES = {
 }
 """Exit statuses, of all commands alike."""
 _KINDS = {int: "a whole number", float: "a number"}
+_TRUE, _FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 
 
 class UsageError(ValueError):
@@ -41,9 +43,13 @@ def meant(given: str, known: Iterable[str]) -> str:
 
     >>> meant("--confg", ["--config", "--output"]), meant("xyz", ["sweep"])
     (', did you mean --config?', '')
+    >>> meant("swep", ["sweep"])
+    ", did you mean 'sweep'?"
     """
     close = difflib.get_close_matches(given, list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    if not close:
+        return ""
+    return f", did you mean {close[0] if close[0].startswith('-') else repr(close[0])}?"
 
 
 def dashed(flag: str) -> str:
@@ -74,6 +80,32 @@ class HelpFormatter(argparse.HelpFormatter):
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         text = super()._format_args(action, default_metavar)
         return text.partition(" [")[0] + " ..." if action.nargs == "+" else text
+
+
+class ShortHelp(HelpFormatter):
+    """One line for each flag."""
+
+    def __init__(self, prog: str, indent_increment: int = 2, max_help_position: int = 36, width: int | None = None):
+        super().__init__(prog, indent_increment, max_help_position, width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [textwrap.shorten(text, width, placeholder=" ...")]
+
+
+class Switch(argparse.Action):
+    """``--x``, ``--x true`` and ``--x false``, and ``--no-x`` where that is the other flag of the action."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs="?", const=True, metavar="", **options)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set what the flag says."""
+        negated = option_string in self.option_strings[1:]
+        given = "true" if values is True else str(values).lower()
+        if (negated and values is not True) or given not in (*_TRUE, *_FALSE):
+            takes = "nothing behind it" if negated else "true or false"
+            raise argparse.ArgumentError(self, f"{option_string} takes {takes}, got {values!r}")
+        setattr(namespace, self.dest, not negated and given in _TRUE)
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,6 +174,7 @@ class Parser(argparse.ArgumentParser):
             UsageError: Always.
         """
         end = "" if message.endswith("?") else ";"
+        message = message.removeprefix("argument ")  # where: its name says
         raise UsageError(one_line(f"{message}{end} `{self.prog} --help` says what it takes"))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..run.kinds import KINDS
 from .shell import Arguments, Parser, one_sentence_errors, parser_of
 
@@ -16,7 +14,7 @@ def parser() -> Parser:
     from ..training.flags.ours import settings_parser
 
     told = parser_of("train", _ABOUT)
-    actions: Any = told.add_subparsers(dest="kind", required=True, parser_class=lambda parser, **_: parser)
+    actions = told.add_subparsers(dest="kind", required=True, parser_class=lambda parser, **_: parser)
     for name, kind in KINDS.items():
         actions.add_parser(name, help=kind.result, parser=settings_parser(config_of(name), everything=True))
     return told

@@ -52,8 +52,8 @@ def test_values_are_left_as_they_are(parser):
         (["--max_lenght=8"], "there is no flag --max_lenght, did you mean --max-length?"),
         (["inner", "--knid", "plain"], "no flag --knid, did you mean --kind? `robust-rlhf some inner --help`"),
         (["inner", "--max-length", "8"], "no flag --max-length;"),  # it is its command's, and stands before it
-        (["inner", "--kind", "robsut"], "'robsut' is none of plain, robust, did you mean robust?"),
-        (["iner"], "did you mean inner?"),
+        (["inner", "--kind", "robsut"], "'robsut' is none of plain, robust, did you mean 'robust'?"),
+        (["iner"], "did you mean 'inner'?"),
         (["--max-length", "long"], "--max-length: takes a whole number, got 'long'"),
         (["--max", "8"], "no flag --max"),  # no abbreviations: a later flag could change what they mean
         (["--max-lenght\u202e\x1b[2J"], r"--max-lenght\u202e\u001b[2J"),

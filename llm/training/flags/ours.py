@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from dro_core.command_line.parser import HelpFormatter, Parser, UsageError, dashed
+from dro_core.command_line.parser import HelpFormatter, Parser, ShortHelp, Switch, UsageError, dashed
 
 from ..config import ConfigError, RunConfig
 from .theirs import declared
@@ -33,7 +32,6 @@ EVERYDAY = (
     "seed", "bf16", "use_cpu", "save_steps", "report_to",
 )  # fmt: skip
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
-_TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
 class SettingsParser(Parser):
@@ -51,16 +49,6 @@ class SettingsParser(Parser):
             super().error(message)
         except UsageError as error:
             raise ConfigError(str(error)) from None
-
-
-class ShortHelp(HelpFormatter):
-    """One line for each flag."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, **options | {"max_help_position": 36})
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return [textwrap.shorten(text, width, placeholder=" ...")]
 
 
 def settings_parser(kind: type[RunConfig], *, everything: bool = False) -> SettingsParser:
@@ -81,9 +69,9 @@ def settings_parser(kind: type[RunConfig], *, everything: bool = False) -> Setti
     run.add_argument("-o", "--output", "--output-dir", dest="output_dir", metavar="DIR", help="the run folder")
     hints = get_type_hints(kind)
     for field in fields(kind):
-        _add(groups[field.metadata["group"]], field, hints[field.name])
+        _add(groups[field.metadata["group"]].add_argument, field, hints[field.name])
     if everything:
-        _add_theirs(parser)
+        _add_theirs(parser.add_argument_group("transformers (settings of TrainingArguments)").add_argument)
     text = "this; all, or --help-all: whole sentences, and the settings of transformers"
     run.add_argument("-h", "--help", nargs="?", const="", metavar="all", action=_Help, help=text)
     run.add_argument("--help-all", nargs=0, action=_Help, help=argparse.SUPPRESS)
@@ -117,22 +105,22 @@ def flags_of(name: str, *, negated: bool = False) -> list[str]:
     return [f"--{flag}", *([f"--no-{flag}"] if negated else [])]
 
 
-def _add(group: Any, field: Field[Any], hint: Any) -> None:
+def _add(add: Callable[..., object], field: Field[object], hint: object) -> None:
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     taken = _taken(hint, default)
     if taken.get("metavar") == "TEXT" and "file" in field.name:
         taken["metavar"] = "FILE"
-    group.add_argument(
+    add(
         *flags_of(field.name, negated=hint is bool and default is True),
         dest=field.name,
         help=field.metadata["help"].replace("%", "%%"),
         **taken,
     )
     if field.name.endswith("_"):  # a word of Python: its field has the mark, its flag need not
-        group.add_argument(f"--{dashed('--' + field.name)[2:]}", dest=field.name, **taken | {"help": argparse.SUPPRESS})
+        add(f"--{dashed('--' + field.name)[2:]}", dest=field.name, **taken | {"help": argparse.SUPPRESS})
 
 
-def _taken(hint: Any, default: object) -> dict[str, Any]:
+def _taken(hint: object, default: object) -> dict[str, object]:
     """What argparse is told of a type: whether it is a switch, a choice, a list, a number or a text."""
     kinds = (
         [kind for kind in get_args(hint) if kind is not NoneType] if get_origin(hint) in (Union, UnionType) else [hint]
@@ -158,38 +146,22 @@ def _others() -> str:
     )
 
 
-def _add_theirs(parser: Parser) -> None:
-    group = parser.add_argument_group("transformers (settings of TrainingArguments)")
+def _add_theirs(add: Callable[..., object]) -> None:
     for setting in declared().values():
         if setting.name == "output_dir":
             continue
-        switch: dict[str, Any] = {"action": Switch} if setting.is_switch else {"metavar": setting.shown}
-        group.add_argument(
+        shown = {"action": Switch} if setting.is_switch else {"metavar": setting.shown}
+        add(
             *flags_of(setting.name, negated=setting.is_switch and setting.default is True),
             dest=setting.name,
             help=setting.text.replace("%", "%%"),
-            **switch,
+            **shown,
         )
 
 
-class Switch(argparse.Action):
-    """``--x``, ``--x true`` and ``--x false``, and ``--no-x`` where that is the other flag of the action."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs="?", const=True, metavar="", **options)
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Set what the flag says."""
-        negated = option_string in self.option_strings[1:]
-        given = values if values is True else str(values).lower()
-        if given is not True and (negated or given not in (*_TRUE, *_FALSE)):
-            takes = "nothing behind it" if negated else "true or false"
-            raise argparse.ArgumentError(self, f"{option_string} takes {takes}, got {values!r}")
-        setattr(namespace, self.dest, not negated and (given is True or given in _TRUE))
-
-
 class _Help(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: object, namespace: object, values: object, option_string: str | None = None) -> None:
+        assert isinstance(parser, SettingsParser)
         everything = values == "all" or option_string == "--help-all"
         if isinstance(values, str) and values not in ("", "all"):
             parser.error(f"--help takes all or nothing, got {values!r}")

@@ -98,7 +98,7 @@ def test_every_flag_and_choice_is_meant_where_it_is_mistyped(name):
     for action in parser.actions:
         if action.choices and action.option_strings:
             choice = str(next(iter(action.choices)))
-            with pytest.raises((UsageError, ConfigError), match=rf"'{choice}x' is none of .*, did you mean \w"):
+            with pytest.raises((UsageError, ConfigError), match=rf"'{choice}x' is none of .*, did you mean '\w"):
                 parser.parse_args([action.option_strings[-1], f"{choice}x"])
 
 
@@ -221,7 +221,7 @@ def test_flags_of_both_kinds_are_read_alike(spelt, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--eval-strategy", "stpes"], "'stpes' is none of no, steps, epoch, did you mean steps?"),
+        (["--eval-strategy", "stpes"], "'stpes' is none of no, steps, epoch, did you mean 'steps'?"),
         (["--lambda", "0.5"], "there is no flag --lambda"),  # of policies alone
         (["--no-merge-adapter", "true"], "takes nothing behind it"),
         (["--seed", "one"], "--seed"),
