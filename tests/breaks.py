@@ -1107,8 +1107,8 @@ BREAKS = [
     Break(
         "typed-is-obeyed",
         "dro_core/command_line/parser.py",
-        "else one_line(message)}",
-        "else message}",
+        "else one_line(message)\n",
+        "else str(message)\n",
         "llm/run/test_places.py",
     ),
     Break(
