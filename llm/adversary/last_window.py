@@ -14,6 +14,8 @@ from typing import Any
 
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
+from .radius.settings import LastWindow as LastWindow
+
 _log = logging.getLogger(__name__)
 
 

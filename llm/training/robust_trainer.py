@@ -25,10 +25,9 @@ from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import bound, concerns
-from ..adversary.last_window import first_of, whole_windows
+from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.ledger import AdversaryLedger
 from ..adversary.masses import masses_of
-from ..adversary.radius.settings import LastWindow
 from ..adversary.radius.slices import Slice, measured
 from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule

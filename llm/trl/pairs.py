@@ -25,8 +25,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from ..adversary.effective_batch import EffectiveBatch, plain_weights
 from ..adversary.equal_losses import Accuracy, precision_of, rounding_of
 from ..adversary.inaction import check_losses
-from ..adversary.last_window import first_of, whole_windows
-from ..adversary.radius.settings import LastWindow
+from ..adversary.last_window import LastWindow, first_of, whole_windows
 from ..adversary.regret import with_least
 from ..training.guards import check_setup
 from ..training.losses import Sigmoid, dpo_accuracy, least_losses
