@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import codecs
 import importlib
-import importlib.util
 import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from dro_core.command_line.completion import parser as parser
+from dro_core.command_line.completion import script
+from dro_core.command_line.names import foreign
+from dro_core.command_line.parser import (
+    INTERRUPTED,
+    PIPE_CLOSED,
+    REFUSED,
+    STATUSES,
+    TERMINATED,
+    Parser,
+    UsageError,
+    meant,
+    refused,
+)
 
 # command -> (module with main(argv), one line of help). `verify` must never import torch.
 COMMANDS = {
@@ -32,10 +45,10 @@ COMMANDS = {
         "synthetic.simulate.command:main",
         "bias, reward, dpo, npg, shift: curves on problems with known answers",
     ),
+    "env": ("dro_core.command_line.surroundings:main", "versions, devices, the hub: what to report with a fault"),
+    "completion": ("robust_rlhf:completion", "what makes bash or zsh complete commands and flags"),
     "verify": ("proofs_check.__main__:main", "check the theorems numerically, with verdicts"),
 }
-PIPE_CLOSED = 141  # as of a program that the signal SIGPIPE ends
-INTERRUPTED, TERMINATED = 130, 143  # SIGINT, SIGTERM
 _PLAIN = {
     "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...",
     "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "*", "\N{PLUS-MINUS SIGN}": "+-", "\N{BULLET}": "*",
@@ -43,8 +56,15 @@ _PLAIN = {
     "\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{NO-BREAK SPACE}": " ",
     "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{RIGHTWARDS ARROW}": "->",
 }  # fmt: skip
+OURS = ("llm", "dro_core", "synthetic", "proofs_check")
 _OF_MANY_PROCESSES = ("train", "pipeline")
-_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory", "h11": "serve"}  # of packages, ours or not
+_EXTRA = {
+    "llm": "llm",
+    "proofs_check": "theory",
+    "synthetic": "theory",
+    "h11": "serve",
+    "shtab": "completion",
+}  # of packages, ours or not
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,35 +92,61 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.write(f"robust-rlhf {version('robust-rlhf')}\n")
         return 0
     if arguments[0] not in COMMANDS:
-        return _fail(f"unknown command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+        instead = meant(arguments[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        return refused(f"unknown command {arguments[0]!r}{instead}")
     module, function = COMMANDS[arguments[0]][0].split(":")
     package = module.split(".")[0]
-    if clash := _foreign(package):
-        return _fail(clash)
+    if clash := foreign(package):
+        return refused(clash)
     try:
         if (status := _several(arguments[0])) is not None:
             return status
         return getattr(importlib.import_module(module), function)(arguments[1:])
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
+        if (error.name or "").split(".")[0] in OURS:
             raise
-        extra = _EXTRA.get(str(error.name)) or _EXTRA[package]
-        return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{extra}]'")
+        extra = _EXTRA.get(str(error.name)) or _EXTRA.get(package, package)
+        return refused(f"{error.name} is not installed: pip install 'robust-rlhf[{extra}]'")
     except KeyboardInterrupt:  # before the command could say so itself
-        _fail("interrupted")
+        refused("interrupted")
         return INTERRUPTED
+
+
+def completion(argv: Sequence[str]) -> int:
+    """Print what makes a shell complete our commands; those whose packages are not installed are left out."""
+    try:
+        sys.stdout.write(script(parser().parse_args(argv).shell, whole()))
+    except UsageError as error:
+        return refused(error)
+    return 0
+
+
+def whole() -> Parser:
+    """The parser of the whole command line, with those of all commands whose packages are installed."""
+    told = Parser("robust-rlhf", description="Distributionally robust RLHF, checked and trained.")
+    ready: Any = lambda parser, **_: parser  # noqa: E731
+    actions = told.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=ready)
+    for name, (place, text) in COMMANDS.items():
+        module = place.split(":")[0]
+        try:
+            if not foreign(module.split(".")[0]):
+                actions.add_parser(name, help=text, parser=importlib.import_module(module).parser())
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in OURS:
+                raise
+    return told
 
 
 def _several(command: str) -> int | None:
     """The status of a command of one process that a launcher started several times: the first of them says so."""
-    if command in _OF_MANY_PROCESSES or _foreign("llm"):
+    if command in _OF_MANY_PROCESSES or foreign("llm"):
         return None
     from llm.run.launch import LaunchError, check_alone
 
     try:
         check_alone(command)
     except LaunchError as error:
-        return 2 if error.said_by_main_process else _fail(str(error))
+        return REFUSED if error.said_by_main_process else refused(error)
     return None
 
 
@@ -150,30 +196,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 def _help() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    statuses = "\n".join(f"  {status:<{width}}  {text}" for status, text in STATUSES.items())
     return (
         "usage: robust-rlhf COMMAND [options]\n\nDistributionally robust RLHF, checked and trained.\n\n"
-        f"{rows}\n\n`robust-rlhf COMMAND --help` explains each one.\n"
+        f"{rows}\n\n`robust-rlhf COMMAND --help` explains each. Flags are written with dashes; underscores will do.\n\n"
+        f"exit status:\n{statuses}\n"
     )
-
-
-def _foreign(package: str) -> str | None:
-    """The unrelated PyPI package `llm` has the same import name: say so instead of failing strangely."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None or (Path(spec.origin).parent / "adversary").is_dir():
-        return None
-    if package != "llm":
-        return None
-    return (
-        f"the import name `llm` is taken by another package ({spec.origin}); "
-        "install robust-rlhf in an environment of its own, without the PyPI package `llm`"
-    )
-
-
-def _fail(message: str) -> int:
-    from dro_core.messages import one_line
-
-    sys.stderr.write(f"robust-rlhf: {one_line(message)}\n")
-    return 2
 
 
 if __name__ == "__main__":

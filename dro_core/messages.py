@@ -6,12 +6,10 @@ escape, ``\u202e``.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import stat
 from pathlib import Path
-from typing import NoReturn
 
 # C0 but for tab and newline, DEL and C1; the marks, embeddings and isolates of bidirectional text; the separators that
 # some readers take for a newline.
@@ -30,14 +28,6 @@ def visible(text: str) -> str:
 def one_line(text: object) -> str:
     """The text as ``visible`` shows it, with single spaces for whatever white space it holds."""
     return " ".join(visible(str(text)).split())
-
-
-class PlainParser(argparse.ArgumentParser):
-    """A parser whose errors show what was typed, and never obey it."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with the usage and the message in one line."""
-        super().error(one_line(message))
 
 
 def said(error: BaseException) -> str:

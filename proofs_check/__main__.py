@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dro_core.command_line.parser import INTERRUPTED, Parser, UsageError, refused
 from dro_core.locks import FolderInUse
-from dro_core.messages import PlainParser, said
 from proofs_check import FULL, QUICK
 from proofs_check import _outputs as outputs
 from proofs_check._outputs import BadRequest
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _BUDGETS = {"quick": QUICK, "full": FULL}
 _REGISTRY = "proofs_check.registry:CLAIMS"
-_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 _ABOUT = """\
 Try to refute the theorems that robust RLHF leans on. Every claim is searched for a counterexample, and so is every
 mutant of it, a false version which the same search must refute. A search proves nothing: a claim is called proved only
@@ -56,7 +55,7 @@ class Outcome:
     def status(self) -> int:
         """The exit status."""
         if self.unchecked:
-            return _INTERRUPTED
+            return INTERRUPTED
         return int(not all(report.as_expected for report in self.reports))
 
 
@@ -69,15 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if every verdict is the expected one, 1 if not, 2 if the request makes no sense, 130 after Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
-    except (BadRequest, BadFile, FolderInUse, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(said(error), markup=False, highlight=False)
-        return 2
+        return _run(parser().parse_args(argv))
+    except (UsageError, BadRequest, BadFile, FolderInUse, OSError) as error:
+        return refused(error)
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted before any claim was checked.")
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -96,14 +93,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return _show(outcome, claims, full=bool(arguments.show))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = PlainParser(
-        "robust-rlhf verify",
-        description=_ABOUT,
-        epilog=_EXITS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+def parser() -> Parser:
+    """What the command takes."""
+    told = Parser("robust-rlhf verify", description=_ABOUT, epilog=_EXITS)
+    add = told.add_argument
     add("labels", nargs="*", metavar="LABEL", help="claims to check (default: all)")
     add("--budget", choices=tuple(_BUDGETS), default="quick", help="how long to search (default: quick)")
     add("--jobs", type=int, metavar="N", help="processes (default: one per core); the results do not depend on it")
@@ -113,11 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--markdown", type=Path, metavar="FILE", help="write the table of verdicts")
     add("--certificates", type=Path, metavar="DIR", help="write what certified and proved verdicts rest on")
     add("--registry", default=_REGISTRY, metavar="MODULE:NAME", help="claims of your own: a tuple in a module")
-    instead = parser.add_mutually_exclusive_group()
+    instead = told.add_mutually_exclusive_group()
     instead.add_argument("--show", metavar="LABEL", help="check one claim and tell everything about it")
     instead.add_argument("--replay", type=Path, metavar="FILE", help="evaluate the instances of a --json FILE again")
     instead.add_argument("--list", action="store_true", help="list the claims without checking them")
-    return parser
+    return told
 
 
 def _reject_nonsense(arguments: argparse.Namespace) -> None:

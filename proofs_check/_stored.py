@@ -115,13 +115,13 @@ def _reports(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path} is not JSON: {error}.") from error
     if not isinstance(data, dict):
-        raise BadFile(f"{path} is not a file that --json wrote: it holds no reports.")
+        raise BadFile(f"{path} is not a file that --json wrote: it holds no reports: name one that does.")
     record = cast("dict[str, Any]", data)
     if "worst" in record:
         return [record]
     reports = record.get("reports")
     if not isinstance(reports, list) or not all(isinstance(r, dict) for r in cast("list[Any]", reports)):
-        raise BadFile(f"{path} is not a file that --json wrote: it holds no reports.")
+        raise BadFile(f"{path} is not a file that --json wrote: it holds no reports: name one that does.")
     if record.get("format") != FORMAT:
         raise BadFile(f"{path} has format {record.get('format')!r}, this version reads {FORMAT}: store it again.")
     return cast("list[dict[str, Any]]", reports)

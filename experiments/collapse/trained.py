@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from llm.adversary.radius.slices import Slice, SliceSettings, set_apart
+from llm.adversary.radius.settings import SliceSettings
+from llm.adversary.radius.slices import Slice, set_apart
 from llm.adversary.spec import parse_reweighting
 from llm.data.pairs import Pair
 from llm.data.questions import asked

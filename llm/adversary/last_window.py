@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
-LastWindow = Literal["drop", "keep"]
+from .radius.settings import LastWindow as LastWindow
+
 _log = logging.getLogger(__name__)
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+
+from dro_core.command_line.settings import setting
 
 
 @dataclass
 class AuditLimits:
     """What is too much of what an audit counts; a block of the settings of every run on pairs."""
 
-    most_unasked: float = field(
-        default=0.5,
-        metadata={"help": "refuse to train where more than this share of the pairs show no prompt; 1: never"},
+    most_unasked: float = setting(
+        0.5, "audit", "refuse to train where more than this share of the pairs show no prompt; 1: never"
     )
-    most_identical: float = field(
-        default=0.5,
-        metadata={"help": "refuse to train where more than this share of the pairs have equal tokens; 1: never"},
+    most_identical: float = setting(
+        0.5, "audit", "refuse to train where more than this share of the pairs have equal tokens; 1: never"
     )
-    warn_share: float = field(
-        default=0.01, metadata={"help": "warn of what more than this share of the pairs has: cut, doubled, lost, ..."}
+    warn_share: float = setting(
+        0.01, "audit", "warn of what more than this share of the pairs has: cut, doubled, lost, ..."
     )
-    warn_longer: float = field(
-        default=0.75, metadata={"help": "warn where the chosen answer is the longer one in more than this share"}
+    warn_longer: float = setting(
+        0.75, "audit", "warn where the chosen answer is the longer one in more than this share"
     )
 
 

@@ -15,36 +15,59 @@ from .data_audit import add as add_audit
 from .data_audit import audit
 from .data_ceiling import add as add_ceiling
 from .data_ceiling import ceiling
-from .shell import Arguments, add_columns, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_of
 
 
-@one_sentence_errors
-def data(argv: Arguments) -> int:
-    """Describe, audit or convert preference data, or generate the built-in corpus."""
-    parser = parser_of("data", "Describe, audit or convert preference data, or generate the built-in corpus.")
-    actions = parser.add_subparsers(dest="action", required=True)
+def parser() -> Parser:
+    """What ``data`` takes."""
+    told = parser_of("data", "Describe, audit or convert preference data, or generate the built-in corpus.")
+    actions = told.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="layout, counts, dropped pairs and the first pair of a file or data set")
     change = actions.add_parser("convert", help="write a file or data set as canonical JSON lines")
     for action in (show, change):
         action.add_argument("file", help="file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
         add_columns(action)
-        action.add_argument("--max-records", type=int, help="read no more than this many records")
-    change.add_argument("target", help="a .jsonl or .jsonl.gz file")
-    change.add_argument("--source", nargs="+", default=[], help="keep the pairs of these sources only")
+        action.add_argument("--max-records", metavar="N", type=int, help="read no more than this many records")
+    _add_target(change, "target", "FILE", "a .jsonl or .jsonl.gz file")
+    change.add_argument("--source", nargs="+", default=[], metavar="NAME", help="keep the pairs of these sources only")
     change.add_argument("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="read these records only")
-    change.add_argument("--max-pairs", type=int, help="stop after this many pairs")
+    change.add_argument("--max-pairs", metavar="N", type=int, help="stop after this many pairs")
     add_audit(actions)
     add_ceiling(actions)
     make = actions.add_parser("builtin", help="write train.jsonl and its suites into a folder")
-    make.add_argument("folder")
-    make.add_argument("--train", type=int, default=6400, help="training pairs (default: %(default)s)")
-    make.add_argument("--test", type=int, default=800, help="pairs per suite (default: %(default)s)")
-    make.add_argument("--label-noise", type=float, default=0.0, help="share of flipped labels (default: %(default)s)")
+    _add_target(make, "folder", "DIR", "where the files go")
+    make.add_argument("--train", metavar="N", type=int, default=6400, help="training pairs (default: %(default)s)")
+    make.add_argument("--test", metavar="N", type=int, default=800, help="pairs per suite (default: %(default)s)")
     make.add_argument(
-        "--length-bias", type=float, default=0.6, help="share of longer chosen answers (default: %(default)s)"
+        "--label-noise", metavar="X", type=float, default=0.0, help="share of flipped labels (default: %(default)s)"
     )
-    make.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    options = parser.parse_args(argv)
+    make.add_argument(
+        "--length-bias",
+        metavar="X",
+        type=float,
+        default=0.6,
+        help="share of longer chosen answers (default: %(default)s)",
+    )
+    make.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (default: %(default)s)")
+    return told
+
+
+def _add_target(action: Parser, name: str, metavar: str, text: str) -> None:
+    """What is written, behind the other words or as ``--output``."""
+    action.add_argument(name, nargs="?", default=argparse.SUPPRESS, metavar=metavar, help=f"as --output: {text}")
+    action.add_output(text, dest=name, metavar=metavar)
+
+
+def _target(options: argparse.Namespace, name: str) -> str:
+    if (found := getattr(options, name)) is None:
+        raise ValueError(f"data {options.action} lacks what it writes: name it behind --output")
+    return found
+
+
+@one_sentence_errors
+def data(argv: Arguments) -> int:
+    """Describe, audit or convert preference data, or generate the built-in corpus."""
+    options = parser().parse_args(argv)
     if options.action == "show":
         return _show_data(options.file, options.max_records, options.columns)
     if options.action == "audit":
@@ -55,22 +78,24 @@ def data(argv: Arguments) -> int:
         return _convert_data(options)
     from ..data.corpus.corpus import write_corpus
 
-    check_folder(options.folder)
+    folder = _target(options, "folder")
+    check_folder(folder, flag="--output")
     knobs = {name: getattr(options, name) for name in ("train", "test", "label_noise", "length_bias", "seed")}
-    with locked(options.folder):
-        sys.stdout.write(visible(f"{write_corpus(options.folder, **knobs)}\n"))
+    with locked(folder):
+        sys.stdout.write(visible(f"{write_corpus(folder, **knobs)}\n"))
     return 0
 
 
 def _convert_data(options: argparse.Namespace) -> int:
     from ..data.conversion import convert
 
-    check_folder(Path(options.target).parent, flag="the folder of the target,")
+    target = _target(options, "target")
+    check_folder(Path(target).parent, flag="--output: the folder")
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
     done = convert(
         options.file,
-        options.target,
+        target,
         sources=options.source,
         where=dict(text.split("=", 1) for text in options.where),
         max_pairs=options.max_pairs,
@@ -78,7 +103,7 @@ def _convert_data(options: argparse.Namespace) -> int:
         columns=options.columns,
     )
     dropped = ", ".join(f"{count} {why}" for why, count in done.dropped.items()) or "nothing"
-    said = [f"{options.target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"]
+    said = [f"{target}: {done.written} pairs from the {done.layout} layout, dropped: {dropped}"]
     said += _read_as(done.read_as, done.ignored)
     sys.stdout.write("".join(f"{visible(line)}\n" for line in said))
     return 0

@@ -9,31 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from ..run.escaping import visible
-from .shell import add_columns
+from .shell import Parser, add_columns, add_max_length, add_trust
 
 _SCREEN = "-"
 
 
 def add(actions: Any) -> None:
     """Add the action to those of ``data``."""
-    parser = actions.add_parser(
+    parser: Parser = actions.add_parser(
         "audit", help="what a model will see of a file, and which suites hold its pairs; status 1 if too little"
     )
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="files to look for training pairs in")
     parser.add_argument("--model", required=True, help="whose tokenizer reads them: folder, hub name, alias or tiny")
+    add_max_length(parser)
     parser.add_argument(
-        "--max_length", "--max-length", type=int, help="tokens per answer with its prompt (default: as in training)"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=32, help="pairs that are compared in a step (default: %(default)s)"
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=32,
+        help="pairs that are compared in a step (default: %(default)s)",
     )
     parser.add_argument(
         "--json", nargs="?", const=_SCREEN, metavar="FILE.json", help="print the numbers as JSON, or write them there"
     )
     parser.add_argument("--fold-system", action="store_true", help="read a system turn as part of the first user turn")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
-    parser.add_argument("--max-records", type=int, help="read no more than this many records")
+    add_trust(parser)
+    parser.add_argument("--max-records", metavar="N", type=int, help="read no more than this many records")
     add_columns(parser)
 
 

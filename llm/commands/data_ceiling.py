@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..run.escaping import visible
-from .shell import add_columns
+from .shell import Parser, add_columns, add_max_length
 
 if TYPE_CHECKING:
     from ..features.ceiling import Ceiling
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def add(actions: Any) -> None:
     """Add the action to those of ``data``."""
-    parser = actions.add_parser("ceiling", help="how large a set the pairs can bear, from a model's frozen features")
+    parser: Parser = actions.add_parser(
+        "ceiling", help="how large a set the pairs can bear, from a model's frozen features"
+    )
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
     parser.add_argument(
         "--model", required=True, help="the backbone: folder, run folder, hub name, alias, static:NAME or tiny"
@@ -28,13 +30,15 @@ def add(actions: Any) -> None:
         metavar="GROUPS",
         help="groups, as after by= (default: source category length_gap)",
     )
+    add_max_length(parser)
     parser.add_argument(
-        "--max_length", "--max-length", type=int, help="tokens per answer with its prompt (default: as in training)"
+        "--max-pairs",
+        metavar="N",
+        type=int,
+        default=14_000,
+        help="pairs to look at, chosen by a hash (default: %(default)s)",
     )
-    parser.add_argument(
-        "--max-pairs", type=int, default=14_000, help="pairs to look at, chosen by a hash (default: %(default)s)"
-    )
-    parser.add_argument("--folds", type=int, default=5, help="parts of the prompts (default: %(default)s)")
+    parser.add_argument("--folds", metavar="N", type=int, default=5, help="parts of the prompts (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="the backbone computes in (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     add_columns(parser)

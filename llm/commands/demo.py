@@ -5,32 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .shell import Arguments, add_columns, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_of
 
 _MODELS = ("data", "columns", "kind", "model", "ambiguity", "max_pairs", "eval_pairs", "set")  # each asks for them
+
+
+def parser() -> Parser:
+    """What ``demo`` takes."""
+    told = parser_of(
+        "demo",
+        "By itself: a shift that plain training fails, a set that repairs it, and wrong labels, in one picture. With "
+        "any flag of data or models: plain and robust models on the same data, side by side. Both write a report.",
+    )
+    told.add_argument(
+        "--data", metavar="DIR", help="folder with train.* and suites beside it (else the built-in corpus)"
+    )
+    add_columns(told)
+    told.add_argument("--kind", help="what to train: sft, reward or dpo (else reward)")
+    told.add_argument("--model", help="tiny (from scratch, the default), minilm, smollm2, a folder or a hub name")
+    told.add_argument("--seeds", metavar="N", type=int, help="runs per ambiguity set (default: 10 by itself, else 1)")
+    told.add_argument(
+        "--ambiguity", metavar="SET", nargs="+", help="sets to compare (else erm tv:0.2 tv:0.2,max_ratio=4)"
+    )
+    told.add_argument("--max-pairs", metavar="N", type=int, help="train on a fixed random subset of this size")
+    told.add_argument("--eval-pairs", metavar="N", type=int, help="evaluate at most this many pairs of each suite")
+    told.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change any recipe setting")
+    told.add_output("folder for models and report (default: %(default)s)", default="runs/demo", metavar="DIR")
+    told.add_argument("--resume", action="store_true", help="continue, or do nothing where all is done")
+    told.add_argument("--overwrite", action="store_true", help="delete an earlier demo in the output folder")
+    return told
 
 
 @one_sentence_errors
 def demo(argv: Arguments) -> int:
     """By itself the built-in lesson, with flags of data or models these; judged, with a report."""
-    parser = parser_of(
-        "demo",
-        "By itself: a shift that plain training fails, a set that repairs it, and wrong labels, in one picture. With "
-        "any flag of data or models: plain and robust models on the same data, side by side. Both write a report.",
-    )
-    parser.add_argument("--data", help="folder with train.* and suites beside it (else the built-in corpus)")
-    add_columns(parser)
-    parser.add_argument("--kind", help="what to train: sft, reward or dpo (else reward)")
-    parser.add_argument("--model", help="tiny (from scratch, the default), minilm, smollm2, a folder or a hub name")
-    parser.add_argument("--seeds", type=int, help="runs per ambiguity set (default: 10 by itself, else 1)")
-    parser.add_argument("--ambiguity", nargs="+", help="sets to compare (else erm tv:0.2 tv:0.2,max_ratio=4)")
-    parser.add_argument("--max-pairs", type=int, help="train on a fixed random subset of this size")
-    parser.add_argument("--eval-pairs", type=int, help="evaluate at most this many pairs of each suite")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change any recipe setting")
-    parser.add_argument("--output", default="runs/demo", help="folder for models and report (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue, or do nothing where all is done")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo in the output folder")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     told: dict[str, Any] = {
         "resume": options.resume,
         "overwrite": options.overwrite,

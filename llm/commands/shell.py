@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from dro_core.messages import PlainParser, said
+from dro_core.command_line.parser import REFUSED, Parser, refused
 
 from ..run.terminal import quiet_libraries
 
@@ -36,11 +35,11 @@ def one_sentence_errors(command: Callable[[Arguments], int]) -> Callable[[Argume
             if not _is_ours(error):
                 raise
             if not getattr(error, "said_by_main_process", False):
-                sys.stderr.write(f"robust-rlhf: {said(error)}\n")
+                refused(error)
             if getattr(error, "leaves_broken_group", False):
                 sys.stderr.flush()
-                os._exit(2)
-            return 2
+                os._exit(REFUSED)
+            return REFUSED
 
     run.__doc__ = command.__doc__
     return run
@@ -55,7 +54,7 @@ def _is_ours(error: BaseException) -> bool:
     )
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
+def add_columns(parser: Parser) -> None:
     """The flag that says which column holds what."""
     parser.add_argument(
         "--columns",
@@ -64,14 +63,12 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: Parser) -> None:
     """The flags that say how a reward model is loaded, and reads."""
+    add_max_length(parser)
     parser.add_argument(
-        "--max_length", "--max-length", type=int, help="tokens per answer with its prompt (default: as in training)"
-    )
-    parser.add_argument(
-        "--batch_size",
         "--batch-size",
+        metavar="N",
         type=int,
         default=32,
         help="pairs per forward, or half as many as answers (default: %(default)s)",
@@ -79,9 +76,21 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
     )
+    add_trust(parser)
+
+
+def add_max_length(parser: Parser) -> None:
+    """The flag that says how much of an answer is read."""
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, help="tokens per answer with its prompt (default: as in training)"
+    )
+
+
+def add_trust(parser: Parser) -> None:
+    """The flag without which no repository's own code runs."""
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub repository run its own code")
 
 
-def parser_of(name: str, description: str) -> PlainParser:
-    """The parser of one command; flags are written in full."""
-    return PlainParser(prog=f"robust-rlhf {name}", description=description, allow_abbrev=False)
+def parser_of(name: str, description: str) -> Parser:
+    """The parser of one command."""
+    return Parser(f"robust-rlhf {name}", description=description)

@@ -9,23 +9,32 @@ from typing import Any
 from dro_core.locks import locked
 
 from ..run.escaping import one_line
-from .shell import Arguments, add_columns, one_sentence_errors, parser_of
+from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_of
+
+
+def parser() -> Parser:
+    """What ``sweep`` takes."""
+    told = parser_of("sweep", "Many trainings over models, sets, radii, seeds and data regimes, into one table.")
+    told.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
+    told.add_output("folder of the results (default: %(default)s)", default="runs/sweep", metavar="DIR")
+    told.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")
+    told.add_argument(
+        "--train-file", metavar="FILE", nargs="+", help="what to train on instead: files, each with :WEIGHT"
+    )
+    told.add_argument("--suites", metavar="FILE", nargs="+", help="files to judge by instead")
+    add_columns(told)
+    told.add_argument(
+        "--jobs", metavar="N", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)"
+    )
+    told.add_argument("--cache", metavar="DIR", help="folder of frozen features (default: beside the fetched models)")
+    told.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    return told
 
 
 @one_sentence_errors
 def sweep(argv: Arguments) -> int:
     """Train over models, sets, radii, seeds and data regimes, into one table."""
-    parser = parser_of("sweep", "Many trainings over models, sets, radii, seeds and data regimes, into one table.")
-    parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped sweep (heads)")
-    parser.add_argument("--output", default="runs/sweep", help="folder of the results (default: %(default)s)")
-    parser.add_argument("--data", help="builtin, or a folder with train.* and suites, instead of what the file says")
-    parser.add_argument("--train_file", nargs="+", help="what to train on instead: files, each with :WEIGHT")
-    parser.add_argument("--suites", nargs="+", help="files to judge by instead")
-    add_columns(parser)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)")
-    parser.add_argument("--cache", help="folder of frozen features (default: beside the fetched models)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     if options.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
     from transformers.utils.logging import disable_progress_bar
@@ -34,8 +43,8 @@ def sweep(argv: Arguments) -> int:
     from ..sweep.plan import read_sweep
 
     disable_progress_bar()  # one for every file of weights; the one for the trainings is ours
-    told = {name: getattr(options, name) for name in ("data", "train_file", "suites", "columns")}
-    config, text = read_sweep(options.config, **told)
+    instead = {name: getattr(options, name) for name in ("data", "train_file", "suites", "columns")}
+    config, text = read_sweep(options.config, **instead)
     cache = FeatureCache(Path(options.cache) if options.cache else default_cache(), progress=True)
     if options.dry_run:
         return _show_plan(config, Path(options.output), cache)

@@ -45,12 +45,12 @@ def _known_suffix(path: Path) -> str:
     if path.is_dir():
         raise DataError(f"{path} is a folder, but one data file was expected.")
     if not path.exists():
-        raise DataError(f"{path} does not exist.")
+        raise DataError(f"{path} does not exist: check the path, or name a data set as hf://datasets/OWNER/NAME:SPLIT.")
     suffix = suffix_of(path)
     if suffix is None:
         raise DataError(f"{path} has no known suffix; the known ones are {', '.join(SUFFIXES)}.")
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty.")
+        raise DataError(f"{path} is empty: name a file with records.")
     return suffix
 
 

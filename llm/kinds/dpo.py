@@ -196,4 +196,4 @@ def _judge(reference: str, beta: float, **loading: Any) -> MarginOf:
     return policy_margins(load_policy(reference, **loading)[0], beta=beta)
 
 
-CONFIG, TASK = DPOConfig, DPOTask
+TASK = DPOTask

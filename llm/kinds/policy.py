@@ -59,6 +59,3 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
     return table
-
-
-CONFIG = PolicyConfig

@@ -15,12 +15,12 @@ from transformers import TrainingArguments
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject
-from ..run.kinds import KINDS
 from ..run.progress import closing_lines
-from ..training.config import ConfigError, TrainConfig
+from ..training.config import TrainConfig
 from ..training.frame import Trained, publish
 from ..training.processes import locked_for_all
 from ..training.run import Task, add_results, train_run
+from .settings import config_of as config_of
 
 
 class Parts(NamedTuple):
@@ -35,17 +35,6 @@ class Parts(NamedTuple):
     plan: Callable[[], RenderableType]
     train: Callable[[], Trained]
     judge: Callable[[Trained], Table]
-
-
-def config_of(name: str) -> Any:
-    """The class of settings of a kind of training; no other kind is loaded.
-
-    Raises:
-        ConfigError: There is no such kind.
-    """
-    if name not in KINDS:
-        raise ConfigError(f"there is no kind of training {name!r}: choose from {', '.join(KINDS)}")
-    return import_module(f"{__package__}.{name}").CONFIG
 
 
 def task_of(config: TrainConfig) -> Task[Any]:

@@ -46,4 +46,4 @@ class RewardTask(Task[RewardConfig]):
         return RewardTrainer(**common)
 
 
-CONFIG, TASK = RewardConfig, RewardTask
+TASK = RewardTask

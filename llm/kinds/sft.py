@@ -127,4 +127,4 @@ class SFTTask(Task[SFTConfig]):
         return SFTTrainer(**common)
 
 
-CONFIG, TASK = SFTConfig, SFTTask
+TASK = SFTTask

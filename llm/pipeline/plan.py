@@ -226,19 +226,19 @@ class Pipeline:
         return Stage(name, kind, place, {key: value for key, value in settings.items() if value is not None}, seed, arm)
 
 
-def read_pipeline(path: str | Path, *, columns: str | None = None) -> Pipeline:
+def read_pipeline(path: str | Path, *, columns: str | None = None, output_dir: str | None = None) -> Pipeline:
     """Read and check ``rlhf.yaml``, the settings of every stage too: nothing is trained before all is right.
 
     Args:
         path: The file.
         columns: Instead of those that the file names.
+        output_dir: Instead of the folder that it names.
 
     Raises:
         ConfigError: The file, a section, a setting or an arm makes no sense; the message names it.
     """
-    settings = read_recipe(str(path))
-    if columns is not None:
-        settings["columns"] = columns
+    instead = {"columns": columns, "output_dir": output_dir}
+    settings = read_recipe(str(path)) | {name: value for name, value in instead.items() if value is not None}
     _check_names(str(path), settings, {entry.name for entry in fields(Pipeline)})
     for name in ("output_dir", "reward", "policy"):
         if not settings.get(name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..training.config import ConfigError
-from .advantages.estimators import LINEAR, least_samples, name_of
 
 if TYPE_CHECKING:
     from .config import PolicyConfig
@@ -25,12 +24,14 @@ def check_combinations(config: PolicyConfig) -> None:
     if answers % config.minibatches:
         raise ConfigError(
             f"minibatches ({config.minibatches}) does not divide the {answers} answers of a step (prompts_per_step "
-            f"{config.prompts_per_step} x samples {config.samples}): parts of unequal size would weigh them unequally"
+            f"{config.prompts_per_step} x samples {config.samples}): parts of unequal size would weigh them unequally; "
+            "choose one that does"
         )
     _check_split(config)
     if config.max_new_tokens >= config.max_length:
         raise ConfigError(
-            f"max_new_tokens ({config.max_new_tokens}) leaves no room for a prompt in max_length ({config.max_length})"
+            f"max_new_tokens ({config.max_new_tokens}) leaves no room for a prompt in max_length "
+            f"({config.max_length}): lower the one or raise the other"
         )
     if config.adversary_sees == "score" and config.kl_in == "reward" and config.version == "B":
         raise ConfigError(
@@ -52,6 +53,8 @@ def check_combinations(config: PolicyConfig) -> None:
 
 
 def _check_estimator(config: PolicyConfig) -> None:
+    from .advantages.estimators import LINEAR, least_samples, name_of  # loads torch
+
     try:
         least = least_samples(config.estimator)
     except ValueError as error:
@@ -78,6 +81,8 @@ def _check_estimator(config: PolicyConfig) -> None:
 
 
 def _check_asking(config: PolicyConfig) -> None:
+    from .advantages.estimators import name_of
+
     if config.silent_groups != "keep" and name_of(config.estimator) == "ppo":
         raise ConfigError(
             "silent_groups is about answers that are compared, and estimator=ppo learns from equal scores, too: keep "

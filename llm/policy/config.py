@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from dro_core.command_line.settings import setting
 
 from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
@@ -35,138 +37,122 @@ class PolicyConfig(RunConfig):
     kind: ClassVar[str] = "policy"
     own_answers: ClassVar[bool] = True
 
-    model: str = field(default="smollm2", metadata={"help": "alias (smollm2), folder or hub name of a causal model"})
-    train_file: str | list[str] = field(
-        default="",
-        metadata={
-            "help": "prompts: a preference file (its answers are not read) or records with `prompt`; several, each "
-            "with :WEIGHT"
-        },
+    model: str = setting("smollm2", "model", "alias (smollm2), folder or hub name of a causal model")
+    train_file: str | list[str] = setting(
+        "",
+        "data",
+        "prompts: a preference file (its answers are not read) or records with `prompt`; several, each with :WEIGHT",
     )
-    distinct_prompts: bool = field(
-        default=True, metadata={"help": "drop repeated prompts; false: how often one is asked is part of the mixture"}
+    distinct_prompts: bool = setting(
+        True, "data", "drop repeated prompts; false: how often one is asked is part of the mixture"
     )
-    max_prompts: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
-    eval_prompts: int | None = field(default=None, metadata={"help": "evaluate at most so many prompts of each suite"})
-    eval_samples: int = field(default=4, metadata={"help": "answers per prompt in evaluations"})
-    reward_model: str | list[str] = field(
-        default="",
-        metadata={
-            "help": f"folder or hub name of a reward model; a checker ({', '.join(CHECKERS)}); "
-            "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as for TRL; builtin: the exact checker of the "
-            "corpus; several, each with :WEIGHT"
-        },
+    max_prompts: int | None = setting(None, "data", "train on a random subset of this size")
+    eval_prompts: int | None = setting(None, "judging", "evaluate at most so many prompts of each suite")
+    eval_samples: int = setting(4, "judging", "answers per prompt in evaluations")
+    reward_model: str | list[str] = setting(
+        "",
+        "reward",
+        f"folder or hub name of a reward model; a checker ({', '.join(CHECKERS)}); "
+        "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as for TRL; builtin: the exact checker of the "
+        "corpus; several, each with :WEIGHT",
     )
-    gold: str | None = field(
-        default=None,
-        metadata={"help": "a second reward by the same names: logged beside the first, never trained on"},
+    gold: str | None = setting(
+        None, "reward", "a second reward by the same names: logged beside the first, never trained on"
     )
-    reward_seconds: float = field(
-        default=SECONDS, metadata={"help": "within which a checker or function must score the answers of a step"}
+    reward_seconds: float = setting(
+        SECONDS, "reward", "within which a checker or function must score the answers of a step"
     )
-    estimator: str = field(
-        default="rloo",
-        metadata={
-            "help": "rloo: leave-one-out baseline; ppo: token-level GAE with a value function; of published group "
-            "objectives dr_grpo, grpo (with the standard deviation), maxrl, pass_at_k:K, rs_grpo:BETA"
-        },
+    estimator: str = setting(
+        "rloo",
+        "update",
+        "rloo: leave-one-out baseline; ppo: token-level GAE with a value function; of published group "
+        "objectives dr_grpo, grpo (with the standard deviation), maxrl, pass_at_k:K, rs_grpo:BETA",
     )
-    length_divisor: LengthDivisor = field(
-        default="longest",
-        metadata={
-            "help": "losses of an answer, summed over its tokens, are divided by max_new_tokens (unbiased), by its own "
-            "tokens (answer: GRPO), or by the mean of the answers that count (batch: DAPO)"
-        },
+    length_divisor: LengthDivisor = setting(
+        "longest",
+        "update",
+        "losses of an answer, summed over its tokens, are divided by max_new_tokens (unbiased), by its own "
+        "tokens (answer: GRPO), or by the mean of the answers that count (batch: DAPO)",
     )
-    silent_groups: SilentGroups = field(
-        default="keep",
-        metadata={
-            "help": "prompts whose answers all have the same score: keep counts them in the mean, leave_out does not, "
-            "draw_again asks others in their place"
-        },
+    silent_groups: SilentGroups = setting(
+        "keep",
+        "answers",
+        "prompts whose answers all have the same score: keep counts them in the mean, leave_out does not, "
+        "draw_again asks others in their place",
     )
-    draw_rounds: int = field(
-        default=4, metadata={"help": "silent_groups=draw_again: how often others are asked in a step"}
+    draw_rounds: int = setting(4, "answers", "silent_groups=draw_again: how often others are asked in a step")
+    prompts_per_step: int = setting(16, "answers", "prompts of a step, on each process")
+    samples: int = setting(0, "answers", "answers per prompt; 0: 4, or 16 with a set, whose weights are biased by few")
+    epochs: int = setting(1, "update", "passes over the answers of a step")
+    minibatches: int = setting(
+        1, "update", "optimizer updates in each of these passes; must divide the answers of a step"
     )
-    prompts_per_step: int = field(default=16, metadata={"help": "prompts of a step, on each process"})
-    samples: int = field(
-        default=0,
-        metadata={"help": "answers per prompt; 0: 4, or 16 with a set, whose weights are biased by few"},
+    clip: float = setting(0.2, "update", "half width of the interval of unclipped ratios")
+    kl_coefficient: float = setting(0.05, "reference", "strength of the KL charge, in score per nat")
+    kl_in: KLPlace = setting("reward", "reference", "charge KL to the reward of every token or to the loss")
+    kl_estimator: KLEstimatorName = setting(
+        "k1",
+        "reference",
+        "kl_in=loss: k1 has the gradient of KL over whole answers; k2 and k3 that of the next token alone",
     )
-    epochs: int = field(default=1, metadata={"help": "passes over the answers of a step"})
-    minibatches: int = field(
-        default=1, metadata={"help": "optimizer updates in each of these passes; must divide the answers of a step"}
+    max_kl: float = setting(100.0, "reference", "stop when the mean KL of an answer exceeds this many nats")
+    max_sampler_gap: float | None = setting(
+        None,
+        "answers",
+        "stop if the first answers were drawn with log-probabilities that differ from those trained on by "
+        "more nats per token (default: 1e-3, or 0.1 in half precision)",
     )
-    clip: float = field(default=0.2, metadata={"help": "half width of the interval of unclipped ratios"})
-    kl_coefficient: float = field(default=0.05, metadata={"help": "strength of the KL charge, in score per nat"})
-    kl_in: KLPlace = field(default="reward", metadata={"help": "charge KL to the reward of every token or to the loss"})
-    kl_estimator: KLEstimatorName = field(
-        default="k1",
-        metadata={
-            "help": "kl_in=loss: k1 has the gradient of KL over whole answers; k2 and k3 that of the next token alone"
-        },
+    entropy_coefficient: float = setting(0.0, "update", "bonus on the entropy of every token")
+    missing_end_penalty: float = setting(0.0, "answers", "taken off the score of an answer without end")
+    whiten: Whitening = setting(
+        "none",
+        "update",
+        "rewards: divide by their deviation; advantages: mean 0, variance 1; over all prompts. Either "
+        "biases the gradient",
     )
-    max_kl: float = field(default=100.0, metadata={"help": "stop when the mean KL of an answer exceeds this many nats"})
-    max_sampler_gap: float | None = field(
-        default=None,
-        metadata={
-            "help": "stop if the first answers were drawn with log-probabilities that differ from those trained on by "
-            "more nats per token (default: 1e-3, or 0.1 in half precision)"
-        },
+    discount: float = setting(1.0, "update", "estimator=ppo: per token, in [0, 1]")
+    lambda_: float = setting(0.95, "update", "estimator=ppo: of the advantage estimates, in [0, 1]")
+    value_model: Critic = setting(
+        "separate", "update", "estimator=ppo: a trunk of its own, or the head shares the policy's"
     )
-    entropy_coefficient: float = field(default=0.0, metadata={"help": "bonus on the entropy of every token"})
-    missing_end_penalty: float = field(default=0.0, metadata={"help": "taken off the score of an answer without end"})
-    whiten: Whitening = field(
-        default="none",
-        metadata={
-            "help": "rewards: divide by their deviation; advantages: mean 0, variance 1; over all prompts. Either "
-            "biases the gradient"
-        },
+    value_coefficient: float = setting(0.5, "update", "estimator=ppo: weight of the value loss")
+    value_clip: float = setting(0.2, "update", "estimator=ppo: how far values may move in a step")
+    version: VersionName = setting(
+        "B", "adversary", "A: the adversary's weights scale rewards; B: they scale the policy loss"
     )
-    discount: float = field(default=1.0, metadata={"help": "estimator=ppo: per token, in [0, 1]"})
-    lambda_: float = field(default=0.95, metadata={"help": "estimator=ppo: of the advantage estimates, in [0, 1]"})
-    value_model: Critic = field(
-        default="separate", metadata={"help": "estimator=ppo: a trunk of its own, or the head shares the policy's"}
+    adversary_sees: AdversaryValues = setting(
+        "return", "adversary", "value of a prompt: mean score less the KL charge (return), or mean score"
     )
-    value_coefficient: float = field(default=0.5, metadata={"help": "estimator=ppo: weight of the value loss"})
-    value_clip: float = field(default=0.2, metadata={"help": "estimator=ppo: how far values may move in a step"})
-    version: VersionName = field(
-        default="B", metadata={"help": "A: the adversary's weights scale rewards; B: they scale the policy loss"}
+    adversary_estimate: AdversaryEstimate = setting(
+        "same",
+        "adversary",
+        "same: prompts are weighed by the answers that are trained on, which biases the worst case; split: "
+        "each half of the answers by the other half",
     )
-    adversary_sees: AdversaryValues = field(
-        default="return", metadata={"help": "value of a prompt: mean score less the KL charge (return), or mean score"}
+    adversary_acts: AdversaryActs = setting(
+        "weights",
+        "adversary",
+        "weights: prompts of a step are weighed; draws: prompts are drawn by the weights that the set "
+        "gives all of them by their last values, and count alike; draws_corrected: drawn so, and counted as in "
+        "plain training",
     )
-    adversary_estimate: AdversaryEstimate = field(
-        default="same",
-        metadata={
-            "help": "same: prompts are weighed by the answers that are trained on, which biases the worst case; split: "
-            "each half of the answers by the other half"
-        },
+    draw_floor: float = setting(
+        0.2, "adversary", "adversary_acts=draws...: share of the draws that goes to all prompts alike"
     )
-    adversary_acts: AdversaryActs = field(
-        default="weights",
-        metadata={
-            "help": "weights: prompts of a step are weighed; draws: prompts are drawn by the weights that the set "
-            "gives all of them by their last values, and count alike; draws_corrected: drawn so, and counted as in "
-            "plain training"
-        },
+    reference: PolicyReference = setting(
+        "auto",
+        "reference",
+        "model: a second one; adapter: the policy without its adapter; auto: adapter with lora_rank",
     )
-    draw_floor: float = field(
-        default=0.2, metadata={"help": "adversary_acts=draws...: share of the draws that goes to all prompts alike"}
+    reference_model: str | None = setting(None, "reference", "the reference policy (default: the start)")
+    max_new_tokens: int = setting(64, "answers", "longest answer, its end included")
+    temperature: float = setting(1.0, "answers", "of sampling, and of the policy that is trained")
+    top_p: float = setting(1.0, "answers", "below 1: leave out unlikely tokens when sampling")
+    optimizer: Optimizer = setting(
+        "optim", "update", "optim: the one that --optim names; npg: weighted natural gradient"
     )
-    reference: PolicyReference = field(
-        default="auto",
-        metadata={"help": "model: a second one; adapter: the policy without its adapter; auto: adapter with lora_rank"},
-    )
-    reference_model: str | None = field(default=None, metadata={"help": "the reference policy (default: the start)"})
-    max_new_tokens: int = field(default=64, metadata={"help": "longest answer, its end included"})
-    temperature: float = field(default=1.0, metadata={"help": "of sampling, and of the policy that is trained"})
-    top_p: float = field(default=1.0, metadata={"help": "below 1: leave out unlikely tokens when sampling"})
-    optimizer: Optimizer = field(
-        default="optim", metadata={"help": "optim: the one that --optim names; npg: weighted natural gradient"}
-    )
-    npg_damping: float = field(default=1e-2, metadata={"help": "optimizer=npg: added to the Fisher matrix's diagonal"})
-    npg_steps: int = field(default=20, metadata={"help": "optimizer=npg: most conjugate-gradient steps"})
+    npg_damping: float = setting(1e-2, "update", "optimizer=npg: added to the Fisher matrix's diagonal")
+    npg_steps: int = setting(20, "update", "optimizer=npg: most conjugate-gradient steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -242,7 +242,7 @@ def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str | N
     arms = _arms(done, compared)
     if compared != BASELINE:
         if compared not in {arm.ambiguity for arm in arms}:
-            raise ResultsError(f"No arm was trained with {compared!r}, so nothing can be compared with it.")
+            raise ResultsError(f"No arm was trained with {compared!r}, to compare with: name another --baseline.")
         notes.append(f"Compared with {compared}, which stands for plain training (erm) wherever that is named.")
     return Collection(results, arms, suites, ordered, chosen, held_out, notes, compared)
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ..run.files import JsonObject, json_ready
 from ..statistics.arms import LEVEL, accuracy_record, add_holm, difference_record
 from ..statistics.intervals import cluster_count
+from . import FAMILIES, SMALLEST_GROUP
 from .claims import claims, notes
 from .collect import BASELINE, Arm, Collection, collect
 from .curves import calibration_error, pooled, reliability, shift_bounds, tail_losses
-from .judge import SMALLEST_GROUP, Judge
+from .judge import Judge
 from .lesson.numbers import lesson_numbers
 from .sources.recorded_weights import recorded_weights
 from .story.flips import flips
@@ -25,7 +26,6 @@ from .training import audit_notes, origin, trainings
 from .weights import FACTORS, Training, examples, noise_ranking, shares
 
 FORMAT = 2
-FAMILIES = 3  # families with details
 SHOWN = 5  # arms with details in each, beside plain training
 EXAMPLES = 6
 WITH_EXAMPLES = 2  # arms of a family whose extreme pairs are shown

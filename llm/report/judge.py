@@ -21,9 +21,8 @@ from ..statistics.arms import (
 )
 from ..statistics.intervals import Interval, cluster_count, independent_mean
 from ..statistics.worst_group import Difference, Groups, average_difference, worst_accuracy, worst_difference
+from . import SMALLEST_GROUP
 from .collect import Arm, Collection, label_of, varying_settings
-
-SMALLEST_GROUP = 30  # questions; a smaller category says too little to be called the worst
 
 Record = dict[str, Any]
 

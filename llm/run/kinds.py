@@ -18,6 +18,7 @@ class Kind(NamedTuple):
         pipeline: The task in the header of a card.
         tag: The tag there.
         text: The first sentence of the card.
+        settings: Where the class of its settings is, in ``llm``.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Kind(NamedTuple):
     pipeline: str
     tag: str
     text: str
+    settings: str
 
 
 _KINDS = (
@@ -41,6 +43,7 @@ _KINDS = (
         tag="sft",
         text="A language model fine-tuned on the chosen answers of preference pairs (loss of an example: the mean over "
         "its tokens; pairs are ranked by log-probabilities summed over tokens), with robust-rlhf",
+        settings="training.config:SFTConfig",
     ),
     Kind(
         name="reward",
@@ -51,6 +54,7 @@ _KINDS = (
         pipeline="text-classification",
         tag="reward-model",
         text="One output, the reward of an answer to a prompt; trained on preference pairs with robust-rlhf",
+        settings="training.config:RewardConfig",
     ),
     Kind(
         name="dpo",
@@ -61,6 +65,7 @@ _KINDS = (
         pipeline="text-generation",
         tag="dpo",
         text="A language model trained on preference pairs by direct preference optimisation, with robust-rlhf",
+        settings="training.config:DPOConfig",
     ),
     Kind(
         name="policy",
@@ -71,6 +76,7 @@ _KINDS = (
         pipeline="text-generation",
         tag="rlhf",
         text="A language model trained on the scores of its own answers with robust-rlhf.",
+        settings="policy.config:PolicyConfig",
     ),
 )
 KINDS = {kind.name: kind for kind in _KINDS}

@@ -81,7 +81,7 @@ class DemoConfig:
         if self.seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
         if len({str(parse_reweighting(spec)) for spec in self.ambiguity}) < len(self.ambiguity):
-            raise ConfigError(f"an ambiguity set is named twice in {' '.join(self.ambiguity)}")
+            raise ConfigError(f"an ambiguity set is named twice in {' '.join(self.ambiguity)}: name each once")
         if self.eval_pairs is not None and self.eval_pairs < 1:
             raise ConfigError(f"eval_pairs must be at least 1, got {self.eval_pairs}")
         check_known(config_of(self.kind), self.settings, where="--set")
@@ -199,7 +199,9 @@ def _read_run(folder: Path) -> Finished:
     needed = ("config", "seed", "history", "adversary", "seconds", "steps", "data", "kind")
     record = read_record(folder / RECORD, *needed)
     if "ambiguity" not in record["config"]:
-        raise RunError(f"{folder / RECORD} is no record of a run, its config has no ambiguity")
+        raise RunError(
+            f"{folder / RECORD} is no record of a run, its config has no ambiguity: start again with --overwrite"
+        )
     return Finished(folder, record | {"settings": read_record(folder / SETTINGS)}, read_arrays(folder / _MARGINS))
 
 

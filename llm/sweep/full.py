@@ -121,7 +121,9 @@ def _settings(
     if cell.batch_size:
         micro = min(int(model.settings.get("per_device_train_batch_size", 8)), cell.batch_size)
         if cell.batch_size % micro:
-            raise ConfigError(f"batch_size {cell.batch_size} is no multiple of per_device_train_batch_size {micro}")
+            raise ConfigError(
+                f"batch_size {cell.batch_size} is no multiple of per_device_train_batch_size {micro}: change either"
+            )
         axes |= {
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": cell.batch_size // micro,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..adversary.radius.slices import SliceSettings, check_slice
+from ..adversary.radius.settings import SliceSettings, check_slice
 from ..adversary.schedule import RadiusSchedule
 from ..training.config import ConfigError
 

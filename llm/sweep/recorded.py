@@ -80,7 +80,7 @@ def _judged(name: str, pairs: Sequence[Pair], margins: Sequence[Any]) -> list[in
     """The pairs that every run judged: a model cannot tell every pair apart."""
     found = np.flatnonzero(~np.isnan(sum(checked_margins(pairs, own) for own in margins)))
     if not len(found) and len(pairs):
-        raise ValueError(f"no pair of the suite {name} was judged by every run")
+        raise ValueError(f"no pair of the suite {name} was judged by every run: name other suites, or raise max_length")
     return found.tolist()
 
 

@@ -184,7 +184,9 @@ class Regime:
                     f"{', '.join(sorted(known))}"
                 )
         if not self.keeps(groups).any():
-            raise ConfigError(f"the regime {name} leaves no training pair")
+            raise ConfigError(
+                f"the regime {name} leaves no training pair: name other sources or categories, or raise max_pairs"
+            )
 
     def select(self, groups: Origins, *, seed: int) -> Selection:
         """The pairs of the run with this seed."""
@@ -201,7 +203,7 @@ def set_aside(selection: Selection, groups: Origins, auto_slice: float) -> tuple
     Args:
         selection: All.
         groups: Of all pairs of the training file.
-        auto_slice: As of ``llm.adversary.radius.slices.SliceSettings``.
+        auto_slice: As of ``llm.adversary.radius.settings.SliceSettings``.
 
     Raises:
         ValueError: As ``llm.adversary.radius.slices.set_apart``.

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from ..adversary.last_window import LastWindow
-from ..adversary.radius.slices import SliceSettings, check_slice
-from ..adversary.schedule import RadiusSchedule
-from ..adversary.spec import parse_reweighting
+from dro_core.command_line.settings import setting
+
+from ..adversary.radius.settings import LastWindow, SliceSettings, check_slice
 from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
 from ..data.mixtures import held_out_parts, settled
 from ..data.trained_on.pairs import CrossPrompt, check_share
-from ..models.adapters import Adapter
 from ..text.encoding import TooLong
-from .losses import parse_pair_loss
-from .passes import check_passes
 from .soft.settings import SoftLabels, check_soft_labels
+
+if TYPE_CHECKING:
+    from ..adversary.schedule import RadiusSchedule
+    from ..models.adapters import Adapter
 
 
 class ConfigError(ValueError):
@@ -29,7 +29,7 @@ Iterate = Literal["last", "best", "average"]
 SystemTurns = Literal["keep", "fold"]
 ReferenceKind = Literal["auto", "model", "adapter", "precomputed"]
 Precision = Literal["float32", "bfloat16", "float16"]
-_CAUSAL = {"help": "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"}
+_CAUSAL = "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"
 
 
 @dataclass
@@ -40,60 +40,50 @@ class RunConfig:
     own_answers: ClassVar[bool] = False  # trained on what the model writes, not on pairs
     best_metric: ClassVar[str] = "accuracy"  # on the held-out pairs, what final=best goes by unless told
 
-    model: str = field(
-        default="minilm", metadata={"help": "alias (minilm, smollm2), tiny (from scratch), folder or hub name"}
+    model: str = setting("minilm", "model", "alias (minilm, smollm2), tiny (from scratch), folder or hub name")
+    dtype: Precision = setting("float32", "model", "precision the weights are loaded and kept in")
+    train_file: str | list[str] = setting(
+        "", "data", "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT; several, each with :WEIGHT"
     )
-    dtype: Precision = field(default="float32", metadata={"help": "precision the weights are loaded and kept in"})
-    train_file: str | list[str] = field(
-        default="",
-        metadata={"help": "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT; several, each with :WEIGHT"},
+    columns: str | None = setting(
+        None, "data", "which column holds what, for files in no known layout: prompt=question,chosen=good,..."
     )
-    columns: str | None = field(
-        default=None,
-        metadata={"help": "which column holds what, for files in no known layout: prompt=question,chosen=good,..."},
+    suites: list[str] = setting([], "judging", "files to evaluate on after training")
+    subset_seed: int = setting(0, "data", "which random subset of the data is taken, and which prompts are held out")
+    max_length: int = setting(512, "model", "tokens per answer with its prompt")
+    system_turns: SystemTurns = setting(
+        "keep", "model", "fold reads a system turn as the beginning of the first user turn, in the model's template"
     )
-    suites: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on after training"})
-    subset_seed: int = field(
-        default=0, metadata={"help": "which random subset of the data is taken, and which prompts are held out"}
+    ambiguity: str = setting(
+        "erm",
+        "adversary",
+        "erm, tv:0.2, tv:auto=0.5, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, ...",
     )
-    max_length: int = field(default=512, metadata={"help": "tokens per answer with its prompt"})
-    system_turns: SystemTurns = field(
-        default="keep",
-        metadata={"help": "fold reads a system turn as the beginning of the first user turn, in the model's template"},
+    plain_share: float = setting(0.0, "adversary", "share of the steps trained plainly first")
+    ramp_share: float = setting(0.0, "adversary", "share of the steps over which the radius then grows")
+    disable_dropout: bool = setting(True, "model", "set every dropout rate of the model to zero")
+    lora_rank: int = setting(
+        0, "adapter", "train a low-rank adapter of this rank instead of all weights; 0: all weights"
     )
-    ambiguity: str = field(
-        default="erm",
-        metadata={
-            "help": "erm, tv:0.2, tv:auto=0.5, tv:0.2,max_ratio=4, tv:0.2,by=source, cvar:0.3, chi2:0.5, kl:0.3, ..."
-        },
+    lora_alpha: float | None = setting(None, "adapter", "scale of the adapter (default: twice the rank)")
+    lora_dropout: float = setting(0.0, "adapter", "dropout inside the adapter; needs gradient_accumulation_steps 1")
+    lora_targets: list[str] = setting(["all-linear"], "adapter", "modules to be adapted")
+    merge_adapter: bool = setting(True, "adapter", "export the model with the adapter merged in, not the adapter alone")
+    publish: str | None = setting(
+        None, "run", "upload the exported model with its card to this hub repository (OWNER/NAME)"
     )
-    plain_share: float = field(default=0.0, metadata={"help": "share of the steps trained plainly first"})
-    ramp_share: float = field(default=0.0, metadata={"help": "share of the steps over which the radius then grows"})
-    disable_dropout: bool = field(default=True, metadata={"help": "set every dropout rate of the model to zero"})
-    lora_rank: int = field(
-        default=0, metadata={"help": "train a low-rank adapter of this rank instead of all weights; 0: all weights"}
+    dry_run: bool = setting(False, "run", "print the plan of the run and stop")
+    resume: bool = setting(False, "run", "continue the run in output_dir")
+    skip_damaged: bool = setting(
+        False, "run", "resume from the newest checkpoint that is whole where a newer one is damaged"
     )
-    lora_alpha: float | None = field(default=None, metadata={"help": "scale of the adapter (default: twice the rank)"})
-    lora_dropout: float = field(
-        default=0.0, metadata={"help": "dropout inside the adapter; needs gradient_accumulation_steps 1"}
-    )
-    lora_targets: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "modules to be adapted"})
-    merge_adapter: bool = field(
-        default=True, metadata={"help": "export the model with the adapter merged in, not the adapter alone"}
-    )
-    publish: str | None = field(
-        default=None, metadata={"help": "upload the exported model with its card to this hub repository (OWNER/NAME)"}
-    )
-    dry_run: bool = field(default=False, metadata={"help": "print the plan of the run and stop"})
-    resume: bool = field(default=False, metadata={"help": "continue the run in output_dir"})
-    skip_damaged: bool = field(
-        default=False, metadata={"help": "resume from the newest checkpoint that is whole where a newer one is damaged"}
-    )
-    force: bool = field(default=False, metadata={"help": "resume although settings changed; the model card says so"})
-    overwrite: bool = field(default=False, metadata={"help": "delete the run in output_dir first"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "let a hub repository run its own code"})
+    force: bool = setting(False, "run", "resume although settings changed; the model card says so")
+    overwrite: bool = setting(False, "run", "delete the run in output_dir first")
+    trust_remote_code: bool = setting(False, "model", "let a hub repository run its own code")
 
     def __post_init__(self) -> None:
+        from ..adversary.spec import parse_reweighting  # loads torch, which what is told does without
+
         try:
             parse_reweighting(self.ambiguity)
             self.schedule()
@@ -134,6 +124,8 @@ class RunConfig:
 
     def schedule(self) -> RadiusSchedule:
         """The radius schedule these fields describe."""
+        from ..adversary.schedule import RadiusSchedule
+
         return RadiusSchedule(plain_share=self.plain_share, ramp_share=self.ramp_share)
 
     def reads(self) -> dict[str, str | None]:
@@ -142,6 +134,8 @@ class RunConfig:
 
     def adapter(self) -> Adapter | None:
         """The adapter to train instead of all weights."""
+        from ..models.adapters import Adapter
+
         alone_on = None if self.merge_adapter else self.model
         lora = Adapter(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, alone_on)
         return lora if self.lora_rank else None
@@ -160,47 +154,40 @@ class RunConfig:
 class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
     """Training on preference pairs."""
 
-    eval_pairs: int | None = field(default=None, metadata={"help": "evaluate at most this many pairs of each suite"})
-    eval_file: str | list[str] = field(
-        default="", metadata={"help": "held-out pairs for evaluation while training: a file, or several"}
+    eval_pairs: int | None = setting(None, "judging", "evaluate at most this many pairs of each suite")
+    eval_file: str | list[str] = setting(
+        "", "judging", "held-out pairs for evaluation while training: a file, or several"
     )
-    validation_share: float = field(
-        default=0.0, metadata={"help": "share of the training prompts to hold out instead of eval_file"}
+    validation_share: float = setting(0.0, "judging", "share of the training prompts to hold out instead of eval_file")
+    too_long: TooLong = setting(
+        "cut", "model", "what becomes of a pair of more than max_length tokens: cut, drop or refuse"
     )
-    too_long: TooLong = field(
-        default="cut", metadata={"help": "what becomes of a pair of more than max_length tokens: cut, drop or refuse"}
+    cache_tokens: bool = setting(
+        True, "model", "keep the tokens of large training sets on disk, for the next run on the same"
     )
-    cache_tokens: bool = field(
-        default=True, metadata={"help": "keep the tokens of large training sets on disk, for the next run on the same"}
+    max_pairs: int | None = setting(None, "data", "train on a random subset of this size")
+    passes: str = setting(
+        "auto",
+        "adversary",
+        "how often a step looks at its examples: auto once where one micro-batch holds them all, else "
+        "twice; single insists on once; two always looks twice, cheaper where a set ignores many",
     )
-    max_pairs: int | None = field(default=None, metadata={"help": "train on a random subset of this size"})
-    passes: str = field(
-        default="auto",
-        metadata={
-            "help": "how often a step looks at its examples: auto once where one micro-batch holds them all, else "
-            "twice; single insists on once; two always looks twice, cheaper where a set ignores many"
-        },
+    last_window: LastWindow = setting(
+        "drop",
+        "adversary",
+        "under a set: what is left over at the end of an epoch and fills no effective batch; keep takes a "
+        "full-size step of the worst case of these alone",
     )
-    last_window: LastWindow = field(
-        default="drop",
-        metadata={
-            "help": "under a set: what is left over at the end of an epoch and fills no effective batch; keep takes a "
-            "full-size step of the worst case of these alone"
-        },
+    adapt_radius: bool = setting(
+        False, "adversary", "raise the radius while the loss of the worst held-out category falls, back off otherwise"
     )
-    adapt_radius: bool = field(
-        default=False,
-        metadata={"help": "raise the radius while the loss of the worst held-out category falls, back off otherwise"},
-    )
-    final: Iterate = field(
-        default="last", metadata={"help": "what is exported; best needs eval_file or validation_share"}
-    )
-    average_after: float = field(default=0.5, metadata={"help": "final=average leaves out this share of the steps"})
-    patience: int | None = field(
-        default=None, metadata={"help": "final=best stops after this many evaluations without improvement"}
-    )
+    final: Iterate = setting("last", "judging", "what is exported; best needs eval_file or validation_share")
+    average_after: float = setting(0.5, "judging", "final=average leaves out this share of the steps")
+    patience: int | None = setting(None, "judging", "final=best stops after this many evaluations without improvement")
 
     def __post_init__(self) -> None:
+        from .passes import check_passes
+
         super().__post_init__()
         self.check_shares("validation_share", "average_after")
         self.check_least(max_pairs=1, eval_pairs=1, patience=1)
@@ -238,7 +225,7 @@ class SFTConfig(TrainConfig):
     kind: ClassVar[str] = "sft"
     best_metric: ClassVar[str] = "loss"
 
-    model: str = field(default="smollm2", metadata=_CAUSAL)
+    model: str = setting("smollm2", "model", _CAUSAL)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -252,30 +239,25 @@ class DPOConfig(SoftLabels, TrainConfig):
 
     kind: ClassVar[str] = "dpo"
 
-    model: str = field(default="smollm2", metadata=_CAUSAL)
-    beta: float = field(
-        default=0.1,
-        metadata={"help": "strength of the KL regularisation towards the reference, in nats of reward per nat"},
+    model: str = setting("smollm2", "model", _CAUSAL)
+    beta: float = setting(
+        0.1, "reference", "strength of the KL regularisation towards the reference, in nats of reward per nat"
     )
-    loss: str = field(
-        default="sigmoid", metadata={"help": "sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01: the loss of one pair"}
+    loss: str = setting("sigmoid", "update", "sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01: the loss of one pair")
+    reference: ReferenceKind = setting(
+        "auto",
+        "reference",
+        "model: a second model; adapter: the policy without its adapter; precomputed: once, kept on disk; "
+        "auto: adapter with lora_rank, else precomputed",
     )
-    reference: ReferenceKind = field(
-        default="auto",
-        metadata={
-            "help": (
-                "model: a second model; adapter: the policy without its adapter; precomputed: once, kept on disk; "
-                "auto: adapter with lora_rank, else precomputed"
-            )
-        },
-    )
-    reference_model: str | None = field(default=None, metadata={"help": "the reference (default: the starting model)"})
-    reference_cache: str | None = field(
-        default=None,
-        metadata={"help": "file of precomputed reference log-probabilities (default: output_dir/reference.npz)"},
+    reference_model: str | None = setting(None, "reference", "the reference (default: the starting model)")
+    reference_cache: str | None = setting(
+        None, "reference", "file of precomputed reference log-probabilities (default: output_dir/reference.npz)"
     )
 
     def __post_init__(self) -> None:
+        from .losses import parse_pair_loss
+
         super().__post_init__()
         if not self.beta > 0:
             raise ConfigError(f"beta must be positive, got {self.beta}")

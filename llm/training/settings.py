@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+
+from dro_core.command_line.parser import Parser, meant
 
 from ..run.launch import check_devices
 from .config import ConfigError, RunConfig, TrainConfig
-from .guards import check_requests
+from .flags.ours import SettingsParser, divided, settings_parser
+from .flags.theirs import all_flags, declared
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 # Where a preference trainer must or should differ from the defaults of TrainingArguments.
 TRAINING_DEFAULTS: dict[str, Any] = {
@@ -49,50 +52,48 @@ def parse_train(kind: type[Config], argv: Sequence[str]) -> tuple[Config, Traini
     Raises:
         ConfigError: No such recipe, an unknown key in it, or a value outside its interval.
     """
-    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first_look.error = _raise
+    first_look = Parser(add_help=False)
     first_look.add_argument("--config")
-    recipe = first_look.parse_known_args(argv)[0].config
+    recipe = first_look.parse_known_args(divided(first_look, argv)[0])[0].config
     return parse_settings(kind, read_recipe(recipe) if recipe else {}, argv, where=recipe or "")
 
 
 def parse_settings(
     kind: type[Config], settings: Mapping[str, object], argv: Sequence[str] = (), *, where: str
 ) -> tuple[Config, TrainingArguments]:
-    """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors."""
+    """Settings by name, overridden by flags, to the two groups; ``where`` the settings stand is for the errors.
+
+    What can be refused without torch is refused before it is loaded.
+    """
     check_known(kind, settings, where=where)
-    check_known(kind, _flag_names(argv), where="command line")
-    flags = [*_flags(settings), *argv]
-    check_devices(use_cpu=_on_cpus(flags))
-    groups: Any = (kind, TrainingArguments)
-    parser = HfArgumentParser(groups, prog=f"robust-rlhf train {kind.kind}", allow_abbrev=False)
-    parser.add_argument("--config", help="a YAML file, or the name of a shipped recipe")
-    parser.set_defaults(**TRAINING_DEFAULTS)
-    parser.error = _raise
-    config, arguments, *_ = parser.parse_args_into_dataclasses(flags)
-    if not config.train_file:
-        raise ConfigError("train_file is missing: name the data to train on")
-    if not arguments.output_dir:
-        raise ConfigError("output_dir is missing: name the folder the run is written to")
-    return config, _checked_arguments(config, arguments)
+    parser = settings_parser(kind)
+    ours, theirs = divided(parser, [*_flags(settings), *argv])
+    parser.refuse_unknown(theirs, others=all_flags())
+    told = vars(parser.parse_args(ours))
+    told.pop("config", None)
+    output = told.pop("output_dir", "")
+    if not told.get("train_file"):
+        raise ConfigError("train_file is missing: name the data to train on (--train-file)")
+    if not output:
+        raise ConfigError("output_dir is missing: name the folder the run is written to (--output)")
+    arguments = _theirs(kind, theirs, TRAINING_DEFAULTS | {"output_dir": output})
+    check_devices(use_cpu=arguments["use_cpu"])
+    config = kind(**told)
+    from transformers import TrainingArguments
+
+    return config, _checked_arguments(config, TrainingArguments(**arguments))
 
 
-@dataclass
-class _Devices:
-    use_cpu: bool = False
+def _theirs(kind: type[RunConfig], words: Sequence[str], defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The fields of ``TrainingArguments``, which is not built: that connects the processes."""
+    from transformers import HfArgumentParser, TrainingArguments
 
+    class TheirParser(SettingsParser, HfArgumentParser):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Their flags, refused as ours are."""
 
-def _on_cpus(flags: Sequence[str]) -> bool:
-    """What is asked for, without building ``TrainingArguments``, which connects the processes."""
-    parser = HfArgumentParser(cast("Any", _Devices), add_help=False, allow_abbrev=False)
-    parser.error = _raise
-    return parser.parse_args_into_dataclasses(list(flags), return_remaining_strings=True)[0].use_cpu
-
-
-def _flag_names(argv: Sequence[str]) -> dict[str, None]:
-    """The settings that flags name: ``--learning-rate=1`` and ``--no_disable_dropout`` included."""
-    names = [text[2:].split("=")[0].replace("-", "_").removeprefix("no_") for text in argv if text.startswith("--")]
-    return dict.fromkeys(name for name in names if name not in ("config", "help"))
+    parser = TheirParser(f"robust-rlhf train {kind.kind}", dataclass_types=[TrainingArguments])
+    parser.set_defaults(**defaults)
+    return vars(parser.parse_args(words))
 
 
 def _flags(settings: Mapping[str, object]) -> list[str]:
@@ -107,6 +108,8 @@ def _flags(settings: Mapping[str, object]) -> list[str]:
 
 def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> TrainingArguments:
     """Refuse flags of ``TrainingArguments`` that we cannot honour; add what ``final=best`` needs."""
+    from .guards import check_requests
+
     check_requests(config, arguments)
     if not isinstance(config, TrainConfig):
         return arguments
@@ -125,17 +128,12 @@ def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> Train
     )
 
 
-def _raise(message: str) -> NoReturn:
-    raise ConfigError(message)
-
-
 def check_known(kind: type[RunConfig], settings: Mapping[str, object], *, where: str) -> None:
     """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
-    known = {field.name for group in (kind, TrainingArguments) for field in fields(group)}
+    known = {*(field.name for field in fields(kind)), *declared()}
     for name in settings.keys() - known:
-        close = difflib.get_close_matches(name, known, n=1)
-        manual = f"; `robust-rlhf train {kind.kind} --help` lists the known ones"
-        raise ConfigError(f"{where}: unknown setting {name!r}{f', did you mean {close[0]!r}?' if close else manual}")
+        manual = f"; `robust-rlhf train {kind.kind} --help all` explains the known ones"
+        raise ConfigError(f"{where}: unknown setting {name!r}{meant(name, known) or manual}")
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -149,7 +147,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not valid YAML, mend it there: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must be a mapping of settings, found {type(settings).__name__}")
     return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
+from dro_core.command_line.parser import INTERRUPTED, Parser, UsageError, refused
 from dro_core.locks import FolderInUse, locked
-from dro_core.messages import check_folder, one_line, said
+from dro_core.messages import check_folder, one_line
 
 from .grid import BACKENDS, Pool, Task, run
 from .results import write
@@ -30,15 +31,6 @@ _NO_RESULT = ("output", "jobs", "backend", "resume")  # options that change no n
 _SHOWN = 10  # failures on the screen
 
 
-class _UsageError(Exception):
-    """The request makes no sense; the message is one sentence."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{message}; {self.prog} --help lists what it takes.")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -48,20 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     console, backend = Console(stderr=True, soft_wrap=True), "loky"
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         backend = arguments.backend
         chosen = study(arguments.study)
         tasks = _tasks(chosen, arguments)
         with locked(arguments.output):
             return _simulate(chosen, tasks, arguments, console)
-    except (_UsageError, FolderInUse) as error:
-        message = str(error)
     except ModuleNotFoundError as error:
-        message = _missing(error, backend)
-    except OSError as error:
-        message = said(error)
-    console.print(one_line(f"robust-rlhf simulate: {message}"), markup=False, highlight=False)
-    return 2
+        return refused(_missing(error, backend))
+    except (UsageError, FolderInUse, OSError) as error:
+        return refused(error)
 
 
 def _simulate(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, console: Console) -> int:
@@ -72,7 +60,7 @@ def _simulate(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespac
         done = sum((folder / f"{task.digest}.json").exists() for task in tasks)
         console.print(one_line(f"Interrupted: {done} of {len(tasks)} points are kept in {folder}."), markup=False)
         console.print("Run the same command again to go on from there.")
-        return 130
+        return INTERRUPTED
     summary = write(chosen, outcome, arguments.output, parameters=_parameters(arguments))
     _report(arguments.output, summary, outcome, len(tasks), console)
     return int(bool(outcome.failures))
@@ -104,31 +92,32 @@ def _tasks(chosen: Study, arguments: argparse.Namespace) -> list[Task]:
     try:
         points = chosen.points(Choices(full=full, **given))
     except ValueError as error:
-        raise _UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
     return [Task(chosen.name, chosen.version, point, seed) for point in points for seed in range(seeds)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
+    """What the command takes."""
     about = "Convergence studies with known answers: curves over T, n, radius, dimension, and the theory."
-    parser = _Parser("robust-rlhf simulate", description=about)
-    commands = parser.add_subparsers(dest="study", required=True, metavar="|".join(NAMES), parser_class=_Parser)
+    told = Parser("robust-rlhf simulate", description=about)
+    commands = told.add_subparsers(dest="study", required=True, metavar="|".join(NAMES))
     for name in NAMES:
         known = study(name)
         command = commands.add_parser(name, help=known.title, description=known.about)
         _add_common(command, known)
         _add_own(command, known)
-    return parser
+    return told
 
 
-def _add_common(command: argparse.ArgumentParser, known: Study) -> None:
+def _add_common(command: Parser, known: Study) -> None:
     folder = Path("runs") / "simulate" / known.name
     seeds = "nothing here is random, so it changes nothing" if not any(known.seeds) else f"default {known.seeds[0]}"
     if known.seeds[0] != known.seeds[1]:
         seeds += f", {known.seeds[1]} on the full grid"
-    command.add_argument("--output", type=Path, default=folder, metavar="DIR", help=f"default {folder}")
+    command.add_output("where it is kept (default: %(default)s)", type=Path, default=folder, metavar="DIR")
     command.add_argument("--grid", choices=("quick", "full"), default="quick", help="under a minute, or minutes")
-    command.add_argument("--seeds", type=_whole("--seeds", 1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
-    command.add_argument("--jobs", type=_whole("--jobs", 1, 1024), default=1, metavar="N", help="processes, default 1")
+    command.add_argument("--seeds", type=_whole(1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
+    command.add_argument("--jobs", type=_whole(1, 1024), default=1, metavar="N", help="processes, default 1")
     command.add_argument(
         "--backend", choices=tuple(BACKENDS), default="loky", help="what runs the processes, default loky"
     )
@@ -140,13 +129,13 @@ def _add_common(command: argparse.ArgumentParser, known: Study) -> None:
     )
 
 
-def _add_own(command: argparse.ArgumentParser, known: Study) -> None:
+def _add_own(command: Parser, known: Study) -> None:
     own: dict[str, tuple[Callable[[str], Any], str, str]] = {
         "ambiguity": (_spec, "SPEC", "ambiguity sets, such as tv:0.2 or cvar:0.3"),
-        "n": (_whole("--n", 1, _MOST), "N", "minibatch or sample sizes"),
-        "steps": (_whole("--steps", 1, _MOST), "T", "number of steps"),
-        "radius": (_number("--radius", 0, 1), "RADIUS", "radii of total-variation balls, in [0, 1]"),
-        "dimension": (_whole("--dimension", 1, 1000), "D", "numbers of features"),
+        "n": (_whole(1, _MOST), "N", "minibatch or sample sizes"),
+        "steps": (_whole(1, _MOST), "T", "number of steps"),
+        "radius": (_number(0, 1), "RADIUS", "radii of total-variation balls, in [0, 1]"),
+        "dimension": (_whole(1, 1000), "D", "numbers of features"),
     }
     for name in known.options:
         kind, shown, text = own[name]
@@ -163,23 +152,23 @@ class _Tuple(argparse.Action):
         setattr(namespace, self.dest, tuple(dict.fromkeys(values)))
 
 
-def _whole(option: str, low: int, high: int) -> Callable[[str], int]:
+def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not (text.isascii() and text.lstrip("+-").isdigit() and low <= int(text) <= high):
-            raise _UsageError(f"{option} must be a whole number in [{low}, {high}], got {text}.")
+            raise argparse.ArgumentTypeError(f"must be a whole number in [{low}, {high}], got {text}")
         return int(text)
 
     return read
 
 
-def _number(option: str, low: float, high: float) -> Callable[[str], float]:
+def _number(low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise _UsageError(f"{option} must be a number in [{low}, {high}], got {text}.")
+            raise argparse.ArgumentTypeError(f"must be a number in [{low}, {high}], got {text}")
         return value
 
     return read
@@ -189,7 +178,7 @@ def _spec(text: str) -> str:
     try:
         ambiguity = parse_ambiguity(text)
     except ValueError as error:
-        raise _UsageError(f"--ambiguity: {error}") from None
+        raise argparse.ArgumentTypeError(str(error)) from None
     return "erm" if ambiguity is None else str(ambiguity)
 
 

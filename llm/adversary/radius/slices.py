@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,9 @@ from ...data.pairs import Pair
 from ..masses import masses_of
 from .auto import Auto, auto_of
 from .bearing import Array
+from .settings import SliceSettings
 
 LEAST = 16  # pairs: of fewer the lower end of what they bear is 0 or close to it
-
-
-@dataclass
-class SliceSettings:
-    """How the running radius is measured; a block of the settings of every run on pairs."""
-
-    auto_slice: float = field(
-        default=256,
-        metadata={"help": "ambiguity tv:auto=0.5: pairs held out to measure the radius on, or below 1 a share of them"},
-    )
-    auto_every: int = field(default=50, metadata={"help": "ambiguity tv:auto=0.5: steps from one measure to the next"})
-
-
-def check_slice(settings: SliceSettings) -> None:
-    """Refuse settings by which nothing could be measured.
-
-    Raises:
-        ValueError: Naming it.
-    """
-    if not settings.auto_slice > 0:
-        raise ValueError(
-            f"auto_slice is a number of pairs, or below 1 a share, and positive; got {settings.auto_slice}"
-        )
-    if settings.auto_every < 1:
-        raise ValueError(f"auto_every must be at least 1, got {settings.auto_every}")
 
 
 def set_apart(

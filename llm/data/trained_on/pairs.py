@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dro_core.command_line.settings import setting
 from llm.data.formats.opened import DataError
 from llm.data.layouts import Pair
 from llm.data.mixing import mixed_pairs, names_of, once, split
@@ -22,11 +23,8 @@ _log = logging.getLogger(__name__)
 class CrossPrompt:
     """How many pairs across prompts are made; a block of the settings of every run on pairs."""
 
-    cross_prompt: float = field(
-        default=0.0,
-        metadata={
-            "help": "pairs to add, as a share of the training pairs: chosen answers against those to other prompts"
-        },
+    cross_prompt: float = setting(
+        0.0, "data", "pairs to add, as a share of the training pairs: chosen answers against those to other prompts"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
+
+from dro_core.command_line.settings import setting
 
 SoftKind = Literal["none", "data", "crossfit"]
 LEAST_FOLDS = 3  # one is held out, one chooses the penalty, and one is left to learn from
@@ -13,14 +15,13 @@ LEAST_FOLDS = 3  # one is held out, one chooses the penalty, and one is left to 
 class SoftLabels:
     """How sure labels are; a block of the settings of runs whose losses are those of labels."""
 
-    soft_labels: SoftKind = field(
-        default="none",
-        metadata={
-            "help": "how sure labels are: none, they are certain; data, the column preference says; crossfit, a "
-            "calibrated model of frozen features that has not seen the prompt"
-        },
+    soft_labels: SoftKind = setting(
+        "none",
+        "data",
+        "how sure labels are: none, they are certain; data, the column preference says; crossfit, a "
+        "calibrated model of frozen features that has not seen the prompt",
     )
-    soft_folds: int = field(default=5, metadata={"help": "folds of soft_labels=crossfit; a prompt is in one of them"})
+    soft_folds: int = setting(5, "data", "folds of soft_labels=crossfit; a prompt is in one of them")
 
 
 def check_soft_labels(settings: object) -> None:

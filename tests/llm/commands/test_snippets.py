@@ -135,8 +135,7 @@ class Parsed(BaseException):
     """A command line was understood; nothing is done."""
 
 
-@pytest.fixture
-def parsing_only(monkeypatch):
+def only_parse(monkeypatch):
     parse = argparse.ArgumentParser.parse_args
 
     def understood(self, args=None, namespace=None):
@@ -180,13 +179,14 @@ WHOLE = [command for command in commands() if is_whole(command[1])]
 
 
 @pytest.mark.parametrize(("page", "words"), WHOLE, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in WHOLE])
-def test_command_lines_are_understood(page, words, parsing_only, tmp_path, monkeypatch):
+def test_command_lines_are_understood(page, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if words[0] == "train":
         config, given = parse_train(config_of(words[1]), [*words[2:], "--use_cpu", "true", "--bf16", "false"])
         assert config.train_file
         assert given.output_dir
         return
+    only_parse(monkeypatch)
     with pytest.raises(Parsed):
         robust_rlhf.main(list(words))
 

@@ -16,7 +16,8 @@ from linear_heads import WIDTH, Features, head_trainer, noisy, norm_of, pairs_of
 from transformers import TrainerCallback
 
 from llm.adversary.radius.auto import auto_of, lower_end
-from llm.adversary.radius.slices import Slice, SliceSettings, measured, set_apart
+from llm.adversary.radius.settings import SliceSettings
+from llm.adversary.radius.slices import Slice, measured, set_apart
 from llm.adversary.spec import parse_reweighting
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs

@@ -1,0 +1,1 @@
+"""What the commands of all floors share: how flags are spelt and refused, exit statuses, completion, surroundings."""

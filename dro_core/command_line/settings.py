@@ -1,0 +1,21 @@
+"""Settings of a command as fields of a dataclass, each with its group in the help and what it is for."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, cast
+
+
+def setting(default: Any, group: str, text: str) -> Any:
+    """A field of settings.
+
+    Args:
+        default: Its value where none is given; a list is copied.
+        group: The part of the help where its flag stands.
+        text: What it is for.
+    """
+    metadata = {"group": group, "help": text}
+    if isinstance(default, list):
+        items = cast("list[Any]", default)
+        return field(default_factory=items.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
