@@ -1,4 +1,4 @@
-"""False claims about the worst case of one vector of losses, written without knowledge of the search."""
+"""False claims about the worst case of one vector of losses, by somebody who had not read the code of the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""False claims about policies and preferences, written without knowledge of the search."""
+"""False claims about policies and preferences, by somebody who had not read the code of the search."""
 
 from __future__ import annotations
 

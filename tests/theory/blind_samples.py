@@ -1,4 +1,4 @@
-"""False claims about minibatches and groups of answers, written without knowledge of the search."""
+"""False claims about minibatches and groups of answers, by somebody who had not read the code of the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""False claims about sets, transport and parts of batches, written without knowledge of the search."""
+"""False claims about sets, transport and parts of batches, by somebody who had not read the code of the search."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python tests/theory/power.py --budget quick              # the planted claims, one line each, and shares by kind
     python tests/theory/power.py --budget full --alone       # without their corners
     python tests/theory/power.py --true 40 --seeds 20        # false refutations of true claims of the registry
-    python tests/theory/power.py --blind                     # those written without knowledge of the search
+    python tests/theory/power.py --blind                     # those of somebody who had not read the search
 
 ``--markdown FILE`` writes the figures.
 """
@@ -30,7 +30,7 @@ BUDGETS = {"quick": QUICK, "full": FULL}
 
 
 def blind() -> dict[str, Planted]:
-    """``planted_blind.BLIND``, written by somebody who does not know the search; nothing if there is no such file."""
+    """``planted_blind.BLIND`` of somebody who had not read the code of the search; nothing if there is no such file."""
     if importlib.util.find_spec("planted_blind") is None:
         return {}
     return dict(importlib.import_module("planted_blind").BLIND)

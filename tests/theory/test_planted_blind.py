@@ -1,4 +1,4 @@
-"""The falsehoods written without knowledge of the search: how many, and that nothing in them gives them away."""
+"""Falsehoods of somebody who had not read the code of the search: how many, and that nothing gives them away."""
 
 import pytest
 from planted_blind import BLIND
