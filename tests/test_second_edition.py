@@ -14,7 +14,7 @@ import pytest
 from scipy.special import expit
 
 from experiments.robustness.study import half_of as first_half_of
-from experiments.second_edition import data, hypotheses, judge, judged, rules, study, units, variants, whole
+from experiments.second_edition import data, hypotheses, judge, judged, rules, study, units, variants
 from experiments.second_edition.bench import Bench, Seen
 from experiments.second_edition.rules import Cell, Settings
 from llm.data.corpus.corpus import generate
@@ -290,25 +290,3 @@ def test_a_cell_that_cannot_be_trained_says_why_and_the_others_go_on(simulated, 
     assert "not trained" in error
     assert work.failure(cell).exists()
     assert not work.done(cell)
-
-
-@pytest.mark.exhaustive
-def test_whole_models_are_trained_and_judged_and_decide_h8(tmp_path, monkeypatch):
-    """Two steps of tiny models; what is there is not trained again."""
-    monkeypatch.setattr(whole, "WHOLE_SEEDS", (0, 1))
-    pairs = list(generate(400, seed=0))
-    write_pairs(pairs, tmp_path / "train.jsonl.gz")
-    write_pairs(list(generate(60, seed=1)), tmp_path / "id_test.jsonl.gz")
-    asked = ["--data", str(tmp_path), "--folder", str(tmp_path / "out"), "--stage", "whole", "--tiny", "--workers", "0"]
-    study.main(asked)
-    found = json.loads((tmp_path / "out/whole.json").read_text())
-    [test] = found["hypothesis"]["ways"][0]["tests"]
-    assert found["hypothesis"]["outcome"] == test["outcome"] in ("confirmed", "refuted", "undecided")
-    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/whole").glob("*.npz")}
-    assert len(models) == 8
-    one, other = (
-        np.load(tmp_path / f"out/whole/dpo-{arm}-{seed}.npz")["test"] for arm, seed in (("tv-0.4", 0), ("erm", 0))
-    )
-    assert one.shape == other.shape == (40,)
-    study.main(asked)
-    assert {path: path.stat().st_mtime_ns for path in models} == models
