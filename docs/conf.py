@@ -1,0 +1,29 @@
+"""The site of docs/: `make docs` builds it, strictly and without a network."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "site"))
+
+project = "robust-rlhf"
+author = copyright = "The robust-rlhf developers"  # noqa: A001
+version = release = version_of("robust-rlhf")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "directives"]
+exclude_patterns = ["site"]
+html_theme = "furo"
+html_title = "robust-rlhf"
+html_copy_source = False
+html_last_updated_fmt = None
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+python_use_unqualified_type_names = True
+napoleon_use_rtype = False
+# Nothing is fetched, so names of other projects have no page to point to; ours must.
+nitpick_ignore_regex = [("py:.*", r"^(?!(dro_core|synthetic|proofs_check|llm)\.).*")]
