@@ -27,3 +27,13 @@ python_use_unqualified_type_names = True
 napoleon_use_rtype = False
 # Nothing is fetched, so names of other projects have no page to point to; ours must.
 nitpick_ignore_regex = [("py:.*", r"^(?!(dro_core|synthetic|proofs_check|llm)\.).*")]
+
+
+def setup(app):
+    """Where CONTRIBUTING, which lies above the pages, is one of them."""
+
+    def beside(app, docname, source):
+        if docname != "contributing":
+            source[0] = source[0].replace("../CONTRIBUTING.md", "contributing.md")
+
+    app.connect("source-read", beside)

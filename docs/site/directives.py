@@ -55,7 +55,8 @@ def help_of(*words: str) -> str:
     import robust_rlhf
 
     out = io.StringIO()
-    with mock.patch.dict(os.environ, COLUMNS=WIDTH), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+    told, kept = contextlib.redirect_stdout(out), contextlib.redirect_stderr(out)
+    with mock.patch.dict(os.environ, COLUMNS=WIDTH), told, kept, contextlib.suppress(SystemExit):
         robust_rlhf.main([*words])
     return out.getvalue()
 
