@@ -4,16 +4,18 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "site"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "robust-rlhf"
-author = copyright = "The robust-rlhf developers"  # noqa: A001
+author = copyright = "The robust-rlhf developers"
 version = release = version_of("robust-rlhf")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "directives"]
-exclude_patterns = ["site"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "made.docstrings", "made.directives"]
+exclude_patterns = ["made"]
 html_theme = "furo"
 html_title = "robust-rlhf"
 html_copy_source = False
+html_static_path = ["made/static"]
+html_css_files = ["site.css"]
 html_last_updated_fmt = None
 
 myst_heading_anchors = 4

@@ -1,7 +1,4 @@
-"""A minority that wants something else: a linear reward against the worst mixture of the two groups.
-
-    python examples/minority.py [FIGURE]
-"""
+"""A minority that wants something else: a linear reward against the worst mixture of the two groups."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""A set of your own in one line of cvxpy: total variation that keeps the average length of the answers.
-
-    python examples/own_set.py [FIGURE]
-"""
+"""A set of your own in one line of cvxpy: total variation that keeps the average length of the answers."""
 
 import sys
 

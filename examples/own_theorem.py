@@ -1,7 +1,4 @@
-"""A theorem of your own, and a search that tries to refute it: Cantelli's bound of the conditional value at risk.
-
-    python examples/own_theorem.py [FIGURE]
-"""
+"""A theorem of your own, and a search that tries to refute it: Cantelli's bound of the conditional value at risk."""
 
 import sys
 from dataclasses import dataclass
@@ -16,6 +13,8 @@ from proofs_check import Claim, Instances, check, mutant, shrunk
 
 @dataclass(frozen=True)
 class Losses:
+    """An instance."""
+
     values: tuple[float, ...]
     alpha: float
 

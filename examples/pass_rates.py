@@ -1,7 +1,4 @@
-"""Prompts with verifiable rewards: how much a prompt counts by its pass rate, under sets over prompts.
-
-    python examples/pass_rates.py [FIGURE]
-"""
+"""Prompts with verifiable rewards: how much a prompt counts by its pass rate, under sets over prompts."""
 
 import sys
 

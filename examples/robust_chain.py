@@ -1,7 +1,4 @@
-"""A tabular decision process: a short road past a cliff and a long safe one, with the transitions in doubt.
-
-    python examples/robust_chain.py [FIGURE]
-"""
+"""A tabular decision process: a short road past a cliff and a long safe one, with the transitions in doubt."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""What a minibatch sees of a worst case, exactly: a loss of 1 in a hundred, else 0, and batches of n.
-
-    python examples/small_batches.py [FIGURE]
-"""
+"""What a minibatch sees of a worst case, exactly: a loss of 1 in a hundred, else 0, and batches of n."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""Who gets the weight: one batch of losses under five sets, each as large as its text says.
-
-    python examples/worst_weights.py [FIGURE]
-"""
+"""Who gets the weight: one batch of losses under five sets, each as large as its text says."""
 
 import sys
 

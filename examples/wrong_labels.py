@@ -1,7 +1,4 @@
-"""Noisy labels: a worst case over single pairs shrinks the reward, and from the collapse radius on it is zero.
-
-    python examples/wrong_labels.py [FIGURE]
-"""
+"""Noisy labels: a worst case over single pairs shrinks the reward, and from the collapse radius on it is zero."""
 
 import sys
 

@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-WIDTH = "100"  # columns of a help text
+WIDTH = "88"  # columns of a help text: as many as a page shows
 
 
 class Shown(SphinxDirective):
@@ -103,7 +103,7 @@ class Messages(Shown):
 
     def run(self) -> list[nodes.Node]:
         """A table for each folder of the package."""
-        from messages import rooms
+        from .messages import rooms
 
         return [
             self.section(room, nodes.paragraph("", what), _table(("message", "error"), rows))
@@ -130,13 +130,13 @@ class WorstCase(Shown):
 
     def run(self) -> list[nodes.Node]:
         """A figure with its caption."""
-        from figures import draw
+        from .figures import draw
 
         self.depends_on(Path(__file__).with_name("figures.py"))
         texts = self.arguments[0].split()
         path, name = self.figure(re.sub(r"\W+", "-", "-".join(texts)) + ".svg")
         said = draw(texts, path)
-        caption = nodes.caption("", f"{' '.join(self.content)} ({said[:-1]})")
+        caption = nodes.caption("", f"{' '.join(self.content)} Values: {said}")
         return [nodes.figure("", nodes.image(uri=name, alt=said), caption)]
 
 

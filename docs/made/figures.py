@@ -58,7 +58,7 @@ def draw(texts: Sequence[str], path: Path) -> str:
             axes.vlines(LOSSES + shift, 1, 24 * worst.weights, color=colour, linewidth=0.8)
             axes.plot(LOSSES + shift, 24 * worst.weights, "o", color=colour, markersize=4, label=f"{text}")
             count = float(effective_sample_size(worst.weights))
-            said.append(f"{text}: {float(worst.value):.2f}, as if of {count:.1f} of 24 examples")
+            said.append(f"{text} {float(worst.value):.2f} ({count:.1f} of 24 examples count)")
         if any("by=" in text for text in texts):
             for loss, source in zip(LOSSES, SOURCES, strict=True):
                 axes.annotate(source, (loss, 0), (0, 1), ("data", "axes fraction"), "offset points", fontsize=7)
@@ -66,4 +66,4 @@ def draw(texts: Sequence[str], path: Path) -> str:
         figure.legend(frameon=False, loc="outside upper left", ncols=3)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
-    return "; ".join(said) + "."
+    return ", ".join(said) + "."
