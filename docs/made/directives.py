@@ -78,6 +78,7 @@ class Commands(Shown):
         """A section each."""
         import robust_rlhf
 
+        self.env.note_reread()
         made: list[nodes.Node] = []
         for command in robust_rlhf.COMMANDS:
             text = help_of(command, "--help")
@@ -105,6 +106,7 @@ class Messages(Shown):
         """A table for each folder of the package."""
         from .messages import rooms
 
+        self.env.note_reread()
         return [
             self.section(room, nodes.paragraph("", what), _table(("message", "error"), rows))
             for room, what, rows in rooms(ROOT / self.arguments[0])
