@@ -25,9 +25,9 @@ def as_rst(lines: list[str]) -> Iterator[str]:
     left, in_prose, kept = "", True, False
     for before, line in zip(["", *lines], lines, strict=False):
         in_prose = in_prose and not _SECTION.match(line)
-        is_table = line.startswith("|")
+        is_table = line.startswith("| ")
         begins = line.startswith("    ") and not before.strip() and in_prose and left and not left.startswith(" ")
-        if begins or (is_table and not before.startswith("|")):
+        if begins or (is_table and not before.startswith("| ")):
             yield from ("", "::", "")
         was_kept = kept
         kept = bool(begins or (kept and (not line.strip() or line.startswith("    "))))
