@@ -14,6 +14,7 @@ from sphinx.util import logging
 LOG = logging.getLogger(__name__)
 FACES = ("dro_core", "synthetic", "proofs_check", "llm", "llm.trl")
 _SECTION = re.compile(r"(Args|Attributes|Example|Examples|Raises|Returns|Yields):$")
+_TABLE = ("| ", "|-")
 _BAR = re.compile(r"(``[^`]*``)|(\|)")
 
 
@@ -25,9 +26,9 @@ def as_rst(lines: list[str]) -> Iterator[str]:
     left, in_prose, kept = "", True, False
     for before, line in zip(["", *lines], lines, strict=False):
         in_prose = in_prose and not _SECTION.match(line)
-        is_table = line.startswith("| ")
+        is_table = line.startswith(_TABLE)
         begins = line.startswith("    ") and not before.strip() and in_prose and left and not left.startswith(" ")
-        if begins or (is_table and not before.startswith("| ")):
+        if begins or (is_table and not before.startswith(_TABLE)):
             yield from ("", "::", "")
         was_kept = kept
         kept = bool(begins or (kept and (not line.strip() or line.startswith("    "))))
