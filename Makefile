@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+DOCS := $(VENV)/.docs
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo picture test test-all check bench bench-training exactness study study-1 rlvr gpu clean
+.PHONY: help demo picture test test-all check bench bench-training exactness study study-1 rlvr gpu docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,7 @@ help:
 	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
 	@echo "make check  lint, format, types"
+	@echo "make docs   the site, into build/site: strict, offline (half a minute)"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make study DATA=FOLDER  the second edition of the study, on real preferences (two hours, goes on); STAGE=plan, entry, core, final, whole; ARGS: see its --help"
 	@echo "make study-1  the first edition, docs/results/study-1.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
@@ -38,6 +40,16 @@ $(PEERS): $(STAMP)
 	$(INSTALL) -e ".[peers]"
 	$(INSTALL) --no-deps dro
 	touch $@
+
+# Sphinx, for the site only.
+$(DOCS): $(STAMP)
+	$(PIP) install -c constraints.txt -e ".[docs]"
+	touch $@
+
+# Strict: a link that leads nowhere, a public name without docstring or page, a figure that fails end it.
+docs: $(DOCS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --nitpicky --keep-going \
+		--builder html --doctree-dir build/doctrees docs build/site
 
 demo: $(STAMP)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume

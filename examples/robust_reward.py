@@ -86,11 +86,11 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 20 == 0:
-            print(f"step {step + 1}: {1 / (weights**2).sum():.0f} of {options.batch} pairs count")  # noqa: T201
+            print(f"step {step + 1}: {1 / (weights**2).sum():.0f} of {options.batch} pairs count")
     with torch.no_grad():
         for suite in options.suites:
             right = torch.cat([margins(model, part).sign() for part in cut(read(suite))])
-            print(f"{suite}: {(right.mean() + 1) / 2:.1%} of {len(right)} pairs")  # noqa: T201
+            print(f"{suite}: {(right.mean() + 1) / 2:.1%} of {len(right)} pairs")
 
 
 if __name__ == "__main__":

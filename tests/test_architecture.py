@@ -17,7 +17,7 @@ ALLOWED = {
     "llm": {"dro_core"},
 }
 OURS = set(ALLOWED) | {"robust_rlhf"}
-FOLDERS = [*ALLOWED, "benchmarks", "experiments", "examples", "tests"]
+FOLDERS = [*ALLOWED, "benchmarks", "experiments", "examples", "docs", "tests"]
 TABLE = "One table drives this file."  # what the docstring of a longer file of tests says
 FILES = [(package, path) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 SMALL = [ROOT / "robust_rlhf.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]

@@ -192,3 +192,19 @@ def compared(names: dict[str, Any]) -> None:
     difference = names["difference"] if hasattr(names["difference"], "columns") else names["difference"].table
     assert set(difference["group"]) > {"all"}
     assert names["robust"].ambiguity == "tv:0.2"
+
+
+def compared_by_source(names: dict[str, Any]) -> None:
+    assert set(names["difference"]["group"]) > {"all"}
+    assert names["robust"].ambiguity == "tv:0.2,by=source"
+
+
+def fitted(names: dict[str, Any]) -> None:
+    assert names["fit"].coefficients.shape == names["features"].chosen.shape[1:]
+
+
+def refuted(names: dict[str, Any]) -> None:
+    """The search was worth something, and its counterexample is one."""
+    report, claim = names["report"], names["claim"]
+    assert {verdict.value for verdict in report.controls.values()} == {"refuted"}
+    assert claim.lhs(report.simplest.instance) > claim.rhs(report.simplest.instance)

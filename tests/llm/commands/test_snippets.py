@@ -28,7 +28,11 @@ from proofs_check.claims.inner import hoeffding
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 COMMAND_PAGES = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]  # historic pages: command lines alone
+
+
+FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
 
 
 class Block(NamedTuple):
@@ -40,7 +44,7 @@ class Block(NamedTuple):
 
 
 def blocks(pages):
-    found = [(page, match) for page in pages for match in re.finditer(r"```(\w*)\n(.*?)```", page.read_text(), re.S)]
+    found = [(page, match) for page in pages for match in FENCED.finditer(page.read_text())]
     return [Block(str(page.relative_to(ROOT)), match[1], match[2]) for page, match in found]
 
 
@@ -68,6 +72,13 @@ class Snippet:
 
 PYTHON = [
     Snippet("README.md", "from llm import", given.few_pairs, given.compared),
+    Snippet("docs/index.md", "import numpy"),
+    Snippet("docs/tutorials/frozen-embeddings.md", "import numpy"),
+    Snippet("docs/tutorials/frozen-embeddings.md", "from dro_core", given.few_pairs, given.fitted),
+    Snippet("docs/tutorials/own-checker.md", "from pathlib", given.small_policy),
+    Snippet("docs/tutorials/reward-model.md", "from llm import", given.few_pairs, given.compared_by_source),
+    Snippet("docs/tutorials/theorem.md", "from dataclasses", claims=given.refuted),
+    Snippet("docs/tutorials/trl.md", "import trl", given.trl, given.trained),
     Snippet("docs/python.md", "from llm import", given.few_pairs, given.compared),
     Snippet("README.md", "import trl", given.trl, given.trained),
     Snippet("README.md", "import torch", claims=given.gradient),
@@ -131,6 +142,9 @@ def test_python_blocks_run_as_printed(snippet, tmp_path, monkeypatch, capsys):
 # Command lines.
 
 
+SHELLS = ("bash", "console", "sh")
+
+
 class Parsed(BaseException):
     """A command line was understood; nothing is done."""
 
@@ -154,9 +168,9 @@ def commands():
     found = set()
     for page in COMMAND_PAGES:
         text = page.read_text().replace("\\\n", " ")
-        fenced = re.findall(r"```(\w*)\n(.*?)```", text, re.S)
-        lines = [line for language, block in fenced if language in ("bash", "console") for line in block.splitlines()]
-        prose = re.sub(r"```.*?```", "", text, flags=re.S)
+        fenced = FENCED.findall(text)
+        lines = [line for language, block in fenced if language in SHELLS for line in block.splitlines()]
+        prose = FENCED.sub("", text)
         lines += [" ".join(span.split()) for span in re.findall(r"`(robust-rlhf [^`]*)`", prose)]
         for line in lines:
             match = re.search(r"(?:robust-rlhf|-m robust_rlhf|robust_rlhf\.py) (.*)", line)
