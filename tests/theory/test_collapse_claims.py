@@ -254,3 +254,16 @@ def test_pairs_are_what_they_say():
     x = Pairs(((1, 2), (3, 4)), (1, 3), "tv")
     assert x.features.tolist() == [[1, 2], [3, 4]]
     assert x.reference.tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_large_margins_leave_the_identity_of_regret_as_it_is(sign):
+    """The longer search met a margin of 19, where 1 - sigma(m) had lost eight digits."""
+    claim, row = collapse_regret(), (-2, 2, -2)
+    reward = tuple(sign * part for part in (-4.0, 4.0, -2.84375))
+    far = Judged(
+        rows=(row,), masses=(1,), kind="tv", exponents=(-2,), truth=(2, 1, 0), reward=reward, parts=0
+    )  # fmt: skip
+    assert all(holds(far) for holds in claim.assumptions.values())
+    one, other, _ = claim.lhs(far)
+    assert one == pytest.approx(other, rel=1e-13)

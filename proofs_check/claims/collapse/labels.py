@@ -123,9 +123,10 @@ def collapse_regret() -> Claim[Judged]:
         return x.worst(zero) - x.worst(best)
 
     def divergence(x: Judged, *, turned: bool = False) -> float:
-        p, q = _shares(x), special.expit(x.margins(np.array(x.reward)))
-        one, two = (q, p) if turned else (p, q)
-        return x.worst(special.xlogy(one, one / two) + special.xlogy(1 - one, (1 - one) / (1 - two)))
+        p, margins = _shares(x), x.margins(np.array(x.reward))
+        right, wrong = (p, special.expit(margins)), (1 - p, special.expit(-margins))  # 1 - q loses the digits of -m
+        (one, two), (three, four) = (side[::-1] if turned else side for side in (right, wrong))
+        return x.worst(special.xlogy(one, one / two) + special.xlogy(three, three / four))
 
     def regret(x: Judged) -> float:
         return x.worst(_soft_losses(x, np.array(x.reward)) - _entropies(x))
