@@ -44,7 +44,8 @@ _PLAIN = {
     "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{RIGHTWARDS ARROW}": "->",
 }  # fmt: skip
 _OF_MANY_PROCESSES = ("train", "pipeline")
-_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory", "h11": "serve"}  # of packages, ours or not
+# Of packages, ours or not, and of a command that needs less than its package.
+_EXTRA = {"llm": "llm", "proofs_check": "theory", "synthetic": "theory", "h11": "serve", "report": "report"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +85,7 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("llm", "dro_core", "synthetic", "proofs_check"):
             raise
-        extra = _EXTRA.get(str(error.name)) or _EXTRA[package]
+        extra = _EXTRA.get(str(error.name)) or _EXTRA.get(arguments[0]) or _EXTRA[package]
         return _fail(f"{error.name} is not installed: pip install 'robust-rlhf[{extra}]'")
     except KeyboardInterrupt:  # before the command could say so itself
         _fail("interrupted")
