@@ -163,7 +163,7 @@ def test_wheel_works_in_an_empty_environment(wheel, sample, tmp_path):
     home = tmp_path / "empty"
     venv.create(home, with_pip=True)
     script, python = home / "bin" / "robust-rlhf", home / "bin" / "python"
-    install = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
+    install = (python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt")
     shell(*install, wheel, cwd=tmp_path)
     check_installation([script], [python], about(wheel)["Version"], cwd=tmp_path)
     shell(*install, f"{wheel}[theory,report]", cwd=tmp_path)
