@@ -10,7 +10,7 @@ PEERS := $(VENV)/.peers
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo picture test test-all lint types check dist bench bench-training exactness study study-1 rlvr gpu clean
+.PHONY: help demo picture test test-all lint types check dist oldest bench bench-training exactness study study-1 rlvr gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -106,10 +106,10 @@ dist: $(STAMP)
 	$(if $(TAG),test -f dist/robust_rlhf-$(TAG:v%=%).tar.gz)
 	DIST=dist $(PYTEST) tests/test_packaging.py
 
-# The oldest versions that pyproject.toml allows, for CONSTRAINTS; needs uv.
-build/oldest.txt: pyproject.toml
+# The oldest versions that pyproject.toml allows, for CONSTRAINTS=build/oldest.txt; needs uv.
+oldest:
 	mkdir -p build
-	uv pip compile --quiet --resolution lowest-direct --extra test --output-file $@ pyproject.toml
+	uv pip compile --quiet --resolution lowest-direct --extra test --output-file build/oldest.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist runs
