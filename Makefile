@@ -2,15 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
 # Modules are compiled when they are first imported: most never are, and compiling all took half of an installation.
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c $(CONSTRAINTS)
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo picture test test-all check bench bench-training exactness study study-1 rlvr gpu docs clean
+.PHONY: help demo picture test test-all lint types check dist oldest bench bench-training exactness study study-1 rlvr gpu docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,8 +19,9 @@ help:
 	@echo "make picture  the demo's picture and its numbers, into docs"
 	@echo "make test   run the test suite (ten minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
-	@echo "make check  lint, format, types"
+	@echo "make check  lint, format, types, forms of .github"
 	@echo "make docs   the site, into build/site: strict, offline (half a minute)"
+	@echo "make dist   build both packages into dist and try them (two minutes); TAG=v1.2.3: as that release"
 	@echo "make exactness  measure gradient errors by launcher, write docs/exactness.md (10 minutes; DeepSpeed where installed)"
 	@echo "make study DATA=FOLDER  the second edition of the study, on real preferences (two hours, goes on); STAGE=plan, entry, core, final, whole; ARGS: see its --help"
 	@echo "make study-1  the first edition, docs/results/study-1.md (ten minutes); DATA=FOLDER: on real preferences too (two hours)"
@@ -43,7 +45,7 @@ $(PEERS): $(STAMP)
 
 # Sphinx, for the site only.
 $(DOCS): $(STAMP)
-	$(PIP) install -c constraints.txt -e ".[docs]"
+	$(INSTALL) -e ".[docs]"
 	touch $@
 
 # Strict: a link that leads nowhere, a public name without docstring or page, a figure that fails end it.
@@ -94,10 +96,32 @@ study-1: $(STAMP)
 rlvr: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.verifiable.study $(if $(FULL),--transformer)
 
-check: $(STAMP)
+FORM := $(BIN)/check-jsonschema --quiet --builtin-schema vendor
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(FORM).github-workflows .github/workflows/*.yml
+	$(FORM).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(FORM).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(FORM).dependabot .github/dependabot.yml
+	$(FORM).citation-file-format CITATION.cff
+
+types: $(STAMP)
 	$(BIN)/basedpyright
+
+check: lint types
+
+dist: $(STAMP)
+	rm -rf dist
+	$(if $(TAG),$(BIN)/python .github/changes.py $(TAG))
+	$(BIN)/python -m build --no-isolation
+	$(if $(TAG),test -f dist/robust_rlhf-$(TAG:v%=%).tar.gz)
+	DIST=dist $(PYTEST) tests/test_packaging.py
+
+# The oldest versions that pyproject.toml allows, for CONSTRAINTS=build/oldest.txt; needs uv.
+oldest:
+	mkdir -p build
+	uv pip compile --quiet --resolution lowest-direct --extra test --output-file build/oldest.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist runs

@@ -58,13 +58,15 @@ _PLAIN = {
 }  # fmt: skip
 OURS = ("llm", "dro_core", "synthetic", "proofs_check")
 _OF_MANY_PROCESSES = ("train", "pipeline")
+# Of packages, ours or not, and of a command that needs less than its package.
 _EXTRA = {
     "llm": "llm",
     "proofs_check": "theory",
     "synthetic": "theory",
     "h11": "serve",
     "shtab": "completion",
-}  # of packages, ours or not
+    "report": "report",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +107,7 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OURS:
             raise
-        extra = _EXTRA.get(str(error.name)) or _EXTRA.get(package, package)
+        extra = _EXTRA.get(str(error.name)) or _EXTRA.get(arguments[0]) or _EXTRA.get(package, package)
         return refused(f"{error.name} is not installed: pip install 'robust-rlhf[{extra}]'")
     except KeyboardInterrupt:  # before the command could say so itself
         refused("interrupted")

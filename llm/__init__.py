@@ -78,7 +78,13 @@ def __getattr__(name: str) -> object:
         return version("robust-rlhf")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), _AS.get(name, name))
+    try:
+        return getattr(import_module(f".{_WHERE[name]}", __name__), _AS.get(name, name))
+    except ModuleNotFoundError as error:
+        if (error.name or "llm").split(".")[0] in ("llm", "dro_core"):
+            raise
+        message = f"llm.{name} needs {error.name}, which is not installed: pip install 'robust-rlhf[llm]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:
