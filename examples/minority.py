@@ -24,5 +24,5 @@ for radius in radii:
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
 axes.plot(radii, rights, "o-", label=["nine in ten", "one in ten"])
 axes.set(xlabel="radius of the worst case over groups", ylabel="share ranked right")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc="center right")
 figure.savefig(sys.argv[1] if sys.argv[1:] else "minority.png")

@@ -20,5 +20,5 @@ for name, ball, mark in (("tv:0.3", TotalVariation(0.3), "o"), ("and the same me
     print(f"{name:25} value {worst.value:.3f}, length {worst.weights @ lengths:5.1f}, gap below 1e-9: {gap < 1e-9}")
     axes.scatter(lengths, losses, s=900 * worst.weights, marker=mark, alpha=0.6, label=name)
 axes.set(xlabel="length of the answer; the size of a mark is its weight", ylabel="loss")
-axes.legend(frameon=False, markerscale=0.6)
+axes.legend(frameon=False, loc="upper left", markerscale=0.6)
 figure.savefig(sys.argv[1] if sys.argv[1:] else "own_set.png")

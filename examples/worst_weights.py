@@ -16,5 +16,5 @@ for text, mark in zip(("tv:0.3", "cvar:0.5", "chi2:0.3", "kl:0.3", "tv:0.3,trim=
     print(f"{text:16} worst case {worst.value:.3f}, mean {losses.mean():.3f}, as if of {count:.1f} examples")
     axes.plot(losses, 40 * worst.weights, mark, markersize=4, label=text)
 axes.set(xlabel="loss", ylabel="weight times n", yscale="symlog")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc="upper left")
 figure.savefig(sys.argv[1] if sys.argv[1:] else "worst_weights.png")

@@ -21,5 +21,5 @@ for flips in (0.0, 0.1, 0.3):
     [line] = axes.plot(radii, np.divide(norms, norms[0]), "o-", markersize=3, label=f"{flips:.0%} flipped")
     axes.axvline(radius, color=line.get_color(), linestyle=":")
 axes.set(xlabel="radius of total variation over pairs", ylabel="norm of the reward, plain fit = 1")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc="upper right")
 figure.savefig(sys.argv[1] if sys.argv[1:] else "wrong_labels.png")
