@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cvxpy as cp
 import matplotlib as mpl
@@ -22,7 +23,7 @@ from dro_core import (
 )
 
 COLOURS = ("#4477aa", "#ee6677", "#228833")
-STYLE = {"svg.hashsalt": "robust-rlhf", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"svg.hashsalt": "robust-rlhf", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 PROBABILITIES = (np.arange(24) + 0.5) / 24
 LOSSES = -np.log1p(-PROBABILITIES)  # quantiles of an exponential distribution: most are small, a few large
 SOURCES = np.array(list("aaabaabaacabaabaabcacbcc"))  # the harder, the rarer
