@@ -31,7 +31,7 @@ from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
 from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, margins_in
-from ..training.objectives import parse_pair_loss
+from ..training.objectives.table import parse_pair_loss
 from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
 from ..training.run import Task
@@ -49,7 +49,7 @@ class DPOTrainer(PairTrainer):
 
     Args:
         beta: Strength of the KL regularisation.
-        pair_loss: Loss of one pair as a function of its margin or scores (``llm.training.objectives``).
+        pair_loss: Loss of one pair as a function of its margin or scores (``llm.training.objectives.table``).
         reference: A second model, or None.
         **kwargs: Everything ``RobustTrainer`` takes.
 

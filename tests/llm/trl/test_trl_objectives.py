@@ -19,7 +19,7 @@ from llm.judging.margins import answer_scores, dpo_margins
 from llm.models.logprobs import answer_logps, answer_tokens
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
-from llm.training.objectives import NOT_OF_A_PAIR, objectives, parse_pair_loss
+from llm.training.objectives.table import NOT_OF_A_PAIR, objectives, parse_pair_loss
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 from trl.experimental.cpo.cpo_trainer import CPOTrainer
@@ -176,7 +176,7 @@ def test_losses_without_a_reference_are_those_of_trls_trainers(text, spec, tiny)
 
 def test_no_loss_of_trl_is_forgotten(theirs):
     """Each is offered and compared above, or refused with a reason."""
-    theirs.loss_types = ["none of them"]
+    theirs.loss_types = ["unheard"]
     with pytest.raises(ValueError, match="Unknown loss type") as refused:
         loss_of_trl(theirs, torch.zeros(2, EDGE), torch.ones(2, EDGE), torch.zeros(2))
     known = set(str(refused.value).partition("one of ")[2].strip(".[]").replace("'", "").split(", "))
