@@ -910,9 +910,30 @@ BREAKS = [
     Break(
         "dpo-reference",
         "llm/judging/margins.py",
-        "chosen, rejected = (policy - reference).chunk(2)",
-        "chosen, rejected = (policy - 0 * reference).chunk(2)",
+        "policy if reference is None else policy - reference",
+        "policy if reference is None else policy - 0 * reference",
         "llm/training/test_losses.py llm/kinds/test_dpo.py",
+    ),
+    Break(
+        "scores-per-token",
+        "llm/kinds/dpo.py",
+        "answer_tokens(inputs) if self.pair_loss.per_token else None",
+        "None",
+        "llm/kinds/test_objectives.py",
+    ),
+    Break(
+        "wrong-label-of-scores",
+        "llm/training/losses.py",
+        "-told if told.ndim == 1 else told.flip(1)",
+        "-told if told.ndim == 1 else told",
+        "llm/kinds/test_objectives.py",
+    ),
+    Break(
+        "orpo-imitates-the-wrong-answer",
+        "llm/training/objectives/scores.py",
+        "return -means[:, 0] - self.beta",
+        "return -means[:, 1] - self.beta",
+        "llm/trl/test_trl_objectives.py",
     ),
     Break(
         "options-outer-first",

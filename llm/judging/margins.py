@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ..data.pairs import Pair
-from ..models.logprobs import answer_logps, evaluation_mode
+from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..text.batches import PairCollator, longest_first
 from ..text.encoding import EncodedPairs, NothingLeft, encode_pairs
 
@@ -35,24 +35,33 @@ def likelihood_margins(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
     A sum favours the shorter answer: every token costs something. No reference is asked.
     """
-    chosen, rejected = answer_logps(model, batch).chunk(2)
-    return chosen - rejected
+    return dpo_margins(answer_logps(model, batch), beta=1.0)
 
 
-def policy_margins(reference: nn.Module, *, beta: float) -> MarginOf:
+def mean_likelihood_margins(*, beta: float) -> MarginOf:
+    """Differences of beta log pi(answer) per token of the answer; no reference is asked."""
+
+    def margin_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return dpo_margins(answer_logps(model, batch), beta=beta, tokens=answer_tokens(batch))
+
+    return margin_of
+
+
+def policy_margins(reference: nn.Module, *, beta: float, per_token: bool = False) -> MarginOf:
     """Differences of the implicit rewards beta log pi/pi_ref of a policy against ``reference`` [R23].
 
     What the reference says of a batch is kept, so that judging another policy on the same pairs costs it nothing.
+    ``per_token`` divides every log-ratio by the number of tokens of its answer.
     """
     reference.eval()
     known: dict[bytes, Tensor] = {}
 
     def margin_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        ids = batch["input_ids"]
+        ids, tokens = batch["input_ids"], answer_tokens(batch) if per_token else None
         key = hashlib.blake2b(ids.cpu().numpy().tobytes(), digest_size=16).digest()
         if key not in known:
             known[key] = answer_logps(reference.to(ids.device), batch).cpu()
-        return dpo_margins(answer_logps(model, batch), known[key].to(ids.device), beta=beta)
+        return dpo_margins(answer_logps(model, batch), known[key].to(ids.device), beta=beta, tokens=tokens)
 
     return margin_of
 
@@ -155,19 +164,34 @@ def _broken(pairs: Sequence[Pair], broken: NDArray[np.bool_], error: type[Except
     return error(f"{len(rows)} of {len(pairs)} margins are nan or infinite (pairs {names}): check the model.")
 
 
-def dpo_margins(policy: Tensor, reference: Tensor, *, beta: float) -> Tensor:
-    """Difference of the implicit rewards of the two answers of each pair [R23].
+def dpo_margins(
+    policy: Tensor, reference: Tensor | None = None, *, beta: float, tokens: Tensor | None = None
+) -> Tensor:
+    """Difference of the implicit rewards of the two answers of each pair, ``(n,)`` [R23].
 
         h_i = beta [log pi/pi_ref (y_i+ | x_i) - log pi/pi_ref (y_i- | x_i)]
 
     Args:
         policy: Log-probabilities of the answers under the policy in nats, shape ``(2 n,)``: n chosen, n rejected.
-        reference: The same under the reference policy.
+        reference: The same under the reference policy; None leaves pi_ref out.
         beta: Strength of the KL regularisation.
+        tokens: Of every answer, by which its log-ratio is divided, ``(2 n,)``; None leaves sums.
 
     >>> import torch
     >>> dpo_margins(torch.tensor([-4.0, -7.0]), torch.tensor([-5.0, -6.0]), beta=0.1)
     tensor([0.2000])
     """
-    chosen, rejected = (policy - reference).chunk(2)
+    chosen, rejected = _log_ratios(policy, reference, tokens).chunk(2)
     return beta * (chosen - rejected)
+
+
+def answer_scores(
+    policy: Tensor, reference: Tensor | None = None, *, beta: float, tokens: Tensor | None = None
+) -> Tensor:
+    """The implicit rewards themselves, ``(n, 2)``, chosen answers first. Arguments: see ``dpo_margins``."""
+    return beta * torch.stack(_log_ratios(policy, reference, tokens).chunk(2), dim=1)
+
+
+def _log_ratios(policy: Tensor, reference: Tensor | None, tokens: Tensor | None) -> Tensor:
+    ratios = policy if reference is None else policy - reference
+    return ratios if tokens is None else ratios / tokens

@@ -1,4 +1,4 @@
-"""Direct preference optimisation against the worst reweighting of each effective batch."""
+"""Direct preference optimisation, and what goes by its name, against the worst reweighting of each effective batch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..adversary.equal_losses import Accuracy, precision_of
+from ..adversary.radius.auto import auto_of
 from ..data.pairs import Pair
-from ..judging.margins import MarginOf, dpo_margins, policy_margins
+from ..judging.margins import (
+    MarginOf,
+    answer_scores,
+    dpo_margins,
+    mean_likelihood_margins,
+    policy_margins,
+)
 from ..models.loading import check_vocabulary, load_policy, tiny_policy
-from ..models.logprobs import answer_logps, evaluation_mode
+from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..models.saving import save_model
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
-from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, parse_pair_loss
+from ..training.losses import GradientPenalised, PairLoss, dpo_accuracy, margins_in
+from ..training.objectives.table import parse_pair_loss
 from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
 from ..training.run import Task
@@ -33,25 +41,32 @@ REFERENCE = "reference"  # the folder of a run that keeps a policy it made from 
 
 
 class DPOTrainer(PairTrainer):
-    """``RobustTrainer`` with a loss of the DPO margin h = beta [log pi/pi_ref (y+) - log pi/pi_ref (y-)] [R23].
+    """``RobustTrainer`` with a loss of the scores beta log pi/pi_ref of both answers, or of their difference [R23].
 
-    The reference is, in this order: the log-probabilities that batches carry (``EncodedPairs.put_reference``), the
-    model ``reference``, or the policy with its adapter switched off. It is evaluated once per effective batch, also
-    where the trainer makes two passes.
+    What a loss needs (a reference, sums or means over tokens) it says itself. The reference is, in this order: the
+    log-probabilities that batches carry (``EncodedPairs.put_reference``), the model ``reference``, or the policy with
+    its adapter switched off. It is evaluated once per effective batch, also where the trainer makes two passes.
 
     Args:
         beta: Strength of the KL regularisation.
-        pair_loss: Loss of one pair as a function of its margin.
+        pair_loss: Loss of one pair as a function of its margin or scores (``llm.training.objectives.table``).
         reference: A second model, or None.
         **kwargs: Everything ``RobustTrainer`` takes.
 
     Raises:
-        ValueError: There is no reference, or a second model under FSDP or DeepSpeed.
+        ValueError: There is no reference, or one that the loss does not need, or a second model under FSDP or
+            DeepSpeed; a set that takes its radius from margins under a loss of scores.
     """
 
     def __init__(self, *, beta: float, pair_loss: PairLoss, reference: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.beta, self.pair_loss, self.reference = beta, pair_loss, None
+        if reference is not None and not pair_loss.reference:
+            raise ValueError(f"{pair_loss} needs no reference policy: leave reference out")
+        if pair_loss.of_scores and (auto := auto_of(self.ambiguity)) is not None:
+            raise ValueError(
+                f"{auto} takes its radius from margins, of which {pair_loss} is no function: give a number"
+            )
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         if sharded and isinstance(pair_loss, GradientPenalised):
             raise ValueError("wdpo reads the embeddings outside the sharded model: use another loss, or DDP")
@@ -77,19 +92,26 @@ class DPOTrainer(PairTrainer):
 
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the implicit rewards, shape ``(n,)``."""
+        return margins_in(self.held_out(model, inputs))
+
+    def held_out(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """What the loss reads of every pair: its margin ``(n,)``, or the scores of its answers ``(n, 2)``."""
         inputs = self.with_constants(model, inputs)
-        return dpo_margins(answer_logps(model, inputs), inputs["reference"], beta=self.beta)
+        read = answer_scores if self.pair_loss.of_scores else dpo_margins
+        tokens = answer_tokens(inputs) if self.pair_loss.per_token else None
+        reference = inputs["reference"] if self.pair_loss.reference else None
+        return read(answer_logps(model, inputs), reference, beta=self.beta, tokens=tokens)
 
     def with_constants(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with the reference log-probabilities ``(2 n,)`` in it."""
-        if "reference" in inputs:
+        """The batch with the reference log-probabilities ``(2 n,)`` in it, where the loss needs them."""
+        if "reference" in inputs or not self.pair_loss.reference:
             return inputs
         with torch.no_grad(), self._reference_of(model) as reference, evaluation_mode(reference):
             return {**inputs, "reference": answer_logps(reference, inputs)}
 
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
-        """One, of the reference; none where batches carry its log-probabilities."""
-        return 0.0 if "reference" in inputs else 1.0
+        """One, of the reference; none where batches carry its log-probabilities, or there is none."""
+        return 0.0 if "reference" in inputs or not self.pair_loss.reference else 1.0
 
     @contextmanager
     def _reference_of(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -106,6 +128,8 @@ class DPOTrainer(PairTrainer):
         """Loss of every pair, shape ``(n,)``, with the gradient penalty where the loss has one."""
         if isinstance(self.pair_loss, GradientPenalised) and self.pair_loss.penalty:
             return self._penalised(model, inputs, self.pair_loss.penalty)
+        if self.pair_loss.of_scores:  # of which margins say nothing
+            return self.losses_of(self.held_out(model, inputs), inputs)
         return super().example_losses(model, inputs)
 
     def _penalised(self, model: nn.Module, inputs: dict[str, Tensor], penalty: float) -> Tensor:
@@ -136,7 +160,7 @@ class DPOTask(Task[DPOConfig]):
         config = self.config
         if config.model == "tiny":
             model, tokenizer = tiny_policy(texts_of(train), max_length=config.max_length)
-            self.start = copy.deepcopy(model)
+            self.start = copy.deepcopy(model) if self.pair_loss.reference else None
         else:
             model, tokenizer = load_policy(config.model, **self.config.loading())
         if config.reference_kind() == "model" or config.reference_model:
@@ -156,13 +180,17 @@ class DPOTask(Task[DPOConfig]):
         return parse_pair_loss(self.config.loss, beta=self.config.beta)
 
     def margin_of(self, output: Path) -> MarginOf:
-        """By its implicit rewards against the reference, which is loaded again."""
+        """By the implicit rewards of its loss, against the reference, if there is one, which is loaded again."""
+        loss, beta = self.pair_loss, self.config.beta
+        if not loss.reference:
+            return mean_likelihood_margins(beta=beta)
         name = self.config.reference_model or self.config.model
-        return _judge(str(output / REFERENCE) if name == "tiny" else name, self.config.beta, **self.config.loading())
+        start = str(output / REFERENCE) if name == "tiny" else name
+        return _judge(start, beta, per_token=loss.per_token, **self.config.loading())
 
     def prepare(self, trainer: PairTrainer, arguments: TrainingArguments, output: Path) -> None:
         """Compute the reference log-probabilities, or read them; before the first step the policy is the reference."""
-        if self.config.model == "tiny":  # it exists nowhere else
+        if self.start is not None:  # it exists nowhere else
             on_main_process(lambda: self._keep_start(output / REFERENCE, trainer.processing_class))
         if self.config.reference_kind() != "precomputed":
             return
@@ -191,9 +219,9 @@ class DPOTask(Task[DPOConfig]):
 
 
 @lru_cache(maxsize=1)
-def _judge(reference: str, beta: float, **loading: Any) -> MarginOf:
+def _judge(reference: str, beta: float, *, per_token: bool, **loading: Any) -> MarginOf:
     """One for all runs of a sweep: the reference speaks once about every suite."""
-    return policy_margins(load_policy(reference, **loading)[0], beta=beta)
+    return policy_margins(load_policy(reference, **loading)[0], beta=beta, per_token=per_token)
 
 
 TASK = DPOTask

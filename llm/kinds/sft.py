@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
 from ..models.loading import load_policy, tiny_policy
-from ..models.logprobs import answer_logps
+from ..models.logprobs import answer_logps, answer_tokens
 from ..statistics.counting import credit
 from ..training.config import SFTConfig
 from ..training.pair_trainer import Metrics, PairTrainer, texts_of
@@ -74,11 +74,6 @@ class SFTTrainer(PairTrainer):
     def held_out_losses(self, measured: Tensor) -> Tensor:
         """-log pi(chosen) per token, ``(n,)``."""
         return measured[:, 1] / measured[:, 2]
-
-
-def answer_tokens(inputs: dict[str, Tensor]) -> Tensor:
-    """How many tokens ``answer_logps`` sums over (not a first one: nothing predicts it), at least 1, shape ``(n,)``."""
-    return inputs["answer_mask"][:, 1:].sum(dim=1).clamp(min=1)
 
 
 def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..run.escaping import markdown, markdown_code
 from ..run.files import JsonObject
-from ..run.kinds import kind_of
+from ..run.kinds import has_reference, kind_of
 from .card_parts import base_name, header, use
 
 
@@ -166,8 +166,9 @@ def _special(config: JsonObject) -> dict[str, str]:
     """Rows that only some runs have."""
     rows, weighed = {}, config["ambiguity"] != "erm"
     if "beta" in config:
-        reference = markdown(base_name(config["reference_model"] or config["model"]))
-        rows["loss"] = f"{config['loss']}, beta {config['beta']:g}, reference {reference}"
+        named = markdown(base_name(config["reference_model"] or config["model"]))
+        reference = f"reference {named}" if has_reference(config["loss"]) else "no reference"
+        rows["loss"] = f"{config['loss']}, beta {config['beta']:g}, {reference}"
     if config.get("last_window") == "keep" and weighed:
         rows["last window of an epoch"] = "kept: smaller than the effective batch, as large a step"
     if config.get("passes") == "carried" and weighed:

@@ -32,6 +32,11 @@ def answer_logps(model: nn.Module, inputs: dict[str, Tensor], *, embeddings: Ten
     return (token_logps(answer.logits, answer.targets) * answer.mask).sum(dim=1)
 
 
+def answer_tokens(inputs: dict[str, Tensor]) -> Tensor:
+    """How many tokens ``answer_logps`` sums over (not a first one: nothing predicts it), at least 1, shape ``(n,)``."""
+    return inputs["answer_mask"][:, 1:].sum(dim=1).clamp(min=1)
+
+
 class AnswerLogits(NamedTuple):
     """What a causal model says at the positions before the last ``length`` tokens of a batch.
 

@@ -104,5 +104,14 @@ def is_logistic(recorded: object, config: Mapping[str, object]) -> bool:
     return (
         certain
         and kind is not None
-        and (kind.name == "reward" or (kind.name == "dpo" and config.get("loss") == "sigmoid"))
+        and (kind.name == "reward" or (kind.name == "dpo" and config.get("loss") in ("sigmoid", "sigmoid_norm")))
     )
+
+
+def has_reference(loss: str) -> bool:
+    """Whether a loss of DPO, as text, compares the policy with a reference.
+
+    >>> has_reference("sigmoid"), has_reference("simpo:0.5")
+    (True, False)
+    """
+    return loss.partition(":")[0].strip() not in ("simpo", "orpo")

@@ -13,6 +13,7 @@ from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
 from ..data.mixtures import held_out_parts, settled
 from ..data.trained_on.pairs import CrossPrompt, check_share
+from ..run.kinds import has_reference
 from ..text.encoding import TooLong
 from .soft.settings import SoftLabels, check_soft_labels
 
@@ -241,14 +242,14 @@ class DPOConfig(SoftLabels, TrainConfig):
 
     model: str = setting("smollm2", "model", _CAUSAL)
     beta: float = setting(
-        0.1, "reference", "strength of the KL regularisation towards the reference, in nats of reward per nat"
+        0.1, "reference", "scale of log-ratios: strength of the KL regularisation towards the reference"
     )
-    loss: str = setting("sigmoid", "update", "sigmoid, ipo, cdpo:0.1, rdpo:0.1, wdpo:0.01: the loss of one pair")
+    loss: str = setting("sigmoid", "update", "loss of a pair: sigmoid, ipo, cdpo:0.1, simpo:0.5, orpo, and others")
     reference: ReferenceKind = setting(
         "auto",
         "reference",
         "model: a second model; adapter: the policy without its adapter; precomputed: once, kept on disk; "
-        "auto: adapter with lora_rank, else precomputed",
+        "auto: adapter with lora_rank, else precomputed, or none where the loss needs none",
     )
     reference_model: str | None = setting(None, "reference", "the reference (default: the starting model)")
     reference_cache: str | None = setting(
@@ -256,27 +257,26 @@ class DPOConfig(SoftLabels, TrainConfig):
     )
 
     def __post_init__(self) -> None:
-        from .losses import parse_pair_loss
+        from .objectives.table import check_reference, parse_pair_loss
 
         super().__post_init__()
         if not self.beta > 0:
             raise ConfigError(f"beta must be positive, got {self.beta}")
+        self.check_choices(reference=ReferenceKind)
         try:
             parse_pair_loss(self.loss, beta=self.beta)
+            check_reference(self)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.check_choices(reference=ReferenceKind)
-        if self.reference_kind() == "adapter" and not self.lora_rank:
-            raise ConfigError("reference=adapter switches the adapter off to get the reference: set lora_rank")
-        if self.reference_kind() == "adapter" and self.reference_model:
-            raise ConfigError("reference=adapter takes the base model as reference: drop reference_model")
 
     def reads(self) -> dict[str, str | None]:
         """The model and, where it is another one, the reference."""
         return super().reads() | {"reference_model": self.reference_model}
 
-    def reference_kind(self) -> ReferenceKind:
-        """``reference`` with ``auto`` decided."""
+    def reference_kind(self) -> ReferenceKind | None:
+        """``reference`` with ``auto`` decided; None where the loss needs none."""
+        if not has_reference(self.loss):
+            return None
         if self.reference != "auto":
             return self.reference
         return "adapter" if self.lora_rank and not self.reference_model else "precomputed"

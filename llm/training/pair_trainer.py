@@ -19,7 +19,7 @@ from ..data.pairs import Pair
 from ..run.progress import Steps
 from ..statistics.counting import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
-from .losses import PairLoss, Sigmoid, least_losses, softened
+from .losses import PairLoss, Sigmoid, least_losses, margins_in, softened
 from .robust_trainer import RobustTrainer
 
 Metrics = Callable[[Any], dict[str, float]]
@@ -29,7 +29,7 @@ class PairTrainer(RobustTrainer):
     """``RobustTrainer`` on batches of ``llm.text.encoding.PairCollator``; subclasses say what the margin of a pair is.
 
     Attributes:
-        pair_loss: From margins to losses, one per pair.
+        pair_loss: From margins, or the scores of both answers, to losses, one per pair.
         seconds_before: What earlier sessions of the run took.
         preferences: Of every training pair the probability that its label is right, ``(n,)``; None: labels are certain.
         labels: Whether the losses are those of labels, as opposed to those of texts.
@@ -44,7 +44,7 @@ class PairTrainer(RobustTrainer):
     @property
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
-        return type(self.pair_loss) is Sigmoid and self.preferences is None
+        return self.pair_loss.logistic and self.preferences is None
 
     def soften(self, preferences: Sequence[float]) -> None:
         """Take labels as right with these probabilities, one per training pair; before the first step.
@@ -61,11 +61,11 @@ class PairTrainer(RobustTrainer):
             self.adversary.rule = with_least(self.adversary.rule, least_losses(self.pair_loss, given).numpy())
         self.preferences = given.float().to(self.args.device)
 
-    def losses_of(self, margins: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """The losses ``(n,)`` of the training pairs of a batch by their margins ``(n,)``."""
+    def losses_of(self, told: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """The losses ``(n,)`` of the training pairs of a batch by what ``pair_loss`` reads of them."""
         if self.preferences is None:
-            return self.pair_loss(margins)
-        return softened(self.pair_loss, margins, self.preferences[inputs["index"]].to(margins))
+            return self.pair_loss(told)
+        return softened(self.pair_loss, told, self.preferences[inputs["index"]].to(told))
 
     def explained(self, margins: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """What the labels say of the margins ``(n,)``: (2 p - 1) m, of which the loss is to first order a function."""
@@ -210,11 +210,11 @@ def texts_of(pairs: Iterable[Pair]) -> Iterator[str]:
 
 
 def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
-    """The ``compute_metrics`` of a held-out set: accuracy and loss, and those of its worst category."""
+    """``compute_metrics`` of a held-out set, by what ``loss`` reads: accuracy and loss, also of its worst category."""
     categories = np.array([pair.category for pair in pairs])
 
     def metrics(prediction: Any) -> dict[str, float]:
-        correct = credit(prediction.predictions)
+        correct = credit(margins_in(prediction.predictions))
         losses = loss(torch.as_tensor(prediction.predictions)).numpy()
         group = categories[prediction.label_ids]
         return {

@@ -19,7 +19,8 @@ from llm.models.logprobs import answer_logps
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
 from llm.training.config import DPOConfig
-from llm.training.losses import GradientPenalised, parse_pair_loss
+from llm.training.losses import GradientPenalised
+from llm.training.objectives.table import parse_pair_loss
 
 BETA = 0.7
 

@@ -109,7 +109,7 @@ def test_a_reference_cache_is_shared_and_its_absence_of_change_is_checked(files,
     ("extra", "said"),
     [
         (["--reference", "adapter"], "set lora_rank"),
-        (["--loss", "hinge"], "sigmoid, ipo"),
+        (["--loss", "unheard"], "sigmoid, ipo"),
         (["--beta", "0"], "beta must be positive"),
         (["--ambiguity", "dr_dpo:0"], "temperature"),
         (["--lora_rank", "4", "--lora_targets", "nowhere"], "nowhere"),

@@ -18,8 +18,9 @@ from whole_runs import broken_off, files_of, margins, train_command, wrong
 
 from dro_core import parse_ambiguity, robust_loss
 from llm.data.corpus.corpus import generate
-from llm.kinds.sft import SFTTask, SFTTrainer, answer_tokens
+from llm.kinds.sft import SFTTask, SFTTrainer
 from llm.models.loading import load_policy, tiny_policy
+from llm.models.logprobs import answer_tokens
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
 from llm.training.config import SFTConfig

@@ -12,7 +12,8 @@ from scipy.special import log_expit, softmax
 from llm.adversary.rules import DrDPO, GroupAscent, advance, reweighted, state_of
 from llm.adversary.spec import parse_reweighting
 from llm.judging.margins import dpo_margins
-from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO, parse_pair_loss
+from llm.training.losses import IPO, ConservativeDPO, Sigmoid, UnbiasedDPO
+from llm.training.objectives.table import parse_pair_loss
 
 MARGINS = np.array([-40.0, -1.5, 0.0, 0.2, 3.0, 40.0])
 TENSOR = torch.tensor(MARGINS, dtype=torch.float64)
@@ -40,7 +41,8 @@ def test_no_text_ends_otherwise_than_in_a_loss_or_a_sentence(text):
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert loss(TENSOR).shape == TENSOR.shape
+        told = torch.stack([TENSOR, -TENSOR], dim=1) if loss.of_scores else TENSOR
+        assert loss(told).shape == TENSOR.shape
 
 
 def test_rdpo_averages_to_the_loss_of_the_true_labels():
@@ -68,7 +70,12 @@ def test_dpo_margin_is_the_scaled_difference_of_log_ratios():
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("hinge", "unknown loss 'hinge'; the known ones are: sigmoid, ipo, cdpo:FLIP, rdpo:FLIP, wdpo:PENALTY"),
+        (
+            "unheard",
+            "unknown loss 'unheard'; the known ones are: sigmoid, ipo, hinge, cdpo:FLIP, rdpo:FLIP, robust:FLIP",
+        ),
+        ("aot", "sorts the log-ratios of a batch"),
+        ("kto", "estimated over the batch, .* take apo_zero"),
         ("sigmoyd", "unknown loss 'sigmoyd', did you mean 'sigmoid'"),
         ("sigmoid:", "unknown loss"),
         ("cdpo", "lacks its flip; write for example 'cdpo:0.1'"),

@@ -112,6 +112,7 @@ LOSSES = {  # a pair loss, and the least that a label allows
     "sigmoid": lambda p: entropy(p),
     "ipo": lambda p: p * (1 - p) / test_dpo.BETA**2,
     "wdpo:0.5": lambda p: entropy(p),
+    "hinge": lambda p: 2 * np.minimum(p, 1 - p),
 }
 
 
@@ -125,7 +126,7 @@ def test_every_loss_of_dpo_is_the_mean_over_the_label(loss, tmp_path):
     hard = trainer.example_losses(trainer.model, batch).detach().double()
     trainer.adversary.rule = parse_reweighting("regret:tv:0.3")
     if loss not in LOSSES:
-        with pytest.raises(ValueError, match="known of the losses sigmoid, wdpo and ipo"):
+        with pytest.raises(ValueError, match="known of the losses sigmoid, wdpo, ipo and hinge"):
             trainer.soften(P.tolist())
         trainer.adversary.rule = None
     trainer.soften(P.tolist())
@@ -213,7 +214,7 @@ def test_a_run_says_what_its_labels_and_its_adversary_are(runs, kind):
         ("reward", {"soft_labels": "crossfit", "soft_folds": 99}, "soft_folds 99 is more than the 23 prompts"),
         ("sft", {"ambiguity": "regret:tv:0.2"}, "the losses here are not of labels"),
         ("sft", {"soft_labels": "data"}, "unknown setting 'soft_labels'"),
-        ("dpo", {"ambiguity": "regret:tv:0.2", "loss": "rdpo:0.1"}, "known of the losses sigmoid, wdpo and ipo"),
+        ("dpo", {"ambiguity": "regret:tv:0.2", "loss": "rdpo:0.1"}, "known of the losses sigmoid, wdpo, ipo"),
         ("reward", {"ambiguity": "regret:regret:tv:0.2"}, "regret: stands twice"),
         ("reward", {"ambiguity": "regret:erm"}, "erm has equal weights"),
     ],
