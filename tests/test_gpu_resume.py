@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_after_a_change_of_the_source_a_half_done_stage_starts_again(stages, mon
     assert {name: stage["revision"] for name, stage in found["stages"].items()} == {"good": "abc", "fails": "new"}
     assert found["stages"]["fails"]["records"] == [{"b": False}]
     table = gpu_page.rendered(found | {"date": ""})
-    assert "| good | done | 1 | 0 | abc |" in table
+    assert re.search(r"\| good \| done \| 1 \| \d+ \| abc \|", table)
 
 
 def test_resuming_a_run_that_is_whole_keeps_its_time(stages):

@@ -223,6 +223,7 @@ KINDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow("a whole study of a sample with an untrained backbone, its stages one after the other")
 def test_a_study_runs_from_texts_to_outcomes_and_reads_the_test_set_once(corpus, tmp_path, monkeypatch, capsys):
     cells = KINDS[:12]

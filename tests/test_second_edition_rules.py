@@ -240,7 +240,8 @@ SIGNED = [one for one in hypotheses.HYPOTHESES if one.name in ("H3", "H4", "H5",
 
 
 @pytest.mark.slow("whole studies are drawn and judged, a second each")
-@pytest.mark.parametrize("studies", [12, pytest.param(100, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("studies", [12, 100])
 def test_where_nothing_is_true_no_more_is_confirmed_than_promised(studies):
     """Every family at most LEVEL / 2 of studies; more than the 99.9 % quantile of that is a broken promise."""
     named = [test for one in SIGNED for test in hypotheses.tests_of(one) if isinstance(test, Comparison)]

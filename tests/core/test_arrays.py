@@ -166,7 +166,7 @@ def test_an_empty_batch_has_no_answers(make: Maker, shape: tuple[int, ...]) -> N
 
 
 @every_set
-@pytest.mark.parametrize("rows", [3, 900])
+@pytest.mark.parametrize("rows", [3, pytest.param(900, marks=pytest.mark.exhaustive)])
 def test_a_batch_with_references_of_its_own_is_a_loop(make: Maker, rows: int) -> None:
     """900 rows are more than fit into one block of the solver."""
     n = 40

@@ -36,6 +36,7 @@ def test_every_convergence_claim_is_upheld_and_its_mutants_are_not(build, search
         assert 0.99 <= report.tightness <= 1 + 1e-9
 
 
+@pytest.mark.exhaustive
 def test_what_refutes_the_bound_without_the_bias_is_a_rare_pair():
     unbiased = next(false for false in sgd_reward().mutants if "bias" in false.label)
     witness = check(unbiased).worst

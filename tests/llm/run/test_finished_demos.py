@@ -19,6 +19,7 @@ def done(once):
     return once("finished-demo", lambda folder: main(list(map(str, demo(folder / "demo")))))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow("a demo is begun again ten times")
 def test_a_demo_names_what_was_damaged_and_makes_it_again(done, tmp_path, capsys, caplog):
     shutil.copytree(done / "demo", tmp_path / "demo")

@@ -204,6 +204,7 @@ def test_trainers_refuse_a_launch_that_lies(tmp_path, monkeypatch):
         check(tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow("torch's launcher and the imports of three processes")
 def test_two_processes_of_the_command_line_are_one_run(pairs_file, tmp_path):
     """As scaling.md prints it: accelerate's launcher, our configuration, the command line."""

@@ -75,7 +75,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(name, marks=pytest.mark.exhaustive) if name in ("html", "markdown") else name for name in FILES],
+)
 def test_a_file_is_written_by_one_at_a_time(kind, tmp_path, capsys):
     """Two checks would each take minutes, and the file be that of whoever ends last."""
     process = Forked(hold, tmp_path / "out.html")

@@ -66,7 +66,7 @@ def said(pairs):
 
 
 @pytest.mark.slow("a whole model trains in a process of its own, which loads torch first")
-@pytest.mark.parametrize("kind", OF)
+@pytest.mark.parametrize("kind", ["heads", pytest.param("whole models", marks=pytest.mark.exhaustive)])
 def test_files_are_known_by_their_pairs_however_they_are_named(kind, files, tmp_path):
     """What was trained on one folder is not trained again where its files are named, weights of 1 or not."""
 

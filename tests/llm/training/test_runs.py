@@ -182,7 +182,7 @@ def test_run_folder_tells_the_whole_story(uninterrupted):
         (["--final", "best"], "validation_share"),
         (["--resume", "--overwrite"], "not both"),
         (["--max_pairs", "0"], "at least 1"),
-        (["--lerning-rate", "1"], "'learning_rate'"),
+        (["--lerning-rate", "1"], "--learning-rate"),
         (["--max_length", "wide"], "wide"),
         (["--resume_from_checkpoint", "x"], "--resume"),
         (["--save_only_model", "true"], "resumed"),

@@ -209,11 +209,11 @@ def test_a_run_says_what_its_labels_and_its_adversary_are(runs, kind):
     ("kind", "settings", "message"),
     [
         ("reward", {"soft_labels": "data"}, "needs the column preference, and none of 24 training pairs has one"),
-        ("reward", {"soft_labels": "votes"}, "soft_labels"),
+        ("reward", {"soft_labels": "votes"}, "--soft-labels: 'votes' is none of none, data, crossfit"),
         ("dpo", {"soft_labels": "crossfit", "soft_folds": 2}, "soft_folds must be at least 3, got 2"),
         ("reward", {"soft_labels": "crossfit", "soft_folds": 99}, "soft_folds 99 is more than the 23 prompts"),
         ("sft", {"ambiguity": "regret:tv:0.2"}, "the losses here are not of labels"),
-        ("sft", {"soft_labels": "data"}, "unknown setting 'soft_labels'"),
+        ("sft", {"soft_labels": "data"}, "there is no flag --soft_labels"),
         ("dpo", {"ambiguity": "regret:tv:0.2", "loss": "rdpo:0.1"}, "known of the losses sigmoid, wdpo, ipo"),
         ("reward", {"ambiguity": "regret:regret:tv:0.2"}, "regret: stands twice"),
         ("reward", {"ambiguity": "regret:erm"}, "erm has equal weights"),
