@@ -237,7 +237,7 @@ def read_pipeline(path: str | Path, *, columns: str | None = None, output_dir: s
     Raises:
         ConfigError: The file, a section, a setting or an arm makes no sense; the message names it.
     """
-    instead = {"columns": columns, "output_dir": output_dir}
+    instead: JsonObject = {"columns": columns, "output_dir": output_dir}
     settings = read_recipe(str(path)) | {name: value for name, value in instead.items() if value is not None}
     _check_names(str(path), settings, {entry.name for entry in fields(Pipeline)})
     for name in ("output_dir", "reward", "policy"):
