@@ -183,3 +183,11 @@ def test_the_build_refuses_what_is_wrong(tmp_path):
     for said in ("nowhere", "nothing", "made_for_this.silent has no docstring", "dro_core.CVaR is public, and no page"):
         assert said in done.stderr
     assert "dro_core.worst_case is public" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem
+)
+def test_no_line_of_prose_begins_with_a_mark(page):
+    """A comment at the beginning of a line begins a block of its own, and cuts the sentence in two."""
+    assert not re.findall(r"^ *<!-- .+ -->.*\S.*<!-- / -->", page.read_text(encoding="utf-8"), re.M)
