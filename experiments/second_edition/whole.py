@@ -99,7 +99,7 @@ class Model(NamedTuple):
 
 def models() -> Iterator[Model]:
     """All, those that H8 stands on first, the arms of a seed beside each other."""
-    for name in reversed(KINDS):
+    for name in reversed(list(KINDS)):
         for seed in WHOLE_SEEDS:
             yield from (Model(name, arm, seed) for arm in ARMS)
 
