@@ -152,7 +152,7 @@ def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[An
     bound = config.max_sampler_gap
     gaps = torch.tensor([sampler_gap(answers, seen.logps)], device=accelerator.device)
     gap = float(accelerator.gather(gaps).max())
-    check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
+    check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3, server=config.vllm_server_base_url)
     return gap
 
 

@@ -43,9 +43,11 @@ from .asking.signal import Group, StepGroups, draw
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
 from .experience import Experience, Objective, Weighed
+from .generation.choice import engine_of
+from .generation.client import EngineError
+from .generation.correction import corrected
 from .observation import observed
 from .prompt_weights import advance_prompts
-from .rollouts import Answers, Sampling
 from .setup import (
     accelerator_for,
     check_kl,
@@ -105,11 +107,7 @@ class PolicyTrainer:
         self.accelerator = accelerator_for(arguments)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.core, self.objective = module, Objective(config, accuracy=value_accuracy(config, arguments, module.policy))
-        self.pen = Answers(
-            tokenizer,
-            Sampling(config.max_new_tokens, config.temperature, config.top_p),
-            batch_size=arguments.per_device_eval_batch_size,
-        )
+        self.pen = engine_of(config, arguments, tokenizer)
         self.columns = PromptColumns(prompts)
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.masses = masses_of([prompt.weight for prompt in prompts])
@@ -162,27 +160,30 @@ class PolicyTrainer:
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
-        with failing_together(BadScores):  # on all ranks, or none goes on
+        self.pen.take(self.core.policy, step=self.step)
+        with failing_together(BadScores, EngineError):  # on all ranks, or none goes on
             drawn = self._draw()
             beside = told_by(self.scorer) | self._gold(drawn)
         answers, size = drawn.answers, self.arguments.per_device_eval_batch_size
         with self.accelerator.autocast():
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
         experience = Experience.of(answers, drawn.scores, seen)
-        gap = checked_sampler(self.accelerator, self.config, answers, seen) if self.step == 0 else None
+        checked = self.step == 0 or self.pen.foreign
+        gap = {"sampler_gap": checked_sampler(self.accelerator, self.config, answers, seen)} if checked else {}
         known, everywhere = experience.gathered(self.accelerator), drawn.everywhere(self.accelerator)
         scores = known.scores.double().cpu().numpy()
         checked_scores(scores, self._asked(everywhere), step=self.step)
         shared = drawn.told(self.accelerator) | {"radius_fraction": self._strength(), "reward": float(scores.mean())}
-        shared |= mean_over_ranks(beside, self.world)
+        shared |= mean_over_ranks(beside, self.world) | gap
         samples, weighed = drawn.samples(self.prompts, experience.kl.tolist()), self.weigh(known, everywhere)
         if weighed is None:  # no update, and the learning rate counts those
             return shared | {"skipped": 1.0, "kl": float(known.kl.mean()), "samples": samples}
         here = torch.arange(len(answers), device=known.scores.device) + self.rank * len(answers)
-        rollout = Rollout(answers, experience, weighed.take(here, experience.logps.shape[1]), self.step)
-        said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed))) | {"entropy": seen.entropy}
+        mine, ratios = corrected(weighed.take(here, experience.logps.shape[1]), experience, answers, self.config)
+        rollout = Rollout(answers, experience, mine, self.step)
+        said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed)))
+        said |= {"entropy": seen.entropy} | ratios
         self.schedule.step()
-        said |= {} if gap is None else {"sampler_gap": gap}
         shared |= self.objective.described(known, weighed) | {"skipped": 0.0}
         return mean_over_ranks(said, self.world) | shared | {"samples": samples}
 

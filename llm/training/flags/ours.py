@@ -19,6 +19,7 @@ GROUPS = {
     "adversary": "which reweighting of the examples is trained against, and from when on",
     "reward": "what scores answers",
     "answers": "what is asked and answered in a step",
+    "server": "what writes the answers, where it is not the policy itself",
     "update": "what is learned from the answers",
     "reference": "the policy not to stray from, and what straying costs",
     "adapter": "low-rank training",
