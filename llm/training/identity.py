@@ -25,7 +25,7 @@ from .config import RunConfig
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {
     "cache_tokens", "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "reward_seconds",
-    "skip_damaged", "suites", "train_file", "eval_file", "vllm_seconds", *LIMITS,
+    "skip_damaged", "suites", "train_file", "vllm_seconds", "eval_file", *LIMITS,
 }  # fmt: skip
 
 # Of which only counts whether there is one: another server with the same weights draws the same answers.
