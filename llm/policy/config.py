@@ -10,7 +10,7 @@ from dro_core.command_line.settings import setting
 from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
 from .combinations import check_combinations
-from .generation.settings import Door, Ratios, ServerSettings, check_server
+from .generation.settings import Door, ServerSettings, check_server
 
 LengthDivisor = Literal["longest", "answer", "batch"]
 SilentGroups = Literal["keep", "leave_out", "draw_again"]
@@ -165,7 +165,7 @@ class PolicyConfig(ServerSettings, RunConfig):
             silent_groups=SilentGroups, adversary_sees=AdversaryValues, adversary_estimate=AdversaryEstimate,
             adversary_acts=AdversaryActs,
             value_model=Critic, reference=PolicyReference, optimizer=Optimizer, length_divisor=LengthDivisor,
-            vllm_weights=Door, vllm_importance_sampling_mode=Ratios,
+            vllm_weights=Door,
         )  # fmt: skip
         self.check_least(
             prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,

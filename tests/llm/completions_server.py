@@ -26,7 +26,7 @@ class Served:
 
     def __init__(self, folder: str) -> None:
         self.folder, self.fault, self.processed, self.asked = folder, "", False, []
-        self.adapters, self.lock = {}, threading.Lock()
+        self.adapters, self.known, self.lock = {}, {}, threading.Lock()
         self.model = self.read(folder)
 
     @staticmethod
@@ -148,8 +148,9 @@ class Handler(BaseHTTPRequestHandler):
         served = self.served
         if path == "/collective_rpc":
             assert told["method"] == "reload_weights"
-            if served.fault != "stale":
-                served.model = served.read(told["kwargs"]["weights_path"])
+            place = told["kwargs"]["weights_path"]
+            if served.fault != "stale":  # what it has read it has: as vLLM, of which a folder is best given once
+                served.model = served.known[place] = served.known.get(place) or served.read(place)
             self.send({"results": [None]})
         elif path == "/v1/load_lora_adapter":
             served.load_adapter(told["lora_name"], told["lora_path"])

@@ -97,12 +97,12 @@ class Client(NamedTuple):
 def _read(answer: HTTPResponse, until: float) -> bytes:
     """The whole body, however slowly it comes, but not for longer."""
     parts: list[bytes] = []
-    while part := answer.read(_CHUNK):
+    while part := answer.read1(_CHUNK):
         parts.append(part)
         if time.monotonic() > until:
             raise TimeoutError
     if answer.length:  # announced, and not sent
-        raise IncompleteRead(b"", answer.length)
+        raise IncompleteRead(b"".join(parts), answer.length)
     return b"".join(parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from dro_core.command_line.settings import setting
@@ -11,34 +11,60 @@ from dro_core.command_line.settings import setting
 from ...training.config import ConfigError
 
 Door = Literal["auto", "reload", "lora"]
-Ratios = Literal["sequence_truncate", "token_truncate"]
+
+
+class Correction(NamedTuple):
+    """How the log-probabilities of a server are corrected for.
+
+    Attributes:
+        of: What has an importance ratio.
+        most: Above which a ratio is cut off.
+    """
+
+    of: Literal["answers", "tokens"]
+    most: float
 
 
 @dataclass
 class ServerSettings:
-    """Which server writes the answers, how it gets the weights, and how its rounding is corrected; names as TRL's."""
+    """Which server writes the answers, how it gets the weights, and how its rounding is corrected."""
 
     vllm_server_base_url: str | None = setting(
-        None,
-        "server",
-        "http://HOST:PORT of a server that speaks vLLM's completions protocol; not given: the policy writes itself",
+        None, "answers", "http://HOST:PORT of a server that speaks vLLM's completions protocol; not given: the policy"
     )
     vllm_weights: Door = setting(
         "auto",
-        "server",
-        "how it gets the weights: reload (all of them, with VLLM_SERVER_DEV_MODE=1), lora (the adapter, with "
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora); auto: lora with lora_rank",
+        "answers",
+        "how the server gets weights: reload (all, needs VLLM_SERVER_DEV_MODE=1), lora (the adapter, needs "
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora), auto (lora with lora_rank)",
     )
-    vllm_seconds: float = setting(600.0, "server", "within which it must answer a request, or have read the weights")
-    vllm_importance_sampling_mode: Ratios = setting(
-        "sequence_truncate",
-        "server",
-        "what is multiplied by the ratio of our probabilities to its own: whole answers (exact below the bound) or "
-        "every token (biased, less noise where answers are long)",
+    vllm_seconds: float = setting(600.0, "answers", "within which the server must answer, or have read weights")
+    importance_ratios: str = setting(
+        "answers:3",
+        "answers",
+        "of our probabilities to the server's, cut off above 3: of whole answers (exact below that), tokens:3 of "
+        "single tokens (biased, less noise where answers are long), or off",
     )
-    vllm_importance_sampling_clip_max: float = setting(
-        3.0, "server", "largest such ratio, the rest is cut off; 0: no correction"
-    )
+
+    def correction(self) -> Correction | None:
+        """What ``importance_ratios`` says; None where nothing is to be corrected.
+
+        Raises:
+            ConfigError: It says nothing that is known.
+        """
+        if self.importance_ratios == "off":
+            return None
+        of, _, number = self.importance_ratios.partition(":")
+        try:
+            most = float(number)
+        except ValueError:
+            most = 0.0
+        if of not in ("answers", "tokens") or not 0 < most < float("inf"):
+            raise ConfigError(
+                "importance_ratios is answers:X or tokens:X, where X is the largest ratio, 3 as a rule, or off; got "
+                f"{self.importance_ratios!r}"
+            )
+        return Correction(of, most)
 
 
 def check_server(settings: ServerSettings, *, adapted: bool, temperature: float, top_p: float) -> None:
@@ -55,11 +81,7 @@ def check_server(settings: ServerSettings, *, adapted: bool, temperature: float,
     """
     if not 0 < settings.vllm_seconds <= 1e6:
         raise ConfigError(f"vllm_seconds must be positive and at most 1000000, got {settings.vllm_seconds}")
-    if not 0 <= settings.vllm_importance_sampling_clip_max < float("inf"):
-        raise ConfigError(
-            "vllm_importance_sampling_clip_max is the largest ratio, at least 1 as a rule, or 0 for no correction, got "
-            f"{settings.vllm_importance_sampling_clip_max}"
-        )
+    settings.correction()
     if settings.vllm_server_base_url is None:
         return
     root_of(settings.vllm_server_base_url)

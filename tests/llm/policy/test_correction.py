@@ -66,18 +66,17 @@ def case():
     return policy, ours, theirs, masses, exact
 
 
-def settings(**told):
-    return ServerSettings(vllm_server_base_url="http://host:1", **told)
+def settings(told):
+    return ServerSettings(vllm_server_base_url="http://host:1", importance_ratios=told)
 
 
 def test_ratios_of_whole_answers_give_the_gradient_of_our_policy_and_those_of_tokens_most_of_it(case):
     policy, ours, theirs, masses, exact = case
     known, answers, weighed = parts(ours, theirs)
     errors = {}
-    for mode, clip_max in (("sequence_truncate", 1e9), ("token_truncate", 1e9), ("sequence_truncate", 0.0)):
-        told = settings(vllm_importance_sampling_mode=mode, vllm_importance_sampling_clip_max=clip_max)
-        found, _ = corrected(weighed, known, answers, told)
-        errors[mode, clip_max] = (gradient(policy, found.advantages, masses) - exact).norm() / exact.norm()
+    for told in ("answers:1e9", "tokens:1e9", "off"):
+        found, _ = corrected(weighed, known, answers, settings(told))
+        errors[told] = (gradient(policy, found.advantages, masses) - exact).norm() / exact.norm()
     of_answers, of_tokens, plain = errors.values()
     assert of_answers < 1e-12
     assert 1e-3 < of_tokens < 0.8 * plain
@@ -86,8 +85,9 @@ def test_ratios_of_whole_answers_give_the_gradient_of_our_policy_and_those_of_to
 def test_ratios_are_cut_off_above_and_the_log_says_how_many(case):
     _, ours, theirs, _, _ = case
     known, answers, weighed = parts(ours, theirs)
-    for mode, level in (("sequence_truncate", 1), ("token_truncate", 0)):
-        ratios = importance_ratios(known.logps, theirs.detach(), MASK, mode=mode)
+    for of in ("answers", "tokens"):
+        level = of == "answers"
+        ratios = importance_ratios(known.logps, theirs.detach(), MASK, of=of)
         by_hand = [
             np.exp([sum(ours[row, k] - theirs[row, k] for k in range(len(ids))).item()] * len(ids)) if level else
             np.exp([(ours[row, k] - theirs[row, k]).item() for k in range(len(ids))])
@@ -96,8 +96,7 @@ def test_ratios_are_cut_off_above_and_the_log_says_how_many(case):
         np.testing.assert_allclose(ratios[MASK], np.concatenate(by_hand), rtol=1e-12)
         assert ratios[~MASK].eq(1).all()
         clip = float(np.quantile(ratios[MASK], 0.7))
-        told = settings(vllm_importance_sampling_mode=mode, vllm_importance_sampling_clip_max=clip)
-        found, said = corrected(weighed, known, answers, told)
+        found, said = corrected(weighed, known, answers, settings(f"{of}:{clip!r}"))
         np.testing.assert_allclose(found.advantages, weighed.advantages * ratios.clamp(max=clip))
         single = np.array([row[0] for row in by_hand]) if level else np.concatenate(by_hand)
         kept = np.minimum(single, clip)
@@ -107,7 +106,7 @@ def test_ratios_are_cut_off_above_and_the_log_says_how_many(case):
         assert said["importance_effective_share"] == pytest.approx(kept.sum() ** 2 / (len(kept) * (kept**2).sum()))
 
 
-@pytest.mark.parametrize("told", [ServerSettings(), settings(vllm_importance_sampling_clip_max=0)])
+@pytest.mark.parametrize("told", [ServerSettings(), settings("off")])
 def test_nothing_is_touched_where_the_policy_wrote_itself_or_no_correction_is_asked_for(told, case):
     _, ours, theirs, _, _ = case
     known, answers, weighed = parts(ours, theirs)

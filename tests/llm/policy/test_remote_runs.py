@@ -29,18 +29,18 @@ def place(once):
     return once("remote-runs", build)
 
 
+@pytest.fixture(scope="module")
+def lasting(place, tmp_path_factory):
+    running = Running(place / "start", tmp_path_factory.mktemp("server"))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def start(place, tmp_path):
-    """Starts servers, and stops them at the end."""
-    running = []
-
-    def started():
-        running.append(Running(place / "start", tmp_path / f"server-{len(running)}"))
-        return running[-1]
-
-    yield started
-    for server in running:
-        server.stop()
+def server(lasting):
+    """One for all tests, which behaves until it is told otherwise."""
+    lasting.tell()
+    return lasting
 
 
 def command(place, output, url, **more):
@@ -71,10 +71,10 @@ def from_step(monkeypatch, step, act):
 
 
 def test_a_run_is_logged_and_one_whose_server_died_goes_on_with_another_as_if_it_had_not(
-    place, start, tmp_path, monkeypatch, capsys
+    place, server, tmp_path, monkeypatch, capsys
 ):
-    whole, broken, first = tmp_path / "whole", tmp_path / "broken", start()
-    assert main(command(place, whole, first.url + "/v1/")) == 0
+    whole, broken, mortal = tmp_path / "whole", tmp_path / "broken", Running(place / "start", tmp_path)
+    assert main(command(place, whole, server.url + "/v1/")) == 0
     assert len(history(whole)) == 3
     for row in history(whole):
         assert row["sampler_gap"] < 1e-5
@@ -82,22 +82,23 @@ def test_a_run_is_logged_and_one_whose_server_died_goes_on_with_another_as_if_it
         assert row["importance_effective_share"] == pytest.approx(1, abs=1e-4)
         assert row["importance_clipped"] == 0
     assert not (whole / ".vllm-weights").exists()
+    capsys.readouterr()
     with monkeypatch.context() as patch:
-        from_step(patch, 2, lambda: first.tell("dies"))
-        assert main(command(place, broken, first.url)) == 2
+        from_step(patch, 2, lambda: mortal.tell("dies"))
+        assert main(command(place, broken, mortal.url)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == error.count("robust-rlhf: ") == 1
     assert "does not answer" in error
     assert latest_checkpoint(broken).name == "checkpoint-2"
     assert main(command(place, broken, None, resume=True)) == 2
     assert "another vllm_server_base_url" in capsys.readouterr().err
-    assert main(command(place, broken, start().url, resume=True, vllm_seconds=20)) == 0
+    assert main(command(place, broken, server.url, resume=True, vllm_seconds=20)) == 0
     assert same_end(whole, broken)
     assert history(whole) == history(broken)
 
 
-def test_weights_that_a_server_did_not_read_stop_the_run_and_it_goes_on(place, start, tmp_path, monkeypatch, capsys):
-    run, server = tmp_path / "run", start()
+def test_weights_that_a_server_did_not_read_stop_the_run_and_it_goes_on(place, server, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
     with monkeypatch.context() as patch:
         from_step(patch, 1, lambda: server.tell("stale"))
         assert main(command(place, run, server.url)) == 2
@@ -112,17 +113,16 @@ def test_weights_that_a_server_did_not_read_stop_the_run_and_it_goes_on(place, s
 
 
 def test_a_server_of_another_model_stops_the_run_before_its_first_update_or_is_corrected(
-    place, start, tmp_path, capsys
+    place, server, tmp_path, capsys
 ):
     """By how much its log-probabilities differ is a setting; what differs less is weighed by what it differs."""
-    server = start()
     server.tell("another model")
     assert main(command(place, tmp_path / "run", server.url)) == 2
     assert "differ by 0.05 nats on average, more than max_sampler_gap (0.001)" in capsys.readouterr().err
     assert latest_checkpoint(tmp_path / "run") is None
     borne = {"max_sampler_gap": 0.1, "max_steps": 1}
-    assert main(command(place, tmp_path / "cut", server.url, vllm_importance_sampling_clip_max=1.1, **borne)) == 0
-    assert main(command(place, tmp_path / "off", server.url, vllm_importance_sampling_clip_max=0, **borne)) == 0
+    assert main(command(place, tmp_path / "cut", server.url, importance_ratios="answers:1.1", **borne)) == 0
+    assert main(command(place, tmp_path / "off", server.url, importance_ratios="off", **borne)) == 0
     (cut,), (off,) = history(tmp_path / "cut"), history(tmp_path / "off")
     assert cut["sampler_gap"] == pytest.approx(0.05, abs=1e-5) == off["sampler_gap"]
     assert cut["importance_ratio"] == pytest.approx(2.718281828 ** (0.05 * cut["answer_tokens"]), rel=2e-2)
@@ -131,16 +131,25 @@ def test_a_server_of_another_model_stops_the_run_before_its_first_update_or_is_c
     assert not same_end(tmp_path / "cut", tmp_path / "off")
 
 
-def test_two_processes_train_on_the_answers_of_one_and_fail_together(place, start, tmp_path):
-    server = start()
-    assert main(command(place, tmp_path / "one", server.url)) == 0
-    server.tell()
-    finished(start_ranks(main, command(place, tmp_path / "two", server.url, prompts_per_step=2)))
-    asked = [path for path, _ in server.tell()]
-    assert asked.count("/collective_rpc") == 3
-    assert asked.count("/v1/completions") == 12
+def test_two_processes_train_on_the_answers_of_one(place, server, tmp_path):
+    plain = {"optim": "sgd", "max_steps": 2}
+    assert main(command(place, tmp_path / "one", server.url, **plain)) == 0
+    alone = server.tell()
+    finished(start_ranks(main, command(place, tmp_path / "two", server.url, prompts_per_step=2, **plain)))
+    together = server.tell()
+    assert [path for path, _ in together].count("/collective_rpc") == 2
+    questions, others = (
+        sorted((body["seed"], *body["prompt"]) for path, body in asked if path == "/v1/completions")
+        for asked in (alone, together)
+    )
+    assert questions == others
+    assert len(set(questions)) == 8
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+@pytest.mark.exhaustive
+def test_two_processes_fail_together(place, server, tmp_path):
     server.tell("fewer")
     ranks = start_ranks(main, command(place, tmp_path / "bad", server.url, prompts_per_step=2, ddp_timeout=60))
     said = [rank.communicate(timeout=200)[0] for rank in ranks]
@@ -148,10 +157,8 @@ def test_two_processes_train_on_the_answers_of_one_and_fail_together(place, star
     assert sum(text.count("gave 1 answers to a prompt where 2 were asked for") for text in said) == 1
 
 
-def test_an_adapter_alone_is_sent_where_one_is_trained(place, start, tmp_path):
+def test_an_adapter_alone_is_sent_where_one_is_trained(place, server, tmp_path):
     pytest.importorskip("peft")
-    server = start()
-    server.tell()
     assert main(command(place, tmp_path / "run", server.url, lora_rank=2, max_steps=2)) == 0
     paths = [path for path, _ in server.tell()]
     assert paths.count("/v1/load_lora_adapter") == 2
@@ -166,7 +173,8 @@ def test_an_adapter_alone_is_sent_where_one_is_trained(place, start, tmp_path):
         ({"vllm_weights": "lora"}, "vllm_weights=lora sends an adapter, and there is none"),
         ({"temperature": 0.7, "top_p": 0.9}, "leave top_p or temperature at 1"),
         ({"vllm_seconds": 0}, "vllm_seconds must be positive"),
-        ({"vllm_importance_sampling_clip_max": -1}, "vllm_importance_sampling_clip_max is the largest ratio"),
+        ({"importance_ratios": "answers:0"}, "importance_ratios is answers:X or tokens:X"),
+        ({"importance_ratios": "sequences:3"}, "importance_ratios is answers:X or tokens:X"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, said, place, tmp_path, capsys):
