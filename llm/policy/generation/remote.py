@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from accelerate import PartialState
 from torch import nn
@@ -26,7 +26,7 @@ from .engine import Answer, Engine, Sampling, cut_at_end
 from .weights import ServerWeights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _AT_ONCE = 64  # requests of a process, each for all answers to a prompt
 _OTHER_MODEL = "start the server on the model that the run starts from"
@@ -75,7 +75,7 @@ class RemoteEngine(Engine):
 
     def __call__(
         self,
-        model: Any,
+        model: nn.Module,
         prompts: Sequence[list[int]],
         lots: Lots,
         *,
@@ -88,7 +88,7 @@ class RemoteEngine(Engine):
             EngineError: The server does not answer, or not what it was asked.
         """
         self.name_what_is_not_heeded(model)
-        ends, vocabulary = self.ends(model), model.config.get_text_config().vocab_size
+        ends, vocabulary = self.ends(model), cast("PreTrainedModel", model).config.get_text_config().vocab_size
         seeds = [lots.seed_of(position) for position in (range(len(prompts)) if positions is None else positions)]
         asked = [_Asked(prompt, samples, ends, vocabulary) for prompt in prompts]
         with ThreadPoolExecutor(max_workers=min(max(len(asked), 1), _AT_ONCE)) as pool:

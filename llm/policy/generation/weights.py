@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -60,17 +60,16 @@ class ServerWeights:
         """Delete what was written last."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _whole(self, model: Any, place: Path) -> str:
-        adapted = hasattr(model, "merge_and_unload")
-        whole = merged(copy.deepcopy(model), merge=True) if adapted else model  # unmerging would leave a rounding
-        whole.save_pretrained(place)
+    def _whole(self, model: nn.Module, place: Path) -> str:
+        adapted = hasattr(model, "merge_and_unload")  # a copy is merged: taken apart again it would be rounded
+        merged(copy.deepcopy(model) if adapted else model, merge=True).save_pretrained(place)
         told = {"method": "reload_weights", "kwargs": {"weights_path": str(place)}}
         self.client.said("/collective_rpc", told, missing=_NO_RELOAD)
         self.client.said("/reset_prefix_cache?reset_running_requests=true", {}, missing=_NO_RELOAD)
         return self._served
 
-    def _as_adapter(self, model: Any, place: Path) -> str:
-        model.save_pretrained(place)
+    def _as_adapter(self, model: nn.Module, place: Path) -> str:
+        merged(model, merge=False).save_pretrained(place)
         if self._adapter:
             self.client.said("/v1/unload_lora_adapter", {"lora_name": self._adapter}, missing=_NO_LORA)
         self._adapter = ""
