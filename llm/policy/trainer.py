@@ -169,7 +169,7 @@ class PolicyTrainer:
             seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
         experience = Experience.of(answers, drawn.scores, seen)
         checked = self.step == 0 or self.pen.foreign
-        gap = {"sampler_gap": checked_sampler(self.accelerator, self.config, answers, seen)} if checked else {}
+        gap = checked_sampler(self.accelerator, self.config, answers, seen) if checked else {}
         known, everywhere = experience.gathered(self.accelerator), drawn.everywhere(self.accelerator)
         scores = known.scores.double().cpu().numpy()
         checked_scores(scores, self._asked(everywhere), step=self.step)

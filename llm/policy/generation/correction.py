@@ -1,9 +1,9 @@
 """Importance ratios of answers that another program drew, with other log-probabilities than those that are trained.
 
 A server computes the same model in another order or precision: its policy mu is near pi, not pi. The policy gradient of
-answers y from mu is that of pi once each is multiplied by pi(y)/mu(y), whatever baseline its group gives it
-[derived; test_correction.py enumerates it]. Ratios are cut off from above [Y25]: one that is rarely large would
-otherwise carry the noise of the step.
+answers y from mu is that of pi once each is multiplied by pi(y)/mu(y), with any baseline that the other answers give
+[L25; test_correction.py enumerates it]. Ratios are cut off from above [Y25]: one that is rarely large would otherwise
+carry the noise of the step.
 
 - Those of whole answers are exact below the bound. Their spread grows with the length: at a gap of g nats per token,
   independent over T tokens, like exp(g sqrt(T)). TRL calls them ``sequence_truncate``.
@@ -13,7 +13,8 @@ otherwise carry the noise of the step.
 What is corrected is the surrogate. The values of the prompts that the adversary sees, a KL and an entropy in the loss,
 and the targets of a value function are means over answers of mu.
 
-Source: [Y25] Yao et al. 2025, Your Efficient RL Framework Secretly Brings You Off-Policy RL Training.
+Sources: [Y25] Yao et al. 2025, Your Efficient RL Framework Secretly Brings You Off-Policy RL Training; [L25] Liu, Li et
+al. 2025, When Speed Kills Stability: Demystifying RL Collapse from the Training-Inference Mismatch.
 """
 
 from __future__ import annotations

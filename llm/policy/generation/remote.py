@@ -92,11 +92,7 @@ class RemoteEngine(Engine):
         seeds = [lots.seed_of(position) for position in (range(len(prompts)) if positions is None else positions)]
         asked = [_Asked(prompt, samples, ends, vocabulary) for prompt in prompts]
         with ThreadPoolExecutor(max_workers=min(max(len(asked), 1), _AT_ONCE)) as pool:
-            try:
-                return [answer for answers in pool.map(self._answers, asked, seeds) for answer in answers]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            return [answer for answers in pool.map(self._answers, asked, seeds) for answer in answers]
 
     def _answers(self, asked: _Asked, seed: int) -> list[Answer]:
         sampling = self.sampling
