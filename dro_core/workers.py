@@ -99,7 +99,7 @@ class _Hand:
 
     def ask(self, call: Callable[[Any], Any], item: Any) -> Connection:
         """Hand a call over; the pipe is readable when there is an answer, or the process is dead."""
-        request = _packed((call, item))
+        request = packed((call, item))
         if self._pipe is not None and not self.process.is_alive():  # it was killed while it waited
             self._bury()
         with contextlib.suppress(OSError):  # or just now
@@ -149,7 +149,7 @@ class _Hand:
         self.process = context.Process(target=_serve, args=(theirs,), **own)
         self.process.start()
         theirs.close()
-        ours.send_bytes(_packed(self._setup))
+        ours.send_bytes(packed(self._setup))
         return ours
 
     def _bury(self) -> str:
@@ -182,7 +182,12 @@ def _dismiss(hands: Iterable[_Hand], asked: dict[Connection, tuple[_Hand, Any]],
             hand.end(0 if hand in busy else _LEAVING)
 
 
-def _packed(content: Any) -> bytes:
+def cores() -> int:
+    """The cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def packed(content: Any) -> bytes:
     """Functions of a script or a notebook by value; everything else as pickle does."""
     from joblib.externals.loky.backend.reduction import dumps  # pyright: ignore
 
@@ -201,20 +206,21 @@ def _serve(pipe: Connection) -> None:
             setup[0](*setup[1])
         while True:
             call, item = pickle.loads(pipe.recv_bytes())
-            pipe.send_bytes(_reply(call, item))
+            pipe.send_bytes(reply(call, item))
     except (EOFError, ConnectionError):  # reset, too: of one that lets go while an answer lies unread
         return
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 
 
-def _reply(call: Callable[[Any], Any], item: Any) -> bytes:
+def reply(call: Callable[[Any], Any], item: Any) -> bytes:
+    """Value and error of the call, packed; in words, where an error cannot be."""
     try:
-        return _packed((call(item), None))
+        return packed((call(item), None))
     except Exception as error:
         with contextlib.suppress(Exception):
-            return _packed((None, error))
-        return _packed((None, RuntimeError(f"{type(error).__name__}: {error}")))
+            return packed((None, error))
+        return packed((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def _leave_with(parent: int) -> None:

@@ -13,21 +13,24 @@ from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
 from dro_core.command_line.parser import INTERRUPTED, Parser, UsageError, refused
+from dro_core.command_line.pools import add_pool, pool_of
 from dro_core.locks import FolderInUse, locked
 from dro_core.messages import check_folder, one_line
 
-from .grid import BACKENDS, Pool, Task, run
+from .grid import Task, run
 from .results import write
 from .studies import NAMES, Choices, study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from dro_core.clusters.pool import Pool
+
     from .grid import Outcome
     from .studies import Study
 
 _MOST = 10**6
-_NO_RESULT = ("output", "jobs", "backend", "resume")  # options that change no number
+_NO_RESULT = ("output", "jobs", "backend", "address", "resume")  # options that change no number
 _SHOWN = 10  # failures on the screen
 
 
@@ -38,23 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if every point was evaluated, 1 if some failed, 2 if the request makes no sense or another process works in
         the folder, 130 after Ctrl-C.
     """
-    console, backend = Console(stderr=True, soft_wrap=True), "loky"
+    console = Console(stderr=True, soft_wrap=True)
     try:
         arguments = parser().parse_args(argv)
-        backend = arguments.backend
         chosen = study(arguments.study)
-        tasks = _tasks(chosen, arguments)
+        tasks, pool = _tasks(chosen, arguments), pool_of(arguments, alone=1)
         with locked(arguments.output):
-            return _simulate(chosen, tasks, arguments, console)
+            return _simulate(chosen, tasks, pool, arguments, console)
     except ModuleNotFoundError as error:
-        return refused(_missing(error, backend))
+        return refused(_missing(error))
     except (UsageError, FolderInUse, OSError) as error:
         return refused(error)
 
 
-def _simulate(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, console: Console) -> int:
+def _simulate(chosen: Study, tasks: Sequence[Task], pool: Pool, arguments: argparse.Namespace, console: Console) -> int:
     try:
-        outcome = _run(chosen, tasks, arguments, console)
+        outcome = _run(chosen, tasks, pool, arguments, console)
     except KeyboardInterrupt:
         folder = arguments.output / "points"
         done = sum((folder / f"{task.digest}.json").exists() for task in tasks)
@@ -70,7 +72,7 @@ def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name not in _NO_RESULT}
 
 
-def _run(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, console: Console) -> Outcome:
+def _run(chosen: Study, tasks: Sequence[Task], pool: Pool, arguments: argparse.Namespace, console: Console) -> Outcome:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"simulate {chosen.name}", total=len(tasks))
@@ -78,7 +80,7 @@ def _run(chosen: Study, tasks: Sequence[Task], arguments: argparse.Namespace, co
             chosen.evaluate,
             tasks,
             arguments.output / "points",
-            pool=Pool(arguments.backend, arguments.jobs),
+            pool=pool,
             fresh=not arguments.resume,
             advance=lambda: progress.advance(bar),
         )
@@ -117,10 +119,7 @@ def _add_common(command: Parser, known: Study) -> None:
     command.add_output("where it is kept (default: %(default)s)", type=Path, default=folder, metavar="DIR")
     command.add_argument("--grid", choices=("quick", "full"), default="quick", help="under a minute, or minutes")
     command.add_argument("--seeds", type=_whole(1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
-    command.add_argument("--jobs", type=_whole(1, 1024), default=1, metavar="N", help="processes, default 1")
-    command.add_argument(
-        "--backend", choices=tuple(BACKENDS), default="loky", help="what runs the processes, default loky"
-    )
+    add_pool(command, jobs="processes, or points at a time on a cluster (default: 1, or all its workers)")
     command.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -182,13 +181,10 @@ def _spec(text: str) -> str:
     return "erm" if ambiguity is None else str(ambiguity)
 
 
-def _missing(error: ModuleNotFoundError, backend: str) -> str:
-    package = (error.name or "").split(".")[0]
-    if package in ("synthetic", "dro_core"):
+def _missing(error: ModuleNotFoundError) -> str:
+    if (error.name or "").split(".")[0] in ("synthetic", "dro_core"):
         raise error
-    if package in ("ray", "dask", "distributed"):
-        return f"--backend {backend} needs a package that is not installed: {BACKENDS[backend]}"
-    return f"{error.name} is not installed: {BACKENDS['loky']}"
+    return f"{error.name} is not installed: pip install 'robust-rlhf[theory]'"
 
 
 def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: int, console: Console) -> None:

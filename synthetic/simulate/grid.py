@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import traceback
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dro_core.files import whole
-from dro_core.workers import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
+    from dro_core.clusters.pool import Pool
+
 Scalar = int | float | str | None
 Record = dict[str, Scalar]
 if TYPE_CHECKING:
     Evaluate = Callable[[Mapping[str, Any], int], list[Record]]
-BACKENDS = {
-    "loky": "pip install 'robust-rlhf[theory]'",
-    "ray": "pip install ray",
-    "dask": "pip install 'dask[distributed]'",
-}
 
 
 class Task(NamedTuple):
@@ -77,62 +71,6 @@ class Outcome(NamedTuple):
     reused: int
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Where tasks run.
-
-    Args:
-        backend: A key of ``BACKENDS``.
-        jobs: Processes; with Ray or Dask on a cluster, tasks at a time.
-    """
-
-    backend: str = "loky"
-    jobs: int = 1
-
-    def results(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Generator[Attempt]:
-        """Yield what comes of the tasks, in any order. A local process that dies costs its own task alone.
-
-        Raises:
-            ModuleNotFoundError: The backend is not installed.
-        """
-        attempt = partial(_attempt, evaluate)
-        if self.backend != "loky":
-            yield from self._elsewhere(attempt, tasks)
-        elif self.jobs == 1:
-            yield from map(attempt, tasks)
-        else:
-            for answer in side_by_side(attempt, tasks, jobs=min(self.jobs, len(tasks)), threads=1):
-                yield answer.value or Attempt(answer.item.digest, [], _told(answer.error))
-
-    def _elsewhere(self, attempt: Callable[[Task], Attempt], tasks: Sequence[Task]) -> Generator[Attempt]:
-        """Processes on other machines, by joblib."""
-        from joblib import Parallel, delayed, parallel_config
-
-        calls = [delayed(attempt)(task) for task in tasks]
-        with self._started(), parallel_config(backend=self.backend, n_jobs=self.jobs):
-            if self.backend != "ray":
-                yield from Parallel(return_as="generator_unordered")(calls)  # pyright: ignore[reportReturnType]
-                return
-            # Ray's pool returns whole lists only: short ones, so that an interrupted run loses little.
-            share = 8 * self.jobs
-            for first in range(0, len(calls), share):
-                yield from Parallel()(calls[first : first + share])  # pyright: ignore[reportReturnType]
-
-    @contextmanager
-    def _started(self) -> Generator[None]:
-        if self.backend == "ray":
-            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-
-            register_ray()
-            yield
-        else:
-            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
-
-            shared = "DASK_SCHEDULER_ADDRESS" in os.environ
-            with Client() if shared else Client(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None):
-                yield
-
-
 def run(
     evaluate: Evaluate,
     tasks: Sequence[Task],
@@ -164,7 +102,7 @@ def run(
         advance()
     reused, failures = len(found), dict[str, Failure]()
     waiting = [task for digest, task in by_digest.items() if digest not in found]
-    with closing(pool.results(evaluate, waiting)) as attempts:
+    with closing(_attempts(pool, evaluate, waiting)) as attempts:
         for digest, records, failure in attempts if waiting else ():
             if failure is None:
                 found[digest] = _store(folder, by_digest[digest], records)
@@ -177,6 +115,17 @@ def run(
         for record in found.get(digest, ())
     ]
     return Outcome(rows, [failures[digest] for digest in by_digest if digest in failures], reused)
+
+
+def _attempts(pool: Pool, evaluate: Evaluate, tasks: Sequence[Task]) -> Generator[Attempt]:
+    """What comes of the tasks, in any order; a process or worker that dies costs its own task alone."""
+    attempt = partial(_attempt, evaluate)
+    if pool.is_here and pool.jobs == 1:
+        yield from map(attempt, tasks)
+        return
+    with closing(pool.answers(attempt, tasks, threads=1)) as answers:
+        for answer in answers:
+            yield answer.value or Attempt(answer.item.digest, [], _told(answer.error))
 
 
 def _attempt(evaluate: Evaluate, task: Task) -> Attempt:
