@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import signal
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dro_core.command_line.parser import INTERRUPTED, Parser, UsageError, refused
+from dro_core.command_line.pools import add_pool, pool_of
 from dro_core.locks import FolderInUse
+from dro_core.workers import cores
 from proofs_check import FULL, QUICK
 from proofs_check import _outputs as outputs
+from proofs_check._elsewhere import reports_from
 from proofs_check._outputs import BadRequest
 from proofs_check._stored import BadFile, replay_file
 from proofs_check._tasks import Task, claims_of
@@ -28,8 +30,9 @@ from proofs_check._workers import Crew, Lost
 from proofs_check.show import text as verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
+    from dro_core.clusters.pool import Pool
     from proofs_check.claim import Claim
     from proofs_check.report import Report
 
@@ -86,9 +89,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return _list([claims[label] for label in labels or claims])
     if arguments.replay:
         return _replay(arguments.replay, claims, labels)
-    chosen = [claims[label] for label in dict.fromkeys(labels or claims)]
+    chosen, pool = [claims[label] for label in dict.fromkeys(labels or claims)], pool_of(arguments)
     with outputs.reserved(arguments, chosen):
-        outcome = _check(chosen, arguments)
+        outcome = _check(chosen, pool, arguments)
         outputs.write(outcome.reports, outcome.unchecked, claims, arguments)
     return _show(outcome, claims, full=bool(arguments.show))
 
@@ -99,7 +102,7 @@ def parser() -> Parser:
     add = told.add_argument
     add("labels", nargs="*", metavar="LABEL", help="claims to check (default: all)")
     add("--budget", choices=tuple(_BUDGETS), default="quick", help="how long to search (default: quick)")
-    add("--jobs", type=int, metavar="N", help="processes (default: one per core); the results do not depend on it")
+    add_pool(told, jobs="processes, or claims at a time on a cluster (default: all cores, or all its workers)")
     add("--seed", type=int, default=0, metavar="S", help="of the search (default: 0)")
     add("--json", type=Path, metavar="FILE", help="store the reports, worst instances included")
     add("--html", type=Path, metavar="FILE", help="write a page with a figure per claim")
@@ -114,8 +117,6 @@ def parser() -> Parser:
 
 
 def _reject_nonsense(arguments: argparse.Namespace) -> None:
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise BadRequest(f"--jobs is a number of processes and must be at least 1, got {arguments.jobs}.")
     if arguments.seed < 0:
         raise BadRequest(f"--seed must be 0 or more, got {arguments.seed}.")
     others = [label for label in arguments.labels if label != arguments.show]
@@ -145,16 +146,15 @@ def _reject_unknown(labels: Sequence[str], claims: Mapping[str, Claim[Any]]) -> 
     raise BadRequest(f"{' '.join(hints)} `robust-rlhf verify --list` names all {len(claims)}.")
 
 
-def _check(claims: Sequence[Claim[Any]], arguments: argparse.Namespace) -> Outcome:
+def _check(claims: Sequence[Claim[Any]], pool: Pool, arguments: argparse.Namespace) -> Outcome:
     """Check the claims in processes, telling about each as it is finished."""
     budget, curves = _BUDGETS[arguments.budget], arguments.html is not None
     folder = arguments.certificates and arguments.certificates.resolve()
     tasks = [Task(claim.label, arguments.registry, budget, arguments.seed, curves, folder) for claim in claims]
     found: dict[str, Report] = {}
-    crew = Crew(min(arguments.jobs or _cores(), len(tasks)))
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with _interrupts(crew), _progress(console, len(tasks)) as progress:
-        for news in crew.reports(tasks):
+    with _news(tasks, pool) as reports, _progress(console, len(tasks)) as progress:
+        for news in reports:
             if isinstance(news, Lost):
                 console.print(f"{news.label}: its process died ({news.why}); checking it again", markup=False)
                 continue
@@ -166,9 +166,16 @@ def _check(claims: Sequence[Claim[Any]], arguments: argparse.Namespace) -> Outco
     return Outcome(tuple(found[label] for label in labels if label in found), unchecked)
 
 
-def _cores() -> int:
-    """The cores this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def _news(tasks: Sequence[Task], pool: Pool) -> Generator[Iterator[Report | Lost]]:
+    """What is reported of the tasks; the first Ctrl-C ends it and no more."""
+    if pool.is_here:
+        crew = Crew(min(pool.jobs or cores(), len(tasks)))
+        with _interrupts(crew):
+            yield crew.reports(tasks)
+    else:
+        with suppress(KeyboardInterrupt), closing(reports_from(pool, tasks)) as reports:
+            yield reports
 
 
 @contextmanager

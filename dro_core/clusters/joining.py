@@ -158,16 +158,28 @@ def _dask(address: str | None, jobs: int | None, call: Work, *, gpu: bool) -> Ge
             "n_workers": jobs or cores(),
             "threads_per_worker": 1,
             "memory_limit": 0,  # it would kill what uses more than its share
-            "silence_logs": logging.CRITICAL,  # the answers say what became of workers
+            "silence_logs": logging.CRITICAL,
         }
     once: Any = dask.config.set({"distributed.scheduler.allowed-failures": 0})  # pyright: ignore
-    with once, lib.Client(**asked) as client:
+    with _quiet("distributed"), once, lib.Client(**asked) as client:
         threads: dict[str, int] = client.nthreads()
         if not threads:
             raise ClusterError(f"{name} has no worker: start some with `dask worker {address} --nthreads 1`")
         if set(threads.values()) != {1}:
             raise ClusterError(f"a worker of {name} has several threads: start all with `--nthreads 1`")
         yield Cluster(name, jobs or len(threads), partial(client.get_executor(pure=False).submit, call))
+
+
+@contextmanager
+def _quiet(library: str) -> Generator[None]:
+    """No word of workers that come and go: the answers say what became of them."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 JOIN: Mapping[str, Join] = {"ray": _ray, "dask": _dask}

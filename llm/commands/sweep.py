@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dro_core.command_line.pools import add_pool, pool_of
 from dro_core.locks import locked
 
 from ..run.escaping import one_line
 from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_of
+
+if TYPE_CHECKING:
+    from dro_core.clusters.pool import Pool
 
 
 def parser() -> Parser:
@@ -23,9 +26,7 @@ def parser() -> Parser:
     )
     told.add_argument("--suites", metavar="FILE", nargs="+", help="files to judge by instead")
     add_columns(told)
-    told.add_argument(
-        "--jobs", metavar="N", type=int, default=os.cpu_count(), help="heads at a time (default: all cores)"
-    )
+    add_pool(told, jobs="heads at a time, or trainings on a cluster (default: all cores, or all its workers)")
     told.add_argument("--cache", metavar="DIR", help="folder of frozen features (default: beside the fetched models)")
     told.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return told
@@ -35,8 +36,7 @@ def parser() -> Parser:
 def sweep(argv: Arguments) -> int:
     """Train over models, sets, radii, seeds and data regimes, into one table."""
     options = parser().parse_args(argv)
-    if options.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {options.jobs}")
+    pool = pool_of(options)
     from transformers.utils.logging import disable_progress_bar
 
     from ..features.features import FeatureCache, default_cache
@@ -49,10 +49,10 @@ def sweep(argv: Arguments) -> int:
     if options.dry_run:
         return _show_plan(config, Path(options.output), cache)
     with locked(options.output):
-        return _run(config, text, Path(options.output), cache, options.jobs)
+        return _run(config, text, Path(options.output), cache, pool)
 
 
-def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
+def _run(config: Any, text: str, folder: Path, cache: Any, pool: Pool) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..results.store import TABLE, read_results
@@ -69,7 +69,7 @@ def _run(config: Any, text: str, folder: Path, cache: Any, jobs: int) -> int:
             said = f"{failed} failed; last: {note}" if failed and note else f"{failed} failed" if failed else note
             progress.update(bar, completed=done, total=planned, note=one_line(said[:100]))
 
-        counts = prepared.run(jobs=jobs, report=report)
+        counts = prepared.run(pool=pool, report=report)
     console.print(
         f"{counts['done']} trainings done, {counts['before']} were done before, {counts['failed']} failed: "
         f"{folder / TABLE}",

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +87,11 @@ class HeadFeatures:
     prompts: dict[str, Path]
     made: dict[Of, Crossed]
 
+    def files(self) -> list[Path]:
+        """All of them."""
+        made = (file for crossed in self.made.values() for file in (crossed.answers, crossed.prompts) if file)
+        return [*self.answers.values(), *self.prompts.values(), *made]
+
 
 @dataclass(frozen=True)
 class SweepContext:
@@ -128,6 +134,11 @@ class SweepContext:
             for name, suite in self.suites.items()
             if not name.startswith(LEFT_OUT) or name == LEFT_OUT + regime
         }
+
+    def files(self) -> list[Path]:
+        """What every worker reads: the data, and the features of heads."""
+        features = chain.from_iterable(of.files() for of in self.features.values())
+        return [*self.sources.files.values(), *features]
 
 
 def prepare(config: SweepConfig, folder: Path, *, cache: FeatureCache) -> SweepContext:

@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import torch
 from threadpoolctl import threadpool_limits
 
+from dro_core.clusters.pool import Pool
 from dro_core.workers import Answer, side_by_side
 
 from ..adversary.matching import effective_share, matched_radius, sampled_batches
@@ -33,7 +36,7 @@ from ..run.sealed import read_sealed, write_sealed
 from .asked import Asked
 from .context import SweepContext, prepare
 from .plan import Cell, HeadModel, SweepConfig
-from .process import begin, train
+from .process import begin, handed_over, train, train_elsewhere
 from .runs import Outcome, head_run, identity, is_done, record_failure, run_training
 from .shift import write_shifts
 
@@ -74,11 +77,18 @@ class Sweep:
         """The trainings that are not done yet."""
         return [cell for cell in cells if not is_done(self.folder, identity(cell, self.context))]
 
-    def run(self, *, jobs: int, report: Report) -> Counter[str]:
-        """Carry out what is not done yet, ``jobs`` heads at a time, and write the table.
+    def run(self, *, pool: Pool, report: Report) -> Counter[str]:
+        """Carry out what is not done yet, and write the table.
+
+        Args:
+            pool: Where; here its jobs are heads at a time, on a cluster trainings of all kinds.
+            report: Told what is going on.
 
         Returns:
             How many trainings are ``done`` and ``failed``, and how many were done ``before``.
+
+        Raises:
+            ClusterError: There is no such cluster, it cannot do this, or is gone; what is done is in the table.
         """
         with _one_thread():
             if self.context.config.shift_budget:
@@ -91,7 +101,7 @@ class Sweep:
         counts = Counter(before=len(cells) - len(pending), done=0, failed=len(unmatched))
         cells += unmatched
         try:
-            with closing(self._outcomes(pending, jobs)) as outcomes:
+            with closing(self._outcomes(pending, pool)) as outcomes:
                 for outcome in outcomes:
                     counts["failed" if outcome.error else "done"] += 1
                     report(counts.total(), len(cells), counts["failed"], outcome.error)
@@ -111,18 +121,32 @@ class Sweep:
         )
         write_results(self.folder, kept)
 
-    def _outcomes(self, cells: Sequence[Cell], jobs: int) -> Generator[Outcome]:
+    def _outcomes(self, cells: Sequence[Cell], pool: Pool) -> Generator[Outcome]:
         heads = [cell for cell in cells if isinstance(self.context.config.models[cell.model], HeadModel)]
+        whole = [cell for cell in cells if cell not in set(heads)]
+        if not pool.is_here:
+            yield from self._elsewhere(heads, whole, pool)
+            return
         setup = (begin, (self.context,))
-        if jobs == 1 or len(heads) < 2:
+        if pool.jobs == 1 or len(heads) < 2:
             with _one_thread():
                 yield from (run_training(cell, self.context) for cell in heads)
         else:
-            jobs = min(jobs, len(heads))
-            yield from map(self._outcome, side_by_side(train, heads, jobs=jobs, setup=setup, threads=1))
-        whole = [cell for cell in cells if cell not in set(heads)]
+            yield from map(self._outcome, pool.answers(train, heads, setup=setup, threads=1))
         if whole:  # they have the machine for themselves, and time to save a checkpoint
             yield from map(self._outcome, side_by_side(train, whole, jobs=1, setup=setup, patience=None))
+
+    def _elsewhere(self, heads: Sequence[Cell], whole: Sequence[Cell], pool: Pool) -> Generator[Outcome]:
+        """On a cluster, where whole models have a worker each."""
+        threads = torch.get_num_threads()
+        with handed_over(self.context) as setup:
+            if heads:
+                with closing(pool.answers(train_elsewhere, heads, setup=setup, threads=1)) as answers:
+                    yield from map(self._outcome, answers)
+            if whole:
+                training = partial(train_elsewhere, threads=threads)
+                with closing(pool.answers(training, whole, setup=setup, gpu=True)) as answers:
+                    yield from map(self._outcome, answers)
 
     def _outcome(self, answer: Answer[Cell, Outcome]) -> Outcome:
         """What a process said; where it died before it said anything, what it left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from dro_core.clusters.pool import Pool
 from dro_core.locks import locked
 
 from ...features.features import FeatureCache
@@ -88,7 +88,7 @@ def _train(config: SweepConfig, settings: Mapping[str, Any], folder: Path, cache
         def said(done: int, planned: int, failed: int, note: str) -> None:
             progress.update(bar, completed=done, total=planned, note=one_line(note[:100]))
 
-        failures = sweep.run(jobs=os.cpu_count() or 1, report=said)["failed"]
+        failures = sweep.run(pool=Pool(), report=said)["failed"]
     if failures:
         raise RuntimeError(f"{failures} trainings failed: see the notes in {folder}, then continue with --resume")
 

@@ -5,6 +5,7 @@ import json
 import forked  # noqa: F401  it says what the server imports
 import numpy as np
 
+from dro_core.clusters.pool import Pool
 from llm.features.features import FeatureCache
 from llm.results.store import read_results
 from llm.results.training_records import read_arrays
@@ -58,7 +59,7 @@ def prepared(folder, settings, cache=None):
 
 def swept(folder, cache, *, settings=SETTINGS, jobs=1):
     sweep = prepared(folder, settings, cache)
-    return sweep, sweep.run(jobs=jobs, report=quiet)
+    return sweep, sweep.run(pool=Pool(jobs=jobs), report=quiet)
 
 
 def sweep(folder, settings, *, jobs=2):
@@ -73,7 +74,7 @@ def sweep(folder, settings, *, jobs=2):
 def undisturbed(once, kind):
     """A finished sweep that nothing happened to."""
     name = f"sweep of {kind}"
-    return once(name, lambda place: prepared(place / "r", KINDS[kind]).run(jobs=1, report=quiet)) / "r"
+    return once(name, lambda place: prepared(place / "r", KINDS[kind]).run(pool=Pool(jobs=1), report=quiet)) / "r"
 
 
 def store(folder):

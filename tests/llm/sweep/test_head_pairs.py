@@ -12,6 +12,7 @@ from head_sweeps import LENGTH, build, settings
 from small_sweeps import prepared, quiet
 
 from dro_core import parse_ambiguity, worst_case
+from dro_core.clusters.pool import Pool
 from llm.adversary.geometry import COLUMN
 from llm.adversary.matching import sampled_batches
 from llm.data.pairs import read_pairs
@@ -42,7 +43,7 @@ def folder(once):
 def sweep(folder, tmp_path_factory):
     """All heads, trained."""
     found = prepared(tmp_path_factory.mktemp("heads") / "s", settings(folder, HEADS))
-    counts = found.run(jobs=1, report=quiet)
+    counts = found.run(pool=Pool(jobs=1), report=quiet)
     assert counts["failed"] == 0, read_results(found.folder).findings
     return found
 
@@ -199,7 +200,11 @@ def test_a_set_is_matched_on_what_it_sees(sweep):
 
 def test_workers_and_later_starts_do_the_same(folder, sweep):
     again = prepared(sweep.folder, settings(folder, HEADS))
-    assert again.run(jobs=1, report=quiet) == {"before": len(sweep.matched(quiet)[0]), "done": 0, "failed": 0}
+    assert again.run(pool=Pool(jobs=1), report=quiet) == {
+        "before": len(sweep.matched(quiet)[0]),
+        "done": 0,
+        "failed": 0,
+    }
     sent = pickle.loads(pickle.dumps(sweep.context))
     for spec, regime in (("regret:tv:0.3", "both"), ("tv:auto=0.5", "crossed")):
         one, other = (head_run(cell_of(sweep, spec, regime), at)[0] for at in (sweep.context, sent))
@@ -216,7 +221,7 @@ def test_whole_models_of_a_regime_train_on_the_same_pairs(folder, sweep, tmp_pat
     grid = [{"model": "whole", "ambiguity": "tv:auto=0.5", "regime": ["soft", "crossed"]},
             {"model": "whole", "ambiguity": "regret:tv:0.3", "regime": "both"}]  # fmt: skip
     whole = prepared(tmp_path / "s", settings(folder, grid))
-    assert whole.run(jobs=1, report=quiet)["failed"] == 0, read_results(whole.folder).findings
+    assert whole.run(pool=Pool(jobs=1), report=quiet)["failed"] == 0, read_results(whole.folder).findings
     for cell in whole.context.config.cells:
         training = identity(cell, whole.context)
         seen, heads = read_weights(whole.folder, training), weights_of(sweep, cell.ambiguity, cell.regime)

@@ -11,6 +11,7 @@ import pytest
 from head_sweeps import build, settings
 from small_sweeps import prepared, quiet
 
+from dro_core.clusters.pool import Pool
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
 from llm.results.store import read_results
@@ -104,7 +105,7 @@ def test_what_the_data_cannot_give_is_a_row_with_its_error(folder, tmp_path, spe
     grid = {"model": "heads", "ambiguity": spec, "regime": "x"}
     told = settings(folder, grid, data=str(place), regimes={"x": regime}, head=head, final=["last"])
     found = prepared(tmp_path / "s", told, folder.parent / "kept")
-    assert found.run(jobs=1, report=quiet)["failed"] == 1
+    assert found.run(pool=Pool(jobs=1), report=quiet)["failed"] == 1
     assert said in read_results(found.folder).table["error"].item()
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from small_sweeps import HEADS, WHOLE, assert_same, prepared, quiet, sweep
 
+from dro_core.clusters.pool import Pool
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import read_pairs, write_pairs
 from llm.data.suites import split_by_prompt
@@ -75,16 +76,18 @@ def test_files_are_known_by_their_pairs_however_they_are_named(kind, files, tmp_
         rows = planned(settings, tmp_path / place, cache=FeatureCache(tmp_path / "cache")).rows
         return sum(row["done"] for row in rows), sum(row["trainings"] for row in rows)
 
-    counts = prepared(tmp_path / "both", {"data": str(files / "both"), **OF[kind]}).run(jobs=1, report=quiet)
+    counts = prepared(tmp_path / "both", {"data": str(files / "both"), **OF[kind]}).run(pool=Pool(jobs=1), report=quiet)
     assert counts["failed"] == 0
     assert done("both", ("a", ":1"), ("b", "")) == (counts["done"], counts["done"])
     for others in ([("a", "")], [("a", ""), ("b", ":2")], [("a", ""), ("b", ":0.5")], [("b", ""), ("a", "")]):
         assert done("both", *others) == (0, counts["done"])
     if kind == "heads":
-        prepared(tmp_path / "alone", {"data": str(files / "alone"), **OF[kind]}).run(jobs=1, report=quiet)
+        prepared(tmp_path / "alone", {"data": str(files / "alone"), **OF[kind]}).run(pool=Pool(jobs=1), report=quiet)
         assert done("alone", ("a", "")) == (2, 2)
     else:
-        doubled = prepared(tmp_path / "both", told(files, kind, ("a", ""), ("b", ":2"))).run(jobs=1, report=quiet)
+        doubled = prepared(tmp_path / "both", told(files, kind, ("a", ""), ("b", ":2"))).run(
+            pool=Pool(jobs=1), report=quiet
+        )
         assert (doubled["done"], doubled["before"], doubled["failed"]) == (1, 0, 0)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_sweeps import prepared, quiet
 
+from dro_core.clusters.pool import Pool
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, write_pairs
 from llm.results.store import read_results
@@ -41,7 +42,7 @@ def settings(folder, **more):
 @pytest.fixture(scope="module")
 def swept(folder, tmp_path_factory):
     sweep = prepared(tmp_path_factory.mktemp("groups") / "s", settings(folder))
-    counts = sweep.run(jobs=1, report=quiet)
+    counts = sweep.run(pool=Pool(jobs=1), report=quiet)
     return sweep, counts
 
 
@@ -86,7 +87,7 @@ def test_wrong_labels_change_who_is_longer_and_no_gap(swept):
 def test_a_whole_model_reads_the_column_too_and_its_ledger_is_of_its_own_pairs(folder, tmp_path):
     told = settings(folder, models={"whole": WHOLE}, grid={"ambiguity": "tv:0.3,by=tag"}, regimes={})
     sweep = prepared(tmp_path / "s", told)
-    assert sweep.run(jobs=1, report=quiet)["failed"] == 0
+    assert sweep.run(pool=Pool(jobs=1), report=quiet)["failed"] == 0
     table = read_results(sweep.folder).table
     assert set(table["ambiguity"]) == {"tv:0.3,by=tag"}
 

@@ -12,6 +12,7 @@ import pytest
 from small_sweeps import HEADS, KINDS, WHOLE, assert_same, prepared, quiet, sweep, undisturbed
 
 import dro_core.workers as machinery
+from dro_core.clusters.pool import Pool
 from llm.results.store import read_results
 from llm.sweep.process import train
 
@@ -120,7 +121,7 @@ def test_a_training_that_kills_its_process_every_time_ends(tmp_path, monkeypatch
     monkeypatch.setattr("llm.sweep.sweep.train", _deadly)
     started = prepared(folder, settings)
     for _ in range(2):
-        counts = started.run(jobs=2, report=quiet)
+        counts = started.run(pool=Pool(jobs=2), report=quiet)
         assert counts == {"before": 0, "done": 0, "failed": 4}
         assert set(read_results(folder).table["error"]) == {KILLED}
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from small_sweeps import SETTINGS, prepared, quiet, swept
 
+from dro_core.clusters.pool import Pool
 from llm.features.features import FeatureCache
 from llm.results.store import read_results
 from llm.sweep.plan import parse_sweep
@@ -19,9 +20,9 @@ def test_an_interrupted_sweep_keeps_what_was_done_and_goes_on(cache, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(jobs=1, report=impatient)
+        sweep.run(pool=Pool(jobs=1), report=impatient)
     assert set(read_results(tmp_path).table["seed"]) == {0, 1}
-    assert sweep.run(jobs=1, report=quiet) == {"before": 2, "done": 1, "failed": 0}
+    assert sweep.run(pool=Pool(jobs=1), report=quiet) == {"before": 2, "done": 1, "failed": 0}
     assert set(read_results(tmp_path).table["seed"]) == {0, 1, 2}
 
 
