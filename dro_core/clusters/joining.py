@@ -40,7 +40,8 @@ class Cluster(NamedTuple):
     Attributes:
         name: For messages.
         jobs: Calls at a time.
-        submit: Hands a request and a call over to a worker.
+        submit: Hands a request and a call over to a worker. Its future fails with a ``ClusterError`` where the whole
+            cluster is gone, and with any other error where the worker was lost.
     """
 
     name: str
@@ -161,25 +162,47 @@ def _dask(address: str | None, jobs: int | None, call: Work, *, gpu: bool) -> Ge
             "silence_logs": logging.CRITICAL,
         }
     once: Any = dask.config.set({"distributed.scheduler.allowed-failures": 0})  # pyright: ignore
-    with _quiet("distributed"), once, lib.Client(**asked) as client:
+    with _quiet("distributed", "tornado"), once, lib.Client(**asked) as client:
         threads: dict[str, int] = client.nthreads()
         if not threads:
             raise ClusterError(f"{name} has no worker: start some with `dask worker {address} --nthreads 1`")
         if set(threads.values()) != {1}:
             raise ClusterError(f"a worker of {name} has several threads: start all with `--nthreads 1`")
-        yield Cluster(name, jobs or len(threads), partial(client.get_executor(pure=False).submit, call))
+
+        def submit(request: Request, packed: bytes) -> Future[bytes]:
+            theirs, ours = client.submit(call, request, packed, pure=False), Future[bytes]()
+            theirs.add_done_callback(partial(_settle, ours, name))
+            return ours
+
+        yield Cluster(name, jobs or len(threads), submit)
+
+
+def _settle(ours: Future[bytes], name: str, theirs: Any) -> None:
+    """Take over what came of a call. Dask's own executor forgets a future whose scheduler has just died."""
+    from distributed import CancelledError  # pyright: ignore
+
+    try:
+        result = theirs.result()
+    except (CancelledError, OSError):
+        ours.set_exception(ClusterError(f"{name} is gone: start it again, and then this"))
+    except Exception as error:
+        ours.set_exception(error)
+    else:
+        ours.set_result(result)
 
 
 @contextmanager
-def _quiet(library: str) -> Generator[None]:
-    """No word of workers that come and go: the answers say what became of them."""
-    logger = logging.getLogger(library)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _quiet(*libraries: str) -> Generator[None]:
+    """No word of theirs on workers that come and go: the answers say what became of them."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in libraries]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 JOIN: Mapping[str, Join] = {"ray": _ray, "dask": _dask}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -128,22 +128,18 @@ def _answers(
 ) -> Generator[Answer[Item, Result]]:
     waiting = iter(items)
     asked = {cluster.submit(request, packed((call, item))): item for item in islice(waiting, cluster.jobs)}
-    try:
-        while asked:
-            for future in wait(asked, return_when=FIRST_COMPLETED).done:
-                item = asked.pop(future)
-                for following in islice(waiting, 1):
-                    asked[cluster.submit(request, packed((call, following)))] = following
-                yield Answer(item, *_answer(cluster, future))
-    finally:
-        for future in asked:
-            future.cancel()
+    while asked:
+        for future in wait(asked, return_when=FIRST_COMPLETED).done:
+            item = asked.pop(future)
+            for following in islice(waiting, 1):
+                asked[cluster.submit(request, packed((call, following)))] = following
+            yield Answer(item, *_answer(future))
 
 
-def _answer(cluster: Cluster, future: Future[bytes]) -> tuple[Any, Exception | None]:
+def _answer(future: Future[bytes]) -> tuple[Any, Exception | None]:
     try:
         return pickle.loads(future.result())
-    except CancelledError as gone:
-        raise ClusterError(f"{cluster.name} is gone: start it again, and then this") from gone
+    except ClusterError:
+        raise
     except Exception as lost:
         return None, WorkerDied(f"its worker was lost ({type(lost).__name__})")
