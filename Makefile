@@ -8,10 +8,11 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
+CLUSTERS := $(VENV)/.clusters
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo picture test test-all lint types check dist oldest bench bench-training exactness study study-1 rlvr gpu docs clean
+.PHONY: help demo picture test test-all clusters lint types check dist oldest bench bench-training exactness study study-1 rlvr gpu docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make picture  the demo's picture and its numbers, into docs"
 	@echo "make test   run the test suite (some twenty minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
+	@echo "make clusters  the same results on Ray and Dask, two workers each on this machine (five minutes)"
 	@echo "make check  lint, format, types, forms of .github"
 	@echo "make docs   the site, into build/site: strict, offline (a minute)"
 	@echo "make dist   build both packages into dist and try them (two minutes); TAG=v1.2.3: as that release"
@@ -48,6 +50,11 @@ $(DOCS): $(STAMP)
 	$(INSTALL) -e ".[docs]"
 	touch $@
 
+# Ray and Dask, for tests of clusters only.
+$(CLUSTERS): $(STAMP)
+	$(INSTALL) -e ".[cluster]"
+	touch $@
+
 # Strict: a link that leads nowhere, a public name without docstring or page, a figure that fails end it.
 docs: $(DOCS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --nitpicky --keep-going \
@@ -71,6 +78,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST) $(PATHS)
+
+clusters: $(CLUSTERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/test_clusters.py
 
 bench: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py

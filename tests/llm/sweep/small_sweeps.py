@@ -62,12 +62,12 @@ def swept(folder, cache, *, settings=SETTINGS, jobs=1):
     return sweep, sweep.run(pool=Pool(jobs=jobs), report=quiet)
 
 
-def sweep(folder, settings, *, jobs=2):
+def sweep(folder, settings, *flags, jobs=2):
     """The command, in this process."""
     file = folder.parent / f"{folder.name}.yaml"
     file.write_text(json.dumps(settings))
     cache = folder.parent / "cache"
-    arguments = ["--config", file, "--output", folder, "--cache", cache, "--jobs", jobs]
+    arguments = ["--config", file, "--output", folder, "--cache", cache, "--jobs", jobs, *flags]
     return main(["sweep", *map(str, arguments)])
 
 

@@ -1,0 +1,55 @@
+"""A sweep on a cluster: the same to the bit, from wherever its workers stand, and a lost worker costs its training."""
+
+import shutil
+from functools import partial
+
+import pytest
+from nearby import bring_near
+from small_sweeps import HEADS, KINDS, assert_same, prepared, quiet, sweep, undisturbed
+
+from dro_core.clusters import worker
+from dro_core.clusters.joining import ClusterError
+from dro_core.clusters.pool import Pool
+from llm.results.store import read_results
+from llm.sweep.process import train_elsewhere
+
+
+@pytest.fixture
+def near(monkeypatch):
+    bring_near(monkeypatch)
+    monkeypatch.setattr(worker, "_begun", [])
+
+
+def lost_once(once, cell):
+    """Train; the worker of the first of them dies."""
+    try:
+        once.touch(exist_ok=False)
+    except FileExistsError:
+        return train_elsewhere(cell)
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize("kind", ["heads", pytest.param("whole models", marks=pytest.mark.exhaustive)])
+@pytest.mark.usefixtures("near")
+def test_a_lost_worker_is_a_failed_row_and_the_next_start_fills_the_hole(once, tmp_path, capsys, monkeypatch, kind):
+    whole, folder = undisturbed(once, kind), tmp_path / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr("llm.sweep.sweep.train_elsewhere", partial(lost_once, tmp_path / "lost"))
+        assert sweep(folder, KINDS[kind], "--backend", "dask") == 1
+    table = read_results(folder).table
+    assert set(table[table["status"] == "failed"]["error"]) == {"WorkerDied: its worker was lost (RuntimeError)"}
+    assert table[table["status"] == "failed"]["run"].str[:12].nunique() == 1
+    (folder / ".context-left").touch()  # by a command that was killed
+    assert sweep(folder, KINDS[kind], "--backend", "dask") == 0
+    assert "1 trainings done" in capsys.readouterr().err
+    assert not list(folder.glob(".context*"))
+    assert_same(folder, whole)
+
+
+@pytest.mark.usefixtures("near")
+def test_a_worker_that_does_not_see_the_files_is_refused_before_anything_is_trained(tmp_path):
+    found = prepared(tmp_path / "r", {**HEADS, "grid": {"seeds": 2}})
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(ClusterError, match=r"does not see .*cache.*: results, --cache and data .* at the same path"):
+        found.run(pool=Pool("dask"), report=quiet)
+    assert len(read_results(tmp_path / "r").table) == 0
