@@ -63,13 +63,6 @@ def test_the_table_does_not_depend_on_jobs_or_on_resuming(tmp_path, tiny, name):
     assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
 
 
-@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
-def test_other_backends_give_the_same_table(tmp_path, tiny, backend, package):
-    pytest.importorskip(package)
-    assert simulate("bias", tmp_path, "--backend", backend, "--jobs", "2") == 0
-    assert (tiny("bias") / "curves.csv").read_bytes() == (tmp_path / "curves.csv").read_bytes()
-
-
 @pytest.mark.parametrize(("name", "small", "large"), [
     ("bias", "bias", "bound"), ("reward", "gap", "bound"), ("dpo", "gap", "bound"), ("npg", "worst_gap", "bound"),
     ("shift", "best_worst_loss", "worst_loss"), ("shift", "best_shifted_loss", "shifted_loss"),

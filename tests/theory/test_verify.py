@@ -98,7 +98,7 @@ def test_one_claim_is_shown_in_full(planted, capsys):
         (["tv-gup"], "No claim is called tv-gup: did you mean tv-gap"),
         (["--show", "tv_bias_root_n"], "did you mean tv-bias-root-n"),
         (["zzz"], "No claim is called zzz. `robust-rlhf verify --list` names all"),
-        (["--jobs", "0"], "--jobs is a number of processes and must be at least 1, got 0"),
+        (["--jobs", "0"], "--jobs: must be a whole number in [1, 10000], got 0"),
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--json", "none/out.json"], "--json needs a file in an existing folder, got none/out.json"),
         (["--html", "."], "--html needs a file in an existing folder"),
