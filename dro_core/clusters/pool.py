@@ -116,9 +116,13 @@ def _begin(cluster: Cluster, request: Request) -> None:
         error = pickle.loads(cluster.submit(request, packed((len, ""))).result(_BEGINS))[1]
     except TimeoutError as late:
         raise ClusterError(f"no worker of {cluster.name} was free within {_BEGINS:g} seconds: try later") from late
-    except Exception as lost:  # it cannot even load what this module stands in
-        why = one_line(lost)
-        raise ClusterError(f"the workers of {cluster.name} need robust-rlhf, as it is here: {why}") from lost
+    except ClusterError:
+        raise
+    except Exception as lost:  # it cannot even load this module, or was killed
+        why = f"{type(lost).__name__}: {one_line(lost)}"
+        raise ClusterError(
+            f"a worker of {cluster.name} ended as it began, is robust-rlhf there as here? ({why})"
+        ) from lost
     if error is not None:
         raise ClusterError(f"{cluster.name}: {one_line(error)}") from error
 
@@ -138,8 +142,12 @@ def _answers(
 
 def _answer(future: Future[bytes]) -> tuple[Any, Exception | None]:
     try:
-        return pickle.loads(future.result())
+        answer = future.result()
     except ClusterError:
         raise
     except Exception as lost:
         return None, WorkerDied(f"its worker was lost ({type(lost).__name__})")
+    try:
+        return pickle.loads(answer)
+    except Exception as error:  # an answer that cannot be read here
+        return None, error
