@@ -29,6 +29,7 @@ def lost_once(once, cell):
     raise SystemExit(1)
 
 
+@pytest.mark.slow("it trains, loses a worker, and trains again")
 @pytest.mark.parametrize("kind", ["heads", pytest.param("whole models", marks=pytest.mark.exhaustive)])
 @pytest.mark.usefixtures("near")
 def test_a_lost_worker_is_a_failed_row_and_the_next_start_fills_the_hole(once, tmp_path, capsys, monkeypatch, kind):
