@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT / "tests" / "llm"), str(ROOT / "tests" / "llm" / "sweep")]
 MODULES = {"ray": "ray", "dask": "distributed"}
