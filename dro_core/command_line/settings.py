@@ -6,15 +6,16 @@ from dataclasses import field
 from typing import Any, cast
 
 
-def setting(default: Any, group: str, text: str) -> Any:
+def setting(default: Any, group: str, text: str, *, alias: str = "") -> Any:
     """A field of settings.
 
     Args:
         default: Its value where none is given; a list is copied.
         group: The part of the help where its flag stands.
         text: What it is for.
+        alias: A second name, by which users of another program know it; taken, and not shown.
     """
-    metadata = {"group": group, "help": text}
+    metadata = {"group": group, "help": text, "alias": alias}
     if isinstance(default, list):
         items = cast("list[Any]", default)
         return field(default_factory=items.copy, metadata=metadata)

@@ -64,10 +64,11 @@ class Run(Shown):
 
     @cached_property
     def config(self) -> Any:
-        """Its settings, as the class of its kind."""
+        """Its settings, as the class of its kind; what was trained on in few bits is judged at full size."""
         from ..kinds.registry import config_of
 
-        return config_of(self.kind).of_record(self.record["config"] | {"trust_remote_code": self.trusted})
+        read = {"trust_remote_code": self.trusted, "load_in_4bit": False, "load_in_8bit": False}
+        return config_of(self.kind).of_record(self.record["config"] | read)
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:

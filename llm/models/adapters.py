@@ -20,6 +20,7 @@ from ..run.files import JsonObject
 from ..run.finished import check_model
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
+from .quantised import is_quantised
 
 _SETTINGS = "adapter_config.json"
 _UNFIT = (OSError, RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError)
@@ -60,9 +61,12 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter | None, *, task: str) 
         task: What peft calls the kind of model; with ``SEQ_CLS`` the head is trained whole beside the adapter.
 
     Raises:
-        ModelError: peft is missing, no module has the name of a target, or the adapter could not stand alone.
+        ModelError: peft is missing, no module has the name of a target, or the adapter could not stand alone; all
+            weights are to be trained, and they are in few bits.
     """
     if adapter is None:
+        if is_quantised(model):
+            raise ModelError(f"the weights of {model.name_or_path} are quantised and cannot be trained: set lora_rank")
         return model
     peft, targets = _peft(), list(adapter.targets)
     if adapter.alone_on is not None and len(adapter_chain(adapter.alone_on)) > 1:
@@ -101,8 +105,13 @@ def _as_weights(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, 
 
 
 def merged(model: Any, *, merge: bool) -> PreTrainedModel:
-    """What is exported: the model with its adapter folded into the weights, or (``merge`` off) the adapter alone."""
-    return model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") else model
+    """What is exported: the model with its adapter folded into the weights, or the adapter alone.
+
+    Alone it is with ``merge`` off, and on weights in few bits: folded in, it would be rounded with them.
+    """
+    return (
+        model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") and not is_quantised(model) else model
+    )
 
 
 def adapter_chain(name: str) -> list[str]:

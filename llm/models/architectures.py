@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, utils
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .fetching import ModelError
 
@@ -32,7 +33,24 @@ def check_no_code(config: PretrainedConfig) -> None:
         name = str(part._attn_implementation)
         is_here = getattr(utils, f"is_{name.replace('flash_attention', 'flash_attn')}_available", lambda: True)
         if "/" in name or not is_here():
-            raise ValueError(f"its configuration asks for code of the hub, {name}: that takes trust_remote_code")
+            raise ValueError(
+                f"its configuration, or attn_implementation, asks for {name}, which is not installed and would be code "
+                "of the hub: that takes trust_remote_code; sdpa is always there"
+            )
+
+
+def choose_attention(config: PretrainedConfig, name: str | None) -> None:
+    """Let every part of a model attend by the implementation of that name; None leaves its own choice.
+
+    Raises:
+        ModelError: transformers knows no such implementation; it needs a package, or the code of a hub repository.
+    """
+    if name is None:
+        return
+    known = ["eager", *(key for key in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in key)]  # the rest generates
+    if name not in known and "/" not in name:
+        raise ModelError(f"attn_implementation must be one of {', '.join(sorted(known))}, got {name!r}")
+    config._attn_implementation = name
 
 
 def switch_dropout_off(config: PretrainedConfig) -> None:

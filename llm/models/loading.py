@@ -24,10 +24,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..run.finished import check_model
 from .adapters import adapter_chain, adapter_task, merge_adapter, remember_drawn
-from .architectures import check_no_code, check_tokens, switch_dropout_off, tell_padding
+from .architectures import check_no_code, check_tokens, choose_attention, switch_dropout_off, tell_padding
 from .contents import check_below
 from .fetching import FETCHABLE, ModelError, locate
 from .padding import check_padding
+from .quantised import at_full_size, differentiable, in_few_bits
+from .settings import Quantised
 from .tokenizers import parts_of, tokenizer_of
 
 TINY_VOCABULARY = 2048
@@ -41,6 +43,8 @@ def load_reward_model(
     disable_dropout: bool = True,
     new_head: bool = True,
     dtype: str = "float32",
+    attn_implementation: str | None = None,
+    quantised: Quantised | None = None,
     fold_system: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, the reward, and its tokenizer.
@@ -52,6 +56,8 @@ def load_reward_model(
         new_head: Whether a model without a reward head may get a random one, as training needs it;
             judging such a model would report noise.
         dtype: Precision of the weights: float32, bfloat16 or float16.
+        attn_implementation: Attention by transformers' names; None: the model's own choice.
+        quantised: Read the weights in 4 or 8 bits (bitsandbytes); an adapter in the folder is merged at full size.
         fold_system: Let the chat template read a system turn as the beginning of the first turn of the user.
 
     Raises:
@@ -64,6 +70,8 @@ def load_reward_model(
         trust_remote_code=trust_remote_code,
         disable_dropout=disable_dropout,
         dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantised=quantised,
         fold_system=fold_system,
         num_labels=1,
         ignore_mismatched_sizes=True,  # a classifier of other labels: its trunk is as good a start as any
@@ -81,6 +89,8 @@ def load_policy(
     trust_remote_code: bool = False,
     disable_dropout: bool = True,
     dtype: str = "float32",
+    attn_implementation: str | None = None,
+    quantised: Quantised | None = None,
     fold_system: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer; arguments as in ``load_reward_model``.
@@ -94,6 +104,8 @@ def load_policy(
         trust_remote_code=trust_remote_code,
         disable_dropout=disable_dropout,
         dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantised=quantised,
         fold_system=fold_system,
     )
     if lacking:
@@ -149,7 +161,7 @@ def _load(
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unloadable(base, error) from error
     for adapter in adapters:
-        model, given = merge_adapter(model, adapter)
+        model, given = merge_adapter(at_full_size(model, adapter), adapter)
         lacking -= given
     _ensure_padding(model, tokenizer)
     check_tokens(model, tokenizer)
@@ -163,6 +175,8 @@ def _base(
     trust_remote_code: bool,
     disable_dropout: bool,
     dtype: str,
+    attn_implementation: str | None,
+    quantised: Quantised | None,
     ignore_mismatched_sizes: bool = False,
     **settings: object,
 ) -> tuple[PreTrainedModel, set[str]]:
@@ -172,6 +186,7 @@ def _base(
         ValueError: A weight below the head has another shape: the files are of another model.
     """
     config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **settings)
+    choose_attention(config, attn_implementation)
     if not trust_remote_code:
         check_no_code(config)
     if disable_dropout:
@@ -184,12 +199,13 @@ def _base(
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
+        **in_few_bits(quantised, getattr(torch, dtype)),
     )
     other_shapes = {name for name, *_ in loading["mismatched_keys"]}
     trunk = f"{model.base_model_prefix}."
     if wrong := sorted(name for name in other_shapes if name.startswith(trunk)):
         raise ValueError(f"{wrong[0]} has another shape in its files than in its configuration")
-    return model, set(loading["missing_keys"]) | other_shapes
+    return differentiable(model), set(loading["missing_keys"]) | other_shapes
 
 
 def _unloadable(name: str, error: Exception) -> ModelError:
@@ -199,7 +215,9 @@ def _unloadable(name: str, error: Exception) -> ModelError:
     )
 
 
-def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def tiny_reward_model(
+    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A byte-level encoder of about a million parameters, from scratch; for tests and the demo.
 
     The tokenizer is a byte-level BPE trained on ``texts``, so any text can be encoded; the model is a
@@ -221,10 +239,13 @@ def tiny_reward_model(texts: Iterable[str], *, max_length: int) -> tuple[PreTrai
         **ids,
     )
     config.num_labels = 1
+    choose_attention(config, attn_implementation)
     return ModernBertForSequenceClassification(config), tokenizer
 
 
-def tiny_policy(texts: Iterable[str], *, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def tiny_policy(
+    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal model of about a million parameters, from scratch, with the tokenizer of ``tiny_reward_model``."""
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
     tokenizer.eos_token, tokenizer.bos_token = "[SEP]", "[CLS]"
@@ -240,6 +261,7 @@ def tiny_policy(texts: Iterable[str], *, max_length: int) -> tuple[PreTrainedMod
         tie_word_embeddings=True,
         **ids,
     )
+    choose_attention(config, attn_implementation)
     return LlamaForCausalLM(config), tokenizer
 
 

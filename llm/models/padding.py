@@ -24,12 +24,13 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
     Some take the last column for the last token (XLNet), some mix columns without a look at the mask (FNet, ConvBERT,
     MobileBERT). Which do is asked of the model: a few texts are read alone and with padding. Models that are loaded in
-    parts are not asked.
+    parts are not asked, nor those whose attention needs a GPU before they are there.
 
     Raises:
         ModelError: Naming the architecture.
     """
-    if is_fsdp_enabled() or is_deepspeed_zero3_enabled():
+    waits = "flash" in str(model.config._attn_implementation) and model.device.type == "cpu"
+    if waits or is_fsdp_enabled() or is_deepspeed_zero3_enabled():
         return
     alone, among = [], []
     for row in _rows(model, tokenizer):
@@ -57,4 +58,4 @@ def _rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[li
 def _reward(model: PreTrainedModel, row: list[int], tokenizer: Any, columns: int) -> float:
     ids, mask = padded([row], tokenizer.pad_token_id, columns)
     with evaluation_mode(model):
-        return float(model(input_ids=ids, attention_mask=mask).logits[0, 0])
+        return float(model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[0, 0])

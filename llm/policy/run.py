@@ -22,6 +22,7 @@ from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.loading import check_vocabulary, load_policy
+from ..models.quantised import is_quantised
 from ..rewards.names import SPELLING, has_checks
 from ..rewards.scorer import Scorer, check_prompts, load_scorer, refused_by, tokenizers_of
 from ..run.files import write_text
@@ -233,6 +234,10 @@ def _module(config: PolicyConfig, base: PreTrainedModel) -> ActorCritic:
             "and lora_dropout 0"
         )
     critic = config.value_model if config.estimator == "ppo" else None
+    if critic == "separate" and is_quantised(base):
+        raise ConfigError(
+            "a value function of its own copies a trunk in few bits, which cannot be trained: set value_model=shared"
+        )
     return ActorCritic(
         policy, critic=critic, temperature=config.temperature, entropy_gradient=config.entropy_coefficient > 0
     )
@@ -253,7 +258,7 @@ def _reference(
 
 def scorer_of(config: PolicyConfig, name: str | list[str], arguments: TrainingArguments) -> Scorer:
     """The judge of that name, or of these, placed and batched as the run says."""
-    rounding: dict[str, Any] = {"dtype": "float32"}  # rewards differ in digits that half precision rounds away
+    rounding: dict[str, Any] = {"dtype": "float32", "quantised": None}  # rewards differ in digits that it would take
     loading = config.loading() | rounding | {"fold_system": False}
     placed: dict[str, Any] = {"batch_size": arguments.per_device_eval_batch_size, "device": arguments.device}
     return load_scorer(name, seconds=config.reward_seconds, **placed, **loading)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..models.quantised import is_quantised
 from ..models.sharding import is_sharded
 from .config import ConfigError
 from .robust_trainer import RobustTrainer
@@ -60,13 +61,15 @@ def kept_average(trainer: RobustTrainer, *, after: float) -> IterateAverage:
     """The average of what a trainer will pass through, kept in its checkpoints; ``after`` as for ``IterateAverage``.
 
     Raises:
-        ConfigError: The model is spread over ranks.
+        ConfigError: The model is spread over ranks, or in few bits.
     """
     if is_sharded(trainer):
         raise ConfigError(
             "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
         )
     model: Any = trainer.model
+    if is_quantised(model):
+        raise ConfigError("final=average keeps means of all weights, and those in few bits have none: use last")
     average = IterateAverage(model, after=after)
     trainer.add_callback(average)
     trainer.resumable.append(average)

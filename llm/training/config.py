@@ -13,6 +13,7 @@ from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
 from ..data.mixtures import held_out_parts, settled
 from ..data.trained_on.pairs import CrossPrompt, check_share
+from ..models.settings import LoadingSettings, SystemTurns, check_quantised
 from ..run.kinds import has_reference
 from ..text.encoding import TooLong
 from .soft.settings import SoftLabels, check_soft_labels
@@ -27,22 +28,18 @@ class ConfigError(ValueError):
 
 
 Iterate = Literal["last", "best", "average"]
-SystemTurns = Literal["keep", "fold"]
 ReferenceKind = Literal["auto", "model", "adapter", "precomputed"]
-Precision = Literal["float32", "bfloat16", "float16"]
 _CAUSAL = "alias (smollm2), tiny (from scratch), folder or hub name of a causal model"
 
 
 @dataclass
-class RunConfig:
+class RunConfig(LoadingSettings):
     """What every run is told: from which model, against which adversary, how it is kept."""
 
     kind: ClassVar[str] = ""  # in ``llm.run.kinds``
     own_answers: ClassVar[bool] = False  # trained on what the model writes, not on pairs
     best_metric: ClassVar[str] = "accuracy"  # on the held-out pairs, what final=best goes by unless told
 
-    model: str = setting("minilm", "model", "alias (minilm, smollm2), tiny (from scratch), folder or hub name")
-    dtype: Precision = setting("float32", "model", "precision the weights are loaded and kept in")
     train_file: str | list[str] = setting(
         "", "data", "pairs: a file, a folder or hf://datasets/OWNER/NAME:SPLIT; several, each with :WEIGHT"
     )
@@ -52,9 +49,6 @@ class RunConfig:
     suites: list[str] = setting([], "judging", "files to evaluate on after training")
     subset_seed: int = setting(0, "data", "which random subset of the data is taken, and which prompts are held out")
     max_length: int = setting(512, "model", "tokens per answer with its prompt")
-    system_turns: SystemTurns = setting(
-        "keep", "model", "fold reads a system turn as the beginning of the first user turn, in the model's template"
-    )
     ambiguity: str = setting(
         "erm",
         "adversary",
@@ -62,7 +56,6 @@ class RunConfig:
     )
     plain_share: float = setting(0.0, "adversary", "share of the steps trained plainly first")
     ramp_share: float = setting(0.0, "adversary", "share of the steps over which the radius then grows")
-    disable_dropout: bool = setting(True, "model", "set every dropout rate of the model to zero")
     lora_rank: int = setting(
         0, "adapter", "train a low-rank adapter of this rank instead of all weights; 0: all weights"
     )
@@ -80,7 +73,6 @@ class RunConfig:
     )
     force: bool = setting(False, "run", "resume although settings changed; the model card says so")
     overwrite: bool = setting(False, "run", "delete the run in output_dir first")
-    trust_remote_code: bool = setting(False, "model", "let a hub repository run its own code")
 
     def __post_init__(self) -> None:
         from ..adversary.spec import parse_reweighting  # loads torch, which what is told does without
@@ -90,12 +82,14 @@ class RunConfig:
             self.schedule()
             columns = columns_of(self.columns)
             self.train_file = settled(self.train_file)  # one text for one mixture, however it was written
+            check_quantised(self, lora_rank=self.lora_rank)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.columns = None if columns is None else str(columns)  # one text for one mapping, however it was written
         self.check_shares("lora_dropout")
         self.check_least(max_length=8, lora_rank=0)
         self.check_choices(system_turns=SystemTurns)
+        self.merge_adapter &= self.quantised is None  # into few bits nothing can be merged without rounding
         if self.lora_rank and not self.merge_adapter and self.model == "tiny":
             raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
 
@@ -140,15 +134,6 @@ class RunConfig:
         alone_on = None if self.merge_adapter else self.model
         lora = Adapter(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, alone_on)
         return lora if self.lora_rank else None
-
-    def loading(self) -> dict[str, Any]:
-        """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
-        return {
-            "trust_remote_code": self.trust_remote_code,
-            "disable_dropout": self.disable_dropout,
-            "dtype": self.dtype,
-            "fold_system": self.system_turns == "fold",
-        }
 
 
 @dataclass

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..models.architectures import configurations
+from ..models.quantised import is_quantised
 from ..run.launch import check_launch
 from .config import ConfigError, RunConfig, TrainConfig
 
@@ -100,6 +101,10 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
         raise ValueError(
             f"tensor, context or sequence parallelism lets {copies} ranks work on the same examples, which would count "
             f"{copies} times in the ambiguity set; use data parallelism only (DDP, FSDP2, ZeRO)"
+        )
+    if is_quantised(model) and str(accelerator.distributed_type.value) in ("FSDP", "DEEPSPEED"):
+        raise ValueError(
+            "weights in 4 or 8 bits are not spread over ranks here: use DDP, where every rank has them all"
         )
     if _clips_silently(accelerator):
         raise ValueError(

@@ -130,7 +130,8 @@ def _checked_arguments(config: RunConfig, arguments: TrainingArguments) -> Train
 
 def check_known(kind: type[RunConfig], settings: Mapping[str, object], *, where: str) -> None:
     """Refuse a setting that neither we nor ``TrainingArguments`` have, with the name that was probably meant."""
-    known = {*(field.name for field in fields(kind)), *declared()}
+    ours = {name for field in fields(kind) for name in (field.name, field.metadata.get("alias")) if name}
+    known = ours | {*declared()}
     for name in settings.keys() - known:
         manual = f"; `robust-rlhf train {kind.kind} --help all` explains the known ones"
         raise ConfigError(f"{where}: unknown setting {name!r}{meant(name, known) or manual}")

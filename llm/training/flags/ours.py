@@ -115,6 +115,8 @@ def _add(add: Callable[..., object], field: Field[object], hint: object) -> None
         help=field.metadata["help"].replace("%", "%%"),
         **taken,
     )
+    if alias := field.metadata.get("alias"):
+        add(*flags_of(alias), dest=field.name, **taken | {"help": argparse.SUPPRESS})
     if field.name.endswith("_"):  # a word of Python: its field has the mark, its flag need not
         add(f"--{dashed('--' + field.name)[2:]}", dest=field.name, **taken | {"help": argparse.SUPPRESS})
 
