@@ -24,6 +24,7 @@ from ..judging.margins import (
     mean_likelihood_margins,
     policy_margins,
 )
+from ..models.flat import flat_answer_logps
 from ..models.loading import check_vocabulary, load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..models.saving import save_model
@@ -72,6 +73,8 @@ class DPOTrainer(PairTrainer):
             raise ValueError("wdpo reads the embeddings outside the sharded model: use another loss, or DDP")
         if self.args.activation_checkpointing and isinstance(pair_loss, GradientPenalised):
             raise ValueError("wdpo differentiates twice, and checkpointed activations do not: switch them off")
+        if self.args.torch_compile and isinstance(pair_loss, GradientPenalised):
+            raise ValueError("wdpo differentiates twice, and compiled models only once: leave torch_compile out")
         if sharded and reference is not None:
             raise ValueError("a second reference model is not sharded here: use reference=precomputed or adapter")
         if reference is not None:
@@ -90,6 +93,16 @@ class DPOTrainer(PairTrainer):
             tokens=tokens,
         )
 
+    def read_flat(self) -> None:
+        """As of every trainer of pairs; a gradient penalty reads the embeddings of padded batches.
+
+        Raises:
+            ValueError: See ``PairTrainer``.
+        """
+        if isinstance(self.pair_loss, GradientPenalised):
+            raise ValueError("wdpo reads the embeddings of padded batches: leave padding_free out")
+        super().read_flat()
+
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the implicit rewards, shape ``(n,)``."""
         return margins_in(self.held_out(model, inputs))
@@ -100,14 +113,19 @@ class DPOTrainer(PairTrainer):
         read = answer_scores if self.pair_loss.of_scores else dpo_margins
         tokens = answer_tokens(inputs) if self.pair_loss.per_token else None
         reference = inputs["reference"] if self.pair_loss.reference else None
-        return read(answer_logps(model, inputs), reference, beta=self.beta, tokens=tokens)
+        return read(self._logps(model, inputs), reference, beta=self.beta, tokens=tokens)
+
+    def _logps(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Of the policy, with its adapter or without; a second model reads padded batches."""
+        return flat_answer_logps(model, inputs) if self.flat else answer_logps(model, inputs)
 
     def with_constants(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with the reference log-probabilities ``(2 n,)`` in it, where the loss needs them."""
         if "reference" in inputs or not self.pair_loss.reference:
             return inputs
         with torch.no_grad(), self._reference_of(model) as reference, evaluation_mode(reference):
-            return {**inputs, "reference": answer_logps(reference, inputs)}
+            read = answer_logps if reference is self.reference else self._logps
+            return {**inputs, "reference": read(reference, inputs)}
 
     def constant_forwards(self, inputs: dict[str, Tensor]) -> float:
         """One, of the reference; none where batches carry its log-probabilities, or there is none."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, reward_margins
+from ..models.flat import flat_rewards
 from ..models.loading import load_reward_model, tiny_reward_model
 from ..training.config import RewardConfig
 from ..training.pair_trainer import PairTrainer, texts_of
@@ -20,9 +21,14 @@ from ..training.run import Task
 class RewardTrainer(PairTrainer):
     """``RobustTrainer`` with the Bradley-Terry loss; batches as ``llm.text.encoding.PairCollator`` makes them."""
 
+    reading = staticmethod(flat_rewards)
+
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the rewards r(chosen) - r(rejected), shape ``(n,)``, in float32."""
-        return reward_margins(model, inputs)
+        if not self.flat:
+            return reward_margins(model, inputs)
+        chosen, rejected = flat_rewards(model, inputs).float().chunk(2)
+        return chosen - rejected
 
 
 class RewardTask(Task[RewardConfig]):

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
+from ..models.flat import flat_answer_logps
 from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens
 from ..statistics.counting import credit
@@ -52,7 +53,10 @@ class SFTTrainer(PairTrainer):
 
     def example_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """-log pi(answer | prompt) per answer token of every chosen sequence, in nats, shape ``(n,)``."""
-        return -answer_logps(model, inputs) / answer_tokens(inputs)
+        return -self._logps(model, inputs) / answer_tokens(inputs)
+
+    def _logps(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return flat_answer_logps(model, inputs) if self.flat else answer_logps(model, inputs)
 
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The chosen sequences ``rows``."""
@@ -68,7 +72,7 @@ class SFTTrainer(PairTrainer):
 
     def held_out(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Margin, -log pi(chosen) and its number of tokens, ``(n, 3)``."""
-        chosen, rejected = answer_logps(model, inputs).chunk(2)
+        chosen, rejected = self._logps(model, inputs).chunk(2)
         return torch.stack([chosen - rejected, -chosen, answer_tokens(inputs).chunk(2)[0]], dim=1)
 
     def held_out_losses(self, measured: Tensor) -> Tensor:

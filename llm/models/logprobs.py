@@ -58,7 +58,7 @@ def answer_logits(
 ) -> AnswerLogits:
     """The logits that predict the answers; ``states`` asks for the hidden states below them. See ``answer_logps``."""
     ids, mask = inputs["input_ids"], inputs["answer_mask"].bool()
-    kept = _kept(mask) if _takes_part(type(_inner(model))) else mask.shape[1]
+    kept = _kept(mask) if takes_part(type(inner_model(model))) else mask.shape[1]
     read: dict[str, object] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
         read["logits_to_keep"] = _last(kept, ids) if _takes_places(type(_inner(model))) else kept
@@ -93,14 +93,15 @@ def _kept(mask: Tensor) -> int:
     return mask.shape[1] - max(first - 1, 0)
 
 
-def _inner(model: nn.Module) -> nn.Module:
-    """The model of transformers inside the wrappers of ranks and adapters."""
-    model = extract_model_from_parallel(model)
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model of transformers inside the wrappers of ranks, compilation and adapters."""
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
 
 
 @cache
-def _takes_part(kind: type[nn.Module]) -> bool:
+def takes_part(kind: type[nn.Module]) -> bool:
+    """Whether such a model can be asked for the logits at a part of the positions."""
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
 
 

@@ -33,7 +33,7 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     if waits or is_fsdp_enabled() or is_deepspeed_zero3_enabled():
         return
     alone, among = [], []
-    for row in _rows(model, tokenizer):
+    for row in _that_fit(model, probes(tokenizer)):
         columns = min(len(row) + _COLUMNS, position_limit(model) or len(row) + _COLUMNS)
         alone.append(_reward(model, row, tokenizer, len(row)))
         among.append(_reward(model, row, tokenizer, columns))
@@ -46,11 +46,16 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         )
 
 
-def _rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The texts as they are read, those that leave room for padding."""
-    limit, edges = position_limit(model), Reader(tokenizer).edges
+def probes(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """A few texts of different lengths, as they are read."""
+    edges = Reader(tokenizer).edges
     texts = tokenizer(_TEXTS, add_special_tokens=False)["input_ids"]
-    rows = [[*edges.prefix, *ids, *edges.suffix] for ids in texts]
+    return [[*edges.prefix, *ids, *edges.suffix] for ids in texts]
+
+
+def _that_fit(model: PreTrainedModel, rows: list[list[int]]) -> list[list[int]]:
+    """Those that leave room for padding."""
+    limit = position_limit(model)
     return [row for row in rows if limit is None or len(row) < limit]
 
 

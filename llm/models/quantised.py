@@ -13,6 +13,7 @@ from ..run.run_differences import record_of
 from .settings import Quantised
 
 _log = logging.getLogger(__name__)
+_PACKS = "support_avx512bf16_for_cpu"  # an attribute of a layer of bitsandbytes
 
 
 def in_few_bits(quantised: Quantised | None, dtype: torch.dtype) -> dict[str, BitsAndBytesConfig]:
@@ -38,8 +39,8 @@ def differentiable(model: PreTrainedModel) -> PreTrainedModel:
     in training mode afterwards: adapters below would stay as they are without an error.
     """
     for module in model.modules() if is_quantised(model) else ():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, _PACKS):
+            setattr(module, _PACKS, False)
     return model
 
 

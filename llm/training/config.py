@@ -148,6 +148,9 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
     too_long: TooLong = setting(
         "cut", "model", "what becomes of a pair of more than max_length tokens: cut, drop or refuse"
     )
+    padding_free: bool = setting(
+        False, "model", "read the sequences of a batch in one row without padding, where attention keeps them apart"
+    )
     cache_tokens: bool = setting(
         True, "model", "keep the tokens of large training sets on disk, for the next run on the same"
     )

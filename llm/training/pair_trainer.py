@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
+from ..models.flat import Reading, check_flat, flat_answer_logps
 from ..run.progress import Steps
 from ..statistics.counting import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
@@ -33,6 +34,8 @@ class PairTrainer(RobustTrainer):
         seconds_before: What earlier sessions of the run took.
         preferences: Of every training pair the probability that its label is right, ``(n,)``; None: labels are certain.
         labels: Whether the losses are those of labels, as opposed to those of texts.
+        flat: Whether sequences are read one behind the other, without padding (``llm.models.flat``).
+        reading: What reads them so: one number of each.
     """
 
     pair_loss: PairLoss = Sigmoid()
@@ -40,11 +43,25 @@ class PairTrainer(RobustTrainer):
     seconds_before = 0.0
     preferences: Tensor | None = None
     labels: ClassVar[bool] = True
+    flat: bool = False
+    reading: ClassVar[Reading] = staticmethod(flat_answer_logps)
 
     @property
     def logistic(self) -> bool:
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
         return self.pair_loss.logistic and self.preferences is None
+
+    def read_flat(self) -> None:
+        """Read every batch without its padding from now on; losses are the same to rounding.
+
+        Raises:
+            ValueError: The model lets sequences of a row see each other, or the setup is none that this was tried in.
+        """
+        tokenizer: Any = self.processing_class
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile:
+            raise ValueError("padding_free works with whole models that are not compiled: leave one of them out")
+        check_flat(cast(nn.Module, self.model), tokenizer, type(self).reading)
+        self.flat = True
 
     def soften(self, preferences: Sequence[float]) -> None:
         """Take labels as right with these probabilities, one per training pair; before the first step.

@@ -247,6 +247,8 @@ def build_trainer(
         trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every, soft=soft)
         check_covers(parse_reweighting(config.ambiguity), NamedGroups(PairColumns(encoded.pairs)), groups)
     put_soft_labels(trainer, encoded.pairs, config)
+    if config.padding_free:
+        trainer.read_flat()
     check_losses(trainer.ambiguity, logistic=trainer.logistic, labels=trainer.labels)
     check_reached(trainer.ambiguity, trainer.adversary.schedule, steps_of(trainer)[0])
     if judged:

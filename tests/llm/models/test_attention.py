@@ -86,7 +86,8 @@ def test_tiny_attends_as_told(tmp_path, kind, asked):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("speedy", "must be one of eager, .*sdpa"), ("paged|sdpa", "must be one of"), ("someone/kernel", "code of the hub"),
+    [("speedy", "must be one of eager, .*sdpa"), ("paged|sdpa", "must be one of"), 
+     ("someone/kernel", "code of the hub"),
      ("flash_attention_2", "not installed")],
 )  # fmt: skip
 def test_what_there_is_not_is_one_sentence(start, name, said):

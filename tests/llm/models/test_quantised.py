@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import sys
 
 import numpy as np
@@ -16,10 +15,8 @@ from loaded_models import margins, quiet, train
 from safetensors.torch import load_file
 
 from llm.models.adapters import Adapter, with_adapter
-from llm.models.loading import ModelError, load_policy
-from llm.policy.config import PolicyConfig
+from llm.models.loading import load_policy
 from llm.training.config import ConfigError, DPOConfig, RewardConfig
-from robust_rlhf import main
 
 pytestmark = quiet
 HERE = importlib.util.find_spec("bitsandbytes") is not None
