@@ -1,0 +1,42 @@
+#!/bin/bash
+# A run on several nodes. srun starts one launcher on each, and that one process for every GPU of its node:
+#
+#   sbatch --nodes 4 --gpus-per-node 8 slurm.sh train reward --config reward-gemma-2b --train_file pairs.jsonl \
+#     --output_dir /shared/runs/gemma --ambiguity tv:0.2 --dataloader_drop_last true --bf16
+#
+# Submit the same line again to go on where the time was up: --resume is added, and does nothing to a new run. Of several
+# submitted at once each waits for the one before (--dependency singleton, by job name). The output folder must be on a
+# file system that all nodes see. Variables that may be set before sbatch:
+#
+#   CONFIG      cpu, ddp (default), fsdp2, zero2, zero3, or a file of your own
+#   PROCESSES   on each node; by default its GPUs
+#   PYTHON      the interpreter, the same on all nodes
+#
+#SBATCH --job-name robust-rlhf
+#SBATCH --nodes 2
+#SBATCH --ntasks-per-node 1
+#SBATCH --time 24:00:00
+#SBATCH --signal TERM@300
+#SBATCH --dependency singleton
+#SBATCH --open-mode append
+#
+# --signal reaches the tasks of srun, 300 seconds before the end: the step at hand is finished, a checkpoint is written,
+# and all processes end. Raise it for steps or checkpoints that take longer, and PET_SHUTDOWN_TIMEOUT with it: after so
+# many seconds a launcher kills what has not ended.
+set -euo pipefail
+
+export PYTHON=${PYTHON:-python} PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-280}
+PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:?no GPUs were asked for: sbatch --gpus-per-node N, or set PROCESSES}}
+CONFIG=${CONFIG:-ddp}
+if [ ! -f "$CONFIG" ]; then
+  folder=$("$PYTHON" -c "from importlib.util import find_spec as f; print(*f('llm').submodule_search_locations)")
+  CONFIG=$folder/accelerate/$CONFIG.yaml
+fi
+export CONFIG ALL=$((SLURM_NNODES * PROCESSES)) PORT=$((20000 + SLURM_JOB_ID % 20000))
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export HEAD=${HEAD%%$'\n'*} # the first of them
+
+# exec: the signal of the scheduler must reach the launcher, which passes it on, and not a shell around it.
+exec srun --kill-on-bad-exit=0 --wait=300 bash -c 'exec "$PYTHON" -m accelerate.commands.accelerate_cli launch \
+  --config_file "$CONFIG" --num_machines "$SLURM_NNODES" --num_processes "$ALL" --machine_rank "$SLURM_NODEID" \
+  --main_process_ip "$HEAD" --main_process_port "$PORT" -m robust_rlhf "$@"' task "$@" --resume

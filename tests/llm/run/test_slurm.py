@@ -1,0 +1,128 @@
+"""The template for SLURM, run: its own lines, with an srun and an scontrol that do on one machine what SLURM's do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from command_lines import flags
+
+from llm.data.corpus.corpus import generate
+from llm.data.pairs import write_pairs
+from llm.run.folder import latest_checkpoint
+from llm.run.manifest import MANIFEST
+from llm.training.settings import recipe_folder
+
+TEMPLATE = recipe_folder().parent / "accelerate" / "slurm.sh"
+SRUN = """
+    #!{python}
+    # As srun with a task on each of two nodes: options first, then the command; SIGTERM goes to every task.
+    import os, signal, subprocess, sys
+    words = sys.argv[1:]
+    while words[0].startswith("-"):
+        words.pop(0)
+    tasks = []
+    for rank in "01":
+        told = {{"SLURM_PROCID": rank, "SLURM_NODEID": rank, "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0",
+                "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}}
+        tasks.append(subprocess.Popen(words, env={{**os.environ, **told}}))
+    signal.signal(signal.SIGTERM, lambda number, frame: [task.send_signal(number) for task in tasks])
+    sys.exit(max(abs(task.wait()) for task in tasks))
+"""
+STEPS = 100
+SCONTROL = """
+    #!{python}
+    import sys
+    assert sys.argv[1:] == ["show", "hostnames", "node[1-2]"], sys.argv
+    print("127.0.0.1\\n127.0.0.2")
+"""
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """``batch(*words)``: the script as SLURM starts it on the first node of an allocation of two."""
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        place = tmp_path / "bin" / name
+        place.write_text(textwrap.dedent(text).strip().format(python=sys.executable) + "\n")
+        place.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "CONFIG": "cpu",
+        "PROCESSES": "1",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_NNODES": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_PROCID": "0",  # of the batch script itself
+        "OMP_NUM_THREADS": "1",
+    }
+    return lambda *words, **more: subprocess.Popen(
+        ["bash", str(TEMPLATE), *words],
+        env=environment | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def command(folder, steps):
+    write_pairs(generate(64, seed=3), folder / "train.jsonl")
+    told = {
+        "config": "reward-tiny", "train_file": folder / "train.jsonl", "output_dir": folder / "run", "max_length": 48,
+        "ambiguity": "tv:0.2", "max_steps": steps, "save_steps": 1, "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2, "dataloader_drop_last": True, "disable_tqdm": True, "use_cpu": True,
+    }  # fmt: skip
+    return ["train", "reward", *flags(told)]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_two_nodes_train_one_run_that_stops_in_time_and_goes_on(tmp_path, batch):
+    """SIGTERM to the tasks, as --signal sends it, leaves a checkpoint; the same line again ends the run."""
+    words = command(tmp_path, STEPS)
+    job = batch(*words)
+    while not list((tmp_path / "run").glob(f"checkpoint-*/{MANIFEST}")):  # looked at: only a run may tidy its folder
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.5)
+    job.send_signal(signal.SIGTERM)
+    said, _ = job.communicate(timeout=200)
+    assert job.returncode != 0, said
+    stopped = latest_checkpoint(tmp_path / "run")
+    assert stopped is not None, said
+    after = int(stopped.name.rpartition("-")[2])
+    assert 1 <= after < STEPS
+    again = batch(*command(tmp_path, STEPS), "--save_steps", "100")
+    said, _ = again.communicate(timeout=400)
+    assert again.returncode == 0, said
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["steps"], record["effective_batch"]) == (STEPS, 4 * 2 * 2)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["world_size"] == 2
+
+
+def test_what_the_script_lacks_it_names(batch):
+    job = batch("train", "reward", PROCESSES="")
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert "sbatch --gpus-per-node" in said
+
+
+def test_the_scheduler_is_told_what_the_pages_say():
+    """One launcher a node, whose tasks are signalled in time: the batch script, by B:TERM, would pass nothing on."""
+    text = TEMPLATE.read_text()
+    told = dict(re.findall(r"^#SBATCH --(\S+) (.*)$", text, re.MULTILINE))
+    assert told["ntasks-per-node"] == "1"
+    number, seconds = re.fullmatch(r"(\w+)@(\d+)", told["signal"]).groups()
+    assert number == "TERM"
+    kills = int(re.search(r"PET_SHUTDOWN_TIMEOUT:-(\d+)", text)[1])
+    assert kills < int(seconds)
+    assert (TEMPLATE.stat().st_mode & 0o111) != 0
