@@ -38,6 +38,34 @@ class Break(NamedTuple):
 
 BREAKS = [
     Break(
+        "flat-seen",
+        "llm/models/flat.py",
+        "model(**flat.read, use_cache=False)",
+        "model(**flat.read)",
+        "llm/models/test_flat.py",
+    ),
+    Break(
+        "flat-check",
+        "llm/models/flat.py",
+        "if off > scale or moved > scale / 100:",
+        "if off > 1e9 * scale:",
+        "llm/models/test_flat.py",
+    ),
+    Break(
+        "attention-told",
+        "llm/models/architectures.py",
+        "config._attn_implementation = name",
+        "config.attention = name",
+        "llm/models/test_attention.py",
+    ),
+    Break(
+        "few-bits-lora",
+        "llm/models/settings.py",
+        "if not lora_rank:",
+        "if lora_rank < 0:",
+        "llm/models/test_quantised.py",
+    ),
+    Break(
         "messages-filled-in",
         "docs/made/messages.py",
         'return "".join(template(part) or "…" for part in node.values)',

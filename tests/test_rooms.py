@@ -111,7 +111,7 @@ def test_no_file_of_a_room_imports_in_a_circle():
 
 
 ANY = 657
-LOADED = 103  # of 300 lines at most; docs/architecture.md says what they are
+LOADED = 105  # of 300 lines at most; docs/architecture.md says what they are
 TRAINED = """
 import sys
 from pathlib import Path

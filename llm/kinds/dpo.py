@@ -24,7 +24,6 @@ from ..judging.margins import (
     mean_likelihood_margins,
     policy_margins,
 )
-from ..models.flat import flat_answer_logps
 from ..models.loading import check_vocabulary, load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..models.saving import save_model
@@ -117,7 +116,7 @@ class DPOTrainer(PairTrainer):
 
     def _logps(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Of the policy, with its adapter or without; a second model reads padded batches."""
-        return flat_answer_logps(model, inputs) if self.flat else answer_logps(model, inputs)
+        return (self.read_by() if self.flat else answer_logps)(model, inputs)
 
     def with_constants(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with the reference log-probabilities ``(2 n,)`` in it, where the loss needs them."""

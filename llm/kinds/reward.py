@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, reward_margins
-from ..models.flat import flat_rewards
 from ..models.loading import load_reward_model, tiny_reward_model
 from ..training.config import RewardConfig
 from ..training.pair_trainer import PairTrainer, texts_of
@@ -21,14 +20,18 @@ from ..training.run import Task
 class RewardTrainer(PairTrainer):
     """``RobustTrainer`` with the Bradley-Terry loss; batches as ``llm.text.encoding.PairCollator`` makes them."""
 
-    reading = staticmethod(flat_rewards)
-
     def margins(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Differences of the rewards r(chosen) - r(rejected), shape ``(n,)``, in float32."""
         if not self.flat:
             return reward_margins(model, inputs)
-        chosen, rejected = flat_rewards(model, inputs).float().chunk(2)
+        chosen, rejected = self.read_by()(model, inputs).float().chunk(2)
         return chosen - rejected
+
+    def read_by(self) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+        """Rewards, of a causal classifier."""
+        from ..models.flat import flat_rewards
+
+        return flat_rewards
 
 
 class RewardTask(Task[RewardConfig]):

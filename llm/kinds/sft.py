@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
-from ..models.flat import flat_answer_logps
 from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens
 from ..statistics.counting import credit
@@ -56,7 +55,7 @@ class SFTTrainer(PairTrainer):
         return -self._logps(model, inputs) / answer_tokens(inputs)
 
     def _logps(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return flat_answer_logps(model, inputs) if self.flat else answer_logps(model, inputs)
+        return (self.read_by() if self.flat else answer_logps)(model, inputs)
 
     def take_rows(self, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """The chosen sequences ``rows``."""

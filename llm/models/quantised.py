@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from ..run.run_differences import record_of
 from .settings import Quantised
 
 _log = logging.getLogger(__name__)
@@ -46,6 +45,8 @@ def differentiable(model: PreTrainedModel) -> PreTrainedModel:
 
 def at_full_size(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """The model that the adapter in ``folder`` can be merged into; told where it was trained on other weights."""
+    from ..run.run_differences import record_of  # an adapter is seldom loaded
+
     if is_quantised(model):
         _log.warning("the base of %s is quantised: it is read at full size, with the rounding that is in it", folder)
         return cast(PreTrainedModel, model.dequantize())

@@ -135,6 +135,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     mixture = training_prompts(config)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())
+    config.merge_adapter &= not is_quantised(base)
     disable_progress_bar()
     check_length(base, config.max_length)
     scorer = scorer_of(config, config.reward_model, arguments)

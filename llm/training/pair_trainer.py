@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
-from ..models.flat import Reading, check_flat, flat_answer_logps
 from ..run.progress import Steps
 from ..statistics.counting import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
 from .losses import PairLoss, Sigmoid, least_losses, margins_in, softened
 from .robust_trainer import RobustTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Metrics = Callable[[Any], dict[str, float]]
 
@@ -35,7 +37,6 @@ class PairTrainer(RobustTrainer):
         preferences: Of every training pair the probability that its label is right, ``(n,)``; None: labels are certain.
         labels: Whether the losses are those of labels, as opposed to those of texts.
         flat: Whether sequences are read one behind the other, without padding (``llm.models.flat``).
-        reading: What reads them so: one number of each.
     """
 
     pair_loss: PairLoss = Sigmoid()
@@ -44,7 +45,6 @@ class PairTrainer(RobustTrainer):
     preferences: Tensor | None = None
     labels: ClassVar[bool] = True
     flat: bool = False
-    reading: ClassVar[Reading] = staticmethod(flat_answer_logps)
 
     @property
     def logistic(self) -> bool:
@@ -57,11 +57,19 @@ class PairTrainer(RobustTrainer):
         Raises:
             ValueError: The model lets sequences of a row see each other, or the setup is none that this was tried in.
         """
-        tokenizer: Any = self.processing_class
+        from ..models.flat import check_flat
+
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile:
             raise ValueError("padding_free works with whole models that are not compiled: leave one of them out")
-        check_flat(cast(nn.Module, self.model), tokenizer, type(self).reading)
+        tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
+        check_flat(cast(nn.Module, self.model), tokenizer, self.read_by())
         self.flat = True
+
+    def read_by(self) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+        """What reads sequences without padding: one number of each."""
+        from ..models.flat import flat_answer_logps
+
+        return flat_answer_logps
 
     def soften(self, preferences: Sequence[float]) -> None:
         """Take labels as right with these probabilities, one per training pair; before the first step.

@@ -37,6 +37,7 @@ from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
 from ..models.fetching import cache_folder
+from ..models.quantised import is_quantised
 from ..models.sharding import whole_model
 from ..run.files import JsonObject, write_text
 from ..run.finished import RECORD, read_record
@@ -211,6 +212,7 @@ def build_trainer(
     config, train, held_out = task.config, pairs.train, pairs.held_out
     set_seed(arguments.seed)
     model, tokenizer = task.load(train)
+    config.merge_adapter &= not is_quantised(model)
     disable_progress_bar()  # a bar for every written shard; the one for the steps is ours
     check_length(model, config.max_length)
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike

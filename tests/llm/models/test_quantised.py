@@ -132,6 +132,7 @@ def test_a_model_that_is_in_few_bits_already(few, tmp_path, caplog, capsys):
     assert train("dpo", tmp_path / "lora", few, "--lora_rank", "2") == 0
     model = tmp_path / "lora" / "run" / "model"
     assert (model / "adapter_config.json").exists()
+    assert "exported alone" in (model / "README.md").read_text()
     caplog.clear()
     found = margins(model)
     assert "is quantised: it is read at full size" in caplog.text
