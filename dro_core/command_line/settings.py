@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import Any, cast
 
 
-def setting(default: Any, group: str, text: str, *, alias: str = "") -> Any:
+def setting(default: Any, group: str, text: str, *, alias: str = "", rare: bool = False) -> Any:
     """A field of settings.
 
     Args:
@@ -14,8 +14,9 @@ def setting(default: Any, group: str, text: str, *, alias: str = "") -> Any:
         group: The part of the help where its flag stands.
         text: What it is for.
         alias: A second name, by which users of another program know it; taken, and not shown.
+        rare: Whether the short help leaves it out.
     """
-    metadata = {"group": group, "help": text, "alias": alias}
+    metadata = {"group": group, "help": text, "alias": alias, "rare": rare}
     if isinstance(default, list):
         items = cast("list[Any]", default)
         return field(default_factory=items.copy, metadata=metadata)

@@ -61,7 +61,7 @@ def answer_logits(
     kept = _kept(mask) if takes_part(type(inner_model(model))) else mask.shape[1]
     read: dict[str, object] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
-        read["logits_to_keep"] = _last(kept, ids) if _takes_places(type(_inner(model))) else kept
+        read["logits_to_keep"] = _last(kept, ids) if _takes_places(type(inner_model(model))) else kept
     if states:
         read["output_hidden_states"] = True
     output = model(**read, attention_mask=inputs["attention_mask"], use_cache=False)

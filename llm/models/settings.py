@@ -31,7 +31,7 @@ class LoadingSettings:
         "adapter",
         "keep the weights below the adapter in 4 bits (NF4, needs bitsandbytes); the adapter is exported alone",
     )
-    load_in_8bit: bool = setting(False, "adapter", "the same in 8 bits (LLM.int8)")
+    load_in_8bit: bool = setting(False, "adapter", "the same in 8 bits (LLM.int8)", rare=True)
     disable_dropout: bool = setting(True, "model", "set every dropout rate of the model to zero")
     system_turns: SystemTurns = setting(
         "keep", "model", "fold reads a system turn as the beginning of the first user turn, in the model's template"

@@ -60,7 +60,9 @@ class RunConfig(LoadingSettings):
         0, "adapter", "train a low-rank adapter of this rank instead of all weights; 0: all weights"
     )
     lora_alpha: float | None = setting(None, "adapter", "scale of the adapter (default: twice the rank)")
-    lora_dropout: float = setting(0.0, "adapter", "dropout inside the adapter; needs gradient_accumulation_steps 1")
+    lora_dropout: float = setting(
+        0.0, "adapter", "dropout inside the adapter; needs gradient_accumulation_steps 1", rare=True
+    )
     lora_targets: list[str] = setting(["all-linear"], "adapter", "modules to be adapted")
     merge_adapter: bool = setting(True, "adapter", "export the model with the adapter merged in, not the adapter alone")
     publish: str | None = setting(
@@ -69,7 +71,7 @@ class RunConfig(LoadingSettings):
     dry_run: bool = setting(False, "run", "print the plan of the run and stop")
     resume: bool = setting(False, "run", "continue the run in output_dir")
     skip_damaged: bool = setting(
-        False, "run", "resume from the newest checkpoint that is whole where a newer one is damaged"
+        False, "run", "resume from the newest checkpoint that is whole where a newer one is damaged", rare=True
     )
     force: bool = setting(False, "run", "resume although settings changed; the model card says so")
     overwrite: bool = setting(False, "run", "delete the run in output_dir first")

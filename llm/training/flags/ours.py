@@ -68,7 +68,8 @@ def settings_parser(kind: type[RunConfig], *, everything: bool = False) -> Setti
     run.add_argument("-o", "--output", "--output-dir", dest="output_dir", metavar="DIR", help="the run folder")
     hints = get_type_hints(kind)
     for field in fields(kind):
-        _add(groups[field.metadata["group"]].add_argument, field, hints[field.name])
+        shown = everything or not field.metadata["rare"]
+        _add(groups[field.metadata["group"]].add_argument, field, hints[field.name], shown=shown)
     if everything:
         _add_theirs(parser.add_argument_group("transformers (settings of TrainingArguments)").add_argument)
     text = "this; all, or --help-all: whole sentences, and the settings of transformers"
@@ -104,7 +105,7 @@ def flags_of(name: str, *, negated: bool = False) -> list[str]:
     return [f"--{flag}", *([f"--no-{flag}"] if negated else [])]
 
 
-def _add(add: Callable[..., object], field: Field[object], hint: object) -> None:
+def _add(add: Callable[..., object], field: Field[object], hint: object, *, shown: bool) -> None:
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     taken = _taken(hint, default)
     if taken.get("metavar") == "TEXT" and "file" in field.name:
@@ -112,7 +113,7 @@ def _add(add: Callable[..., object], field: Field[object], hint: object) -> None
     add(
         *flags_of(field.name, negated=hint is bool and default is True),
         dest=field.name,
-        help=field.metadata["help"].replace("%", "%%"),
+        help=field.metadata["help"].replace("%", "%%") if shown else argparse.SUPPRESS,
         **taken,
     )
     if alias := field.metadata.get("alias"):
