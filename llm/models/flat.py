@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..text.batches import padded
 from .fetching import ModelError
-from .logprobs import evaluation_mode, inner_model, takes_part, token_logps
+from .logprobs import evaluation_mode, inner_model, takes_part, takes_places, token_logps
 from .padding import probes
 
 _AT_ONCE = 512  # tokens whose logits are copied to float32 together
@@ -45,7 +45,8 @@ def flat_answer_logps(model: nn.Module, inputs: Batch) -> Tensor:
     wanted = inputs["answer_mask"].bool() & flat.tokens
     wanted[:, 0] = False  # nothing predicts a first token
     places = wanted[flat.tokens].nonzero()[:, 0] - 1
-    part = {"logits_to_keep": places} if takes_part(type(inner_model(model))) else {}
+    kind = type(inner_model(model))
+    part = {"logits_to_keep": places} if takes_part(kind) and takes_places(kind) else {}
     logits = model(**flat.read, **part, use_cache=False).logits[0]
     logits = logits if part else logits[places]
     pieces = zip(logits.split(_AT_ONCE), ids[wanted].split(_AT_ONCE), strict=True)

@@ -61,7 +61,7 @@ def answer_logits(
     kept = _kept(mask) if takes_part(type(inner_model(model))) else mask.shape[1]
     read: dict[str, object] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
-        read["logits_to_keep"] = _last(kept, ids) if _takes_places(type(inner_model(model))) else kept
+        read["logits_to_keep"] = _last(kept, ids) if takes_places(type(inner_model(model))) else kept
     if states:
         read["output_hidden_states"] = True
     output = model(**read, attention_mask=inputs["attention_mask"], use_cache=False)
@@ -106,7 +106,8 @@ def takes_part(kind: type[nn.Module]) -> bool:
 
 
 @cache
-def _takes_places(kind: type[nn.Module]) -> bool:
+def takes_places(kind: type[nn.Module]) -> bool:
+    """Whether the part may be given by its places, where a model ``takes_part``."""
     return "Tensor" in str(inspect.signature(kind.forward).parameters["logits_to_keep"].annotation)
 
 
