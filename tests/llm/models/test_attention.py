@@ -57,7 +57,9 @@ def logged(folder):
     return [row[name] for row in history for name in ("loss", "mean_loss", "robust_loss", "reward") if name in row]
 
 
-@pytest.mark.parametrize("kind", ["reward", "dpo", "policy"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("reward", "dpo")), "policy"]
+)
 def test_all_models_of_a_run_attend_as_told(start, tmp_path, kind, asked):
     """Policy, reference, value function and reward model; the losses are the same to rounding."""
     model, more = start("llama"), ["--logging_steps", "1"]

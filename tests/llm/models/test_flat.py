@@ -32,8 +32,11 @@ def loaded(start, name, *, policy, attention="sdpa"):
     return model, tokenizer, PairCollator(tokenizer)([pairs[row] for row in range(len(pairs))])
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("llama", "gemma3") else pytest.param(name, marks=pytest.mark.exhaustive) for name in CAUSAL],
+)
 def test_numbers_and_gradients_are_those_of_the_padded_batch(start, name, attention):
     for policy, flat in ((True, flat_answer_logps), (False, flat_rewards)):
         model, tokenizer, batch = loaded(start, name, policy=policy, attention=attention)
@@ -104,7 +107,13 @@ def history(folder):
     return [row[name] for row in rows for name in ("mean_loss", "robust_loss", "eval_loss") if name in row]
 
 
-@pytest.mark.parametrize(("kind", "passes"), [("dpo", 1), ("dpo", 2), ("reward", 1), ("sft", 1)])
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [
+        ("dpo", 2),
+        *(pytest.param(*row, marks=pytest.mark.exhaustive) for row in (("dpo", 1), ("reward", 1), ("sft", 1))),
+    ],
+)
 def test_a_run_is_the_same_without_padding(start, tmp_path, kind, passes):
     """Under a set, in one pass and in two; DPO with its adapter switched off as the reference."""
     more = ["--ambiguity", "tv:0.2", "--per_device_train_batch_size", str(8 // passes), "--logging_steps", "1"]
