@@ -1,0 +1,139 @@
+"""What a checkpoint holds of model and optimizer: whole tensors, whatever the ranks hold, or DeepSpeed's own parts.
+
+Whole states do not know how many ranks wrote them, nor whether these shared the parameters: others may go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ...run.folder import CheckpointError
+from .gathering import gathered
+from .placing import innermost
+
+_WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.pt"
+_PARTS, _PART_OF_RANK = "global_step*", "global_step*/*optim_states.pt"  # names that DeepSpeed gives
+
+
+def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    """Every weight and buffer once, in main memory, by its name within the policy and value function.
+
+    Args:
+        module: As it was placed; every rank must call it.
+        keep: Whether this rank wants them; others get nothing.
+    """
+    core: Any = extract_model_from_parallel(module)
+    stored, once = core.state_dict(keep_vars=True), dict[int, str]()
+    for name, part in stored.items():
+        once.setdefault(id(part), name)  # tied weights are one
+    found = {}
+    with nullcontext() if isinstance(module, FSDPModule) else gathered(module):  # gathered may mean rounded there
+        for name in once.values():
+            part = _whole(stored[name].detach())
+            if keep:
+                found[name] = part.to("cpu", copy=True).contiguous()
+    return found
+
+
+def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> None:
+    """Write weights and optimizer into an existing folder; every rank must call it."""
+    if hasattr(module, "save_checkpoint"):
+        frozen = not all(part.requires_grad for part in module.parameters())
+        module.save_checkpoint(str(folder), exclude_frozen_parameters=frozen)
+        return
+    if isinstance(module, FSDPModule):
+        weights, state = whole_weights(module, keep=main), _whole_state(optimizer.state_dict(), keep=main)
+        if main:
+            save_file(weights, folder / _WEIGHTS)
+    else:
+        state = optimizer.state_dict()
+        if main:
+            save_model(extract_model_from_parallel(module), str(folder / _WEIGHTS))
+    if main:
+        torch.save(state, folder / _OPTIMIZER)
+
+
+def load_states(folder: Path, module: Any, optimizer: Any, *, world: int) -> None:
+    """Take weights and optimizer over from a folder that ``save_states`` filled; every rank must call it.
+
+    Raises:
+        CheckpointError: DeepSpeed wrote it, on another number of ranks, or for none.
+    """
+    engine = hasattr(module, "load_checkpoint")
+    _check_parts(folder, world=world, engine=engine)
+    if engine:
+        frozen = not all(part.requires_grad for part in module.parameters())
+        module.load_checkpoint(str(folder), load_module_strict=not frozen, load_lr_scheduler_states=False)
+        return
+    state = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)
+    if isinstance(module, FSDPModule):
+        _put_weights(module, load_file(folder / _WEIGHTS))
+        _spread_state(innermost(optimizer), state)
+    else:
+        load_model(extract_model_from_parallel(module), folder / _WEIGHTS)
+    optimizer.load_state_dict(state)
+
+
+def _check_parts(folder: Path, *, world: int, engine: bool) -> None:
+    written = len(list(folder.glob(_PART_OF_RANK)))
+    if engine and not written:
+        raise CheckpointError(f"{folder} was not written under DeepSpeed: resume with the launcher that it was written by")
+    if not engine and list(folder.glob(_PARTS)):
+        raise CheckpointError(f"{folder} holds the parts of DeepSpeed: resume with its configuration")
+    if engine and written != world:
+        raise CheckpointError(
+            f"{folder} holds the optimizer in the parts of {written} processes, as DeepSpeed keeps it, and this run has "
+            f"{world}: resume with {written} processes"
+        )
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _whole_state(state: Any, *, keep: bool) -> Any:
+    """A state with every tensor in one piece and main memory; of ranks that keep none, what is no tensor."""
+    if isinstance(state, Mapping):
+        return {name: _whole_state(part, keep=keep) for name, part in state.items()}
+    if isinstance(state, Tensor):
+        whole = _whole(state)
+        return whole.cpu() if keep else None
+    return state
+
+
+def _like(part: Tensor, whole: Tensor) -> Tensor:
+    """What this rank holds of a whole tensor where ``part`` is spread; all ranks have read the same one."""
+    if not isinstance(part, DTensor):
+        return whole
+    return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def _put_weights(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    parts = module.state_dict(keep_vars=True)
+    if missing := {id(part) for part in parts.values()} - {id(parts[name]) for name in stored}:
+        name = next(name for name, part in parts.items() if id(part) in missing)
+        raise ValueError(f"{name} is missing")
+    for name, whole in stored.items():
+        parts[name].copy_(_like(parts[name], whole))
+
+
+def _spread_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Let the entries that have the shape of their parameter be spread as it is."""
+    parameters = [part for group in optimizer.param_groups for part in group["params"]]
+    for place, entries in state["state"].items():
+        part = parameters[place]
+        state["state"][place] = {
+            name: _like(part, entry) if isinstance(entry, Tensor) and entry.shape == part.shape else entry
+            for name, entry in entries.items()
+        }
