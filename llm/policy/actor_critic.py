@@ -55,7 +55,7 @@ class ValueFunction(nn.Module):
             output = self.trunk(input_ids=ids, attention_mask=attention, use_cache=False)
             states = output.last_hidden_state[:, -length - 1 : -1]
         assert states is not None
-        return self.head(states.to(self.head.weight.dtype))[..., 0].float()
+        return self.head(states.to(self.head.weight.dtype))[..., 0].float().clone()  # FSDP2 returns no views
 
 
 class ActorCritic(nn.Module):

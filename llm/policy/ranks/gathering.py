@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def gathered(module: nn.Module | None) -> Iterator[None]:
     Args:
         module: As it was placed, with the wrapper of its ranks; None for none.
     """
-    if module is not None and any(hasattr(part, "ds_id") for part in module.parameters()):
+    if module is not None and _of_zero3(module):
         with _of_deepspeed(module):
             yield
     elif isinstance(module, FSDPModule):
@@ -67,6 +68,15 @@ def _of_deepspeed(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             offload._register_deepspeed_module(offload.module)
+
+
+def parted(module: nn.Module) -> bool:
+    """Whether each rank holds a part of the module's parameters."""
+    return _of_zero3(module) or any(isinstance(part, DTensor) for part in module.parameters())
+
+
+def _of_zero3(module: nn.Module) -> bool:
+    return any(hasattr(part, "ds_id") for part in module.parameters())
 
 
 def spread(accelerator: Any) -> bool:

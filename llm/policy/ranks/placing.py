@@ -76,6 +76,7 @@ def place(
         token = torch.ones(1, 2, dtype=torch.long, device=accelerator.device)
         with torch.no_grad():
             module({"input_ids": token, "attention_mask": token, "answer_mask": token})
+        module.reshard()
     return module, optimizer
 
 

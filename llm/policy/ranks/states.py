@@ -26,23 +26,20 @@ _PARTS, _PART_OF_RANK = "global_step*", "global_step*/*optim_states.pt"  # names
 
 
 def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-    """Every weight and buffer once, in main memory, by its name within the policy and value function.
+    """All weights and buffers in main memory, by their names within policy and value function; tied ones are one tensor.
 
     Args:
         module: As it was placed; every rank must call it.
         keep: Whether this rank wants them; others get nothing.
     """
     core: Any = extract_model_from_parallel(module)
-    stored, once = core.state_dict(keep_vars=True), dict[int, str]()
-    for name, part in stored.items():
-        once.setdefault(id(part), name)  # tied weights are one
-    found = {}
-    with nullcontext() if isinstance(module, FSDPModule) else gathered(module):  # gathered may mean rounded there
-        for name in once.values():
-            part = _whole(stored[name].detach())
+    parts, found = core.state_dict(keep_vars=True), dict[int, Tensor]()
+    with nullcontext() if isinstance(module, FSDPModule) else gathered(module):  # there gathered may mean rounded
+        for part in {id(part): part for part in parts.values()}.values():
+            whole = _whole(part.detach())
             if keep:
-                found[name] = part.to("cpu", copy=True).contiguous()
-    return found
+                found[id(part)] = whole.to("cpu", copy=True).contiguous()
+    return {name: found[id(part)] for name, part in parts.items()} if keep else {}
 
 
 def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> None:
@@ -54,7 +51,8 @@ def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> Non
     if isinstance(module, FSDPModule):
         weights, state = whole_weights(module, keep=main), _whole_state(optimizer.state_dict(), keep=main)
         if main:
-            save_file(weights, folder / _WEIGHTS)
+            once = {id(part): name for name, part in reversed(weights.items())}
+            save_file({name: weights[name] for name in once.values()}, folder / _WEIGHTS)
     else:
         state = optimizer.state_dict()
         if main:

@@ -1,0 +1,145 @@
+"""Called by test_policy_ranks.py on one and on two processes: gradients, what is gathered when, and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+import ranks
+from exact_cells import Adapter, Launcher
+from exact_policies import PROMPTS, PolicyCell, begin, ran, trainer_of
+
+from llm.policy.ranks.gathering import gathered
+from llm.policy.rollouts import Answers, Sampling
+
+CELLS = [
+    PolicyCell(Launcher.DDP),
+    PolicyCell(Launcher.FSDP2, estimator="ppo"),
+    PolicyCell(Launcher.FSDP2, Adapter.LORA, estimator="grpo"),
+    PolicyCell(Launcher.FSDP2, steps=3),
+]
+UNITS = 4 + 1  # of the policy that FSDP2 spreads: its layers, and what is left; the reference is one more
+
+
+class Collectives(TorchDispatchMode):
+    """Names of the operations between processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = list[str]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class RolloutDone(Exception):
+    pass
+
+
+def subject(launcher: Launcher, folder: Path, world: int, **changes):
+    arguments = ranks.policy_arguments(launcher, str(folder / "run"), max_steps=3, learning_rate=1e-3, **changes)
+    cell = PolicyCell(launcher, estimator="ppo")
+    made = trainer_of(cell, begin(cell.adapter), arguments, world)
+    assert ran(made) is launcher
+    return made
+
+
+def rollout(made, *lengths: int) -> list[str]:
+    """The collectives of one whose answers have at most so many tokens on each rank; before its update."""
+
+    def stopped(*_):
+        raise RolloutDone
+
+    made.pen = Answers(made.pen.tokenizer, Sampling(lengths[made.rank]), batch_size=3)
+    made.weigh = stopped
+    with Collectives() as seen:
+        try:
+            made.take_step()
+        except RolloutDone:
+            del made.weigh
+    return seen.names
+
+
+def gathering(folder: Path) -> dict:
+    """What a rollout gathers, whether a step ends after answers of other lengths, and what is freed."""
+    made = subject(Launcher.FSDP2, folder, 2)
+    short, long = rollout(made, 1, 1), rollout(made, 2, 6)
+    with gathered(made.update.module), gathered(made.reference.model):
+        inside = [*made.core.parameters(), *made.reference.model.parameters()]
+        with Collectives() as seen:
+            ids = made.encoded[: 1 + made.rank]
+            Answers(made.pen.tokenizer, Sampling(2 + made.rank), batch_size=3)(made.core.policy, ids, _Lots())
+    made.pen = Answers(made.pen.tokenizer, Sampling((1, 6)[made.rank]), batch_size=3)
+    said = made.take_step()
+    return {
+        "short": short,
+        "long": long,
+        "inside": seen.names,
+        "whole": sum(part.numel() for part in inside if type(part) is torch.nn.Parameter),
+        "left": sum(part.untyped_storage().size() for part in inside),
+        "tokens": said["answer_tokens"],
+    }
+
+
+class _Lots:
+    """Numbers in the middle."""
+
+    def of(self, prompt, sample, count):
+        return torch.full((count,), 0.5).numpy()
+
+
+def parameters(made) -> list[float]:
+    """All of them, in one piece."""
+    whole = (part.full_tensor() if hasattr(part, "full_tensor") else part for part in made.core.parameters())
+    return torch.cat([part.detach().flatten()[:50] for part in whole]).tolist()
+
+
+def resumed(launcher: Launcher, folder: Path, world: int) -> list[float]:
+    """Where the third step leads from the checkpoint after the second."""
+    made = subject(launcher, folder, world)
+    made.load(folder / "run" / "checkpoint-2")
+    assert made.step == 2
+    made.take_step()
+    return parameters(made)
+
+
+def checkpoints(folder: Path) -> dict[str, list[float]]:
+    """The end of a run in one go, and of one that two processes of FSDP2 go on with; then what others make of it."""
+    made = subject(Launcher.FSDP2, folder, 2)
+    for _ in range(2):
+        made.take_step()
+        made.step += 1
+    made.save()
+    made.take_step()
+    found = {"whole": parameters(made), "FSDP2": resumed(Launcher.FSDP2, folder, 2)}
+    return found | {"DDP": resumed(Launcher.DDP, folder, 2)}
+
+
+def main(folder: Path) -> None:
+    """On two processes."""
+    found = {
+        "cells": [ranks.measured_policy(cell, str(folder), 2) for cell in CELLS],
+        "gathering": gathering(folder),
+        "checkpoints": checkpoints(folder),
+    }
+    rank = torch.distributed.get_rank()
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+def alone(folder: Path) -> None:
+    """On one process, from the checkpoint of two."""
+    (folder / "alone.json").write_text(json.dumps(resumed(Launcher.SINGLE, folder, 1)))
+
+
+if __name__ == "__main__":
+    assert PROMPTS
+    main(Path(sys.argv[1]))

@@ -1,0 +1,72 @@
+"""Policies on two processes against one forward of all answers without a trainer; what is gathered; checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import policy_sharded_ranks
+import pytest
+from forked import Forked, finished, start_ranks
+from policy_sharded_ranks import CELLS, UNITS
+
+pytest.importorskip("peft")
+
+TOGETHER = pytest.mark.slow("whichever test comes first has two processes train a dozen times for all of them")
+GATHER = "_allgather_base_"
+
+
+@pytest.fixture(scope="module")
+def place(once):
+    """The folder that two processes, and then one, have written."""
+
+    def build(folder):
+        finished(start_ranks(policy_sharded_ranks.main, folder))
+        finished([Forked(policy_sharded_ranks.alone, folder)])
+
+    return once("policy-ranks", build)
+
+
+@pytest.fixture(scope="module")
+def found(place):
+    return [json.loads((place / f"found-{rank}.json").read_text()) for rank in range(2)]
+
+
+@TOGETHER
+@pytest.mark.parametrize("case", range(len(CELLS)), ids=list(map(str, CELLS)))
+def test_the_gradient_of_a_policy_on_two_processes_is_that_of_all_answers(case, found):
+    assert found[0]["cells"][case]["error"] <= (1e-6 if CELLS[case].steps == 1 else 2e-4)
+
+
+@TOGETHER
+def test_ranks_with_other_numbers_of_answers_look_equally_often(found):
+    """Of the twelve answers of a rank the second has weight on three; DDP lets it look once, FSDP2 as often as the first."""
+    lone, _, spread, _ = ([rank["cells"][case]["passes"] for rank in found] for case in range(len(CELLS)))
+    assert lone == [3, 1]
+    assert spread == [3, 3]
+
+
+@TOGETHER
+def test_a_rollout_gathers_parameters_once_to_write_and_once_to_look(found):
+    for rank in found:
+        told = rank["gathering"]
+        assert told["long"] == told["short"]  # whatever the number of tokens, on this rank or on the other
+        assert told["long"].count(GATHER) >= 2 * UNITS + 1
+        assert told["inside"] == []
+
+
+@TOGETHER
+def test_what_was_gathered_is_freed(found):
+    for rank in found:
+        assert rank["gathering"]["whole"] > 1e6
+        assert rank["gathering"]["left"] == 0
+    assert found[0]["gathering"]["tokens"] > 1.0  # of both ranks together: a step went on from other lengths
+
+
+@TOGETHER
+def test_a_spread_policy_goes_on_to_the_bit_and_elsewhere_to_rounding(found, place):
+    ends = found[0]["checkpoints"]
+    assert ends["FSDP2"] == ends["whole"]
+    assert len(ends["whole"]) > 1000
+    for other in (ends["DDP"], json.loads((place / "alone.json").read_text())):
+        np.testing.assert_allclose(other, ends["whole"], atol=1e-6)
