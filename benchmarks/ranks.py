@@ -31,6 +31,7 @@ from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
 from llm.kinds.reward import RewardTrainer
+from llm.run import launch
 from llm.text.batches import PairCollator
 from llm.training.settings import TRAINING_DEFAULTS
 
@@ -112,6 +113,8 @@ def launched(launcher: Launcher, settings: dict[str, Any]) -> TrainingArguments:
         made = TrainingArguments(**{**TRAINING_DEFAULTS, **settings})
     if launcher is Launcher.FSDP2:  # accelerate shards only on GPUs; on a CPU it would silently run plain DDP
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    if launcher in (Launcher.ZERO2, Launcher.ZERO3):  # ranks that look for a GPU, where there is none, are refused
+        launch.check_devices = lambda **_: None
     return made
 
 
