@@ -13,10 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 import ranks
 from exact_cells import Adapter, Launcher
-from exact_policies import PROMPTS, PolicyCell, begin, ran, trainer_of
+from exact_policies import PolicyCell, begin, ran, trainer_of
+from torch.distributed.tensor import DTensor
 
 from llm.policy.ranks.gathering import gathered
+from llm.policy.ranks.states import whole_weights
 from llm.policy.rollouts import Answers, Sampling
+from llm.run.folder import CheckpointError
 
 CELLS = [
     PolicyCell(Launcher.DDP),
@@ -52,6 +55,14 @@ def subject(launcher: Launcher, folder: Path, world: int, **changes):
     return made
 
 
+def message_of(action) -> str:
+    try:
+        action()
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
 def rollout(made, *lengths: int) -> list[str]:
     """The collectives of one whose answers have at most so many tokens on each rank; before its update."""
 
@@ -68,12 +79,13 @@ def rollout(made, *lengths: int) -> list[str]:
     return seen.names
 
 
-def gathering(folder: Path) -> dict:
+def gathering(launcher: Launcher, folder: Path) -> dict:
     """What a rollout gathers, whether a step ends after answers of other lengths, and what is freed."""
-    made = subject(Launcher.FSDP2, folder, 2)
+    made = subject(launcher, folder, 2)
     short, long = rollout(made, 1, 1), rollout(made, 2, 6)
     with gathered(made.update.module), gathered(made.reference.model):
         inside = [*made.core.parameters(), *made.reference.model.parameters()]
+        whole = sum(part.numel() for part in inside if not isinstance(part, DTensor))
         with Collectives() as seen:
             ids = made.encoded[: 1 + made.rank]
             Answers(made.pen.tokenizer, Sampling(2 + made.rank), batch_size=3)(made.core.policy, ids, _Lots())
@@ -83,7 +95,7 @@ def gathering(folder: Path) -> dict:
         "short": short,
         "long": long,
         "inside": seen.names,
-        "whole": sum(part.numel() for part in inside if type(part) is torch.nn.Parameter),
+        "whole": whole,
         "left": sum(part.untyped_storage().size() for part in inside),
         "tokens": said["answer_tokens"],
     }
@@ -97,9 +109,9 @@ class _Lots:
 
 
 def parameters(made) -> list[float]:
-    """All of them, in one piece."""
-    whole = (part.full_tensor() if hasattr(part, "full_tensor") else part for part in made.core.parameters())
-    return torch.cat([part.detach().flatten()[:50] for part in whole]).tolist()
+    """Some of each, wherever they are."""
+    whole = whole_weights(made.update.module, keep=True)
+    return torch.cat([part.flatten()[:50] for part in whole.values()]).tolist()
 
 
 def resumed(launcher: Launcher, folder: Path, world: int) -> list[float]:
@@ -111,35 +123,47 @@ def resumed(launcher: Launcher, folder: Path, world: int) -> list[float]:
     return parameters(made)
 
 
-def checkpoints(folder: Path) -> dict[str, list[float]]:
-    """The end of a run in one go, and of one that two processes of FSDP2 go on with; then what others make of it."""
-    made = subject(Launcher.FSDP2, folder, 2)
+def checkpoints(launcher: Launcher, folder: Path) -> dict[str, list[float]]:
+    """The end of a run in one go, and of one that is resumed from its checkpoint after the second step."""
+    made = subject(launcher, folder, 2)
     for _ in range(2):
         made.take_step()
         made.step += 1
     made.save()
     made.take_step()
-    found = {"whole": parameters(made), "FSDP2": resumed(Launcher.FSDP2, folder, 2)}
-    return found | {"DDP": resumed(Launcher.DDP, folder, 2)}
+    return {"whole": parameters(made), "resumed": resumed(launcher, folder, 2)}
 
 
 def main(folder: Path) -> None:
     """On two processes."""
     found = {
         "cells": [ranks.measured_policy(cell, str(folder), 2) for cell in CELLS],
-        "gathering": gathering(folder),
-        "checkpoints": checkpoints(folder),
+        "gathering": gathering(Launcher.FSDP2, folder),
+        "checkpoints": checkpoints(Launcher.FSDP2, folder),
+        "elsewhere": resumed(Launcher.DDP, folder, 2),
     }
-    rank = torch.distributed.get_rank()
-    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    written(found, folder)
+
+
+def deepspeed(folder: Path) -> None:
+    """The same for DeepSpeed, one stage after the other."""
+    stages = {launcher: folder / launcher.name for launcher in (Launcher.ZERO2, Launcher.ZERO3)}
+    cells = [PolicyCell(launcher, adapter, "ppo") for launcher in stages for adapter in Adapter]
+    found = {
+        "cells": [ranks.measured_policy(cell, str(folder), 2) for cell in cells],
+        "gathering": [gathering(launcher, place) for launcher, place in stages.items()],
+        "checkpoints": [checkpoints(launcher, place) for launcher, place in stages.items()],
+        "elsewhere": message_of(lambda: resumed(Launcher.FSDP2, stages[Launcher.ZERO3], 2)),
+    }
+    written(found, folder)
+
+
+def written(found: dict, folder: Path) -> None:
+    """What this process found, and the end of its group."""
+    (folder / f"found-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
 
 def alone(folder: Path) -> None:
     """On one process, from the checkpoint of two."""
     (folder / "alone.json").write_text(json.dumps(resumed(Launcher.SINGLE, folder, 1)))
-
-
-if __name__ == "__main__":
-    assert PROMPTS
-    main(Path(sys.argv[1]))

@@ -66,7 +66,27 @@ def test_what_was_gathered_is_freed(found):
 @TOGETHER
 def test_a_spread_policy_goes_on_to_the_bit_and_elsewhere_to_rounding(found, place):
     ends = found[0]["checkpoints"]
-    assert ends["FSDP2"] == ends["whole"]
+    assert ends["resumed"] == ends["whole"]
     assert len(ends["whole"]) > 1000
-    for other in (ends["DDP"], json.loads((place / "alone.json").read_text())):
+    for other in (found[0]["elsewhere"], json.loads((place / "alone.json").read_text())):
         np.testing.assert_allclose(other, ends["whole"], atol=1e-6)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow("DeepSpeed compiles its gloo at the first start, and two stages of it train")
+def test_deepspeed_does_the_same_and_keeps_its_own_checkpoints(tmp_path):
+    pytest.importorskip("deepspeed")
+    (tmp_path / "ZERO2").mkdir(), (tmp_path / "ZERO3").mkdir()
+    finished(start_ranks(policy_sharded_ranks.deepspeed, tmp_path), timeout=600)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"found-{rank}.json").read_text())
+        assert max(cell["error"] for cell in found["cells"]) <= 1e-6
+        for told in found["gathering"]:
+            assert told["long"] == told["short"]
+            assert told["inside"] == []
+        second, third = found["gathering"]
+        assert third["whole"] > 1e6
+        assert third["left"] < second["left"] / 100  # ZeRO-2 never parts with its parameters
+        for ends in found["checkpoints"]:
+            assert ends["resumed"] == ends["whole"]
+        assert "holds the parts of DeepSpeed" in found["elsewhere"]
