@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -16,10 +19,14 @@ from exact_cells import Adapter, Launcher
 from exact_policies import PolicyCell, begin, ran, trainer_of
 from torch.distributed.tensor import DTensor
 
+from llm.commands.shell import one_sentence_errors
+from llm.policy.config import PolicyConfig
 from llm.policy.ranks.gathering import gathered
 from llm.policy.ranks.states import whole_weights
 from llm.policy.rollouts import Answers, Sampling
+from llm.policy.run import train_policy
 from llm.run.folder import CheckpointError
+from llm.training.settings import parse_train
 
 CELLS = [
     PolicyCell(Launcher.DDP),
@@ -162,6 +169,22 @@ def written(found: dict, folder: Path) -> None:
     """What this process found, and the end of its group."""
     (folder / f"found-{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
+
+
+def whole_run(argv: list[str]) -> int:
+    """A run as ``accelerate launch`` with fsdp2.yaml starts it, which on a CPU would fall back to DDP."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+    os.environ |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+
+    def train(told):
+        config, arguments = parse_train(PolicyConfig, told)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        trained = train_policy(config, arguments)
+        whole = not any(isinstance(part, DTensor) for part in trained.model.parameters())
+        assert whole == (arguments.process_index == 0)
+        return 0
+
+    return one_sentence_errors(train)(argv)
 
 
 def alone(folder: Path) -> None:
