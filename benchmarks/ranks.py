@@ -23,9 +23,10 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from exact_cells import BATCH, CATEGORIES, CLIP, RATE, Cell, Launcher, Precision, Rows, Start, start
 from exact_policies import CLIP as POLICY_CLIP
-from exact_policies import MICRO, SEED, PolicyCell, begin, measure_policy
+from exact_policies import MICRO, SEED, PolicyCell, begin
 from exact_policies import RATE as POLICY_RATE
 from full_batch import reference_gradient, reference_parameters, relative_error
+from policy_ranks import measure_policy
 from recorder import Recorder
 from transformers import TrainingArguments
 

@@ -92,7 +92,7 @@ class PolicyCheckpoints:
                 load_states(folder, self.module, self.optimizer, world=self.accelerator.num_processes)
                 self._load_shared(folder)
                 own = folder / _random(self.accelerator.process_index)
-                if own.exists():  # not of ranks that the run did not have; every step seeds what a model draws by itself
+                if own.exists():  # ranks that the run did not have begin with the seed of their next step
                     _draw_on(json.loads(own.read_text(encoding="utf-8")))
             for part in self.resumable:
                 part.load(folder)

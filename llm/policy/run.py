@@ -92,7 +92,7 @@ class _OnOwnAnswers(Work[PolicyConfig]):
         )
 
     def _exported(self) -> Any:
-        """The policy in one piece, its adapter merged or alone; of a spread one every rank but the first has its part."""
+        """The policy in one piece, its adapter merged or alone; where it is spread the first rank alone gets it."""
         config, trainer = self.config, self.trainer
         policy: Any = trainer.core.policy
         if parted(policy):

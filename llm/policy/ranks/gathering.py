@@ -38,7 +38,7 @@ def _of_fsdp(root: FSDPModule) -> Iterator[None]:
     units: list[Any] = [part for part in root.modules() if isinstance(part, FSDPModule)]  # pyright: ignore
     try:
         for unit in units:
-            unit.set_reshard_after_forward(False, recurse=False)  # noqa: FBT003
+            unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
         yield
     finally:
@@ -82,4 +82,3 @@ def _of_zero3(module: nn.Module) -> bool:
 def spread(accelerator: Any) -> bool:
     """Whether ranks share parameters or gradients, so that they must look equally often: FSDP2 and DeepSpeed."""
     return accelerator.is_fsdp2 or getattr(accelerator.state, "deepspeed_plugin", None) is not None
-

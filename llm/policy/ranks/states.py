@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -26,7 +26,7 @@ _PARTS, _PART_OF_RANK = "global_step*", "global_step*/*optim_states.pt"  # names
 
 
 def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-    """All weights and buffers in main memory, by their names within policy and value function; tied ones are one tensor.
+    """All weights and buffers in main memory, by their names in the policy with its values; tied ones are one tensor.
 
     Args:
         module: As it was placed; every rank must call it.
@@ -49,7 +49,8 @@ def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> Non
         module.save_checkpoint(str(folder), exclude_frozen_parameters=frozen)
         return
     if isinstance(module, FSDPModule):
-        weights, state = whole_weights(module, keep=main), _whole_state(optimizer.state_dict(), keep=main)
+        weights: dict[str, Tensor] = whole_weights(cast(Any, module), keep=main)
+        state = _whole_state(optimizer.state_dict(), keep=main)
         if main:
             once = {id(part): name for name, part in reversed(weights.items())}
             save_file({name: weights[name] for name in once.values()}, folder / _WEIGHTS)
@@ -75,7 +76,7 @@ def load_states(folder: Path, module: Any, optimizer: Any, *, world: int) -> Non
         return
     state = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)
     if isinstance(module, FSDPModule):
-        _put_weights(module, load_file(folder / _WEIGHTS))
+        _put_weights(cast(Any, module), load_file(folder / _WEIGHTS))
         _spread_state(innermost(optimizer), state)
     else:
         load_model(extract_model_from_parallel(module), folder / _WEIGHTS)
@@ -85,13 +86,13 @@ def load_states(folder: Path, module: Any, optimizer: Any, *, world: int) -> Non
 def _check_parts(folder: Path, *, world: int, engine: bool) -> None:
     written = len(list(folder.glob(_PART_OF_RANK)))
     if engine and not written:
-        raise CheckpointError(f"{folder} was not written under DeepSpeed: resume with the launcher that it was written by")
+        raise CheckpointError(f"{folder} was not written under DeepSpeed: resume with the launcher that wrote it")
     if not engine and list(folder.glob(_PARTS)):
         raise CheckpointError(f"{folder} holds the parts of DeepSpeed: resume with its configuration")
     if engine and written != world:
         raise CheckpointError(
-            f"{folder} holds the optimizer in the parts of {written} processes, as DeepSpeed keeps it, and this run has "
-            f"{world}: resume with {written} processes"
+            f"{folder} holds the optimizer in the parts of {written} processes, as DeepSpeed keeps it, and this run "
+            f"has {world}: resume with {written} processes"
         )
 
 

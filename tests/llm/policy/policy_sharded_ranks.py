@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 import ranks
 from exact_cells import Adapter, Launcher
-from exact_policies import PolicyCell, begin, ran, trainer_of
+from exact_policies import PolicyCell, begin
+from policy_ranks import ran, trainer_of
 from torch.distributed.tensor import DTensor
 
 from llm.commands.shell import one_sentence_errors

@@ -40,7 +40,7 @@ def test_the_gradient_of_a_policy_on_two_processes_is_that_of_all_answers(case, 
 
 @TOGETHER
 def test_ranks_with_other_numbers_of_answers_look_equally_often(found):
-    """Of the twelve answers of a rank the second has weight on three; DDP lets it look once, FSDP2 as often as the first."""
+    """Of the twelve answers of a rank the second has weight on three: under DDP it looks once, else as often."""
     lone, _, spread, _ = ([rank["cells"][case]["passes"] for rank in found] for case in range(len(CELLS)))
     assert lone == [3, 1]
     assert spread == [3, 3]
