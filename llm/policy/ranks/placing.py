@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,6 +72,9 @@ def place(
         whole.trainer_config_finalize(arguments, core.policy, steps)
         plugin.hf_ds_config, plugin.deepspeed_config = whole, whole.config
         loading_whole()
+    if accelerator.is_fsdp2 and (precision := accelerator.state.fsdp_plugin.mixed_precision_policy) is not None:
+        precision = replace(precision, output_dtype=None)  # log-probabilities are computed, and stay, in float32
+        accelerator.state.fsdp_plugin.mixed_precision_policy = precision
     module, optimizer = accelerator.prepare(core, optimizer)
     if accelerator.is_fsdp2:  # its root is the first module that is called, and generation calls parts
         token = torch.ones(1, 2, dtype=torch.long, device=accelerator.device)

@@ -22,11 +22,13 @@ from torch.distributed.tensor import DTensor
 
 from llm.commands.shell import one_sentence_errors
 from llm.policy.config import PolicyConfig
+from llm.policy.observation import observed
 from llm.policy.ranks.gathering import gathered
 from llm.policy.ranks.states import whole_weights
 from llm.policy.rollouts import Answers, Sampling
 from llm.policy.run import train_policy
 from llm.run.folder import CheckpointError
+from llm.training.config import ConfigError
 from llm.training.settings import parse_train
 
 CELLS = [
@@ -66,9 +68,13 @@ def subject(launcher: Launcher, folder: Path, world: int, **changes):
 def message_of(action) -> str:
     try:
         action()
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         return str(error)
     return ""
+
+
+def refused(folder: Path, **fsdp) -> str:
+    return message_of(lambda: subject(Launcher.FSDP2, folder, 2, fsdp_config=fsdp))
 
 
 def rollout(made, *lengths: int) -> list[str]:
@@ -107,6 +113,16 @@ def gathering(launcher: Launcher, folder: Path) -> dict:
         "left": sum(part.untyped_storage().size() for part in inside),
         "tokens": said["answer_tokens"],
     }
+
+
+def rounded(folder: Path) -> bool:
+    """Whether what a policy in bfloat16 says of tokens was rounded on its way out, too."""
+    made = subject(Launcher.FSDP2, folder, 2, bf16=True)
+    answers = made.pen(None, None, None, samples=3, positions=[0])
+    with made.accelerator.autocast():
+        logps = observed(made.update.module, made.reference, answers, pad=0, size=4).logps
+    made.take_step()
+    return logps.dtype != torch.float32 or torch.equal(logps, logps.bfloat16().float())
 
 
 class _Lots:
@@ -149,6 +165,8 @@ def main(folder: Path) -> None:
         "gathering": gathering(Launcher.FSDP2, folder),
         "checkpoints": checkpoints(Launcher.FSDP2, folder),
         "elsewhere": resumed(Launcher.DDP, folder, 2),
+        "rounded": rounded(folder),
+        "refused": [refused(folder, version=1, sync_module_states="false"), refused(folder, cpu_ram_efficient_loading=True)],
     }
     written(found, folder)
 

@@ -64,6 +64,19 @@ def test_what_was_gathered_is_freed(found):
 
 
 @TOGETHER
+def test_log_probabilities_stay_in_single_precision_where_weights_are_not(found):
+    assert [rank["rounded"] for rank in found] == [False, False]
+
+
+@TOGETHER
+def test_ranks_that_could_not_write_are_refused(found):
+    for rank in found:
+        first, empty = rank["refused"]
+        assert "policies do not run under FSDP 1: use DDP, FSDP2 or DeepSpeed" in first
+        assert "cpu_ram_efficient_loading leaves all models but that of the first rank empty" in empty
+
+
+@TOGETHER
 def test_a_spread_policy_goes_on_to_the_bit_and_elsewhere_to_rounding(found, place):
     ends = found[0]["checkpoints"]
     assert ends["resumed"] == ends["whole"]
