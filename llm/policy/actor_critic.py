@@ -74,20 +74,14 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.temperature, self.entropy_gradient = policy, temperature, entropy_gradient
         self.critic = None
+        model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # pyright: ignore
         if critic is not None:
-            model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # pyright: ignore
             trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
             if trunk is not None:  # a copy is trained whole, also of a trunk that is frozen under an adapter
                 trunk.requires_grad_(requires_grad=True)
             self.critic = ValueFunction(trunk, model.config.get_text_config().hidden_size)
-        self._no_split_modules = self._layers()
-
-    def _layers(self) -> list[str]:
-        """Classes of the layers that are spread over ranks one by one, by the name that accelerate looks for."""
-        policy: Any = self.policy
-        model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-        here = {type(part).__name__ for part in self.modules()}
-        return sorted(here & set(getattr(model, "_no_split_modules", None) or ()))
+        here = {type(part).__name__ for part in self.modules()}  # layers that accelerate may spread one by one
+        self._no_split_modules = sorted(here & set(getattr(model, "_no_split_modules", None) or ()))
 
     def forward(self, inputs: Batch) -> TokenOutputs:
         """Everything a loss needs, for a batch with ``input_ids``, ``attention_mask`` and ``answer_mask``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -47,7 +47,7 @@ def observed(module: nn.Module, reference: Reference, answers: Sequence[Answer],
         pad: Id of the padding token.
         size: Sequences of a batch.
     """
-    core: Any = extract_model_from_parallel(module)
+    core = extract_model_from_parallel(module)
     device, rows = next(core.parameters()).device, len(answers)
     lengths = torch.tensor([len(answer.ids) for answer in answers], device=device)
     width = int(lengths.max())

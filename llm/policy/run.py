@@ -91,7 +91,7 @@ class _OnOwnAnswers(Work[PolicyConfig]):
             ledger=trainer.ledger,
         )
 
-    def _exported(self) -> Any:
+    def _exported(self) -> PreTrainedModel:
         """The policy in one piece, its adapter merged or alone; where it is spread the first rank alone gets it."""
         config, trainer = self.config, self.trainer
         policy: Any = trainer.core.policy

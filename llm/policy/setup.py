@@ -41,7 +41,7 @@ UNHEEDED = {
 def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     """Precision and trackers as the flags say; the trackers are not started."""
     trackers: Any = [name for name in arguments.report_to or [] if name != "none"]
-    fsdp: Any = arguments.fsdp_plugin_args
+    fsdp = getattr(arguments, "fsdp_plugin_args", None)
     accelerator = Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         cpu=arguments.use_cpu,

@@ -99,7 +99,7 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
     check_ranks(arguments, accelerator, model)
 
 
-def check_ranks(arguments: TrainingArguments, accelerator: Any, model: Any) -> None:
+def check_ranks(arguments: TrainingArguments, accelerator: Accelerator, model: nn.Module) -> None:
     """Refuse ranks that share examples, and a DeepSpeed that clips by a bound of its own.
 
     Raises:

@@ -4,13 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol, runtime_checkable
 
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What wraps a module under DeepSpeed, as far as it is used here."""
+
+    def backward(self, loss: Tensor) -> object:
+        """Add the gradient of a loss."""
+        ...
+
+    def step(self) -> object:
+        """Clip, move the parameters and forget the gradients."""
+        ...
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> object:  # noqa: FBT001
+        """Say whether a step comes after the next backward pass."""
+        ...
+
+    def get_global_grad_norm(self) -> float | None:
+        """Norm of the gradients of the last step before clipping."""
+        ...
+
+    def save_checkpoint(self, save_dir: str, *, exclude_frozen_parameters: bool) -> object:
+        """Write the parts of all ranks."""
+        ...
+
+    def load_checkpoint(self, load_dir: str, *, load_module_strict: bool, load_lr_scheduler_states: bool) -> object:
+        """Take them over."""
+        ...
 
 
 @contextmanager
@@ -34,17 +64,17 @@ def gathered(module: nn.Module | None) -> Iterator[None]:
 
 
 @contextmanager
-def _of_fsdp(root: FSDPModule) -> Iterator[None]:
-    units: list[Any] = [part for part in root.modules() if isinstance(part, FSDPModule)]  # pyright: ignore
+def _of_fsdp(root: nn.Module) -> Iterator[None]:
+    units = [part for part in root.modules() if isinstance(part, FSDPModule)]
     try:
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
         yield
     finally:
-        plugin: Any = AcceleratorState().fsdp_plugin
+        again = bool(getattr(AcceleratorState(), "fsdp_plugin").reshard_after_forward)  # noqa: B009
         for unit in units:  # the root stays whole between forward and backward, as torch has it
-            unit.set_reshard_after_forward(unit is not root and bool(plugin.reshard_after_forward), recurse=False)
+            unit.set_reshard_after_forward(again and unit is not root, recurse=False)
             unit.reshard()
 
 
@@ -79,6 +109,6 @@ def _of_zero3(module: nn.Module) -> bool:
     return any(hasattr(part, "ds_id") for part in module.parameters())
 
 
-def spread(accelerator: Any) -> bool:
+def spread(accelerator: Accelerator) -> bool:
     """Whether ranks share parameters or gradients, so that they must look equally often: FSDP2 and DeepSpeed."""
     return accelerator.is_fsdp2 or getattr(accelerator.state, "deepspeed_plugin", None) is not None

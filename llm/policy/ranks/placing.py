@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -19,12 +19,12 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig, unset_
 from ...training.config import ConfigError
 from ...training.guards import check_ranks
 from ..actor_critic import ActorCritic
-from .gathering import spread
+from .gathering import Engine, spread
 
 _WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
-def check_placing(accelerator: Any, arguments: TrainingArguments, policy: nn.Module) -> None:
+def check_placing(accelerator: Accelerator, arguments: TrainingArguments, policy: nn.Module) -> None:
     """Refuse ranks on which rollouts or gradients would be others than asked.
 
     Raises:
@@ -55,8 +55,13 @@ def loading_whole() -> None:
 
 
 def place(
-    accelerator: Any, core: ActorCritic, optimizer: torch.optim.Optimizer, arguments: TrainingArguments, *, steps: int
-) -> tuple[nn.Module, Any]:
+    accelerator: Accelerator,
+    core: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    arguments: TrainingArguments,
+    *,
+    steps: int,
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The module with the wrapper of its ranks, and the optimizer of what they hold of it.
 
     Args:
@@ -72,9 +77,9 @@ def place(
         whole.trainer_config_finalize(arguments, core.policy, steps)
         plugin.hf_ds_config, plugin.deepspeed_config = whole, whole.config
         loading_whole()
-    if accelerator.is_fsdp2 and (precision := accelerator.state.fsdp_plugin.mixed_precision_policy) is not None:
-        precision = replace(precision, output_dtype=None)  # log-probabilities are computed, and stay, in float32
-        accelerator.state.fsdp_plugin.mixed_precision_policy = precision
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None)
+    if fsdp is not None and fsdp.mixed_precision_policy is not None:  # log-probabilities stay in float32
+        fsdp.mixed_precision_policy = replace(fsdp.mixed_precision_policy, output_dtype=None)
     module, optimizer = accelerator.prepare(core, optimizer)
     if accelerator.is_fsdp2:  # its root is the first module that is called, and generation calls parts
         token = torch.ones(1, 2, dtype=torch.long, device=accelerator.device)
@@ -84,13 +89,13 @@ def place(
     return module, optimizer
 
 
-def place_reference(accelerator: Any, reference: nn.Module | None) -> None:
+def place_reference(accelerator: Accelerator, reference: nn.Module | None) -> None:
     """Put a frozen model where it is looked at: spread as one unit where the policy is, else whole on every rank."""
     if reference is None:
         return
-    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    if accelerator.is_fsdp2:
-        precision = accelerator.state.fsdp_plugin.mixed_precision_policy or MixedPrecisionPolicy()
+    fsdp, plugin = (getattr(accelerator.state, name, None) for name in ("fsdp_plugin", "deepspeed_plugin"))
+    if fsdp is not None:
+        precision = fsdp.mixed_precision_policy or MixedPrecisionPolicy()
         fully_shard(reference.to(accelerator.device), mp_policy=precision)
     elif plugin is not None and plugin.zero_stage == 3:
         import deepspeed  # type: ignore[import-not-found]
@@ -100,10 +105,10 @@ def place_reference(accelerator: Any, reference: nn.Module | None) -> None:
         reference.to(accelerator.device)
 
 
-def innermost(optimizer: Any) -> torch.optim.Optimizer:
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer of torch within the wrappers of ranks."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
+    while (inner := getattr(optimizer, "optimizer", None)) is not None:
+        optimizer = inner
     return optimizer
 
 
@@ -117,10 +122,11 @@ class Passes:
         max_norm: Gradients are clipped to it; 0 for never. DeepSpeed has it from its configuration.
     """
 
-    def __init__(self, accelerator: Any, module: nn.Module, optimizer: Any, *, max_norm: float) -> None:
+    def __init__(
+        self, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer, *, max_norm: float
+    ) -> None:
         self.accelerator, self.module, self.optimizer, self.max_norm = accelerator, module, optimizer, max_norm
-        deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
-        self.engine: Any = module if deepspeed else None
+        self.engine = module if isinstance(module, Engine) else None
         self.spread = spread(accelerator)
 
     @contextmanager
@@ -150,8 +156,9 @@ class Passes:
             self.engine.step()
             return float(self.engine.get_global_grad_norm() or 0.0)
         bound = self.max_norm if self.max_norm > 0 else float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), bound)
-        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        found = self.accelerator.clip_grad_norm_(self.module.parameters(), bound)
+        assert found is not None
+        norm = float(found.full_tensor() if isinstance(found, DTensor) else found)
         if math.isfinite(norm) or self.accelerator.scaler is not None:  # which knows what to do
             self.optimizer.step()
             self.optimizer.zero_grad()

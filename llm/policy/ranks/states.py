@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -18,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...run.folder import CheckpointError
-from .gathering import gathered
+from .gathering import Engine, gathered
 from .placing import innermost
 
 _WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.pt"
@@ -32,7 +31,7 @@ def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
         module: As it was placed; every rank must call it.
         keep: Whether this rank wants them; others get nothing.
     """
-    core: Any = extract_model_from_parallel(module)
+    core = extract_model_from_parallel(module)
     parts, found = core.state_dict(keep_vars=True), dict[int, Tensor]()
     with nullcontext() if isinstance(module, FSDPModule) else gathered(module):  # there gathered may mean rounded
         for part in {id(part): part for part in parts.values()}.values():
@@ -42,14 +41,14 @@ def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     return {name: found[id(part)] for name, part in parts.items()} if keep else {}
 
 
-def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> None:
+def save_states(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, main: bool) -> None:
     """Write weights and optimizer into an existing folder; every rank must call it."""
-    if hasattr(module, "save_checkpoint"):
+    if isinstance(module, Engine):
         frozen = not all(part.requires_grad for part in module.parameters())
         module.save_checkpoint(str(folder), exclude_frozen_parameters=frozen)
         return
     if isinstance(module, FSDPModule):
-        weights: dict[str, Tensor] = whole_weights(cast(Any, module), keep=main)
+        weights = whole_weights(module, keep=main)
         state = _whole_state(optimizer.state_dict(), keep=main)
         if main:
             once = {id(part): name for name, part in reversed(weights.items())}
@@ -62,21 +61,20 @@ def save_states(folder: Path, module: Any, optimizer: Any, *, main: bool) -> Non
         torch.save(state, folder / _OPTIMIZER)
 
 
-def load_states(folder: Path, module: Any, optimizer: Any, *, world: int) -> None:
+def load_states(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, world: int) -> None:
     """Take weights and optimizer over from a folder that ``save_states`` filled; every rank must call it.
 
     Raises:
         CheckpointError: DeepSpeed wrote it, on another number of ranks, or for none.
     """
-    engine = hasattr(module, "load_checkpoint")
-    _check_parts(folder, world=world, engine=engine)
-    if engine:
+    _check_parts(folder, world=world, engine=isinstance(module, Engine))
+    if isinstance(module, Engine):
         frozen = not all(part.requires_grad for part in module.parameters())
         module.load_checkpoint(str(folder), load_module_strict=not frozen, load_lr_scheduler_states=False)
         return
     state = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)
     if isinstance(module, FSDPModule):
-        _put_weights(cast(Any, module), load_file(folder / _WEIGHTS))
+        _put_weights(module, load_file(folder / _WEIGHTS))
         _spread_state(innermost(optimizer), state)
     else:
         load_model(extract_model_from_parallel(module), folder / _WEIGHTS)
@@ -100,7 +98,7 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _whole_state(state: Any, *, keep: bool) -> Any:
+def _whole_state(state: object, *, keep: bool) -> object:
     """A state with every tensor in one piece and main memory; of ranks that keep none, what is no tensor."""
     if isinstance(state, Mapping):
         return {name: _whole_state(part, keep=keep) for name, part in state.items()}
@@ -127,7 +125,7 @@ def _put_weights(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
         parts[name].copy_(_like(parts[name], whole))
 
 
-def _spread_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _spread_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[int, dict[str, object]]]) -> None:
     """Let the entries that have the shape of their parameter be spread as it is."""
     parameters = [part for group in optimizer.param_groups for part in group["params"]]
     for place, entries in state["state"].items():

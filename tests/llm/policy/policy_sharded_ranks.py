@@ -166,7 +166,10 @@ def main(folder: Path) -> None:
         "checkpoints": checkpoints(Launcher.FSDP2, folder),
         "elsewhere": resumed(Launcher.DDP, folder, 2),
         "rounded": rounded(folder),
-        "refused": [refused(folder, version=1, sync_module_states="false"), refused(folder, cpu_ram_efficient_loading=True)],
+        "refused": [
+            refused(folder, version=1, sync_module_states="false"),
+            refused(folder, cpu_ram_efficient_loading=True),
+        ],
     }
     written(found, folder)
 
