@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from llm.models.loading import tiny_policy
 from llm.policy.asking.order import in_turn
-from llm.policy.rollouts import Answer
+from llm.policy.generation.engine import Answer
 
 PROMPTS, SAMPLES, LONGEST, MICRO = 8, 3, 6, 4
 SEED = 42

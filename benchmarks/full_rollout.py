@@ -24,7 +24,7 @@ from exact_policies import (
 from torch import Tensor, nn
 
 from dro_core import parse_ambiguity, worst_case
-from llm.policy.rollouts import Answer
+from llm.policy.generation.engine import Answer
 
 
 def trained_copy(cell: PolicyCell, beginning: Beginning) -> nn.ModuleDict:

@@ -20,15 +20,17 @@ from transformers import TrainingArguments
 from llm.data.prompts import Prompt
 from llm.policy.actor_critic import ActorCritic, Reference
 from llm.policy.config import PolicyConfig
-from llm.policy.rollouts import Answer
+from llm.policy.generation.engine import Answer, Sampling
+from llm.policy.rollouts import Answers
 from llm.policy.trainer import PolicyTrainer
 
 
-class _Given:
+class _Given(Answers):
     """Stands for the sampler: writes the answers of the prompts that it is asked for."""
 
     def __init__(self, beginning: Beginning) -> None:
-        self.beginning, self.tokenizer = beginning, beginning.tokenizer
+        super().__init__(beginning.tokenizer, Sampling(LONGEST), batch_size=1)
+        self.beginning = beginning
 
     def __call__(self, model: object, prompts: object, lots: object, *, samples: int, positions: Sequence[int]):
         return [answer for position in positions for answer in self.beginning.answers(position)]
@@ -64,7 +66,7 @@ def trainer_of(cell: PolicyCell, beginning: Beginning, arguments: TrainingArgume
         config=config,
         arguments=arguments,
     )
-    trainer.pen = _Given(beginning)  # type: ignore[assignment]
+    trainer.pen = _Given(beginning)
     return trainer
 
 

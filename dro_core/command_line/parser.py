@@ -83,10 +83,15 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class ShortHelp(HelpFormatter):
-    """One line for each flag."""
+    """One line for each flag: of many choices the first."""
 
     def __init__(self, prog: str, indent_increment: int = 2, max_help_position: int = 36, width: int | None = None):
         super().__init__(prog, indent_increment, max_help_position, width)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        whole = super()._format_action_invocation(action)
+        first, *others = whole.split("|")
+        return f"{first}|..." if others and len(whole) > self._max_help_position - 4 else whole
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return [textwrap.shorten(text, width, placeholder=" ...")]

@@ -39,6 +39,9 @@ from .units import Work, needs, run
 TINY_SIZES = Sizes(max_length=64, short=24, most=350)
 
 
+TUNED = "MiniLM, tuned"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what a stage needs, then say what it found."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -65,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if told.stage == "whole":
         _whole(told.data, told.folder, tiny=told.tiny, workers=told.workers)
         return
+    if (kept := _backbone_of(told.folder, told.model or TUNED)) != (told.model or TUNED):
+        parser.error(
+            f"{told.folder} holds features of {kept}: name another --folder for those of {told.model or TUNED}"
+        )
     sizes = TINY_SIZES if told.tiny else Sizes()
     work = work_of(told.folder / f"most-{told.most}" if told.most else told.folder, tiny=told.tiny)
     wanted = cells()
@@ -100,6 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for one in board["hypotheses"]:
         _say(f"{one['name']}: {one['outcome']}")
     _say(f"the bench sees: {board['sees']}")
+
+
+def _backbone_of(folder: Path, model: str) -> str:
+    """Whose features a folder holds; one that is new is of this model."""
+    path = folder / "backbone.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, (TUNED if (folder / "bench").exists() else model) + "\n")
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _whole(data: Path, folder: Path, *, tiny: bool, workers: int) -> None:

@@ -61,7 +61,7 @@ def answer_logits(
     kept = _kept(mask) if _takes_part(type(_inner(model))) else mask.shape[1]
     read: dict[str, object] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
     if kept < mask.shape[1]:
-        read["logits_to_keep"] = kept
+        read["logits_to_keep"] = _last(kept, ids) if _takes_places(type(_inner(model))) else kept
     if states:
         read["output_hidden_states"] = True
     output = model(**read, attention_mask=inputs["attention_mask"], use_cache=False)
@@ -102,6 +102,19 @@ def _inner(model: nn.Module) -> nn.Module:
 @cache
 def _takes_part(kind: type[nn.Module]) -> bool:
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
+
+
+@cache
+def _takes_places(kind: type[nn.Module]) -> bool:
+    return "Tensor" in str(inspect.signature(kind.forward).parameters["logits_to_keep"].annotation)
+
+
+def _last(kept: int, ids: Tensor) -> Tensor:
+    """The last places of a batch: states at places are gathered, while a number would cut a view of them.
+
+    For the product of a view with the output layer torch on a CPU copies the matrix of that layer once per sequence.
+    """
+    return torch.arange(ids.shape[1] - kept, ids.shape[1], device=ids.device)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dro_core.command_line.settings import setting
 from ..rewards.names import CHECKERS, SECONDS, RewardError, parts_of, reads_of, settled
 from ..training.config import ConfigError, RunConfig
 from .combinations import check_combinations
+from .generation.settings import Door, ServerSettings, check_server
 
 LengthDivisor = Literal["longest", "answer", "batch"]
 SilentGroups = Literal["keep", "leave_out", "draw_again"]
@@ -31,7 +32,7 @@ def samples_by_default(ambiguity: str) -> int:
 
 
 @dataclass
-class PolicyConfig(RunConfig):
+class PolicyConfig(ServerSettings, RunConfig):
     """A policy trained on the scores of its own answers, against the worst reweighting of its prompts."""
 
     kind: ClassVar[str] = "policy"
@@ -99,8 +100,8 @@ class PolicyConfig(RunConfig):
     max_sampler_gap: float | None = setting(
         None,
         "answers",
-        "stop if the first answers were drawn with log-probabilities that differ from those trained on by "
-        "more nats per token (default: 1e-3, or 0.1 in half precision)",
+        "stop if the first answers, or those of a server in any step, were drawn with log-probabilities that differ "
+        "from those trained on by more nats per token (default: 1e-3, or 0.1 in half precision)",
     )
     entropy_coefficient: float = setting(0.0, "update", "bonus on the entropy of every token")
     missing_end_penalty: float = setting(0.0, "answers", "taken off the score of an answer without end")
@@ -164,6 +165,7 @@ class PolicyConfig(RunConfig):
             silent_groups=SilentGroups, adversary_sees=AdversaryValues, adversary_estimate=AdversaryEstimate,
             adversary_acts=AdversaryActs,
             value_model=Critic, reference=PolicyReference, optimizer=Optimizer, length_divisor=LengthDivisor,
+            vllm_weights=Door,
         )  # fmt: skip
         self.check_least(
             prompts_per_step=1, samples=1, epochs=1, minibatches=1, max_prompts=1, eval_prompts=1, eval_samples=1,
@@ -181,6 +183,7 @@ class PolicyConfig(RunConfig):
         ):
             if not 0.0 < getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
+        check_server(self, adapted=bool(self.lora_rank), temperature=self.temperature, top_p=self.top_p)
         check_combinations(self)
 
     def _check_rewards(self) -> None:

@@ -108,12 +108,25 @@ def sampler_gap(answers: Sequence[Answer], logps: Tensor) -> float:
     return float(torch.cat(gaps).mean()) if gaps else math.nan
 
 
-def check_sampler(gap: float, bound: float) -> None:
+def check_sampler(gap: float, bound: float, *, server: str | None = None) -> None:
     """Refuse a gap that is more than rounding; nan, where no sampler told, is none.
+
+    Args:
+        gap: In nats per token.
+        bound: Which it must not exceed.
+        server: What drew the answers, where it was not the policy.
 
     Raises:
         SamplerMismatch: The gap is above the bound.
     """
+    if gap > bound and server:
+        raise SamplerMismatch(
+            f"the server {server} draws answers from another distribution than the one that is trained: "
+            f"log-probabilities of their tokens differ by {gap:.2g} nats on average, more than max_sampler_gap "
+            f"({bound:g}), and the policy was not updated: if it holds other weights, start it again and continue with "
+            "--resume; where temperature is not 1, start it with --logprobs-mode processed_logprobs; if this is its "
+            "rounding, with --dtype float32, or raise max_sampler_gap"
+        )
     if gap > bound:
         raise SamplerMismatch(
             f"answers are drawn from another distribution than the one that is trained: log-probabilities of their "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ class _OnOwnAnswers(Work[PolicyConfig]):
             on_main_process(lambda: note_session(self.output / SETTINGS, other))
 
     def train(self, checkpoint: Path | None) -> None:
-        self.trainer.train(checkpoint, verified=True)
+        with closing(self.trainer.pen):
+            self.trainer.train(checkpoint, verified=True)
 
     def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer

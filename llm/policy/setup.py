@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -141,8 +142,12 @@ def check_rollouts(
     check_reached(parse_reweighting(config.ambiguity), config.schedule(), steps)
 
 
-def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[Answer], seen: Observed) -> float:
-    """How far the sampler is from the trainer, in nats per token, on the worst rank; refused on all ranks or on none.
+def checked_sampler(
+    accelerator: Any, config: PolicyConfig, answers: Sequence[Answer], seen: Observed
+) -> dict[str, float]:
+    """``sampler_gap``: how far the sampler is from the trainer, in nats per token, on the worst rank.
+
+    Refused on all ranks or on none; nothing where no sampler told its log-probabilities.
 
     Raises:
         SamplerMismatch: The gap is above ``max_sampler_gap``.
@@ -151,8 +156,8 @@ def checked_sampler(accelerator: Any, config: PolicyConfig, answers: Sequence[An
     bound = config.max_sampler_gap
     gaps = torch.tensor([sampler_gap(answers, seen.logps)], device=accelerator.device)
     gap = float(accelerator.gather(gaps).max())
-    check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3)
-    return gap
+    check_sampler(gap, bound if bound is not None else 0.1 if half else 1e-3, server=config.vllm_server_base_url)
+    return {} if math.isnan(gap) else {"sampler_gap": gap}
 
 
 class KLExplosion(ArithmeticError):

@@ -52,6 +52,11 @@ class Lots:
         bits = np.random.Philox(key=key, counter=counter)
         return np.random.Generator(bits).random(tokens)
 
+    def seed_of(self, prompt: int) -> int:
+        """A seed of at most 53 bits for all answers to a prompt, for whoever draws by a generator of its own."""
+        told = [self.seed % 2**64, self.purpose.value, self.step, prompt]
+        return int(np.random.SeedSequence(told).generate_state(1, np.uint64)[0] >> np.uint64(11))
+
 
 class Draws(LogitsProcessor):
     """Draws the next token of every row and leaves ``generate`` no other choice.

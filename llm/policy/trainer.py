@@ -43,11 +43,13 @@ from .asking.signal import Group, StepGroups, draw
 from .checkpoints import PolicyCheckpoints
 from .config import PolicyConfig
 from .experience import Experience, Objective, Weighed
+from .generation.choice import engine_of
+from .generation.client import EngineError
+from .generation.correction import corrected
 from .observation import observed
 from .prompt_weights import advance_prompts
 from .ranks.gathering import gathered
 from .ranks.placing import check_placing, innermost, place, place_reference
-from .rollouts import Answers, Sampling
 from .setup import (
     accelerator_for,
     check_kl,
@@ -107,11 +109,7 @@ class PolicyTrainer:
         self.accelerator = accelerator_for(arguments)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.core, self.objective = module, Objective(config, accuracy=value_accuracy(config, arguments, module.policy))
-        self.pen = Answers(
-            tokenizer,
-            Sampling(config.max_new_tokens, config.temperature, config.top_p),
-            batch_size=arguments.per_device_eval_batch_size,
-        )
+        self.pen = engine_of(config, arguments, tokenizer)
         self.columns = PromptColumns(prompts)
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.masses = masses_of([prompt.weight for prompt in prompts])
@@ -121,11 +119,10 @@ class PolicyTrainer:
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
         check_rollouts(config, arguments, self.accelerator, prompts=len(prompts), steps=self.steps)
-        check_placing(self.accelerator, arguments, module.policy)
+        check_placing(self.accelerator, arguments, module.policy, served=self.pen.foreign)
         self.update = self._prepared_update()
         self.step, self.clock = 0, TrainingClock()
-        self.history: list[dict[str, Any]] = []
-        self.waiting: list[dict[str, Any]] = []  # steps since the last log
+        self.history, self.waiting = list[dict[str, Any]](), list[dict[str, Any]]()  # rows; steps since the last one
         kept, update = [self.adversary, self.clock], self.update
         self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
 
@@ -164,28 +161,31 @@ class PolicyTrainer:
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
-        with failing_together(BadScores):  # on all ranks, or none goes on
+        with failing_together(BadScores, EngineError):  # on all ranks, or none goes on
             with gathered(self.update.module):
+                self.pen.take(self.core.policy, step=self.step)
                 drawn = self._draw()
             beside = told_by(self.scorer) | self._gold(drawn)
         answers, size = drawn.answers, self.arguments.per_device_eval_batch_size
         with self.accelerator.autocast():
             seen = observed(self.update.module, self.reference, answers, pad=self.update.pad, size=size)
         experience = Experience.of(answers, drawn.scores, seen)
-        gap = checked_sampler(self.accelerator, self.config, answers, seen) if self.step == 0 else None
+        checked = self.step == 0 or self.pen.foreign
+        gap = checked_sampler(self.accelerator, self.config, answers, seen) if checked else {}
         known, everywhere = experience.gathered(self.accelerator), drawn.everywhere(self.accelerator)
         scores = known.scores.double().cpu().numpy()
         checked_scores(scores, self._asked(everywhere), step=self.step)
         shared = drawn.told(self.accelerator) | {"radius_fraction": self._strength(), "reward": float(scores.mean())}
-        shared |= mean_over_ranks(beside, self.world)
+        shared |= mean_over_ranks(beside, self.world) | gap
         samples, weighed = drawn.samples(self.prompts, experience.kl.tolist()), self.weigh(known, everywhere)
         if weighed is None:  # no update, and the learning rate counts those
             return shared | {"skipped": 1.0, "kl": float(known.kl.mean()), "samples": samples}
         here = torch.arange(len(answers), device=known.scores.device) + self.rank * len(answers)
-        rollout = Rollout(answers, experience, weighed.take(here, experience.logps.shape[1]), self.step)
-        said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed))) | {"entropy": seen.entropy}
+        mine, ratios = corrected(weighed.take(here, experience.logps.shape[1]), experience, answers, self.config)
+        rollout = Rollout(answers, experience, mine, self.step)
+        said = self.update(rollout, generator=torch.Generator().manual_seed(int(seed)))
+        said |= {"entropy": seen.entropy} | ratios
         self.schedule.step()
-        said |= {} if gap is None else {"sampler_gap": gap}
         shared |= self.objective.described(known, weighed) | {"skipped": 0.0}
         return mean_over_ranks(said, self.world) | shared | {"samples": samples}
 

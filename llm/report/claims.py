@@ -9,7 +9,7 @@ from ..adversary.ledger import VERDICT
 from ..run.files import JsonObject
 from ..run.run_differences import differences
 from ..statistics.numbers import bracket, p_text, percent
-from .collect import Collection
+from .collect import BASELINE, Collection
 from .story.names import brief, first_ones, listed, name_of
 
 ALPHA = 0.05
@@ -67,11 +67,11 @@ def _worst(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
     if not judged:
         return {"text": "No worst group: no category has enough questions, or margins are missing.", "items": []}
     if not better:
-        text = f"No arm of {len(judged)} is shown to raise the accuracy of the worst group over plain training."
+        text = f"No arm of {len(judged)} is shown to raise the accuracy of the worst group over {_plain(report)}."
         return {"text": text, "items": []}
     inside = "without a loss in distribution shown" if report["inside"] else "(no suite is known to be in distribution)"
     text = (
-        f"{len(better)} of {len(judged)} arms raise the accuracy of the worst group over plain training after Holm's "
+        f"{len(better)} of {len(judged)} arms raise the accuracy of the worst group over {_plain(report)} after Holm's "
         f"correction, {len(clean)} of them {inside}."
     )
     found = [_finding(arm, arm["worst"]["difference"], _loses(report, arm)) for arm in better]
@@ -93,23 +93,27 @@ def _finding(arm: JsonObject, difference: JsonObject, loses: bool) -> str:  # no
 
 def _column(report: JsonObject, arms: Sequence[JsonObject], name: str) -> dict[str, object]:
     place = f"{name} ({ROLES[report['suites'][name]['role']]})"
-    return _outcomes(place, [(arm, arm["suites"][name]) for arm in arms])
+    return _outcomes(_plain(report), place, [(arm, arm["suites"][name]) for arm in arms])
 
 
 def _average(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
     suites = len(report["outside"])
-    return _outcomes(
-        f"Average of {suites} suites" if suites > 1 else "Average", [(arm, arm["average"]) for arm in arms]
-    )
+    place = f"Average of {suites} suites" if suites > 1 else "Average"
+    return _outcomes(_plain(report), place, [(arm, arm["average"]) for arm in arms])
 
 
-def _outcomes(place: str, entries: Sequence[tuple[JsonObject, JsonObject | None]]) -> dict[str, object]:
+def _plain(report: JsonObject) -> str:
+    """What arms are compared with; an evaluation of runs may name any set."""
+    return "plain training" if report["baseline"] == BASELINE else brief(report["baseline"])
+
+
+def _outcomes(beside: str, place: str, entries: Sequence[tuple[JsonObject, JsonObject | None]]) -> dict[str, object]:
     judged = [(arm, entry["difference"]) for arm, entry in entries if entry and entry["difference"]]
     kept = [(arm, difference) for arm, difference in judged if survives(difference)]
     better = [pair for pair in kept if pair[1]["difference"] > 0]
     before = sum(difference["outcome"] in ("better", "worse") for _, difference in judged)
     text = (
-        f"{place}: of {len(judged)} arms, {len(better)} better and {len(kept) - len(better)} worse than plain training "
+        f"{place}: of {len(judged)} arms, {len(better)} better and {len(kept) - len(better)} worse than {beside} "
         f"after Holm's correction ({before} differ before it)."
         if judged
         else f"{place}: nothing to compare."

@@ -183,7 +183,12 @@ def _answer(row: Mapping[str, object], name: str, chat: Sequence[Message]) -> st
 
 
 def _check_text(chat: Sequence[Message], answers: Sequence[str]) -> None:
-    """Raise ``Dropped`` for a lone surrogate, as from an escape of half a pair: no tokenizer takes it."""
+    """Raise ``Dropped`` for what no pair may hold either.
+
+    An empty prompt, or a lone surrogate, as from an escape of half a character: no tokenizer takes it.
+    """
+    if not any(message["content"].strip() for message in chat):
+        raise Dropped("empty prompt")
     try:
         "".join((*answers, *(message["content"] for message in chat))).encode()
         json.dumps([beside_text(message) for message in chat], ensure_ascii=False).encode()

@@ -25,8 +25,11 @@ from .config import RunConfig
 # What a resumed run may have differently; the files count by their content.
 _MAY_CHANGE = {
     "cache_tokens", "dry_run", "eval_pairs", "force", "overwrite", "publish", "resume", "reward_seconds",
-    "skip_damaged", "suites", "train_file", "eval_file", *LIMITS,
+    "skip_damaged", "suites", "train_file", "vllm_seconds", "eval_file", *LIMITS,
 }  # fmt: skip
+
+# Of which only counts whether there is one: another server with the same weights draws the same answers.
+_WHICHEVER = {"vllm_server_base_url"}
 
 # Flags that cannot change the weights, by what they are about; test_free_flags.py trains with each and without.
 HARMLESS: dict[str, tuple[str, ...]] = {
@@ -70,7 +73,9 @@ def identity(
         arguments: Those of transformers.
         files: Records of the data by role, each with its ``sha256``.
     """
-    ours = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
+    settings = asdict(config)
+    ours = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
+    ours |= {name: bool(ours[name]) for name in _WHICHEVER & ours.keys()}
     theirs, usual = _flags(config, arguments)
     at_default = [f.name for f in fields(config) if f.name in ours and _same(ours[f.name], _default(f))]
     read = contents(config.reads() | _files_of(theirs))

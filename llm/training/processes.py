@@ -42,15 +42,15 @@ def on_main_process(action: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def failing_together(kind: type[Exception]) -> Iterator[None]:
-    """Inside, an error of this kind on one process is raised by all, at the end; each of them must come here.
+def failing_together(*kinds: type[Exception]) -> Iterator[None]:
+    """Inside, an error of one of these kinds on one process is raised by all, at the end; each of them must come here.
 
     The first process that failed says it.
     """
     state, error = PartialState(), None
     try:
         yield
-    except kind as problem:
+    except kinds as problem:
         error = problem
     found: Any = [error] if state.num_processes == 1 else gather_object([error])
     first = next((rank for rank, problem in enumerate(found) if problem is not None), None)

@@ -16,7 +16,7 @@ from test_policy import REWARDS
 from transformers import TrainingArguments
 
 from llm.data.prompts import Prompt
-from llm.policy.rollouts import Answer
+from llm.policy.rollouts import Answer, Answers
 
 PROMPTS = np.vstack([REWARDS, REWARDS[:, ::-1]])
 CASES = [
@@ -29,7 +29,7 @@ CASES = [
 ]
 
 
-class Fixed:
+class Fixed(Answers):
     """Answers that the prompt decides, of different lengths, whoever writes them."""
 
     def __init__(self, tokenizer):
@@ -84,6 +84,7 @@ def answers_of(arguments: TrainingArguments, world: int) -> list[list[list[int]]
         return answers
 
     listening.tokenizer, listening.text = subject.pen.tokenizer, subject.pen.text
+    listening.take, listening.foreign = subject.pen.take, False
     subject.pen = listening
     subject.train()
     return seen

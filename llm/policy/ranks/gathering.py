@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 
 @runtime_checkable
-class Engine(Protocol):
+class DeepSpeedEngine(Protocol):
     """What wraps a module under DeepSpeed, as far as it is used here."""
 
     def backward(self, loss: Tensor) -> object:

@@ -19,13 +19,21 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig, unset_
 from ...training.config import ConfigError
 from ...training.guards import check_ranks
 from ..actor_critic import ActorCritic
-from .gathering import Engine, spread
+from .gathering import DeepSpeedEngine, spread
 
 _WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
-def check_placing(accelerator: Accelerator, arguments: TrainingArguments, policy: nn.Module) -> None:
+def check_placing(
+    accelerator: Accelerator, arguments: TrainingArguments, policy: nn.Module, *, served: bool = False
+) -> None:
     """Refuse ranks on which rollouts or gradients would be others than asked.
+
+    Args:
+        accelerator: Knows the ranks.
+        arguments: Those of transformers.
+        policy: The model.
+        served: Whether a server writes the answers, which gets the weights from one rank.
 
     Raises:
         ConfigError, ValueError: One sentence with the remedy.
@@ -43,6 +51,12 @@ def check_placing(accelerator: Accelerator, arguments: TrainingArguments, policy
         )
     if fsdp is not None and fsdp.activation_checkpointing:
         raise ConfigError("activation_checkpointing of fsdp_config wraps no layer here: use --activation_checkpointing")
+    deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)
+    if served and (accelerator.is_fsdp2 or (deepspeed is not None and deepspeed.zero_stage == 3)):
+        raise ConfigError(
+            "a server gets its weights from a rank that has all of them, which FSDP2 and ZeRO-3 leave to none: use DDP "
+            "or ZeRO-2 (llm/accelerate/ddp.yaml, zero2.yaml), or leave vllm_server_base_url out"
+        )
     check_ranks(arguments, accelerator, policy)
 
 
@@ -126,7 +140,7 @@ class Passes:
         self, accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer, *, max_norm: float
     ) -> None:
         self.accelerator, self.module, self.optimizer, self.max_norm = accelerator, module, optimizer, max_norm
-        self.engine = module if isinstance(module, Engine) else None
+        self.engine = module if isinstance(module, DeepSpeedEngine) else None
         self.spread = spread(accelerator)
 
     @contextmanager

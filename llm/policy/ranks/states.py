@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...run.folder import CheckpointError
-from .gathering import Engine, gathered
+from .gathering import DeepSpeedEngine, gathered
 from .placing import innermost
 
 _WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.pt"
@@ -43,7 +43,7 @@ def whole_weights(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
 
 def save_states(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, main: bool) -> None:
     """Write weights and optimizer into an existing folder; every rank must call it."""
-    if isinstance(module, Engine):
+    if isinstance(module, DeepSpeedEngine):
         frozen = not all(part.requires_grad for part in module.parameters())
         module.save_checkpoint(str(folder), exclude_frozen_parameters=frozen)
         return
@@ -67,8 +67,8 @@ def load_states(folder: Path, module: nn.Module, optimizer: torch.optim.Optimize
     Raises:
         CheckpointError: DeepSpeed wrote it, on another number of ranks, or for none.
     """
-    _check_parts(folder, world=world, engine=isinstance(module, Engine))
-    if isinstance(module, Engine):
+    _check_parts(folder, world=world, engine=isinstance(module, DeepSpeedEngine))
+    if isinstance(module, DeepSpeedEngine):
         frozen = not all(part.requires_grad for part in module.parameters())
         module.load_checkpoint(str(folder), load_module_strict=not frozen, load_lr_scheduler_states=False)
         return

@@ -28,8 +28,7 @@ GROUPS = {
 }
 """Groups of the fields, as their metadata name them, in the order of the help."""
 EVERYDAY = (
-    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "seed", "bf16", "use_cpu", "save_steps", "report_to",
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "seed",
 )  # fmt: skip
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 

@@ -144,7 +144,7 @@ def collapse_groups_noise() -> Claim[Flipped]:
 
 @stated
 def collapse_groups_longer() -> Claim[Lengths]:
-    """Groups by which answer was chosen do **not** average noise out.
+    """Groups by which answer was chosen do not average noise out.
 
     Problem: the longer answer is the better one with probability c; a share e of the labels is flipped; pairs grouped
         by whether the chosen answer is the longer one.

@@ -136,7 +136,7 @@ def collapse_accuracy() -> Claim[Margins]:
 
 @stated
 def collapse_accuracy_floor() -> Claim[Margins]:
-    """Accuracy does **not** say what an adversary has to spend.
+    """Accuracy does not say what an adversary has to spend.
 
     Problem: one feature; r = the total-variation radius with a q of mean feature 0, the larger one of its directions'.
     Guarantee (false): r >= accuracy - 1/2, as if all margins had one size. A few wrong pairs with large margins are

@@ -107,7 +107,7 @@ def collapse_sample_null() -> Claim[Unlabelled]:
 
 @stated
 def collapse_sample_estimates() -> Claim[Drawn]:
-    """The in-sample radius does **not** estimate that of the population.
+    """The in-sample radius does not estimate that of the population.
 
     Problem: r_n = the radius of n draws, r = that of the population, as in `collapse-sample`.
     Guarantee (false): E r_n <= r. Where labels are noise every set collapses, r = 0, and samples still have a radius.

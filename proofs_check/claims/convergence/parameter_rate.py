@@ -69,7 +69,7 @@ def robust_parameter_rate() -> Claim[Located]:
 
 @stated
 def robust_parameter_rate_quarter() -> Claim[Located]:
-    """The rate of a robust parameter is **not** n^(-1/4).
+    """The rate of a robust parameter is not n^(-1/4).
 
     Problem: as `robust-parameter-rate`.
     Guarantee (false): E (theta_n - theta*)^2 >= p (1 - p)/(4 sqrt n) at every n, the square of a rate n^(-1/4).

@@ -53,7 +53,7 @@ class SharedParameter:
 
 @stated
 def npg_last_iterate() -> Claim[SharedParameter]:
-    """Robust steps do **not** make the last iterate better in the worst case.
+    """Robust steps do not make the last iterate better in the worst case.
 
     Problem: maximise min_q <q, V> over a total-variation ball around the prompts; log-linear policies, misspecified.
     Algorithm: theta <- theta + eta F_q^+ g_q, with q = the worst mixture (robust) or the mixture of the data (plain).

@@ -80,7 +80,7 @@ def radius_covers() -> Claim[Known]:
 
 @stated
 def radius_covers_chi_square() -> Claim[Known]:
-    """The chi-square quantile over 2n does **not** cover the truth at small n.
+    """The chi-square quantile over 2n does not cover the truth at small n.
 
     Problem: as `radius-covers`, the chi-square ball of radius chi2_{k-1}(1 - delta)/(2n) around the shares.
     Guarantee (false): P(truth in the ball) >= 1 - delta. It is asymptotic: a sample that misses an outcome has the

@@ -233,7 +233,7 @@ def tv_bias_split() -> Claim[SampledLosses]:
 
 @stated
 def tv_bias_root_n() -> Claim[SampledLosses]:
-    """Bounded losses alone do **not** give total variation a 1/sqrt(n) bias.
+    """Bounded losses alone do not give total variation a 1/sqrt(n) bias.
 
     Problem: bias = L - Lbar_n for TotalVariation(rho), losses in an interval of length B.
     Guarantee (false): bias <= 3 B / sqrt(n). A loss of B with probability eps <= 1 - rho is missed by a minibatch

@@ -136,7 +136,7 @@ def microbatch_understates_exactly() -> Claim[Cut]:
 
 @stated
 def microbatch_groups() -> Claim[GroupedCut]:
-    """Over groups, worst cases of micro-batches are **not** always too small.
+    """Over groups, worst cases of micro-batches are not always too small.
 
     Problem: as `microbatch-understates`, but the adversary reweights group means, the reference being how often each
         group occurs in the batch, or in the part.
@@ -171,7 +171,7 @@ def microbatch_groups() -> Claim[GroupedCut]:
 
 @stated
 def grouped_underestimates() -> Claim[Coins]:
-    """Minibatches do **not** always understate a worst case over groups.
+    """Minibatches do not always understate a worst case over groups.
 
     Problem: n independent draws of (group, loss); the worst case over a total-variation ball around the shares of the
         groups that were drawn, on their group means; Lbar_n its mean, L the value of the population.

@@ -74,7 +74,7 @@ def robust_shift_gain() -> Claim[Shifted]:
     Guarantee (upper; exact for the last): L_rho(w_rho) <= L_rho(w_ERM), by definition; so no mixture q of the ball, p
         included, costs w_rho more than the worst one costs w_ERM; and by the minimax theorem one q* of the ball has
         min_w E_q* l(w) = L_rho(w_rho): the robust fit is the plain fit to q*, and there as good as w_ERM or better.
-        It is **not** better on every mixture of the ball, and never on p: those are mutants.
+        It is not better on every mixture of the ball, and never on p: those are mutants.
     Source: the words of 2503.00539; theory.md section 3, `robust-shift-gain`.
     Example: two prompts with the same difference 1 and P(first) = 3/4 and 1/4, masses 3/4 and 1/4, ball over prompts
         with rho = 1/4: w_rho = 0 with worst case log 2 = .693, w_ERM = log(5/3) with .725.

@@ -44,7 +44,7 @@ class Coin:
 
 @stated
 def robust_shift_labels() -> Claim[Coin]:
-    """A ball over pairs is **not** harmless in the well-specified case.
+    """A ball over pairs is not harmless in the well-specified case.
 
     Problem: one prompt, P(first preferred) = p > 1/2, the total-variation ball over the two labels.
     Guarantee (false): L_rho(w_ERM) = min_w L_rho(w). The adversary turns labels: the robust margin is that of p - rho,
@@ -116,7 +116,7 @@ class SampledPrompts:
 
 @stated
 def robust_shift_sample() -> Claim[SampledPrompts]:
-    """From finitely many pairs the robust fit is **not** always the better one in the worst case it guards against.
+    """From finitely many pairs the robust fit is not always the better one in the worst case it guards against.
 
     Problem: w_hat_ERM and w_hat_rho fit n pairs over |w| <= bound; L_rho is the worst case of the population, whose
         reward is not linear, so that L_rho(w_ERM) > min L_rho there. Exact: all samples are enumerated.

@@ -129,7 +129,7 @@ def group_weights_underestimate() -> Claim[Group]:
 
 @stated
 def maxrl_groups() -> Claim[Group]:
-    """MaxRL does **not** weigh prompts with 1/p.
+    """MaxRL does not weigh prompts with 1/p.
 
     Problem: A = r/m of G answers, 0 where all failed, as in `group-weights`.
     Guarantee (false): w = 1/p. It is (1 - (1-p)^G)/p, at most G. No other advantage of G answers has w = 1/p: what any

@@ -53,7 +53,7 @@ _ADMITTED: Assumptions[Rewarded] = {
 
 @stated
 def easy_prompts_compare() -> Claim[Rewarded]:
-    """Rewards that were learnt from preferences do **not** say which prompts are hard.
+    """Rewards that were learnt from preferences do not say which prompts are hard.
 
     Problem: rewards r(x, y) and r(x, y) + c(x) give every pair of answers to a prompt the same margin, so Bradley-Terry
         data know them alike, and the policy that is best for one is best for the other. V_x = mean reward; an adversary

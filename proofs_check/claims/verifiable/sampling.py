@@ -93,7 +93,7 @@ def sampled_rates_flatten() -> Claim[Sampled]:
 
 @stated
 def sampled_rates_flatten_any() -> Claim[Sampled]:
-    """Sampling does **not** flatten every weighting that falls with the rate.
+    """Sampling does not flatten every weighting that falls with the rate.
 
     Problem: as in `sampled-rates-flatten`, for any f that falls.
     Guarantee (false): w(p)/w(p') <= f(p)/f(p'). Sets like total variation and CVaR weigh prompts on one side of a level

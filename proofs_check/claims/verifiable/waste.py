@@ -107,7 +107,7 @@ def tv_drains_from_the_top() -> Claim[Step]:
 
 @stated
 def smooth_sets_waste_less() -> Claim[Classes]:
-    """Smooth weights do **not** always waste less than those of total variation.
+    """Smooth weights do not always waste less than those of total variation.
 
     Problem: groups that failed, half right ones, and solved ones; weights of a KL penalty of temperature t on losses
         1 - p, which lie at some total-variation distance from equal ones; the worst case of total variation at that

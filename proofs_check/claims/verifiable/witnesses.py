@@ -25,7 +25,7 @@ class Published(Rates):
 
 @stated
 def published_weights_are_robust() -> Claim[Published]:
-    """What prefers hard prompts by its name, or mostly, is **not** a worst case over prompts.
+    """What prefers hard prompts by its name, or mostly, is not a worst case over prompts.
 
     Problem: weights q in proportion to a published function of the rates; losses 1 - p; U the hull of all permutations
         of q, the least convex set with q that treats prompts alike. The rules, of many answers: GRPO's standard

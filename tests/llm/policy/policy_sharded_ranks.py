@@ -25,7 +25,8 @@ from llm.policy.config import PolicyConfig
 from llm.policy.observation import observed
 from llm.policy.ranks.gathering import gathered
 from llm.policy.ranks.states import whole_weights
-from llm.policy.rollouts import Answers, Sampling
+from llm.policy.generation.engine import Sampling
+from llm.policy.rollouts import Answers
 from llm.policy.run import train_policy
 from llm.run.folder import CheckpointError
 from llm.training.config import ConfigError

@@ -116,14 +116,14 @@ def test_what_is_not_heeded_is_named_once(policy, caplog):
     plain = model.generation_config
     model.generation_config = GenerationConfig(repetition_penalty=1.1, top_k=20, eos_token_id=2, pad_token_id=0)
     try:
-        with caplog.at_level(logging.WARNING, logger="llm.policy.rollouts"):
+        with caplog.at_level(logging.WARNING, logger="llm.policy.generation.engine"):
             for _ in range(2):  # a run trains by one pen and judges by another
                 pen = Answers(tokenizer, Sampling(1), batch_size=2)
                 for _ in range(2):
                     pen(model, [[5, 6]], LOTS)
     finally:
         model.generation_config = plain
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "llm.policy.rollouts"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "llm.policy.generation.engine"]
     assert "repetition_penalty=1.1" in said
     assert "top_k=20" in said
     assert "token_id" not in said

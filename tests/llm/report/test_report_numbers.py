@@ -85,6 +85,14 @@ def test_a_lone_baseline_of_another_batch_size_is_borrowed_and_said(tmp_path):
     assert any("(effective batch 512 against 64): tv:0.2" in note for note in report["notes"])
 
 
+def test_findings_name_what_arms_are_compared_with(tmp_path):
+    write_sample(tmp_path / "r", ambiguities=("tv:0.2", "tv:0.4"))
+    told = [claim["text"] for claim in build_content(tmp_path / "r", families=0, baseline="tv:0.2")["claims"]]
+    assert any("over tv:0.2" in text for text in told)
+    assert any("worse than tv:0.2 after" in text for text in told)
+    assert not any("plain training" in text for text in told)
+
+
 LARGE = {"id_test": (1400, ("",)), "ood": (1600, ("x", "y"))}
 
 

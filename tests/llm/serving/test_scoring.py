@@ -111,12 +111,16 @@ def test_what_cannot_be_read_is_a_line_and_ends_nothing():
     records = [
         {"prompt": "Hi", "response": "\ud83d"},
         {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "response": "a"},
+        {"prompt": None, "response": "a"},
+        {"prompt": float("nan"), "responses": ["a", "b"]},
+        {"messages": [{"role": "assistant", "content": "a"}]},
         {"prompt": "Hi", "response": ""},
     ]
     rows = score(judge("qwen"), records).rows
-    assert [row["id"] for row in rows] == ["objects-0", "objects-1", "objects-2"]
-    assert [row.get("reason") for row in rows] == ["text is not valid Unicode", "content that is no text (image)", None]
-    assert [row["reward"] is None for row in rows] == [True, True, False]
+    reasons = ["text is not valid Unicode", "content that is no text (image)", *["empty prompt"] * 3, None]
+    assert [row["id"] for row in rows] == [f"objects-{number}" for number in range(len(records))]
+    assert [row.get("reason") for row in rows] == reasons
+    assert [row["reward"] is None for row in rows] == [True, True, True, True, True, False]
 
 
 def test_a_chat_that_the_template_refuses_is_a_line(monkeypatch):

@@ -1,0 +1,128 @@
+"""A server that writes answers, over HTTP: what it is sent, what it says, and in one sentence what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+KEY = "VLLM_API_KEY"  # the environment variable that ``vllm serve`` reads, too
+KEPT = "and the policy was not updated"
+_CHUNK = 2**16  # bytes
+
+
+class EngineError(RuntimeError):
+    """What writes the answers did not, or wrote something else; one sentence with the remedy."""
+
+
+class Client(NamedTuple):
+    """Where the server is.
+
+    Attributes:
+        url: Without a path.
+        seconds: Within which a request must be answered.
+    """
+
+    url: str
+    seconds: float
+
+    def told(self, path: str, body: Mapping[str, object] | None = None, *, missing: str = "") -> dict[str, object]:
+        """What the server says to a request, a JSON object.
+
+        Args:
+            path: Of the request.
+            body: Sent as JSON by POST; None: asked by GET.
+            missing: Why the server may know no such path.
+
+        Raises:
+            EngineError: It says something else, or nothing, or nothing in time.
+        """
+        text = self.said(path, body, missing=missing)
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise EngineError(
+                f"{self.url}{path} answered what is no JSON ({_short(text)!r}), {KEPT}: name a server that speaks the "
+                "OpenAI completions protocol as vllm serve does"
+            ) from error
+        if not isinstance(found, dict):
+            raise EngineError(
+                f"{self.url}{path} answered a {type(found).__name__} where an object of JSON is needed, {KEPT}: name a "
+                "server that speaks the OpenAI completions protocol as vllm serve does"
+            )
+        return found
+
+    def said(self, path: str, body: Mapping[str, object] | None = None, *, missing: str = "") -> str:
+        """The same as text, whatever it is.
+
+        Raises:
+            EngineError: The request is refused, or not answered in time.
+        """
+        key = os.environ.get(KEY)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        data = None if body is None else json.dumps(body).encode()
+        until = time.monotonic() + self.seconds
+        try:
+            with urlopen(Request(self.url + path, data=data, headers=headers), timeout=self.seconds) as answer:
+                return _read(answer, until).decode()
+        except HTTPError as error:
+            raise EngineError(self._refused(path, error, missing)) from error
+        except (OSError, HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            if isinstance(reason, TimeoutError):
+                raise EngineError(
+                    f"{self.url}{path} did not answer within {self.seconds:g} s (vllm_seconds), {KEPT}: raise it, or "
+                    "ask for fewer or shorter answers, and continue with --resume"
+                ) from error
+            said = _short(str(reason)) or type(reason).__name__
+            raise EngineError(
+                f"{self.url} does not answer ({said}), {KEPT}: start the server again and continue with --resume"
+            ) from error
+
+    def _refused(self, path: str, error: HTTPError, missing: str) -> str:
+        status, reason = error.code, _reason(error)
+        remedy = "look at the log of the server"
+        if status in (401, 403):
+            remedy = f"set {KEY} to the key that the server was started with"
+        elif status in (404, 405) and missing:
+            remedy = missing
+        return f"{self.url}{path} answered with status {status} ({reason}), {KEPT}: {remedy}"
+
+
+def _read(answer: HTTPResponse, until: float) -> bytes:
+    """The whole body, however slowly it comes, but not for longer."""
+    parts: list[bytes] = []
+    while part := answer.read1(_CHUNK):
+        parts.append(part)
+        if time.monotonic() > until:
+            raise TimeoutError
+    if answer.length:  # announced, and not sent
+        raise IncompleteRead(b"".join(parts), answer.length)
+    return b"".join(parts)
+
+
+def _reason(error: HTTPError) -> str:
+    """What a server says of its refusal: as vLLM does, as FastAPI does, or in words of its own."""
+    try:
+        text = error.read(_CHUNK).decode(errors="replace")
+    except (OSError, HTTPException):
+        return error.reason
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return _short(text) or error.reason
+    if isinstance(found, dict):
+        inner = found.get("error", found)
+        found = inner.get("message", inner.get("detail", inner)) if isinstance(inner, dict) else inner
+    return _short(str(found))
+
+
+def _short(text: str) -> str:
+    """One line of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:200]} ..."
