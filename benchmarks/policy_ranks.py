@@ -32,8 +32,16 @@ class _Given(Answers):
         super().__init__(beginning.tokenizer, Sampling(LONGEST), batch_size=1)
         self.beginning = beginning
 
-    def __call__(self, model: object, prompts: object, lots: object, *, samples: int, positions: Sequence[int]):
-        return [answer for position in positions for answer in self.beginning.answers(position)]
+    def __call__(
+        self,
+        model: object,
+        prompts: object,
+        lots: object,
+        *,
+        samples: int = SAMPLES,
+        positions: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        return [answer for position in positions or () for answer in self.beginning.answers(position)]
 
     def text(self, answer: Answer) -> str:
         """The ids of the answer."""

@@ -22,10 +22,10 @@ from torch.distributed.tensor import DTensor
 
 from llm.commands.shell import one_sentence_errors
 from llm.policy.config import PolicyConfig
+from llm.policy.generation.engine import Sampling
 from llm.policy.observation import observed
 from llm.policy.ranks.gathering import gathered
 from llm.policy.ranks.states import whole_weights
-from llm.policy.generation.engine import Sampling
 from llm.policy.rollouts import Answers
 from llm.policy.run import train_policy
 from llm.run.folder import CheckpointError
