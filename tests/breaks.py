@@ -908,13 +908,6 @@ BREAKS = [
         "llm/policy/test_policy_ranks.py",
     ),
     Break(
-        "ranks-gather-again",
-        "llm/policy/ranks/gathering.py",
-        "            unit.set_reshard_after_forward(False, recurse=False)",
-        "            pass",
-        "llm/policy/test_policy_ranks.py",
-    ),
-    Break(
         "pickled-optimizer",
         "llm/policy/ranks/states.py",
         'torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)',
