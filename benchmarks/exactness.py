@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from exact_cells import Adapter, Cell, Launcher, Precision, Rows, start
+from exact_policies import PolicyCell
 from full_batch import losses_of
 from gpu_results import hardware, measured, records
 from machine import cpu, revision
@@ -62,7 +63,16 @@ def cells_of(launcher: Launcher) -> Iterator[Cell]:
     yield from (Cell(launcher, adapter=adapter, steps=3) for adapter in Adapter)
 
 
-def launch(cells: Iterable[Cell], ranks: int, folder: Path, *, timeout: float = 600.0) -> list[dict[str, Any]]:
+def policies_of(launcher: Launcher) -> Iterator[PolicyCell]:
+    """The cells of policies of one launcher."""
+    for adapter in Adapter:
+        yield from (PolicyCell(launcher, adapter, estimator) for estimator in ("rloo", "ppo", "grpo"))
+    yield PolicyCell(launcher, steps=3)
+
+
+def launch(
+    cells: Iterable[Cell | PolicyCell], ranks: int, folder: Path, *, timeout: float = 600.0
+) -> list[dict[str, Any]]:
     """Measure cells that share a number of ranks in one start.
 
     Raises:
@@ -101,11 +111,30 @@ def solver_share() -> float:
 
 def measure(launchers: Iterable[Launcher]) -> dict[str, Any]:
     """Everything that the page says, as one record."""
+    launchers = list(launchers)
+    found = {"cells": over(launchers, cells_of), "policies": measure_policies(launchers)}
+    return stamped() | {"solver_share": solver_share()} | found
+
+
+def measure_policies(launchers: Iterable[Launcher]) -> dict[str, Any]:
+    """The part of the record that is about policies."""
+    return stamped() | {"cells": over(launchers, policies_of)}
+
+
+def over(
+    launchers: Iterable[Launcher], cells_of: Callable[[Launcher], Iterable[Cell | PolicyCell]]
+) -> list[dict[str, Any]]:
+    """What was found of the cells of every launcher whose packages are there."""
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for launcher in launchers:
             if launcher not in ZERO or importlib.util.find_spec("deepspeed"):
                 found += launch(cells_of(launcher), ranks_of(launcher), Path(folder))
+    return found
+
+
+def stamped() -> dict[str, Any]:
+    """When, where and with what something is measured."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES if importlib.util.find_spec(name)}
     return {
         "command": "python benchmarks/exactness.py",
@@ -113,8 +142,6 @@ def measure(launchers: Iterable[Launcher]) -> dict[str, Any]:
         "hardware": f"{cpu()}, {os.cpu_count()} cores, no GPU; ranks are processes, gloo on the loopback device",
         "revision": revision(),
         "versions": versions,
-        "solver_share": solver_share(),
-        "cells": found,
     }
 
 
@@ -158,6 +185,18 @@ def _beyond(errors: dict[Cell, dict[str, Any]]) -> Iterator[list[str]]:
         yield [name, *(_text(errors.get(Cell(launcher, **change)), limit) for launcher in Launcher)]
 
 
+def _policies(record: dict[str, Any]) -> Iterator[list[str]]:
+    errors = {PolicyCell.from_record(found["policy"]): found for found in record["policies"]["cells"]}
+    kinds: dict[str, dict[str, Any]] = {
+        f"gradient, {estimator}, {adapter}": {"adapter": adapter, "estimator": estimator}
+        for adapter in Adapter
+        for estimator in ("rloo", "ppo", "grpo")
+    } | {"parameters after 3 rollouts with AdamW, rloo, full": {"steps": 3}}
+    for name, change in kinds.items():
+        limit = None if "steps" in change else LIMITS[Precision.FP32]
+        yield [name, *(_text(errors.get(PolicyCell(launcher, **change)), limit) for launcher in Launcher)]
+
+
 def _reduced(errors: dict[Cell, dict[str, Any]]) -> Iterator[list[str]]:
     for adapter in Adapter:
         robust = errors.get(Cell(Launcher.FSDP2, Precision.WEIGHTS, adapter))
@@ -170,6 +209,7 @@ def render(record: dict[str, Any]) -> str:
     """The generated part of the page."""
     errors = _errors(record)
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    policies = record["policies"]
     launchers = [str(launcher) for launcher in Launcher]
     lines = [
         f"`{record['command']}` on {record['date']}, revision {record['revision']}: {record['hardware']}; {versions}.",
@@ -183,6 +223,9 @@ def render(record: dict[str, Any]) -> str:
         "FSDP2 with `bf16=True` computes with weights and activations in bfloat16; relative error of the gradient:",
         "",
         *_table(["trained", "tv:0.4", "tv:0.4, given the weights it chose", "plain mean"], _reduced(errors)),
+        f"Policies on {policies['date']}, revision {policies['revision']}, fp32; limit 1e-6:",
+        "",
+        *_table(["what", *launchers], _policies(record)),
         f"`worst_case` on 1024 losses took {record['solver_share']:.1e} of the time of forward and backward of 1024 "
         "pairs through the tiny model (one thread; 32 times the time of 32 pairs).",
         *_on_gpu(measured()),
@@ -220,8 +263,12 @@ def main() -> None:
     """Measure, then write the record and the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored record")
-    if not parser.parse_args().page_only:
-        RECORD.write_text(json.dumps(measure(Launcher), indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--policies-only", action="store_true", help="measure policies, and keep what else is stored")
+    told = parser.parse_args()
+    if not told.page_only:
+        stored = json.loads(RECORD.read_text(encoding="utf-8")) if told.policies_only else None
+        record = measure(Launcher) if stored is None else stored | {"policies": measure_policies(Launcher)}
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_page(json.loads(RECORD.read_text(encoding="utf-8")))
 
 

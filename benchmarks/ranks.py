@@ -22,12 +22,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from exact_cells import BATCH, CATEGORIES, CLIP, RATE, Cell, Launcher, Precision, Rows, Start, start
+from exact_policies import CLIP as POLICY_CLIP
+from exact_policies import MICRO, SEED, PolicyCell, begin
+from exact_policies import RATE as POLICY_RATE
 from full_batch import reference_gradient, reference_parameters, relative_error
+from policy_ranks import measure_policy
 from recorder import Recorder
 from transformers import TrainingArguments
 
 from dro_core import parse_ambiguity
 from llm.kinds.reward import RewardTrainer
+from llm.run import launch
 from llm.text.batches import PairCollator
 from llm.training.settings import TRAINING_DEFAULTS
 
@@ -44,13 +49,10 @@ def deepspeed_on_gloo(launcher: Launcher) -> Iterator[None]:
         PartialState._prepare_backend = before
 
 
-def _launcher_settings(cell: Cell) -> dict[str, Any]:
+def _launcher_settings(cell: Cell, layers: list[str] | None = None) -> dict[str, Any]:
     """Flags that ask for the launcher; ZeRO-3 shards even the small parameters, which it would keep whole."""
     if cell.launcher is Launcher.FSDP2:
-        wrap = {
-            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "transformer_layer_cls_to_wrap": ["ModernBertEncoderLayer"],
-        }
+        wrap = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_layer_cls_to_wrap": layers}
         return {"fsdp": True, "fsdp_config": {"version": 2, "activation_checkpointing": cell.checkpointing, **wrap}}
     if cell.launcher in (Launcher.ZERO2, Launcher.ZERO3):
         sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
@@ -78,12 +80,42 @@ def arguments(cell: Cell, folder: str, ranks: int) -> TrainingArguments:
         "bf16": cell.precision is not Precision.FP32,
         "use_cpu": cell.device == "cpu",
         **({"max_grad_norm": CLIP, "learning_rate": RATE} if cell.steps > 1 else one_step),
-        **_launcher_settings(cell),
+        **_launcher_settings(cell, ["ModernBertEncoderLayer"]),
     }
-    with deepspeed_on_gloo(cell.launcher):
+    return launched(cell.launcher, settings)
+
+
+def policy_arguments(launcher: Launcher, folder: str, **changes: Any) -> TrainingArguments:
+    """Training arguments of a policy's cell, for one step whose gradient is looked at; and their process group."""
+    settings = {
+        "output_dir": folder,
+        "per_device_train_batch_size": MICRO,
+        "per_device_eval_batch_size": 5,
+        "max_steps": 1,
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "learning_rate": 0.0,
+        "max_grad_norm": 0.0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": SEED,
+        **_launcher_settings(Cell(launcher)),
+        **changes,
+    }
+    return launched(launcher, settings)
+
+
+def launched(launcher: Launcher, settings: dict[str, Any]) -> TrainingArguments:
+    """Training arguments for ranks on a CPU, under what they say."""
+    with deepspeed_on_gloo(launcher):
         made = TrainingArguments(**{**TRAINING_DEFAULTS, **settings})
-    if cell.launcher is Launcher.FSDP2:  # accelerate shards only on GPUs; on a CPU it would silently run plain DDP
+    if launcher is Launcher.FSDP2:  # accelerate shards only on GPUs; on a CPU it would silently run plain DDP
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    if launcher in (Launcher.ZERO2, Launcher.ZERO3):  # ranks that look for a GPU, where there is none, are refused
+        launch.check_devices = lambda **_: None
     return made
 
 
@@ -164,13 +196,23 @@ def compared(cell: Cell, begin: Start, folder: str) -> dict[str, float]:
     return {"error": relative_error(found, alike), "error_to_fp32": relative_error(found, plain)}
 
 
+def measured_policy(cell: PolicyCell, folder: str, ranks: int) -> dict[str, Any]:
+    """Train the cell of a policy and compare; every rank must call it."""
+    several = {"max_steps": cell.steps, "learning_rate": POLICY_RATE, "max_grad_norm": POLICY_CLIP}
+    told = policy_arguments(cell.launcher, folder, **(several if cell.steps > 1 else {}))
+    return measure_policy(cell, begin(cell.adapter), told, ranks)
+
+
 def main(cells_file: str, found_file: str) -> None:
     """Measure the cells of one file, write what was found to another."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    cells = [Cell.from_record(record) for record in json.loads(Path(cells_file).read_text())]
+    records = json.loads(Path(cells_file).read_text())
+    cells = [Cell.from_record(record) for record in records if "estimator" not in record]
+    policies = [PolicyCell.from_record(record) for record in records if "estimator" in record]
     starts = {adapter: start(adapter) for adapter in {cell.adapter for cell in cells}}
     with tempfile.TemporaryDirectory() as folder:
         found = [measure(cell, starts[cell.adapter], folder, ranks) for cell in cells]
+        found += [measured_policy(cell, folder, ranks) for cell in policies]
     if int(os.environ.get("RANK", "0")) == 0:
         Path(found_file).write_text(json.dumps(found))
 

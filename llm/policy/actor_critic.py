@@ -55,7 +55,7 @@ class ValueFunction(nn.Module):
             output = self.trunk(input_ids=ids, attention_mask=attention, use_cache=False)
             states = output.last_hidden_state[:, -length - 1 : -1]
         assert states is not None
-        return self.head(states.to(self.head.weight.dtype))[..., 0].float()
+        return self.head(states.to(self.head.weight.dtype))[..., 0].float().clone()  # FSDP2 returns no views
 
 
 class ActorCritic(nn.Module):
@@ -74,12 +74,14 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.temperature, self.entropy_gradient = policy, temperature, entropy_gradient
         self.critic = None
+        model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # pyright: ignore
         if critic is not None:
-            model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # pyright: ignore
             trunk = copy.deepcopy(model.base_model) if critic == "separate" else None
             if trunk is not None:  # a copy is trained whole, also of a trunk that is frozen under an adapter
                 trunk.requires_grad_(requires_grad=True)
             self.critic = ValueFunction(trunk, model.config.get_text_config().hidden_size)
+        here = {type(part).__name__ for part in self.modules()}  # layers that accelerate may spread one by one
+        self._no_split_modules = sorted(here & set(getattr(model, "_no_split_modules", None) or ()))
 
     def forward(self, inputs: Batch) -> TokenOutputs:
         """Everything a loss needs, for a batch with ``input_ids``, ``attention_mask`` and ``answer_mask``."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import load
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from torch import nn
 
 from ..run.files import write_json
@@ -20,9 +20,10 @@ from ..run.folder import MARKER, keep_newest, writing
 from ..run.manifest import MANIFEST, write_manifest
 from ..training.processes import on_main_process
 from ..training.resuming import Resumable, loading, verify
+from .ranks.states import load_states, save_states
 
 _log = logging.getLogger(__name__)
-_WEIGHTS, _OPTIMIZER, _SCHEDULE, _SCALER = "model.safetensors", "optimizer.pt", "schedule.json", "scaler.json"
+_SCHEDULE, _SCALER = "schedule.json", "scaler.json"
 _EARLIER_SCHEDULE = "custom_checkpoint_0.pkl"
 
 
@@ -65,6 +66,8 @@ class PolicyCheckpoints:
             folder.mkdir(parents=True, exist_ok=True)
             if main:
                 (folder / MANIFEST).unlink(missing_ok=True)
+            save_states(folder, self.module, self.optimizer, main=main)
+            if main:
                 self._save_shared(folder)
                 write_json(folder / MARKER, progress)
             write_json(folder / _random(self.accelerator.process_index), _drawing())
@@ -86,16 +89,17 @@ class PolicyCheckpoints:
             if of_other_answers(folder):
                 self._load_earlier(folder)
             else:
+                load_states(folder, self.module, self.optimizer, world=self.accelerator.num_processes)
                 self._load_shared(folder)
-                _draw_on(json.loads((folder / _random(self.accelerator.process_index)).read_text(encoding="utf-8")))
+                own = folder / _random(self.accelerator.process_index)
+                if own.exists():  # ranks that the run did not have begin with the seed of their next step
+                    _draw_on(json.loads(own.read_text(encoding="utf-8")))
             for part in self.resumable:
                 part.load(folder)
             return json.loads((folder / MARKER).read_text(encoding="utf-8"))
 
     def _save_shared(self, folder: Path) -> None:
-        """What is the same on all ranks."""
-        save_model(self.accelerator.unwrap_model(self.module), str(folder / _WEIGHTS))
-        torch.save(self.optimizer.state_dict(), folder / _OPTIMIZER)
+        """What is the same on all ranks, and small."""
         write_json(folder / _SCHEDULE, self.schedule.state_dict())
         if self.accelerator.scaler is not None:
             write_json(folder / _SCALER, self.accelerator.scaler.state_dict())
@@ -103,8 +107,6 @@ class PolicyCheckpoints:
             part.save(folder)
 
     def _load_shared(self, folder: Path) -> None:
-        load_model(self.accelerator.unwrap_model(self.module), folder / _WEIGHTS)
-        self.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True))
         self.schedule.load_state_dict(json.loads((folder / _SCHEDULE).read_text(encoding="utf-8")))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(json.loads((folder / _SCALER).read_text(encoding="utf-8")))
@@ -115,7 +117,7 @@ class PolicyCheckpoints:
             "%s is of an earlier version, which drew answers by other random numbers: the run goes on, and ends with "
             "other weights than it would have had there", folder,
         )  # fmt: skip
-        load_model(self.module, folder / _WEIGHTS)
+        load_model(self.module, folder / "model.safetensors")
         self.optimizer.load_state_dict(_data(folder / "optimizer.bin"))
         self.schedule.load_state_dict(_data(folder / _EARLIER_SCHEDULE))
         if self.accelerator.scaler is not None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
 
 from ..models.logprobs import evaluation_mode
-from .actor_critic import ActorCritic, Reference
-from .rollouts import Answer, aligned, batch_of
+from .actor_critic import Reference
+from .ranks.gathering import gathered
+from .rollouts import Answer, Batch, aligned, batch_of
 
 
 class Observed(NamedTuple):
@@ -33,23 +35,50 @@ class Observed(NamedTuple):
 
 
 @torch.no_grad()
-def observed(core: ActorCritic, reference: Reference, answers: Sequence[Answer], *, pad: int, size: int) -> Observed:
-    """Look at the answers, ``size`` sequences at a time, those of similar length together."""
+def observed(module: nn.Module, reference: Reference, answers: Sequence[Answer], *, pad: int, size: int) -> Observed:
+    """Look at the answers, ``size`` sequences at a time, those of similar length together.
+
+    Models whose parameters are spread over ranks are whole meanwhile, one after the other.
+
+    Args:
+        module: Policy and value function, wrapped for ranks or not.
+        reference: What KL is measured to.
+        answers: At least one.
+        pad: Id of the padding token.
+        size: Sequences of a batch.
+    """
+    core = extract_model_from_parallel(module)
     device, rows = next(core.parameters()).device, len(answers)
     lengths = torch.tensor([len(answer.ids) for answer in answers], device=device)
-    width, entropy = int(lengths.max()), 0.0
-    kept: dict[str, Tensor] = {}
+    width = int(lengths.max())
     order = sorted(range(rows), key=lambda i: -len(answers[i].prompt) - len(answers[i].ids))
-    for places in (order[start : start + size] for start in range(0, rows, size)):
-        batch = batch_of([answers[i] for i in places], pad, device)
-        with evaluation_mode(core):
+    batches = [
+        (places, batch_of([answers[i] for i in places], pad, device))
+        for places in (order[start : start + size] for start in range(0, rows, size))
+    ]
+    kept: dict[str, Tensor] = {}
+
+    def keep(places: list[int], batch: Batch, **told: Tensor) -> None:
+        for name, entries in told.items():
+            mask = batch["answer_mask"][:, -entries.shape[1] :].bool()
+            kept.setdefault(name, entries.new_zeros(rows, width))[places] = aligned(entries, mask, width)
+
+    def compare(places: list[int], batch: Batch) -> None:
+        keep(places, batch, reference=reference.logps(core.policy, batch, temperature=core.temperature))
+
+    entropy = 0.0
+    with gathered(module), evaluation_mode(core):
+        for places, batch in batches:
             outputs = core(batch)
-            known = reference.logps(core.policy, batch, temperature=core.temperature)
-        values = torch.zeros_like(outputs.logps) if outputs.values is None else outputs.values
-        for name, entries in (("logps", outputs.logps), ("reference", known), ("values", values)):
-            kept.setdefault(name, entries.new_zeros(rows, width))
-            kept[name][places] = aligned(entries, outputs.mask, width)
-        entropy += float((outputs.entropies * outputs.mask).sum())
+            values = torch.zeros_like(outputs.logps) if outputs.values is None else outputs.values
+            keep(places, batch, logps=outputs.logps, values=values)
+            entropy += float((outputs.entropies * outputs.mask).sum())
+            if reference.model is None:  # the policy without its adapter
+                compare(places, batch)
+    if reference.model is not None:
+        with gathered(reference.model):
+            for places, batch in batches:
+                compare(places, batch)
     return Observed(**kept, entropy=entropy / float(lengths.sum()), lengths=lengths)
 
 

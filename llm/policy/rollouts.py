@@ -109,6 +109,7 @@ class Answers(Engine):
                 attention_mask=attention,
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([drawing]),
+                synced_gpus=False,  # a rank's answers are its own: parameters of several are whole by now
             )
         rows = written[:, longest:].tolist()
         tokens, logps = (torch.stack(columns, dim=1).tolist() for columns in (drawing.tokens, drawing.logps))

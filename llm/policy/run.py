@@ -37,6 +37,9 @@ from .actor_critic import ActorCritic, Reference
 from .checkpoints import of_other_answers
 from .config import PolicyConfig
 from .judging import judge_policy, summarise_policy, write_judged
+from .ranks.gathering import parted
+from .ranks.placing import loading_whole
+from .ranks.states import whole_weights
 from .rollouts import Sampling
 from .trainer import PolicyTrainer
 
@@ -75,11 +78,10 @@ class _OnOwnAnswers(Work[PolicyConfig]):
 
     def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer
-        policy: Any = trainer.core.policy
         masses = None if trainer.masses is None else trainer.masses.tolist()
-        check_weights(policy, trainer.step)
+        check_weights(trainer.core.policy, trainer.step)
         return RunOutcome(
-            model=merged(policy, merge=config.merge_adapter),
+            model=self._exported(),
             tokenizer=trainer.pen.tokenizer,
             effective_batch=config.prompts_per_step * config.samples * trainer.world,
             steps=trainer.step,
@@ -91,6 +93,20 @@ class _OnOwnAnswers(Work[PolicyConfig]):
             },
             ledger=trainer.ledger,
         )
+
+    def _exported(self) -> PreTrainedModel:
+        """The policy in one piece, its adapter merged or alone; where it is spread the first rank alone gets it."""
+        config, trainer = self.config, self.trainer
+        policy: Any = trainer.core.policy
+        if parted(policy):
+            main = trainer.accelerator.is_main_process
+            weights = whole_weights(trainer.update.module, keep=main)
+            if not main:
+                return policy
+            policy = with_adapter(load_policy(config.model, **config.loading())[0], config.adapter(), task="CAUSAL_LM")
+            own = {name: weights[f"policy.{name}"] for name in policy.state_dict()}
+            policy.load_state_dict(own)
+        return merged(policy, merge=config.merge_adapter)
 
 
 def judge_run(
@@ -132,6 +148,7 @@ def build_policy_trainer(config: PolicyConfig, arguments: TrainingArguments) -> 
     """Load and check everything; nothing is written. Also what is to be said about the data."""
     if not config.reward_model:
         raise ConfigError(f"reward_model is missing: name {SPELLING}")
+    loading_whole()
     mixture = training_prompts(config)
     set_seed(arguments.seed)
     base, tokenizer = load_policy(config.model, **config.loading())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, gather_object
 from transformers import Trainer, TrainingArguments
 
 from ..adversary.equal_losses import Accuracy, log_ratio_rounding, precision_of, rounding_of
@@ -24,6 +24,7 @@ from ..training.config import ConfigError
 from .actor_critic import ActorCritic
 from .config import PolicyConfig
 from .observation import Observed, check_sampler, sampler_gap
+from .ranks.gathering import spread
 from .rollouts import Answer
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ UNHEEDED = {
 def accelerator_for(arguments: TrainingArguments) -> Accelerator:
     """Precision and trackers as the flags say; the trackers are not started."""
     trackers: Any = [name for name in arguments.report_to or [] if name != "none"]
+    fsdp = getattr(arguments, "fsdp_plugin_args", None)
     accelerator = Accelerator(
         mixed_precision="bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no",
         cpu=arguments.use_cpu,
         log_with=trackers or None,
+        fsdp_plugin=None if fsdp is None else FullyShardedDataParallelPlugin(**fsdp),
+        deepspeed_plugin=arguments.deepspeed_plugin,
         project_dir=str(arguments.output_dir),
         # Ranks may need different numbers of forward passes, and a broadcast in one of them would wait for the others.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
@@ -133,12 +137,7 @@ def check_rollouts(
         raise ConfigError(
             f"{arguments.n_gpu} GPUs are visible but no launcher is used; start with `accelerate launch`, or show one"
         )
-    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
-        raise ConfigError(
-            f"policies generate with the whole model on every rank, which {accelerator.distributed_type.value} does "
-            "not keep there: use DDP (llm/accelerate/ddp.yaml), with lora_rank where memory is short"
-        )
-    if config.optimizer == "npg" and world > 1:
+    if config.optimizer == "npg" and (world > 1 or spread(accelerator)):
         raise ConfigError("optimizer=npg solves its linear system on one process: start without a launcher")
     check_reached(parse_reweighting(config.ambiguity), config.schedule(), steps)
 

@@ -48,6 +48,8 @@ from .generation.client import EngineError
 from .generation.correction import corrected
 from .observation import observed
 from .prompt_weights import advance_prompts
+from .ranks.gathering import gathered
+from .ranks.placing import check_placing, innermost, place, place_reference
 from .setup import (
     accelerator_for,
     check_kl,
@@ -117,10 +119,10 @@ class PolicyTrainer:
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
         self.steps = arguments.max_steps if arguments.max_steps > 0 else epochs
         check_rollouts(config, arguments, self.accelerator, prompts=len(prompts), steps=self.steps)
+        check_placing(self.accelerator, arguments, module.policy, served=self.pen.foreign)
         self.update = self._prepared_update()
         self.step, self.clock = 0, TrainingClock()
-        self.history: list[dict[str, Any]] = []
-        self.waiting: list[dict[str, Any]] = []  # steps since the last log
+        self.history, self.waiting = list[dict[str, Any]](), list[dict[str, Any]]()  # rows; steps since the last one
         kept, update = [self.adversary, self.clock], self.update
         self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
 
@@ -134,12 +136,11 @@ class PolicyTrainer:
         arguments: Any = self.arguments
         natural = self.config.optimizer == "npg"
         optimizer = optimizer_for(self.config, arguments, self.core)
-        module, optimizer = self.accelerator.prepare(self.core, optimizer)
-        if self.reference.model is not None:
-            self.reference.model.to(self.accelerator.device)
+        module, optimizer = place(self.accelerator, self.core, optimizer, arguments, steps=self.steps)
+        place_reference(self.accelerator, self.reference.model)
         self.schedule = get_scheduler(
             arguments.lr_scheduler_type,
-            getattr(optimizer, "optimizer", optimizer),
+            innermost(optimizer),
             num_warmup_steps=arguments.get_warmup_steps(self.steps),
             num_training_steps=self.steps,
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
@@ -160,13 +161,14 @@ class PolicyTrainer:
         seed = np.random.SeedSequence([self.arguments.seed, self.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # of what a model may draw by itself
         check_weights(self.core, self.step)  # before sampling, which would fail less plainly
-        self.pen.take(self.core.policy, step=self.step)
         with failing_together(BadScores, EngineError):  # on all ranks, or none goes on
-            drawn = self._draw()
+            with gathered(self.update.module):
+                self.pen.take(self.core.policy, step=self.step)
+                drawn = self._draw()
             beside = told_by(self.scorer) | self._gold(drawn)
         answers, size = drawn.answers, self.arguments.per_device_eval_batch_size
         with self.accelerator.autocast():
-            seen = observed(self.core, self.reference, answers, pad=self.update.pad, size=size)
+            seen = observed(self.update.module, self.reference, answers, pad=self.update.pad, size=size)
         experience = Experience.of(answers, drawn.scores, seen)
         checked = self.step == 0 or self.pen.foreign
         gap = checked_sampler(self.accelerator, self.config, answers, seen) if checked else {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..training.guards import NonFiniteLoss
+from ..training.processes import largest_of_all
 from .actor_critic import ActorCritic, TokenOutputs
 from .experience import Experience, Objective, Weighed
 from .fisher import natural_direction, sampled_weights
+from .ranks.placing import Passes
 from .rollouts import Answer, aligned, batch_of
 from .surrogate import clip_fraction
 
@@ -62,7 +64,8 @@ class Update:
         max_norm: float,
     ) -> None:
         self.accelerator, self.module, self.optimizer, self.objective = accelerator, module, optimizer, objective
-        self.pad, self.micro, self.max_norm = pad, micro, max_norm
+        self.pad, self.micro = pad, micro
+        self.passes = Passes(accelerator, module, optimizer, max_norm=max_norm)
 
     def look(self, rollout: Rollout, rows: Tensor, module: nn.Module) -> tuple[TokenOutputs, Experience, Weighed]:
         """What the module says now about the answers ``rows``, with entries from the first token, and what was known.
@@ -81,17 +84,15 @@ class Update:
         """Clip, take the step, forget the gradients; returns their norm before clipping.
 
         Raises:
-            NonFiniteLoss: The norm is nan or infinite; the parameters are as before.
+            NonFiniteLoss: The norm is nan or infinite; the parameters are as before, unless DeepSpeed moved them.
         """
-        bound = self.max_norm if self.max_norm > 0 else float("inf")
-        norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), bound))
-        if not torch.isfinite(torch.tensor(norm)) and self.accelerator.scaler is None:
+        norm = self.passes.step()
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            kept = "" if self.passes.engine is not None else " and the policy was not updated"
             raise NonFiniteLoss(
-                f"the gradient is not finite at step {step + 1} and the policy was not updated: lower the learning "
+                f"the gradient is not finite at step {step + 1}{kept}: lower the learning "
                 "rate or kl_coefficient, or resume from the last checkpoint"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return norm
 
 
@@ -112,24 +113,29 @@ class SurrogateUpdate(Update):
         return {name: sum(numbers) / len(numbers) for name, numbers in said.items()}
 
     def minibatch(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
-        """Add the gradient of the mean loss of ``rows``, of all ranks together; every rank must give as many."""
+        """Add the gradient of the mean loss of ``rows``, of all ranks together; every rank must give as many.
+
+        Answers without a loss are left out. Where ranks wait for each other in every pass, one that has fewer left
+        looks at its last ones again, which then count nothing.
+        """
         kept = rows[rollout.weighed.matter(self.objective).cpu()[rows]]
         kept = kept if len(kept) else rows[:1]  # every rank takes part in the sum of the gradients
         lengths = torch.tensor([len(rollout.answers[i].prompt) + len(rollout.answers[i].ids) for i in kept.tolist()])
         parts = kept[lengths.argsort(descending=True, stable=True)].split(self.micro)
         loss = clipped = 0.0
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
+        needed = largest_of_all(len(parts)) if self.passes.spread else len(parts)
+        for number in range(needed):
+            part, counts = (parts[number], 1.0) if number < len(parts) else (parts[-1][:1], 0.0)
+            with self.passes.one(last=number == needed - 1):
                 outputs, known, weighed = self.look(rollout, part.to(rollout.experience.lengths.device), self.module)
                 losses = self.objective.losses(outputs.logps, outputs.entropies, outputs.values, known, weighed)
-                share = losses.sum() / len(rows)
+                share = counts * losses.sum() / len(rows)
                 self._check(share, rollout.step)
-                self.accelerator.backward(share)  # the mean over ranks is taken with the gradients
+                self.passes.backward(share)  # the mean over ranks is taken with the gradients
             loss += float(share.detach())
             tokens = known.mask.sum() / rollout.experience.lengths[rows].sum()
             fraction = clip_fraction(outputs.logps, known.logps, known.mask, clip=self.objective.config.clip)
-            clipped += float(tokens * fraction)
+            clipped += counts * float(tokens * fraction)
         return {"loss": loss, "clip_fraction": clipped}
 
     def _check(self, loss: Tensor, step: int) -> None:

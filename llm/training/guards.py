@@ -97,6 +97,15 @@ def check_setup(arguments: TrainingArguments, accelerator: Any, model: Any, *, t
             "dataloader_drop_last must be true with several processes: the padding of the last batch would "
             "duplicate examples inside the ambiguity set"
         )
+    check_ranks(arguments, accelerator, model)
+
+
+def check_ranks(arguments: TrainingArguments, accelerator: Accelerator, model: nn.Module) -> None:
+    """Refuse ranks that share examples, and a DeepSpeed that clips by a bound of its own.
+
+    Raises:
+        ValueError: One sentence with the remedy.
+    """
     if (copies := _ranks_per_example(accelerator, model)) > 1:
         raise ValueError(
             f"tensor, context or sequence parallelism lets {copies} ranks work on the same examples, which would count "

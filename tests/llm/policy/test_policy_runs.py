@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import command_lines
 import numpy as np
 import policy_killed_rank
+import policy_sharded_ranks
 import policy_two_ranks
 import pytest
 import torch
 from checkpoint_runs import same_end
 from forked import Forked, finished, start_ranks
 from policy_two_ranks import CASES
+from safetensors.torch import load_file
 from tiny_models import save_models
 
 from llm.data.corpus.corpus import generate
@@ -221,3 +224,26 @@ def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, t
     assert same_end(whole, broken)
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, broken)]
     assert histories[0] == histories[1]
+
+
+def test_a_spread_policy_is_exported_whole_and_goes_on_where_it_is_not(place, tmp_path, capsys):
+    """Under FSDP2 on two processes with an adapter; then from its second checkpoint on one, with as many prompts."""
+    spread, one = tmp_path / "spread", tmp_path / "one"
+    told = {"ambiguity": "tv:0.3", "lora_rank": 4, "optim": "adamw_torch", "estimator": "ppo"}
+    finished(start_ranks(policy_sharded_ranks.whole_run, flags(place, spread, **told)))
+    assert main(["train", "policy", *flags(place, one, **told | {"prompts_per_step": 8})]) == 0
+    models = [load_file(run / "model" / "model.safetensors") for run in (spread, one)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.allclose(part, models[1][name], atol=1e-5) for name, part in models[0].items())
+
+    for place_ in ("run.json", "finished.json", "model", "checkpoint-3"):
+        gone = spread / place_
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+    on_one = ["train", "policy", *flags(place, spread, **told | {"prompts_per_step": 8}), "--resume", "True"]
+    assert main(on_one) == 2
+    said = capsys.readouterr().err
+    assert "started with another" in said
+    assert "world_size" in said
+    assert main([*on_one, "--force", "True"]) == 0
+    again = load_file(spread / "model" / "model.safetensors")
+    assert all(torch.allclose(part, models[1][name], atol=1e-5) for name, part in again.items())

@@ -1,0 +1,1 @@
+"""Policies over ranks: who holds which parameters, when they are whole, and what a checkpoint of them is."""
