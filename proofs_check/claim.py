@@ -117,7 +117,8 @@ class Claim(Generic[I]):
         scale: positive size of the instance; violations are measured in it. Zero counts as rejected.
         relation: between the sides.
         tight: whether the bound is claimed to be reached.
-        mutants: false versions; a check that does not refute each of them has no power.
+        mutants: false versions; a check that does not refute each of them has no power, and one that has none to
+            refute upholds nothing, unless a proof or every case decides.
         expected: the verdict that theory.md predicts.
         violates: whether an instance certainly violates the claim, in exact or outward-rounded arithmetic.
         verifies: whether an instance certainly satisfies it, in the same way.
@@ -128,6 +129,7 @@ class Claim(Generic[I]):
         theorem: the statement in full, with problem, source and example; ``stated`` takes it from a docstring.
         formula: what ``verifies`` or ``violates`` decides, as text that can be checked elsewhere.
         proof: why it holds for every instance of a family.
+        factor: of a mutant that ``shrunk`` made, what its right side was multiplied by; None for any other claim.
     """
 
     label: str
@@ -151,6 +153,7 @@ class Claim(Generic[I]):
     theorem: str = ""
     formula: Formula | None = None
     proof: Proof[I] | None = None
+    factor: float | None = None
 
     def admits(self, instance: I) -> bool:
         """Whether the instance meets every assumption and has a size to measure by."""
@@ -195,12 +198,17 @@ def mutant(
         theorem="",
         formula=None,
         proof=None,
+        factor=None,
         expected=Verdict.REFUTED,
     )
 
 
 def shrunk(claim: Claim[I], factor: float = 0.99) -> Claim[I]:
-    """The mutant with a constant that is too small."""
+    """The mutant whose right side is ``factor`` times the claim's: put the bound alone on the right.
+
+    Of ``lhs <= mean + bound`` the mean would be shrunk too; state it as ``lhs - mean <= bound``. Where the largest
+    left / right that the search finds (``Report.tightness``) is below the factor, this mutant may be true.
+    """
 
     def smaller(x: I) -> Array | Estimate:
         rhs = claim.rhs(x)
@@ -208,7 +216,7 @@ def shrunk(claim: Claim[I], factor: float = 0.99) -> Claim[I]:
             return Estimate(*(factor * part for part in rhs))
         return factor * np.asarray(rhs, float)
 
-    return mutant(claim, f"bound times {factor}", rhs=smaller)
+    return replace(mutant(claim, f"bound times {factor}", rhs=smaller), factor=factor)
 
 
 def swapped(claim: Claim[I]) -> Claim[I]:

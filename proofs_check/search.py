@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 REACHED = 0.99  # of a bound that is claimed to be tight
 MOST_REJECTED = 0.9
+NO_CONTROL = (
+    "No false version was tried, so nothing shows that the search would have found a violation: give the claim mutants."
+)
 _CLEAR = 1e-3  # of the scale: a smaller violation does not become smaller still when its instance is shrunk
 
 
@@ -200,7 +203,7 @@ def _evidence(tally: Tally[Any]) -> Evidence:
 
 
 def _unrefuted(tally: Tally[Any], powers: Mapping[str, Control]) -> tuple[Verdict, str]:
-    seen = tally.checked + tally.rejected
+    claim, seen = tally.claim, tally.checked + tally.rejected
     survivors = [label for label, power in powers.items() if not power.refuted]
     if tally.broken is not None:
         why = tally.broken.error or "a side is not a number"
@@ -216,16 +219,28 @@ def _unrefuted(tally: Tally[Any], powers: Mapping[str, Control]) -> tuple[Verdic
             Verdict.TOUCHING,
             f"Beyond the bound by {tally.best[0].margin:.1g} of the scale: rounding or not.",
         )
-    if tally.width > tally.claim.resolution:
+    if tally.width > claim.resolution:
         return Verdict.INCONCLUSIVE, f"The intervals are too wide: {tally.width:.2g} of the scale. Draw more."
-    if tally.claim.tight and (tally.tightness or 0.0) < REACHED:
+    if claim.tight and (tally.tightness or 0.0) < REACHED:
         return Verdict.INCONCLUSIVE, f"Claimed tight, but only {tally.tightness} of the bound was reached."
     if survivors:
-        return Verdict.INCONCLUSIVE, f"The check has no power: it did not refute {', '.join(survivors)}."
+        return Verdict.INCONCLUSIVE, _powerless(claim, survivors, tally.tightness)
+    if not (powers or claim.proof is not None or claim.instances.complete):
+        return Verdict.INCONCLUSIVE, NO_CONTROL
     blind = [label for label, power in powers.items() if power.alone is False]
     if blind and _evidence(tally) is Evidence.SEARCHED:
         return Verdict.INCONCLUSIVE, f"The search has no power of its own: only corners refute {', '.join(blind)}."
     return Verdict.UPHELD, "No instance violates the claim, and every mutant was refuted."
+
+
+def _powerless(claim: Claim[Any], survivors: list[str], tightness: float | None) -> str:
+    """What is wrong where mutants survive: the search, or a mutant that may be true."""
+    why = f"The check has no power: it did not refute {', '.join(survivors)}."
+    factors = {false.label: false.factor for false in claim.mutants}
+    mild = [label for label in survivors if tightness is not None and (factors.get(label) or 0.0) >= tightness > 0]
+    if not mild:
+        return why
+    return f"{why} {', '.join(mild)} may be true, for the tightness is {tightness:.4g}: shrink by a factor below that."
 
 
 def _touches(tally: Tally[Any]) -> bool:

@@ -7,6 +7,7 @@ from proofs_check import Budget, Claim, Evidence, Verdict, check, mutant, shrunk
 from proofs_check.claims.inner.inner_problem import WeightedLosses, ball_nesting, chi2_variance, tv_gap
 from proofs_check.claims.minibatch.minibatch import SampledLosses, exceeds_root_n, tv_bias_root_n, tv_bias_split
 from proofs_check.registry import CLAIMS
+from proofs_check.search import NO_CONTROL
 
 SMALL = Budget(examples=30, restarts=1, evaluations=20)
 
@@ -34,7 +35,8 @@ def test_every_claim_carries_its_theorem_in_full_and_no_mutant_does():
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 5))])
 @pytest.mark.parametrize("build", [tv_gap, chi2_variance, tv_bias_split])
 def test_no_seed_refutes_a_true_claim(build, seed):
-    assert check(build().with_mutants(), seed=seed).verdict is Verdict.UPHELD
+    report = check(build().with_mutants(), seed=seed)
+    assert report.verdict is Verdict.UPHELD or report.reason == NO_CONTROL, report.reason
 
 
 def test_the_root_n_refutation_is_exact_and_follows_by_hand():
@@ -96,3 +98,25 @@ def test_claims_out_of_reach_are_inconclusive_and_say_why():
     powerless = check(tv_gap().with_mutants(true), budget=SMALL)
     assert powerless.verdict is Verdict.INCONCLUSIVE
     assert "tv-gap/the claim itself" in powerless.reason
+    assert "may be true" not in powerless.reason
+
+
+def test_a_shrunk_bound_that_may_be_true_is_told_from_a_search_that_sees_nothing():
+    """Twice the bound is a true claim and loose: its mutant at 0.99 is true, the one at 0.4 is false."""
+    loose = planted(tight=False, lhs=lambda x: x.radius * x.spread, rhs=lambda x: 2 * x.radius * x.spread)
+    mild = check(loose.with_mutants(shrunk(loose)), budget=SMALL)
+    assert mild.verdict is Verdict.INCONCLUSIVE
+    assert "tv-gap/bound times 0.99 may be true, for the tightness is 0.5" in mild.reason
+    assert check(loose.with_mutants(shrunk(loose, 0.4)), budget=SMALL).verdict is Verdict.UPHELD
+
+
+def test_a_claim_without_false_versions_is_upheld_by_a_proof_or_by_all_cases_alone():
+    """Of a search that was given nothing to refute nobody knows what it would have seen."""
+    claim = planted()
+    searched, certified = check(replace(claim, verifies=None), budget=SMALL), check(claim, budget=SMALL)
+    assert {report.verdict for report in (searched, certified)} == {Verdict.INCONCLUSIVE}
+    assert {report.reason for report in (searched, certified)} == {NO_CONTROL}
+    proved = next(claim for claim in CLAIMS if claim.label == "tv-gap")
+    assert check(proved.with_mutants(), budget=SMALL).evidence is Evidence.PROVED
+    every = replace(claim.instances, strategy=None, complete=True)
+    assert check(replace(claim, instances=every), budget=SMALL).verdict is Verdict.UPHELD

@@ -40,7 +40,8 @@ def numbers(kind=Counted, **changes) -> Claim[Counted]:
         instances=Instances(kind, (kind(1), kind(2)), st.integers(1, 8).map(kind)),
         lhs=lambda x: x.n, rhs=lambda x: x.n + 1, scale=lambda x: 1.0,
     )  # fmt: skip
-    return replace(start, **changes)
+    claim = replace(start, **changes)
+    return claim.with_mutants(mutant(claim, "less", rhs=lambda x: x.n - 1))
 
 
 def test_the_search_goes_on_until_exact_arithmetic_certifies_an_instance():
