@@ -40,6 +40,7 @@ _SIZES = {
 _RADIUS = "width(balance(rows, masses, kind)) <= 1 / 10**9"
 _EXACT = "width(balance(rows, masses, kind)) == 0"
 _ADMITTED = ("1 <= min(masses) and max(masses) <= 64",)
+_NEAR = "max(abs(x) for row in rows for x in row) <= 8"
 _SIGNS = {**_SIZES, "a": "right / (right + wrong)", "r": "lambda kind: balance([[1], [-1]], [right, wrong], kind)"}
 _MEANS = {
     **_SIZES,
@@ -103,7 +104,7 @@ COLLAPSE = {
         found=_factors,
     ),
     "collapse-sample-estimates": Formula(
-        "mean(n) <= balance(rows, masses, kind)", _SAMPLED, admits=(*_ADMITTED, "n >= 1")
+        "mean(n) <= balance(rows, masses, kind)", _SAMPLED, admits=(*_ADMITTED, _NEAR, "n >= 1")
     ),
     "collapse-minibatch": Formula(
         """all(h(value, n, given) >= h(value, n + 1, given) and r(kind, n) >= r(kind, n + 1) >= r(kind, len(values))

@@ -112,7 +112,10 @@ CONTROL = {
                 * (1 - x)**(answers - answers * s) for s, x in zip(v, p)])""",
             "sampled": """sum(chance(v) * sum(w * s * (1 - x) for w, s, x in zip(worst(v), v, p)) for v in outcomes)""",
         },
-        admits=("0 < min(p) and max(p) < 1 and 0 < radius <= 1", "all(is_worst(v, worst(v)) for v in outcomes + [p])"),
+        admits=(
+            "0 < min(p) and max(p) < 1 and 0 < radius <= 1 and answers >= 1",
+            "all(is_worst(v, worst(v)) for v in outcomes + [p])",
+        ),
     ),
     # theta is the mean under weights that are a worst case at theta, and so the minimiser
     "robust-parameter-rate": Formula("error * n <= c**2 * p * (1 - p)", _LOCATED),

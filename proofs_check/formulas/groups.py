@@ -68,7 +68,7 @@ GROUPS = {
         """sum(score(r, [x / mean(r) - (0 if kind == 'maxrl_plain' else 1) for x in r])
         for r in outcomes if sum(r) > 0) == 1 / p""",
         _EXPECTED,
-        admits=("2 <= size <= 10", "0 < p < 1", "kind in ['maxrl_plain', 'maxrl']"),
+        admits=("2 <= size <= 10 and 1 <= knob <= 64", "0 < p < 1", "kind in ['maxrl_plain', 'maxrl']"),
     ),
     "sampled-rates-flatten": Formula(
         """w(r) <= w(p) and w(p) * f(1 - 1 / size) <= w(r) * f(1 / size)
@@ -78,7 +78,7 @@ GROUPS = {
     "sampled-rates-flatten-any": Formula(
         "w(p) * f(r) <= w(r) * f(p)",
         _SAMPLED,
-        admits=("2 <= size", "0 < p <= r < 1", "kind in ['steep', 'worst']"),
+        admits=("2 <= size <= 12 and whole <= 64", "0 < p <= r < 1", "kind in ['steep', 'worst']"),
     ),
     "split-rates": Formula(
         "mean(p, size) >= mean(p, size + 1) >= f(p) and mean(p, size) >= mean(r, size)",

@@ -37,7 +37,7 @@ LOSSES = {
     "rdpo-robust-unbiased": Formula(
         "tv([corrected(right, wrong), corrected(wrong, right)], [1 - eps, eps], parts / 16) <= right / 8",
         _FLIPPED,
-        admits=("0 <= eps < 1 / 2 and 0 < parts <= 16",),
+        admits=("0 <= eps < 1 / 2 and 0 < parts <= 16 and max(abs(right), abs(wrong)) <= 64",),
     ),
     # up is the sigmoid of the margin, so the slopes of -log sigmoid(h) and -log sigmoid(-h) are up - 1 and up
     "cdpo-margin": Formula(

@@ -38,7 +38,7 @@ MINIBATCH = {
     "tv-bias-root-n": Formula(
         "bias(ball, losses, p, n) <= 0 or n * bias(ball, losses, p, n)**2 <= 9 * spread**2",
         _BIAS,
-        admits=("min(masses) > 0", "spread > 0", "0 < level < 1"),
+        admits=("min(masses) > 0", "max(abs(x) for x in losses) <= 8 and 64 * spread >= 1", "0 < level < 1"),
     ),
     "tv-capped-bias": Formula(
         """found <= spread * ((1 - level) * missing(1 - level) + level * missing(a))

@@ -104,6 +104,6 @@ OBJECTIVES = {
     "radius-covers-chi-square": Formula(
         "sum(c for c, s in samples(n, p) if min(s) > 0) >= 1 - 1 / misses",
         _OUTCOMES,
-        admits=("k >= 2 and min(masses) > 0 and misses >= 2",),
+        admits=("k >= 2 and n >= 1 and min(masses) > 0 and misses >= 2",),
     ),
 }

@@ -167,6 +167,7 @@ VERIFIABLE = {
         },
         admits=(
             "min(min(row) for row in likely) > 0 and 0 <= parts <= 8",
+            "max(abs(x) for row in rewards + [offsets] for x in row) <= 64",
             "sum(q) == 1 and min(q) >= 0 and sum(abs(w - 1 / n) for w in q) <= 2 * radius",
             "dot(q, values(0)) == -tv([-v for v in values(0)], even, radius)",
         ),
