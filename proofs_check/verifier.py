@@ -1,9 +1,8 @@
 """Re-check certificates of `robust-rlhf verify --certificates DIR`: python verifier.py DIR [--formulas].
 
-A file says of one claim what `holds`, with definitions, `where`, and instances on which that must come out true, or
-false if it is refuted, in rational numbers; a `proof` says it of ranges, cut until it comes out true on every part.
-Other numbers are intervals that hold them for certain, and what these leave open is refused. Worst cases are found by
-sorting, or proved by `witnesses`: points of a set and dual variables. Whether formulas are the claims is for you.
+A file says of one claim what `holds`, with definitions, and on which instances: true there, or false if it is refuted.
+A `proof` says it of ranges, cut until it is true on every part. Numbers are rational, or intervals that hold them; what
+these leave open is refused. Worst cases are found by sorting, or proved by `witnesses`: points of a set, and its dual.
 """
 # pyright: basic, reportAssignmentType=false, reportArgumentType=false, reportOperatorIssue=false
 
@@ -19,7 +18,7 @@ from itertools import combinations, pairwise, permutations, product
 from math import comb, factorial, floor, isqrt, prod
 from pathlib import Path
 
-FORMAT, BITS, ONE, _NUMBER = 1, 256, 1 << 256, r"-?\d+(/\d+)?"  # bits of logarithms, exponentials and roots
+FORMAT, BITS, ONE, _NUMBER = 1, 256, 1 << 256, r"-?\d+(?:/\d+)?"  # bits of logarithms, exponentials and roots
 total = partial(sum, start=Fraction(0))  # a fraction, of whole numbers and of none too
 
 
@@ -63,16 +62,6 @@ class Interval:
 
 def _ends(x):
     return (x.low, x.high) if isinstance(x, Interval) else (x, x)
-
-
-def bounded(low, high):
-    """A number of which bounds are known: itself where they meet."""
-    low, high = _ends(low)[0], _ends(high)[1]
-    return low if low == high else Interval(low, high)
-
-
-def _sqrt(x):
-    return tuple(Fraction(isqrt((x.numerator << 2 * BITS) // x.denominator) + k, ONE) for k in (0, 1))
 
 
 def _log(x):
@@ -133,22 +122,23 @@ def samples(n, p):
         yield ways * prod(x**k for x, k in zip(p, counts, strict=True)), [Fraction(k) / n for k in counts]
 
 
-def _part(c, x):  # Bernstein coefficients on [0, x] of the polynomial that has c on [0, 1]
-    return [c[0], *_part([(1 - x) * a + x * b for a, b in pairwise(c)], x)] if c else []
-
-
 def bernstein(c, ends):
     """At most E c[K], K binomial of len(c) - 1 draws, for all chances in [low, high]: a Bernstein coefficient there."""
+
+    def part(c, x):  # Bernstein coefficients on [0, x] of the polynomial that has c on [0, 1]
+        return [c[0], *part([(1 - x) * a + x * b for a, b in pairwise(c)], x)] if c else []
+
     low, high = ends
     _demand(0 <= low <= high <= 1, "no range of chances")
-    return min(_part(_part([*c][::-1], 1 - low)[::-1], (high - low) / (1 - low) if low < 1 else low))
+    return min(part(part([*c][::-1], 1 - low)[::-1], (high - low) / (1 - low) if low < 1 else low))
 
 
 FUNCTIONS = {
-    **{f.__name__: f for f in (abs, all, any, bernstein, bounded, max, min, prod, samples, sorted, tv)},
+    **{f.__name__: f for f in (abs, all, any, bernstein, max, min, prod, samples, sorted, tv)},
     **{"sum": total, "F": Fraction, "len": lambda x: Fraction(len(x)), "floor": lambda x: Fraction(floor(x))},
-    **{"sqrt": partial(_increasing, _sqrt, 0, 0, 0), "exp": partial(_increasing, _exp, -ONE, 0, 1)},
-    "log": partial(_increasing, _log, Fraction(1, ONE), 1, 0),
+    **{"exp": partial(_increasing, _exp, -ONE, 0, 1), "log": partial(_increasing, _log, Fraction(1, ONE), 1, 0)},
+    "sqrt": partial(_increasing, lambda x: [Fraction(isqrt(x * ONE**2 // 1) + k, ONE) for k in (0, 1)], 0, 0, 0),
+    "bounded": lambda a, b: _ends(a)[0] if _ends(a)[0] == _ends(b)[1] else Interval(_ends(a)[0], _ends(b)[1]),
     "cvar": lambda losses, p, alpha: tv(losses, p, Fraction(1), 1 / alpha),  # q <= p/alpha and nothing else
     "proved": lambda condition, value: value if condition is True else _demand(None, "a witness proves nothing"),
     **{"dot": lambda a, b: total(x * y for x, y in zip(a, b, strict=True)), "item": lambda x, k: x[int(k)]},
@@ -226,24 +216,34 @@ def verify(path):
     return "proved" if proof["boxes"] else "checked" if checked else "computed", certificate
 
 
+def _span(name, boxes):  # up to three numbers or ranges, else how many there are and between which ends
+    shown = [*dict.fromkeys(str(box.get(name)).replace("'", "") for box in boxes)]
+    ends = sorted(map(Fraction, re.findall(_NUMBER, " ".join(shown)))) if len(shown) > 3 else []
+    return f"{name} " + (f"{len(shown)} values in {ends[0]}..{ends[-1]}" if ends else " or ".join(shown))
+
+
 def _told(formulas, path):
     try:
         kind, found = verify(path)
         parts = [part for part in (found, found.get("proof", {})) if "holds" in part and formulas]
         told = [y for x in parts for y in (x["statement"], *map(" = ".join, x["where"]), *x["admits"], x["holds"])]
-        return kind, [f"{path.stem}: {found['verdict']}, {kind}, {len(found['instances'])} instances", *told]
+        boxes = [box for part in parts for box, _ in part.get("boxes", ())]
+        told += [f"{len(boxes)} boxes: " + ", ".join(_span(name, boxes) for name in boxes[0])] if boxes else []
+        first = f"{path.stem}: {found['verdict']}, {kind}, {len(found['instances'])} instances"
+        return kind, [first + "; compare with the statement by yourself:" * formulas, *told]
     except Exception as error:  # whatever is wrong with a file, it proves nothing
         return "refused", [f"{path.stem}: REFUSED, {type(error).__name__}: {error}"]
 
 
 def main(arguments):
-    """Check a folder, on all processors; 0 if it holds certificates and none is refused."""
-    with ProcessPoolExecutor() as pool:
-        found = [*pool.map(partial(_told, "--formulas" in arguments), sorted(Path(arguments[0]).glob("*.json")))]
-    kinds = {name: sum(kind == name for kind, _ in found) for name in ("proved", "checked", "computed", "refused")}
-    sys.stdout.write("".join("\n    ".join(lines) + "\n" for _, lines in found))
-    sys.stdout.write(", ".join(f"{count} {kind}" for kind, count in kinds.items()) + ".\n")
-    return int(kinds["refused"] > 0 or not found)
+    """Check files, and what is in folders, on all processors; 0 if there are some and none is refused."""
+    files, kinds = [y for x in arguments if x[:1] != "-" for y in (sorted(Path(x).glob("*.json")) or [Path(x)])], []
+    for kind, lines in ProcessPoolExecutor().map(partial(_told, "--formulas" in arguments), files):
+        kinds.append(kind)
+        print(*lines, sep="\n    ", flush=True)  # noqa: T201 - each as soon as it is checked
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("proved", "checked", "computed", "refused"))
+    sys.stdout.write(f"{counts}.\n" if files else __doc__)
+    return int("refused" in kinds or not files)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,9 @@ def test_the_file_alone_checks_every_certificate_in_a_bare_python(folder, tmp_pa
         how = "computed" if claim.label in COMPUTED else "proved" if claim.label in PROVED else "checked"
         assert any(line.startswith(f"{claim.label}: {claim.expected.value}, {how}, ") for line in lines)
     assert "    0 <= tv(losses, p, radius) - dot(p, losses) <= radius * spread" in lines
+    assert sum(line.endswith("compare with the statement by yourself:") for line in lines) == len(CERTIFIED)
+    [family] = [line for line in lines if line.startswith("    168 boxes: ")]  # of cvar-bias-sharp
+    assert family == "    168 boxes: n 24 values in 1..24, level 7 values in 1/8..7/8, eps [0, 1]"
 
 
 def test_it_is_short_and_imports_nothing_but_python():
@@ -93,6 +96,14 @@ def test_it_is_short_and_imports_nothing_but_python():
 
 def test_it_refuses_a_folder_without_certificates_and_says_what_is_wrong(folder, tmp_path):
     assert run(verifier.__file__, tmp_path).returncode == 1
+    for words in ([], ["--help"]):
+        usage = run(verifier.__file__, *words)
+        assert (usage.returncode, usage.stderr) == (1, "")
+        assert "python verifier.py DIR [--formulas]" in usage.stdout
+    missing = run(verifier.__file__, tmp_path / "none")
+    assert (missing.returncode, missing.stderr) == (1, "")
+    assert "none: REFUSED, FileNotFoundError" in missing.stdout
+    assert run(verifier.__file__, folder / "tv-gap.json").stdout.endswith("1 checked, 0 computed, 0 refused.\n")
     data = stored(folder, "tv-gap")
     data["instances"][0]["losses"][1] = 2
     (tmp_path / "tv-gap.json").write_text(json.dumps(data))
