@@ -25,7 +25,7 @@ from proofs_check import _outputs as outputs
 from proofs_check._elsewhere import reports_from
 from proofs_check._outputs import BadRequest
 from proofs_check._stored import BadFile, replay_file
-from proofs_check._tasks import Task, claims_of
+from proofs_check._tasks import REGISTRY, Task, claims_of
 from proofs_check._workers import Crew, Lost
 from proofs_check.show import text as verdicts
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from proofs_check.report import Report
 
 _BUDGETS = {"quick": QUICK, "full": FULL}
-_REGISTRY = "proofs_check.registry:CLAIMS"
 _ABOUT = """\
 Try to refute the theorems that robust RLHF leans on. Every claim is searched for a counterexample, and so is every
 mutant of it, a false version which the same search must refute. A search proves nothing: a claim is called proved only
@@ -92,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen, pool = [claims[label] for label in dict.fromkeys(labels or claims)], pool_of(arguments)
     with outputs.reserved(arguments, chosen):
         outcome = _check(chosen, pool, arguments)
-        outputs.write(outcome.reports, outcome.unchecked, claims, arguments)
+        outputs.write(outcome.reports, outcome.unchecked, claims, arguments, _say)
     return _show(outcome, claims, full=bool(arguments.show))
 
 
@@ -108,7 +107,12 @@ def parser() -> Parser:
     add("--html", type=Path, metavar="FILE", help="write a page with a figure per claim")
     add("--markdown", type=Path, metavar="FILE", help="write the table of verdicts")
     add("--certificates", type=Path, metavar="DIR", help="write what certified and proved verdicts rest on")
-    add("--registry", default=_REGISTRY, metavar="MODULE:NAME", help="claims of your own: a tuple in a module")
+    add(
+        "--registry",
+        default=REGISTRY,
+        metavar="MODULE:NAME",
+        help="claims of your own: a tuple in a module, without .py, of this folder or PYTHONPATH",
+    )
     instead = told.add_mutually_exclusive_group()
     instead.add_argument("--show", metavar="LABEL", help="check one claim and tell everything about it")
     instead.add_argument("--replay", type=Path, metavar="FILE", help="evaluate the instances of a --json FILE again")
@@ -126,7 +130,7 @@ def _reject_nonsense(arguments: argparse.Namespace) -> None:
 
 
 def _claims(registry: str) -> dict[str, Claim[Any]]:
-    if registry != _REGISTRY and "" not in sys.path:
+    if registry != REGISTRY and "" not in sys.path:
         sys.path.insert(0, "")  # the module may lie in the current folder
     try:
         return {claim.label: claim for claim in claims_of(registry)}
@@ -153,13 +157,16 @@ def _check(claims: Sequence[Claim[Any]], pool: Pool, arguments: argparse.Namespa
     tasks = [Task(claim.label, arguments.registry, budget, arguments.seed, curves, folder) for claim in claims]
     found: dict[str, Report] = {}
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.print(f"Checking {len(tasks)} claims by the {arguments.budget} budget.")
     with _news(tasks, pool) as reports, _progress(console, len(tasks)) as progress:
         for news in reports:
             if isinstance(news, Lost):
                 console.print(f"{news.label}: its process died ({news.why}); checking it again", markup=False)
                 continue
             found[news.label] = news
-            console.print(verdicts.line(news))
+            count = "" if console.is_terminal else f", {len(found)} of {len(tasks)}"
+            console.print(f"{verdicts.line(news)}{count}")
             progress.advance(progress.task_ids[0])
     labels = [claim.label for claim in claims]
     unchecked = tuple(label for label in labels if label not in found)
@@ -176,6 +183,10 @@ def _news(tasks: Sequence[Task], pool: Pool) -> Generator[Iterator[Report | Lost
     else:
         with suppress(KeyboardInterrupt), closing(reports_from(pool, tasks)) as reports:
             yield reports
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
 
 
 @contextmanager
@@ -209,12 +220,14 @@ def _show(outcome: Outcome, claims: Mapping[str, Claim[Any]], *, full: bool) -> 
             _print_pairs(console, [("claim", report.label), *verdicts.details(claims[report.label], report)])
     else:
         console.print(verdicts.table(outcome.reports))
+        console.print(verdicts.marks(), markup=False, style="dim")
         for report in filter(lambda report: report.family, outcome.reports):
             console.print(f"{report.label}: proved for {report.family}.", markup=False)
     for report in outcome.reports:
         if not report.as_expected and not full:
             got, expected = report.verdict.value, report.expected.value
-            console.print(f"{report.label}: {got}, expected {expected}. {report.reason}", markup=False)
+            told = f"{report.label}: {got}, expected {expected}. {report.reason}{verdicts.instance(report)}"
+            console.print(told, markup=False)
     console.print(verdicts.summary(outcome.reports), markup=False)
     if outcome.unchecked:
         console.print(f"Interrupted. Not checked: {', '.join(outcome.unchecked)}.", markup=False)

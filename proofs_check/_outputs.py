@@ -7,14 +7,17 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dro_core.command_line.pace import Pace
 from dro_core.locks import locked, locked_file
 from dro_core.messages import check_folder
 from proofs_check._stored import write_json, write_text
+from proofs_check._tasks import REGISTRY
 from proofs_check.show import text as verdicts
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
 
     from proofs_check.claim import Claim
     from proofs_check.report import Report
@@ -78,21 +81,36 @@ def write(
     unchecked: Sequence[str],
     claims: Mapping[str, Claim[Any]],
     arguments: argparse.Namespace,
+    say: Callable[[str], object],
 ) -> None:
-    """Write the files; certificates are there already, each since its claim was finished.
+    """Write the files and say what takes its time; certificates are there already, each since its claim was finished.
 
     Raises:
         BadRequest: A file cannot be written.
     """
-    budget, seed = arguments.budget, arguments.seed
+    budget, seed, registry = arguments.budget, arguments.seed, arguments.registry
+    own = "" if registry == REGISTRY else registry
     try:
         if arguments.json:
             write_json(arguments.json, reports, budget=budget, seed=seed, unchecked=unchecked)
         if arguments.markdown:
-            write_text(arguments.markdown, verdicts.markdown(reports, claims, budget=budget, seed=seed))
+            write_text(arguments.markdown, verdicts.markdown(reports, claims, budget=budget, seed=seed, registry=own))
         if arguments.html:
             from proofs_check.show.page import page
 
-            write_text(arguments.html, page(reports, claims, budget=budget, seed=seed, unchecked=unchecked))
+            say(f"Writing {arguments.html}, with a figure for each of {len(reports)} claims.")
+            advance = Pace(len(reports), "figures", say).advance
+            told = page(reports, claims, budget=budget, seed=seed, unchecked=unchecked, registry=own, advance=advance)
+            write_text(arguments.html, told)
+        if arguments.certificates is not None:
+            say(_certificates(arguments.certificates, reports))
     except OSError as error:
         raise BadRequest(f"{error.filename} cannot be written: {error.strerror}.") from error
+
+
+def _certificates(folder: Path, reports: Sequence[Report]) -> str:
+    """How many certificates there are, and why there are no others."""
+    written = [report for report in reports if (folder / f"{report.label}.json").exists()]
+    without = len(reports) - len(written)
+    why = f"; none for {without}, whose evidence is not exact arithmetic on every instance" if without else ""
+    return f"{len(written)} certificates in {folder}{why}."

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from proofs_check._certificates import write_certificate
 from proofs_check.claim import Claim, Evidence, Verdict
 from proofs_check.report import Report
 from proofs_check.search import Budget, check
 from proofs_check.show.domain import domain
+
+REGISTRY = "proofs_check.registry:CLAIMS"
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,25 @@ def claims_of(registry: str) -> tuple[Claim[Any], ...]:
         >>> len(claims_of("proofs_check.registry:CLAIMS")) > 1
         True
     """
+    wrong = f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}"
     module, _, name = registry.partition(":")
+    if module.endswith(".py") or "/" in module:
+        path = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise ValueError(f"{wrong}: write the module without .py, as for import: {path}:{name or 'CLAIMS'}.")
+    if not name:
+        raise ValueError(f"{wrong}: write which name of the module holds them: {registry}:CLAIMS.")
     try:
-        claims = tuple(getattr(importlib.import_module(module), name))
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        where = "the current folder, PYTHONPATH and what is installed were looked through"
+        raise ValueError(f"{wrong}: {error}; {where}.") from error
     except Exception as error:  # a module can fail in any way while it is imported
-        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}: {error}.") from error
+        raise ValueError(f"{wrong}: {error}.") from error
+    if isinstance(found, Claim):
+        raise ValueError(f"{wrong}, which is one claim: put it into a tuple, {name} = (claim,).")
+    claims = tuple(cast("Sequence[Any]", found)) if isinstance(found, Sequence) else ()
     if not claims or not all(isinstance(claim, Claim) for claim in claims):
-        raise ValueError(f"registry must be MODULE:NAME of a tuple of claims, got {registry!r}, which holds others.")
+        raise ValueError(f"{wrong}, which holds others.")
     return claims
 
 

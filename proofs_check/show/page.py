@@ -12,7 +12,7 @@ from proofs_check.show.sources import certificate_of, source_of
 from proofs_check.show.text import as_row, details, summary, told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proofs_check.report import Report
 
@@ -28,6 +28,8 @@ def page(
     budget: str,
     seed: int,
     unchecked: Sequence[str] = (),
+    registry: str = "",
+    advance: Callable[[], object] = lambda: None,
 ) -> str:
     """Return the page as HTML.
 
@@ -37,6 +39,8 @@ def page(
         budget: "quick" or "full".
         seed: of the search.
         unchecked: claims that an interrupted run did not get to.
+        registry: "module:name" of the claims, where they are not ours.
+        advance: called once per claim, whose figure is what takes time.
 
     Raises:
         ModuleNotFoundError: if jinja2 or matplotlib is missing.
@@ -46,9 +50,14 @@ def page(
     environment = Environment(
         loader=PackageLoader("proofs_check.show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    sections = [_section(report, claims[report.label]) for report in sorted(reports, key=_first)]
+    sections: list[dict[str, Any]] = []
+    for report in sorted(reports, key=_first):
+        sections.append(_section(report, claims[report.label]))
+        advance()
     return environment.get_template("verdicts.html.j2").render(
         style=house_style(),
+        title=f"Verdicts on the claims of {registry}" if registry else "Verdicts on the theory of robust RLHF",
+        registry=registry,
         sections=sections,
         tags=_tags(sections),
         summary=summary(reports),
@@ -61,7 +70,7 @@ def page(
 
 def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
     """What the template shows of one claim."""
-    _, verdict, evidence, tightness, instances, corners, alone = as_row(report)
+    _, verdict, evidence, tightness, instances, refuted, corners, alone = as_row(report)
     return {
         "label": report.label,
         "statement": claim.statement,
@@ -72,6 +81,7 @@ def _section(report: Report, claim: Claim[Any]) -> dict[str, Any]:
         "evidence": f"{evidence} for {report.family}" if report.family else evidence,
         "tightness": tightness,
         "instances": instances,
+        "refuted": refuted,
         "corners": corners,
         "alone": alone,
         "seconds": f"{report.seconds:.1f}",

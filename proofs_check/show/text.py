@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from proofs_check.claim import Claim, Evidence, Verdict
+from proofs_check.evaluation import ROUNDING, TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +27,14 @@ _COLOURS = {
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.TOUCHING: "yellow",
 }
+_MARGINS = f"above {TOLERANCE:.0e} a violation, above {ROUNDING:.0e} touching, where exact arithmetic does not decide"
 _LONGEST = 12  # entries of a tuple that are shown
 
 
 def as_row(report: Report) -> tuple[str, ...]:
-    """Return label, verdict, evidence, tightness, instances, mutants refuted by corners and by search alone, as text.
+    """Return a claim as text: label, verdict, evidence, tightness, instances, then how many mutants were refuted.
+
+    Refuted of all by corners and search together; by the corners; by the search without corners, "-" if not asked.
 
     Example:
         >>> from proofs_check import check
@@ -43,9 +47,9 @@ def as_row(report: Report) -> tuple[str, ...]:
         verdict += f" (expected: {report.expected.value})"
     tightness = "-" if report.tightness is None else f"{report.tightness:.4g}"
     powers = report.powers.values()
-    corners = _share([power.corners for power in powers])
+    refuted, corners = (_share([getattr(power, name) for power in powers]) for name in ("refuted", "corners"))
     alone = _share([power.alone for power in powers if power.alone is not None])
-    return report.label, verdict, report.evidence.value, tightness, str(report.checked), corners, alone
+    return report.label, verdict, report.evidence.value, tightness, str(report.checked), refuted, corners, alone
 
 
 def _share(outcomes: Sequence[bool]) -> str:
@@ -73,12 +77,24 @@ def table(reports: Sequence[Report]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in ("tight", "seen", "mut.", "s")]
     shown = Table(*head, *numbers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for report in reports:
-        label, _, *rest, _, _ = map(escape, as_row(report))
-        mutants = _share([power.refuted for power in report.powers.values()])
+        label, _, *rest, mutants, _, _ = map(escape, as_row(report))
         verdict, colour = report.verdict.value, _COLOURS[report.verdict]
         shown_as = f"[{colour}]{verdict}[/]" if report.as_expected else f"[bold red]{verdict} ![/]"
         shown.add_row(label, shown_as, *rest, mutants.replace(" of ", "/"), f"{report.seconds:.1f}")
     return shown
+
+
+def marks() -> str:
+    """What the head and the marks of ``table`` mean."""
+    return (
+        "tight: largest left side / right side found; seen: instances evaluated; mut.: false versions refuted, of all; "
+        "s: seconds; !: not the verdict that was expected."
+    )
+
+
+def instance(report: Report) -> str:
+    """The worst instance in one line, for a sentence on a verdict; "" where there is none."""
+    return f" There: {'; '.join(_fields(report.worst.instance).splitlines())}." if report.worst else ""
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -132,7 +148,9 @@ def told(power: Control) -> str:
     ways = [name for name, found in (("the corners", power.corners), ("the search alone", power.alone)) if found]
     if not power.refuted:
         return "not refuted"
-    return f"refuted, by {' and by '.join(ways) or 'the search from the corners'}"
+    return (
+        f"refuted, by {' and by '.join(ways) or ('the search' if power.alone is None else 'the search from corners')}"
+    )
 
 
 def _fields(instance: Any) -> str:
@@ -151,7 +169,7 @@ def witness(report: Report) -> Iterator[tuple[str, str]]:
         yield "a side raised", worst.error
     yield "left side", f"{worst.lhs!r}"
     yield "right side", f"{worst.rhs!r}"
-    yield "margin", f"{worst.margin:.3g} of the scale; positive is a violation"
+    yield "margin", f"{worst.margin:.3g} of the scale; {_MARGINS}"
 
 
 def shortened(value: Any) -> str:
@@ -176,15 +194,17 @@ def replayed(result: Replayed) -> str:
     if old.error or new.error:
         text = f"a side raised {old.error or 'nothing'!r}, now {new.error or 'nothing'!r}"
     elif not result.drift:
-        text = f"both sides are the same: {new.lhs!r} and {new.rhs!r}"
+        text = f"unchanged since stored, left {new.lhs!r}, right {new.rhs!r}"
     else:
-        kind = "up to rounding" if result.same else "different"
-        text = f"both sides are {kind}: {old.lhs!r} and {old.rhs!r}, now {new.lhs!r} and {new.rhs!r}"
+        kind = "unchanged up to rounding" if result.same else "changed"
+        text = f"{kind}, stored left {old.lhs!r}, right {old.rhs!r}, now left {new.lhs!r}, right {new.rhs!r}"
     exact = {None: "", True: "; exact arithmetic still refutes it", False: "; exact arithmetic no longer refutes it"}
     return f"{result.label} ({result.verdict.value}): {text}{exact[result.exact]}."
 
 
-def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, budget: str, seed: int) -> str:
+def markdown(
+    reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, budget: str, seed: int, registry: str = ""
+) -> str:
     """Return the page of verdicts: the same text whenever claims, budget, seed and versions are the same.
 
     Args:
@@ -192,6 +212,7 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         claims: the claims by label.
         budget: "quick" or "full".
         seed: of the search.
+        registry: "module:name" of the claims, where they are not ours.
     """
     head = (
         "claim",
@@ -201,22 +222,24 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
         "tightness",
         "instances",
         "tested on",
+        "mutants refuted",
         "by corners",
         "by search",
         "source",
     )
+    own = f" --registry {registry}" if registry else ""
     rows = [_markdown_row(report, claims[report.label]) for report in reports]
     lines = [
         "# Verdicts",
         "",
-        f"Made by `robust-rlhf verify --budget {budget} --seed {seed} --markdown FILE`, version "
+        f"Made by `robust-rlhf verify{own} --budget {budget} --seed {seed} --markdown FILE`, version "
         f"{version('robust-rlhf')}. {summary(reports)}",
         "",
         "*Upheld* means that no violation was found and that every mutant, a false version of the claim, was refuted",
         "by the same search. A search never proves: only *proved* speaks of a whole family, which is named, decided by",
         "polynomials in exact arithmetic (theory.md section 4); outside of it the claim was searched like any other.",
-        "Two columns count those that the corners, made by hand, refute, and those that the search refutes without",
-        "corners (with the full budget, and then required where the evidence is *searched*).",
+        "Three columns count mutants: refuted of all; those that the corners, made by hand, refute; those the search",
+        "refutes without corners (with the full budget, and then required where the evidence is *searched*).",
         "*Certified* rests on exact arithmetic, instance by instance, *exhaustive* on every case, *statistical* on",
         "confidence limits. *Re-checked* are those that `proofs_check/verifier.py` confirms from certificates, in a",
         "bare Python. Tightness is the largest left side / right side.",
@@ -231,10 +254,10 @@ def markdown(reports: Sequence[Report], claims: Mapping[str, Claim[Any]], *, bud
 
 def _markdown_row(report: Report, claim: Claim[Any]) -> str:
     """A vertical bar would end a cell, and an asterisk or an underscore would be taken for emphasis."""
-    label, verdict, evidence, *numbers, corners, alone = as_row(report)
+    label, verdict, evidence, *numbers, refuted, corners, alone = as_row(report)
     evidence += f" for {report.family}" if report.family else ""
     if report.family or (claim.formula is not None and report.evidence is Evidence.CERTIFIED):
         evidence += ", re-checked"
-    texts = (claim.statement, verdict, evidence, *numbers, report.domain, corners, alone, claim.reference)
+    texts = (claim.statement, verdict, evidence, *numbers, report.domain, refuted, corners, alone, claim.reference)
     cells = [f"`{label}`", *(re.sub(r"([|*_\\]|<(?=[a-zA-Z!/]))", r"\\\1", text.replace("\n", " ")) for text in texts)]
     return f"| {' | '.join(cells)} |"

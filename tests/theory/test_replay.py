@@ -30,9 +30,9 @@ def rewritten(change):
 def test_stored_instances_are_confirmed(run, capsys):
     assert main([*run, "--replay", "out.json"]) == 0
     out = capsys.readouterr().out
-    assert "false (refuted): both sides are the same: 3.0 and 2.0; exact arithmetic still refutes it." in out
+    assert "false (refuted): unchanged since stored, left 3.0, right 2.0; exact arithmetic still refutes it." in out
     assert "raises (inconclusive): a side raised 'ZeroDivisionError: no side to see'" in out
-    assert "nan (inconclusive): both sides are the same: nan and 2.0." in out
+    assert "nan (inconclusive): unchanged since stored, left nan, right 2.0." in out
     store(by_label()["false"], "one.json")
     assert main([*run, "--replay", "one.json"]) == 0
     assert main([*run, "--replay", "out.json", "plain"]) == 0
@@ -43,7 +43,7 @@ def test_stored_instances_that_no_longer_say_the_same_are_told(run, capsys):
     rewritten(lambda data: data["reports"][0]["worst"].update(rhs=2.5))
     assert main([*run, "--replay", "out.json"]) == 1
     out = capsys.readouterr().out
-    assert "plain (upheld): both sides are different: 1.0 and 2.5, now 1.0 and 2.0." in out
+    assert "plain (upheld): changed, stored left 1.0, right 2.5, now left 1.0, right 2.0." in out
     assert "Different: plain." in out
     rewritten(lambda data: data["reports"][0]["worst"].update(rhs=2.0 + 1e-12))
     assert main([*run, "--replay", "out.json"]) == 0

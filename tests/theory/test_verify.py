@@ -5,10 +5,12 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from planted_claims import ENDING, LIGHT, by_label, one_line
+from planted_claims import ENDING, LIGHT, PLANTED, by_label, one_line, plant
 
 from proofs_check.__main__ import main
 from proofs_check.registry import CLAIMS
+from proofs_check.report import Control
+from proofs_check.show.text import told
 
 
 @pytest.mark.slow("it waits for all planted claims, some of which kill their process")
@@ -33,11 +35,14 @@ def test_a_run_shows_and_stores_its_verdicts_and_leaves_nothing_else(light, caps
     assert "3 claims checked: 2 upheld, 1 refuted, all as expected." in out
     assert out.index(LIGHT[0]) < out.index(LIGHT[1]) < out.index(LIGHT[2])
     for label in LIGHT:
-        assert len(re.findall(rf"^{label}: \w+, \w+, tightness \S+, \d+ instances, \S+ s$", progress, re.M)) == 1
+        line = rf"^{label}: \w+, \w+, tightness \S+, \d+ instances, \S+ s, [123] of 3$"
+        assert len(re.findall(line, progress, re.M)) == 1
+    assert progress.startswith("Checking 3 claims by the quick budget.\n")
+    assert "mut.: false versions refuted, of all" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     assert main(["--replay", str(folder / "out.json")]) == 0
     again = capsys.readouterr().out
-    assert again.count("both sides are the same") == 3
+    assert again.count("unchanged since stored, left ") == 3
     assert again.count("exact arithmetic still refutes it") == 1
 
 
@@ -73,6 +78,8 @@ def test_verdicts_on_claims_that_cannot_be_checked(ending):
     out = one_line(ending.out)
     assert "nowhere: vacuous, expected upheld." in out
     assert "raises: inconclusive, expected upheld. The claim could not be evaluated on the instance" in out
+    assert "nan: inconclusive, expected upheld. The claim could not be evaluated on the instance shown" in out
+    assert out.count("There: value = 1.0.") == 2  # of nan and raises
     assert "not as expected: nowhere, nan, raises, rejects, leaves." in out
 
 
@@ -87,7 +94,8 @@ def test_one_claim_is_shown_in_full(planted, capsys):
     for text in (
         "x <= 2x | x_1 > 0", "Three times as much is not at most twice as much.", "by hand", "x > 0",
         "refuted (certified)", "in exact arithmetic", "Take <x> = 1.",
-        "value = 1.0", "left side 3.0", "right side 2.0", "margin 1 of the scale", "false/half: refuted",
+        "value = 1.0", "left side 3.0", "right side 2.0", "margin 1 of the scale; above 1e-08 a violation",
+        "false/half: refuted",
     ):  # fmt: skip
         assert text in out
 
@@ -108,6 +116,9 @@ def test_one_claim_is_shown_in_full(planted, capsys):
         (["--registry", "nonsense:CLAIMS"], "registry must be MODULE:NAME of a tuple of claims, got 'nonsense:CLAIMS'"),
         (["--registry", "math:pi"], "--registry"),
         (["--registry", "proofs_check:__all__"], "which holds others"),
+        (["--registry", "tests/mine.py:CLAIMS"], "write the module without .py, as for import: tests.mine:CLAIMS"),
+        (["--registry", "proofs_check.registry"], "proofs_check.registry:CLAIMS"),
+        (["--registry", "nowhere:CLAIMS"], "the current folder, PYTHONPATH and what is installed were looked through"),
     ],
 )
 def test_bad_requests_get_one_sentence_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -119,6 +130,23 @@ def test_bad_requests_get_one_sentence_and_status_2(arguments, message, capsys, 
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_one_claim_in_place_of_a_tuple_is_told_so(tmp_path, monkeypatch, capsys):
+    arguments = plant(tmp_path, monkeypatch, PLANTED + "\nONE = CLAIMS[0]\n")
+    assert main([*arguments[:1], arguments[1].replace("CLAIMS", "ONE")]) == 2
+    assert "which is one claim: put it into a tuple, ONE = (claim,)" in capsys.readouterr().err
+
+
+def test_what_refuted_a_mutant_is_said_as_it_was():
+    """No corners where there are none, and no search alone where none was asked for."""
+    ways = {
+        (True, False, None): "refuted, by the search",
+        (True, False, False): "refuted, by the search from corners",
+        (True, True, True): "refuted, by the corners and by the search alone",
+        (False, False, False): "not refuted",
+    }
+    assert {outcome: told(Control(*outcome)) for outcome in ways} == ways
 
 
 def test_help_and_list(capsys):
@@ -185,8 +213,13 @@ def test_the_page_and_the_table_of_verdicts(ending):
     assert "unparsed" not in html
     assert "mathdefault" not in html
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert [row.count(" | ") for row in rows] == [9] * len(ENDING)
+    assert [row.count(" | ") for row in rows] == [10] * len(ENDING)
     assert r"| x <= 2x \| x\_1 > 0 | refuted | certified |" in rows[-1]
-    assert re.search(r"\| 1 of 1 \| - \| by hand \|$", rows[-1])
+    assert re.search(r"\| 1 of 1 \| 1 of 1 \| - \| by hand \|$", rows[-1])
+    head = re.search(r"<th[^>]*>Mutants refuted</th><th[^>]*>By corners</th><th[^>]*>By search alone</th>", html)
+    assert head, "what was refuted stands before how"
+    assert "--registry planted:CLAIMS" in table
+    assert "<h1>Verdicts on the claims of planted:CLAIMS</h1>" in html
+    assert f"Writing out.html, with a figure for each of {len(ENDING)} claims." in ending.err
     assert "| value in [1, 2] |" in rows[-1]
     assert "Tested on value in [1, 2]." in one_line(page.text)
