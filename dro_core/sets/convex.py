@@ -130,7 +130,14 @@ class _Program:
         self.q: Any = cp.Variable(n, name="q")
         self.p: Any = cp.Parameter(n, name="p", nonneg=True)
         self.losses: Any = cp.Parameter(n, name="losses")
-        inside = _checked_constraints(cp, constraints(self.q, self.p))
+        try:
+            given = constraints(self.q, self.p)
+        except ValueError as error:  # of cvxpy: shapes that do not fit
+            raise ValueError(
+                f"`ConvexSet.constraints` cannot be built for {n} losses: {error}. Arrays in them need one entry "
+                "for each loss; for parts of the losses give the function a method `take(rows)`."
+            ) from error
+        inside = _checked_constraints(cp, given)
         self.problem: Any = cp.Problem(cp.Maximize(self.losses @ self.q), [cp.sum(self.q) == 1, self.q >= 0, *inside])
         self.lock = Lock()  # all who solve share the values of the parameters
         if self.problem.is_mixed_integer():

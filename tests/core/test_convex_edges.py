@@ -117,6 +117,11 @@ def refused(constraints: Any) -> Any:
         ),
         (lambda q, p: [cp.quad_over_lin(q, p[0]) <= 1], ValueError, r"compile once for all p \(DPP\): give p to a var"),
         (lambda q, p: [q == cp.Variable(3, boolean=True)], ValueError, "must not use integer variables"),
+        (
+            lambda q, p: [np.ones(4) @ q <= 1],
+            ValueError,
+            "cannot be built for 3 losses: .* need one entry for each loss",
+        ),
         (lambda q, p: [q >= 0.4], ValueError, "no q satisfies the constraints .* relax them"),
     ],
 )
