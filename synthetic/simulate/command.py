@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from dro_core import parse_ambiguity
+from dro_core.command_line.pace import Pace
 from dro_core.command_line.parser import INTERRUPTED, Parser, UsageError, refused
 from dro_core.command_line.pools import add_pool, pool_of
 from dro_core.locks import FolderInUse, locked
@@ -63,7 +64,9 @@ def _simulate(chosen: Study, tasks: Sequence[Task], pool: Pool, arguments: argpa
         console.print(one_line(f"Interrupted: {done} of {len(tasks)} points are kept in {folder}."), markup=False)
         console.print("Run the same command again to go on from there.")
         return INTERRUPTED
-    summary = write(chosen, outcome, arguments.output, parameters=_parameters(arguments))
+    summary = write(
+        chosen, outcome, arguments.output, choices=_choices(chosen, arguments), parameters=_parameters(arguments)
+    )
     _report(arguments.output, summary, outcome, len(tasks), console)
     return int(bool(outcome.failures))
 
@@ -74,25 +77,37 @@ def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run(chosen: Study, tasks: Sequence[Task], pool: Pool, arguments: argparse.Namespace, console: Console) -> Outcome:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    count = "1 point" if len(tasks) == 1 else f"{len(tasks)} points"
+    console.print(f"simulate {chosen.name}: {count}.")
+    pace = Pace(len(tasks), "points", lambda line: None if console.is_terminal else console.print(line))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"simulate {chosen.name}", total=len(tasks))
+
+        def advance() -> None:
+            progress.advance(bar)
+            pace.advance()
+
         return run(
             chosen.evaluate,
             tasks,
             arguments.output / "points",
             pool=pool,
             fresh=not arguments.resume,
-            advance=lambda: progress.advance(bar),
+            advance=advance,
         )
+
+
+def _choices(chosen: Study, arguments: argparse.Namespace) -> Choices:
+    given = {name: getattr(arguments, name) for name in chosen.options if getattr(arguments, name) is not None}
+    return Choices(full=arguments.grid == "full", **given)
 
 
 def _tasks(chosen: Study, arguments: argparse.Namespace) -> list[Task]:
     check_folder(arguments.output, flag="--output")
-    full = arguments.grid == "full"
-    seeds = (arguments.seeds or chosen.seeds[full]) if any(chosen.seeds) else 1
-    given = {name: getattr(arguments, name) for name in chosen.options if getattr(arguments, name) is not None}
+    choices = _choices(chosen, arguments)
+    seeds = (arguments.seeds or chosen.seeds[choices.full]) if any(chosen.seeds) else 1
     try:
-        points = chosen.points(Choices(full=full, **given))
+        points = chosen.points(choices)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return [Task(chosen.name, chosen.version, point, seed) for point in points for seed in range(seeds)]
@@ -117,7 +132,7 @@ def _add_common(command: Parser, known: Study) -> None:
     if known.seeds[0] != known.seeds[1]:
         seeds += f", {known.seeds[1]} on the full grid"
     command.add_output("where it is kept (default: %(default)s)", type=Path, default=folder, metavar="DIR")
-    command.add_argument("--grid", choices=("quick", "full"), default="quick", help="under a minute, or minutes")
+    command.add_argument("--grid", choices=("quick", "full"), default="quick", help="a few minutes, or many")
     command.add_argument("--seeds", type=_whole(1, 10_000), metavar="N", help=f"how many seeds ({seeds})")
     add_pool(command, jobs="processes, or points at a time on a cluster (default: 1, or all its workers)")
     command.add_argument(
@@ -203,12 +218,14 @@ def _report(folder: Path, summary: Mapping[str, Any], outcome: Outcome, total: i
 
 
 def _slope_table(slopes: Sequence[Mapping[str, Any]]) -> Table:
-    numbers = (Column(name, no_wrap=True) for name in ("slope", "95 % over seeds", "ends with"))
+    numbers = (Column(name, no_wrap=True) for name in ("slope", "95 % over seeds", "fitted on", "ends with"))
     table = Table("panel", "curve", *numbers)
     table.title = "Exponents of power laws"
+    table.caption = "ends with: the exponent of the last third of the curve; a floor: less than half of the whole one"
     for fitted in slopes:
         name = fitted["curve"] + (f" ({fitted['theory']})" if fitted["theory"] else "")
         interval = "" if fitted["low"] is None else f"[{fitted['low']:.3f}, {fitted['high']:.3f}]"
         end = "" if fitted["end"] is None else f"{fitted['end']:.3f}{' floor' * fitted['floor']}"
-        table.add_row(*map(escape, (fitted["panel"], name, f"{fitted['value']:.3f}", interval, end)))
+        on = f"{fitted['first']:g} to {fitted['last']:g}"
+        table.add_row(*map(escape, (fitted["panel"], name, f"{fitted['value']:.3f}", interval, on, end)))
     return table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .curves import Curve
@@ -58,8 +59,8 @@ def draw(panels: Sequence[Panel], path: Path, *, title: str, caption: str) -> No
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, fontweight="bold")
     figure.supxlabel(caption, fontsize=9, color="#444444")
-    for number, panel in enumerate(panels):
-        _draw_panel(figure.add_subplot(down, across, number + 1), _drawable(panel))
+    for number, (panel, looks) in enumerate(zip(panels, _looks(panels), strict=True)):
+        _draw_panel(figure.add_subplot(down, across, number + 1), _drawable(panel), looks)
     figure.savefig(path, dpi=140, facecolor="white")
 
 
@@ -72,9 +73,24 @@ def _drawable(panel: Panel) -> Panel:
     return panel
 
 
-def _draw_panel(axes: Any, panel: Panel) -> None:
-    labels = list(dict.fromkeys(line.label for line in panel.curves))
-    looks = {label: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(labels)}
+def _looks(panels: Sequence[Panel]) -> Iterator[dict[str, tuple[str, str]]]:
+    """Colour and marker of each label, panel by panel: what was drawn before looks as before, if that is free.
+
+    A family over its radius, `tv:RADIUS`, looks like the first set of it.
+    """
+    known: dict[str, int] = {}
+    for panel in panels:
+        chosen: dict[str, int] = {}
+        for label in dict.fromkeys(line.label for line in panel.curves):
+            family = re.escape(label).replace("RADIUS", r"[0-9.e-]+")
+            before = next((known[other] for other in known if re.fullmatch(family, other)), len(known))
+            tried = (k % len(_COLOURS) for k in range(before, before + len(_COLOURS)))
+            chosen[label] = next((k for k in tried if k not in chosen.values()), before % len(_COLOURS))
+            known.setdefault(label, chosen[label])
+        yield {label: (_COLOURS[k], _MARKERS[k]) for label, k in chosen.items()}
+
+
+def _draw_panel(axes: Any, panel: Panel, looks: dict[str, tuple[str, str]]) -> None:
     axes.set(xscale=panel.x_scale, yscale=panel.y_scale, xlabel=panel.x_label, ylabel=panel.y_label)
     axes.set_title(panel.title + (f"\n{panel.note}" if panel.note else ""), fontsize=10.5, loc="left")
     for line in panel.curves:
@@ -89,7 +105,8 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 
 def _draw_curve(axes: Any, line: Curve, colour: str, marker: str, *, logarithmic: bool) -> None:
     if line.theory:
-        axes.plot(line.x, line.y, color=colour, linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.9)
+        # Broad and pale below what was measured: seen also where the bound is reached.
+        axes.plot(line.x, line.y, color=colour, linestyle=(0, (2, 1)), linewidth=3.6, alpha=0.4, zorder=1.5)
         return
     # A long curve keeps a tenth of its markers: they tell curves apart, the line is the data.
     axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, markevery=max(1, len(line.x) // 10))
@@ -131,8 +148,17 @@ def _legend(axes: Any, panel: Panel, looks: dict[str, tuple[str, str]]) -> None:
         text = label if fitted is None else f"{label}: slope {fitted}"
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=4.5, label=text))
     for theory in dict.fromkeys(line.theory for line in panel.curves if line.theory):
-        handles.append(Line2D([], [], color="#444444", linestyle=(0, (4, 2)), linewidth=1.3, label=f"dashed: {theory}"))
+        look = {"color": "#444444", "linestyle": (0, (2, 1)), "linewidth": 3.6, "alpha": 0.4}
+        handles.append(Line2D([], [], **look, label=f"dashed: {theory}"))
+    fitted_on = {f"{slope.first:g} to {slope.last:g}" for slope in slopes.values()}
     columns = 1 if max(len(handle.get_label()) for handle in handles) > 34 else 2
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, fontsize=8.5, frameon=False
+        title=f"slopes fitted on {' or '.join(sorted(fitted_on))}" if fitted_on else None,
+        title_fontsize=8.5,
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=columns,
+        fontsize=8.5,
+        frameon=False,
     )

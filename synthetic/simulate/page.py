@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-_SLOPES = ("panel", "curve", "theory", "slope", "95 % interval")
+_SLOPES = ("panel", "curve", "theory", "slope", "95 % interval", "fitted on")
 
 
 def write_page(path: Path, summary: Mapping[str, Any], *, title: str, picture: Path | None) -> None:
@@ -62,7 +62,8 @@ def _slopes(slopes: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rows = [
         (one["panel"], one["curve"], one["theory"] or "", f"{one['value']:.3f}",
-         "a floor" if one.get("floor") else "" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]")
+         "a floor" if one.get("floor") else "" if one["low"] is None else f"[{one['low']:.3f}, {one['high']:.3f}]",
+         f"{one['first']:g} to {one['last']:g}")
         for one in slopes
     ]  # fmt: skip
     return f"<h2>Slopes</h2>\n{_table('Fitted on logarithmic axes, as the figure shows them.', _SLOPES, rows)}"

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     from .figures import Panel
     from .grid import Failure, Outcome, Record
-    from .studies import Study
+    from .studies import Choices, Study
 
 _PACKAGES = ("robust-rlhf", "numpy", "scipy", "statsmodels", "matplotlib", "joblib")
 
 
-def write(chosen: Study, outcome: Outcome, folder: Path, *, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+    chosen: Study, outcome: Outcome, folder: Path, *, choices: Choices, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the files and return the content of ``summary.json``.
 
     ``curves.csv`` depends on the study and its parameters only. A figure needs at least one record.
     """
-    panels = chosen.panels(outcome.rows) if outcome.rows else []
+    panels = chosen.panels(outcome.rows, choices) if outcome.rows else []
     caption = _caption(panels, outcome.rows, random=any(chosen.seeds))
     summary = {
         "study": chosen.name,
@@ -75,7 +77,7 @@ def _caption(panels: Sequence[Panel], rows: Sequence[Record], *, random: bool) -
     else:
         parts = ["No bands: one seed."] if random else ["No bands: every point is exact."]
     if any(line.theory for line in lines):
-        parts.append("Dashed: theory.")
+        parts.append("Dashed, broad: theory.")
     slopes = [line.slope for line in lines if line.slope is not None]
     if any(slope.low is not None for slope in slopes):
         parts.append("Slopes: 95 % intervals from Student's t over one slope per seed.")

@@ -43,7 +43,16 @@ def test_a_claim_shows_the_code_that_checks_it_and_its_certificate():
 
 
 def test_the_page_of_a_study_has_its_slopes_and_no_other_file(tmp_path):
-    slope = {"panel": "a <b>", "curve": "tv:0.2", "theory": "", "value": -0.5, "low": -0.6, "high": -0.4}
+    slope = {
+        "panel": "a <b>",
+        "curve": "tv:0.2",
+        "theory": "",
+        "value": -0.5,
+        "low": -0.6,
+        "high": -0.4,
+        "first": 4.0,
+        "last": 64.0,
+    }
     summary = {"study": "s", "about": "What & why.", "figure": "Bands.", "records": 9,
                "parameters": {"seeds": 3, "n": (4, 8), "radius": None}, "slopes": [slope], "versions": {},
                "failures": [{"point": {"n": 1}, "seed": 0, "error": "<script>x"}]}  # fmt: skip
@@ -52,7 +61,7 @@ def test_the_page_of_a_study_has_its_slopes_and_no_other_file(tmp_path):
     html = (tmp_path / "s.html").read_text()
     assert "<script" not in html
     assert "a &lt;b&gt;" in html
-    assert "<td>-0.500</td><td>[-0.600, -0.400]</td>" in html
+    assert "<td>-0.500</td><td>[-0.600, -0.400]</td><td>4 to 64</td>" in html
     assert "<dt>n</dt><dd>4, 8</dd><dt>radius</dt><dd>as the study has it</dd>" in html
     assert re.search(r'<div class="scroll" tabindex="0"[^>]*><img ', html)  # legible on a narrow screen too
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []

@@ -30,7 +30,7 @@ def evaluate(point, seed):
         (Path("at work") / str(os.getpid())).touch()
         time.sleep(0.1)
     return [{"y": point["x"] ** -0.5}]
-slow = Study("slow", 1, "Slow", "About.", (), (0, 0), points, evaluate, lambda rows: [])
+slow = Study("slow", 1, "Slow", "About.", (), (0, 0), points, evaluate, lambda rows, choices: [])
 if __name__ == "__main__":
     command.NAMES, command.study = ("slow",), lambda name: slow
     sys.exit(command.main(sys.argv[1:]))
@@ -151,7 +151,7 @@ def same_files(one, other):
 @pytest.mark.parametrize("harm", [cut, scramble, lambda file: file.unlink()], ids=["cut", "scrambled", "deleted"])
 def test_damage_to_any_file_is_made_good_by_the_next_start(tmp_path, monkeypatch, harm):
     know_only(Study("bias", 1, "T", "A.", (), (1, 1), lambda _: [{"x": x} for x in range(1, 4)], planted,
-                    lambda rows: []), monkeypatch)  # fmt: skip
+                    lambda rows, choices: []), monkeypatch)  # fmt: skip
     assert command.main(["bias", "--output", str(tmp_path / "whole")]) == 0
     assert command.main(["bias", "--output", str(tmp_path / "out")]) == 0
     for file in damaged(tmp_path / "out", harm):
@@ -181,7 +181,9 @@ def failing_study(faults):
             raise RuntimeError("a planted fault")
         return [{"y": {3: [1.0], 4: float("nan")}.get(point["x"], point["x"])}]
 
-    return Study("bias", 1, "T", "A.", (), (1, 1), lambda _: [{"x": x} for x in range(6)], evaluate, lambda rows: [])
+    return Study(
+        "bias", 1, "T", "A.", (), (1, 1), lambda _: [{"x": x} for x in range(6)], evaluate, lambda rows, choices: []
+    )
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -189,6 +191,7 @@ def test_a_point_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, caps
     know_only(failing_study({1}), monkeypatch)
     assert command.main(["bias", "--output", str(tmp_path), "--jobs", jobs]) == 1
     told = capsys.readouterr().err
+    assert told.startswith("simulate bias: 6 points.\n")  # before anything is waited for
     assert "3 of 6 points are there" in told
     assert "{'x': 1}, seed 0: RuntimeError: a planted fault" in told
     failures = json.loads((tmp_path / "summary.json").read_text())["failures"]

@@ -7,10 +7,10 @@ from scipy.stats import linregress, t
 
 import synthetic.simulate.command as command
 from synthetic.simulate.curves import curve, fit_slope
-from synthetic.simulate.figures import Panel, draw
+from synthetic.simulate.figures import Panel, _looks, draw
 from synthetic.simulate.grid import Outcome
 from synthetic.simulate.results import write
-from synthetic.simulate.studies.study import Study
+from synthetic.simulate.studies.study import Choices, Study
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.3])
@@ -41,8 +41,8 @@ def test_a_curve_that_no_seed_changes_has_no_interval(seeds, tmp_path):
     line = curve(rows, "n", "y", "exact", where={}, fit=(1, 99))
     assert (line.low, line.high, line.slope.low, line.slope.high) == (None,) * 4
     assert str(line.slope) == "-1.00"
-    chosen = Study("exact", 1, "t", "a", (), (seeds, seeds), list, evaluated, lambda _: [panel_of(line)])
-    summary = write(chosen, Outcome(rows, [], 0), tmp_path, parameters={})
+    chosen = Study("exact", 1, "t", "a", (), (seeds, seeds), list, evaluated, lambda *_: [panel_of(line)])
+    summary = write(chosen, Outcome(rows, [], 0), tmp_path, choices=Choices(), parameters={})
     assert "interval" not in summary["figure"]
     assert "floor" not in summary["figure"]
     assert summary["slopes"][0]["low"] is None
@@ -61,11 +61,14 @@ def test_a_curve_that_ends_in_a_floor_is_marked(seeds, tmp_path, capsys):
     assert slope.end == pytest.approx(np.log(last[1] / last[0]) / np.log(4), abs=1e-12)
     assert (slope.low is None) == (seeds == 1)
     assert f"a floor: ends with {slope.end:z.2f}" in str(slope)
-    chosen = Study("floor", 1, "t", "a", (), (seeds, seeds), list, evaluated, lambda _: [panel_of(line)])
-    summary = write(chosen, Outcome(rows, [], 0), tmp_path, parameters={})
+    chosen = Study("floor", 1, "t", "a", (), (seeds, seeds), list, evaluated, lambda *_: [panel_of(line)])
+    summary = write(chosen, Outcome(rows, [], 0), tmp_path, choices=Choices(), parameters={})
     assert "no power law" in summary["figure"]
     command._report(tmp_path, summary, Outcome(rows, [], 0), 1, Console(stderr=True))
-    assert "floor" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "floor" in told
+    assert "1 to 16384" in told  # what it was fitted on
+    assert "ends with: the exponent of the last third" in told
 
 
 def test_a_curve_that_falls_and_rises_again_is_no_power_law():
@@ -93,6 +96,19 @@ def test_a_figure_with_nothing_but_one_point_and_a_zero_is_drawn(tmp_path):
     line = curve(rows, "n", "y", "flat", where={})
     draw([Panel("t", "x", "y", (line,))], tmp_path / "a.png", title="t", caption="c")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_label_looks_the_same_in_all_panels_and_a_family_like_its_set():
+    labels = [["chi2:0.5", "tv:0.2", "kl:0.2"], ["chance 0.1", "chance 0.01"], ["tv:RADIUS", "kl:RADIUS", "chance 0.1"]]
+    labels += [[f"n = {k}" for k in range(7)], ["tv:0.2", "n = 3"]]
+    panels = [Panel("t", "x", "y", tuple(curve([], "n", "y", one, where={}) for one in names)) for names in labels]
+    looks = list(_looks(panels))
+    assert [list(found) for found in looks] == labels
+    assert all(len(set(found.values())) == len(found) for found in looks)
+    for family, member in (("tv:RADIUS", "tv:0.2"), ("kl:RADIUS", "kl:0.2")):
+        assert looks[2][family] == looks[0][member]
+    assert looks[2]["chance 0.1"] == looks[1]["chance 0.1"]
+    assert looks[4]["tv:0.2"] == looks[0]["tv:0.2"]
 
 
 def evaluated(point, seed):

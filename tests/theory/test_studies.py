@@ -153,6 +153,30 @@ def test_flips_take_from_the_collapse_radius_of_pairs_at_least_in_proportion(tur
     assert Pairs(turn, 0.1).radius(grouped=True) == np.inf
 
 
+@pytest.mark.parametrize("name", ["bias", "reward", "npg", "when"])
+def test_a_figure_over_the_radius_shows_the_radii_that_were_asked_for_alone(name):
+    """Not those of the sets that are drawn over something else."""
+    chosen, asked = study(name), (0.1, 0.3)
+    choices = Choices(
+        ambiguity=("tv:0.2", "tv:0.4,by=group")[: 1 + (name == "when")], n=(2, 4), radius=asked, steps=2, dimension=(2,)
+    )
+    rows = [{"seed": 0, **point, **row} for point in chosen.points(choices) for row in chosen.evaluate(point, 0)]
+    [panel] = [panel for panel in chosen.panels(rows, choices) if "ver the radius" in panel.title]
+    assert {x for line in panel.curves for x in line.x} == set(asked)
+
+
+def test_the_bias_figure_says_where_its_panels_show_less_than_was_asked_for():
+    choices = Choices(ambiguity=("tv:0.3", "kl:0.2"), n=(2, 4, 80), radius=(0.1,))
+    points = study("bias").points(choices)
+    rows = [
+        {"seed": 0, **p, "bias": 0.1, "bound": None if "kl" in p["ambiguity"] else 0.2, "radius": 0.1} for p in points
+    ]
+    notes = {panel.title: panel.note for panel in study("bias").panels(rows, choices)}
+    assert "up to n = 4, for every minibatch is enumerated" in notes["Bradley-Terry losses"]
+    assert "no bound is known here for kl:0.2" in notes["One rare loss"]
+    assert notes["Plain total variation"].startswith("always tv:0.2")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_grids_have_no_point_twice_and_the_full_one_is_larger(name):
     quick, full = (study(name).points(Choices(full=size)) for size in (False, True))

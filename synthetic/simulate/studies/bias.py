@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,7 @@ _RARE = (0.1, 0.01, 0.001)
 _MARGINS = (1.0, 3.0)
 _FAMILIES = ("tv:{:g}", "tv:{:g},max_ratio=8", "chi2:{:g}", "kl:{:g}")
 _MOST = {"bernoulli": 20_000, "bradley-terry": 128}  # n up to which every minibatch is enumerated
+_RARE_SET = "tv:0.2"
 _OVER_N, _BIAS = "minibatch size n (draws)", "bias of the plug-in worst case"
 _THEORY = "dro_core.bias_bound (plain tv: radius x range)"
 
@@ -57,18 +57,34 @@ def law(name: str, rare: float | None) -> tuple[Array, Array]:
 def points(choices: Choices) -> list[Mapping[str, Scalar]]:
     """The grid: every set over n on three laws; total variation over n for rarer losses; families over the radius."""
     sets = allowed(choices.ambiguity or _SETS, "bias", erm=False)
-    sizes = choices.n or tuple(2**k for k in range(1, 12 if choices.full else 10))
+    sizes = _sizes(choices)
     _refuse_large(sizes)
-    terry = [n for n in sizes if n <= (_MOST["bradley-terry"] if choices.full else 64)] or [min(sizes)]
-    radii = choices.radius or (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-    middle = min(sizes, key=lambda n: abs(n - 64))
     return unique(
         [_point("bernoulli", 0.01, spec, n) for spec in sets for n in sizes]
         + [_point("worst", None, spec, n) for spec in sets for n in sizes]
-        + [_point("bradley-terry", None, spec, n) for spec in sets for n in terry]
-        + [_point("bernoulli", rare, "tv:0.2", n) for rare in _RARE for n in sizes]
-        + [_point("bernoulli", 0.01, family.format(radius), middle) for radius in radii for family in _FAMILIES]
+        + [_point("bradley-terry", None, spec, n) for spec in sets for n in _pair_sizes(choices)]
+        + [_point("bernoulli", rare, _RARE_SET, n) for rare in _RARE for n in sizes]
+        + [_point("bernoulli", 0.01, spec.format(r), _middle(sizes)) for r in _radii(choices) for spec in _FAMILIES]
     )
+
+
+def _sizes(choices: Choices) -> tuple[int, ...]:
+    return choices.n or tuple(2**k for k in range(1, 12 if choices.full else 10))
+
+
+def _middle(sizes: Sequence[int]) -> int:
+    """The n at which the radius is varied."""
+    return min(sizes, key=lambda n: abs(n - 64))
+
+
+def _pair_sizes(choices: Choices) -> list[int]:
+    """The n of Bradley-Terry losses, of which every minibatch is enumerated."""
+    most = _MOST["bradley-terry"] if choices.full else 64
+    return [n for n in _sizes(choices) if n <= most] or [min(_sizes(choices))]
+
+
+def _radii(choices: Choices) -> tuple[float, ...]:
+    return choices.radius or (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 def _refuse_large(sizes: Sequence[int]) -> None:
@@ -118,14 +134,16 @@ def _bound(ambiguity: AmbiguitySet, n: int, spread: float, variance: float | Non
         return ambiguity.radius * spread if isinstance(ambiguity, TotalVariation) else None
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Record], choices: Choices) -> list[Panel]:
     """Five panels: three laws over n, rarer and rarer losses over n, and families over the radius."""
+    most = max(_pair_sizes(choices))
+    short = f"\nup to n = {most}, for every minibatch is enumerated" if max(_sizes(choices)) > most else ""
     made = [
         _law_panel(rows, "bernoulli", "One rare loss", "loss 1 with probability 0.01, else 0", "range 1"),
         _law_panel(rows, "worst", "The hardest law at each n", "loss 1 or 0, chance of the largest bias", "range 1"),
-        _law_panel(rows, "bradley-terry", "Bradley-Terry losses", "margins 1 and 3 nats, labels drawn", "nats"),
+        _law_panel(rows, "bradley-terry", "Bradley-Terry losses", f"margins 1 and 3 nats, labels drawn{short}", "nats"),
         _rare_panel(rows),
-        _radius_panel(rows),
+        _radius_panel(rows, choices),
     ]
     return [panel for panel in made if any(line.x for line in panel.curves)]
 
@@ -139,31 +157,33 @@ def _law_panel(rows: Sequence[Record], name: str, title: str, note: str, unit: s
         where = {"law": name, "rare": rare, "ambiguity": spec}
         lines.append(curve(rows, "n", "bias", spec, where=where, fit=fit))
         lines.append(curve(rows, "n", "bound", spec, where=where, theory=_THEORY))
-    return Panel(title, _OVER_N, f"{_BIAS} ({unit})", tuple(lines), note=note)
+    without = [line.label for line in lines if line.theory and not line.x]
+    note += f"\nno bound is known here for {', '.join(without)}" if without else ""
+    return Panel(title, _OVER_N, f"{_BIAS} ({unit})", tuple(line for line in lines if line.x), note=note)
 
 
 def _rare_panel(rows: Sequence[Record]) -> Panel:
     lines = []
     for rare in _RARE:
-        where = {"law": "bernoulli", "rare": rare, "ambiguity": "tv:0.2"}
+        where = {"law": "bernoulli", "rare": rare, "ambiguity": _RARE_SET}
         lines.append(curve(rows, "n", "bias", f"chance {rare:g}", where=where))
         lines.append(curve(rows, "n", "bound", f"chance {rare:g}", where=where, theory="radius x range"))
-    note = "tv:0.2, loss 1 with a small chance, else 0"
+    note = f"always {_RARE_SET}; loss 1 with a small chance, else 0"
     return Panel("Plain total variation", _OVER_N, f"{_BIAS} (range 1)", tuple(lines), note=note)
 
 
-def _radius_panel(rows: Sequence[Record]) -> Panel:
-    families = {family: {family.format(radius) for radius in distinct(rows, "radius")} for family in _FAMILIES}
-    rows = [row for row in rows if row["law"] == "bernoulli" and row["rare"] == 0.01]
-    # One n has all radii; the others have the chosen sets only.
-    n = Counter(row["n"] for row in rows if row["radius"] is not None).most_common(1)[0][0] if rows else None
-    lines = []
-    for family, members in families.items():
-        here = [row for row in rows if row["n"] == n and row["ambiguity"] in members]
+def _radius_panel(rows: Sequence[Record], choices: Choices) -> Panel:
+    n, lines = _middle(_sizes(choices)), []
+    rows = [row for row in rows if (row["law"], row["rare"], row["n"]) == ("bernoulli", 0.01, n)]
+    for family in _FAMILIES:
+        members = {family.format(radius) for radius in _radii(choices)}
+        here = [row for row in rows if row["ambiguity"] in members]
         name = family.replace("{:g}", "RADIUS")
         lines.append(curve(here, "radius", "bias", name, where={}))
         lines.append(curve(here, "radius", "bound", name, where={}, theory=_THEORY))
-    title, note = f"Over the radius, n = {n}", "loss 1 with probability 0.01, else 0"
+    title = f"Over the radius, n = {n}"
+    note = "loss 1 with probability 0.01, else 0; under a cap a larger radius\n"
+    note += "means a larger tail, radius/(max_ratio - 1), which is less rare"
     return Panel(title, "radius", f"{_BIAS} (range 1)", tuple(lines), note=note)
 
 

@@ -43,7 +43,6 @@ def points(choices: Choices, algorithm: str) -> list[Mapping[str, Scalar]]:
     steps = choices.steps or (1024 if choices.full else 256)
     horizons = sorted({4**k for k in range(1, 11) if 4**k < steps} | {steps})
     sizes = choices.n or (4, 16, 32, 128) + ((8, 64, 256, 512) if choices.full else ())
-    radii = choices.radius or (0.05, 0.1, 0.2, 0.4, 0.8) + ((0.02, 0.3, 0.6) if choices.full else ())
     dimensions = choices.dimension or (2, 4, 8, 32) + ((16, 64, 128) if choices.full else ())
     n, d = min(sizes, key=lambda size: abs(size - 32)), dimensions[len(dimensions) // 3]
     floors = (*[size for size in sizes if size in (4, 16)], n, max(sizes), None)
@@ -58,11 +57,15 @@ def points(choices: Choices, algorithm: str) -> list[Mapping[str, Scalar]]:
 
     grid = [point(spec, t=t) for spec in sets for t in horizons]
     grid += [point(spec, size=size) for spec in sets for size in sizes]
-    grid += [point(family.format(radius)) for radius in radii for family in _FAMILIES]
+    grid += [point(family.format(radius)) for radius in _radii(choices) for family in _FAMILIES]
     grid += [point(spec, width=width) for spec in sets for width in dimensions]
     grid += [point("tv:0.2", t=t, size=size) for size in floors for t in horizons]
     grid += [point(spec, beta=beta) for spec in sets for beta in _BETAS if algorithm == "dpo"]
     return unique(grid)
+
+
+def _radii(choices: Choices) -> tuple[float, ...]:
+    return choices.radius or (0.05, 0.1, 0.2, 0.4, 0.8) + ((0.02, 0.3, 0.6) if choices.full else ())
 
 
 @lru_cache(maxsize=64)
@@ -134,14 +137,14 @@ def _bias_bound(pairs: RobustPairs, n: int | None) -> float:
     return bias_bound(ambiguity, n, spread)
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Record], choices: Choices) -> list[Panel]:
     """Gap over T, n, radius and d, over T at several n, and for DPO over beta."""
     base = _base(rows)
     made = [
         _sets_panel(rows, base, "T", "number of steps T", "Over the steps"),
         _floor_panel(rows, base),
         _sets_panel(rows, base, "n", "minibatch size n (pairs)", "Over the minibatch size"),
-        _radius_panel(rows, base),
+        _radius_panel(rows, base, _radii(choices)),
         _sets_panel(rows, base, "d", "dimension d of the features", "Over the dimension"),
     ]
     if base["beta"] is not None:
@@ -186,8 +189,8 @@ def _floor_panel(rows: Sequence[Record], base: Mapping[str, Any]) -> Panel:
     return Panel("Bias is a floor: plain total variation", "number of steps T", _GAP, tuple(lines), note=_note(fixed))
 
 
-def _radius_panel(rows: Sequence[Record], base: Mapping[str, Any]) -> Panel:
-    families = {family: {family.format(radius) for radius in distinct(rows, "radius")} for family in _FAMILIES}
+def _radius_panel(rows: Sequence[Record], base: Mapping[str, Any], radii: Sequence[float]) -> Panel:
+    families = {family: {family.format(radius) for radius in radii} for family in _FAMILIES}
     lines = []
     for family, members in families.items():
         here, name = [row for row in rows if row["ambiguity"] in members], family.replace("{:g}", "RADIUS")

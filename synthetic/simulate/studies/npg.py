@@ -39,14 +39,17 @@ def points(choices: Choices) -> list[Mapping[str, Scalar]]:
     """Every set in every case, judged by that set, with its own weights and with plain ones; over the radius too."""
     sets = allowed(choices.ambiguity or _SETS, "npg", erm=False)  # the plain method is always run
     steps = choices.steps or (1024 if choices.full else 128)
-    radii = choices.radius or (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
     def point(case: str, spec: str, method: str) -> dict[str, Scalar]:
         return {"case": case, "ambiguity": spec, "method": method, "T": steps}
 
     methods = ("plain", "robust")
     grid = [point(case, spec, method) for case in _CASES for spec in sets for method in methods]
-    return unique(grid + [point("misspecified", f"tv:{radius:g}", m) for radius in radii for m in methods])
+    return unique(grid + [point("misspecified", f"tv:{radius:g}", m) for radius in _radii(choices) for m in methods])
+
+
+def _radii(choices: Choices) -> tuple[float, ...]:
+    return choices.radius or (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 def problem(case: str, seed: int) -> tuple[TabularMDP, PolicyClass]:
@@ -98,7 +101,7 @@ def _bound(t: int) -> float:
     return log(_ANSWERS) / (_STEP_SIZE * t) + 1 / ((1 - _DISCOUNT) ** 2 * t)
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Record], choices: Choices) -> list[Panel]:
     """A panel for each case over t; what robust weights gain over t for two outputs, and over the radius."""
     sets = distinct([row for row in rows if row["case"] == "tabular"], "ambiguity")
     made = [_case_panel(rows, case, sets) for case in _CASES] if sets else []
@@ -106,7 +109,7 @@ def panels(rows: Sequence[Record]) -> list[Panel]:
     for column, name in (("worst_gap", "last iterate"), ("average_worst_gap", "average of the parameters")):
         lines = tuple(curve(gains, "t", column, spec, where={"ambiguity": spec}) for spec in sets)
         made.append(Panel(f"Gain by robust weights, {name}", _T, _GAIN, lines, "log", "linear", _PAIRED))
-    made.append(_radius_panel(gains))
+    made.append(_radius_panel(gains, _radii(choices)))
     return [panel for panel in made if any(line.x for line in panel.curves)]
 
 
@@ -135,9 +138,9 @@ def _gains(rows: Sequence[Record]) -> list[Any]:
     return [{**row, **{name: plain[key(row)][name] - row[name] for name in columns}} for row in robust]
 
 
-def _radius_panel(gains: Sequence[Record]) -> Panel:
+def _radius_panel(gains: Sequence[Record], radii: Sequence[float]) -> Panel:
     last = max(distinct(gains, "t"), default=None)
-    balls = {f"tv:{radius:g}" for radius in distinct(gains, "radius")}
+    balls = {f"tv:{radius:g}" for radius in radii}
     here = [row for row in gains if row["t"] == last and row["ambiguity"] in balls]
     names = {
         "worst_gap": "worst case, last iterate",

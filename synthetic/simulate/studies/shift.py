@@ -131,7 +131,7 @@ def _best(case: str, radius: float) -> tuple[float, float]:
     return robust.value - robust.gap, shifted.value - shifted.gap
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Record], choices: Choices) -> list[Panel]:
     """Two rows over the shift: the worst case and the minority's growth; one over the sample size."""
     sets, sizes = distinct(rows, "ambiguity"), [row["n"] for row in rows]
     n = max(dict.fromkeys(sizes), key=sizes.count)

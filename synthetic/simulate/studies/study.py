@@ -46,7 +46,7 @@ class Study:
         seeds: Default number of seeds on the quick and the full grid; 0 if the study is exact.
         points: The grid for some choices; ValueError if they make no sense.
         evaluate: A pure function of (point, seed) at the top level of a module: workers import it.
-        panels: The figure, from the rows of all points.
+        panels: The figure, from the rows of all points and the choices that made them.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Study:
     seeds: tuple[int, int]
     points: Callable[[Choices], Sequence[Mapping[str, Scalar]]]
     evaluate: Callable[[Mapping[str, Any], int], list[Record]]
-    panels: Callable[[Sequence[Record]], list[Panel]]
+    panels: Callable[[Sequence[Record], Choices], list[Panel]]
 
 
 def allowed(sets: Sequence[str], study: str, *, erm: bool, groups: bool = False) -> tuple[str, ...]:

@@ -32,7 +32,6 @@ _TURN, _FLIPS = 90.0, 0.1
 
 def points(choices: Choices) -> list[Mapping[str, Scalar]]:
     """Every set over the flips, over the angle, and over the radius; one class that can serve both groups."""
-    radii = choices.radius or (0.02, 0.05, 0.1, 0.2, 0.4) + ((0.01, 0.03, 0.15, 0.3, 0.6) if choices.full else ())
     sets = allowed(choices.ambiguity or _SETS, "when", erm=False, groups=True)
     flips = np.linspace(0, 0.4, 17 if choices.full else 5).round(3).tolist()
     turns = np.linspace(0, 180, 19 if choices.full else 7).tolist()
@@ -42,7 +41,11 @@ def points(choices: Choices) -> list[Mapping[str, Scalar]]:
 
     grid = [point(spec, flip=flip) for spec in sets for flip in flips]
     grid += [point(spec, turn=turn, features=one) for spec in sets for turn in turns for one in ("shared", "own")]
-    return unique(grid + [point(one.format(radius)) for one in _FAMILIES for radius in radii])
+    return unique(grid + [point(one.format(radius)) for one in _FAMILIES for radius in _radii(choices)])
+
+
+def _radii(choices: Choices) -> tuple[float, ...]:
+    return choices.radius or (0.02, 0.05, 0.1, 0.2, 0.4) + ((0.01, 0.03, 0.15, 0.3, 0.6) if choices.full else ())
 
 
 class Pairs:
@@ -127,7 +130,7 @@ def evaluate(point: Mapping[str, Any], seed: int) -> list[Record]:
     ]
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Record], choices: Choices) -> list[Panel]:
     """The gain of the worse group over the flips, the angle (for both classes) and the radius."""
     shared = [row for row in rows if row["features"] == "shared"]
     specs = distinct([row for row in rows if row["turn"] != _TURN], "ambiguity")
@@ -139,7 +142,9 @@ def panels(rows: Sequence[Record]) -> list[Panel]:
         for spec in specs
         for one in ("shared", "own")
     ]
-    radii = [curve(shared, "radius", "gain", one, where={"family": one, **kept}) for one in distinct(shared, "family")]
+    asked = {family.format(radius) for family in _FAMILIES for radius in _radii(choices)}
+    balls = [row for row in shared if row["ambiguity"] in asked]
+    radii = [curve(balls, "radius", "gain", one, where={"family": one, **kept}) for one in distinct(balls, "family")]
     linear = ("linear", "linear")
     angle, noise = f"angle {_TURN:g} degrees", f"{_FLIPS:g} flipped"
     made = [
