@@ -114,7 +114,8 @@ class Claim(Generic[I]):
         instances: where to look.
         lhs: left side.
         rhs: right side.
-        scale: positive size of the instance; violations are measured in it. Zero counts as rejected.
+        scale: positive size of the instance; violations are measured in it, and count from 1e-8 of it on. Zero counts
+            as rejected.
         relation: between the sides.
         tight: whether the bound is claimed to be reached.
         mutants: false versions; a check that does not refute each of them has no power, and one that has none to
