@@ -28,6 +28,7 @@ _COLOURS = {
     Verdict.TOUCHING: "yellow",
 }
 _MARGINS = f"above {TOLERANCE:.0e} a violation, above {ROUNDING:.0e} touching, where exact arithmetic does not decide"
+_BEYOND = (Verdict.REFUTED, Verdict.TOUCHING)
 _LONGEST = 12  # entries of a tuple that are shown
 
 
@@ -93,8 +94,10 @@ def marks() -> str:
 
 
 def instance(report: Report) -> str:
-    """The worst instance in one line, for a sentence on a verdict; "" where there is none."""
-    return f" There: {'; '.join(_fields(report.worst.instance).splitlines())}." if report.worst else ""
+    """The worst instance in one line, where the verdict speaks of it: beyond the bound, or shown as its reason says."""
+    if report.worst is None or not (report.verdict in _BEYOND or "the instance shown" in report.reason):
+        return ""
+    return f" There: {'; '.join(_fields(report.worst.instance).splitlines())}."
 
 
 def summary(reports: Sequence[Report]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from .curves import Curve
@@ -79,15 +79,24 @@ def _looks(panels: Sequence[Panel]) -> Iterator[dict[str, tuple[str, str]]]:
     A family over its radius, `tv:RADIUS`, looks like the first set of it.
     """
     known: dict[str, int] = {}
+    every = range(len(_COLOURS))
     for panel in panels:
-        chosen: dict[str, int] = {}
-        for label in dict.fromkeys(line.label for line in panel.curves):
-            family = re.escape(label).replace("RADIUS", r"[0-9.e-]+")
-            before = next((known[other] for other in known if re.fullmatch(family, other)), len(known))
-            tried = (k % len(_COLOURS) for k in range(before, before + len(_COLOURS)))
-            chosen[label] = next((k for k in tried if k not in chosen.values()), before % len(_COLOURS))
+        labels, chosen = list(dict.fromkeys(line.label for line in panel.curves)), dict[str, int]()
+        for label in labels:
+            look = _known(label, known)
+            if look is not None and look not in chosen.values():
+                chosen[label] = look
+        for label in (one for one in labels if one not in chosen):
+            fresh = [k for k in every if k not in known.values()]
+            free = (k for k in (*fresh, *every) if k not in chosen.values())
+            chosen[label] = next(free, len(chosen) % len(_COLOURS))
             known.setdefault(label, chosen[label])
-        yield {label: (_COLOURS[k], _MARKERS[k]) for label, k in chosen.items()}
+        yield {label: (_COLOURS[chosen[label]], _MARKERS[chosen[label]]) for label in labels}
+
+
+def _known(label: str, known: Mapping[str, int]) -> int | None:
+    family = re.compile(re.escape(label).replace("RADIUS", r"[0-9.e-]+"))
+    return known.get(label, next((look for other, look in known.items() if family.fullmatch(other)), None))
 
 
 def _draw_panel(axes: Any, panel: Panel, looks: dict[str, tuple[str, str]]) -> None:

@@ -100,13 +100,15 @@ def test_a_figure_with_nothing_but_one_point_and_a_zero_is_drawn(tmp_path):
 
 def test_a_label_looks_the_same_in_all_panels_and_a_family_like_its_set():
     labels = [["chi2:0.5", "tv:0.2", "kl:0.2"], ["chance 0.1", "chance 0.01"], ["tv:RADIUS", "kl:RADIUS", "chance 0.1"]]
-    labels += [[f"n = {k}" for k in range(7)], ["tv:0.2", "n = 3"]]
+    labels += [["tv:RADIUS", "tv:RADIUS,max_ratio=8", "chi2:RADIUS", "kl:RADIUS"], ["tv:0.2", "other"]]
+    labels += [[f"n = {k}" for k in range(7)]]
     panels = [Panel("t", "x", "y", tuple(curve([], "n", "y", one, where={}) for one in names)) for names in labels]
     looks = list(_looks(panels))
     assert [list(found) for found in looks] == labels
     assert all(len(set(found.values())) == len(found) for found in looks)
     for family, member in (("tv:RADIUS", "tv:0.2"), ("kl:RADIUS", "kl:0.2")):
-        assert looks[2][family] == looks[0][member]
+        assert looks[2][family] == looks[3][family] == looks[0][member]
+    assert looks[3]["chi2:RADIUS"] == looks[0]["chi2:0.5"]
     assert looks[2]["chance 0.1"] == looks[1]["chance 0.1"]
     assert looks[4]["tv:0.2"] == looks[0]["tv:0.2"]
 
