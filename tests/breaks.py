@@ -131,8 +131,8 @@ BREAKS = [
     Break(
         "verdicts-order",
         "proofs_check/show/page.py",
-        "for report in sorted(reports, key=_first)]",
-        "for report in reports]",
+        "for report in sorted(reports, key=_first):",
+        "for report in reports:",
         "theory/test_pages.py",
     ),
     Break(
@@ -649,8 +649,8 @@ BREAKS = [
     Break(
         "proof-by-a-larger-coefficient",
         "proofs_check/verifier.py",
-        "return min(_part(_part(",
-        "return max(_part(_part(",
+        "return min(part(part(",
+        "return max(part(part(",
         "theory/test_proofs.py",
     ),
     Break(
