@@ -2197,6 +2197,20 @@ BREAKS = [
         "lambda n: self.value(n) < self.trivial / 2",
         "test_when_page.py",
     ),
+    Break(
+        "groups-shown",
+        "llm/judging/tables.py",
+        'asked = {"category": suite.get("by_category", {}), **suite.get("by_group", {})}',
+        'asked = {"category": suite.get("by_category", {})}',
+        "llm/judging/test_evaluate.py",
+    ),
+    Break(
+        "suites-mapped-alone",
+        "llm/report/sources/run_folders.py",
+        "columns=columns, used=True, by=by)",
+        "columns=columns, by=by)",
+        "llm/report/test_report_places.py",
+    ),
 ]
 
 

@@ -34,6 +34,12 @@ def parser() -> Parser:
         help="scale of margins against a reference (default: %(default)s)",
     )
     told.add_argument(
+        "--by",
+        nargs="+",
+        metavar="GROUPS",
+        help="judge these groups too, as a set has them behind by= (default: those that the models' sets weigh)",
+    )
+    told.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
     )
     add_max_length(told)
@@ -61,6 +67,7 @@ def evaluate(argv: Arguments) -> int:
 
 def _judge(options: Namespace) -> int:
     from ..api import judged
+    from ..data.grouping.judged import weighed
     from ..judging.tables import render_comparison, render_table
     from ..run.terminal import Terminal
 
@@ -69,6 +76,7 @@ def _judge(options: Namespace) -> int:
     )}  # fmt: skip
     console = Terminal()
     records = [record_of(name) for name in (options.model, options.against) if name]  # before hours of judging
+    how["by"] = options.by or weighed(*(record["config"].get("ambiguity") for record in records if record))
     found = []
     for name, record in zip([name for name in (options.model, options.against) if name], records, strict=True):
         found.append(judged.evaluate(name, options.suite, progress=True, record=record or {}, **how))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,9 +75,43 @@ def test_pairs_that_changed_leave_the_numbers_and_a_note(run):
     write_pairs(pairs["ood"][1:], folder.parent / "ood.jsonl")
     (folder.parent / "id_test.jsonl").unlink()
     report = content_of(folder)
-    assert said(report, "The pairs of id_test, ood are not where they were, or have changed")
+    assert said(report, "The pairs of ood cannot be shown", "they have changed")
+    assert said(report, "The pairs of id_test cannot be shown", "id_test.jsonl")
     assert report["arms"][0]["suites"]["ood"]["low"] is None
     assert report["arms"][0]["suites"]["ood"]["accuracy"] is not None
+
+
+def test_a_mapping_of_the_run_is_no_fault_of_a_suite_in_a_layout_of_its_own(run):
+    """The mapped columns are in the training file and one suite; the other suite is read as it is."""
+    folder, pairs, _ = run
+    rows = [{"nr": p.id, "ask": p.prompt[0]["content"], "good": p.chosen, "bad": p.rejected} for p in pairs["ood"]]
+    (folder.parent / "ood.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["columns"] = "prompt=ask,chosen=good,rejected=bad,id=nr"
+    write_json(folder / "run.json", record)
+    report = content_of(folder)
+    assert not said(report, "cannot be shown")
+    assert all(entry["low"] is not None for entry in report["arms"][0]["suites"].values())
+
+
+@pytest.mark.parametrize(("ambiguity", "kind"), [("tv:0.2,by=topic", "topic"), ("tv:0.2,by=source", "source")])
+def test_groups_that_a_set_weighs_are_those_of_the_report(tmp_path, ambiguity, kind):
+    """A column of the suite that only the set names, and one that every pair has."""
+    folder = tmp_path / "run"
+    pairs, _ = run_folder(folder, ambiguity)
+    for name, own in pairs.items():
+        topics = [("tax", "tax", "visa")[row % 3] for row in range(len(own))]
+        named = [
+            replace(p, kept=(("topic", t),), source=t if kind == "source" else p.source)
+            for p, t in zip(own, topics, strict=True)
+        ]
+        write_pairs(named, tmp_path / f"{name}.jsonl")
+    report = content_of(folder, smallest=10)
+    assert said(report, f"Groups are not categories here: id_test by {kind}, ood by {kind}")
+    tables = report["details"][0]["categories"]["suites"]
+    assert {name: sorted(table) for name, table in tables.items()} == {name: ["tax", "visa"] for name in SUITES}
+    assert report["arms"][0]["worst"]["name"].split(" / ")[1] in ("tax", "visa")
+    assert f"ood by {kind}" in text_of(report, tmp_path)
 
 
 def test_suites_are_found_from_another_folder(run, tmp_path, monkeypatch):
