@@ -16,6 +16,7 @@ from .names import brief, name_of
 MOST_ARMS = 6  # in the figure, as many as can be told apart at a glance
 MOST_NEXT = 4
 _WANTED = 0.02  # a difference that people would act on
+_BOTH = "robust-rlhf report RUN RUN"  # the plain run among them
 
 
 class _Shown(NamedTuple):
@@ -210,9 +211,9 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if alone and len(arms) == 1 and report["baseline"] != BASELINE:
         yield "Compare it with another model: robust-rlhf evaluate MODEL --against OTHER --suite FILE --output FOLDER."
     elif alone and len(arms) == 1 and arms[0]["ambiguity"] == BASELINE:
-        yield "Train it against a set too (--ambiguity tv:0.2, all else equal, the same seeds) and report both."
+        yield f"Train it against a set too (--ambiguity tv:0.2, all else equal, the same seeds), then: {_BOTH}."
     elif alone:
-        yield "Train the same model plainly (--ambiguity erm, all else equal, the same seeds) and report both together."
+        yield f"Train the same model plainly (--ambiguity erm, all else equal, the same seeds), then: {_BOTH}."
     if not report["suites"] and not report.get("policies"):
         yield "Judge it: robust-rlhf evaluate MODEL --suite FILE --output FOLDER, then robust-rlhf report FOLDER."
     if any(len(arm["seeds"]) == 1 for arm in arms) and len(arms) > 1:

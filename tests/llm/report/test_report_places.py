@@ -12,10 +12,11 @@ from sample_reports import said, text_of
 
 import robust_rlhf
 from llm.data.pairs import write_pairs
-from llm.judging.accuracy import summarise
+from llm.judging.accuracy import compare, summarise
 from llm.judging.tables import write_metrics
 from llm.report.sources.evaluations import write_evaluation
 from llm.report.sources.places import content_of
+from llm.results.store import ResultsError
 from llm.run.files import write_json
 from llm.run.finished import seal
 
@@ -122,6 +123,28 @@ def test_suites_are_found_from_another_folder(run, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert content_of(folder)["arms"][0]["suites"]["ood"]["low"] is not None
+
+
+def test_several_runs_make_one_page_with_the_plain_one_to_compare_with(run, tmp_path):
+    folder, pairs, result = run
+    run_folder(tmp_path / "plain", "erm", data=tmp_path)
+    report = content_of(folder, tmp_path / "plain")
+    assert report["baseline"] == "erm"
+    [difference] = [arm["suites"]["ood"]["difference"] for arm in report["arms"] if arm["ambiguity"] == "tv:0.2"]
+    found = compare(pairs["ood"], result["margins"]["ood"], margins_of(pairs["ood"], "erm", 0))["overall"]
+    assert difference["difference"] == pytest.approx(found["difference"], abs=1e-6)
+    page = tmp_path / "page.html"
+    assert robust_rlhf.main(["report", str(tmp_path / "plain"), str(folder), "-o", str(page)]) == 0
+    assert page.exists()
+
+
+def test_what_cannot_stand_on_one_page_is_refused_with_the_route(run, tmp_path):
+    folder, *_ = run
+    run_folder(tmp_path / "twin", data=tmp_path)
+    with pytest.raises(ResultsError, match=r"2 runs are against tv:0\.2 with seed 0"):
+        content_of(folder, tmp_path / "twin")
+    with pytest.raises(ResultsError, match=r"is no run.* --against OTHER"):
+        content_of(folder, tmp_path)
 
 
 def test_damaged_metrics_are_told_and_the_rest_stays(run):
