@@ -182,10 +182,9 @@ def _share(audit: Audit, subject: str) -> float:
 def _longer(audit: Audit, reads: int | None) -> str:
     """What to do about texts that are cut, as far as the model reads."""
     asked = audit.length if audit.length is not None and audit.length > audit.max_length else None
-    whole = f"at {asked:,}, {SHARE_WHOLE:.0%} of the prompts are whole"
+    whole = f" (at {asked:,}, {SHARE_WHOLE:.0%} of the prompts are whole)" if asked else ""
     if reads is None or max(asked or 0, audit.max_length + 1) <= reads:
-        return f"raise max_length ({whole})" if asked else "raise max_length"
+        return f"raise max_length{whole}"
     raised = f"raise max_length to {reads:,}, or " if audit.max_length < reads else ""
-    said = f" ({whole})" if asked else ""
     remedy = f"{raised}leave them out (--too_long drop), or take one that reads more"
-    return f"this model reads {reads:,} tokens: {remedy}{said}"
+    return f"this model reads {reads:,} tokens: {remedy}{whole}"

@@ -108,6 +108,9 @@ def test_the_length_at_which_prompts_are_whole_is_the_least(kind, template):
 def test_nobody_is_sent_beyond_what_the_model_reads(cut_at, reads, said, never):
     pairs = [Pair(str(i), user("dog " * 60), "red", f"blue {i}") for i in range(20)]
     found = replace(audited(pairs, tokenizer(), cut_at), length=40)
+    bare = replace(found, length=None)  # or below max_length: nothing is known of a length that would do
+    assert any("raise max_length" in str(concern) for concern in concerns(bare, AuditLimits(), reads=cut_at + 1))
+    check_learnable(bare, AuditLimits(most_unasked=1, most_identical=1), reads=reads)
     told = [str(concern) for concern in concerns(found, AuditLimits(), reads=reads) if "cut" in concern.subject]
     for text in told:
         assert said in text
