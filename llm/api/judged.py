@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 from ..data.columns import ColumnMap, columns_of
 from ..data.grouping.judged import columns_for, weighed
 from ..data.objects import pairs_of
-from ..data.pairs import Pair, PairSet
+from ..data.pairs import DataError, Pair, PairSet
 from ..data.suites import check_mapped, subset_of, suite_files
 from ..run.files import JsonObject
 from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
-from .runs import Run
+from .runs import Run, Source
+
+_log = logging.getLogger(__name__)
 
 Model = Any  # a Run, a path or name, or a model with its tokenizer
 
@@ -124,8 +127,8 @@ def evaluate(
         trust_remote_code: Let a hub repository run its own code.
         progress: Show a bar.
         record: What ``run.json`` says of the model, where that was read already; empty: nothing.
-        columns: Which column holds what, in the suites that have these columns; None: of a run's own suites, as it
-            was told.
+        columns: Which column holds what, in the suites that have these columns; None: as the run was told, in suites
+            that have all of these.
         by: Names of groups to judge by as well, as a set has them behind ``by=``: columns of the suites, bins,
             products; None: those that the run's own set weighs.
 
@@ -142,7 +145,8 @@ def evaluate(
         raise ValueError("batch_size and eval_pairs must be at least 1")
     record = _record(model) if record is None else record  # before hours of judging
     by = _weighed(record) if by is None else tuple(by)
-    read = suites_of(model, suites, columns, by=by)
+    told = str(record["config"].get("columns") or "") if record and columns is None else ""
+    read = suites_of(model, suites, columns, by=by, told=told)
     found = {name: subset_of(source.pairs, eval_pairs) for name, source in read.items()}
     loaded, tokenizer, margin_of = judge_of(
         model, reference=reference, beta=beta, dtype=dtype, trust_remote_code=trust_remote_code
@@ -195,8 +199,11 @@ def suites_of(
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     *,
     by: Sequence[str] = (),
+    told: str = "",
 ) -> dict[str, PairSet]:
-    """Name -> pairs of whatever names suites; the names of files are their stems. Columns for groups ``by`` are kept.
+    """Name -> pairs of whatever names suites; the names of files are their stems.
+
+    Columns for groups ``by`` are kept. The mapping that a run was ``told`` serves suites that can be read by it.
 
     Raises:
         DataError: A suite cannot be read, or none has the columns.
@@ -208,12 +215,26 @@ def suites_of(
     if suites is None or (isinstance(suites, Mapping | Sequence) and not suites):
         raise ValueError("there is no suite to judge by: give preference files or pairs")
     mapping = columns_of(model.config.columns if own and columns is None else columns)
-    found = {
-        name: pairs_of(source, name=name, columns=mapping, shared=True, keep=columns_for(by))
-        for name, source in _named(suites).items()
-    }
+    kept = columns_for(by)
+    found = {}
+    for name, source in _named(suites).items():
+        found[name] = _as_told(source, name, told, kept) or pairs_of(
+            source, name=name, columns=mapping, shared=True, keep=kept
+        )
     if not own or columns is not None:
         check_mapped(mapping, {name: source.columns for name, source in found.items()})
+    return found
+
+
+def _as_told(source: Source, name: str, told: str, keep: Sequence[str]) -> PairSet | None:
+    """A suite by the mapping of a run; None where it does not fit, and the suite is read as it stands."""
+    try:
+        found = pairs_of(source, name=name, columns=told, shared=True, keep=keep) if told else None
+    except DataError:
+        return None
+    if found is None or found.columns is None:
+        return None
+    _log.info("%s is read with the columns of the run: %s", name, told)
     return found
 
 

@@ -24,7 +24,8 @@ def parser() -> Parser:
     told.add_argument(
         "--reference",
         metavar="MODEL",
-        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
+        help="a policy's margins are relative to this one (default: a run of dpo has its own); none: plain "
+        "log-probabilities, summed over tokens, which are not DPO's margins",
     )
     told.add_argument(
         "--beta",
@@ -80,7 +81,8 @@ def _judge(options: Namespace) -> int:
     found = []
     for name, record in zip([name for name in (options.model, options.against) if name], records, strict=True):
         found.append(judged.evaluate(name, options.suite, progress=True, record=record or {}, **how))
-        console.print(render_table(found[-1].result["suites"], title=f"Accuracy of {name}, %"))
+        title = f"Accuracy of {name}, %{' (log-likelihood, not the margin of DPO)' * (options.reference == 'none')}"
+        console.print(render_table(found[-1].result["suites"], title=title))
     comparison = judged.compare(*found) if options.against else None
     if comparison:
         console.print(render_comparison(comparison.suites, names=comparison.names))

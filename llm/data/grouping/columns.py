@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llm.data.columns import meant
 from llm.data.formats.opened import DataError
 from llm.data.layouts.base import Columns, Malformed, Pair, unless_nan
 
@@ -107,8 +108,11 @@ def check_known(names: Iterable[str], columns: Mapping[str, object], in_file: It
     """
     for name in names:
         if lacking := unknown(name, columns):
-            listed = ", ".join(dict.fromkeys([*columns, *in_file]))
-            raise DataError(f"by={name}: there is no column {lacking[0]!r}; the columns are: {listed}.")
+            known = list(dict.fromkeys([*columns, *in_file]))
+            raise DataError(
+                f"by={name}: there is no column {lacking[0]!r}{meant(lacking[0], known)}; the columns are: "
+                f"{', '.join(known)}."
+            )
 
 
 def kept_of(columns: Columns, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
