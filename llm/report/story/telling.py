@@ -221,8 +221,9 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if not gains and blind is not None and blind > _WANTED:
         pairs = sum(fact["pairs"] or 0 for fact in report["suites"].values())
         factor = (blind / _WANTED) ** 2
+        times = f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
         yield (
-            f"Judge by more pairs: to see a difference of {percent(_WANTED)} points takes about {factor:.0f} times the "
+            f"Judge by more pairs: to see a difference of {percent(_WANTED)} points takes about {times} times the "
             f"{pairs:,} test pairs there are."
         )
     if gains and best is not None:
@@ -234,7 +235,7 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if _suspects(report):
         yield "Read the pairs with most weight: many of their labels look wrong, and robust training amplifies that."
     elif any("examples" in entry for detail in report["details"] for entry in detail["arms"]):
-        yield "Read the pairs with the most weight below: what the adversary favours is what the model cannot fit."
+        yield "Read the pairs with most weight on the page: what the adversary favours is what the model cannot fit."
     if gains and not report["inside"]:
         yield "Name the suite that is like the training data (--inside), so that losses there are counted."
 
