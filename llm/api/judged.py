@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.columns import ColumnMap, columns_of
-from ..data.grouping.judged import columns_for, weighed
+from ..data.grouping.columns import columns_for, weighed
 from ..data.objects import pairs_of
 from ..data.pairs import DataError, Pair, PairSet
 from ..data.suites import check_mapped, subset_of, suite_files

@@ -68,7 +68,7 @@ def evaluate(argv: Arguments) -> int:
 
 def _judge(options: Namespace) -> int:
     from ..api import judged
-    from ..data.grouping.judged import weighed
+    from ..data.grouping.columns import weighed
     from ..judging.tables import render_comparison, render_table
     from ..run.terminal import Terminal
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .columns import ColumnMap, columns_of
-from .grouping.judged import columns_for
+from .grouping.columns import columns_for
 from .pairs import DataError, Pair, PairSet, read_pairs
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from dro_core import CVaR, robust_loss
 
-from ..data.grouping.judged import ALWAYS, rows_of_groups
+from ..data.grouping.columns import ALWAYS, rows_of_groups
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..run.files import JsonObject, json_ready

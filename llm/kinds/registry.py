@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from transformers import TrainingArguments
 
-from ..data.grouping.judged import weighed
+from ..data.grouping.columns import weighed
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
-from ..data.grouping.judged import rows_of_groups
+from ..data.grouping.columns import rows_of_groups
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..data.suites import content_of, describe_file, split_by_prompt

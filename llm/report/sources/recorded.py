@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.grouping.judged import rows_of_groups
+from ...data.grouping.columns import MOST, rows_of_groups
 from ...data.pairs import Pair
 from ...results.of_runs import settings_of_run
 from ...results.store import RUN_RECORD, ResultsError, write_about, write_pairs_table, write_results
@@ -73,10 +73,14 @@ def _write_run(folder: Path, training: str, run: RunTold, margins: dict[str, Any
 
 
 def _grouped(pairs: Sequence[Pair], by: Sequence[str]) -> tuple[str, list[Pair]] | None:
-    """The first kind of group that a set weighs and these pairs have two of, and the pairs with it for a category."""
+    """The kind of group that stands in the place of categories, and the pairs with it for a category; None: they stay.
+
+    It is the first that a set weighs and these pairs have two of; without such groups or categories, the source.
+    """
     groups = rows_of_groups(pairs, by)
-    kind = next((kind for kind in by if len(groups.get(kind, ())) > 1), None)
-    if kind is None:
+    several = [kind for kind in (*by, "category", "source") if 1 < len(groups.get(kind, ())) <= MOST]
+    kind = several[0] if several else "category"
+    if kind == "category":
         return None
     labelled = list(pairs)
     for label, rows in groups[kind].items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...data.grouping.judged import weighed
+from ...data.grouping.columns import weighed
 from ...data.pairs import DataError, Pair
 from ...data.suites import load_suites, suite_files
 from ...doctor.doctor import diagnose

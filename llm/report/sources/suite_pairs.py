@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...data.grouping.judged import MOST
 from ...results.store import read_suite
 from ...statistics.arms import Array
 
@@ -52,13 +51,6 @@ def suite_of(folder: Path, name: str, kinds: Mapping[str, str]) -> Suite | None:
     questions = pd.factorize(labels.where(labels.to_numpy() != "", alone.to_numpy()))[0]
     difference = (pairs["chosen_chars"] - pairs["rejected_chars"]).to_numpy()
     longer = np.where(difference == 0, 0.5, (difference > 0).astype(float))
-    groups, kind = _text(pairs, "category"), kinds.get(name, "category")
-    if len(np.unique(groups)) < 2 and "source" in pairs:
-        sources = _text(pairs, "source")
-        if 2 <= len(np.unique(sources)) <= MOST:
-            groups, kind = sources, "source"
+    groups = pairs["category"].fillna("").astype(str).to_numpy(dtype=str)
+    kind = kinds.get(name, "category")
     return Suite(name, questions.astype(np.intp), groups, longer, difference.astype(float), kind)
-
-
-def _text(pairs: pd.DataFrame, column: str) -> NDArray[np.str_]:
-    return pairs[column].fillna("").astype(str).to_numpy(dtype=str)
