@@ -86,10 +86,13 @@ def read(text: str, forms: Mapping[str, Form[T_co]], what: str) -> T_co:
 
 
 def _known(name: str, forms: Mapping[str, Form[Any]]) -> str:
-    """The rest of the sentence on an unknown name."""
+    """The rest of the sentence on an unknown name: the nearest form, and all of them."""
     shapes = ((name, form.size.upper(), form.inner.upper()) for name, form in forms.items())
     listed = f"the known ones are: {', '.join(':'.join(filter(None, shape)) for shape in shapes)}."
     close = difflib.get_close_matches(name.lower(), forms, n=1)
+    head, sign, size = name.partition("=")
+    if sign and head in forms and number_in(size) is not None:  # tv=0.2
+        return f", did you mean {f'{head}:{size}'!r}? T{listed[1:]}"
     return f", did you mean {forms[close[0]].example!r}? T{listed[1:]}" if close else f"; {listed}"
 
 

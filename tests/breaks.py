@@ -2232,6 +2232,27 @@ BREAKS = [
         "lambda n: self.value(n) < self.trivial / 2",
         "test_when_page.py",
     ),
+    Break(
+        "groups-shown",
+        "llm/judging/tables.py",
+        'asked = {"category": suite.get("by_category", {}), **suite.get("by_group", {})}',
+        'asked = {"category": suite.get("by_category", {})}',
+        "llm/judging/test_evaluate.py",
+    ),
+    Break(
+        "suites-mapped-alone",
+        "llm/report/sources/run_folders.py",
+        "columns=columns, used=True, by=by)",
+        "columns=columns, by=by)",
+        "llm/report/test_report_places.py",
+    ),
+    Break(
+        "longer-than-read",
+        "llm/audit/verdicts.py",
+        "if reads is None or max(asked or 0, audit.max_length + 1) <= reads:",
+        "if reads is None or audit.max_length + 1 <= reads:",
+        "llm/audit/test_audit.py",
+    ),
 ]
 
 

@@ -80,10 +80,11 @@ def audit_pairs(
 
     Raises:
         DataError: Data or a suite cannot be read.
-        ModelError: There is no such tokenizer.
+        ModelError: There is no such tokenizer, or the model reads less than ``max_length``.
         ValueError: A number makes no sense.
     """
     from ..audit.auditor import audit_of
+    from ..models.architectures import check_limit
     from ..models.tokenizers import LONGEST, length_of
 
     mapping, limits = columns_of(columns), limits or AuditLimits()
@@ -94,6 +95,8 @@ def audit_pairs(
         tokenizer = _tiny(_stream(data, mapping, max_records), max_length or LONGEST)
     else:
         tokenizer = _tokenizer(model, fold_system=fold_system, trust_remote_code=trust_remote_code)
+    reads = _limit(model, trust_remote_code=trust_remote_code)
+    check_limit(reads, max_length or 1)
     found = audit_of(
         _stream(data, mapping, max_records),
         tokenizer,
@@ -102,11 +105,11 @@ def audit_pairs(
         batch=batch_size,
     )
     try:
-        check_learnable(found, limits)
+        check_learnable(found, limits, reads=reads)
         refusal = ""
     except DataError as reason:
         refusal = str(reason)
-    return PairAudit(found, concerns(found, limits), refusal)
+    return PairAudit(found, concerns(found, limits, reads=reads), refusal)
 
 
 def _stream(
@@ -137,6 +140,17 @@ def _tokenizer(model: Any, **loading: Any) -> Any:
     if isinstance(model, str | Path):
         return load_tokenizer(str(model), **loading)
     return model[1] if isinstance(model, tuple) else model
+
+
+def _limit(model: object, *, trust_remote_code: bool) -> int | None:
+    """The most tokens that the model reads; None of a tokenizer alone."""
+    from ..models.architectures import position_limit
+    from ..models.tokenizers import limit_of
+
+    if isinstance(model, Run | str | Path):
+        name = str(model.folder if isinstance(model, Run) else model)
+        return None if name == "tiny" else limit_of(name, trust_remote_code=trust_remote_code)
+    return position_limit(model[0]) if isinstance(model, tuple) else None
 
 
 def _tiny(source: Source, max_length: int) -> Any:

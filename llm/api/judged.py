@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..data.columns import ColumnMap, columns_of
+from ..data.grouping.columns import columns_for, weighed
 from ..data.objects import pairs_of
-from ..data.pairs import Pair, PairSet
+from ..data.pairs import DataError, Pair, PairSet
 from ..data.suites import check_mapped, subset_of, suite_files
 from ..run.files import JsonObject
 from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
-from .runs import Run
+from .runs import Run, Source
+
+_log = logging.getLogger(__name__)
 
 Model = Any  # a Run, a path or name, or a model with its tokenizer
 
@@ -28,12 +32,14 @@ class Evaluation(Shown):
         suites: Their pairs, by name.
         result: As from ``llm.judging.accuracy.evaluate_model``: ``suites`` (summaries) and ``margins``.
         record: What ``run.json`` says of the model, where there is one.
+        by: Names of groups that it is judged by, beside categories and sources.
     """
 
     name: str
     suites: Mapping[str, Sequence[Pair]]
     result: JsonObject
     record: JsonObject | None = None
+    by: tuple[str, ...] = ()
 
     @property
     def table(self) -> Any:
@@ -61,12 +67,12 @@ class Evaluation(Shown):
         write_metrics(self.result, self.suites, folder, comparisons=found)
         judged = [(one.name, one.record, one.result, one.suites) for one in (self, *([against] if against else []))]
         said = comparison.remarks if comparison else []
-        write_folder(Path(folder) / "results", lambda place: write_evaluation(place, judged, notes=said))
+        write_folder(Path(folder) / "results", lambda place: write_evaluation(place, judged, notes=said, by=self.by))
 
 
 @dataclass(frozen=True, repr=False)
 class PairedComparison(Shown):
-    """Accuracy of one model minus that of another on the same pairs: ``table`` has a row per suite and category.
+    """Accuracy of one model minus that of another on the same pairs: ``table`` has a row per suite and group.
 
     Attributes:
         names: Of both models.
@@ -81,11 +87,9 @@ class PairedComparison(Shown):
     @property
     def table(self) -> Any:
         """Differences with their intervals and p-values."""
-        return frame(
-            {"suite": name, "group": group, **record}
-            for name, found in self.suites.items()
-            for group, record in {"all": found["overall"], **found["by_category"]}.items()
-        )
+        from ..judging.tables import tidy_rows
+
+        return frame(tidy_rows(self.suites))
 
     def caption(self) -> str:
         """Which model minus which, and what must be known before believing it."""
@@ -106,6 +110,7 @@ def evaluate(
     progress: bool = False,
     record: JsonObject | None = None,
     columns: str | Mapping[str, str] | None = None,
+    by: Sequence[str] | None = None,
 ) -> Evaluation:
     """Judge a reward model or a policy on preference pairs.
 
@@ -122,8 +127,10 @@ def evaluate(
         trust_remote_code: Let a hub repository run its own code.
         progress: Show a bar.
         record: What ``run.json`` says of the model, where that was read already; empty: nothing.
-        columns: Which column holds what, in the suites that have these columns; None: of a run's own suites, as it
-            was told.
+        columns: Which column holds what, in the suites that have these columns; None: as the run was told, in suites
+            that have all of these.
+        by: Names of groups to judge by as well, as a set has them behind ``by=``: columns of the suites, bins,
+            products; None: those that the run's own set weighs.
 
     Raises:
         DataError: A suite cannot be read, or none has the columns.
@@ -137,15 +144,18 @@ def evaluate(
     if batch_size < 1 or (eval_pairs is not None and eval_pairs < 1):
         raise ValueError("batch_size and eval_pairs must be at least 1")
     record = _record(model) if record is None else record  # before hours of judging
-    found = {name: subset_of(source.pairs, eval_pairs) for name, source in suites_of(model, suites, columns).items()}
+    by = _weighed(record) if by is None else tuple(by)
+    told = str(record["config"].get("columns") or "") if record and columns is None else ""
+    read = suites_of(model, suites, columns, by=by, told=told)
+    found = {name: subset_of(source.pairs, eval_pairs) for name, source in read.items()}
     loaded, tokenizer, margin_of = judge_of(
         model, reference=reference, beta=beta, dtype=dtype, trust_remote_code=trust_remote_code
     )
     length = max_length or reading_length(loaded, tokenizer)
     check_length(loaded, length)
-    more: dict[str, Any] = {"batch_size": batch_size, "margin_of": margin_of, "progress": progress}
+    more: dict[str, Any] = {"batch_size": batch_size, "margin_of": margin_of, "by": by, "progress": progress}
     result = evaluate_model(loaded, tokenizer, found, max_length=length, **more)
-    return Evaluation(name_of(model), found, result, record or None)
+    return Evaluation(name_of(model), found, result, record or None, by)
 
 
 def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = None, **how: Any) -> PairedComparison:
@@ -162,6 +172,8 @@ def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = No
     """
     from ..judging.accuracy import compare as compared
 
+    sides = [side.by if isinstance(side, Evaluation) else _weighed(_record(side)) for side in (one, other)]
+    how = {"by": tuple(dict.fromkeys(name for by in sides for name in by)), **how}
     first = one if isinstance(one, Evaluation) else evaluate(one, suites, **how)
     how["columns"] = None  # pairs by now
     second = other if isinstance(other, Evaluation) else evaluate(other, dict(first.suites), **how)
@@ -170,7 +182,9 @@ def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = No
     }:
         raise ValueError("the two evaluations are of different pairs: judge both models on the same suites")
     margins = first.result["margins"], second.result["margins"]
-    found = {name: compared(pairs, margins[0][name], margins[1][name]) for name, pairs in first.suites.items()}
+    found = {
+        name: compared(pairs, margins[0][name], margins[1][name], by=how["by"]) for name, pairs in first.suites.items()
+    }
     return PairedComparison((first.name, second.name), found, remarks_of([first, second]))
 
 
@@ -180,9 +194,16 @@ def remarks_of(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def suites_of(
-    model: Model, suites: Any, columns: str | Mapping[str, str] | ColumnMap | None = None
+    model: Model,
+    suites: Any,
+    columns: str | Mapping[str, str] | ColumnMap | None = None,
+    *,
+    by: Sequence[str] = (),
+    told: str = "",
 ) -> dict[str, PairSet]:
     """Name -> pairs of whatever names suites; the names of files are their stems.
+
+    Columns for groups ``by`` are kept. The mapping that a run was ``told`` serves suites that can be read by it.
 
     Raises:
         DataError: A suite cannot be read, or none has the columns.
@@ -194,10 +215,32 @@ def suites_of(
     if suites is None or (isinstance(suites, Mapping | Sequence) and not suites):
         raise ValueError("there is no suite to judge by: give preference files or pairs")
     mapping = columns_of(model.config.columns if own and columns is None else columns)
-    found = {name: pairs_of(source, name=name, columns=mapping, shared=True) for name, source in _named(suites).items()}
+    kept = columns_for(by)
+    found = {}
+    for name, source in _named(suites).items():
+        found[name] = _as_told(source, name, told, kept) or pairs_of(
+            source, name=name, columns=mapping, shared=True, keep=kept
+        )
     if not own or columns is not None:
         check_mapped(mapping, {name: source.columns for name, source in found.items()})
     return found
+
+
+def _as_told(source: Source, name: str, told: str, keep: Sequence[str]) -> PairSet | None:
+    """A suite by the mapping of a run; None where it does not fit, and the suite is read as it stands."""
+    try:
+        found = pairs_of(source, name=name, columns=told, shared=True, keep=keep) if told else None
+    except DataError:
+        return None
+    if found is None or found.columns is None:
+        return None
+    _log.info("%s is read with the columns of the run: %s", name, told)
+    return found
+
+
+def _weighed(record: JsonObject | None) -> tuple[str, ...]:
+    """The groups that the set of a run weighs."""
+    return weighed(str(record["config"].get("ambiguity", ""))) if record else ()
 
 
 def _named(suites: object) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -9,17 +10,18 @@ import torch
 from ..judging.margins import MarginOf, likelihood_margins, policy_margins, reward_margins
 from ..kinds.registry import task_of
 from ..models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
+from ..run.finished import RunError
 from .runs import Run
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 NO_REFERENCE = "none"
 
 
 def judge_of(
-    model: PreTrainedModel, *, reference: str | None, beta: float, dtype: str, trust_remote_code: bool
+    model: object, *, reference: str | None, beta: float, dtype: str, trust_remote_code: bool
 ) -> tuple[Any, Any, MarginOf]:
     """The model on the device, its tokenizer, and the margins of its pairs.
 
@@ -27,6 +29,8 @@ def judge_of(
         ModelError: It cannot be loaded, or it is a policy and there is no reference.
     """
     loading: Any = {"trust_remote_code": trust_remote_code, "dtype": dtype}
+    if reference is None and isinstance(model, str | Path):
+        model = _with_own_reference(model) or model
     if isinstance(model, Run):
         run = Run(model.folder, trust_remote_code=True) if trust_remote_code and not model.trusted else model
         policy, name = run.kind != "reward", str(run.folder)
@@ -41,6 +45,15 @@ def judge_of(
         policy = is_policy(name, trust_remote_code=trust_remote_code)
         found, tokenizer = loaded(name, policy=policy, **loading)
     return _placed(found), tokenizer, _margins(name, tokenizer, reference, beta, loading) if policy else reward_margins
+
+
+def _with_own_reference(name: str | Path) -> Run | None:
+    """The run of a model in its folder, where it knows by itself how its policy is judged."""
+    try:
+        run = Run(name)
+    except RunError:
+        return None
+    return run if run.kind == "dpo" else None
 
 
 def loaded(name: str, *, policy: bool, **loading: Any) -> tuple[Any, Any]:

@@ -29,10 +29,19 @@ class RunAudit:
         max_length: Tokens per sequence.
         suites: What it will be judged by; none on processes that keep no record.
         says: Whether this process says what is of concern.
+        reads: The most tokens that the model reads of a sequence; None: any number.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, suites: Suites, says: bool) -> None:
-        self._suites, self._says = suites, says
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        suites: Suites,
+        says: bool,
+        reads: int | None = None,
+    ) -> None:
+        self._suites, self._says, self._reads = suites, says, reads
         self.auditor = Auditor(tokenizer, max_length=max_length, suites=bool(suites))
 
     def conclude(
@@ -52,8 +61,8 @@ class RunAudit:
         for name, judged in self._suites.items():
             self.auditor.suite(name, judged)
         audit = self.auditor.audit(overview(pairs), file=file["file"], ignored=file.get("ignored"), batch=batch)
-        check_learnable(audit, limits)
-        found = concerns(audit, limits)
+        check_learnable(audit, limits, reads=self._reads)
+        found = concerns(audit, limits, reads=self._reads)
         for concern in found if self._says else ():
             if concern.subject not in _SAID:
                 _log.warning("%s", concern)

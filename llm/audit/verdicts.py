@@ -38,7 +38,7 @@ _COUNTS = {
     "token_identical": (
         "pairs cannot be told apart",
         "have two answers with the same tokens",
-        "where they are cut raise max_length, else use a tokenizer that sees what they differ in; they are left out",
+        "where they are cut {longer}; else use a tokenizer that sees what they differ in; they are left out",
     ),
     "special_token_text": (
         "texts read like special tokens",
@@ -80,38 +80,46 @@ _COUNTS = {
 _FATAL = {"prompt_absent": "most_unasked", "token_identical": "most_identical"}
 
 
-def concerns(audit: Audit, limits: AuditLimits) -> list[Concern]:
-    """What is above the limits, the training file first, then its suites."""
-    found = [*_of_counts(audit, limits), *_of_shares(audit, limits)]
+def concerns(audit: Audit, limits: AuditLimits, *, reads: int | None = None) -> list[Concern]:
+    """What is above the limits, the training file first, then its suites.
+
+    Args:
+        audit: What was found.
+        limits: What is too much.
+        reads: The most tokens that the model reads of a sequence; None: any number.
+    """
+    longer = _longer(audit, reads)
+    found = [*_of_counts(audit, limits, longer), *_of_shares(audit, limits)]
     for suite, parts in audit.overlap.items():
-        found += _of_suite(audit, suite, parts["pairs"]["exact"], parts["pairs"]["near"], limits)
+        found += _of_suite(audit, suite, parts["pairs"]["exact"], parts["pairs"]["near"], limits, longer)
     return found
 
 
-def check_learnable(audit: Audit, limits: AuditLimits) -> None:
-    """Refuse pairs that leave little to learn from.
+def check_learnable(audit: Audit, limits: AuditLimits, *, reads: int | None = None) -> None:
+    """Refuse pairs that leave little to learn from; ``reads`` as of ``concerns``.
 
     Raises:
         DataError: More of them than the limits allow show no prompt, or cannot be told apart; the message names the
             setting that allows it.
     """
+    longer = _longer(audit, reads)
     for subject, setting in _FATAL.items():
         count, share = _count(audit, subject), _share(audit, subject)
         if share > getattr(limits, setting):
             _, said, remedy = _COUNTS[subject]
             raise DataError(
                 f"{count:,} of {audit.pairs.count:,} pairs {said} at max_length {audit.max_length}, so little is left "
-                f"to learn from: {remedy.format(longer=_longer(audit))}; or train all the same with --{setting} 1."
+                f"to learn from: {remedy.format(longer=longer)}; or train all the same with --{setting} 1."
             )
 
 
-def _of_counts(audit: Audit, limits: AuditLimits) -> Iterator[Concern]:
+def _of_counts(audit: Audit, limits: AuditLimits, longer: str) -> Iterator[Concern]:
     absent = _share(audit, "prompt_absent") > limits.warn_share
     for subject, (title, said, remedy) in _COUNTS.items():
         if _share(audit, subject) <= limits.warn_share or (subject == "prompt_cut" and absent):
             continue
         evidence = f"{_count(audit, subject):,} of {audit.pairs.count:,} pairs {said}"
-        yield Concern(subject, title, evidence, remedy.format(longer=_longer(audit)))
+        yield Concern(subject, title, evidence, remedy.format(longer=longer))
 
 
 def _of_shares(audit: Audit, limits: AuditLimits) -> Iterator[Concern]:
@@ -131,7 +139,9 @@ def _of_shares(audit: Audit, limits: AuditLimits) -> Iterator[Concern]:
         )
 
 
-def _of_suite(audit: Audit, suite: str, exact: Cases, near: Cases, limits: AuditLimits) -> Iterator[Concern]:
+def _of_suite(
+    audit: Audit, suite: str, exact: Cases, near: Cases, limits: AuditLimits, longer: str
+) -> Iterator[Concern]:
     identical = audit.suites[suite]
     of = max(identical.pairs, 1)
     if exact.count or near.count > _NEARLY_ALL * of:
@@ -149,7 +159,7 @@ def _of_suite(audit: Audit, suite: str, exact: Cases, near: Cases, limits: Audit
             f"pairs of the suite {suite} cannot be told apart",
             f"{identical.cases.count:,} of {of:,} pairs of the suite {suite} have two answers with the same tokens "
             f"({groups})",
-            "where they are cut raise max_length; they are not judged",
+            f"where they are cut {longer}; they are not judged",
         )
 
 
@@ -169,7 +179,12 @@ def _share(audit: Audit, subject: str) -> float:
     return _count(audit, subject) / max(audit.pairs.count, 1)
 
 
-def _longer(audit: Audit) -> str:
-    if audit.length is None or audit.length <= audit.max_length:
-        return "raise max_length"
-    return f"raise max_length (at {audit.length:,}, {SHARE_WHOLE:.0%} of the prompts are whole)"
+def _longer(audit: Audit, reads: int | None) -> str:
+    """What to do about texts that are cut, as far as the model reads."""
+    asked = audit.length if audit.length is not None and audit.length > audit.max_length else None
+    whole = f" (at {asked:,}, {SHARE_WHOLE:.0%} of the prompts are whole)" if asked else ""
+    if reads is None or max(asked or 0, audit.max_length + 1) <= reads:
+        return f"raise max_length{whole}"
+    raised = f"raise max_length to {reads:,}, or " if audit.max_length < reads else ""
+    remedy = f"{raised}leave them out (--too_long drop), or take one that reads more"
+    return f"this model reads {reads:,} tokens: {remedy}{whole}"

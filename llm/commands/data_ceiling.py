@@ -68,7 +68,7 @@ def _show(found: Ceiling) -> None:
 
     console = Terminal()
     table = Table(title=shown_title(f"{found.file}, features of {found.model}"), box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("set", "sample", "random", "held out [95 %]", "random"):
+    for heading in ("set", "sample", "sample, noise", "held out [95 %]", "held out, noise"):
         table.add_column(heading, justify="left" if heading == "set" else "right", no_wrap=True)
     before = None
     for one in found.bearings:
@@ -77,14 +77,19 @@ def _show(found: Ceiling) -> None:
             table.add_row(shown(f"{f'by {one.by}' if one.by else 'pairs'} ({one.scenarios:,})"))
         held_out = f"{one.held_out:.2g} [{one.low:.2g}, {one.high:.2g}]"
         table.add_row(f"  {one.set}", f"{one.in_sample:.3g}", f"{one.null:.3g}", held_out, f"{one.null_held_out:.2g}")
-    console.print(table)
     mean, low, high = (100 * value for value in found.accuracy)
-    for line in (
-        "sample: in sample; random: the same with labels that say nothing; decide by what is held out",
+    first = (
+        *found.verdicts(),
         f"{found.pairs:,} pairs of {found.prompts:,} prompts, {found.width:,} features",
         *(f"left out: {count:,} pairs: {reason}" for reason, count in found.left_out.items()),
         f"plain heads rank {mean:.1f} % [{low:.1f}, {high:.1f}] of unseen pairs right; "
         f"the longer answer was chosen in {100 * found.longer_wins:.1f} %",
-        *found.verdicts(),
+    )
+    for line in first:
+        console.print(shown(line), soft_wrap=True)
+    console.print(table)
+    for line in (
+        "how large a set these pairs bear: decide by what is held out; noise: of labels that say nothing",
+        "radii, inf where no set is too large; of cvar its alpha, where a smaller one is a larger set",
     ):
         console.print(shown(line), soft_wrap=True)

@@ -24,7 +24,8 @@ def parser() -> Parser:
     told.add_argument(
         "--reference",
         metavar="MODEL",
-        help="a policy's margins are relative to this one; none: plain log-probabilities, summed over tokens",
+        help="a policy's margins are relative to this one (default: a run of dpo has its own); none: plain "
+        "log-probabilities, summed over tokens, which are not DPO's margins",
     )
     told.add_argument(
         "--beta",
@@ -32,6 +33,12 @@ def parser() -> Parser:
         type=float,
         default=0.1,
         help="scale of margins against a reference (default: %(default)s)",
+    )
+    told.add_argument(
+        "--by",
+        nargs="+",
+        metavar="GROUPS",
+        help="judge these groups too, as a set has them behind by= (default: those that the models' sets weigh)",
     )
     told.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="default: %(default)s"
@@ -61,6 +68,7 @@ def evaluate(argv: Arguments) -> int:
 
 def _judge(options: Namespace) -> int:
     from ..api import judged
+    from ..data.grouping.columns import weighed
     from ..judging.tables import render_comparison, render_table
     from ..run.terminal import Terminal
 
@@ -69,10 +77,12 @@ def _judge(options: Namespace) -> int:
     )}  # fmt: skip
     console = Terminal()
     records = [record_of(name) for name in (options.model, options.against) if name]  # before hours of judging
+    how["by"] = options.by or weighed(*(record["config"].get("ambiguity") for record in records if record))
     found = []
     for name, record in zip([name for name in (options.model, options.against) if name], records, strict=True):
         found.append(judged.evaluate(name, options.suite, progress=True, record=record or {}, **how))
-        console.print(render_table(found[-1].result["suites"], title=f"Accuracy of {name}, %"))
+        title = f"Accuracy of {name}, %{' (log-likelihood, not the margin of DPO)' * (options.reference == 'none')}"
+        console.print(render_table(found[-1].result["suites"], title=title))
     comparison = judged.compare(*found) if options.against else None
     if comparison:
         console.print(render_comparison(comparison.suites, names=comparison.names))

@@ -18,7 +18,9 @@ def parser() -> Parser:
     told.add_argument(
         "results",
         metavar="PATH",
-        help="results of a sweep, or the folder of a demo, an evaluation, a run (finished or not), or a pipeline",
+        nargs="+",
+        help="results of a sweep, or the folder of a demo, an evaluation, a run (finished or not), or a pipeline; "
+        "several runs, a plain one among them, are compared",
     )
     told.add_output("the page (default: %(default)s)", default="report.html", metavar="FILE")
     told.add_argument(
@@ -59,7 +61,7 @@ def report(argv: Arguments) -> int:
     check_folder(Path(options.output).parent, flag="--output: the folder")
     with locked_file(options.output):
         content = content_of(
-            options.results,
+            *options.results,
             inside=options.inside,
             baseline=options.baseline,
             smallest=options.smallest_group,

@@ -57,9 +57,7 @@ class ColumnMap:
         pairs = list(given.items()) if isinstance(given, Mapping) else _parsed(str(given))
         for key, column in pairs:
             if key not in KEYS:
-                raise DataError(
-                    f"columns: there is no key {key!r}{_meant(str(key), KEYS)}; keys are {', '.join(KEYS)}."
-                )
+                raise DataError(f"columns: there is no key {key!r}{meant(str(key), KEYS)}; keys are {', '.join(KEYS)}.")
             if not isinstance(column, str) or not column:
                 raise DataError(f"columns: {key} names no column; write {SPELLING}.")
         named = dict(pairs)
@@ -126,7 +124,7 @@ class ColumnMap:
 
     def complaint(self, columns: Mapping[str, object]) -> str:
         """The sentence about the columns that are not there."""
-        wrong = [f"{key}={column}{_meant(column, columns)}" for key, column in self.missing(columns)]
+        wrong = [f"{key}={column}{meant(column, columns)}" for key, column in self.missing(columns)]
         return f"columns: there is no column for {', '.join(wrong)}; the columns are {', '.join(columns) or 'none'}"
 
 
@@ -183,7 +181,8 @@ def _found(columns: Mapping[str, object], column: str) -> Any:
     return value
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """What stands in a refusal behind a name that does not exist: the known one that is like it, or nothing."""
     lowered = {other.casefold(): other for other in known}
     close = difflib.get_close_matches(name.casefold(), lowered, n=1)
     return f", did you mean {lowered[close[0]]!r}?" if close else ""

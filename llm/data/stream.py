@@ -149,7 +149,7 @@ class PairStream:
                 raise DataError(
                     f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
                     "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the columns "
-                    f"of a known data set; {advice(record.columns)}; known layouts: {known_layouts(record.columns)}."
+                    f"of a known data set; known layouts: {known_layouts(record.columns)}; {advice(record.columns)}."
                 )
             self._records = records
             return layout, [record]

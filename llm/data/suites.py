@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .columns import ColumnMap, columns_of
+from .grouping.columns import columns_for
 from .pairs import DataError, Pair, PairSet, read_pairs
 
 
@@ -72,7 +73,12 @@ def subset_of(pairs: Sequence[Pair], size: int | None) -> list[Pair]:
 
 
 def load_suites(
-    files: dict[str, Path], *, eval_pairs: int | None = None, columns: str | ColumnMap | None = None, used: bool = False
+    files: dict[str, Path],
+    *,
+    eval_pairs: int | None = None,
+    columns: str | ColumnMap | None = None,
+    used: bool = False,
+    by: Sequence[str] = (),
 ) -> tuple[dict[str, list[Pair]], dict[str, dict]]:
     """Read every suite; with ``eval_pairs``, a fixed random subset of at most that size each.
 
@@ -81,6 +87,7 @@ def load_suites(
         eval_pairs: None: all.
         columns: Which column holds what, in the files that have these; the others are read in their own layout.
         used: The mapping serves another file already, so that no suite need have these columns.
+        by: Names of groups whose columns the pairs are to keep, where the file has them.
 
     Raises:
         DataError: There is no suite, one cannot be read, or none has the columns.
@@ -89,7 +96,7 @@ def load_suites(
         raise DataError("there is no suite to judge the models by: put at least one test file beside the training file")
     suites, records = {}, {}
     for name, path in files.items():
-        source = read_pairs(path, columns=columns, shared=True)
+        source = read_pairs(path, columns=columns, shared=True, keep=columns_for(by))
         suites[name] = pairs = subset_of(source.pairs, eval_pairs)
         records[name] = describe_file(source) | {"evaluated": len(pairs)}
     if not used:

@@ -14,6 +14,7 @@ from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord, Values
 
 COIN = log(2)  # the logistic loss of a model that gives every pair the margin 0
+_FEW = 50  # steps from which on a loss should have moved
 _ROWS = 8  # fewer logged steps than this allow no statement about a trend
 _LEVEL = 0.05  # of the test for a downward trend
 _INDIFFERENT = 0.01  # nats below log 2 that are nothing worth having where the loss does not fall
@@ -54,7 +55,16 @@ def no_better_than_a_coin(run: RunRecord) -> Verdict:
     if falls and not run.finished:
         return Finding(Severity.WARNING, "the run has learned nothing yet", evidence, "let it go on, or train faster")
     title = "the learning rate is too low" if falls else "the loss is stuck at log 2"
-    return Finding(Severity.PROBLEM, title, evidence, _unstick(run, losses, falls=falls))
+    return Finding(Severity.PROBLEM, title, evidence, _few_steps(run) + _unstick(run, losses, falls=falls))
+
+
+def _few_steps(run: RunRecord) -> str:
+    """What to try before anything else where a run has hardly begun; "" of longer ones."""
+    if run.steps >= _FEW:
+        return ""
+    epochs = run.training[-1].get("epoch")
+    said = f" ({epochs:.3g} epochs)" if isinstance(epochs, int | float) else ""
+    return f"{run.steps} steps{said} are few: train longer first (num_train_epochs); if that is not enough, "
 
 
 def _unstick(run: RunRecord, losses: Values, *, falls: bool) -> str:

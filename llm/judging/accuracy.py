@@ -8,8 +8,7 @@ nothing else should not impress.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import nn
 
 from dro_core import CVaR, robust_loss
 
+from ..data.grouping.columns import ALWAYS, rows_of_groups
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..run.files import JsonObject, json_ready
@@ -43,59 +43,71 @@ __all__ = [
 TAIL = 0.1  # the CVaR loss is the mean loss of this worst share of the pairs
 
 
-def summarise(pairs: Sequence[Pair], margins: ArrayLike, *, level: float = 0.95) -> dict[str, object]:
+def summarise(
+    pairs: Sequence[Pair], margins: ArrayLike, *, by: Iterable[str] = (), level: float = 0.95
+) -> dict[str, object]:
     """One suite in numbers, JSON-ready (None where a number does not exist).
 
     Args:
         pairs: The pairs of the suite.
         margins: Shape (n,), as from :func:`score_pairs`.
+        by: Names of further groups, as a set has them behind ``by=``; those that the pairs lack are left out.
         level: Confidence level of the intervals.
 
     Returns:
-        ``overall``, ``by_category`` and ``by_source`` (name -> record), ``worst_category`` (a record
-        with its ``name``) and ``macro_accuracy``, the plain average over categories. A record holds
+        ``overall``, ``by_category`` and ``by_source`` (name -> record), ``by_group`` (asked name -> name -> record),
+        ``worst_category`` (a record with its ``name``) and ``macro_accuracy``, the plain average over categories. A
+        record holds
         ``pairs``, ``clusters`` (``llm.data.questions.questions``), ``accuracy``, ``low``, ``high``, ``ties``,
         ``mean_loss`` and ``cvar_loss`` (Bradley-Terry, in nats; CVaR over the worst tenth), ``longer_wins`` and
         ``length_correlation``: Spearman's rank correlation between the margin and the length of chosen
         minus rejected in characters. Pairs that were not judged (nan) count nowhere but in ``left_out``.
     """
     scores = checked_margins(pairs, margins)
+    asked = tuple(by)
     groups = {
-        field: {
+        kind: {
             name: summarise_rows([pairs[row] for row in rows], scores[rows], level=level)
-            for name, rows in rows_by(pairs, field).items()
+            for name, rows in found.items()
         }
-        for field in ("category", "source")
+        for kind, found in rows_of_groups(pairs, asked).items()
     }
     categories = groups["category"]
     accuracies = [record["accuracy"] for record in categories.values() if record["pairs"]]
     return {
         "overall": summarise_rows(pairs, scores, level=level),
-        "by_category": categories,
-        "by_source": groups["source"],
+        **by_kind(groups, asked),
         "worst_category": worst_category(categories),
         "macro_accuracy": float(np.mean(accuracies)) if accuracies else None,
     }
 
 
-def compare(pairs: Sequence[Pair], margins_a: ArrayLike, margins_b: ArrayLike, *, level: float = 0.95) -> JsonObject:
-    """Accuracy of model a minus that of model b on the same pairs: ``overall`` and ``by_category``.
+def compare(
+    pairs: Sequence[Pair], margins_a: ArrayLike, margins_b: ArrayLike, *, by: Iterable[str] = (), level: float = 0.95
+) -> JsonObject:
+    """Accuracy of model a minus that of model b on the same pairs: ``overall`` and by group, as of ``summarise``.
 
     A record holds ``pairs``, ``difference``, ``low``, ``high``, ``p`` (clustered by question),
     ``mcnemar_p`` (which ignores shared questions), and ``only_a`` and ``only_b``: pairs on which one model
     does better than the other, right against tied included. Pairs that one of them did not judge are left out. The
-    p-values of the categories are not adjusted for their number.
+    p-values of the groups are not adjusted for their number.
     """
     scores = checked_margins(pairs, margins_a), checked_margins(pairs, margins_b)
     judged = np.flatnonzero(~np.isnan(scores[0] + scores[1])).tolist()
     a, b = (credit(margins[judged]) for margins in scores)
     pairs = [pairs[row] for row in judged]
-    return {
-        "overall": _comparison(pairs, a, b, np.arange(len(pairs)), level),
-        "by_category": {
-            name: _comparison(pairs, a, b, rows, level) for name, rows in rows_by(pairs, "category").items()
-        },
+    asked = tuple(by)
+    groups = {
+        kind: {name: _comparison(pairs, a, b, rows, level) for name, rows in found.items()}
+        for kind, found in rows_of_groups(pairs, asked).items()
     }
+    return {"overall": _comparison(pairs, a, b, np.arange(len(pairs)), level), **by_kind(groups, asked)}
+
+
+def by_kind(groups: Mapping[str, JsonObject], asked: Iterable[str]) -> JsonObject:
+    """Records by kind of group, as summaries and comparisons hold them."""
+    named = {f"by_{kind}": groups[kind] for kind in ALWAYS}
+    return {**named, "by_group": {kind: groups[kind] for kind in asked if kind in groups}}
 
 
 def evaluate_model(
@@ -106,13 +118,15 @@ def evaluate_model(
     max_length: int,
     batch_size: int = 32,
     margin_of: MarginOf = reward_margins,
+    by: Iterable[str] = (),
     progress: bool = False,
 ) -> JsonObject:
     """Score and summarise every suite: ``{"suites": {name: summary}, "margins": {name: array}}``."""
+    asked = tuple(by)
     scored: Any = {"max_length": max_length, "batch_size": batch_size, "margin_of": margin_of, "progress": progress}
     margins = {name: score_pairs(model, tokenizer, pairs, **scored) for name, pairs in suites.items()}
     return {
-        "suites": {name: summarise(pairs, margins[name]) for name, pairs in suites.items()},
+        "suites": {name: summarise(pairs, margins[name], by=asked) for name, pairs in suites.items()},
         "margins": margins,
     }
 
@@ -128,14 +142,6 @@ def worst_category(categories: Mapping[str, JsonObject]) -> JsonObject | None:
         return None
     name = min(judged, key=lambda key: categories[key]["accuracy"])
     return {"name": name, **categories[name]}
-
-
-def rows_by(pairs: Sequence[Pair], field: str) -> dict[str, NDArray[np.intp]]:
-    """Row numbers by ``category`` or ``source``, sorted by name; an empty name becomes "unknown"."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, pair in enumerate(pairs):
-        rows[getattr(pair, field) or "unknown"].append(row)
-    return {name: np.array(rows[name], dtype=np.intp) for name in sorted(rows)}
 
 
 def summarise_rows(pairs: Sequence[Pair], margins: Margins, *, level: float = 0.95) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
 from ..statistics.counting import RULE
 from ..statistics.numbers import bracket, decimals, p_text, percent
+
+MOST_ROWS = 30  # groups of a kind in a table
+
+Row = list[Text | str]
 
 
 def write_metrics(
@@ -50,7 +54,10 @@ def write_metrics(
 
 
 def render_table(suites: Mapping[str, JsonObject], *, title: str = "Accuracy, %") -> Table:
-    """The screen table of ``evaluate_model(...)["suites"]``; "longer wins" stands beside every accuracy."""
+    """The screen table of ``evaluate_model(...)["suites"]``, with the groups of :func:`groups_shown`.
+
+    The rule "longer wins" stands beside every accuracy.
+    """
     caption = (
         'brackets: 95 % interval over prompts; a tie counts one half\nlonger: the rule "longer wins"; tail: worst tenth'
     )
@@ -59,52 +66,68 @@ def render_table(suites: Mapping[str, JsonObject], *, title: str = "Accuracy, %"
         named = ", ".join(f"{count} of {shown(name)}" for name, count in left_out.items() if count)
         caption += f"\nnot judged, since the model reads both answers alike or not at all: {named}"
     table = Table(title=shown_title(title), caption=Text(caption), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("suite / category", overflow="fold", min_width=17)
+    table.add_column("suite / group", overflow="fold", min_width=17)
     for heading in ("pairs", "accuracy", "interval", "ties", "longer", "loss", "tail"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")
     for name, suite in suites.items():
         table.add_row(*_table_row(name, suite["overall"]), style="bold")
-        if len(suite["by_category"]) > 1:
-            for category, record in suite["by_category"].items():
-                table.add_row(*_table_row(f"  {category}", record))
-            table.add_row("  average of categories", "", percent(suite["macro_accuracy"]), style="italic")
+        for kind, records in groups_shown(suite).items():
+            _add_groups(table, kind, records, _table_row)
+            judged = [record["accuracy"] for record in records.values() if record["accuracy"] is not None]
+            table.add_row("  their average", "", percent(sum(judged) / len(judged) if judged else None), style="italic")
         table.add_section()
     return table
 
 
 def render_comparison(comparisons: Mapping[str, JsonObject], *, names: tuple[str, str]) -> Table:
-    """The screen table of suite name -> :func:`compare`, with a minus b in percentage points."""
+    """The screen table of suite name -> :func:`compare`, with a minus b in percentage points, by group as well."""
     title = shown_title(f"{names[0]} minus {names[1]}, percentage points")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("suite", overflow="fold", min_width=13)
+    table.add_column("suite / group", overflow="fold", min_width=13)
     for heading in ("points", "interval", "only first", "only second", "p", "McNemar"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")
     for name, comparison in comparisons.items():
-        record = comparison["overall"]
-        table.add_row(
-            shown(name),
-            percent(record["difference"], sign="+"),
-            bracket(record["low"], record["high"], sign="+"),
-            str(record["only_a"]),
-            str(record["only_b"]),
-            p_text(record["p"]),
-            p_text(record["mcnemar_p"]),
-        )
+        groups = groups_shown(comparison)
+        table.add_row(*_difference_row(name, comparison["overall"]), style="bold" if groups else None)
+        for kind, records in groups.items():
+            _add_groups(table, kind, records, _difference_row)
     return table
 
 
+def groups_shown(suite: JsonObject) -> dict[str, JsonObject]:
+    """Of a summary or a comparison, the groups of a table by kind, where there are two or more of a kind.
+
+    They are the categories and the groups that were asked for; where there are none of these, the sources.
+    """
+    asked = {"category": suite.get("by_category", {}), **suite.get("by_group", {})}
+    named = {kind: records for kind, records in asked.items() if len(records) > 1}
+    sources = suite.get("by_source", {})
+    return named or ({"source": sources} if len(sources) > 1 else {})
+
+
 def tidy_rows(suites: Mapping[str, JsonObject]) -> list[dict[str, object]]:
-    """One row per suite and group of ``evaluate_model(...)["suites"]``: overall, by category, by source."""
+    """One row per suite and group of summaries or comparisons: overall, by category, by source, by what was asked."""
     return [
         {"suite": name, "kind": kind, "group": group, **record}
         for name, suite in suites.items()
         for kind, records in (
-            ("overall", {"all": suite["overall"]}),
-            ("category", suite["by_category"]),
-            ("source", suite["by_source"]),
-        )
+            {"overall": {"all": suite["overall"]}, "category": suite["by_category"], "source": suite["by_source"]}
+            | suite.get("by_group", {})
+        ).items()
         for group, record in records.items()
     ]
+
+
+def _add_groups(table: Table, kind: str, records: JsonObject, row_of: Callable[[str, JsonObject], Row]) -> None:
+    """The groups of a kind, the largest where there are many, below a heading; categories need none."""
+    if kind != "category":
+        table.add_row(shown(f"  by {kind}"), style="italic")
+    largest = sorted(records, key=lambda name: -records[name]["pairs"])[:MOST_ROWS]
+    for name in records:
+        if name in largest:
+            table.add_row(*row_of(f"  {name}", records[name]))
+    if left := len(records) - len(largest):
+        table.add_row(f"  and {left} smaller", style="italic")
 
 
 def _or_none(margin: float) -> float | None:
@@ -112,7 +135,19 @@ def _or_none(margin: float) -> float | None:
     return None if isnan(margin) else float(margin)
 
 
-def _table_row(name: str, record: JsonObject) -> list[Text | str]:
+def _difference_row(name: str, record: JsonObject) -> Row:
+    return [
+        shown(name),
+        percent(record["difference"], sign="+"),
+        bracket(record["low"], record["high"], sign="+"),
+        str(record["only_a"]),
+        str(record["only_b"]),
+        p_text(record["p"]),
+        p_text(record["mcnemar_p"]),
+    ]
+
+
+def _table_row(name: str, record: JsonObject) -> Row:
     return [
         shown(name),
         str(record["pairs"]),

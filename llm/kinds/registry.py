@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from transformers import TrainingArguments
 
+from ..data.grouping.columns import weighed
 from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject
@@ -74,7 +75,7 @@ def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) ->
 
         return parts(config, arguments, files)
     task = task_of(config)
-    read = {"eval_pairs": config.eval_pairs, "columns": config.columns, "used": True}
+    read = {"eval_pairs": config.eval_pairs, "columns": config.columns, "used": True, "by": weighed(config.ambiguity)}
     suites = load_suites(files, **read)[0] if files else {}
     return Parts(
         plan=lambda: _plan(task, arguments, suites),
@@ -111,6 +112,7 @@ def judge_trained(
         max_length=task.config.max_length,
         batch_size=arguments.per_device_eval_batch_size,
         margin_of=task.margin_of(output),
+        by=weighed(task.config.ambiguity),
         progress=not arguments.disable_tqdm,
     )
     add_results(output, judged, suites)

@@ -91,7 +91,11 @@ def reading_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 def check_length(model: PreTrainedModel, max_length: int) -> None:
     """Refuse sequences longer than the model has positions for."""
-    limit = position_limit(model)
+    check_limit(position_limit(model), max_length)
+
+
+def check_limit(limit: int | None, max_length: int) -> None:
+    """Refuse sequences longer than a limit; None is no limit."""
     if limit is not None and max_length > limit:
         raise ModelError(f"max_length is {max_length}, but this model reads at most {limit} tokens: lower it")
 

@@ -38,7 +38,10 @@ def model_card(record: JsonObject, results: JsonObject | None = None) -> str:
 def _rows(record: JsonObject) -> dict[str, str]:
     config, data = record["config"], record["data"]
     train = data["train"]
-    cut = {name: number for name, number in data["truncation"].items() if name != "pairs"}
+    known = data["truncation"]
+    cut = {name: number for name, number in known.items() if name != "pairs" and not isinstance(number, dict)}
+    cut |= {f"pairs left out, since {why}": number for why, number in known.get("left_out", {}).items()}
+    cut |= {f"lost {what}": number for what, number in known.get("lost", {}).items()}
     return {
         "ambiguity set": _set(config),
         **_verdicts(record),

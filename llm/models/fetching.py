@@ -185,7 +185,14 @@ def model_of(name: str) -> str:
         return str(run / "model")
     if (run / "settings.json").exists():
         raise ModelError(f"the run in {name} has no finished model: continue it with --resume")
+    if not run.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or _is_beside(run)):
+        raise ModelError(f"there is no folder {name}: correct the path, or name a model of the hub")
     return name
+
+
+def _is_beside(run: Path) -> bool:
+    """Whether runs stand where this one should: a hub name has a slash too."""
+    return "/" in str(run) and any(run.parent.glob("*/run.json"))
 
 
 def locate(name: str) -> str:

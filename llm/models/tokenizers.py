@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..run.finished import check_model
 from ..text.rendering import folded
 from .adapters import adapter_chain, has_tokenizer
+from .architectures import position_limit
 from .fetching import FETCHABLE, ModelError, locate
 
 _UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
@@ -35,6 +37,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: b
             f"cannot load a tokenizer from {name!r}: give a folder with tokenizer.json, a hub name, or one of "
             f"{', '.join(FETCHABLE)} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def limit_of(name: str, *, trust_remote_code: bool = False) -> int | None:
+    """The most tokens that a model has positions for, told without its weights; None where that cannot be told."""
+    try:
+        _, place, _ = parts_of(name)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return position_limit(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
+    except (OSError, ValueError, ImportError, TypeError, RuntimeError):  # said where the model is loaded
+        return None
 
 
 def parts_of(name: str) -> tuple[str, str, list[str]]:

@@ -65,7 +65,7 @@ def _worst(report: JsonObject, arms: Sequence[JsonObject]) -> dict[str, object]:
     ]
     clean = [arm for arm in better if not _loses(report, arm)]
     if not judged:
-        return {"text": "No worst group: no category has enough questions, or margins are missing.", "items": []}
+        return {"text": "No worst group: no group has enough questions, or margins are missing.", "items": []}
     if not better:
         text = f"No arm of {len(judged)} is shown to raise the accuracy of the worst group over {_plain(report)}."
         return {"text": text, "items": []}
@@ -259,7 +259,12 @@ def _suites(report: JsonObject) -> list[str]:
             "without interval or test."
         )
     if plain := [name for name, fact in facts.items() if fact["readable"] and not fact["categories"]]:
-        found.append(f"Suites without categories, each one group of its own: {listed(plain)}.")
+        found.append(
+            "Suites without groups (categories, sources, or those that a set weighs), each one of its own: "
+            f"{listed(plain)}."
+        )
+    if other := [f"{name} by {fact['kind']}" for name, fact in facts.items() if fact["kind"] not in (None, "category")]:
+        found.append(f"Groups are not categories here: {listed(other)}.")
     if held_out := [name for name, fact in facts.items() if fact["role"] == "validation"]:
         found.append(
             "Held out of training to choose runs by, so it counts in no average and no worst group: "

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,13 @@ from ..results.store import (
     read_margins,
     read_results,
     read_run_record,
-    read_suite,
     read_training_pairs,
 )
 from ..run.files import JsonObject
 from ..statistics.arms import Array
 from ..statistics.counting import credit
+from .sources.suite_pairs import Suite as Suite
+from .sources.suite_pairs import suite_of
 
 Frame: TypeAlias = Any  # a table of pandas, which ships no types
 
@@ -35,26 +36,6 @@ BASELINE = "erm"
 FAMILY = tuple(name for name in CELL if name != "ambiguity")
 _TRAINED_ALIKE = ("model", "regime", "label_noise", "final")  # what a baseline shares at least
 _NOUNS = {"batch_size": "batch", "learning_rate": "rate", "label_noise": "noise"}
-
-
-class Suite(NamedTuple):
-    """The test pairs of a suite, all arrays of shape (n,).
-
-    ``questions`` are integers, equal where pairs share a question; ``longer`` is the score of the rule "the longer
-    answer wins"; ``categories`` are names, all "" where the suite has none; ``lengths`` are those of chosen minus
-    rejected, in characters.
-    """
-
-    name: str
-    questions: NDArray[np.intp]
-    categories: NDArray[np.str_]
-    longer: Array
-    lengths: Array
-
-    @property
-    def has_categories(self) -> bool:
-        """Whether there are at least two of them."""
-        return len(np.unique(self.categories)) > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +213,9 @@ def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str | N
         raise ResultsError(f"There is no suite {unknown[0]!r} in {results.folder}; its suites are {', '.join(names)}.")
     chosen = list(inside) or [name for name in names if re.match(r"id(?![a-z])|in_dist", name.lower())]
     held_out = [name for name in names if name.lower().startswith("valid") and name not in chosen]
+    kinds = about.get("groups", {})
     ordered = [*chosen, *(name for name in names if name not in (*chosen, *held_out)), *held_out]
-    suites = {name: suite for name in ordered if (suite := _suite(results.folder, name)) is not None}
+    suites = {name: suite for name in ordered if (suite := suite_of(results.folder, name, kinds)) is not None}
     notes = [*about.get("notes", ()), *(finding.text for finding in results.findings)]
     told = any((results.folder / "full").glob("*/run.json"))  # whole models say themselves who got the weight
     if not told and read_training_pairs(results.folder) is None:
@@ -285,16 +267,3 @@ def _text(value: object) -> str:
 
 def _alike(one: Arm, other: Arm) -> bool:
     return all(one.settings[name] == other.settings[name] for name in _TRAINED_ALIKE)
-
-
-def _suite(folder: Path, name: str) -> Suite | None:
-    pairs = read_suite(folder, name)
-    if pairs is None or not len(pairs) or not {"question_id", "category", "chosen_chars"} <= set(pairs.columns):
-        return None
-    labels = pairs["question_id"].fillna("").astype(str)
-    alone = pd.Series([f"\0{row}" for row in range(len(pairs))])
-    questions = pd.factorize(labels.where(labels.to_numpy() != "", alone.to_numpy()))[0]
-    categories = pairs["category"].fillna("").astype(str).to_numpy(dtype=str)
-    difference = (pairs["chosen_chars"] - pairs["rejected_chars"]).to_numpy()
-    longer = np.where(difference == 0, 0.5, (difference > 0).astype(float))
-    return Suite(name, questions.astype(np.intp), categories, longer, difference.astype(float))

@@ -69,7 +69,7 @@ class Judge:
         return records
 
     def suite_facts(self) -> dict[str, Record]:
-        """Pairs, questions, categories and the rule "the longer answer wins" of every suite."""
+        """Pairs, questions, groups (how many and of what kind) and the rule "the longer answer wins" of every suite."""
         return {name: self._facts(name) for name in self.collection.suite_names}
 
     def longer_average(self) -> float | None:
@@ -83,13 +83,14 @@ class Judge:
         role = "inside" if name in collection.inside else "validation" if name in collection.validation else "outside"
         known = {"role": role, "readable": suite is not None}
         if suite is None:
-            return {**known, "pairs": None, "questions": None, "categories": None, "longer_wins": None}
+            return {**known, "pairs": None, "questions": None, "categories": None, "kind": None, "longer_wins": None}
         pairs = len(suite.longer)
         return {
             **known,
             "pairs": pairs,
             "questions": cluster_count(suite.questions, pairs),
             "categories": len(np.unique(suite.categories)) if suite.has_categories else 0,
+            "kind": suite.kind,
             "longer_wins": float(suite.longer.mean()),
         }
 

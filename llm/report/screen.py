@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -11,6 +13,8 @@ from ..run.terminal import shown
 from ..statistics.numbers import bracket, p_text, percent
 from .export import cell_of, columns_of
 from .story.names import brief, name_of
+
+MOST_GROUPS = 10  # of a suite that are shown on a terminal
 
 
 def render_summary(report: JsonObject) -> Table:
@@ -59,6 +63,23 @@ def render_story(report: JsonObject) -> Group:
         for column, heading in columns_of(report):
             entry = None if column == "average" and len(report["outside"]) < 2 else cell_of(arm, column)
             if entry and (found := entry["difference"]):
-                numbers = percent(found["difference"], sign="+"), bracket(found["low"], found["high"], sign="+")
-                table.add_row(shown(name_of(arm)), shown(brief(heading)), *numbers, p_text(found["p_holm"]))
+                table.add_row(shown(name_of(arm)), shown(brief(heading)), *_difference(found))
+        for place, found in _of_groups(report, number):
+            table.add_row("", shown(f"  {brief(place)}"), *_difference(found))
     return Group(shown(story["sentence"], "bold"), *([table] if table.row_count else []), *lines)
+
+
+def _difference(found: JsonObject) -> list[str]:
+    limits = bracket(found["low"], found["high"], sign="+")
+    return [percent(found["difference"], sign="+"), limits, p_text(found["p_holm"])]
+
+
+def _of_groups(report: JsonObject, number: int) -> Iterator[tuple[str, JsonObject]]:
+    """The differences of an arm in the groups of suites, where there are few enough to read them on a terminal."""
+    for detail in report["details"]:
+        places = [place for place, arm in enumerate(detail["arms"]) if arm["arm"] == number]
+        for suite, groups in detail["categories"]["suites"].items():
+            for name, record in groups.items() if len(groups) <= MOST_GROUPS else ():
+                for place in places:
+                    if (entry := record["arms"][place]) and entry["difference"]:
+                        yield f"{suite} / {name}", entry["difference"]

@@ -45,5 +45,5 @@ def closing_lines(kind: str, model: str, output: Path) -> str:
     """
     run, trained = (shlex.quote(str(folder)) for folder in (output, output / "model"))
     start = "none" if model == "tiny" else shlex.quote(model)
-    reference = "" if kind == "reward" else f" --reference {start}"
+    reference = "" if kind in ("reward", "dpo") else f" --reference {start}"  # a run of dpo knows its own
     return f"model: {trained}\nnext: robust-rlhf evaluate {trained} --suite FILE{reference}; robust-rlhf doctor {run}"

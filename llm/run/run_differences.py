@@ -52,8 +52,18 @@ def differences(one: JsonObject, other: JsonObject) -> list[str]:
     for name, value in _COMPARED.items():
         here, there = value(one), value(other)
         if here is not None and there is not None and here != there:
-            found.append(f"{name} {_text(here)} against {_text(there)}")
+            found.append(f"{name} {_text(here)} against {_text(there)}{_cure(name, one, other)}")
     return found + _other_settings(one, other)
+
+
+def _cure(name: str, one: JsonObject, other: JsonObject) -> str:
+    """What makes the steps equal, where plain training takes the pairs that robust training leaves out of an epoch."""
+    sets = [record["config"].get("ambiguity", "erm") for record in (one, other)]
+    plain = sets.count("erm") == 1
+    robust = one if sets[0] != "erm" else other
+    if name != "steps" or not plain or robust["config"].get("last_window") != "drop":
+        return ""
+    return " (--last_window keep takes as many against a set)"
 
 
 def _other_settings(one: JsonObject, other: JsonObject) -> list[str]:

@@ -11,7 +11,7 @@ from ..audit.limits import LIMITS, AuditLimits
 from ..audit.verdicts import concerns
 from ..data.pairs import Pair, PairSet
 from ..models.loading import tiny_reward_model
-from ..models.tokenizers import load_tokenizer
+from ..models.tokenizers import limit_of, load_tokenizer
 from ..results.audits import Audits, read_audits
 from ..run.files import JsonObject
 from ..training.config import RewardConfig
@@ -45,17 +45,19 @@ def audits_of(
 def _made(
     settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, object]
 ) -> Mapping[str, Any]:
-    length = settings["max_length"]
+    length, reads = settings["max_length"], None
     if settings["model"] == "tiny":
         tokenizer = tiny_reward_model(texts_of(train.pairs), max_length=length)[1]
     else:
         tokenizer = load_tokenizer(
             settings["model"], fold_system=settings["fold"], trust_remote_code=settings["trust_remote_code"]
         )
+        reads = limit_of(settings["model"], trust_remote_code=settings["trust_remote_code"])
     judged = {name: PairSet(list(pairs), name, "", "") for name, pairs in suites.items()}
     audit = audit_of(train, tokenizer, max_length=length, suites=judged)
     limits = AuditLimits(**settings["limits"])
-    return {"key": mark, "audit": audit.as_json(), "concerns": [str(concern) for concern in concerns(audit, limits)]}
+    found = concerns(audit, limits, reads=reads)
+    return {"key": mark, "audit": audit.as_json(), "concerns": [str(concern) for concern in found]}
 
 
 def _settings(model: Model) -> JsonObject:

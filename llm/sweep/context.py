@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ..adversary.geometry import GEOMETRIES
 from ..adversary.ledger import AdversaryLedger
+from ..data.grouping.columns import rows_of_groups
 from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..data.suites import content_of, describe_file, split_by_prompt
 from ..features.features import FeatureCache, load_backbone
-from ..judging.accuracy import rows_by
 from ..models.contents import contents
 from ..results.audits import Audits, write_audits
 from ..results.store import ABOUT, write_about, write_pairs_table
@@ -193,7 +193,7 @@ def _starts(config: SweepConfig) -> dict[str, dict[str, str]]:
 
 def suite_rows(origin: str, rows: NDArray[np.int64], pairs: Sequence[Pair]) -> SuiteRows:
     """A suite of the ``pairs`` that stand at ``rows`` of ``origin``."""
-    groups = {"": np.arange(len(pairs)), **rows_by(pairs, "category")}
+    groups = {"": np.arange(len(pairs)), **rows_of_groups(pairs)["category"]}
     shared = np.array(questions(pairs), dtype=object)
     longer = np.array([length_baseline(pair) for pair in pairs])
     return SuiteRows(

@@ -34,7 +34,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
         **said_of(pairs.files["train"]),
-        **_batches(trainer, arguments, len(pairs.train)),
+        **_batches(trainer, arguments, len(encoded), len(pairs.train)),
         "passes": _passes(trainer, task.config),
         "held-out pairs": f"{len(pairs.held_out):,}",
         **said_of(pairs.files.get("eval", {}), "held-out"),
@@ -46,17 +46,26 @@ def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -
     return Group(table, render(audit), *map(shown, lines(audit, concerns)))
 
 
-def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int) -> dict[str, str]:
+def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int, in_file: int) -> dict[str, str]:
+    """Batches and steps over the ``pairs`` that are trained on, of those ``in_file``."""
     micro, window = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     (steps, per_epoch), effective, seen = steps_of(trainer), trainer.effective_batch, trainer.epoch_examples
     world = arguments.world_size
-    rest = f"; the last {pairs - seen:,} of an epoch fill no batch and are left out" if seen < pairs else ""
+    rest = (
+        f"; the last {pairs - seen:,} of an epoch fill no batch and are left out (unless --last_window keep)"
+        if seen < pairs
+        else ""
+    )
+    left_out = f" of {in_file:,}: the others cannot be trained on" if pairs < in_file else ""
+    batch = {
+        "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone{rest}",
+    }
     return {
-        "training pairs": f"{pairs:,}",
+        "training pairs": f"{pairs:,}{left_out}",
         **({"the radius is measured on": f"{len(trainer.slice.data):,} other pairs"} if trainer.slice else {}),
         "effective batch": f"{effective} = {micro} per device x {window} accumulated x {world} process(es)",
         "optimizer steps": f"{steps:,} ({per_epoch:,} per epoch)",
-        "the adversary sees": f"{min(effective, pairs)} pairs a step; its worst case is over these alone{rest}",
+        **({} if trainer.ambiguity is None else batch),
     }
 
 

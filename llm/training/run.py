@@ -34,7 +34,7 @@ from ..data.pairs import Pair
 from ..data.trained_on.pairs import TrainingPairs, training_pairs
 from ..judging.margins import MarginOf
 from ..models.adapters import merged, with_adapter
-from ..models.architectures import check_length
+from ..models.architectures import check_length, position_limit
 from ..models.card import model_card
 from ..models.fetching import cache_folder
 from ..models.quantised import is_quantised
@@ -218,7 +218,8 @@ def build_trainer(
     tokenizer.model_max_length = config.max_length  # travels with the model, so that judging cuts alike
     reading: Any = {"max_length": config.max_length, "too_long": config.too_long}
     main = arguments.process_index == 0
-    seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main)
+    longest = position_limit(model)
+    seen = RunAudit(tokenizer, max_length=config.max_length, suites=suites if main else {}, says=main, reads=longest)
     kept = TokenCache(cache_folder() / "tokens") if config.cache_tokens else None
 
     def watch(pair: Pair, read: Seen) -> None:

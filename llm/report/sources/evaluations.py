@@ -19,18 +19,19 @@ EARLIER = "the judged model"  # of an evaluation that does not say which
 Judged = tuple[str, JsonObject | None, JsonObject, Mapping[str, Sequence[Pair]]]
 
 
-def write_evaluation(folder: Path, judged: Sequence[Judged], *, notes: Sequence[str]) -> None:
+def write_evaluation(folder: Path, judged: Sequence[Judged], *, notes: Sequence[str], by: Sequence[str] = ()) -> None:
     """Write one or two judged models as results.
 
     Args:
         folder: Empty.
         judged: Name, ``run.json`` or None, result (as of ``evaluate_model``) and pairs of each.
         notes: What must be known before believing it.
+        by: Names of groups that they are judged by, beside categories and sources.
     """
     names = [name for name, *_ in judged]
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
-    told = [_told(name, *one[1:]) for name, one in zip(names, judged, strict=True)]
+    told = [_told(name, *one[1:])._replace(by=tuple(by)) for name, one in zip(names, judged, strict=True)]
     about = {"title": " against ".join(names), "baseline": names[-1], "notes": list(notes)}
     write_runs(folder, told, about)
 

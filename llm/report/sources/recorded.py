@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...data.grouping.columns import MOST, rows_of_groups
+from ...data.pairs import Pair
 from ...results.of_runs import settings_of_run
 from ...results.store import RUN_RECORD, ResultsError, write_about, write_pairs_table, write_results
 from ...results.training_records import write_arrays, write_training
@@ -32,9 +35,12 @@ def write_runs(folder: Path, runs: Sequence[RunTold], about: JsonObject) -> None
         raise ResultsError("no stage of this pipeline is finished, so there is nothing to report yet")
     names = [name for run in runs for name in run.suites if "accuracy" in run.suites[name].get("overall", {})]
     shared = {name: found for name in dict.fromkeys(names) if (found := judged_by_all(name, runs))}
+    by = list(dict.fromkeys(name for run in runs for name in run.by))
+    grouped = {name: grouping for name, (pairs, _) in shared.items() if (grouping := _grouped(pairs, by))}
     (folder / "suites").mkdir(parents=True)
     for name, (pairs, _) in shared.items():
-        write_pairs_table(folder / "suites" / f"{_file(name)}.parquet", pairs)
+        _, labelled = grouped.get(name, ("", pairs))
+        write_pairs_table(folder / "suites" / f"{_file(name)}.parquet", labelled)
     table: list[dict[str, object]] = []
     for number, run in enumerate(runs):
         margins = {_file(name): found[1][number].astype(np.float32) for name, found in shared.items()}
@@ -42,7 +48,8 @@ def write_runs(folder: Path, runs: Sequence[RunTold], about: JsonObject) -> None
     write_results(folder, table)
     notes = [*about.get("notes", ()), *(note for run in runs for note in run.notes)]
     advice = [line for run in runs for line in run.advice]
-    write_about(folder, {**about, "notes": _once(notes), "advice": _once(advice)})
+    kinds = {_file(name): kind for name, (kind, _) in grouped.items()}
+    write_about(folder, {**about, "notes": _once(notes), "advice": _once(advice), "groups": kinds})
 
 
 def _write_run(folder: Path, training: str, run: RunTold, margins: dict[str, Any]) -> list[dict[str, object]]:
@@ -63,6 +70,23 @@ def _write_run(folder: Path, training: str, run: RunTold, margins: dict[str, Any
     rows = rows or [{**settings, "suite": "", "category": ""}]
     write_training(folder, training, rows, files=files)
     return rows
+
+
+def _grouped(pairs: Sequence[Pair], by: Sequence[str]) -> tuple[str, list[Pair]] | None:
+    """The kind of group that stands in the place of categories, and the pairs with it for a category; None: they stay.
+
+    It is the first that a set weighs and these pairs have two of; without such groups or categories, the source.
+    """
+    groups = rows_of_groups(pairs, by)
+    several = [kind for kind in (*by, "category", "source") if 1 < len(groups.get(kind, ())) <= MOST]
+    kind = several[0] if several else "category"
+    if kind == "category":
+        return None
+    labelled = list(pairs)
+    for label, rows in groups[kind].items():
+        for row in rows:
+            labelled[row] = replace(pairs[row], category=label)
+    return kind, labelled
 
 
 def _file(suite: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...data.grouping.columns import weighed
 from ...data.pairs import DataError, Pair
 from ...data.suites import load_suites, suite_files
 from ...doctor.doctor import diagnose
@@ -31,6 +32,7 @@ class RunTold(NamedTuple):
         pairs: Suites whose pairs are at hand, with the margin of each, nan where it was not judged.
         notes: What is missing or damaged, in sentences.
         advice: What the doctor found, and what to try.
+        by: The groups that its set weighs, by name.
     """
 
     record: JsonObject
@@ -38,6 +40,7 @@ class RunTold(NamedTuple):
     pairs: dict[str, tuple[list[Pair], Array]]
     notes: list[str]
     advice: list[str]
+    by: tuple[str, ...] = ()
 
 
 def is_run(folder: Path) -> bool:
@@ -54,7 +57,8 @@ def told_by(folder: Path) -> RunTold:
     """
     record, notes = _record(folder)
     found = _metrics(folder, notes)
-    return RunTold(record, found, judged_pairs(folder, record["config"], found, notes), notes, _advice(folder))
+    pairs = judged_pairs(folder, record["config"], found, notes)
+    return RunTold(record, found, pairs, notes, _advice(folder), weighed(record["config"].get("ambiguity")))
 
 
 def _record(folder: Path) -> tuple[JsonObject, list[str]]:
@@ -87,28 +91,28 @@ def _metrics(folder: Path, notes: list[str]) -> JsonObject:
 def judged_pairs(
     folder: Path, config: JsonObject, suites: JsonObject, notes: list[str]
 ) -> dict[str, tuple[list[Pair], Array]]:
-    """The suites whose files still hold the pairs that ``margins.jsonl`` lists, pair by pair."""
+    """The suites whose files still hold the pairs that ``margins.jsonl`` lists; of the others, notes say why not."""
     stored = _margins(folder)
     files = suite_paths(folder, config)
+    size, columns, by = config.get("eval_pairs"), config.get("columns"), weighed(config.get("ambiguity"))
     found = {}
-    for name, margins in stored.items():
-        if name not in suites:
+    for name, summary in suites.items():
+        if "accuracy" not in summary.get("overall", {}):
             continue
+        why, margins = "they have changed", stored.get(name, [])
         try:
-            read, _ = load_suites(
-                {name: files[name]}, eval_pairs=config.get("eval_pairs"), columns=config.get("columns")
-            )
-        except (KeyError, DataError, OSError, ValueError):
-            read = {}
-        pairs = read.get(name, [])
+            read, _ = load_suites({name: files[name]}, eval_pairs=size, columns=columns, used=True, by=by)
+            pairs = read[name]
+        except KeyError:
+            why, pairs = "the run does not say which file they are of", []
+        except (DataError, OSError, ValueError) as error:
+            why, pairs = str(error).replace(str(files[name]), files[name].name).rstrip("."), []
+        if not margins:
+            why = f"{MARGINS} does not have them"
         if [pair.id for pair in pairs] == [own for own, _ in margins] and pairs:
             found[name] = (pairs, np.array([np.nan if value is None else value for _, value in margins], dtype=float))
-    of_pairs = [name for name, summary in suites.items() if "accuracy" in summary.get("overall", {})]
-    if lost := [name for name in of_pairs if name not in found]:
-        notes.append(
-            f"The pairs of {', '.join(lost)} are not where they were, or have changed: accuracies are those of "
-            f"{METRICS}."
-        )
+        else:
+            notes.append(f"The pairs of {name} cannot be shown: {why}. Accuracies are those of {METRICS}.")
     return found
 
 

@@ -16,6 +16,7 @@ from .names import brief, name_of
 MOST_ARMS = 6  # in the figure, as many as can be told apart at a glance
 MOST_NEXT = 4
 _WANTED = 0.02  # a difference that people would act on
+_BOTH = "robust-rlhf report RUN RUN"  # the plain run among them
 
 
 class _Shown(NamedTuple):
@@ -210,9 +211,9 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if alone and len(arms) == 1 and report["baseline"] != BASELINE:
         yield "Compare it with another model: robust-rlhf evaluate MODEL --against OTHER --suite FILE --output FOLDER."
     elif alone and len(arms) == 1 and arms[0]["ambiguity"] == BASELINE:
-        yield "Train it against a set too (--ambiguity tv:0.2, all else equal, the same seeds) and report both."
+        yield f"Train it against a set too (--ambiguity tv:0.2, all else equal, the same seeds), then: {_BOTH}."
     elif alone:
-        yield "Train the same model plainly (--ambiguity erm, all else equal, the same seeds) and report both together."
+        yield f"Train the same model plainly (--ambiguity erm, all else equal, the same seeds), then: {_BOTH}."
     if not report["suites"] and not report.get("policies"):
         yield "Judge it: robust-rlhf evaluate MODEL --suite FILE --output FOLDER, then robust-rlhf report FOLDER."
     if any(len(arm["seeds"]) == 1 for arm in arms) and len(arms) > 1:
@@ -220,8 +221,9 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if not gains and blind is not None and blind > _WANTED:
         pairs = sum(fact["pairs"] or 0 for fact in report["suites"].values())
         factor = (blind / _WANTED) ** 2
+        times = f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
         yield (
-            f"Judge by more pairs: to see a difference of {percent(_WANTED)} points takes about {factor:.0f} times the "
+            f"Judge by more pairs: to see a difference of {percent(_WANTED)} points takes about {times} times the "
             f"{pairs:,} test pairs there are."
         )
     if gains and best is not None:
@@ -233,7 +235,7 @@ def _next(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Shown],
     if _suspects(report):
         yield "Read the pairs with most weight: many of their labels look wrong, and robust training amplifies that."
     elif any("examples" in entry for detail in report["details"] for entry in detail["arms"]):
-        yield "Read the pairs with the most weight below: what the adversary favours is what the model cannot fit."
+        yield "Read the pairs with most weight on the page: what the adversary favours is what the model cannot fit."
     if gains and not report["inside"]:
         yield "Name the suite that is like the training data (--inside), so that losses there are counted."
 

@@ -32,10 +32,10 @@ WORDS = (
          "a robust arm, named by its ambiguity set and size: how far the weights may move from plain training",
          "The reweightings of a batch that the adversary may choose from. tv:0.2: it may move 20 % of the weight; "
          "max_ratio=4: no example gets more than four times its plain weight."),
-    Word("worst", "Worst group", r"\bworst group\b", "the category, of any suite, where an arm is right least often",
-         "The category, of any suite, with the lowest accuracy. Testing the category on which plain training looks "
-         "worst would favour every other arm; here the limits hold whichever category is truly the worst, of "
-         "either arm."),
+    Word("worst", "Worst group", r"\bworst group\b", "the group, of any suite, where an arm is right least often",
+         "The group, of any suite, with the lowest accuracy: a category, a source, or what the set weighs. "
+         "Testing the one on which plain training looks worst would favour every other arm; here the limits hold "
+         "whichever is truly the worst, of either arm."),
     Word("holm", "Holm's correction", r"\bHolm(?:'s correction)?\b",
          "makes p-values larger for the number of tests, so that the chance of one false finding stays below 5 %",
          "Raises p-values so that, over one kind of column of the whole table, the chance of even one false finding "

@@ -189,6 +189,7 @@ def test_texts_mean_what_they_meant(text, rule):
         ("gr_dpo:0.1,by=a,by=b", "has the option 'by=b', but the allowed ones, once each, are: by=NAME"),
         ("gr_dpo:-1,by=source", "at least 0"),
         ("kldpo:x", "has 'x' where a number belongs, as in 'kldpo:1'"),
+        ("tv=0.2", "unknown ambiguity 'tv=0.2', did you mean 'tv:0.2'\\? The known ones are:"),
         ("nothing:1", "unknown ambiguity 'nothing:1'; the known ones are: erm, burg:RADIUS, .* mmd:RADIUS\\."),
     ],
 )

@@ -18,6 +18,10 @@ from llm.audit.limits import AuditLimits
 from llm.audit.verdicts import check_learnable, concerns
 from llm.data.overview import overview
 from llm.data.pairs import DataError, Pair, PairSet, read_pairs, stream_pairs, write_pairs
+from llm.models.architectures import position_limit
+from llm.models.fetching import ModelError
+from llm.models.loading import tiny_reward_model
+from llm.models.tokenizers import limit_of
 from llm.text.encoding import encode_pairs
 from robust_rlhf import main
 
@@ -93,6 +97,38 @@ def test_the_length_at_which_prompts_are_whole_is_the_least(kind, template):
     least = audited(pairs, read, 48).length
     whole = [audited(pairs, read, length).prompt_whole_both.count / 60 for length in (least - 1, least)]
     assert whole[0] < 0.95 <= whole[1]
+
+
+@pytest.mark.parametrize(("cut_at", "reads", "said", "never"), [
+    (16, None, "raise max_length (at 40,", "reads"),
+    (16, 64, "raise max_length (at 40,", "reads"),
+    (16, 32, "this model reads 32 tokens: raise max_length to 32, or leave them out", "raise max_length ("),
+    (32, 32, "this model reads 32 tokens: leave them out", "raise max_length"),
+])  # fmt: skip
+def test_nobody_is_sent_beyond_what_the_model_reads(cut_at, reads, said, never):
+    pairs = [Pair(str(i), user("dog " * 60), "red", f"blue {i}") for i in range(20)]
+    found = replace(audited(pairs, tokenizer(), cut_at), length=40)
+    bare = replace(found, length=None)  # or below max_length: nothing is known of a length that would do
+    assert any("raise max_length" in str(concern) for concern in concerns(bare, AuditLimits(), reads=cut_at + 1))
+    check_learnable(bare, AuditLimits(most_unasked=1, most_identical=1), reads=reads)
+    told = [str(concern) for concern in concerns(found, AuditLimits(), reads=reads) if "cut" in concern.subject]
+    for text in told:
+        assert said in text
+        assert never not in text
+    assert told
+
+
+def test_an_audit_refuses_what_the_model_refuses(tmp_path):
+    """The limit is the same of a model in memory and of its folder, where no weights are read."""
+    pairs = planted()
+    model, read = tiny_reward_model((p.chosen for p in pairs), max_length=64)
+    limit = position_limit(model)
+    for part in (model, read):
+        part.save_pretrained(tmp_path)
+    assert limit_of(str(tmp_path)) == limit
+    for given in ((model, read), str(tmp_path)):
+        with pytest.raises(ModelError, match=f"max_length is {limit + 1}, but this model reads at most {limit}"):
+            audit_pairs(pairs, model=given, max_length=limit + 1)
 
 
 def test_windows_are_compared_and_not_assumed():

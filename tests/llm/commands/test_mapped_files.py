@@ -148,6 +148,8 @@ def test_evaluate_and_export_by_the_mapping(runs, data, tmp_path, capsys):
     )
     one, other = (next((tmp_path / "out").rglob(f"{name}_test.json*")) for name in ("raw", "plain"))
     assert one.read_text() == other.read_text()
+    assert main(["evaluate", str(runs / "raw"), *suites, "--output", str(tmp_path / "told")]) == 0  # the run knows it
+    assert margins(tmp_path / "told") == margins(tmp_path / "judged")
     capsys.readouterr()
     alone = ["--suite", str(data / "plain" / "plain_test.jsonl"), "--columns", COLUMNS]
     assert main(["evaluate", model, *alone]) == 2

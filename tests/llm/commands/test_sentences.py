@@ -26,7 +26,7 @@ from llm.run.progress import LINES, Steps, closing_lines
 from llm.text.batches import PairCollator
 from llm.text.encoding import encode_pairs
 from llm.training import guards
-from llm.training.config import RewardConfig, SFTConfig
+from llm.training.config import DPOConfig, RewardConfig, SFTConfig
 from llm.training.run import train_run
 from robust_rlhf import _PLAIN, PIPE_CLOSED, main
 
@@ -257,6 +257,7 @@ def test_a_run_ends_by_saying_where_its_model_is_and_what_is_next(data, tmp_path
     [
         (RewardConfig(model="m"), ""),
         (SFTConfig(model="tiny"), " --reference none"),
+        (DPOConfig(model="tiny"), ""),
         (PolicyConfig(model="runs/sft/model"), " --reference runs/sft/model"),
     ],
 )

@@ -91,7 +91,10 @@ def test_loss_at_log_2_is_told_from_one_below_it_by_noise_and_trend(run):
 
     assert not findings(changed(folder, losses(drop=0.006, noise=0.0003)))
     assert "the loss is stuck at log 2" in findings(changed(folder, losses(drop=0.0, noise=0.003)))
-    assert "the loss is stuck at log 2" in findings(changed(folder, losses(drop=0.0, noise=0.0)))
+    stuck = findings(changed(folder, losses(drop=0.0, noise=0.0)))["the loss is stuck at log 2"]
+    assert "are few" not in stuck.remedy
+    short = changed(folder, lambda content: content.update(steps=13))
+    assert findings(short)["the loss is stuck at log 2"].remedy.startswith("13 steps")
 
 
 def test_mislabelled_pairs_are_counted_with_confidence(run):

@@ -1,7 +1,9 @@
 """Scoring with a real model, and the numbers and tables made from margins."""
 
 import csv
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ from llm.judging.accuracy import (
     summarise,
     write_metrics,
 )
+from llm.judging.tables import groups_shown, tidy_rows
 from llm.models.loading import tiny_reward_model
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
+from llm.statistics.numbers import percent
 
 
 def pair(number, chosen="four", rejected="it is five", *, asked=None, **fields):
@@ -202,6 +206,30 @@ def test_files_hold_every_number_and_every_margin(tiny, pairs, tmp_path):
     assert [line["id"] for line in lines] == [p.id for p in [*pairs, pairs[0]]]
     assert [line["margin"] for line in lines[:13]] == result["margins"]["first"].tolist()
     assert not list((tmp_path / "new").glob("*.partial"))
+
+
+def test_tables_show_the_groups_that_were_asked_for_else_the_sources(pairs):
+    """What a set weighs stands in the tables of one model and of two, whatever column it is."""
+    bare = [replace(p, category="") for p in pairs]
+    topics = [replace(p, kept=(("topic", "tax" if n % 3 else "visa"),)) for n, p in enumerate(bare)]
+    margins = np.where(np.arange(13) % 3, 1.0, -1.0)
+    for own, by, expected in (
+        (pairs, (), {"category": ["a", "b"]}),
+        (bare, (), {"source": ["even", "odd"]}),
+        (topics, ("topic", "nothing"), {"topic": ["tax", "visa"]}),
+        (pairs, ("source", "topic"), {"category": ["a", "b"], "source": ["even", "odd"]}),
+    ):
+        summary, difference = summarise(own, margins, by=by), compare(own, margins, -margins, by=by)
+        for found in (summary, difference):
+            assert {kind: list(records) for kind, records in groups_shown(found).items()} == expected
+        assert {row["kind"] for row in tidy_rows({"s": summary})} >= expected.keys() | {"overall"}
+    summary, difference = summarise(topics, margins, by=("topic",)), compare(topics, margins, -margins, by=("topic",))
+    assert {name: record["accuracy"] for name, record in summary["by_group"]["topic"].items()} == {"tax": 1, "visa": 0}
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(render_table({"s": summary}), render_comparison({"s": difference}, names=("a", "b")))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert [line[1] for line in lines if line[:1] == ["visa"]] == ["5", percent(-1.0, sign="+")]
+    assert lines.count(["by", "topic"]) == 2
 
 
 def test_screen_tables_show_the_length_rule_and_survive_markup(pairs):

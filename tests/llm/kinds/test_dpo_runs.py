@@ -62,7 +62,10 @@ def test_judging_again_gives_the_same_margins(files, finished, tmp_path, capsys)
     assert again == pytest.approx(before, abs=1e-5)
     assert max(map(abs, again)) > 1e-3
     capsys.readouterr()
-    assert main(["evaluate", str(finished / "model"), "--suite", str(files / "suite.jsonl")]) == 2
+    own = ["--suite", str(files / "suite.jsonl"), "--output", str(tmp_path / "own")]
+    assert main(["evaluate", str(finished / "model"), *own]) == 0  # a run knows its reference and its loss
+    assert margins(tmp_path / "own") == pytest.approx(before, abs=1e-5)
+    assert main(["evaluate", reference, "--suite", str(files / "suite.jsonl")]) == 2
     assert "give --reference" in capsys.readouterr().err
 
 

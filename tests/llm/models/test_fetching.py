@@ -14,7 +14,7 @@ from loaded_models import quiet
 
 from llm.models import fetching
 from llm.models.card_parts import licence_of
-from llm.models.fetching import ModelError, fetch
+from llm.models.fetching import ModelError, fetch, locate
 from llm.models.loading import load_policy
 from robust_rlhf import main
 
@@ -25,6 +25,17 @@ WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz
 NAME, TERMS = "some-weights", "the Terms of Somebody"
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
          "num_key_value_heads": 1, "head_dim": 32, "sliding_window": 64, "max_position_embeddings": 96}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["runs/nothere", "./nothere", "runs/nothere/model"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name, tmp_path, monkeypatch):
+    """A name of the hub has a slash too: it is one where no runs stand beside it."""
+    (tmp_path / "runs" / "there").mkdir(parents=True)
+    (tmp_path / "runs" / "there" / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=f"there is no folder {name}"):
+        locate(name)
+    assert locate("owner/nothere") == "owner/nothere"
 
 
 def write_gguf(file):

@@ -174,7 +174,7 @@ def test_the_command_says_what_it_found_without_loading_torch(folder, report, tm
     rows = [line for line in done.stdout.splitlines() if line.startswith(" tv:0.2")]
     assert len(rows) == 5  # three suites, their average, the worst group
     assert max(map(len, rows)) <= 80
-    assert "note: Suites without categories" in done.stdout
+    assert "note: Suites without groups" in done.stdout
     assert (tmp_path / "out" / "report.html").is_file()
 
 

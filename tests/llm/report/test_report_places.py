@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from sample_reports import said, text_of
 
 import robust_rlhf
 from llm.data.pairs import write_pairs
-from llm.judging.accuracy import summarise
+from llm.judging.accuracy import compare, summarise
 from llm.judging.tables import write_metrics
 from llm.report.sources.evaluations import write_evaluation
 from llm.report.sources.places import content_of
+from llm.results.store import ResultsError
 from llm.run.files import write_json
 from llm.run.finished import seal
 
@@ -74,9 +76,43 @@ def test_pairs_that_changed_leave_the_numbers_and_a_note(run):
     write_pairs(pairs["ood"][1:], folder.parent / "ood.jsonl")
     (folder.parent / "id_test.jsonl").unlink()
     report = content_of(folder)
-    assert said(report, "The pairs of id_test, ood are not where they were, or have changed")
+    assert said(report, "The pairs of ood cannot be shown", "they have changed")
+    assert said(report, "The pairs of id_test cannot be shown", "id_test.jsonl")
     assert report["arms"][0]["suites"]["ood"]["low"] is None
     assert report["arms"][0]["suites"]["ood"]["accuracy"] is not None
+
+
+def test_a_mapping_of_the_run_is_no_fault_of_a_suite_in_a_layout_of_its_own(run):
+    """The mapped columns are in the training file and one suite; the other suite is read as it is."""
+    folder, pairs, _ = run
+    rows = [{"nr": p.id, "ask": p.prompt[0]["content"], "good": p.chosen, "bad": p.rejected} for p in pairs["ood"]]
+    (folder.parent / "ood.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["columns"] = "prompt=ask,chosen=good,rejected=bad,id=nr"
+    write_json(folder / "run.json", record)
+    report = content_of(folder)
+    assert not said(report, "cannot be shown")
+    assert all(entry["low"] is not None for entry in report["arms"][0]["suites"].values())
+
+
+@pytest.mark.parametrize(("ambiguity", "kind"), [("tv:0.2,by=topic", "topic"), ("tv:0.2,by=source", "source")])
+def test_groups_that_a_set_weighs_are_those_of_the_report(tmp_path, ambiguity, kind):
+    """A column of the suite that only the set names, and one that every pair has."""
+    folder = tmp_path / "run"
+    pairs, _ = run_folder(folder, ambiguity)
+    for name, own in pairs.items():
+        topics = [("tax", "tax", "visa")[row % 3] for row in range(len(own))]
+        named = [
+            replace(p, kept=(("topic", t),), source=t if kind == "source" else p.source)
+            for p, t in zip(own, topics, strict=True)
+        ]
+        write_pairs(named, tmp_path / f"{name}.jsonl")
+    report = content_of(folder, smallest=10)
+    assert said(report, f"Groups are not categories here: id_test by {kind}, ood by {kind}")
+    tables = report["details"][0]["categories"]["suites"]
+    assert {name: sorted(table) for name, table in tables.items()} == {name: ["tax", "visa"] for name in SUITES}
+    assert report["arms"][0]["worst"]["name"].split(" / ")[1] in ("tax", "visa")
+    assert f"ood by {kind}" in text_of(report, tmp_path)
 
 
 def test_suites_are_found_from_another_folder(run, tmp_path, monkeypatch):
@@ -87,6 +123,28 @@ def test_suites_are_found_from_another_folder(run, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert content_of(folder)["arms"][0]["suites"]["ood"]["low"] is not None
+
+
+def test_several_runs_make_one_page_with_the_plain_one_to_compare_with(run, tmp_path):
+    folder, pairs, result = run
+    run_folder(tmp_path / "plain", "erm", data=tmp_path)
+    report = content_of(folder, tmp_path / "plain")
+    assert report["baseline"] == "erm"
+    [difference] = [arm["suites"]["ood"]["difference"] for arm in report["arms"] if arm["ambiguity"] == "tv:0.2"]
+    found = compare(pairs["ood"], result["margins"]["ood"], margins_of(pairs["ood"], "erm", 0))["overall"]
+    assert difference["difference"] == pytest.approx(found["difference"], abs=1e-6)
+    page = tmp_path / "page.html"
+    assert robust_rlhf.main(["report", str(tmp_path / "plain"), str(folder), "-o", str(page)]) == 0
+    assert page.exists()
+
+
+def test_what_cannot_stand_on_one_page_is_refused_with_the_route(run, tmp_path):
+    folder, *_ = run
+    run_folder(tmp_path / "twin", data=tmp_path)
+    with pytest.raises(ResultsError, match=r"2 runs are against tv:0\.2 with seed 0"):
+        content_of(folder, tmp_path / "twin")
+    with pytest.raises(ResultsError, match=r"is no run.* --against OTHER"):
+        content_of(folder, tmp_path)
 
 
 def test_damaged_metrics_are_told_and_the_rest_stays(run):

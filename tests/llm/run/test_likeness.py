@@ -36,6 +36,16 @@ def test_what_two_runs_differ_in_is_named():
     ]  # fmt: skip
 
 
+def test_steps_that_a_set_leaves_out_come_with_their_cure():
+    """Plain training takes what is left of an epoch; against a set it is left out, unless kept."""
+    plain = {"config": {"ambiguity": "erm", "last_window": "drop"}, "steps": 13}
+    for last_window, cured in (("drop", True), ("keep", False)):
+        robust = {"config": {"ambiguity": "tv:0.2", "last_window": last_window}, "steps": 12}
+        for said in (*differences(plain, robust), *differences(robust, plain)):
+            assert ("--last_window keep" in said) is cured
+    assert differences(plain, plain | {"steps": 12}) == ["steps 13 against 12"]
+
+
 SAID_BY_THEIR_RESULT = {  # which run.json holds: steps, effective batch, data, start
     "ambiguity", "learning_rate", "max_length", "model", "seed", "final", "lora_rank", "loss", "beta", "samples",
     "reward_model", "estimator", "kl_coefficient", "max_steps", "num_train_epochs", "per_device_train_batch_size",
