@@ -2221,9 +2221,9 @@ BREAKS = [
     Break(
         "logits: a view of the states for the output layer",
         "llm/models/logprobs.py",
-        "_last(kept, ids) if _takes_places(type(_inner(model))) else kept",
+        "_last(kept, ids) if takes_places(type(inner_model(model))) else kept",
         "kept",
-        "llm/kinds/test_dpo.py",
+        "llm/models/test_logprobs.py",
     ),
     Break(
         "atlas-first",

@@ -223,19 +223,6 @@ KINDS = [
 ]  # fmt: skip
 
 
-def test_a_folder_holds_the_features_of_one_backbone(tmp_path, capsys):
-    """What is trained on them does not say whose they are."""
-    study.main(["--data", str(tmp_path), "--folder", str(tmp_path / "a"), "--stage", "plan"])
-    (tmp_path / "of-earlier/bench").mkdir(parents=True)
-    for folder in ("a", "of-earlier"):
-        with pytest.raises(SystemExit):
-            study.main(
-                ["--data", str(tmp_path), "--folder", str(tmp_path / folder), "--stage", "plan", "--model", "static:x"]
-            )
-        assert "holds features of MiniLM, tuned: name another --folder" in capsys.readouterr().err
-    study.main(["--data", str(tmp_path), "--folder", str(tmp_path / "b"), "--stage", "plan", "--model", "static:x"])
-
-
 @pytest.mark.exhaustive
 @pytest.mark.slow("a whole study of a sample with an untrained backbone, its stages one after the other")
 def test_a_study_runs_from_texts_to_outcomes_and_reads_the_test_set_once(corpus, tmp_path, monkeypatch, capsys):

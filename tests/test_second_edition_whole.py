@@ -1,4 +1,4 @@
-"""The stage of whole models, small: trained, judged, kept, and what becomes of H8."""
+"""The stage of whole models, small: trained, judged, kept, and what becomes of H8; and folders of other backbones."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def test_whole_models_are_trained_and_judged_and_decide_h8(tmp_path, monkeypatch
     assert one.shape == other.shape == (40,)
     study.main(asked)
     assert {path: path.stat().st_mtime_ns for path in models} == models
+
+
+def test_a_folder_holds_the_features_of_one_backbone(tmp_path):
+    """What is trained on them does not say whose they are."""
+    plan, other = ["--data", str(tmp_path), "--stage", "plan", "--folder"], ["--model", "static:x"]
+    study.main([*plan, str(tmp_path / "a")])
+    (tmp_path / "of-earlier/bench").mkdir(parents=True)
+    for folder in ("a", "of-earlier"):
+        with pytest.raises(SystemExit, match="holds features of MiniLM, tuned: name another --folder"):
+            study.main([*plan, str(tmp_path / folder), *other])
+    study.main([*plan, str(tmp_path / "b"), *other])

@@ -68,19 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if told.stage == "whole":
         _whole(told.data, told.folder, tiny=told.tiny, workers=told.workers)
         return
-    if (kept := _backbone_of(told.folder, told.model or TUNED)) != (told.model or TUNED):
-        parser.error(
-            f"{told.folder} holds features of {kept}: name another --folder for those of {told.model or TUNED}"
-        )
+    _check_backbone(told.folder, told.model or TUNED)
     sizes = TINY_SIZES if told.tiny else Sizes()
     work = work_of(told.folder / f"most-{told.most}" if told.most else told.folder, tiny=told.tiny)
     wanted = cells()
     left = [cell for cell in wanted if not work.done(cell)]
     _say(f"{len(wanted) - len(left)} of {len(wanted)} cells are trained; {sum(map(work.heads, left))} heads are left")
     if told.stage == "plan":
-        for name, kind, where, pairs, shows in stated():
-            points = " / ".join(f"{100 * one:.1f}" for one in shows)
-            _say(f"{name}, {kind}, {where}, {pairs} pairs: {points} points at 10 / 20 / 30 % discordance")
+        _say_power()
         return
     model = "tiny" if told.tiny else told.model or tuned(told.data, told.folder)
     cache = FeatureCache(told.folder / "features" if told.tiny else default_cache(), progress=not told.tiny)
@@ -109,13 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _say(f"the bench sees: {board['sees']}")
 
 
-def _backbone_of(folder: Path, model: str) -> str:
-    """Whose features a folder holds; one that is new is of this model."""
+def _say_power() -> None:
+    """What comparisons can show."""
+    for name, kind, where, pairs, shows in stated():
+        points = " / ".join(f"{100 * one:.1f}" for one in shows)
+        _say(f"{name}, {kind}, {where}, {pairs} pairs: {points} points at 10 / 20 / 30 % discordance")
+
+
+def _check_backbone(folder: Path, model: str) -> None:
+    """Leave a folder to the backbone whose features it holds; one that is new is of this model."""
     path = folder / "backbone.txt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, (TUNED if (folder / "bench").exists() else model) + "\n")
-    return path.read_text(encoding="utf-8").strip()
+    if (kept := path.read_text(encoding="utf-8").strip()) != model:
+        raise SystemExit(f"{folder} holds features of {kept}: name another --folder for another backbone")
 
 
 def _whole(data: Path, folder: Path, *, tiny: bool, workers: int) -> None:

@@ -244,11 +244,7 @@ def build_trainer(
         columns=PairColumns(encoded.pairs),
     )
     if pairs.slice:
-        aside = encode_pairs(pairs.slice, tokenizer, **reading)
-        groups = NamedGroups(PairColumns(aside.pairs), like=NamedGroups(PairColumns(encoded.pairs)))
-        soft = getattr(config, "soft_labels", "none") != "none"
-        trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every, soft=soft)
-        check_covers(parse_reweighting(config.ambiguity), NamedGroups(PairColumns(encoded.pairs)), groups)
+        _set_aside(trainer, encode_pairs(pairs.slice, tokenizer, **reading), encoded, config)
     put_soft_labels(trainer, encoded.pairs, config)
     if config.padding_free:
         trainer.read_flat()
@@ -266,6 +262,15 @@ def build_trainer(
         trainer.add_callback(StepBar)
     audited = [pair for pair in train if pair.id in pairs.once]
     return Built(trainer, encoded, *seen.conclude(audited, pairs.files["train"], config, batch=trainer.effective_batch))
+
+
+def _set_aside(trainer: PairTrainer, aside: EncodedPairs, encoded: EncodedPairs, config: TrainConfig) -> None:
+    """Give the trainer the pairs that radii are chosen on."""
+    own = NamedGroups(PairColumns(encoded.pairs))
+    groups = NamedGroups(PairColumns(aside.pairs), like=own)
+    soft = getattr(config, "soft_labels", "none") != "none"
+    trainer.slice = Slice(aside, aside.pairs, groups, every=config.auto_every, soft=soft)
+    check_covers(parse_reweighting(config.ambiguity), own, groups)
 
 
 def _groups(config: TrainConfig, encoded: EncodedPairs) -> dict[str, list[Any]]:

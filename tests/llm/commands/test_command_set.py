@@ -177,9 +177,10 @@ def test_every_setting_is_in_a_group_and_shown(kind):
     config = config_of(kind)
     assert {field.metadata["group"] for field in fields(config)} <= set(GROUPS)
     shown = {action.dest for action in settings_parser(config).actions if action.help is not argparse.SUPPRESS}
-    assert shown >= {field.name for field in fields(config)} | {"output_dir", "config"}
+    rare = {field.name for field in fields(config) if field.metadata["rare"]}
+    assert shown >= {field.name for field in fields(config)} - rare | {"output_dir", "config"}
     everything = settings_parser(config, everything=True)
-    assert {action.dest for action in everything.actions} >= set(declared())
+    assert {action.dest for action in everything.actions} >= set(declared()) | rare
     assert all(action.help for action in everything.actions)
 
 
@@ -240,7 +241,7 @@ def test_a_policy_takes_lambda_by_either_name():
 
 
 def test_a_setting_without_a_group_is_not_overlooked():
-    assert all(set(field.metadata) == {"group", "help"} for field in fields(RunConfig))
+    assert all(set(field.metadata) == {"group", "help", "alias", "rare"} for field in fields(RunConfig))
 
 
 # Completion.
