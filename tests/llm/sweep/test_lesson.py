@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from llm.report.content import build_content
 from llm.report.lesson.numbers import lesson_numbers, record_of
+from llm.report.lesson.panels import PANELS
 from llm.report.lesson.picture import caption, remarks
+from llm.report.plots import INLINE, PRINTED, WIDTH
 from llm.results.store import read_curves, read_margins, read_results, read_suite, read_training_pairs, read_weights
 from llm.sweep.lesson import run
 from robust_rlhf import main
@@ -169,3 +172,20 @@ def test_the_readme_says_what_the_stored_numbers_say():
         assert f"{100 * record['accuracy']:.1f} % [{100 * record['low']:.1f}, {100 * record['high']:.1f}]" in said
     assert len(stored["seeds"]) == 10
     assert (ROOT / "docs" / "demo.png").exists()
+
+
+@pytest.mark.parametrize(("size", "page"), [((WIDTH, 3.0), INLINE), ((4.2, 3.5), PRINTED)])
+def test_names_of_sets_stand_in_a_legend_beside_their_differences(size, page):
+    """A name with a mark of its own beside it is not taken for a point of a row, nor does it hide one."""
+    (panel,) = (panel for panel in PANELS if panel.name == "lesson-price")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    panel.paint(json.loads((ROOT / "docs" / "demo.json").read_text()), axes, page)
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["over sources", "over pairs"]
+    assert not axes.texts
+    frame = legend.get_window_extent()
+    points = [axes.transData.transform(container[0].get_xydata()) for container in axes.containers]
+    assert sum(map(len, points)) == 8
+    assert not any(frame.contains(*point) for point in np.concatenate(points))
