@@ -65,13 +65,26 @@ def test_the_gallery_shows_every_script_and_notebook():
     assert sorted(shown) == [path.name for path in sorted([*SCRIPTS, *NOTEBOOKS])]
 
 
+def hidden_by_the_legend(axes):
+    """The drawn points, of curves and clouds, on which the legend lies, in dots of the figure."""
+    if (legend := axes.get_legend()) is None:
+        return []
+    curves = [line.get_transform().transform_path(line.get_path()).interpolated(100).vertices for line in axes.lines]
+    clouds = [axes.transData.transform(cloud.get_offsets()) for cloud in axes.collections]
+    frame = legend.get_window_extent()
+    return [point for points in (*curves, *clouds) for point in points if frame.contains(*point)]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_short_and_draws_its_figure(script, tmp_path, monkeypatch, capsys):
     assert len(script.read_text().splitlines()) <= 40
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "figure.svg")])
     plt.switch_backend("agg")
     runpy.run_path(str(script), run_name="__main__")
+    [axes] = plt.gcf().axes
     plt.close("all")
+    assert axes.get_title()
+    assert not hidden_by_the_legend(axes)
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert capsys.readouterr().out.strip()
 
