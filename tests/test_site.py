@@ -61,8 +61,12 @@ def test_a_figure_says_what_the_solver_found(tmp_path):
 
 
 def test_the_gallery_shows_every_script_and_notebook():
-    shown = re.findall(r"^```\{(?:example|notebook)\} (.*)$", "".join(p.read_text() for p in DOCS.glob("*.md")), re.M)
+    """And links each, for who reads the pages where they are not built."""
+    pages = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    shown = re.findall(r"^```\{(?:example|notebook)\} (.*)$", pages, re.M)
     assert sorted(shown) == [path.name for path in sorted([*SCRIPTS, *NOTEBOOKS])]
+    linked = set(re.findall(r"\]\(\.\./examples/([\w.]+)\)", pages))
+    assert linked == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
 
 
 def hidden_by_the_legend(axes):
