@@ -83,6 +83,14 @@ def test_the_page_begins_with_the_picture_and_so_does_the_terminal(finished, num
         assert float(right) == pytest.approx(100 * expected, abs=0.051)
 
 
+def test_where_no_bar_is_shown_lines_say_how_far_it_is(finished):
+    said = (finished.folder.parent / "said").read_text()
+    found = [(int(done), int(planned)) for done, planned in re.findall(r"^head (\d+) of (\d+)$", said, re.M)]
+    assert 5 <= len(found) <= 11
+    assert found == sorted(found)
+    assert found[-1] == (26, 26)
+
+
 def test_accuracies_and_differences_are_those_of_the_margins(finished, numbers):
     suite = read_suite(finished.results, "ood_half_office")
     office = (suite["source"] == "office").to_numpy()
