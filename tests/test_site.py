@@ -26,7 +26,7 @@ from made.messages import messages, rooms  # noqa: E402
 
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "robust_reward.py")  # tests/test_examples.py
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SLOW = {"reward_model.ipynb"}  # trains two models
+SLOW = {"reward_model.ipynb"}  # trains three models
 
 
 # Figures of sets.
