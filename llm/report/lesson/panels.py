@@ -137,8 +137,9 @@ def _bought_and_paid(numbers: JsonObject, axes: Axes, page: Page) -> None:
     axes.tick_params(axis="y", labelcolor=page.ink)
     axes.set_ylim(len(places) - 0.5, -0.5)
     # In a frame, lest it be taken for points; those of the rows beside it are below 0.
-    told = axes.legend(loc="center right", fontsize=_SIZE, labelcolor=page.ink, facecolor="none", edgecolor=page.line)
-    told.set_title(f"worst case, radius {REPAIR_RADIUS}", {"size": _SIZE})
+    title = f"worst case, radius {REPAIR_RADIUS}"
+    look = {"fontsize": _SIZE, "labelcolor": page.ink, "facecolor": "none", "edgecolor": page.line}
+    told = axes.legend(loc="center right", title=title, title_fontsize=_SIZE, **look)
     told.get_title().set_color(page.quiet)
 
 
