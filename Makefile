@@ -6,6 +6,7 @@ CONSTRAINTS ?= constraints.txt
 # Modules are compiled when they are first imported: most never are, and compiling all took half of an installation.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c $(CONSTRAINTS)
 STAMP := $(VENV)/.installed
+LEAN := $(VENV)/.demo
 PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CLUSTERS := $(VENV)/.clusters
@@ -16,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   a shift, the set that repairs it, and wrong labels: writes runs/demo/report.html and demo.png (five minutes)"
+	@echo "make demo   a shift, the set that repairs it, and wrong labels: writes runs/demo/report.html and demo.png (five minutes; the first time as many more, to install)"
 	@echo "make picture  the demo's picture and its numbers, into docs"
 	@echo "make test   run the test suite (some twenty minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
@@ -32,10 +33,16 @@ help:
 	@echo "make gpu    what only a GPU can tell, write docs/gpu.md (8 minutes); installs nothing; ARGS=--dry-run: on a CPU"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
 
-# torch first and pinned: left to a resolver it brings several gigabytes of another build.
-$(STAMP): pyproject.toml constraints.txt
+# What the demo needs. torch first and pinned: left to a resolver it brings several gigabytes of another build.
+$(LEAN): pyproject.toml constraints.txt
+	@echo "Installing the package into $(VENV): minutes and some 2 GB on disk, over 5 GB more where torch comes with CUDA"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
+	$(INSTALL) -e ".[llm]"
+	touch $@
+
+$(STAMP): $(LEAN)
+	@echo "Installing all extras and the tools for tests into $(VENV): minutes and some 1 GB on disk"
 	$(INSTALL) -e ".[test]"
 	touch $@
 
@@ -60,7 +67,7 @@ docs: $(DOCS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --nitpicky --keep-going \
 		--builder html --doctree-dir build/doctrees docs build/site
 
-demo: $(STAMP)
+demo: $(LEAN)
 	$(BIN)/robust-rlhf demo --output runs/demo --resume
 
 # What README shows.

@@ -23,6 +23,7 @@ for radius in radii:
     print(f"tv:{radius:.1f},by=group  majority {rights[-1][0]:.3f}  minority {rights[-1][1]:.3f}")
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
 axes.plot(radii, rights, "o-", label=["nine in ten", "one in ten"])
+axes.set(title="What a worst case over groups gives and takes")
 axes.set(xlabel="radius of the worst case over groups", ylabel="share ranked right")
-axes.legend(frameon=False, loc="center right")
+axes.legend(frameon=False, loc="upper right")
 figure.savefig(sys.argv[1] if sys.argv[1:] else "minority.png")

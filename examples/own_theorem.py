@@ -35,5 +35,6 @@ report = check(claim.with_mutants(shrunk(claim), mutant(claim, "no factor", rhs=
 print(f"{report.label}: {report.verdict.value}; false versions refuted: {[*report.controls]}")
 plt.figure(figsize=(7, 3.5), layout="constrained").gca().plot([0, 1], [0, 1], "0.7")
 plt.gca().scatter(*np.array(report.points).T[::-1], s=4)  # in ranges of the losses
+plt.gca().set(title="Both sides of the bound; above the line it would be false")
 plt.gca().set(xlabel="right side", ylabel="left side", xlim=(0, 2))
 plt.savefig(sys.argv[1] if sys.argv[1:] else "own_theorem.png")

@@ -26,7 +26,7 @@ from made.messages import messages, rooms  # noqa: E402
 
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "robust_reward.py")  # tests/test_examples.py
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SLOW = {"reward_model.ipynb"}  # trains two models
+SLOW = {"reward_model.ipynb"}  # trains three models
 
 
 # Figures of sets.
@@ -61,8 +61,22 @@ def test_a_figure_says_what_the_solver_found(tmp_path):
 
 
 def test_the_gallery_shows_every_script_and_notebook():
-    shown = re.findall(r"^```\{(?:example|notebook)\} (.*)$", "".join(p.read_text() for p in DOCS.glob("*.md")), re.M)
+    """And links each, for who reads the pages where they are not built."""
+    pages = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    shown = re.findall(r"^```\{(?:example|notebook)\} (.*)$", pages, re.M)
     assert sorted(shown) == [path.name for path in sorted([*SCRIPTS, *NOTEBOOKS])]
+    linked = set(re.findall(r"\]\(\.\./examples/([\w.]+)\)", pages))
+    assert linked == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+
+
+def hidden_by_the_legend(axes):
+    """The drawn points, of curves and clouds, on which the legend lies, in dots of the figure."""
+    if (legend := axes.get_legend()) is None:
+        return []
+    curves = [line.get_transform().transform_path(line.get_path()).interpolated(100).vertices for line in axes.lines]
+    clouds = [axes.transData.transform(cloud.get_offsets()) for cloud in axes.collections]
+    frame = legend.get_window_extent()
+    return [point for points in (*curves, *clouds) for point in points if frame.contains(*point)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -71,7 +85,10 @@ def test_a_script_is_short_and_draws_its_figure(script, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "figure.svg")])
     plt.switch_backend("agg")
     runpy.run_path(str(script), run_name="__main__")
+    [axes] = plt.gcf().axes
     plt.close("all")
+    assert axes.get_title()
+    assert not hidden_by_the_legend(axes)
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert capsys.readouterr().out.strip()
 

@@ -6,6 +6,7 @@ here in a :class:`DataError`; what can be wrong with a *record* is the business 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -45,13 +46,20 @@ def _known_suffix(path: Path) -> str:
     if path.is_dir():
         raise DataError(f"{path} is a folder, but one data file was expected.")
     if not path.exists():
-        raise DataError(f"{path} does not exist: check the path, or name a data set as hf://datasets/OWNER/NAME:SPLIT.")
+        raise DataError(f"{path} does not exist: {_remedy(path)}.")
     suffix = suffix_of(path)
     if suffix is None:
         raise DataError(f"{path} has no known suffix; the known ones are {', '.join(SUFFIXES)}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: name a file with records.")
     return suffix
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is not there; our pages take the built-in corpus from a folder ``corpus``."""
+    if path.parent.name == "corpus" and not path.parent.exists():
+        return f"check the path, or make the built-in corpus: robust-rlhf data builtin {shlex.quote(str(path.parent))}"
+    return "check the path, or name a data set as hf://datasets/OWNER/NAME:SPLIT"
 
 
 def _parquet(path: Path, read_as: list[str]) -> Iterator[Record]:

@@ -15,7 +15,7 @@ from ...run.files import JsonObject, write_json
 from ...statistics.numbers import bracket, percent
 from ..drawing import Drawing
 from ..plots import INLINE, PRINTED, WIDTH, inline_svg
-from .numbers import LONGER, PLAIN, RADII, REPAIR, RIGHT, TOO_LARGE, WRONG, over_pairs, record_of
+from .numbers import LONGER, PLAIN, RADII, REPAIR, REPAIR_RADIUS, RIGHT, TOO_LARGE, WRONG, over_pairs, record_of
 from .panels import PANELS
 
 _HEIGHT = 3.0  # inches, of a panel on the page
@@ -69,7 +69,7 @@ def write_picture(numbers: JsonObject, picture: Path) -> None:
 
 
 def caption(numbers: JsonObject) -> str:
-    """What the picture shows, in two sentences.
+    """What the picture shows, in a few sentences.
 
     Args:
         numbers: As from ``lesson_numbers``.
@@ -83,7 +83,8 @@ def caption(numbers: JsonObject) -> str:
         f"the other kind right, and a worst case over the two sources (`{REPAIR}`) {repaired['office']}, for "
         f"{repaired['forum']} instead of {plain['forum']} on the nine. With a fifth of the labels wrong, a worst case "
         f"over single pairs (`{TOO_LARGE}`) follows these: {wrong} of pairs like those of training, where plain "
-        f"training has {usual}."
+        f"training has {usual}. These are test pairs, as in the lower panels; the curves are of prompts held out of "
+        f"training. Sets drawn without a number have radius {REPAIR_RADIUS}."
     )
 
 
@@ -98,9 +99,10 @@ def remarks(numbers: JsonObject) -> str:
         f"points {bracket(lost['low'], lost['high'], sign='+')}. Where a fifth is wrong, a small one hurts the other "
         f"kind: {small} ranks {_right(numbers, WRONG, small, 'office')} of it right, plain training "
         f"{_right(numbers, WRONG, PLAIN, 'office')}. Brackets are 95 % intervals over test pairs, "
-        f"for the mean of {len(numbers['seeds'])} seeds. Heads and corpus are small and made for this: no text tells "
-        "the sources apart, and the features cannot read all of the advice. Settings were chosen on a corpus and on "
-        "seeds of their own."
+        f"for the mean of {len(numbers['seeds'])} seeds. The gain in the worst group, which the page names, is another "
+        "number: each arm is judged where it is worst, in any suite. Heads and corpus are small and made for this: no "
+        "text tells the sources apart, and the features cannot read all of the advice. Settings were chosen on a "
+        "corpus and on seeds of their own."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,31 @@ def _train(config: SweepConfig, settings: Mapping[str, Any], folder: Path, cache
         config, yaml.safe_dump(dict(settings), sort_keys=False), folder, cache=FeatureCache(cache, progress=True)
     )
     columns = (TextColumn("heads"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("heads", total=None, note="")
+        line = _lines(console)
 
         def said(done: int, planned: int, failed: int, note: str) -> None:
             progress.update(bar, completed=done, total=planned, note=one_line(note[:100]))
+            if not note:  # no radius that is looked for, no error
+                line(done, planned)
 
         failures = sweep.run(pool=Pool(), report=said)["failed"]
     if failures:
         raise RuntimeError(f"{failures} trainings failed: see the notes in {folder}, then continue with --resume")
+
+
+def _lines(console: Console) -> Callable[[int, int], None]:
+    """Says how far the heads are at every tenth of them, where a bar is not shown: in files, logs and pipes."""
+    tenths = -1
+
+    def line(done: int, planned: int) -> None:
+        nonlocal tenths
+        if not console.is_terminal and 10 * done // planned > tenths:
+            tenths = 10 * done // planned
+            console.print(f"head {done} of {planned}")
+
+    return line
 
 
 def _report(output: Path, results: Path, console: Console) -> JsonObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pair_layouts import GOOD, QUESTION
 
 from llm.data.pairs import DataError, Pair, find_files, length_baseline, read_pairs, write_pairs
+from robust_rlhf import main
 
 LINE = json.dumps(GOOD).encode() + b"\n"
 ZIPPED = gzip.compress(LINE * 200, mtime=0)
@@ -56,6 +58,15 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
     with pytest.raises(DataError, match=f"(?s){message}") as caught:
         read_pairs(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_the_corpus_of_the_pages_is_made_by_the_command_that_its_absence_names(tmp_path):
+    wanted = tmp_path / "my data" / "corpus" / "train.jsonl"
+    with pytest.raises(DataError, match="robust-rlhf data builtin") as raised:
+        read_pairs(wanted)
+    command = shlex.split(str(raised.value).split("built-in corpus: ")[1].removesuffix("."))
+    assert main([*command[1:], "--train", "10", "--test", "10"]) == 0
+    assert len(read_pairs(wanted).pairs) == 10
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from llm.report.content import build_content
 from llm.report.lesson.numbers import lesson_numbers, record_of
+from llm.report.lesson.panels import PANELS
 from llm.report.lesson.picture import caption, remarks
+from llm.report.plots import INLINE, PRINTED, WIDTH
 from llm.results.store import read_curves, read_margins, read_results, read_suite, read_training_pairs, read_weights
 from llm.sweep.lesson import run
 from robust_rlhf import main
@@ -78,6 +81,14 @@ def test_the_page_begins_with_the_picture_and_so_does_the_terminal(finished, num
     for (name, right), regime in zip(rows, ["all"] * 4 + ["noise-20"] * 4, strict=True):
         expected = record_of(numbers, regime, name, "office")["accuracy"]["accuracy"]
         assert float(right) == pytest.approx(100 * expected, abs=0.051)
+
+
+def test_where_no_bar_is_shown_lines_say_how_far_it_is(finished):
+    said = (finished.folder.parent / "said").read_text()
+    found = [(int(done), int(planned)) for done, planned in re.findall(r"^head (\d+) of (\d+)$", said, re.M)]
+    assert 5 <= len(found) <= 11
+    assert found == sorted(found)
+    assert found[-1] == (26, 26)
 
 
 def test_accuracies_and_differences_are_those_of_the_margins(finished, numbers):
@@ -169,3 +180,20 @@ def test_the_readme_says_what_the_stored_numbers_say():
         assert f"{100 * record['accuracy']:.1f} % [{100 * record['low']:.1f}, {100 * record['high']:.1f}]" in said
     assert len(stored["seeds"]) == 10
     assert (ROOT / "docs" / "demo.png").exists()
+
+
+@pytest.mark.parametrize(("size", "page"), [((WIDTH, 3.0), INLINE), ((4.2, 3.5), PRINTED)])
+def test_names_of_sets_stand_in_a_legend_beside_their_differences(size, page):
+    """A name with a mark of its own beside it is not taken for a point of a row, nor does it hide one."""
+    (panel,) = (panel for panel in PANELS if panel.name == "lesson-price")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    panel.paint(json.loads((ROOT / "docs" / "demo.json").read_text()), axes, page)
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["over sources", "over pairs"]
+    assert not axes.texts
+    frame = legend.get_window_extent()
+    points = [axes.transData.transform(container[0].get_xydata()) for container in axes.containers]
+    assert sum(map(len, points)) == 8
+    assert not any(frame.contains(*point) for point in np.concatenate(points))
