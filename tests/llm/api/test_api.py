@@ -114,7 +114,8 @@ def test_reports_of_runs_and_of_folders(runs, tmp_path):
 
 def test_a_diagnosis_shows_itself(runs):
     found = llm.diagnose(runs[1])
-    assert list(found.table["title"]) == [finding.title for finding in found.findings]
+    titles = [finding.title for finding in found.findings]
+    assert list(found.table["title"]) == [*titles, *found.unchecked]
     assert "checked: " in found._repr_html_()
     assert llm.diagnose(runs[1].folder).findings == found.findings
 
