@@ -1034,6 +1034,13 @@ BREAKS = [
         "llm/statistics/test_intervals.py llm/adversary/test_comparisons.py llm/report/test_report_numbers.py",
     ),
     Break(
+        "trl-refuses-before",
+        "llm/trl/mixin.py",
+        "        self._check_before(chosen, adaptive, given)",
+        "        assert given",
+        "llm/trl/test_trl_refusals.py",
+    ),
+    Break(
         "random-signs",
         "llm/statistics/sign_flips.py",
         "    if p < 1.0 - level <= exact:",

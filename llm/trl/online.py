@@ -84,10 +84,9 @@ class RobustOnline(RobustMixin):
             )
         return self.silent_groups != "keep"
 
-    @property
-    def effective_batch(self) -> int:
+    @staticmethod
+    def batch_of(arguments: Any, processes: int) -> int:
         """How many prompts of all ranks a generation weighs together."""
-        arguments: Any = self.args
         return arguments.generation_batch_size // arguments.num_generations
 
     @cached_property
