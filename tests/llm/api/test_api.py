@@ -155,6 +155,12 @@ def test_refusals_are_those_of_the_command_and_leave_nothing(changes, says, tmp_
         llm.train("rewrd", TRAIN)
 
 
+def test_a_run_in_the_way_names_the_arguments_of_python(runs):
+    with pytest.raises(FileExistsError, match=r"resume=True, replace it with overwrite=True") as refused:
+        trained(runs[1].folder)
+    assert "--" not in str(refused.value)
+
+
 def test_without_an_output_the_run_goes_with_its_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = llm.train("sft", TRAIN, model="tiny", suites={"mine": TEST[:8]}, **(SMALL | {"max_steps": 1}))
