@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import datasets
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
@@ -87,10 +87,11 @@ class RobustMixin(Trainer):
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
 
     def _check_before(
-        self, chosen: Reweighting | None, adaptive: AdaptiveStrength | None, given: Mapping[str, Any]
+        self, chosen: Reweighting | None, adaptive: AdaptiveStrength | None, given: Mapping[str, object]
     ) -> None:
         """Refuse, before TRL loads and computes anything, what its arguments alone show to be wrong."""
         arguments, data = given.get("args"), given.get("train_dataset")
+        arguments = arguments if isinstance(arguments, TrainingArguments) else None
         if chosen is not None:
             self.check_base()
         self.check_given(arguments, data, robust=chosen is not None)
@@ -106,7 +107,7 @@ class RobustMixin(Trainer):
                 "set eval_strategy"
             )
 
-    def check_given(self, arguments: Any, data: object, *, robust: bool) -> None:
+    def check_given(self, arguments: TrainingArguments | None, data: object, *, robust: bool) -> None:
         """Refuse more of what was given, ``None`` where it was not; ``robust``: with a set that can reweight."""
 
     def _does_more(self) -> bool:
@@ -140,7 +141,7 @@ class RobustMixin(Trainer):
 
     @staticmethod
     @abstractmethod
-    def batch_of(arguments: Any, processes: int) -> int:
+    def batch_of(arguments: TrainingArguments, processes: int) -> int:
         """How many examples of all ranks, or prompts, are weighed together, by TRL's arguments."""
 
     @property

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from transformers import TrainingArguments
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
@@ -101,14 +102,14 @@ class RobustPairs(RobustMixin):
                 "that example's; for GRPO and RLOO use RobustOnline"
             )
 
-    def check_given(self, arguments: Any, data: object, *, robust: bool) -> None:
+    def check_given(self, arguments: TrainingArguments | None, data: object, *, robust: bool) -> None:
         """Refuse pairs that TRL cannot join, and arguments that leave a set without the losses of single pairs."""
         check_layout(data)
         if robust and arguments is not None:
             check_arguments(arguments, arguments.world_size)
 
     @staticmethod
-    def batch_of(arguments: Any, processes: int) -> int:
+    def batch_of(arguments: TrainingArguments, processes: int) -> int:
         """How many examples of all ranks an optimizer step weighs together."""
         return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
 

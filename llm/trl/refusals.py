@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from datasets import Dataset
+from transformers import TrainingArguments
 
 from ..adversary.inaction import bound
 from ..adversary.rules import Reweighting, names_in
@@ -62,7 +62,7 @@ def check_layout(data: object) -> None:
         )
 
 
-def check_arguments(arguments: Any, processes: int) -> None:
+def check_arguments(arguments: TrainingArguments, processes: int) -> None:
     """Refuse settings of a trainer of pairs under which the loss of a pair cannot be told, or nothing is to choose.
 
     Raises:
