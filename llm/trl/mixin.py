@@ -97,8 +97,9 @@ class RobustMixin(Trainer):
         self.check_given(arguments, data, robust=chosen is not None)
         if chosen is None or data is None:
             return
-        batch = self.batch_of(arguments, arguments.world_size) if arguments is not None else len(data)
-        check_columns(chosen, _map_style(data), batch=batch, remedy=self.raise_batch)
+        rows = _map_style(data)
+        batch = len(rows) if arguments is None else self.batch_of(arguments, arguments.world_size)
+        check_columns(chosen, rows, batch=batch, remedy=self.raise_batch)
         if adaptive is not None and (
             given.get("eval_dataset") is None or getattr(arguments, "eval_strategy", "no") == "no"
         ):
