@@ -12,8 +12,9 @@ import yaml
 
 from ..data.columns import columns_of
 from ..data.mixtures import parts_of
+from ..models.settings import Precision
 from ..run.files import JsonObject
-from ..training.config import ConfigError, Iterate, Precision, RewardConfig
+from ..training.config import ConfigError, Iterate, RewardConfig
 from ..training.settings import check_known, read_recipe
 from .asked import Asked
 from .head_settings import HeadTraining
