@@ -12,11 +12,29 @@ from ..sets.composition import Composite, Grouped
 from ..spec import parse_ambiguity
 
 PREFIX = "ambiguity__"
+_BALANCED = "balanced"  # a rule of ``robust-rlhf train``
 Given = AmbiguitySet | str | None
 
 
 def parsed(given: Given) -> AmbiguitySet | None:
-    """The set itself, or what its text means."""
+    """The set itself, or what its text means.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: A text that names no set; of groups in balance the sentence says which weights they are.
+    """
+    wrong: Any = given
+    if not isinstance(wrong, AmbiguitySet | str | None):
+        raise TypeError(
+            f"ambiguity must be a set such as TotalVariation(0.2), its text 'tv:0.2', or None for plain logistic "
+            f"regression, got {wrong!r}."
+        )
+    if isinstance(given, str) and given.strip().startswith(_BALANCED):
+        raise ValueError(
+            f"{given!r} is a way of training and no set: for groups in balance fit 'erm' with "
+            "sample_weight=1 / sizes[group], where _, group, sizes = "
+            "np.unique(labels, return_inverse=True, return_counts=True)."
+        )
     return parse_ambiguity(given) if isinstance(given, str) else given
 
 
@@ -24,7 +42,7 @@ def numbers_of(given: Any) -> dict[str, Any]:
     """Every field of a set and of those inside it, by the name that ``changed`` takes; nothing for what is no set."""
     try:
         ambiguity = parsed(given)
-    except ValueError:  # the fit says what is wrong with it
+    except (TypeError, ValueError):  # the fit says what is wrong with it
         return {}
     return dict(_named(ambiguity)) if isinstance(ambiguity, AmbiguitySet) else {}
 

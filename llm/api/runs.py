@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -132,6 +133,7 @@ def train(
 
     Raises:
         ConfigError: A setting that does not exist, or makes no sense.
+        FileExistsError: ``output`` holds a run, and neither ``resume=True`` nor ``overwrite=True`` is given.
         llm.training.run.train_run: What else can go wrong.
     """
     from rich.console import Console
@@ -171,6 +173,9 @@ def train(
             else:
                 said["eval_file"] = _file(given, place / "eval.jsonl", raw=raw)
         run(*parse_settings(config_of(kind), said, where="train"), Console(quiet=True))
+    except FileExistsError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise FileExistsError(re.sub(r"--(resume|overwrite)\b", r"\1=True", str(error))) from error
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from html import escape
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
 
 from ..run.escaping import visible
 from ..run.kinds import KINDS
-from ..run.terminal import shown
+from ..run.terminal import Terminal, shown
 from .bearing import more_than_bearable
 from .diagnosis import Check, Finding, Severity, Unchecked
-from .learning import ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
+from .learning import TOO_FEW, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policies import over_optimised
 from .reading import SUBJECTS, answers_cut, seen_as_they_stand
 from .record import RunRecord
@@ -52,9 +53,9 @@ CHECKS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The verdicts of all checks on one run.
+    """The verdicts of all checks on one run; it prints as ``robust-rlhf doctor`` does.
 
     Attributes:
         run: What was looked at.
@@ -70,15 +71,33 @@ class Diagnosis:
 
     @property
     def table(self) -> Any:
-        """The findings as a ``pandas.DataFrame``, the worst first."""
+        """The findings as a ``pandas.DataFrame``, the worst first, then every subject that was not checked, and why."""
         import pandas as pd
 
         rows = [asdict(finding) | {"severity": finding.severity.value} for finding in self.findings]
+        rows += [
+            {"severity": "not checked", "title": subject, "evidence": reason}
+            for subject, reason in self.unchecked.items()
+        ]
         return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)])
 
+    def caption(self) -> str:
+        """What the checks together say where they found nothing; "" where they found something."""
+        if self.findings:
+            return ""
+        unseen = TOO_FEW.reason if TOO_FEW.reason in self.unchecked.values() else ""
+        return f"nothing found, but the checks for learning did not run: {unseen}" if unseen else "nothing found"
+
     def _repr_html_(self) -> str:
-        found = self.table.to_html(index=False, border=0) if self.findings else "<p>nothing found</p>"
-        return visible(f"{found}<p>checked: {escape(', '.join(self.checked))}</p>")
+        said = f"<p>{escape(self.caption())}</p>" if self.caption() else ""
+        found = self.table.to_html(index=False, border=0, na_rep="")
+        return visible(f"{said}{found}<p>checked: {escape(', '.join(self.checked))}</p>")
+
+    def __repr__(self) -> str:
+        page = Terminal(file=StringIO(), width=120, soft_wrap=True)
+        with page.capture() as captured:
+            render(self, page)
+        return captured.get().rstrip()
 
     @property
     def problems(self) -> int:
@@ -123,7 +142,7 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
         console.print(shown(f"{finding.severity.value}: {finding.title}", style))
         console.print(shown(f"  evidence: {finding.evidence}\n  try: {finding.remedy}\n"))
     if not diagnosis.findings:
-        console.print("nothing found\n")
+        console.print(f"{diagnosis.caption()}\n")
     console.print(shown(f"checked: {', '.join(diagnosis.checked)}"))
     for reason in dict.fromkeys(diagnosis.unchecked.values()):
         subjects = [subject for subject, why in diagnosis.unchecked.items() if why == reason]

@@ -18,7 +18,7 @@ _FEW = 50  # steps from which on a loss should have moved
 _ROWS = 8  # fewer logged steps than this allow no statement about a trend
 _LEVEL = 0.05  # of the test for a downward trend
 _INDIFFERENT = 0.01  # nats below log 2 that are nothing worth having where the loss does not fall
-_TOO_FEW = Unchecked(f"fewer than {_ROWS} losses were logged: lower logging_steps")
+TOO_FEW = Unchecked(f"fewer than {_ROWS} losses were logged: lower logging_steps")
 
 
 def not_finite(run: RunRecord) -> Verdict:
@@ -43,7 +43,7 @@ def no_better_than_a_coin(run: RunRecord) -> Verdict:
         return Unchecked("the loss of this kind of run has no value that stands for knowing nothing")
     losses = _losses(run)
     if len(losses) < _ROWS:
-        return _TOO_FEW
+        return TOO_FEW
     end, error = _mean_and_error(_last(losses))
     falls = _falls(losses)
     if end < COIN - 2 * error and (falls or end < COIN - _INDIFFERENT):
@@ -91,7 +91,7 @@ def ends_worse(run: RunRecord) -> Verdict:
     """The plain mean of the training loss rises: the adversary is too strong, or the steps are too large."""
     losses = _losses(run)
     if len(losses) < _ROWS:
-        return _TOO_FEW
+        return TOO_FEW
     (start, early), (end, late) = _mean_and_error(losses[: len(losses) // 4]), _mean_and_error(_last(losses))
     worse = end - start > max(3 * np.hypot(early, late), 0.1 * start)
     spike = run.logistic and losses.max() > 2 * COIN and int(np.argmax(losses)) > 0

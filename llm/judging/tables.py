@@ -82,7 +82,8 @@ def render_table(suites: Mapping[str, JsonObject], *, title: str = "Accuracy, %"
 def render_comparison(comparisons: Mapping[str, JsonObject], *, names: tuple[str, str]) -> Table:
     """The screen table of suite name -> :func:`compare`, with a minus b in percentage points, by group as well."""
     title = shown_title(f"{names[0]} minus {names[1]}, percentage points")
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    caption = "p counts: by prompts, and exact where few changed; McNemar takes the pairs of one prompt for independent"
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("suite / group", overflow="fold", min_width=13)
     for heading in ("points", "interval", "only first", "only second", "p", "McNemar"):
         table.add_column(heading, justify="right", no_wrap=heading == "interval")

@@ -26,9 +26,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-Clusters: TypeAlias = Sequence[object] | NDArray[np.generic] | None
+from .sign_flips import EXACT_BELOW, no_surer
 
-EXACT_BELOW = 25  # discordant pairs under which McNemar's test enumerates the binomial
+Clusters: TypeAlias = Sequence[object] | NDArray[np.generic] | None
 
 
 class Interval(NamedTuple):
@@ -85,8 +85,8 @@ def paired_difference(
 
     A t-interval for the mean of the paired differences, cluster-robust where pairs share a question. If the
     differences show no variance (two models that never disagree, say), the limits allow for the share u of
-    disagreement that could have stayed unseen: Wilson's upper limit for 0 events in as many trials as there
-    are independent units.
+    disagreement that could have stayed unseen: Wilson's upper limit for 0 events in as many trials as there are
+    independent units. Of fewer than 25 changed units it is no surer than an exact test (``sign_flips.no_surer``).
 
     Args:
         correct_a: Shape (n,), entries in [0, 1]; may be averages over seeds.
@@ -129,10 +129,11 @@ def mean_interval(values: ArrayLike, clusters: Clusters = None, *, level: float 
 def paired_p(correct_a: ArrayLike, correct_b: ArrayLike, clusters: Clusters = None) -> float:
     """Two-sided p-value of :func:`paired_difference`: below 0.05 where its 95 % interval excludes 0.
 
-    Differences without variance are judged by the exact sign test over the independent units.
+    Of fewer than 25 changed units, the larger of the t-test's and that of random signs (``sign_flips.sign_flip_p``).
+    Differences without variance are judged by the exact sign test over all independent units.
 
     >>> round(paired_p([1, 1, 1, 0, 1], [1, 0, 0, 0, 1]), 3)
-    0.178
+    0.5
     """
     return _difference_test(correct_a, correct_b, clusters, 0.95).p
 
@@ -141,9 +142,8 @@ def mcnemar_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """McNemar's p-value for two single models on the same, independent pairs.
 
     Discordant is a pair on which one model earns more credit than the other, a tie's half included. Exact
-    below 25 discordant pairs, else chi-square with continuity correction. Averages over seeds are no
-    credits of a single model and are refused where they can be told. It takes no notice of shared
-    questions; :func:`paired_p` does.
+    below 25 discordant pairs, else chi-square with continuity correction. Averages over seeds are no credits of a
+    single model and are refused where they can be told. It takes no notice of shared questions; :func:`paired_p` does.
 
     >>> mcnemar_p([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0])
     0.0625
@@ -221,13 +221,13 @@ def _difference_test(correct_a: ArrayLike, correct_b: ArrayLike, clusters: Clust
         return _MeanTest(Interval(_mean(values), np.nan, np.nan), np.nan)
     if _is_degenerate(values, groups):
         return _degenerate_difference(_mean(values), count, level)
-    (mean, low, high), p = _regression(values, groups, level)
-    return _MeanTest(Interval(mean, max(low, -1.0), min(high, 1.0)), p)
+    (mean, _, high), p = _regression(values, groups, level)
+    reach, p = no_surer(high - mean, p, np.bincount(groups, weights=values) / len(values), count - 1, level)
+    return _MeanTest(Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0)), p)
 
 
 def _degenerate_difference(mean: float, count: int, level: float) -> _MeanTest:
-    # At most a share `unseen` of the population may behave differently from this sample, at worst at -1
-    # or +1.
+    # At most a share `unseen` of the population may behave differently from this sample, at worst at -1 or +1.
     unseen = _wilson(0.0, count, level).high
     kept = mean * (1.0 - unseen)
     p = 1.0 if abs(mean) < 1e-12 else min(1.0, 2.0 * 0.5**count)
@@ -256,7 +256,7 @@ def _is_degenerate(values: NDArray[np.float64], groups: NDArray[np.intp]) -> boo
 
 
 def _groups(clusters: Clusters, pairs: int) -> tuple[NDArray[np.intp], int]:
-    """Consecutive integers for the labels of shape (pairs,), and how many there are."""
+    """Integers from 0 on for the labels, shape (pairs,), and how many there are."""
     if clusters is None:
         return np.arange(pairs), pairs
     if len(clusters) != pairs:

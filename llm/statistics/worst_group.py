@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, special
 
 from .intervals import Interval
+from .sign_flips import no_surer
 
 Array = NDArray[np.float64]
 
@@ -114,7 +115,7 @@ def worst_accuracy(groups: Groups, correct: ArrayLike, *, level: float = 0.95) -
 def worst_difference(groups: Groups, correct_a: ArrayLike, correct_b: ArrayLike, *, level: float = 0.95) -> Difference:
     """The worst group accuracy of a minus that of b, whichever groups these are; conservative.
 
-    With one group this is ``llm.statistics.intervals.paired_difference``.
+    With one group this is :func:`average_difference`, which is ``llm.statistics.intervals.paired_difference`` then.
 
     Args:
         groups: The groups.
@@ -122,6 +123,8 @@ def worst_difference(groups: Groups, correct_a: ArrayLike, correct_b: ArrayLike,
         correct_b: Shape (n,), the same pairs.
         level: Two-sided confidence level.
     """
+    if len(groups.names) == 1:
+        return average_difference(groups, correct_a, correct_b, level=level)
     a, b = groups.means(correct_a), groups.means(correct_b)
     gaps = a[:, None] - b  # [c, k]: arm a in group c, arm b in group k
     errors = _errors(groups, groups.influence(correct_a), groups.influence(correct_b))
@@ -139,6 +142,8 @@ def average_difference(
 ) -> Difference:
     """The plain average over groups of accuracy a minus accuracy b: every group counts once, however large.
 
+    Of fewer than 25 changed questions it is no surer than an exact test (``sign_flips.no_surer``).
+
     Args:
         groups: The groups: suites, say.
         correct_a: Shape (n,), in [0, 1].
@@ -151,7 +156,11 @@ def average_difference(
     error = np.sqrt(max(float(moved @ moved), float(groups._floor.sum()) / count**2))
     freedom = groups.counts.sum() - count
     reach = -float(special.stdtrit(freedom, (1 - level) / 2)) * error
-    return Difference(Interval(mean, mean - reach, mean + reach), 2 * float(special.stdtr(freedom, -abs(mean) / error)))
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+    question = np.unique(groups.questions, return_inverse=True)[1]
+    parts = np.bincount(question, weights=difference / groups.sizes[groups.codes] / count)
+    reach, p = no_surer(reach, p, parts, freedom, level)
+    return Difference(Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0)), p)
 
 
 def _errors(groups: Groups, moved_a: Any, moved_b: Any) -> Array:

@@ -10,7 +10,7 @@ from ..data.grouping.columns import longer
 if TYPE_CHECKING:
     import datasets
 
-_OF_GAPS: dict[str, Callable[[int], object]] = {"length_gap": abs, "chosen_is_longer": longer}
+OF_GAPS: dict[str, Callable[[int], object]] = {"length_gap": abs, "chosen_is_longer": longer}
 _ANSWERS = {"chosen", "rejected"}
 
 
@@ -23,7 +23,7 @@ class Columns(Mapping[str, list[Any]]):
 
     def __init__(self, data: datasets.Dataset) -> None:
         self._data, own = data, set(data.column_names)
-        self._names = [*data.column_names, *(_OF_GAPS.keys() - own if own >= _ANSWERS else ())]
+        self._names = [*data.column_names, *(OF_GAPS.keys() - own if own >= _ANSWERS else ())]
 
     def __getitem__(self, name: str) -> list[Any]:
         if name not in self._names:
@@ -31,7 +31,7 @@ class Columns(Mapping[str, list[Any]]):
         if name in self._data.column_names:
             return list(self._data[name])
         pairs = zip(self._data["chosen"], self._data["rejected"], strict=True)
-        return [_OF_GAPS[name](_length(chosen) - _length(rejected)) for chosen, rejected in pairs]
+        return [OF_GAPS[name](_length(chosen) - _length(rejected)) for chosen, rejected in pairs]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
@@ -23,6 +25,7 @@ from ..adversary.spec import parse_reweighting
 from ..training.guards import check_finite
 from ..training.resuming import loading
 from .columns import Columns
+from .refusals import check_columns
 
 INDEX = "robust_index"  # the column, and the key of a batch, that says which training example something is
 
@@ -68,6 +71,8 @@ class RobustMixin(Trainer):
         # The schedule weakens a set and never enlarges it: what can reweight nothing now never will.
         chosen = None if getattr(self._asked, "holds_only_reference", False) else self._asked
         self.adversary = Adversary(chosen, 0)  # TRL asks for the columns while it is built
+        given = inspect.signature(super().__init__).bind_partial(*args, **kwargs).arguments
+        self._check_before(chosen, adaptive, given)
         super().__init__(*args, **kwargs)
         self.untouched = chosen is None and not self._does_more()
         if self.untouched:
@@ -80,11 +85,31 @@ class RobustMixin(Trainer):
         self.adversary = Adversary(rule, len(data), schedule=schedule, masses=self.masses)
         self.adversary.adaptive = adaptive
         self.train_dataset = data.add_column(INDEX, list(range(len(data))))  # type: ignore[arg-type]
-        if adaptive is not None and (self.eval_dataset is None or self.args.eval_strategy == "no"):
+
+    def _check_before(
+        self, chosen: Reweighting | None, adaptive: AdaptiveStrength | None, given: Mapping[str, object]
+    ) -> None:
+        """Refuse, before TRL loads and computes anything, what its arguments alone show to be wrong."""
+        arguments, data = given.get("args"), given.get("train_dataset")
+        arguments = arguments if isinstance(arguments, TrainingArguments) else None
+        if chosen is not None:
+            self.check_base()
+        self.check_given(arguments, data, robust=chosen is not None)
+        if chosen is None or data is None:
+            return
+        rows = _map_style(data)
+        batch = len(rows) if arguments is None else self.batch_of(arguments, arguments.world_size)
+        check_columns(chosen, rows, batch=batch, remedy=self.raise_batch)
+        if adaptive is not None and (
+            given.get("eval_dataset") is None or getattr(arguments, "eval_strategy", "no") == "no"
+        ):
             raise ValueError(
                 "adaptive moves the strength by evaluations while training, and there are none: give eval_dataset and "
                 "set eval_strategy"
             )
+
+    def check_given(self, arguments: TrainingArguments | None, data: object, *, robust: bool) -> None:
+        """Refuse more of what was given, ``None`` where it was not; ``robust``: with a set that can reweight."""
 
     def _does_more(self) -> bool:
         """Whether it is asked for anything beside worst-case weights, so that it is not TRL's trainer without a set."""
@@ -115,10 +140,15 @@ class RobustMixin(Trainer):
     def check_base(self) -> None:
         """Raise TypeError unless the trainer among the bases is one whose losses are known."""
 
-    @property
+    @staticmethod
     @abstractmethod
+    def batch_of(arguments: TrainingArguments, processes: int) -> int:
+        """How many examples of all ranks, or prompts, are weighed together, by TRL's arguments."""
+
+    @property
     def effective_batch(self) -> int:
         """How many examples of all ranks, or prompts, are weighed together."""
+        return self.batch_of(self.args, self.accelerator.num_processes)
 
     @cached_property
     @abstractmethod

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from transformers import TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
@@ -84,11 +85,11 @@ class RobustOnline(RobustMixin):
             )
         return self.silent_groups != "keep"
 
-    @property
-    def effective_batch(self) -> int:
+    @staticmethod
+    def batch_of(arguments: TrainingArguments, processes: int) -> int:
         """How many prompts of all ranks a generation weighs together."""
-        arguments: Any = self.args
-        return arguments.generation_batch_size // arguments.num_generations
+        told: Any = arguments
+        return told.generation_batch_size // told.num_generations
 
     @cached_property
     def accuracy(self) -> Accuracy:

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from transformers import TrainingArguments
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 
@@ -32,14 +33,10 @@ from ..training.losses import Sigmoid, dpo_accuracy, least_losses
 from .datasets import PROCESSED
 from .labels import check_sigmoid, counting, masses_in, preferences_in, softened_loss
 from .mixin import INDEX, RobustMixin
+from .refusals import check_arguments, check_layout
 
 _WEIGHT, _SKIP = "robust_weight", "robust_skip"
 _LONGEST = 1024  # tokens of an answer, where nothing tells
-_MIXING = {  # DPO losses of one pair that are another loss than theirs in a batch
-    "aot": "sorts log-ratios across the batch",
-    "aot_unpaired": "sorts log-ratios across the batch",
-    "sft": "is normalised by the tokens of the batch",
-}
 
 
 class RobustPairs(RobustMixin):
@@ -105,11 +102,16 @@ class RobustPairs(RobustMixin):
                 "that example's; for GRPO and RLOO use RobustOnline"
             )
 
-    @property
-    def effective_batch(self) -> int:
+    def check_given(self, arguments: TrainingArguments | None, data: object, *, robust: bool) -> None:
+        """Refuse pairs that TRL cannot join, and arguments that leave a set without the losses of single pairs."""
+        check_layout(data)
+        if robust and arguments is not None:
+            check_arguments(arguments, arguments.world_size)
+
+    @staticmethod
+    def batch_of(arguments: TrainingArguments, processes: int) -> int:
         """How many examples of all ranks an optimizer step weighs together."""
-        rank = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return rank * self.accelerator.num_processes
+        return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -248,24 +250,7 @@ def _ordered(window: Sequence[Mapping[str, object]], weights: Tensor, skip: int)
 
 
 def _check_pairs(trainer: RobustPairs) -> None:
-    arguments: object = trainer.args
-    size, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
-    if size != 1:
-        raise ValueError(
-            f"per_device_train_batch_size is {size}, and TRL tells the loss of an example only where it is alone: set "
-            f"per_device_train_batch_size=1 and gradient_accumulation_steps={size * steps} (the same effective batch)"
-        )
-    if steps * trainer.accelerator.num_processes < 2:
-        raise ValueError(
-            "an effective batch of one example leaves the adversary nothing to choose: raise "
-            "gradient_accumulation_steps"
-        )
-    for name in getattr(arguments, "loss_type", None) or []:
-        if name in _MIXING:
-            raise ValueError(
-                f"loss_type {name!r} {_MIXING[name]}, so a pair alone has another loss than in its batch: choose one "
-                "that treats pairs one by one, such as 'sigmoid' or 'ipo', or ambiguity=None"
-            )
+    check_arguments(trainer.args, trainer.accelerator.num_processes)
     check_losses(trainer.ambiguity, logistic=trainer.accuracy.logistic, labels=True)
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError(

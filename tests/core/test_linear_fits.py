@@ -182,6 +182,7 @@ X, Y, _ = instance(1)
         (lambda: fit_linear(X, X[:, 0] > 0, CVaR(0.4), penalty=0), r"classes can be separated.*penalty > 0"),
         (lambda: fit_pairs(X, X[:-1]), r"chosen and rejected must have one shape, got \(24, 3\) and \(23, 3\)"),
         (lambda: RobustPreferenceClassifier("tvv:0.2").fit(X, Y), r"unknown ambiguity 'tvv:0\.2'"),
+        (lambda: RobustPreferenceClassifier("balanced:by=source").fit(X, Y), "no set: .* sample_weight=1 / sizes"),
         (lambda: RobustPreferenceClassifier().fit(X, GROUPS), r"Only binary.*OneVsRestClassifier"),
         (lambda: RobustPreferenceClassifier().fit(X, Y, sample_weight=np.zeros(N)), r"all zero|at least one non-zero"),
     ],
@@ -194,5 +195,7 @@ def test_bad_input_is_explained(attempt, message: str) -> None:
 def test_text_is_no_set_and_text_no_feature() -> None:
     with pytest.raises(TypeError, match=r"ambiguity must be a set.*got 'cvar:0\.3'; parse_ambiguity reads text"):
         fit_linear(X, Y, "cvar:0.3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"ambiguity must be a set.*its text 'tv:0\.2'.*got 0\.2"):
+        RobustPreferenceClassifier(0.2).fit(X, Y)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="features must hold real numbers"):
         fit_linear(X.astype(str), Y)

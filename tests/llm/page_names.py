@@ -38,6 +38,11 @@ def trained(names: dict[str, Any]) -> None:
     assert issubclass(names["RobustDPO"], names["RobustPairs"])
 
 
+def trained_groups(names: dict[str, Any]) -> None:
+    assert issubclass(names["RobustDPO"], names["RobustPairs"])
+    assert set(names["data"]["source"]) == {pair.source for pair in names["encoded"].pairs}
+
+
 def checked(folder: Path) -> dict[str, Any]:
     """Prompts, a reward of 0 and 1, and arguments of GRPO."""
     from trl import GRPOConfig

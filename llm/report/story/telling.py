@@ -30,6 +30,8 @@ class _Shown(NamedTuple):
 def story(report: JsonObject) -> dict[str, object]:
     """``sentence``, ``shown`` (whether anything was), ``arms`` (positions, for the figure) and ``next``, sentences.
 
+    ``weak`` is whether what the others are compared with has learned nothing, so that no difference counts.
+
     Args:
         report: As from ``build_content``, with at least its tables, ``details`` and ``policies``.
     """
@@ -42,6 +44,7 @@ def story(report: JsonObject) -> dict[str, object]:
     return {
         "sentence": sentence,
         "shown": bool(gains or losses or (policies and policies["shown"])),
+        "weak": not policies and _too_weak(report, gains),
         "arms": _arms(report, best),
         "next": list(dict.fromkeys(_next(report, gains, losses, best)))[:MOST_NEXT],
     }
@@ -93,7 +96,7 @@ def _verdict(report: JsonObject, gains: Sequence[_Shown], losses: Sequence[_Show
         )
     if gains:
         return _depends(report, gains, losses)
-    if not _learned(report):
+    if _too_weak(report, gains):
         return (
             f"Use none of these models yet: {plain} is not shown to be right more often than a coin on any suite, so "
             "that differences to it mean little.",
@@ -172,6 +175,11 @@ def _where(report: JsonObject, one: _Shown) -> str:
     if one.column == "worst":
         return f"in the worst group, {brief(report['arms'][one.arm]['worst']['name'])}"
     return "on average over the suites" if one.column == "average" else f"on {brief(one.column)}"
+
+
+def _too_weak(report: JsonObject, gains: Sequence[_Shown]) -> bool:
+    """Whether arms are compared, none is shown to be better, and the plain one is not shown to have learned."""
+    return not gains and any(arm["against"] for arm in report["arms"]) and not _learned(report)
 
 
 def _learned(report: JsonObject) -> bool:

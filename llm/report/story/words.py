@@ -28,6 +28,9 @@ WORDS = (
     Word("erm", "Plain training (erm)", r"\berm\b",
          "plain training, empirical risk minimisation: every example weighs the same",
          "Empirical risk minimisation: every example of a batch weighs the same. The others are compared with it."),
+    Word("balanced", "Balanced groups", r"\bbalanced:by=\w+",
+         "no worst case: plain training with weights under which every group counts as much as another",
+         "Plain training in which every group of the column after by= has the same weight, however many pairs it has."),
     Word("set", "Ambiguity set", r"\b(?:tv|cvar|kl|chi2|wasserstein):[\d.]*\d(?:,\w+=[\w.]*\w)*",
          "a robust arm, named by its ambiguity set and size: how far the weights may move from plain training",
          "The reweightings of a batch that the adversary may choose from. tv:0.2: it may move 20 % of the weight; "
@@ -49,7 +52,8 @@ WORDS = (
          "question or a prompt count as one observation. It says nothing of seeds that were never run."),
     Word("gold", "Gold score", r"\bgold\b", "what a judge says of an answer that no training saw",
          "The score of a judge that no reward model and no policy was trained on."),
-    Word("mcnemar", "McNemar's test", "", "", "Compares two models by the pairs that only one of them gets right."),
+    Word("mcnemar", "McNemar's test", "", "", "Compares two models by the pairs that only one of them gets right, "
+         "and takes pairs of one question for independent; the p-value of the difference is the one that counts."),
     Word("longer", "Longer wins", "", "", "The rule that always prefers the longer answer (one half where both are "
          "equally long)."),
     Word("ess", "Effective sample size", "", "", "1 / sum of squared weights: how many equally weighted examples of a "
@@ -66,6 +70,8 @@ def first_uses(texts: Iterable[str]) -> list[tuple[Word, str]]:
 
     >>> [(word.key, found) for word, found in first_uses(["Use erm: no arm is better."])]
     [('erm', 'erm'), ('arm', 'arm')]
+    >>> [word.key for word, _ in first_uses(["balanced:by=source", "tv:0.4,by=source"])]
+    ['balanced', 'set']
     """
     text = "\n".join(texts)
     found = [

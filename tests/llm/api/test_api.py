@@ -114,7 +114,8 @@ def test_reports_of_runs_and_of_folders(runs, tmp_path):
 
 def test_a_diagnosis_shows_itself(runs):
     found = llm.diagnose(runs[1])
-    assert list(found.table["title"]) == [finding.title for finding in found.findings]
+    titles = [finding.title for finding in found.findings]
+    assert list(found.table["title"]) == [*titles, *found.unchecked]
     assert "checked: " in found._repr_html_()
     assert llm.diagnose(runs[1].folder).findings == found.findings
 
@@ -152,6 +153,12 @@ def test_refusals_are_those_of_the_command_and_leave_nothing(changes, says, tmp_
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no kind of training 'rewrd'"):
         llm.train("rewrd", TRAIN)
+
+
+def test_a_run_in_the_way_names_the_arguments_of_python(runs):
+    with pytest.raises(FileExistsError, match=r"resume=True, replace it with overwrite=True") as refused:
+        trained(runs[1].folder)
+    assert "--" not in str(refused.value)
 
 
 def test_without_an_output_the_run_goes_with_its_value(tmp_path, monkeypatch):

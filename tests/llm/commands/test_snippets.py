@@ -78,7 +78,7 @@ PYTHON = [
     Snippet("docs/tutorials/own-checker.md", "from pathlib", given.small_policy),
     Snippet("docs/tutorials/reward-model.md", "from llm import", given.few_pairs, given.compared_by_source),
     Snippet("docs/tutorials/theorem.md", "from dataclasses", claims=given.refuted),
-    Snippet("docs/tutorials/trl.md", "import trl", given.trl, given.trained),
+    Snippet("docs/tutorials/trl.md", "import trl", given.few_pairs, given.trained_groups),
     Snippet("docs/python.md", "from llm import", given.few_pairs, given.compared),
     Snippet("README.md", "import trl", given.trl, given.trained),
     Snippet("README.md", "import torch", claims=given.gradient),
@@ -120,7 +120,7 @@ def printed_as_said(text: str, out: str) -> None:
         assert re.match(re.escape(line) + r"($|[:;,.] )", comment), (comment, line)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("snippet", PYTHON, ids=lambda s: f"{s.page}: {s.first.splitlines()[-1][:24]}")
 def test_python_blocks_run_as_printed(snippet, tmp_path, monkeypatch, capsys):
     lines = _of(snippet).text.splitlines(keepends=True)

@@ -11,7 +11,7 @@ from results_samples import SUITES, margins_of, pairs_of, write_sample
 from sample_reports import text_of
 
 from llm.report import build_content
-from llm.report.page import draw
+from llm.report.page import draw, write_report
 from llm.report.story.figure import story_figure
 from llm.report.story.kept import ROOM, kept
 from llm.report.story.telling import story
@@ -43,11 +43,16 @@ def test_the_sentence_names_the_model_to_use(shift, begins, shown, tmp_path):
     assert found["next"]
 
 
-def test_where_plain_training_learned_nothing_no_model_is_recommended(tmp_path):
-    report = told(tmp_path, gain=0.0)
+@pytest.mark.parametrize("gain", [0.0, -1.0])
+def test_where_plain_training_learned_nothing_no_model_is_recommended(gain, tmp_path):
+    """Also where a difference between two that are worth nothing is shown, and the badge says the same."""
+    report = told(tmp_path, gain=gain)
     for entry in report["arms"][0]["suites"].values():
         entry["low"] = 0.4
-    assert story(report)["sentence"].startswith("Use none of these models yet")
+    report["story"] = story(report)
+    assert report["story"]["sentence"].startswith("Use none of these models yet")
+    page = write_report(report, tmp_path / "report.html")[0].read_text()
+    assert "Too weak to compare</span> Use none of these" in page
 
 
 def test_a_loss_in_distribution_counts_before_any_correction(tmp_path):

@@ -1,5 +1,6 @@
 """Intervals and tests against scipy, hand calculation and simulation."""
 
+from itertools import product
 from math import comb, inf, isnan, nan
 
 import numpy as np
@@ -17,6 +18,7 @@ from llm.statistics.intervals import (
     paired_difference,
     paired_p,
 )
+from llm.statistics.sign_flips import sign_flip_p
 
 
 @pytest.mark.parametrize(("right", "pairs"), [(0, 2), (1, 3), (7, 10), (10, 10), (150, 215), (3168, 3169)])
@@ -110,7 +112,7 @@ def test_paired_difference_is_scipys_paired_t_test():
 
 def test_clustered_difference_uses_questions_as_units():
     rng = np.random.default_rng(5)
-    a, b = rng.integers(0, 2, (2, 120)).astype(float)
+    a, b = rng.random((2, 120))  # all questions change, which is enough of them for t to be the only test
     questions = np.repeat(np.arange(30), 4)
     means = (a - b).reshape(30, 4).mean(axis=1)
     reference = stats.ttest_1samp(means, 0.0)
@@ -121,9 +123,9 @@ def test_clustered_difference_uses_questions_as_units():
 def test_unequal_questions_give_statsmodels_cluster_robust_regression():
     rng = np.random.default_rng(8)
     for _ in range(20):
-        questions = rng.integers(0, rng.integers(3, 30), 60)
-        a, b = rng.random((2, 60))
-        fit = OLS(a - b, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": questions}, use_t=True)
+        questions = rng.integers(0, rng.integers(40, 90), 120)  # 25 or more, so that t is the only test
+        a, b = rng.random((2, 120))
+        fit = OLS(a - b, np.ones(120)).fit(cov_type="cluster", cov_kwds={"groups": questions}, use_t=True)
         assert paired_difference(a, b, questions, level=0.9)[1:] == pytest.approx(tuple(fit.conf_int(0.1)[0]))
         assert paired_p(a, b, questions) == pytest.approx(fit.pvalues[0])
         assert paired_p(a, b, [f"q{q}" for q in questions]) == pytest.approx(paired_p(a, b, questions), rel=1e-12)
@@ -136,6 +138,38 @@ def test_interval_excludes_zero_exactly_where_p_is_small():
         questions = rng.integers(0, 9, 25)
         interval = paired_difference(a, b, questions)
         assert (paired_p(a, b, questions) < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+@pytest.mark.parametrize("changed", range(1, 16))
+@pytest.mark.parametrize("pairs", [100, 1000])
+def test_few_changed_pairs_count_as_much_as_an_exact_test_lets_them(changed, pairs):
+    """All changes in one direction are the strongest evidence that they can be: 2 / 2^k, whatever t says."""
+    a = np.r_[np.ones(changed), np.zeros(pairs - changed)]
+    for better, worse in ((a, np.zeros(pairs)), (np.zeros(pairs), a)):
+        interval, p = paired_difference(better, worse), paired_p(better, worse)
+        assert p >= mcnemar_p(better, worse) == min(1.0, 2 / 2**changed)
+        assert (interval.low > 0 or interval.high < 0) == (p < 0.05) == (changed >= 6)
+
+
+def test_random_signs_are_those_of_every_enumeration():
+    """Counted against all 2^k signs, one by one, for sums of unlike size; equal sizes give McNemar's test."""
+    rng = np.random.default_rng(12)
+    for count in (1, 2, 5, 9):
+        values = rng.normal(0.5, 1.0, count)
+        sums = [np.dot(signs, values) for signs in product((-1, 1), repeat=count)]
+        assert sign_flip_p([*values, 0.0]) == pytest.approx(np.mean(np.abs(sums) >= abs(values.sum()) - 1e-9))
+    for only_a, only_b in ((4, 0), (7, 1), (12, 12), (17, 7)):
+        assert sign_flip_p([1.0] * only_a + [-1.0] * only_b) == pytest.approx(mcnemar_p(*_discordant(only_a, only_b)))
+
+
+def test_equal_models_are_seldom_told_apart_by_few_changes():
+    """The share of false findings stays below its level where a handful of a hundred pairs change sides."""
+    rng = np.random.default_rng(13)
+    found = 0
+    for _ in range(600):
+        change = np.where(rng.random(100) < 0.05, rng.choice([-1.0, 1.0], 100), 0.0)
+        found += paired_p(np.maximum(change, 0), np.maximum(-change, 0)) < 0.05
+    assert found <= 0.05 * 600
 
 
 @pytest.mark.parametrize("pairs", [2, 10, 500])

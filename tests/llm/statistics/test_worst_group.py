@@ -14,10 +14,13 @@ def groups_of(sizes, questions=None):
     return Groups([f"g{k}" for k in range(len(sizes))], codes, questions)
 
 
-def test_one_group_is_the_paired_difference():
+@pytest.mark.parametrize("changed", [4, 60])
+def test_one_group_is_the_paired_difference(changed):
     rng = np.random.default_rng(0)
-    questions = rng.integers(0, 25, 90)
-    a, b = rng.integers(0, 2, (2, 90)).astype(float)
+    questions = rng.integers(0, 60, 90)
+    a = rng.integers(0, 2, 90).astype(float)
+    a[:4] = 1.0
+    b = np.where(np.arange(90) < changed, np.r_[np.zeros(4), rng.integers(0, 2, 86)], a)
     found = worst_difference(groups_of([90], questions), a, b, level=0.9)
     assert found.interval == pytest.approx(paired_difference(a, b, questions, level=0.9))
     assert found.p == pytest.approx(paired_p(a, b, questions))

@@ -7,10 +7,15 @@ import sys
 
 import pytest
 import trl
+from datasets import Dataset
 from robust_trl import KINDS, trainer_for
+from tiny_trl import PAIRS
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import llm.trl as ours
+from llm.adversary.schedule import AdaptiveStrength
+from llm.text.encoding import encode_pairs
+from llm.trl.datasets import trl_dataset
 
 # TRL still asks by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:FutureWarning")
@@ -36,6 +41,38 @@ pytestmark = pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing:Futu
 def test_what_would_give_wrong_weights_is_refused(tiny, tmp_path, name, spec, config, message):
     with pytest.raises(ValueError, match=message):
         trainer_for(tiny, name, tmp_path, spec, **config)
+
+
+EARLY = [
+    ("dpo", "tv:0.2,by=sauce", {}, "names the column 'sauce'; the columns are: .*chosen_is_longer.*length_gap.*source"),
+    ("grpo", "tv:0.2,by=sauce", {}, "names the column 'sauce'; the columns are: .*source"),
+    ("dpo", "tv:0.2", {"micro": 4}, "per_device_train_batch_size=1 and gradient_accumulation_steps=16"),
+    ("dpo", "tv:0.2", {"loss_type": ["aot"]}, "'aot' sorts log-ratios"),
+    ("dpo", "tv:0.2", {"extra": {"adaptive": AdaptiveStrength("loss")}}, "give eval_dataset and set eval_strategy"),
+]
+
+
+@pytest.mark.parametrize(("name", "spec", "config", "message"), EARLY)
+def test_what_the_arguments_show_is_refused_before_anything_is_loaded(tiny, tmp_path, name, spec, config, message):
+    """The model does not even exist: its reference would be computed over all pairs before."""
+    with pytest.raises(ValueError, match=message):
+        trainer_for(tiny, name, tmp_path, spec, model=str(tmp_path / "none"), **config)
+
+
+@pytest.mark.parametrize(("prompt", "chosen"), [("turns", "a text"), ("a text", "turns")])
+@pytest.mark.parametrize("spec", ["tv:0.2", None])
+def test_a_mixed_layout_is_named_with_what_reads_it(tiny, tmp_path, prompt, chosen, spec):
+    forms = {"a text": str, "turns": lambda text: [{"role": "user", "content": text}]}
+    rows = [{"prompt": forms[prompt]("a"), "chosen": forms[chosen]("b"), "rejected": forms[chosen]("c")}]
+    mixed = tiny._replace(data=Dataset.from_list(rows))
+    with pytest.raises(ValueError, match=rf"prompt is {prompt}, chosen is {chosen}.*trl_dataset\(encode_pairs"):
+        trainer_for(mixed, "dpo", tmp_path, spec, model=str(tmp_path / "none"))
+
+
+def test_lengths_of_tokens_without_answers_are_carried_along(tiny, tmp_path):
+    bare = tiny._replace(data=trl_dataset(encode_pairs(PAIRS, tiny.tokenizer, max_length=64), "dpo"))
+    with pytest.raises(ValueError, match=r"no answers to measure: .*by=\['length_gap'\]"):
+        trainer_for(bare, "dpo", tmp_path, "tv:0.2,by=length_gap")
 
 
 @pytest.mark.parametrize("name", ["reward", "grpo"])
