@@ -40,9 +40,9 @@ class Pace:
     def __post_init__(self) -> None:
         self._said = self.clock(), 0
 
-    def advance(self) -> None:
-        """One more is done."""
-        self.done += 1
+    def advance(self, by: int = 1) -> None:
+        """So many more are done."""
+        self.done += by
         now, (then, before) = self.clock(), self._said
         if now - then < self.every or self.done == self.total:
             return

@@ -21,7 +21,9 @@ def add(actions: Any) -> None:
     )
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
     parser.add_argument(
-        "--model", required=True, help="the backbone: folder, run folder, hub name, alias, static:NAME or tiny"
+        "--model",
+        required=True,
+        help="the backbone: folder, run folder, hub name, alias, tiny, or static:NAME: embeddings alone, seconds",
     )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="tv, cvar, chi2, kl, burg (default: all)")
     parser.add_argument(

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from dro_core.command_line.pace import Pace
+
 from ..data.layouts.tools import beside_text, record_of
 from ..data.pairs import DataError, Pair
 from ..models.architectures import check_length
@@ -218,9 +220,10 @@ def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: 
     lengths = np.array([len(sequence) for sequence in sequences])
     batches = list(_batches(lengths))
     sizes = [int(lengths[rows].sum()) for rows in batches]
-    shown = Progress(
-        *Progress.get_default_columns(), console=Terminal(stderr=True), transient=True, disable=not progress
-    )
+    console = Terminal(stderr=True)
+    shown = Progress(*Progress.get_default_columns(), console=console, transient=True, disable=not progress)
+    logged = bool(progress) and not console.is_terminal
+    pace = Pace(len(sequences), f"texts ({one_line(progress)})", console.print) if logged else None
     vectors: Features | None = None
     with evaluation_mode(backbone.model), torch.inference_mode(), shown:
         task = shown.add_task(escape(f"features: {one_line(progress)}"), total=sum(sizes))
@@ -234,6 +237,8 @@ def _pooled(backbone: Backbone, sequences: Sequence[tuple[int, ...]], progress: 
                 for batch in part:
                     found.append(_means(backbone, [sequences[row] for row in batch]))
                     shown.advance(task, lengths[batch].sum())
+                    if pace is not None:
+                        pace.advance(len(batch))
                 means = np.concatenate(found)
                 if file is not None:
                     write_features(file, means)

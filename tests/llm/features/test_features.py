@@ -1,6 +1,7 @@
 """Frozen features against the model asked one text at a time, and a cache that notices what changed."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -36,6 +37,18 @@ def test_features_are_the_mean_states_of_each_text_alone(backbone):
     for row in range(len(PAIRS)):
         np.testing.assert_allclose(found.chosen[row], alone(backbone, encoded[row]["chosen"]), atol=2e-5)
         np.testing.assert_allclose(found.rejected[row], alone(backbone, encoded[row]["rejected"]), atol=2e-5)
+
+
+def test_a_log_is_told_how_far_features_are(backbone, monkeypatch, capsys):
+    """Off a terminal no bar shows; the last batch ends the matter, so all before it say something."""
+    monkeypatch.setattr(features, "Pace", partial(features.Pace, every=0.0))
+    monkeypatch.setattr(features, "_TOKENS", 256)
+    pair_features(backbone, PAIRS, progress="mine, answers")
+    told = [line for line in capsys.readouterr().err.splitlines() if "texts (mine, answers)" in line]
+    assert len(told) >= 2
+    assert all(" of 24 texts" in line for line in told)
+    pair_features(backbone, PAIRS)
+    assert not capsys.readouterr().err
 
 
 def test_static_features_are_the_mean_embeddings_of_the_tokens_at_any_length(tmp_path, monkeypatch):
