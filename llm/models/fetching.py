@@ -185,14 +185,19 @@ def model_of(name: str) -> str:
         return str(run / "model")
     if (run / "settings.json").exists():
         raise ModelError(f"the run in {name} has no finished model: continue it with --resume")
-    if not run.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or _is_beside(run)):
-        raise ModelError(f"there is no folder {name}: correct the path, or name a model of the hub")
     return name
 
 
-def _is_beside(run: Path) -> bool:
-    """Whether runs stand where this one should: a hub name has a slash too."""
-    return "/" in str(run) and any(run.parent.glob("*/run.json"))
+def check_there(name: str) -> None:
+    """Refuse what is about to be loaded and can only be a folder that is not there, before the hub is asked.
+
+    Raises:
+        ModelError: A path, or what looks like a name of the hub where runs stand beside it.
+    """
+    path = Path(name)
+    beside = "/" in name and any(path.parent.glob("*/run.json"))
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or beside):
+        raise ModelError(f"there is no folder {name}: correct the path, or name a model of the hub")
 
 
 def locate(name: str) -> str:

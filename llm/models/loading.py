@@ -26,7 +26,7 @@ from ..run.finished import check_model
 from .adapters import adapter_chain, adapter_task, merge_adapter, remember_drawn
 from .architectures import check_no_code, check_tokens, choose_attention, switch_dropout_off, tell_padding
 from .contents import check_below
-from .fetching import FETCHABLE, ModelError, locate
+from .fetching import FETCHABLE, ModelError, check_there, locate
 from .padding import check_padding
 from .quantised import at_full_size, differentiable, in_few_bits
 from .settings import Quantised
@@ -134,12 +134,14 @@ def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
         ModelError: There is no configuration under that name.
         RunError: It is the model of a finished run, and not what was written.
     """
-    for part in (chain := adapter_chain(name)):
-        check_model(locate(part))
+    chain = [locate(part) for part in adapter_chain(name)]
+    check_there(chain[0])
+    for part in chain:
+        check_model(part)
     if task := adapter_task(name):
         return task == "CAUSAL_LM"
     try:
-        config = AutoConfig.from_pretrained(locate(chain[0]), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(chain[0], trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error
     return not set(config.architectures or []).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

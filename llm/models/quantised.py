@@ -45,12 +45,16 @@ def differentiable(model: PreTrainedModel) -> PreTrainedModel:
 
 def at_full_size(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """The model that the adapter in ``folder`` can be merged into; told where it was trained on other weights."""
-    from ..run.run_differences import record_of  # an adapter is seldom loaded
+    from ..run.finished import RunError  # an adapter is seldom loaded
+    from ..run.run_differences import record_of
 
     if is_quantised(model):
         _log.warning("the base of %s is quantised: it is read at full size, with the rounding that is in it", folder)
         return cast(PreTrainedModel, model.dequantize())
-    config = (record_of(folder) or {}).get("config", {})
+    try:
+        config = (record_of(folder) or {}).get("config", {})
+    except RunError:  # an adapter goes on without what is told of its run
+        return model
     bits = next((bits for bits in ("4bit", "8bit") if config.get(f"load_in_{bits}")), None)
     if bits is not None:
         _log.warning(

@@ -11,7 +11,7 @@ from ..run.finished import check_model
 from ..text.rendering import folded
 from .adapters import adapter_chain, has_tokenizer
 from .architectures import position_limit
-from .fetching import FETCHABLE, ModelError, locate
+from .fetching import FETCHABLE, ModelError, check_there, locate
 
 _UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
 LONGEST = 512
@@ -61,6 +61,7 @@ def parts_of(name: str) -> tuple[str, str, list[str]]:
     if base == "tiny":
         raise ModelError("tiny is built from scratch by training: name the folder of a trained model")
     place = locate(base)
+    check_there(place)
     for part in (place, *adapters):
         check_model(part)
     return base, place, adapters

@@ -14,8 +14,8 @@ from loaded_models import quiet
 
 from llm.models import fetching
 from llm.models.card_parts import licence_of
-from llm.models.fetching import ModelError, fetch, locate
-from llm.models.loading import load_policy
+from llm.models.fetching import ModelError, check_there, fetch, locate
+from llm.models.loading import is_policy, load_policy, load_reward_model
 from robust_rlhf import main
 
 pytestmark = quiet
@@ -33,9 +33,11 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name, tmp_path,
     (tmp_path / "runs" / "there").mkdir(parents=True)
     (tmp_path / "runs" / "there" / "run.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=f"there is no folder {name}"):
-        locate(name)
-    assert locate("owner/nothere") == "owner/nothere"
+    for load in (is_policy, load_reward_model, load_policy):
+        with pytest.raises(ModelError, match=f"there is no folder {name}"):
+            load(name)
+    check_there("owner/nothere")
+    assert locate(name) == name  # of a run to come
 
 
 def write_gguf(file):
