@@ -117,8 +117,9 @@ def check_known(names: Iterable[str], columns: Mapping[str, object], in_file: It
     for name in names:
         if lacking := unknown(name, columns):
             known = list(dict.fromkeys([*columns, *in_file]))
+            hint = meant(lacking[0], known)
             raise DataError(
-                f"by={name}: there is no column {lacking[0]!r}{meant(lacking[0], known)}; the columns are: "
+                f"by={name}: there is no column {lacking[0]!r}{f'{hint} T' if hint else '; t'}he columns are: "
                 f"{', '.join(known)}."
             )
 

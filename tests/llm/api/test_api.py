@@ -185,8 +185,9 @@ def test_policies_need_a_reference_and_runs_know_their_own(tmp_path):
     own = llm.evaluate(run, TEST).result["margins"]["suite"]
     told = llm.evaluate(run.folder, TEST, reference=str(start.folder)).result["margins"]["suite"]
     assert own == pytest.approx(told, abs=1e-6)
+    assert llm.evaluate(run.folder, TEST).result["margins"]["suite"] == pytest.approx(told, abs=1e-6)
     with pytest.raises(ValueError, match="is a policy"):
-        llm.evaluate(run.folder, TEST)
+        llm.evaluate(start.folder, TEST)
 
 
 def test_the_face_is_typed_lazy_and_whole():

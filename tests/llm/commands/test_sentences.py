@@ -134,7 +134,7 @@ def test_a_run_is_as_good_as_its_model(run, data, tmp_path, capsys):
     for folder in (run, run / "model"):
         assert main(["evaluate", str(folder), "--suite", suite]) == 0
         out = capsys.readouterr().out
-        shown.append(out[out.index("suite / category") :])
+        shown.append(out[out.index("suite / group") :])
     assert shown[0] == shown[1]
     assert main(["evaluate", str(run / "model"), "--suite", suite, "--against", str(run)]) == 0
     flags = ["--model", str(run), "--train_file", suite, *FLAGS, "--dry_run", "true"]

@@ -173,7 +173,11 @@ def test_a_mixture_takes_the_column_where_a_file_has_it(tmp_path):
 @pytest.mark.parametrize(
     ("by", "message"),
     [
-        ("tagg", r"by=tagg: there is no column 'tagg'; the columns are: source, category, .*length_gap.*, tag, level"),
+        ("tagg", r"by=tagg: there is no column 'tagg', did you mean 'tag'\? The columns are: source, .*, tag, level"),
+        (
+            "other",
+            r"by=other: there is no column 'other'; the columns are: source, category, .*length_gap.*, tag, level",
+        ),
         ("source*topic/3", "no column 'topic'"),
         ("tag/3", "tag cannot be cut into bins, for it holds no numbers, 'de' for example"),
         ("level/1", "level/1 asks for 1 bins of level"),
