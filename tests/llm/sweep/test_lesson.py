@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from dro_core.clusters.pool import Pool
 from llm.report.content import build_content
 from llm.report.lesson.numbers import lesson_numbers, record_of
 from llm.report.lesson.panels import PANELS
@@ -34,7 +36,7 @@ def small(seeds):
 def demo(folder, *flags):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "lesson_settings", small)
-        patch.setattr(run.os, "cpu_count", lambda: 1)
+        patch.setattr(run, "Pool", partial(Pool, jobs=1))
         return main(["demo", "--seeds", "2", "--output", str(folder), *flags])
 
 

@@ -93,5 +93,7 @@ def test_a_whole_model_reads_the_column_too_and_its_ledger_is_of_its_own_pairs(f
 
 
 def test_a_column_that_is_not_there_stops_the_sweep(folder, tmp_path):
-    with pytest.raises(DataError, match=r"by=tagg: there is no column 'tagg'; the columns are: .*tag"):
+    with pytest.raises(
+        DataError, match=r"by=tagg: there is no column 'tagg', did you mean 'tag'\? The columns are: .*tag"
+    ):
         prepared(tmp_path / "s", settings(folder, grid={"ambiguity": "tv:0.2,by=tagg"}))

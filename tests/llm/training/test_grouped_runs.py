@@ -101,7 +101,7 @@ def test_pairs_across_prompts_are_trained_on_and_told_apart(kind, data, tmp_path
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"ambiguity": "tv:0.3,by=tagg"}, "by=tagg: there is no column 'tagg'; the columns are: source, category"),
+        ({"ambiguity": "tv:0.3,by=tagg"}, "by=tagg: there is no column 'tagg', did you mean 'tag'? The columns are: "),
         ({"ambiguity": "tv:0.3,by=length_gap/1"}, "length_gap/1 asks for 1 bins"),
         ({"cross_prompt": -0.5}, "cross_prompt is a share of the training pairs to add"),
         ({"cross_prompt": 0.5, "max_pairs": 1}, "all 1 training pairs have the same one"),
