@@ -154,7 +154,7 @@ def test_help_and_list(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 40
+    assert len(lines) <= 44
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out.splitlines()  # not a terminal: one line each, for grep
     assert [line.split()[0] for line in listed] == [claim.label for claim in CLAIMS]
