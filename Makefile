@@ -21,7 +21,7 @@ help:
 	@echo "make picture  the demo's picture and its numbers, into docs"
 	@echo "make test   run the test suite (some twenty minutes); ROOM=dro_core: one package or room"
 	@echo "make test-all  the exhaustive rest too: more seeds, shapes and kills (half an hour)"
-	@echo "make clusters  the same results on Ray and Dask, two workers each on this machine (five minutes)"
+	@echo "make clusters  the same results on Ray and Dask, two workers each on this machine"
 	@echo "make check  lint, format, types, forms of .github"
 	@echo "make docs   the site, into build/site: strict, offline (a minute)"
 	@echo "make dist   build both packages into dist and try them (two minutes); TAG=v1.2.3: as that release"

@@ -3,9 +3,9 @@
 Three seeds detect about eight points, so all of it is exploratory. Settings are the shipped recipes' with what KINDS
 says; nothing is tuned, and nothing that is read of the test set chooses anything. The stage needs no heads.
 
-Amended before any model of it was finished: DPO on 1,024 pairs of 256 tokens, judged on all suites, takes fifteen hours
-of a core here. H8 asks for the test set alone, and short pairs are seen whole: so pairs of at most 500 characters, in
-batches of 16, judged on the test set and ``id_test``.
+Amended before any model of it was finished: DPO on 1,024 pairs of 256 tokens, judged on all suites, would take some
+fifteen hours of a core, by the time of its first steps. H8 asks for the test set alone, and short pairs are seen whole:
+so pairs of at most 500 characters, in batches of 16, judged on the test set and ``id_test``.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class RemoteEngine(Engine):
         if choice.get("prompt_token_ids") != asked.prompt:
             raise EngineError(
                 f"{self.client.url} does not repeat the prompt that it was sent (prompt_token_ids), so that what it "
-                f"read is not known, {KEPT}: take a server with return_token_ids, which vLLM has from 0.10.2 on"
+                f"read is not known, {KEPT}: take a server with return_token_ids, as a recent vLLM has it"
             )
         ids = self._checked_ids(choice.get("token_ids"), asked)
         answer = cut_at_end(asked.prompt, ids, self._checked_logps(choice.get("logprobs"), len(ids)), asked.ends)
