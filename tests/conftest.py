@@ -46,10 +46,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, dropped = [], []
     for item in items:
         name = item.nodeid.partition("[")[0] if _shares_set_up(item) else item.nodeid
-        mine = zlib.crc32(name.encode()) % shares == place
-        (kept if mine or "exhaustive" not in item.keywords else dropped).append(item)
+        turns = _turns(item, shares)
+        (kept if zlib.crc32(name.encode()) % turns == place % turns else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def _turns(item: pytest.Item, shares: int) -> int:
+    """In how many shares it runs once: 1 unless it is exhaustive; ``exhaustive(turns=8)`` comes round more often."""
+    return max((mark.kwargs.get("turns", shares) for mark in item.iter_markers("exhaustive")), default=1)
 
 
 def _shares_set_up(item: pytest.Item) -> bool:

@@ -217,6 +217,7 @@ class Gradient(TrainerCallback):
         self.found = torch.cat([part.grad.flatten() for part in model.parameters() if part.grad is not None])
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize(
     "case", [case for case in held.CASES if case.mode == "full" and case.answers == "mixed"], ids=str
 )

@@ -42,6 +42,7 @@ class Host(TorchDispatchMode):
         return found
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_only_labels_in_main_memory_are_copied_to_the_device():
     copies = {}
     for race in stage_solver.RACES:

@@ -26,6 +26,7 @@ def stages(tmp_path, monkeypatch):
     return tempered(tmp_path, monkeypatch)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("it waits for the limits of two stages that hang")
 def test_a_stage_that_hangs_or_fails_costs_itself_alone(stages, capsys):
     found = started(stages)["stages"]

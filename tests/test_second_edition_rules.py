@@ -200,6 +200,7 @@ def reversed_effect(cell, group):
     return -0.12 if "?" in cell.arm or cell.data == "cross" else -0.06 if worse else known.get(group, 0.0)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_what_is_false_is_refuted_and_broken_controls_are_told():
     against = world(reversed_effect, norm=lambda cell: 0.4 if "tv" in cell.arm else 1.0, ratio=ratio_of)
     records = simulated.studied(against, CELLS, seed=2)
@@ -215,6 +216,7 @@ def test_without_power_nothing_is_decided():
     assert seen == {**{f"H{i}": "undecided" for i in range(1, 8)}, "H8": "not run"}
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_backbone_that_bears_nothing_decides_only_what_is_known():
     bare = world(predicted, norm=norm_of, ratio=ratio_of, radius=0.039)
     seen = outcomes(simulated.studied(bare, CELLS, seed=1))

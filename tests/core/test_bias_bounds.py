@@ -208,6 +208,7 @@ def test_lipschitz_bound_is_attained_by_the_maximum_of_uniform_losses() -> None:
     assert inverse_cdf_bias_bound(TotalVariation(1.0), 9, 3.0) == pytest.approx(3 * (1 - 9 / 10))
 
 
+@pytest.mark.exhaustive(turns=8)
 @every_family
 @given(data=st.data())
 def test_lipschitz_quantiles_bound_the_bias_of_pairs(

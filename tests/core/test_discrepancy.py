@@ -108,6 +108,7 @@ def crowded(seed: int, unit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return rng.integers(-3, 4, n) / 8, unit * kernel, p
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("unit", [1e-3, 1.0])
 def test_it_ends_where_much_happens_at_once(unit: float) -> None:
     """Events coincide, and rounding decides on their order."""

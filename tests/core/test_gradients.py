@@ -195,6 +195,7 @@ def agrees_with_eager(compiled: Callable[..., torch.Tensor], ambiguity: Ambiguit
     torch.testing.assert_close(losses.grad, eager.weights.as_subclass(torch.Tensor), atol=1e-12, rtol=0)
 
 
+@pytest.mark.exhaustive(turns=8)
 @over(["tv_capped", "chi2", "kl"], rest=["tv", "cvar", "kl_penalty", "chi2_penalty"])
 @pytest.mark.usefixtures("_one_step")
 @pytest.mark.filterwarnings("ignore")  # dynamo's remark on the cache inside array_api_compat
@@ -210,6 +211,7 @@ def test_two_graphs_serve_a_radius_schedule(make: Maker) -> None:
             agrees_with_eager(compiled, make(9).with_strength(fraction))
 
 
+@pytest.mark.exhaustive(turns=8)
 @over(["spectral", "cressie_read_above_1", "wasserstein"])
 @pytest.mark.usefixtures("_one_step")
 @pytest.mark.filterwarnings("ignore")
@@ -219,6 +221,7 @@ def test_compiles_to_a_graph_per_size(make: Maker) -> None:
     agrees_with_eager(torch.compile(robust_loss, fullgraph=True, backend="eager"), make(9))
 
 
+@pytest.mark.exhaustive(turns=8)
 @every_set_in_arrays
 @pytest.mark.usefixtures("_one_step")
 def test_never_looks_at_values(make: Maker) -> None:

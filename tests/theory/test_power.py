@@ -84,6 +84,7 @@ def test_a_trivial_side_is_vacuous_and_a_bound_out_of_reach_inconclusive():
 TRUE = [claim for claim in CLAIMS if claim.expected is Verdict.UPHELD]
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("seeds", SEEDS, ids=["two", "more"])
 @pytest.mark.parametrize("claim", TRUE, ids=lambda claim: claim.label)
 def test_no_seed_refutes_a_true_claim(claim, seeds):

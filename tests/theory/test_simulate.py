@@ -103,6 +103,7 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(tmp_path, signals, jobs, 
     assert [float(row["y"]) for row in table(tmp_path / "out")] == [x**-0.5 for x in range(1, 41)]
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_process_that_is_killed_costs_its_point_until_the_next_start(tmp_path, monkeypatch, capsys):
     first = started(tmp_path, "--jobs", "2")
     wait_for(lambda: finished(tmp_path) >= 3)

@@ -50,6 +50,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_does_not_depend_on_jobs_or_on_resuming(tmp_path, tiny, name):
     assert simulate(name, tmp_path, "--jobs", "2") == 0

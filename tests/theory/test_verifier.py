@@ -70,6 +70,7 @@ def run(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_the_file_alone_checks_every_certificate_in_a_bare_python(folder, tmp_path):
     shutil.copy(verifier.__file__, tmp_path / "verifier.py")
     done = run("verifier.py", folder, "--formulas", cwd=tmp_path)

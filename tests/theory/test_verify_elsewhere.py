@@ -45,6 +45,7 @@ def deaths(request, tmp_path, monkeypatch):
     return request.param
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("claims are checked in fresh processes, which load everything")
 @pytest.mark.parametrize("deaths", [1], indirect=True)
 def test_a_lost_worker_costs_its_own_claim_one_more_try_and_changes_no_report(near, deaths):

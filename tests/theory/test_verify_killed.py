@@ -9,6 +9,7 @@ import pytest
 from planted_claims import LIGHT, alive, by_label, start, stored, wait_for, workers
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path, ending):
     options = ["--jobs", "2", "--seed", "1", "--json", "out.json"]
     process = start([*planted, "alone", "plain", "other", "false", *options], cwd=tmp_path)

@@ -270,6 +270,7 @@ def test_processes_need_one_folder(monkeypatch):
         llm.train("reward", TRAIN, model="tiny", **SMALL)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_two_processes_are_one_run(runs, tmp_path):
     said = [rank.communicate(timeout=120)[0] for rank in start_ranks(ranked, tmp_path / "run")]
     assert llm.Run(tmp_path / "run").record["effective_batch"] == 8, said

@@ -217,6 +217,7 @@ def test_limits_are_shares(limit):
 LARGE = pytest.param(20_000, marks=[pytest.mark.exhaustive, pytest.mark.slow("every allocation is traced")])
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("count", [2_000, LARGE])
 def test_a_large_file_is_audited_without_being_held(tmp_path, count):
     """The texts are 3 kB a pair; numbers and hashes are kept, beside the thousand pairs that are read."""

@@ -39,6 +39,7 @@ def test_the_share_is_exact_and_no_prompt_tells_the_source():
     assert set(office) <= set(forum)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_words_tell_the_better_answer_often_and_not_always():
     """Four verbs, each sound or rash, three times in ten by exception: right with 3 or 4, a coin with 2."""
     scores = [

@@ -57,6 +57,7 @@ def below(margins):
     return found.fun
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_real_pairs_bear_what_linear_programs_say(shared_data):
     """In sample, at random and held out, on features of real pairs."""
     pairs = drawn(read_pairs(shared_data / "train.jsonl.gz").pairs, 330)
@@ -185,6 +186,7 @@ def test_bad_requests_get_a_sentence(file, more, said, capsys):
     assert said in message
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_groups_have_names_as_after_by(file, tmp_path):
     """Bins, products, and a column of the file that no layout knows."""
     records = [json.loads(line) | {"shift": "ab"[row % 2]} for row, line in enumerate(file.read_text().splitlines())]

@@ -195,6 +195,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(files, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_radius_follows_the_held_out_loss_and_training_stops_early(files, tmp_path):
     """With a learning rate that ruins the policy nothing improves: the radius backs off, patience runs out."""
     flags = ["--adapt_radius", "true", "--validation_share", "0.3", "--final", "best", "--patience", "2"]
@@ -226,6 +227,7 @@ def test_tensorboard_gets_the_robust_diagnostics(files, tmp_path):
     assert {"train/robust_loss", "train/effective_sample_size", "train/zero_share"} <= set(account.Tags()["scalars"])
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_bf16_and_compiled_training_run(files, tmp_path):
     flags = ["--max_steps", "2", "--bf16", "true", "--torch_compile", "true", "--torch_compile_backend", "eager"]
     assert main(train_command("reward", files / "train.jsonl", tmp_path / "run", *flags, ambiguity="tv:0.2")) == 0

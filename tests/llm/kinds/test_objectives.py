@@ -89,6 +89,7 @@ def test_gradient_is_that_of_the_full_batch(start, tmp_path, text, spec):
     np.testing.assert_allclose(trainer.ledger.last_loss[rows], losses.tolist(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_held_out_pairs_are_measured_by_the_loss_that_is_trained(start, tmp_path):
     trainer, everything = our_trainer(start, tmp_path, "tv:0.3", "hinge"), range(len(PAIRS))
     trainer.eval_dataset = start[3]

@@ -52,6 +52,7 @@ def test_a_compiled_run_has_the_same_losses(start, tmp_path, kind, passes, backe
     np.testing.assert_allclose(numbers(tmp_path / "compiled"), numbers(tmp_path / "plain"), rtol=1e-3)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_the_logits_of_a_part_are_asked_of_a_compiled_model_too(start):
     model, _ = load_policy(str(start("llama")))
     assert inner_model(torch.compile(model)) is model

@@ -91,6 +91,7 @@ def arm_gold(folder, arm="standard-standard"):
     return np.mean(runs, axis=(0, 2))
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("reward", ["standard", "robust"])
 def test_each_n_is_the_mean_over_all_subsets_of_the_answers(finished, reward):
     _, scores, record = stored(finished[0])

@@ -234,6 +234,7 @@ def test_an_adversary_that_draws_asks_hard_prompts_more_often(acts, tmp_path):
     assert found.order.answered(np.ones(2), rule).max() == pytest.approx(probabilities.max() * 4)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_corrected_draws_have_the_mean_of_plain_training(tmp_path):
     """The sum over the drawn of p / pi L, over all that can be drawn with their chances, is the mean of L."""
     found = subject(tmp_path, ambiguity="kl_penalty:0.2", adversary_acts="draws_corrected", prompts_per_step=3)

@@ -170,6 +170,7 @@ def test_prompts_without_answers_are_refused_before_the_run(where, place, tmp_pa
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_rank_whose_checker_fails_ends_all_ranks_with_its_sentence(place, tmp_path):
     """It fails on one of the two: the other one waits for nothing."""
     code = "import os\n\ndef f(completions, source, **columns):\n    return [1 / (s != '1 digits') for s in source]\n"

@@ -207,6 +207,7 @@ def test_two_processes_draw_what_one_draws(both_worlds):
     assert len(first) == len(second)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, tmp_path):
     """It dies with its answers scored and its first gradients on the way; resumed, it is the run that was never hit."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -226,6 +227,7 @@ def test_a_rank_killed_within_a_step_ends_the_other_and_the_run_goes_on(place, t
     assert histories[0] == histories[1]
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_spread_policy_is_exported_whole_and_goes_on_where_it_is_not(place, tmp_path, capsys):
     """Under FSDP2 on two processes with an adapter; then from its second checkpoint on one, with as many prompts."""
     spread, one = tmp_path / "spread", tmp_path / "one"

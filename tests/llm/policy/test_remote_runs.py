@@ -131,6 +131,7 @@ def test_a_server_of_another_model_stops_the_run_before_its_first_update_or_is_c
     assert not same_end(tmp_path / "cut", tmp_path / "off")
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_two_processes_train_on_the_answers_of_one(place, server, tmp_path):
     plain = {"optim": "sgd", "max_steps": 2}
     assert main(command(place, tmp_path / "one", server.url, **plain)) == 0

@@ -96,6 +96,7 @@ def test_mixed_versions_are_flagged_at_the_arms(tmp_path):
     assert "code 0.1.0 abc, 0.1.0 def" in text_of(report, tmp_path)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_duplicates_count_once(clean, tmp_path):
     rows = write_sample(tmp_path / "r")
     again = [row for row in rows if row["run"] == "r00003-last"]
@@ -119,6 +120,7 @@ def test_a_half_written_table_is_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "x.html").exists()
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_half_written_table_is_restored_from_the_runs(clean, tmp_path):
     rows = write_sample(tmp_path / "r")
     for run in {row["run"] for row in rows}:
@@ -129,6 +131,7 @@ def test_a_half_written_table_is_restored_from_the_runs(clean, tmp_path):
     assert said(after, "results.parquet cannot be read (half-written?)")
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_damaged_pairs_leave_the_table_without_intervals(tmp_path):
     write_sample(tmp_path / "r")
     for path in ("suites/ood_plain.parquet", "train.parquet"):
@@ -175,6 +178,7 @@ def test_without_plain_training_or_a_known_suite_there_is_no_comparison(tmp_path
     assert build_content(tmp_path / "r", inside=["second"])["inside"] == ["second"]
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_without_plain_training_another_set_may_stand_for_it(tmp_path):
     write_sample(tmp_path / "r", ambiguities=("tv:0.1", "tv:0.2"), whole=True)
     report = build_content(tmp_path / "r", baseline="tv:0.2")

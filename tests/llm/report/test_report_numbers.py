@@ -129,6 +129,7 @@ def test_without_a_difference_none_is_claimed(tmp_path):
     assert all("0 better and 0 worse" in claim["text"] for claim in report["claims"][1:])
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_report_of_some_arms_corrects_within_them(tmp_path):
     write_sample(tmp_path / "r", regimes=("plain", "other"), ambiguities=("erm", "tv:0.2"), seeds=2)
     whole, part = build_content(tmp_path / "r", families=0), build_content(tmp_path / "r", where={"regime": "other"})

@@ -152,6 +152,7 @@ def many(small, count):
     return report
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_two_thousand_arms_make_a_page_that_opens(small, tmp_path):
     report = many(small, 2000)
     text = text_of(report, tmp_path)

@@ -72,6 +72,7 @@ def test_a_sweep_over_heads_has_no_section_on_training(small, tmp_path):
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_damage_to_what_only_whole_models_have_costs_nothing_else(tmp_path):
     write_sample(tmp_path / "r", whole=True, ambiguities=("erm", "tv:0.2"), seeds=2)
     whole = build_content(tmp_path / "r")

@@ -87,6 +87,7 @@ def test_examples_are_the_extremes_with_their_texts(folder, report):
     assert re.fullmatch(r"Which one is it in t, number \d+\?", arm["examples"]["top"][0]["prompt"])
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_without_texts_the_report_has_none_of_the_data(folder, tmp_path):
     report = build_content(folder, texts=False)
     page, files = write_report(report, tmp_path / "report.html")

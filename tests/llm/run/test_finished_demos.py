@@ -36,6 +36,7 @@ def test_a_demo_names_what_was_damaged_and_makes_it_again(done, tmp_path, capsys
         assert said_by(capsys, caplog, demo(tmp_path / "demo", "--resume")) == (0, "")
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_demo_of_another_corpus_is_refused_and_a_damaged_one_is_made_again(
     done, tmp_path, capsys, caplog, monkeypatch
 ):
@@ -82,6 +83,7 @@ EARLIER = {  # as the version before the demo had a results folder wrote it
 }
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_demo_of_the_version_before_goes_on_with_one_sentence(done, tmp_path, capsys, caplog):
     folder = shutil.copytree(done / "demo", tmp_path / "demo")
     for left in ("results", "report_files"):

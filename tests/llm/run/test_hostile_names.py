@@ -31,6 +31,7 @@ def written(once):
     return day_of(once)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_nothing_acts_on_a_terminal(written):
     said = (written / "said.txt").read_text()
     assert not acting(said)

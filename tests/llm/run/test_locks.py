@@ -140,6 +140,7 @@ def contend(folder, seconds):
     sys.stdout.write(f"taken {taken}\n")
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_no_two_are_ever_inside_though_the_file_comes_and_goes(tmp_path):
     crowd = [Forked(contend, tmp_path, 2.0) for _ in range(3)]
     said = ended(crowd)

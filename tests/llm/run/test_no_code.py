@@ -28,6 +28,7 @@ def place(once):
     return place_of(once)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("every", [False, ALL])
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints(kind, every, place, tmp_path, mark):
@@ -36,6 +37,7 @@ def test_checkpoints(kind, every, place, tmp_path, mark):
     assert planted(run, mark, lambda: main(command(place, kind, run, resume=True)), every=every) >= 6
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints_of_earlier_versions(kind, place, tmp_path, mark):
     run = earlier(place, kind, tmp_path / "run")

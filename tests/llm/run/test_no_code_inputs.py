@@ -79,6 +79,7 @@ def sweep_in(folder):
     return ["sweep", "--config", str(folder / "sweep.yaml"), *flags]
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_feature_caches(swept, tmp_path, mark):
     folder = shutil.copytree(swept, tmp_path / "of-a-sweep")
     shutil.rmtree(folder / "sweep")  # all is trained anew

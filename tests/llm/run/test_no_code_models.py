@@ -120,6 +120,7 @@ def test_code_of_the_hub_that_a_configuration_names(key, place, tmp_path, capsys
         assert not fetched
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("known", [True, False], ids=["known type", "unknown type"])
 @pytest.mark.parametrize("name", ["rm", "start"])
 def test_modules_beside_a_model(name, known, place, tmp_path, mark):
@@ -152,6 +153,7 @@ ESCAPES = (
 )
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_chat_templates(escape, place, tmp_path, mark):
     for name in ("rm", "start"):

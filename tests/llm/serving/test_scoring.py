@@ -165,6 +165,7 @@ def test_what_stands_before_a_broken_line_is_given_before_the_error(slow):
         next(rows)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("kind", ["pairs", "answers"])
 def test_memory_does_not_grow_with_the_stream(kind, slow):

@@ -258,6 +258,7 @@ def test_the_doctor_names_the_rule_of_an_earlier_run(rule, tmp_path):
     assert ("a tie counts as an error" in said) == (rule is None)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_sweep_page_says_where_plain_training_learned_nothing(tmp_path):
     write_sample(tmp_path / "all", seeds=2, ambiguities=("erm", "tv:0.2"))
     sound = build_content(tmp_path / "all")

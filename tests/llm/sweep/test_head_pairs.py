@@ -211,10 +211,12 @@ def test_workers_and_later_starts_do_the_same(folder, sweep):
         np.testing.assert_array_equal(one.iterates["last"], other.iterates["last"])
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_page_is_made_of_it(sweep, tmp_path):
     assert main(["report", str(sweep.folder), "--output", str(tmp_path / "report.html")]) == 0
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("three whole models are trained")
 @pytest.mark.usefixtures("forked_workers")
 def test_whole_models_of_a_regime_train_on_the_same_pairs(folder, sweep, tmp_path):

@@ -130,6 +130,7 @@ def test_copies_are_labelled_alike_and_stand_once_where_pairs_are_judged_or_coun
     assert audit["duplicates"]["count"] == len(everything) - len(said(everything))
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_repeated_command_comes_to_the_same_and_the_page_says_what_it_was_made_of(files, tmp_path):
     settings = told(files, "heads", ("a", ":2"), ("b", ":0.5"))
     named = {**settings, "train_file": [str(files / "a.jsonl")]}

@@ -133,6 +133,7 @@ def test_shifts_of_prompts_are_written_once_per_features(cache, tmp_path):
     assert (tmp_path / "shift.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.usefixtures("forked_workers")
 def test_whole_models_run_in_a_sweep_and_leave_the_same(tmp_path, cache):
     recipe = {

@@ -84,6 +84,7 @@ def test_wrong_labels_change_who_is_longer_and_no_gap(swept):
     np.testing.assert_array_equal(changed[uneven], wrong.flipped[uneven])
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_whole_model_reads_the_column_too_and_its_ledger_is_of_its_own_pairs(folder, tmp_path):
     told = settings(folder, models={"whole": WHOLE}, grid={"ambiguity": "tv:0.3,by=tag"}, regimes={})
     sweep = prepared(tmp_path / "s", told)

@@ -99,6 +99,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("it trains a whole model in a process of its own")
 @pytest.mark.usefixtures("forked_workers", "hands", "interruptible")
 def test_an_interrupt_lets_the_process_of_a_whole_model_save_a_checkpoint(once, tmp_path, capsys):

@@ -54,6 +54,7 @@ def run(folder, spec, **kwargs):
     return trainer
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize(
     ("name", "fixed"),
     [

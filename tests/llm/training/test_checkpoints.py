@@ -129,6 +129,7 @@ def test_without_a_whole_checkpoint_nothing_is_trained(kind, place, tmp_path, ca
     assert set(by_step(run)) == {1, 2}
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_while_saving_loses_that_checkpoint_alone(kind, place, tmp_path, monkeypatch):
     """Older checkpoints go when the new one has its manifest, not before: there is always one to resume from."""

@@ -74,6 +74,7 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("eight runs are built")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mixture_is_trained_on_as_the_list_that_it_means(runs, kind):

@@ -51,6 +51,7 @@ def lora(start):
     return with_adapter(copy.deepcopy(model), config.adapter(), task="SEQ_CLS"), tokenizer, data
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("kind", COSTS)
 def test_model_of_the_cost_is_the_counted_cost(start, lora, tmp_path, kind):

@@ -100,6 +100,7 @@ def test_a_demo_is_not_resumed_with_other_weights(place, tmp_path, capsys):
     assert "another content of model: " in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("damaged", ["margins.npz", "run.json"])
 def test_a_demo_judges_a_run_again_that_is_damaged(damaged, place, tmp_path, caplog):
     demo = tmp_path / "demo"

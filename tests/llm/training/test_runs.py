@@ -78,6 +78,7 @@ def test_stopped_and_resumed_ends_as_uninterrupted(pairs_file, uninterrupted, tm
     same_run(output, uninterrupted)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_full_disk_keeps_the_previous_checkpoint(pairs_file, uninterrupted, tmp_path):
     """No file may grow beyond the limit once the first checkpoint stands: the next save must fail."""
     output = tmp_path / "run"
@@ -105,6 +106,7 @@ def test_resuming_a_finished_run_only_exports_again(pairs_file, uninterrupted):
     assert json.loads((uninterrupted / "run.json").read_text())["steps"] == STEPS
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_best_is_the_checkpoint_that_judged_best(pairs_file, tmp_path):
     output = tmp_path / "run"
     flags = ["--final", "best", "--validation_share", "0.4", "--save_total_limit", "9", "--learning_rate", "2e-2"]

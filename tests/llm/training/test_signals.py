@@ -34,6 +34,7 @@ def place(once):
     return place_of(once)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_terminated_run_saves_and_ends_as_if_it_had_not_been(kind, place, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -17,6 +17,7 @@ from dro_core.locks import LOCK
 from robust_rlhf import main
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("two workers that load torch")
 def test_a_terminated_sweep_keeps_what_is_done_and_leaves_no_worker(tmp_path):
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
@@ -39,6 +40,7 @@ def test_a_terminated_simulation_keeps_its_points_and_leaves_no_worker(tmp_path)
     assert f"{len(list(points.glob('*.json')))} of 192 points are kept" in " ".join(said.split())
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_a_terminated_verification_keeps_its_verdicts_and_leaves_no_worker(tmp_path):
     argv = ["verify", "--jobs", "2", "--json", "out.json"]
     process = Forked(main, argv, cwd=tmp_path, new_session=True)

@@ -179,6 +179,7 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("six runs are built")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pair_the_other_way_round_is_the_same_pair(runs, kind):

@@ -194,6 +194,7 @@ def runs(once):
     return once("weighted-runs", build)
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.slow("nine runs are built")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_on_weights_as_on_pairs_seen_so_often(runs, kind):

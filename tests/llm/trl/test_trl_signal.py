@@ -128,6 +128,7 @@ def test_a_step_without_any_signal_is_skipped_whole(tiny, tmp_path, name, silent
     assert np.isfinite(rows).all()
 
 
+@pytest.mark.exhaustive(turns=8)
 @pytest.mark.parametrize("name", ["grpo", pytest.param("rloo", marks=EXHAUSTIVE)])
 def test_what_is_drawn_again_is_decided_by_the_seed_also_after_a_stop(tiny, tmp_path, name):
 
@@ -148,6 +149,7 @@ def test_what_is_drawn_again_is_decided_by_the_seed_also_after_a_stop(tiny, tmp_
     np.testing.assert_array_equal(whole.ledger.multiplier_sum, second.ledger.multiplier_sum)
 
 
+@pytest.mark.exhaustive(turns=8)
 def test_two_ranks_draw_the_same_and_take_the_mean_of_all(tmp_path):
     """Three prompts of four completions, so that one is shared out; the mean is over the groups of both ranks."""
     finished(start_ranks(trl_signal_ranks.main, tmp_path))
