@@ -20,7 +20,12 @@ def test_whole_models_are_trained_and_judged_and_decide_h8(tmp_path, monkeypatch
     write_pairs(pairs, tmp_path / "train.jsonl.gz")
     write_pairs(list(generate(60, seed=1)), tmp_path / "id_test.jsonl.gz")
     asked = ["--data", str(tmp_path), "--folder", str(tmp_path / "out"), "--stage", "whole", "--tiny", "--workers", "0"]
+    study.main([*asked, "--only", "dpo"])
+    assert {path.name.partition("-")[0] for path in (tmp_path / "out/whole").glob("*.npz")} == {"dpo"}
+    found = json.loads((tmp_path / "out/whole.json").read_text())
+    assert {row["outcome"] for row in found["beside"]} == {"not run"}
     study.main(asked)
+    assert json.loads((tmp_path / "out/whole.json").read_text())["hypothesis"] == found["hypothesis"]
     found = json.loads((tmp_path / "out/whole.json").read_text())
     [test] = found["hypothesis"]["ways"][0]["tests"]
     assert found["hypothesis"]["outcome"] == test["outcome"] in ("confirmed", "refuted", "undecided")

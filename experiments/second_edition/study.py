@@ -60,13 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--name", help="entry: what the backbone is called in the table")
     parser.add_argument("--most", type=int, help="entry: look at no more pairs of a file, for backbones that are slow")
+    parser.add_argument("--only", choices=tuple(whole.KINDS), help="whole: train models of this kind alone")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0: this one")
     parser.add_argument("--tiny", action="store_true", help="a sample and an untrained backbone: does everything run?")
     told = parser.parse_args(arguments)
     if told.stage != "entry" and (told.most or told.name):
         parser.error("--most and --name are for --stage entry")
+    if told.only and told.stage != "whole":
+        parser.error("--only is for --stage whole")
     if told.stage == "whole":
-        _whole(told.data, told.folder, tiny=told.tiny, workers=told.workers)
+        _whole(told.data, told.folder, told.only, tiny=told.tiny, workers=told.workers)
         return
     _check_backbone(told.folder, told.model or TUNED)
     sizes = TINY_SIZES if told.tiny else Sizes()
@@ -121,10 +124,10 @@ def _check_backbone(folder: Path, model: str) -> None:
         raise SystemExit(f"{folder} holds features of {kept}: name another --folder for another backbone")
 
 
-def _whole(data: Path, folder: Path, *, tiny: bool, workers: int) -> None:
-    """Train whole models, and write what becomes of H8."""
+def _whole(data: Path, folder: Path, only: str | None, *, tiny: bool, workers: int) -> None:
+    """Train whole models, of one kind or of all, and write what becomes of H8; what is not trained is not run."""
     kinds = whole.TINY if tiny else whole.KINDS
-    whole.train(data, folder / "whole", kinds, workers=workers)
+    whole.train(data, folder / "whole", {only: kinds[only]} if only else kinds, workers=workers)
     verdict, beside = whole.found(data, folder / "whole", kinds)
     board = {"hypothesis": _hypothesis(verdict, verdict.outcome), "beside": list(map(_told, beside))}
     write_text(folder / "whole.json", json.dumps(board, indent=1, allow_nan=False) + "\n")

@@ -118,9 +118,9 @@ def _characters(pair: Pair) -> int:
 
 
 def train(data: Path, folder: Path, kinds: Mapping[str, Kind], *, workers: int) -> None:
-    """Train and judge what is not there; each model in a process of its own, or without workers in this one."""
+    """Train and judge what is not there of these kinds; each model in a process of its own, without workers in this."""
     folder.mkdir(parents=True, exist_ok=True)
-    left = [model for model in models() if not model.path(folder).exists()]
+    left = [model for model in models() if model.name in kinds and not model.path(folder).exists()]
     if not workers:
         for model in left:
             _one(data, folder, kinds[model.name], model)
