@@ -3,10 +3,10 @@
 Three seeds detect about eight points, so all of it is exploratory. Settings are the shipped recipes' with what KINDS
 says; nothing is tuned, and nothing that is read of the test set chooses anything. The stage needs no heads.
 
-Amended twice, before any model of it was finished or judged: DPO on 1,024 pairs of 256 tokens, judged on all suites,
-would take some fifteen hours of a core, by the time of its first steps. H8 asks for the test set alone, and short pairs
-are seen whole: so pairs of at most 500 characters, in batches of 16. Two models of these ran out of the machine's memory
-while they were judged: so 512 such pairs, judged in small batches on the test set alone.
+Amended twice, before any model of it was finished or judged. DPO on 1,024 pairs of 256 tokens, judged on all suites,
+would take some fifteen hours of a core, by the time of its first steps. H8 asks for the test set alone, and short
+pairs are seen whole: so pairs of at most 500 characters, in batches of 16. Two models of these ran out of the memory
+of the machine while they were judged: so 512 such pairs, judged in small batches on the test set alone.
 """
 
 from __future__ import annotations
