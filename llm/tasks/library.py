@@ -21,7 +21,7 @@ def names() -> list[str]:
     return sorted(file.stem for file in Path(generated.__path__[0]).glob("*.py") if file.stem != "__init__")
 
 
-def records(address: TaskAddress) -> Iterator[dict[str, Any]]:
+def records(address: TaskAddress) -> Iterator[dict[str, object]]:
     """Different questions in the order they are drawn, which name, seed and options decide.
 
     Raises:

@@ -11,14 +11,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .address import TaskAddress, TaskError, most
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 PREFIX = "reasoning-gym/"
 
 
-def library() -> Any:
+def library() -> ModuleType:
     """The package's table of generators.
 
     Raises:
@@ -85,7 +88,7 @@ def _difficulty(metadata: Mapping[str, object]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     """A number, true, false, null or a list as JSON has it, else the text."""
     try:
         return json.loads(text)
