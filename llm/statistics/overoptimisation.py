@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,7 +150,7 @@ def best_of_curve(result: BestOfN, *, name: str = "best-of-n", clusters: Cluster
 
 
 def training_curve(
-    runs: Sequence[Sequence[Mapping[str, Any]]],
+    runs: Sequence[Sequence[Mapping[str, float]]],
     *,
     name: str,
     start: Mapping[str, float] | None = None,

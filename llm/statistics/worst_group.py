@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,7 +81,7 @@ class Groups:
         """Average of ``values``, shape (n,), in each group, shape (K,)."""
         return np.bincount(self.codes, weights=np.asarray(values, float), minlength=len(self.names)) / self.sizes
 
-    def influence(self, values: ArrayLike) -> Any:
+    def influence(self, values: ArrayLike) -> sparse.csr_array:
         """How far each question moves each group's mean: a sparse array, shape (questions, K)."""
         rows = np.asarray(values, float)
         moved = (rows - self.means(rows)[self.codes]) / self.sizes[self.codes]
@@ -163,7 +163,7 @@ def average_difference(
     return Difference(Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0)), p)
 
 
-def _errors(groups: Groups, moved_a: Any, moved_b: Any) -> Array:
+def _errors(groups: Groups, moved_a: sparse.csr_array, moved_b: sparse.csr_array) -> Array:
     """Standard errors of a_c - b_k, shape (K, K)."""
     one, two = moved_a.power(2).sum(axis=0), moved_b.power(2).sum(axis=0)
     variance = one[:, None] + two - 2 * (moved_a.T @ moved_b).toarray()
