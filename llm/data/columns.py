@@ -80,7 +80,7 @@ class ColumnMap:
             return json.dumps(values, ensure_ascii=False)
         return ",".join(f"{key}={column}" for key, column in values.items())
 
-    def value(self, columns: Mapping[str, object], key: str) -> Any:
+    def value(self, columns: Mapping[str, object], key: str) -> object:
         """What stands in the column of ``key``; None where there is no such column here."""
         found = _found(columns, dict(self.named)[key])
         return None if found is _ABSENT else found
@@ -112,7 +112,7 @@ class ColumnMap:
         Raises:
             DataError: A column is in none of the first records.
         """
-        begun, seen = list[Record](), dict[str, Any]()
+        begun, seen = list[Record](), dict[str, object]()
         for record in islice(records, _LOOKED_AT):
             begun.append(record)
             seen |= {name: value for name, value in record.columns.items() if value is not None or name not in seen}
@@ -167,7 +167,7 @@ def _values(found: re.Match[str] | None) -> tuple[str, ...]:
     return values
 
 
-def _found(columns: Mapping[str, object], column: str) -> Any:
+def _found(columns: Mapping[str, object], column: str) -> object:
     if column in columns:
         return columns[column]
     value: object = columns

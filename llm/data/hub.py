@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from llm.data.formats.opened import DataError, Record, Records
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 SPELLING = "hf://datasets/OWNER/NAME[@REVISION][/CONFIG]:SPLIT, where SPLIT may end in [START:STOP]"
 _TAIL = r"(?::(?P<split>\w+(?:\.\w+)*)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?)?"
@@ -133,7 +136,7 @@ def _rows(address: Address, read_as: list[str]) -> Iterator[Record]:
         yield Record(place, named | unpacked_row(address.text, place, row, read_as))
 
 
-def _opened(address: Address) -> Mapping[Any, Any]:
+def _opened(address: Address) -> Mapping[str, object]:
     """Open the data set and return its splits, without reading a row."""
     try:
         import datasets
@@ -149,7 +152,7 @@ def _opened(address: Address) -> Mapping[Any, Any]:
         raise DataError(f"{address.text} cannot be opened: {_said(error)}{_remedy(address, error)}.") from error
 
 
-def _loaded(address: Address, datasets: Any) -> Mapping[object, object]:
+def _loaded(address: Address, datasets: ModuleType) -> Mapping[str, object]:
     """What ``save_to_disk`` wrote, or the part by its name, else as a folder, as in Anthropic/hh-rlhf."""
     if _is_saved(Path(address.place)):
         saved = datasets.load_from_disk(address.place)
@@ -169,10 +172,10 @@ def _loaded(address: Address, datasets: Any) -> Mapping[object, object]:
         ) from error
 
 
-def _split(address: Address, splits: Mapping[Any, Any]) -> Any:
+def _split(address: Address, splits: Mapping[str, object]) -> Any:
     if address.split is None and len(splits) == 1:
         return next(iter(splits.values()))
-    if address.split in splits:
+    if address.split is not None and address.split in splits:
         return splits[address.split]
     said = "which split is meant is not said" if address.split is None else f"there is no split {address.split!r}"
     stated = address.text if address.split is None else address.text[: address.text.rindex(f":{address.split}")]

@@ -89,14 +89,14 @@ class Part:
         return self.file if self.weight == 1 else f"{self.file}:{self.weight:.17g}"
 
 
-def parts_of(given: Any, setting: str = "train_file") -> list[Part]:
+def parts_of(given: object, setting: str = "train_file") -> list[Part]:
     """The files that a setting names: one, or several in a list; nothing names none.
 
     Raises:
         DataError: As ``Part.of``; or every file is left out by its weight.
     """
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    parts = [Part.of(entry, setting) for entry in (given if several else [given] if given else [])]
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given] if given else []
+    parts = [Part.of(entry, setting) for entry in several]
     if parts and not any(part.weight for part in parts):
         raise DataError(f"{setting}: {', '.join(part.file for part in parts)}: every weight is 0; raise one.")
     return parts

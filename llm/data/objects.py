@@ -16,7 +16,7 @@ NAME = "objects"
 
 
 def pairs_of(
-    source: Any,
+    source: object,
     *,
     name: str = NAME,
     columns: str | Mapping[str, str] | ColumnMap | None = None,

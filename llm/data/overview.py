@@ -16,7 +16,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Cases:
         if len(self.examples) < _EXAMPLES:
             self.examples.append(pair.id)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Count and examples as a plain dictionary."""
         return {"count": self.count, "examples": list(self.examples)}
 

@@ -65,7 +65,7 @@ class Prompt:
     kept: tuple[tuple[str, str], ...] = ()
     weight: float | None = None
     answer: str | None = None
-    beside: tuple[tuple[str, Any], ...] = ()
+    beside: tuple[tuple[str, object], ...] = ()
     as_text: bool = False
 
     def answered(self, first: str, second: str) -> Pair:
@@ -95,9 +95,14 @@ class PromptSet:
     columns: str | None = None
     names: tuple[str, ...] = ()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What a report must say about it."""
-        said = {"file": self.name, "sha256": self.sha256, "prompts": len(self.prompts), "dropped": self.dropped}
+        said: dict[str, object] = {
+            "file": self.name,
+            "sha256": self.sha256,
+            "prompts": len(self.prompts),
+            "dropped": self.dropped,
+        }
         read = {"columns": self.columns, "read_as": list(self.read_as)}
         return said | {name: value for name, value in read.items() if value}
 

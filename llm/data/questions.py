@@ -10,8 +10,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+from .layouts.base import Message
 from .pairs import Pair
 
 
@@ -32,7 +32,7 @@ def questions(pairs: Sequence[Pair]) -> list[str | None]:
     ]
 
 
-def asked(chat: Sequence[Any]) -> str:
+def asked(chat: Sequence[Message]) -> str:
     """A chat as text that is equal where chats are; "" where nothing is asked."""
     return json.dumps(list(chat)) if any(message["content"].strip() for message in chat) else ""
 

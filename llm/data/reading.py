@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 
 class Reading:
@@ -32,18 +31,18 @@ class Reading:
         return {name: count for name, count in self._with_text.most_common() if name not in self._read}
 
 
-class _Watched(dict[str, Any]):
+class _Watched(dict[str, object]):
     """Columns that tell which of them were read: by ``[]`` and ``get``, not by being copied or asked for."""
 
     def __init__(self, columns: Mapping[str, object], read: set[str]) -> None:
         super().__init__(columns)
         self._read = read
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         self._read.add(name)
         return super().__getitem__(name)
 
-    def get(self, name: str, default: object = None) -> Any:
+    def get(self, name: str, default: object = None) -> object:
         self._read.add(name)
         return super().get(name, default)
 

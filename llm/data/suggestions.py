@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llm.data.columns import ColumnMap
 from llm.data.winners import counts
@@ -38,7 +38,7 @@ _FULL = 25  # characters: texts longer than that are no names
 class _Column(NamedTuple):
     name: str
     words: tuple[str, ...]
-    value: Any
+    value: object
 
     def has(self, *words: set[str]) -> bool:
         return any(word in group for word in self.words for group in words)

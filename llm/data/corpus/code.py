@@ -42,8 +42,8 @@ class Exercise:
     asked: str
     right: str
     buggy: tuple[str, ...]
-    truth: Callable[[Any, int], Any]
-    arguments: Sequence[Any]
+    truth: Callable[..., object]
+    arguments: Sequence[object]
 
 
 def _over(x: int, k: int) -> bool:
@@ -133,7 +133,7 @@ def _is_harmless(node: ast.AST) -> bool:
     return isinstance(node.value, int) if isinstance(node, ast.Constant) else isinstance(node, _NODES)
 
 
-def _function(answer: str, name: str) -> Callable[[Any], Any]:
+def _function(answer: str, name: str) -> Callable[[object], object]:
     """Compile the answer; only arithmetic, comparisons and six builtins pass, so running it is safe.
 
     Raises:

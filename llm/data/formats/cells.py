@@ -8,7 +8,6 @@ import json
 import re
 import tokenize
 from collections.abc import Mapping
-from typing import Any
 
 from llm.data.formats.opened import DataError, note
 
@@ -19,7 +18,7 @@ _PRINTED = re.compile(r"\s*(array\()?\s*\[?\s*(array\()?\{\s*'(role|content|from
 _OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
 
 
-def unpacked_row(name: str, place: str, row: Mapping[str, object], read_as: list[str]) -> dict[str, Any]:
+def unpacked_row(name: str, place: str, row: Mapping[str, object], read_as: list[str]) -> dict[str, object]:
     """The columns of a row of a table, turns of a chat unpacked.
 
     Raises:
@@ -52,7 +51,7 @@ def _are_turns(value: object) -> bool:
     return bool(turns) and all(isinstance(turn, dict) and any(keys <= turn.keys() for keys in _TURN) for turn in turns)
 
 
-def printed(text: str) -> Any:
+def printed(text: str) -> object:
     """The value of a literal as Python or numpy prints it, None where it is none; nothing in the text is run.
 
     numpy puts no commas between the elements of an array: ``[{'a': 1} {'a': 2}]``.

@@ -40,7 +40,7 @@ def longer(gap: int) -> str:
     return "yes" if gap > 0 else "no"
 
 
-_OF_PAIRS: dict[str, Callable[[Pair], Any]] = {
+_OF_PAIRS: dict[str, Callable[[Pair], object]] = {
     "source": lambda pair: pair.source or "",
     "category": lambda pair: pair.category or "",
     "question_id": lambda pair: pair.question_id or "",
@@ -49,7 +49,7 @@ _OF_PAIRS: dict[str, Callable[[Pair], Any]] = {
     "chosen_is_longer": lambda pair: longer(length_gap(pair)),
     DRAWN: lambda pair: dict(pair.kept).get(DRAWN, OWN),
 }
-_OF_PROMPTS: dict[str, Callable[[Any], Any]] = {
+_OF_PROMPTS: dict[str, Callable[[Any], object]] = {
     "source": lambda prompt: prompt.source,
     "category": lambda prompt: prompt.category,
 }
@@ -58,7 +58,7 @@ _OF_PROMPTS: dict[str, Callable[[Any], Any]] = {
 class _Columns(Mapping[str, list[Any]]):
     """The columns of items by name, made when asked for; of their file only those that were kept are there."""
 
-    own: Mapping[str, Callable[[Any], Any]]
+    own: Mapping[str, Callable[[Any], object]]
 
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items

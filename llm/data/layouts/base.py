@@ -120,7 +120,7 @@ class _Joined(dict[str, Any]):
             self["rows"][0].get(name)
         return super().__getitem__(name)
 
-    def get(self, name: str, default: object = None) -> Any:
+    def get(self, name: str, default: object = None) -> object:
         try:
             return self[name]
         except KeyError:

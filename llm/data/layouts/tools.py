@@ -49,7 +49,7 @@ def record_of(answer: str) -> str | list[Message]:
     return [answer.turn] if isinstance(answer, CallingAnswer) else answer
 
 
-def definitions(value: Any) -> list[dict[str, Any]]:
+def definitions(value: object) -> list[dict[str, Any]]:
     """The definitions in a field, which may be JSON text, each as ``{"type": "function", "function": {...}}``.
 
     What is null in them is left out: tables fill up with it. Nothing where the field holds something else.

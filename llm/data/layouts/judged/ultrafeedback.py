@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from llm.data.layouts.base import (
     Columns,
@@ -50,7 +50,10 @@ def _rated(completion: object) -> tuple[float | None, str]:
     return number(completion, "overall_score"), answer(completion, "response")
 
 
-def _drawn(choices: Sequence[object], seed: str) -> Any:
+_Choice = TypeVar("_Choice")
+
+
+def _drawn(choices: Sequence[_Choice], seed: str) -> _Choice:
     digest = hashlib.sha256(seed.encode(errors="surrogatepass")).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
