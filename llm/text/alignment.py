@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from llm.text.beginnings import cuts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ def single(token: int, first: int, last: int) -> Aligned:
     return Aligned([token], lambda character: int(character >= last), lambda character: int(character > first))
 
 
-def tokenised(tokenizer: Any, texts: list[str], *, split: bool, apart: bool = False) -> list[Aligned]:
+def tokenised(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool, apart: bool = False
+) -> list[Aligned]:
     """Tokens of every text without special ones around it; ``split`` reads those inside as text.
 
     Args:
@@ -43,19 +49,19 @@ def tokenised(tokenizer: Any, texts: list[str], *, split: bool, apart: bool = Fa
     if apart:
         return _in_parts(tokenizer, texts, split=split)
     # verbose=False: a warning about texts longer than the model, which are cut later
-    options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
-    encoded = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
+    read = partial(tokenizer, add_special_tokens=False, split_special_tokens=split, verbose=False)
+    encoded = read(texts, return_attention_mask=False, return_token_type_ids=False)
     if tokenizer.is_fast:
         greedy = _greedy(tokenizer)
-        return [_by_offsets([(0, row)], text, greedy) for row, text in zip(encoded.encodings, texts, strict=True)]
+        return [_by_offsets([(0, row)], text, greedy) for row, text in zip(encoded.encodings or (), texts, strict=True)]
 
     def ids_of(text: str) -> list[int]:
-        return tokenizer(text, **options)["input_ids"]
+        return read(text)["input_ids"]
 
     return [_by_beginnings(ids, text, ids_of) for ids, text in zip(encoded["input_ids"], texts, strict=True)]
 
 
-def _in_parts(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]:
+def _in_parts(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, split: bool) -> list[Aligned]:
     """The same from parts: the beginning that texts share, and the rest of each."""
     found = list(cuts(texts))
     places: dict[tuple[int, int, int], int] = {}
@@ -72,14 +78,14 @@ def _in_parts(tokenizer: Any, texts: list[str], *, split: bool) -> list[Aligned]
         pieces, return_attention_mask=False, return_token_type_ids=False, add_special_tokens=False,
         split_special_tokens=split, verbose=False,
     )  # fmt: skip
-    rows, greedy = encoded.encodings, _greedy(tokenizer)
+    rows, greedy = encoded.encodings or [], _greedy(tokenizer)
     return [
         _by_offsets([(shift, rows[place]) for shift, place in own], text, greedy)
         for own, text in zip(parts, texts, strict=True)
     ]
 
 
-def _greedy(tokenizer: Any) -> set[int]:
+def _greedy(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {i for i, token in tokenizer.added_tokens_decoder.items() if token.lstrip or token.rstrip}
 
 

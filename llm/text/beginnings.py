@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from transformers import AddedToken
 
 LEAST = 64  # characters that two texts share before they are read in parts
 _CUT = re.compile(r"(?s).*[A-Za-z](?= [A-Za-z])")
@@ -21,6 +24,21 @@ _PATTERNS = {  # of GPT-4 and Llama 3, and of Qwen
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     for numbers in (r"\p{N}{1,3}", r"\p{N}")
 }  # fmt: skip
+
+
+class _State(TypedDict):
+    """A part of a fast tokenizer as it is stored; its type says which entries it has."""
+
+    type: str
+    pattern: Mapping[str, str]
+    behavior: str
+    invert: bool
+    use_regex: NotRequired[bool]
+    normalizers: list[_State]
+    pretokenizers: list[_State]
+
+
+_Parts = Literal["normalizers", "pretokenizers"]
 
 
 def separable(tokenizer: Any) -> bool:
@@ -60,30 +78,30 @@ def _common(first: str, second: str, most: int) -> int:
     return low
 
 
-def _stands_apart(token: Any) -> bool:
+def _stands_apart(token: AddedToken) -> bool:
     """Whether an added token neither holds such a space nor may stand beside one."""
     text = str(token.content)
     edges = text[:1] + text[-1:]
     return " " not in text and not re.search(r"[A-Za-z]", edges)
 
 
-def _state(part: Any) -> dict[str, object] | None:
+def _state(part: Any) -> _State | None:
     return None if part is None else json.loads(part.__getstate__())
 
 
-def _parts(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+def _parts(state: _State, name: _Parts) -> list[_State]:
     return [inner for part in state[name] for inner in _all(part, name)]
 
 
-def _all(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+def _all(state: _State, name: _Parts) -> list[_State]:
     return _parts(state, name) if state["type"] == "Sequence" else [state]
 
 
-def _known(state: dict[str, Any] | None, names: set[str]) -> bool:
+def _known(state: _State | None, names: set[str]) -> bool:
     return state is None or all(part["type"] in names for part in _all(state, "normalizers"))
 
 
-def _separates(state: dict[str, Any] | None) -> bool:
+def _separates(state: _State | None) -> bool:
     """Whether words are told apart by known rules, at least one of which parts them at spaces."""
     if state is None:
         return False
@@ -92,7 +110,7 @@ def _separates(state: dict[str, Any] | None) -> bool:
     return all(found is not None for found in split) and any(split)
 
 
-def _splits(part: dict[str, Any]) -> bool | None:
+def _splits(part: _State) -> bool | None:
     """Whether a rule parts words at spaces; None where it is not known."""
     if part["type"] in _SPLITTERS:
         return part["type"] not in ("Digits", "Punctuation")

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm.data.layouts.tools import CallingAnswer
+from llm.data.pairs import Message
 
 
-def turn_of(answer: str) -> dict[str, Any]:
+def turn_of(answer: str) -> Message:
     """An answer as the message that a chat template writes."""
     return {**answer.turn} if isinstance(answer, CallingAnswer) else {"role": "assistant", "content": answer}
 
 
-def without_tools(chat: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+def without_tools(chat: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """A chat whose turns hold no definitions of tools, which templates are told beside it."""
     return [{name: value for name, value in message.items() if name != "tools"} for message in chat]
 

@@ -130,8 +130,9 @@ def encode_pairs(
         encoder = PairEncoder(tokenizer, max_length, too_long)
         return (seen for batch in _batches(pairs, progress=progress) for seen in encoder.read(batch))
 
-    told: Any = {"max_length": max_length, "too_long": too_long}
-    seen_of = read() if cache is None else cache.read(pairs, tokenizer, read=read, **told)
+    seen_of = (
+        read() if cache is None else cache.read(pairs, tokenizer, max_length=max_length, too_long=too_long, read=read)
+    )
     items: list[EncodedPair] = []
     left_out: dict[int, str] = {}
     truncation = Truncation()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .rendering import undated
 from .tokens import Reader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The plain layout of ``llm.text.rendering``: messages as "Role: content", a blank line between them.
 PLAIN = (
@@ -27,7 +30,7 @@ def bare_template(tokenizer: Any) -> str:
     return _stripped(tokenizer, first=tokenizer.bos_token or tokenizer.cls_token, last=Reader(tokenizer).ending().rest)
 
 
-def exported_template(tokenizer: Any, *, generates: bool) -> str:
+def exported_template(tokenizer: PreTrainedTokenizerBase, *, generates: bool) -> str:
     """The chat template of an exported folder: with it ``apply_chat_template`` alone gives the tokens of the training.
 
     It is the tokenizer's own, if there is one and it writes all of them; one that asks for the date is told that of the
@@ -42,7 +45,7 @@ def exported_template(tokenizer: Any, *, generates: bool) -> str:
     return _between(reader, _stripped(tokenizer, last=ending.unread), ending.before, ending.after)
 
 
-def without_edges(tokenizer: Any) -> Any:
+def without_edges(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or where it puts special tokens around a text by itself, a copy that does not.
 
     With it and :func:`exported_template`, ``tokenizer(text)`` has each of them once. One in Python stays as it is.
@@ -51,12 +54,12 @@ def without_edges(tokenizer: Any) -> Any:
         return tokenizer
     from tokenizers.processors import TemplateProcessing
 
-    bare = copy.deepcopy(tokenizer)
+    bare: Any = copy.deepcopy(tokenizer)
     bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
     return bare
 
 
-def _stripped(tokenizer: Any, *, first: str | None = None, last: str = "") -> str:
+def _stripped(tokenizer: PreTrainedTokenizerBase, *, first: str | None = None, last: str = "") -> str:
     """The tokenizer's own template without a text at the beginning, and without one after an answer."""
     if not tokenizer.chat_template:
         return PLAIN
@@ -78,7 +81,7 @@ def _between(reader: Reader, template: str, before: Sequence[int], after: Sequen
     return head + template + ("{% if " + _ANSWERED + " %}{{ " + _literal(end) + " }}{% endif %}" if end else "")
 
 
-def with_end(tokenizer: Any) -> Any:
+def with_end(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or where the template ends answers by another token, a copy whose end token that is."""
     token = Reader(tokenizer).ending().token
     if token is None or token == tokenizer.eos_token_id:

@@ -11,7 +11,7 @@ that read like special tokens are put in as marks as well, and stay text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm.data.layouts.tools import calls_text, tools_of
@@ -116,7 +116,9 @@ class Renderer:
         """Where a text reads like special tokens."""
         return self._pattern.finditer(text)
 
-    def _placed(self, chat: list[dict[str, Any]], answer: str, frame: str, probe: str, *, strict: bool) -> Rendered:
+    def _placed(
+        self, chat: Sequence[Mapping[str, object]], answer: str, frame: str, probe: str, *, strict: bool
+    ) -> Rendered:
         whole = [*chat, _said(answer)]
         first = text = self._written(whole)
         shown = _between(text, *frame.partition(probe)[::2]) or (0, len(text))
@@ -136,7 +138,13 @@ class Renderer:
         return Rendered(first, *shown, lost=_lost(chat, first))
 
     def _placed_call(
-        self, chat: list[dict[str, Any]], turn: dict[str, Any], frame: Sequence[str], asked: str, *, strict: bool
+        self,
+        chat: Sequence[Mapping[str, object]],
+        turn: Mapping[str, object],
+        frame: Sequence[str],
+        asked: str,
+        *,
+        strict: bool,
     ) -> Rendered:
         """Where an answer stands that calls tools: between what is asked and what ends the text."""
         text = self._written([*chat, turn])
@@ -145,7 +153,7 @@ class Renderer:
             raise Refused(ANSWER_LOST)
         return Rendered(text, *(place or (0, len(text))), lost=_lost(chat, text))
 
-    def _tools_lost(self, chat: list[dict[str, Any]], asked: str) -> frozenset[str]:
+    def _tools_lost(self, chat: Sequence[Mapping[str, object]], asked: str) -> frozenset[str]:
         """Whether the text of a chat is the same without its definitions of tools, or lacks the name of one."""
         tools = tools_of(chat)
         if not tools:
@@ -155,7 +163,7 @@ class Renderer:
         return _TOOLS if missing or same else frozenset()
 
     def _with_thoughts(
-        self, chat: list[dict[str, Any]], answer: str, text: str, probe: str, switches: dict[str, Any]
+        self, chat: Sequence[Mapping[str, object]], answer: str, text: str, probe: str, switches: Mapping[str, bool]
     ) -> tuple[int, int] | None:
         """Where an answer stands whose thoughts the template writes in its own way, all of them."""
         if not (parts := _THOUGHT.fullmatch(answer)):
@@ -168,7 +176,7 @@ class Renderer:
             return None
         return place
 
-    def _written(self, chat: list[dict[str, Any]], **said: Any) -> str:
+    def _written(self, chat: Sequence[Mapping[str, object]], **said: object) -> str:
         if tools := tools_of(chat):
             chat, said = without_tools(chat), {"tools": tools, **said}
         try:
@@ -244,7 +252,7 @@ def folded(template: str) -> str:
     ) + template
 
 
-def _said(content: str) -> dict[str, Any]:
+def _said(content: str) -> dict[str, object]:
     return {"role": "assistant", "content": content}
 
 
@@ -267,7 +275,7 @@ def _letters(text: str) -> str:
     return "".join(text.split())
 
 
-def _lost(chat: Sequence[dict[str, Any]], text: str) -> frozenset[str]:
+def _lost(chat: Sequence[Mapping[str, Any]], text: str) -> frozenset[str]:
     lost = set()
     for message in chat:
         content = str(message.get("content") or "").strip()

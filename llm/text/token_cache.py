@@ -32,6 +32,7 @@ from llm.text.window import Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
 _SUFFIX = ".tokens"
 _SUM, _ALIGNED = 65, 64  # bytes of the first line; numbers begin at a multiple of this
@@ -60,7 +61,7 @@ class TokenCache:
     def read(
         self,
         pairs: Sequence[Pair],
-        tokenizer: object,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int,
         too_long: str,
@@ -168,7 +169,7 @@ class StoredTokens(Sequence[Seen]):
         return Seen(item, self._reasons[reason], lost=self._lost[lost], **counts)
 
 
-def fingerprint(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, too_long: str) -> str:
+def fingerprint(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, max_length: int, too_long: str) -> str:
     """All that the tokens of pairs depend on, as 32 hexadecimal digits."""
     versions = {name: version(name) for name in _LIBRARIES}
     named = {name: value for name, value in tokenizer.init_kwargs.items() if name not in _MAY_DIFFER}
@@ -183,10 +184,10 @@ def fingerprint(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int, too_l
     return digest.hexdigest()[:32]
 
 
-def tokenizer_text(tokenizer: Any) -> str:
+def tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a tokenizer does, as text: its rules or, of one in Python, its vocabulary; its template, special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: dict[str, Any] = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     # How it was last called, which it remembers, says nothing about its tokens.
     kept = {name: rule for name, rule in rules.items() if backend is None or name not in ("truncation", "padding")}
     return json.dumps(kept, sort_keys=True) + str(tokenizer.chat_template) + str(tokenizer.special_tokens_map)

@@ -198,7 +198,7 @@ class Reader:
         tokens, prefix, tail = self._framed(whole, read), self._prefix(read.ids), whole.text[whole.end :]
         closed = tokens.end > tokens.text_end
         token = tokens.ids[tokens.end - 1] if closed else None
-        place = tail.find(str(self._tokenizer.convert_ids_to_tokens(token))) if closed else -1
+        place = -1 if token is None else tail.find(str(self._tokenizer.convert_ids_to_tokens(token)))
         rest = tail[place:] if place >= 0 else ""
         added = tokens.ids[len(prefix) :] != read.ids
         unread = (
@@ -280,7 +280,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _around(tokenizer: Any, probe: str) -> tuple[list[int], list[int]] | None:
+def _around(tokenizer: PreTrainedTokenizerBase, probe: str) -> tuple[list[int], list[int]] | None:
     """Return the ids before and after ``probe`` in its full encoding, or None where it has no tokens."""
     bare, full = tokenizer(probe, add_special_tokens=False)["input_ids"], tokenizer(probe)["input_ids"]
     for start in range(len(full) - len(bare) + 1):
