@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..data.overview import Cases
 from ..run.files import JsonObject
@@ -29,7 +28,7 @@ class Identical:
     by_category: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     by_source: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """As plain dictionaries."""
         parts = {"category": self.by_category, "source": self.by_source}
         return {
@@ -101,7 +100,7 @@ class Audit:
     overlap: Mapping[str, Mapping[str, Mapping[str, Cases]]]
     suites: Mapping[str, Identical] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Mapping[str, JsonObject] = field(default_factory=dict)
     length: int | None = None
 
     def as_json(self) -> JsonObject:

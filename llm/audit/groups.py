@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import expm1, log1p
-from typing import Any
 
 from ..data.overview import compared
 from ..data.pairs import Pair
@@ -74,7 +73,7 @@ def _sizes(found: Mapping[str, object]) -> str:
     return f"{groups:,} group{'' if groups == 1 else 's'} of {each} pair{'' if largest == 1 else 's'}"
 
 
-def _use(column: str, found: Mapping[str, Any]) -> str:
+def _use(column: str, found: JsonObject) -> str:
     groups, batch = found["groups"], found.get("batch")
     if column == "question":
         return "; intervals and held-out pairs go by these" if found["largest"] > 1 else "; every pair asks its own"
@@ -91,7 +90,7 @@ def _use(column: str, found: Mapping[str, Any]) -> str:
     return said
 
 
-def _batch_for(found: Mapping[str, Any]) -> int:
+def _batch_for(found: JsonObject) -> int:
     """The effective batch at which a group that is shown has two pairs, were all groups of one size."""
     groups, batch = found["groups"], int(found["batch"])
     while batch / (groups * -expm1(batch * log1p(-1 / groups))) < _FEW:

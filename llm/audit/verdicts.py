@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..data.overview import Cases
 from ..data.pairs import DataError
@@ -166,7 +166,7 @@ def _of_suite(
 _NEARLY_ALL = 0.5  # of a suite that is in training but for small changes; sentences from one mould are less alike
 
 
-def _most(groups: Any) -> Sequence[tuple[str, tuple[int, int]]]:
+def _most(groups: Mapping[str, tuple[int, int]]) -> Sequence[tuple[str, tuple[int, int]]]:
     return list(groups.items())[:3]
 
 
