@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,9 @@ from ..run.finished import check_model
 from .architectures import head_modules, tied_embeddings
 from .fetching import ModelError, model_of
 from .quantised import is_quantised
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _SETTINGS = "adapter_config.json"
 _UNFIT = (OSError, RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError)
@@ -88,7 +91,7 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter | None, *, task: str) 
         raise ModelError(f"lora_targets {' '.join(targets)} does not fit this model: {error}") from error
 
 
-def _lifted(model: nn.Module) -> Any:
+def _lifted(model: PeftModel) -> PeftModel:
     """The trained weights in at least float32, as peft keeps its matrices: small steps vanish in bfloat16 ones."""
     for module in model.modules():
         own = [part for part in module.parameters(recurse=False) if part.requires_grad]
@@ -197,7 +200,7 @@ def merge_adapter(model: PreTrainedModel, folder: str) -> tuple[PreTrainedModel,
         _make_room(model, brought)
         with _quiet(), _untouched_ties(model):
             warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)  # it would go on without them
-            adapted: Any = peft.PeftModel.from_pretrained(model, folder)
+            adapted = peft.PeftModel.from_pretrained(model, folder)
     except (*_UNFIT, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {model.name_or_path}: {reason}") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, utils
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .fetching import ModelError
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 _WRITTEN = ("pad", "bos", "eos", "cls", "sep")  # the special tokens that a batch may hold beside the text
 _ASSUMED = 512  # tokens a model reads that says nothing about it
@@ -78,10 +81,13 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 def _spare_positions(model: nn.Module) -> int:
     """Positions that no token gets: where padding has one (RoBERTa and its relatives), text starts behind it."""
-    tables: list[Any] = [
-        part for name, part in model.named_modules() if "position" in name and isinstance(part, nn.Embedding)
-    ]
+    tables = [part for name, part in model.named_modules() if "position" in name and isinstance(part, nn.Embedding)]
     return max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+
+
+def placed(model: _Model, device: torch.device | str) -> _Model:
+    """The model itself, on a device."""
+    return model.to(device)
 
 
 def reading_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -226,7 +226,7 @@ def tiny_reward_model(
     four-layer ModernBERT with mean pooling. Initialisation uses torch's global generator.
     """
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
-    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
     config = ModernBertConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -251,7 +251,7 @@ def tiny_policy(
     """A causal model of about a million parameters, from scratch, with the tokenizer of ``tiny_reward_model``."""
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
     tokenizer.eos_token, tokenizer.bos_token = "[SEP]", "[CLS]"
-    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,

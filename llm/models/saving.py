@@ -24,7 +24,7 @@ def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, *, 
         tokenizer: Its own.
         template: Other than the layout of the training.
     """
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     written, generates = copy.deepcopy(tokenizer), inner.can_generate()
     settings: dict[str, object] = {
         "padding_side": "left" if generates else "right",

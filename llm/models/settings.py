@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from dro_core.command_line.settings import setting
 
 SystemTurns = Literal["keep", "fold"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Quantised = Literal["4bit", "8bit"]
+
+
+class Loading(TypedDict, total=False):
+    """Keyword arguments of ``load_reward_model`` and ``load_policy``."""
+
+    trust_remote_code: bool
+    disable_dropout: bool
+    dtype: str
+    attn_implementation: str | None
+    quantised: Quantised | None
+    fold_system: bool
 
 
 @dataclass
@@ -43,7 +54,7 @@ class LoadingSettings:
         """In how many bits the weights below the adapter are kept; None: as ``dtype`` says."""
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
 
-    def loading(self) -> dict[str, Any]:
+    def loading(self) -> Loading:
         """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
         return {
             "trust_remote_code": self.trust_remote_code,

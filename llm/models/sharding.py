@@ -13,7 +13,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 def is_sharded(trainer: Trainer) -> bool:
     """Whether training spreads the parameters over ranks; ZeRO-2 does so with gradients and optimizer only."""
-    plugin: Any = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     return trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
 
 
