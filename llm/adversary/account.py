@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +134,7 @@ class AdversaryAccount:
         """The looks at losses since the last summary, by optimizer step."""
         return dict(self._looks)
 
-    def wait_for(self, looks: Mapping[Any, list[dict[str, float]]]) -> None:
+    def wait_for(self, looks: Mapping[int, list[dict[str, float]]] | Mapping[str, list[dict[str, float]]]) -> None:
         """Take over what ``waiting`` gave."""
         self._looks.update({int(step): list(rows) for step, rows in looks.items()})
 

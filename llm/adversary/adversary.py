@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from .ledger import AdversaryLedger
 from .masses import check_masses
 from .radius.auto import auto_of
 from .radius.bearing import RunningRadius, margins_of
-from .rules import Reweighting, exposed, layers, state_of, weakened
+from .rules import Reweighting, Stateful, exposed, layers, state_of, weakened
 from .schedule import AdaptiveStrength, RadiusSchedule
 
 
@@ -150,12 +149,11 @@ class Adversary:
         ``reference`` ``(n,)``, sum 1, is what plain training weighs; None: examples count alike. ``logistic`` says
         whether losses are -log sigmoid(margin).
         """
-        asked: Any = {"strength": strength, "reference": reference, "logistic": logistic}
-        weights = batch_weights(self.rule, losses, rows, **asked)
+        weights = batch_weights(self.rule, losses, rows, strength=strength, reference=reference, logistic=logistic)
         multipliers = len(losses) * weights if reference is None else weights / reference
         answered = None if self.at(strength) is None else multipliers
         self.ledger.record(rows, multipliers, self._seen(losses, rows), answered=answered)
-        moved_by(self.rule, losses, rows, **asked)
+        moved_by(self.rule, losses, rows, strength=strength, reference=reference, logistic=logistic)
         return weights
 
     def _seen(self, losses: Array, rows: NDArray[np.int64]) -> Array:
@@ -174,6 +172,6 @@ class Adversary:
         for part in self._parts():
             part.load(folder)
 
-    def _parts(self) -> list[Any]:
+    def _parts(self) -> list[AdversaryLedger | Stateful | AdaptiveStrength | RunningRadius]:
         parts = (self.ledger, state_of(self.rule), self.adaptive, self.running)
         return [part for part in parts if part is not None]

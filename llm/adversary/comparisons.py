@@ -14,7 +14,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ class Shuffled(Rule):
     """
 
     inner: Reweighting
-    within: Any = None
+    within: str | np.ndarray | None = None
     spec: ClassVar[str] = "shuffled"
 
     def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
@@ -172,7 +172,7 @@ class Shuffled(Rule):
         """The inner weights, dealt anew; the examples must have equal masses, or none."""
         inner = reweighted(self.inner, losses, reference=masses)
         present = torch.nonzero(masses > 0).flatten()
-        group = np.zeros(len(present)) if self.within is None else self.within[present.cpu().numpy()]
+        group = np.zeros(len(present)) if self.within is None else np.asarray(self.within)[present.cpu().numpy()]
         to, by = np.argsort(group, kind="stable"), np.lexsort((_draws(losses).random(len(present)), group))
         weights = torch.zeros_like(inner)
         weights[present[torch.as_tensor(to)]] = inner[present[torch.as_tensor(by)]]

@@ -122,13 +122,13 @@ class EffectiveBatch:
             here = None if masses is None else masses.to(losses)[index]
             one = torch.ones_like(losses)
             return cls(losses, index, one, slice(0, n), padded=False, masses=here, margins=margins)
-        sizes: Any = accelerator.gather(torch.tensor([n], device=losses.device))
+        sizes = gather(accelerator, torch.tensor([n], device=losses.device))
         longest = int(sizes.max())
         parts = [losses, index, torch.ones_like(losses), *([] if margins is None else [margins])]
         rows = torch.zeros(len(parts), longest, dtype=torch.float64, device=losses.device)
         for row, part in zip(rows, parts, strict=True):
             row[:n] = part
-        everyone: Any = accelerator.gather(rows[None])  # (world, parts, longest)
+        everyone = gather(accelerator, rows[None])  # (world, parts, longest)
         start = accelerator.process_index * longest
         index, present = everyone[:, 1].reshape(-1).long(), everyone[:, 2].reshape(-1).to(losses.dtype)
         return cls(
@@ -140,6 +140,12 @@ class EffectiveBatch:
             masses=None if masses is None else masses.to(losses)[index] * present,
             margins=None if margins is None else everyone[:, 3].reshape(-1).to(losses.dtype),
         )
+
+
+def gather(accelerator: Accelerator, own: Tensor) -> Tensor:
+    """The tensors of all processes, joined along the first axis."""
+    everyone: Any = accelerator.gather(own)
+    return everyone
 
 
 def plain_weights(accelerator: Accelerator, index: Tensor, *, masses: Tensor | None = None) -> Tensor:

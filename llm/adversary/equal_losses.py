@@ -8,10 +8,9 @@ know that; the trainer knows how accurate its losses are and puts their mean in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainingArguments
 
 _ROUNDINGS = 32  # a loss is the end of a long sum: so many units in the last place of 1 were seen, and a few to spare
@@ -63,7 +62,7 @@ def log_ratio_rounding(precision: torch.dtype, *, tokens: int) -> float:
     return sums + each
 
 
-def precision_of(arguments: TrainingArguments, model: Any) -> torch.dtype:
+def precision_of(arguments: TrainingArguments, model: nn.Module) -> torch.dtype:
     """What losses are known in, float32 at best, which they are kept in; TF32 has as many digits as float16."""
     if arguments.bf16:
         return torch.bfloat16

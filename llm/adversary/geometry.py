@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class _PromptGeometry:
     """
 
     radius: float
-    embeddings: Any = field(default=None, repr=False)
+    embeddings: Array = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
     spec: ClassVar[str]
 
     def __post_init__(self) -> None:

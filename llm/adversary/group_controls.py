@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,18 +29,18 @@ class Balanced(Rule):
         share: s, how far from p, in (0, 1]; below 1 while a schedule lets the adversary grow.
     """
 
-    groups: Any
+    groups: str | np.ndarray
     share: float = 1.0
     spec: ClassVar[str] = "balanced"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Number the groups of the named column."""
         columns = NamedGroups.of(columns)
         if self.groups not in columns:
             raise ValueError(
                 f"balanced names the column {self.groups!r}; the columns are: {', '.join(sorted(columns))}."
             )
-        return replace(self, groups=np.unique(np.asarray(columns[self.groups], dtype=str), return_inverse=True)[1])
+        return replace(self, groups=np.unique(np.asarray(columns[str(self.groups)], dtype=str), return_inverse=True)[1])
 
     def take(self, rows: np.ndarray) -> Self:
         """The rule for these examples."""

@@ -8,7 +8,7 @@ every epoch, the next one leaves out others, and the log says where it is not.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -31,7 +31,7 @@ def whole_windows(examples: int, window: int) -> int:
 class FirstOf(Sampler[int]):
     """The first ``count`` positions of another sampler."""
 
-    def __init__(self, sampler: Any, count: int) -> None:
+    def __init__(self, sampler: Iterable[int], count: int) -> None:
         self.sampler, self.count = sampler, count
         self.generator = getattr(sampler, "generator", None)  # accelerate keeps it alike on all ranks
 
@@ -42,7 +42,7 @@ class FirstOf(Sampler[int]):
         return self.count
 
 
-def first_of(sampler: Any, examples: int, count: int, *, tell: bool) -> object:
+def first_of(sampler: Any, examples: int, count: int, *, tell: bool) -> Sampler[int] | None:
     """A sampler of training examples, ended after ``count``.
 
     Args:

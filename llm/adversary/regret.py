@@ -27,7 +27,7 @@ class Regret(Shifted):
     """
 
     inner: Reweighting
-    least: Any = None
+    least: np.ndarray | None = None
     spec: ClassVar[str] = "regret"
 
     def __post_init__(self) -> None:

@@ -237,7 +237,7 @@ class GroupAscent(Stateful):
     """
 
     rate: float
-    groups: Any
+    groups: str | np.ndarray
     log_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     spec: ClassVar[str] = "gr_dpo"
 
@@ -245,11 +245,11 @@ class GroupAscent(Stateful):
         if not self.rate >= 0:
             raise ValueError(f"the step size of gr_dpo must be at least 0, got {self.rate}")
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Number the groups of the named column; all start with equal weight."""
         if self.groups not in columns:
             raise ValueError(f"gr_dpo names the column {self.groups!r}; the columns are: {', '.join(sorted(columns))}.")
-        names, codes = np.unique(np.asarray(columns[self.groups]), return_inverse=True)
+        names, codes = np.unique(np.asarray(columns[str(self.groups)]), return_inverse=True)
         return replace(self, groups=codes, log_weights=np.full(len(names), -np.log(len(names))))
 
     def take(self, rows: np.ndarray) -> Self:

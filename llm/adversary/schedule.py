@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -84,7 +83,7 @@ class AdaptiveStrength(TrainerCallback):
         self.metric, self.level, self.growth, self.decay, self.least = metric, level, growth, decay, least
         self.best: float | None = None
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Look at the metric and move the level."""
         found = kwargs["metrics"].get(f"eval_{self.metric}")
         if found is None:

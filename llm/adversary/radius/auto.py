@@ -23,7 +23,7 @@ from dro_core.spec import Form
 from dro_core.texts import Spec, number_in
 
 from ...run.files import write_json
-from ..rules import Stateful
+from ..rules import Reweighting, Stateful
 from .bearing import EXACT, Array, bearable, has_bearing, moved, resized, summed
 
 _RESAMPLES, _LEVEL = 200, 0.05
@@ -103,7 +103,7 @@ class Auto(Stateful):
         self,
         margins: Array,
         clusters: NDArray[np.int64],
-        columns: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Sequence[object]],
         *,
         step: int,
         masses: Array | None = None,
@@ -197,7 +197,7 @@ def auto_of(rule: object) -> Auto | None:
     return rule
 
 
-FORM: Form[Any] = Form(Auto, "tv:auto=0.5", "share", inner="set")
+FORM: Form[Reweighting | None] = Form(Auto, "tv:auto=0.5", "share", inner="set")
 
 
 def in_share(text: str) -> str | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from dro_core.sets.composition import Composite
 from ...run.stored_arrays import read_arrays
 
 Array = NDArray[np.float64]
+Size = TypeVar("Size", float, Array)
 EXACT = ("tv", "cvar", "chi2", "kl", "burg")  # what ``margin_collapse`` knows of the sets that text can name
 POOLED = 256  # margins: a radius of total variation is then known to some .03
 MOST_RATIO = 99.0  # what a ratio says where the margins bear nothing
@@ -60,7 +61,7 @@ def resized(ambiguity: Any, size: float) -> Any:
     return replace(ambiguity, **{ambiguity.size: size})
 
 
-def moved(ambiguity: AmbiguitySet, size: Any) -> Any:
+def moved(ambiguity: AmbiguitySet, size: Size) -> Size:
     """A size as it grows with the set: the radius; of CVaR 1 - alpha. Its own inverse."""
     return 1 - size if isinstance(ambiguity.core, CVaR) else size
 
@@ -81,7 +82,7 @@ def bearable(ambiguity: AmbiguitySet, margins: Array, masses: Array | None = Non
     return _bearable(ambiguity, np.broadcast_to(margins, masses.shape), masses)
 
 
-def _bearable(ambiguity: Any, margins: Array, masses: Array) -> Array:
+def _bearable(ambiguity: AmbiguitySet, margins: Array, masses: Array) -> Array:
     if isinstance(ambiguity, Trimmed):
         return _bearable(ambiguity.inner, margins, _trimmed(margins, masses, float(ambiguity.fraction)))
     if isinstance(ambiguity, Grouped):
@@ -109,7 +110,7 @@ def _trimmed(margins: Array, masses: Array, fraction: float) -> Array:
     return found / found.sum(axis=-1, keepdims=True)
 
 
-def _capped(ambiguity: Any, margins: Array, masses: Array) -> float:
+def _capped(ambiguity: AmbiguitySet, margins: Array, masses: Array) -> float:
     """The radius at which the worst mean margin is 0, by Newton's method: it is convex and piecewise linear in it."""
     seen, radius = masses > 0, 0.0
     margins, masses = margins[seen], masses[seen] / masses[seen].sum()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -64,7 +63,7 @@ class Beyond:
         return f"{self.title}: {self.evidence}"
 
 
-def beyond(rows: Sequence[Mapping[str, Any]], *, ambiguity: str, batch: int | None) -> Beyond | str | None:
+def beyond(rows: Sequence[Mapping[str, float]], *, ambiguity: str, batch: int | None) -> Beyond | str | None:
     """Whether the set of a run is larger than its margins bear, by what it logged.
 
     Where the run bore most counts: the quarter of its steps with the largest mean radius, of values whose margins no
@@ -102,15 +101,15 @@ def beyond(rows: Sequence[Mapping[str, Any]], *, ambiguity: str, batch: int | No
     return Beyond(name, *sizes, ratio=late, margins=margins, windows=len(best), learned=mean > half)
 
 
-def sentence_of(history: Sequence[Mapping[str, object]], *, ambiguity: str, batch: int | None) -> str | None:
+def sentence_of(history: Sequence[Mapping[str, float]], *, ambiguity: str, batch: int | None) -> str | None:
     """The verdict in one sentence, where a set is beyond; what cards and reports say."""
     found = beyond(history, ambiguity=ambiguity, batch=batch)
     return str(found) if isinstance(found, Beyond) else None
 
 
-def _apart(rows: Sequence[Mapping[str, object]], batch: int) -> list[Mapping[str, Any]]:
+def _apart(rows: Sequence[Mapping[str, float]], batch: int) -> list[Mapping[str, float]]:
     """Rows whose margins no other one of them has, from the last one back, in order."""
-    chosen: list[Mapping[str, Any]] = []
+    chosen: list[Mapping[str, float]] = []
     for row in reversed(rows):
         if not chosen or chosen[-1]["step"] - row["step"] >= -(-chosen[-1]["collapse_margins"] // batch):
             chosen.append(row)

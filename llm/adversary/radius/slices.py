@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def drawn_apart(places: NDArray[np.str_], auto_slice: float) -> NDArray[np.bool_
     return apart
 
 
-def check_covers(rule: object, train: Mapping[str, Any], aside: Mapping[str, Any]) -> None:
+def check_covers(rule: object, train: Mapping[str, Iterable[object]], aside: Mapping[str, Iterable[object]]) -> None:
     """Refuse a slice that lacks a group of the training pairs: nothing would be measured of it.
 
     Args:
@@ -107,7 +107,7 @@ class HeldOut:
 
     def __init__(
         self,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Sequence[object]],
         prompts: NDArray[np.str_],
         *,
         every: int,
@@ -162,7 +162,7 @@ class Slice(HeldOut):
         self,
         data: Any,
         pairs: Sequence[Pair],
-        columns: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Sequence[object]],
         *,
         every: int,
         soft: bool = False,
@@ -191,7 +191,7 @@ class Slice(HeldOut):
         found[np.resize(rows, per_rank * world)] = everyone.T.reshape(-1)
         return found
 
-    def _batch(self, trainer: Any, rows: np.ndarray) -> dict[str, Any]:
+    def _batch(self, trainer: Any, rows: np.ndarray) -> dict[str, torch.Tensor]:
         return trainer._prepare_inputs(trainer.data_collator([self.data[int(row)] for row in rows]))
 
 

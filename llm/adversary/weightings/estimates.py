@@ -36,7 +36,7 @@ class Estimate(Shifted):
         if any(type(part) is type(self) for part in layers(self.inner)):
             raise ValueError(f"{self.spec}: stands twice, and shows one estimate: leave one out")
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule."""
         made: Any = self
         return replace(made, inner=self.inner.bind(columns))
@@ -105,7 +105,7 @@ class Running(Kept):
     decay: float
     inner: Reweighting
     memory: Memory = field(default_factory=Memory)
-    rows: Any = None
+    rows: np.ndarray | None = None
     spec: ClassVar[str] = "running"
 
     def __post_init__(self) -> None:
@@ -212,16 +212,16 @@ class Pooled(Estimate):
     """
 
     inner: Reweighting
-    groups: Any
+    groups: str | np.ndarray
     spec: ClassVar[str] = "pooled"
 
-    def bind(self, columns: Mapping[str, Sequence[Any]]) -> Self:
+    def bind(self, columns: Mapping[str, Sequence[object]]) -> Self:
         """Bind the inner rule, and number the groups of the named column."""
         columns = NamedGroups.of(columns)
         if self.groups not in columns:
             known = ", ".join(sorted(columns))
             raise ValueError(f"pooled names the column {self.groups!r}; the columns are: {known}.")
-        codes = np.unique(np.asarray(columns[self.groups], dtype=str), return_inverse=True)[1]
+        codes = np.unique(np.asarray(columns[str(self.groups)], dtype=str), return_inverse=True)[1]
         return replace(super().bind(columns), groups=codes)
 
     def take(self, rows: np.ndarray) -> Self:

@@ -82,7 +82,7 @@ WEIGHTINGS: dict[str, Weighing] = {
 class Memory:
     """What every view of a rule shares and a step moves; None before the first one."""
 
-    state: Any = None
+    state: np.ndarray | Tensor | None = None
 
     def save(self, path: Path) -> None:
         """Write the array, an empty one where there is none yet."""
