@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..run.files import JsonObject, json_ready
 from ..run.sealed import read_sealed, write_sealed
 
 AUDITS = "audits.json"
-Audits = Mapping[str, Mapping[str, Any]]
+Audits = Mapping[str, JsonObject]
 """Model -> ``key`` (what the audit depends on), ``audit`` (as ``llm.audit`` writes it), ``concerns`` (sentences)."""
 
 
@@ -24,7 +23,7 @@ def read_audits(folder: str | Path) -> JsonObject:
     return read_sealed(Path(folder) / AUDITS) or {}
 
 
-def summary(audit: Mapping[str, Any]) -> str:
+def summary(audit: JsonObject) -> str:
     """An audit, as its JSON holds it, in one line."""
     count = {name: audit[name]["count"] for name in ("pairs", "prompt_whole_both", "prompt_absent", "token_identical")}
     return (

@@ -227,7 +227,7 @@ def read_weights(folder: str | Path, run: str) -> RunWeights | None:
     return RunWeights(*(arrays[name] for name in RunWeights._fields))
 
 
-def curve_arrays(curves: GroupCurves) -> dict[str, Any]:
+def curve_arrays(curves: GroupCurves) -> dict[str, NDArray[np.generic]]:
     """Curves by the names they have in the file of weights."""
     return {f"curve_{name}": values for name, values in curves._asdict().items()}
 

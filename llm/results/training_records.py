@@ -42,7 +42,7 @@ def write_training(
     write_sealed(folder / "runs" / f"{training}.json", {"common": common, "rows": own, **sums})
 
 
-def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+def write_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
     """Write a compressed .npz file, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
     with whole(path) as stream:
