@@ -9,7 +9,8 @@ nothing else should not impress.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,8 +124,8 @@ def evaluate_model(
 ) -> JsonObject:
     """Score and summarise every suite: ``{"suites": {name: summary}, "margins": {name: array}}``."""
     asked = tuple(by)
-    scored: Any = {"max_length": max_length, "batch_size": batch_size, "margin_of": margin_of, "progress": progress}
-    margins = {name: score_pairs(model, tokenizer, pairs, **scored) for name, pairs in suites.items()}
+    score = partial(score_pairs, max_length=max_length, batch_size=batch_size, margin_of=margin_of, progress=progress)
+    margins = {name: score(model, tokenizer, pairs) for name, pairs in suites.items()}
     return {
         "suites": {name: summarise(pairs, margins[name], by=asked) for name, pairs in suites.items()},
         "margins": margins,

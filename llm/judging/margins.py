@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from ..data.pairs import Pair
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..text.batches import PairCollator, longest_first
 from ..text.encoding import EncodedPairs, NothingLeft, encode_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 Margins: TypeAlias = NDArray[np.float64]
@@ -68,7 +71,7 @@ def policy_margins(reference: nn.Module, *, beta: float, per_token: bool = False
 
 def score_pairs(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[Pair],
     *,
     max_length: int,
@@ -116,7 +119,7 @@ def score_pairs(
 
 def score_encoded(
     model: nn.Module,
-    tokenizer: object,
+    tokenizer: PreTrainedTokenizerBase,
     encoded: EncodedPairs,
     *,
     max_length: int,
