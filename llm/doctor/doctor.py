@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from html import escape
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -28,6 +28,9 @@ from .weights import (
     single_examples,
     too_few_effective,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHECKS = (
     Check("finite losses and gradients", not_finite),
@@ -70,7 +73,7 @@ class Diagnosis:
     unchecked: dict[str, str]
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """The findings as a ``pandas.DataFrame``, the worst first, then every subject that was not checked, and why."""
         import pandas as pd
 
