@@ -48,7 +48,7 @@ class Arm:
         runs: Seed -> run.
     """
 
-    family: tuple[Any, ...]
+    family: tuple[object, ...]
     ambiguity: str
     runs: dict[int, str]
 
@@ -178,7 +178,7 @@ class Collection:
             self._margins[run] = {name: np.asarray(values, dtype=np.float64) for name, values in fitting.items()}
         return self._margins[run]
 
-    def _fits(self, run: str, suite: str, values: NDArray[Any]) -> bool:
+    def _fits(self, run: str, suite: str, values: NDArray[np.floating]) -> bool:
         if suite not in self.suites:
             return False
         expected = self.suites[suite].longer.shape
@@ -229,7 +229,7 @@ def collect(folder: str | Path, *, inside: Sequence[str] = (), baseline: str | N
     return Collection(results, arms, suites, ordered, chosen, held_out, notes, compared)
 
 
-def _first_set(about: Mapping[str, Any]) -> str:
+def _first_set(about: JsonObject) -> str:
     """Of a demo, which names its sets, what it compares them with."""
     sets = about.get("settings", {}).get("ambiguity")
     return baseline_of(sets) if isinstance(sets, list) and sets else BASELINE

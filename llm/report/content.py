@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,7 @@ def build_content(
     families: int = FAMILIES,
     texts: bool = True,
     where: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Read a results folder and work out everything that its report says.
 
     Args:
@@ -122,7 +121,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     anchor = next((name for name in [*collection.inside, *collection.suites] if name in collection.suites), None)
     shown: list[dict[str, object]] = []
     for arm in arms:
-        entry = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
+        entry: dict[str, object] = {"arm": collection.arms.index(arm), "ambiguity": arm.ambiguity}
         entry |= _curves(collection, arm, anchor)
         if arm is not plain and (moved := flips(collection, arm, plain)):
             entry["flips"] = moved if examples_of else {"suites": moved["suites"], "repaired": [], "broken": []}
@@ -153,7 +152,7 @@ def _details(collection: Collection, arms: Sequence[Arm], *, examples_of: int) -
     }
 
 
-def _curves(collection: Collection, arm: Arm, anchor: str | None) -> dict[str, object]:
+def _curves(collection: Collection, arm: Arm, anchor: str | None) -> JsonObject:
     """Calibration and tails inside and outside the training distribution, and the error under shift."""
     places = {"inside": collection.inside, "outside": collection.outside}
     by_place = {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from ..run.files import JsonObject
 from .drawing import Drawing, Mark, Series, line_figure, row_figure
@@ -83,7 +82,12 @@ def shift_figures(report: JsonObject) -> list[Drawing]:
     return drawings
 
 
-def _by_place(report: JsonObject, stem: str, note: str, draw: Any) -> list[Drawing]:
+def _by_place(
+    report: JsonObject,
+    stem: str,
+    note: str,
+    draw: Callable[[JsonObject, Mapping[str, Style], str, str], tuple[str, Sequence[JsonObject]]],
+) -> list[Drawing]:
     look, drawings = arm_looks(report), []
     for number, detail in enumerate(report["details"]):
         for place, words in _PLACES.items():
@@ -97,7 +101,9 @@ def _by_place(report: JsonObject, stem: str, note: str, draw: Any) -> list[Drawi
     return drawings
 
 
-def _reliability(found: JsonObject, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _reliability(
+    found: JsonObject, look: Mapping[str, Style], key: str, title: str
+) -> tuple[str, Sequence[JsonObject]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["reliability"]]
     errors = "; ".join(
         f"{arm}: calibration error {100 * entry['calibration_error']:.1f}" for arm, entry in found.items()
@@ -109,7 +115,7 @@ def _reliability(found: JsonObject, look: Mapping[str, Style], key: str, title: 
     return svg, rows
 
 
-def _tail(found: JsonObject, look: Mapping[str, Style], key: str, title: str) -> tuple[str, list[Any]]:
+def _tail(found: JsonObject, look: Mapping[str, Style], key: str, title: str) -> tuple[str, Sequence[JsonObject]]:
     rows = [{"arm": arm, **row} for arm, entry in found.items() for row in entry["tail"]]
     lines = _lines(rows, look, "share", "loss")
     ends = "; ".join(f"{line.name} mean {line.y[0]:.2f}, worst {line.y[-1]:.2f}" for line in lines)

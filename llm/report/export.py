@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,7 +134,14 @@ def tidy(report: JsonObject) -> list[dict[str, object]]:
     return rows
 
 
-def _table(report: JsonObject, caption: str, text: Any, kept: Any, *, longer: bool) -> Table:
+def _table(
+    report: JsonObject,
+    caption: str,
+    text: Callable[[JsonObject | None], str],
+    kept: Callable[[JsonObject], object],
+    *,
+    longer: bool,
+) -> Table:
     columns = columns_of(report)
     blocks = []
     for family in report["families"]:

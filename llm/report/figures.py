@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -214,7 +213,9 @@ def _side(
     return drawings
 
 
-def _side_rows(places: Sequence[tuple[str, JsonObject]], field: str) -> tuple[list[Any], list[JsonObject]]:
+def _side_rows(
+    places: Sequence[tuple[str, JsonObject]], field: str
+) -> tuple[list[tuple[str, dict[str, Mark]]], list[JsonObject]]:
     rows, records = [], []
     for place, entries in places:
         marks = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +195,9 @@ class Judge:
             "difference": self._against(arm, other, stack, worst_difference),
         }
 
-    def _against(self, arm: Arm, other: Arm | None, stack: Stack | None, compare: Any) -> Record | None:
+    def _against(
+        self, arm: Arm, other: Arm | None, stack: Stack | None, compare: Callable[..., Difference]
+    ) -> Record | None:
         ours, theirs = self._right(arm, stack), self._right(other, stack) if other else {}
         if stack is None or not ours or not theirs:
             return None

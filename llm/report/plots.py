@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +23,9 @@ from matplotlib.ticker import MaxNLocator
 from ..run.escaping import one_line, visible
 from ..run.files import JsonObject
 from .story.names import brief
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
 
 WIDTH = 4.4  # inches; 72 points each
 _LONGEST = 72  # characters of a text in a figure
@@ -56,7 +59,7 @@ class Style(NamedTuple):
 
     colour: str
     marker: str
-    dash: Any
+    dash: LineStyleType
 
 
 _STYLES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,9 @@ from ..statistics.intervals import mcnemar_p, paired_difference
 from .collect import Arm, Collection
 
 
-def beyond_the_average(collection: Collection, arms: Sequence[Arm], categories: JsonObject) -> dict[str, list[Any]]:
+def beyond_the_average(
+    collection: Collection, arms: Sequence[Arm], categories: JsonObject
+) -> dict[str, list[JsonObject | None]]:
     """Suite -> a record of every arm, None where it was not judged.
 
     A record holds ``mean_loss`` and ``cvar_loss`` (of the worst tenth; means over seeds, as in the results),

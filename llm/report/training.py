@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..results.audits import read_audits, summary
 from ..results.store import ABOUT, read_about
@@ -132,7 +131,7 @@ def _figure(
     return Drawing(key, heading, f"{note.capitalize()}.{averaged}", svg, rows)
 
 
-def _curve(history: Any, name: str) -> list[tuple[float, float]]:
+def _curve(history: Sequence[JsonObject], name: str) -> list[tuple[float, float]]:
     """Plain training logs its mean loss as ``loss``."""
     points = curve(history, name)
     return points if points or name != "mean_loss" else curve(history, "loss")

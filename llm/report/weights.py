@@ -164,7 +164,7 @@ def shares(account: Frame, factor: str, fifths: Mapping[str, Sequence[float]]) -
     ]
 
 
-def examples(account: Frame, pairs: Frame, *, count: int) -> dict[str, list[dict[str, Any]]]:
+def examples(account: Frame, pairs: Frame, *, count: int) -> dict[str, list[dict[str, object]]]:
     """The pairs with the most and the least weight on average over seeds, with their texts."""
     fields = [name for name in ("multiplier", "visits", "loss", "margin", "label", "flipped") if name in account]
     mean = account.groupby("row")[fields].mean().sort_values(["multiplier", "loss"], ascending=[False, False])
@@ -191,7 +191,7 @@ def noise_ranking(account: Frame) -> float | None:
 
 
 def _example(row: Any, values: Frame, pairs: Frame) -> dict[str, object]:
-    known: Mapping[Any, Any] = pairs.iloc[int(row)].to_dict()
+    known: Mapping[object, object] = pairs.iloc[int(row)].to_dict()
     texts = {name: str(known[name]) for name in ("id", "source", "category", "prompt", "chosen", "rejected")}
     return {**texts, **{name: float(value) for name, value in values.items()}, "visits": round(values["visits"])}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -22,7 +20,7 @@ _HEIGHT = 3.0  # inches, of a panel on the page
 _PRINT = {"figsize": (8.4, 7.0), "dpi": 150}
 
 
-def lesson_figures(report: Mapping[str, Any]) -> list[Drawing]:
+def lesson_figures(report: JsonObject) -> list[Drawing]:
     """The panels for the page; none where the report is of something else."""
     if not (numbers := report.get("lesson")):
         return []
@@ -37,7 +35,7 @@ def _drawing(numbers: JsonObject, number: int) -> Drawing:
     return Drawing(panel.name, panel.title, panel.note, inline_svg(figure, panel.name, panel.title), _flat(rows))
 
 
-def _flat(rows: list[JsonObject]) -> list[dict[str, Any]]:
+def _flat(rows: list[JsonObject]) -> list[dict[str, object]]:
     """Records without nested ones: a row per step of a curve, else one each."""
     if "steps" in rows[0]:
         names = ("ambiguity", "group", "steps", "accuracy", "low", "high")
@@ -49,7 +47,7 @@ def _flat(rows: list[JsonObject]) -> list[dict[str, Any]]:
     return [_plain(row) for row in rows]
 
 
-def _plain(row: JsonObject) -> dict[str, Any]:
+def _plain(row: JsonObject) -> dict[str, object]:
     found = {name: value for name, value in row.items() if not isinstance(value, dict) and value is not None}
     for name in ("accuracy", "difference"):
         own = row.get(name) or {}

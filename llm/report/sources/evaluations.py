@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.pairs import Pair
 from ...run.files import JsonObject
@@ -44,12 +44,12 @@ def earlier_evaluation(folder: Path) -> RunTold:
 
 
 def _told(name: str, record: JsonObject | None, result: JsonObject, suites: Mapping[str, Sequence[Pair]]) -> RunTold:
-    margins: Mapping[str, Any] = result["margins"]
+    margins: Mapping[str, NDArray[np.float64]] = result["margins"]
     pairs = {suite: (list(own), np.asarray(margins[suite], dtype=float)) for suite, own in suites.items()}
     return RunTold(_record(name, record), result["suites"], pairs, [], [])
 
 
-def _record(name: str, record: JsonObject | None) -> dict[str, Any]:
+def _record(name: str, record: JsonObject | None) -> dict[str, object]:
     """Of an arm of that name; how its training was set decides nothing here, so all are of one family."""
     bare = {"history": [], "environment": {}, "steps": 0, "seconds": None, **(record or {}), "data": {}}
     config = {**bare.get("config", {}), "ambiguity": name, "model": "judged", "final": "last"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...run.files import JsonObject, json_ready
 from ...run.finished import RECORD, RunError, read_record
@@ -45,7 +45,7 @@ def stages_of(folder: Path) -> Stages | None:
     return Stages(rewards, plain_first, [place for place in finished if place not in rewards], said)
 
 
-def policies_of(folder: Path, stages: Stages) -> tuple[dict[str, Any] | None, list[str]]:
+def policies_of(folder: Path, stages: Stages) -> tuple[dict[str, object] | None, list[str]]:
     """What the policies wrote and how they compare, and what cannot be said of that."""
     if not stages.policies:
         return None, []
@@ -75,7 +75,7 @@ def policies_of(folder: Path, stages: Stages) -> tuple[dict[str, Any] | None, li
     }, [*notes, *missing]  # fmt: skip
 
 
-def _row(row: JsonObject, arm: str, kl: float) -> dict[str, Any]:
+def _row(row: JsonObject, arm: str, kl: float) -> dict[str, object]:
     return {"suite": row["suite"], "arm": arm, "score": row["gold"], "difference": row["difference"], "kl": kl,
             "prompts": row["prompts"], "seeds": row["seeds"]}  # fmt: skip
 
@@ -117,7 +117,7 @@ def _config(folder: Path) -> JsonObject:
         return {}
 
 
-def _curves(stages: Stages) -> tuple[list[dict[str, Any]], list[str]]:
+def _curves(stages: Stages) -> tuple[list[dict[str, object]], list[str]]:
     """Proxy and gold against KL of each arm, and why an arm has none."""
     found, missing = [], []
     for arm, folders in stages.policies.items():

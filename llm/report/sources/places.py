@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results.store import TABLE, ResultsError
+from ...run.files import JsonObject
 from ...run.finished import RunError
 from ...run.kinds import kind_of
 from ..collect import BASELINE
@@ -29,7 +30,7 @@ def results_in(place: Path) -> Path | None:
     return next((folder for folder in (place, place / "results") if _is_results(folder)), None)
 
 
-def content_of(*given: str | Path, **choices: Any) -> dict[str, Any]:
+def content_of(*given: str | Path, **choices: Any) -> JsonObject:
     """Everything that the page of a folder says, or of several runs that are compared.
 
     Args:

@@ -21,7 +21,7 @@ PROMPTS = 6  # that are shown of a suite
 _LONGEST = 600
 
 
-def of_one_policy(folder: Path, told: RunTold) -> dict[str, Any] | None:
+def of_one_policy(folder: Path, told: RunTold) -> dict[str, object] | None:
     """What a policy alone wrote; None of a run that wrote nothing."""
     suites = {
         name: summary["overall"] for name, summary in told.suites.items() if "prompts" in summary.get("overall", {})
@@ -53,7 +53,7 @@ def score_text(record: Mapping[str, float | None]) -> str:
     return f"{decimals(record['mean'])}{limits}"
 
 
-def answers_of(folders: Mapping[str, Path], config: JsonObject, judge: str) -> list[dict[str, Any]]:
+def answers_of(folders: Mapping[str, Path], config: JsonObject, judge: str) -> list[dict[str, object]]:
     """One sampled answer of every arm to the same prompts.
 
     Args:
@@ -95,16 +95,16 @@ def _answers(folder: Path) -> dict[str, dict[str, list[str]]]:
         return {}
 
 
-def _scores(stored: Mapping[str, NDArray[Any]], name: str, count: int) -> NDArray[Any] | None:
+def _scores(stored: Mapping[str, NDArray[np.floating]], name: str, count: int) -> NDArray[np.floating] | None:
     values = stored.get(name)
     return values if values is not None and values.ndim == 2 and len(values) == count else None
 
 
-def _first(scores: NDArray[Any] | None, row: int) -> float | None:
+def _first(scores: NDArray[np.floating] | None, row: int) -> float | None:
     return None if scores is None else float(scores[row].flat[0])
 
 
-def _telling(values: Mapping[str, NDArray[Any] | None], count: int) -> list[int]:
+def _telling(values: Mapping[str, NDArray[np.floating] | None], count: int) -> list[int]:
     means = [scores.mean(axis=1) for scores in values.values() if scores is not None]
     if len(means) < 2:
         return list(range(min(count, PROMPTS)))

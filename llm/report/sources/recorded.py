@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.grouping.columns import MOST, rows_of_groups
 from ...data.pairs import Pair
@@ -52,7 +52,9 @@ def write_runs(folder: Path, runs: Sequence[RunTold], about: JsonObject) -> None
     write_about(folder, {**about, "notes": _once(notes), "advice": _once(advice), "groups": kinds})
 
 
-def _write_run(folder: Path, training: str, run: RunTold, margins: dict[str, Any]) -> list[dict[str, object]]:
+def _write_run(
+    folder: Path, training: str, run: RunTold, margins: Mapping[str, NDArray[np.floating]]
+) -> list[dict[str, object]]:
     name = f"{training}-{run.record['config'].get('final', 'last')}"
     settings = {**settings_of_run(run.record), "run": name, "final": name.rpartition("-")[2]}
     judged = {suite: summary for suite, summary in run.suites.items() if "accuracy" in summary.get("overall", {})}

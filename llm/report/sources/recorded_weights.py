@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...run.files import JsonObject
 from ..collect import Arm, Collection
 
 MOST = 6  # pairs of either extreme
 
 
-def recorded_weights(collection: Collection, arm: Arm) -> dict[str, Any] | None:
+def recorded_weights(collection: Collection, arm: Arm) -> dict[str, object] | None:
     """``weights``, ``noise_ranking`` and ``examples`` as of the details of an arm; None where nothing was recorded.
 
     They are of the first seed that has them.
@@ -34,7 +32,7 @@ def _acted(found: JsonObject) -> bool:
     return any(abs(pair["multiplier"] - 1) > 1e-6 for pair in (*found["top"], *found.get("bottom", ())))
 
 
-def _rows(groups: JsonObject) -> list[dict[str, Any]]:
+def _rows(groups: JsonObject) -> list[dict[str, object]]:
     """As of ``weights.shares``; groups of pairs alone, not of prompts."""
     known = {name: group for name, group in groups.items() if "pairs" in group}
     pairs = sum(group["pairs"] for group in known.values())
@@ -47,5 +45,5 @@ def _rows(groups: JsonObject) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _example(pair: JsonObject) -> dict[str, Any]:
+def _example(pair: JsonObject) -> dict[str, object]:
     return {"prompt": "", "chosen": "", "rejected": "", "id": "", "source": "", "category": "", **pair}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from math import floor, log10
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -118,7 +118,7 @@ def _scale(rows: Sequence[_Row]) -> _Scale:
     return _Scale(low - room, high + room)
 
 
-def _height(arms: Sequence[Any]) -> float:
+def _height(arms: Sequence[object]) -> float:
     return max(_LANE * len(arms), 2 * _LANE) + _GAP
 
 
@@ -207,7 +207,7 @@ def _text(text: str, limit: int = 2000) -> Markup:
     return escape(visible(one_line(brief(text, limit))))
 
 
-def _numbers(rows: Sequence[_Row], arms: Sequence[JsonObject]) -> list[dict[str, Any]]:
+def _numbers(rows: Sequence[_Row], arms: Sequence[JsonObject]) -> list[dict[str, object]]:
     return [
         {"column": row.key, "arm": arms[place]["ambiguity"],
          "group": arms[place]["worst"]["name"] if row.key == "worst" else "",

@@ -13,7 +13,7 @@ from ..collect import Arm, Collection
 SHOWN = 3  # repaired, and as many broken, of each arm
 
 
-def flips(collection: Collection, arm: Arm, plain: Arm) -> dict[str, Any] | None:
+def flips(collection: Collection, arm: Arm, plain: Arm) -> dict[str, object] | None:
     """How many pairs an arm repaired and broke, by suite, and those where the two are furthest apart.
 
     A pair is right where the mean margin over the seeds that both arms have is above 0.
@@ -52,7 +52,7 @@ def _margins(collection: Collection, plain: Arm, arm: Arm, suite: str) -> tuple[
     return before, after
 
 
-def _with_texts(collection: Collection, suite: str, row: int, before: float, after: float) -> dict[str, Any]:
+def _with_texts(collection: Collection, suite: str, row: int, before: float, after: float) -> dict[str, object]:
     pairs: Any = read_suite(collection.folder, suite)
     known = pairs.iloc[row]
     texts = {name: str(known[name]) for name in ("id", "category", "prompt", "chosen", "rejected") if name in pairs}
