@@ -68,7 +68,7 @@ def _answers(encoded: EncodedPairs, kept: Sequence[int], *, policy: bool) -> Ite
         yield item["rejected"][: item["rejected_span"][1] if policy else None]
 
 
-def lm_eval_reading(tokenizer: Any, reads: Any) -> Reading:
+def lm_eval_reading(tokenizer: PreTrainedTokenizerBase, reads: PreTrainedTokenizerBase) -> Reading:
     """The harness reads prompt and answer as one text, of which ``tokenizer`` made the questions, with ``reads``."""
     reader = Reader(tokenizer)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig
@@ -28,6 +28,7 @@ from ..models.architectures import reading_length
 from ..models.fetching import locate, model_of
 from ..models.loading import ModelError, is_policy, load_policy, load_reward_model
 from ..models.saving import save_model
+from ..models.settings import Loading
 from ..run.escaping import shell_word
 from ..run.files import write_text
 from ..run.finished import RECORD, read_record
@@ -35,6 +36,9 @@ from ..text.exported_templates import PLAIN, bare_template, exported_template, w
 from .agreement import Agreement, agreement, lm_eval_reading, rewardbench_reading, with_padding
 from .lm_eval import TAG, write_tasks
 from .transformers_4 import write_for_version_4
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SAMPLE = 64  # pairs of every suite on which an export is compared with our own way
 _PADDED_SAMPLE = 16
@@ -69,7 +73,7 @@ class Exported:
 class _Model:
     """A loaded model, and the tokens per answer it was trained with."""
 
-    model: Any
+    model: PreTrainedModel
     tokenizer: Any
     policy: bool
 
@@ -152,7 +156,7 @@ def _start_of(model: str) -> str | None:
 def _loaded(name: str, *, policy: bool, remote: bool) -> _Model:
     """A model in the precision it is stored in, adapters merged; a reward model must have a trained head."""
     stored = AutoConfig.from_pretrained(locate(adapter_chain(name)[0]), trust_remote_code=remote).dtype
-    loading: Any = {"dtype": str(stored or torch.float32).removeprefix("torch."), "trust_remote_code": remote}
+    loading: Loading = {"dtype": str(stored or torch.float32).removeprefix("torch."), "trust_remote_code": remote}
     load = load_policy(name, **loading) if policy else load_reward_model(name, new_head=False, **loading)
     return _Model(*load, policy=policy)
 
