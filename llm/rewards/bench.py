@@ -70,7 +70,7 @@ class Bench:
                 if len(self.printed) < _SHOWN:
                     self.printed += said.decode(errors="replace")[: _SHOWN - len(self.printed)]
 
-    def lacks(self, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, tuple[int, int]]:
+    def lacks(self, rows: Sequence[Mapping[str, object]], seconds: float) -> dict[str, tuple[int, int]]:
         """What prompts lack to be checked -> how many do, and the first of them."""
         found = self._asked({"lacks": rows}, seconds, [str(row.get("id", "")) for row in rows])["lacks"]
         counted = Counter(why for why in found if why)
@@ -80,7 +80,7 @@ class Bench:
         self,
         prompts: Sequence[object],
         completions: Sequence[object],
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[Mapping[str, object]],
         seconds: float,
     ) -> list[float | None]:
         """One score for each completion, None where it is not scored.
@@ -97,7 +97,7 @@ class Bench:
         asked = {"prompts": prompts, "completions": completions, "rows": rows}
         return self._asked(asked, seconds, [str(row.get("id", "")) for row in rows])["scores"]
 
-    def _asked(self, message: Mapping[str, Any], seconds: float, ids: Sequence[str]) -> dict[str, Any]:
+    def _asked(self, message: Mapping[str, object], seconds: float, ids: Sequence[str]) -> dict[str, Any]:
         self.printed = ""
         try:
             self._connection.send_bytes(json.dumps(message, default=str).encode())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from ..data.prompts import Prompt
-from ..models.architectures import reading_length
+from ..models.architectures import placed, reading_length
 from ..models.loading import load_reward_model
 from ..models.rewards import RewardBatches, rewards_of
+from ..models.settings import Loading
 from ..text.answers import encode_answers
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -48,7 +50,7 @@ class RewardScorer:
         return np.array([score for (score,) in found], dtype=np.float64)
 
 
-def load_model(name: str, *, batch_size: int, device: Any, **loading: Any) -> RewardScorer:
+def load_model(name: str, *, batch_size: int, device: torch.device | str, **loading: Unpack[Loading]) -> RewardScorer:
     """The trained reward model of that folder or hub name.
 
     Raises:
@@ -56,5 +58,4 @@ def load_model(name: str, *, batch_size: int, device: Any, **loading: Any) -> Re
     """
     model, tokenizer = load_reward_model(name, new_head=False, **loading)
     max_length = reading_length(model, tokenizer)
-    placed: Any = model
-    return RewardScorer(placed.to(device), tokenizer, max_length=max_length, batch_size=batch_size)
+    return RewardScorer(placed(model, device), tokenizer, max_length=max_length, batch_size=batch_size)

@@ -132,14 +132,14 @@ class RewardPart:
         return f"{self.name}:{repr(self.weight).removesuffix('.0')}"
 
 
-def parts_of(given: Any, setting: str = "reward_model") -> list[RewardPart]:
+def parts_of(given: object, setting: str = "reward_model") -> list[RewardPart]:
     """What a setting names: one reward, or several in a list; nothing names none.
 
     Raises:
         RewardError: As ``RewardPart.of``; or the same one stands twice.
     """
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    parts = [RewardPart.of(entry, setting) for entry in (given if several else [given]) if entry not in ("", None)]
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    parts = [RewardPart.of(entry, setting) for entry in several if entry not in ("", None)]
     if twice := [name for name, count in Counter(part.name for part in parts).items() if count > 1]:
         raise RewardError(f"{setting}: {twice[0]} stands twice; name it once, with the sum of the weights.")
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from .bench import BadScores, Bench, bench_of
 from .names import BUILTIN, SECONDS, RewardError, RewardPart, labels_of, parts_of
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
+
+    from ..models.settings import Loading
 
 _AT_ONCE = 1024  # answers of a batch
 Scores = NDArray[np.float64]
@@ -126,7 +129,7 @@ def text_or_chat(prompt: Prompt) -> object:
     return prompt.messages[0]["content"] if prompt.as_text else [dict(message) for message in prompt.messages]
 
 
-def columns_of(prompt: Prompt) -> dict[str, Any]:
+def columns_of(prompt: Prompt) -> dict[str, object]:
     """The columns that a checker may ask for, by name."""
     known = {"id": prompt.id, "source": prompt.source, "category": prompt.category}
     answer = {} if prompt.answer is None else {"answer": prompt.answer}
@@ -201,7 +204,12 @@ class WeightedRewards:
 
 
 def load_scorer(
-    given: object, *, batch_size: int, device: object, seconds: float = SECONDS, **loading: object
+    given: object,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    seconds: float = SECONDS,
+    **loading: Unpack[Loading],
 ) -> Scorer:
     """What scores answers under these names: one, or several with weights.
 
@@ -222,7 +230,9 @@ def load_scorer(
     return scorers[0] if alone else WeightedRewards(parts, scorers)
 
 
-def _scorer(part: RewardPart, *, batch_size: int, device: object, seconds: float, **loading: object) -> Scorer:
+def _scorer(
+    part: RewardPart, *, batch_size: int, device: torch.device | str, seconds: float, **loading: Unpack[Loading]
+) -> Scorer:
     if part.name == BUILTIN:
         return ExactChecker()
     if part.kind == "model":

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module, util
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,7 +48,7 @@ class CheckerSide:
         """What the columns of a prompt lack to be checked."""
         return self.checker.lacks(row)
 
-    def scores(self, asked: Mapping[str, Any], at: Callable[[int], None]) -> Any:
+    def scores(self, asked: Mapping[str, Any], at: Callable[[int], None]) -> object:
         """A score for every answer; ``at`` is told which one is looked at."""
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in asked["completions"]]
         rows = asked["rows"]
@@ -81,7 +81,7 @@ class FunctionSide:
         """The first column that the function wants and the prompt has not."""
         return next((f"no `{name}`" for name in self.needed if row.get(name) is None), None)
 
-    def scores(self, asked: Mapping[str, object], at: Callable[[int], None]) -> Any:
+    def scores(self, asked: Mapping[str, Any], at: Callable[[int], None]) -> object:
         """What the function gives; where it raises, the answer at which it does is looked for one by one."""
         try:
             return self._called(asked)
@@ -99,8 +99,8 @@ class FunctionSide:
                 return row
         return None
 
-    def _called(self, asked: Mapping[str, Any]) -> Any:
-        rows: Sequence[Mapping[str, Any]] = asked["rows"]
+    def _called(self, asked: Mapping[str, Any]) -> object:
+        rows: Sequence[Mapping[str, object]] = asked["rows"]
         columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
         told = {name: list(asked[name]) for name in _GIVEN} | {
             name: values for name, values in columns.items() if name not in (*_GIVEN, *_NOT_GIVEN)
@@ -111,7 +111,7 @@ class FunctionSide:
         return asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found
 
 
-async def _awaited(found: Any) -> object:
+async def _awaited(found: Awaitable[object]) -> object:
     return await found
 
 

@@ -6,11 +6,10 @@ Case, Unicode forms, spaces at the ends and how many stand between words do not 
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 from .base import Checker, Row, given, said
 
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, object] = {}
 ARGUMENT = False
 
 

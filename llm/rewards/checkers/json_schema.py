@@ -14,7 +14,7 @@ from typing import Any
 from ..names import RewardError
 from .base import Checker, Row, block, given, said
 
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, object] = {}
 ARGUMENT = True
 
 

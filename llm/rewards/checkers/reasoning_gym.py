@@ -7,14 +7,13 @@ else it is the whole answer without the spaces at its ends.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from ...tasks.address import TaskAddress, TaskError
 from ...tasks.reasoning_gym import library, opened
 from ..names import RewardError
 from .base import Checker, Row, said
 
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, object] = {}
 ARGUMENT = False
 
 

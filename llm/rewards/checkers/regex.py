@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..names import RewardError
 from .base import Checker, Row, given
 
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, object] = {}
 ARGUMENT = True
 
 
