@@ -73,7 +73,7 @@ def answered_of(row: Mapping[str, object], name: str) -> Answered:
 
 
 def items_of(
-    source: Any, columns: str | Mapping[str, str] | ColumnMap | None = None, *, stdin: Iterable[bytes] = ()
+    source: object, columns: str | Mapping[str, str] | ColumnMap | None = None, *, stdin: Iterable[bytes] = ()
 ) -> Iterator[Pair | Answered]:
     """The pairs of a source, or its chats with answers: whichever its first record is; only what is read is held.
 
@@ -177,7 +177,7 @@ def _answers(row: Mapping[str, Any], name: str, chat: Sequence[Message]) -> tupl
     return tuple(_answer({name: item}, name, chat) for item in (listed if several else [value]))
 
 
-def _answer(row: Mapping[str, object], name: str, chat: Sequence[Message]) -> str:
+def _answer(row: Mapping[str, Any], name: str, chat: Sequence[Message]) -> str:
     turns = messages(row, name, role="assistant")
     return only_answer(turns[len(chat) :] if len(turns) > 1 and turns[: len(chat)] == tuple(chat) else turns)
 

@@ -16,7 +16,7 @@ from .items import Answered
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MULTIPLE = 8  # as in evaluation: lengths of batches are multiples of this
 
@@ -119,7 +119,9 @@ def _item(found: Sequences | Refused) -> ReadItem:
     return ReadItem(tuple(ids for ids, _ in found.rows), cut)
 
 
-def reader_of(model: Any, tokenizer: Any, *, max_length: int | None = None, **batches: Any) -> RewardReader:
+def reader_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None, **batches: Any
+) -> RewardReader:
     """A reader of a loaded model; ``max_length`` None: as in training.
 
     Raises:

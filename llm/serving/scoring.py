@@ -75,7 +75,7 @@ def _size(item: Pair | Answered) -> int:
     return sum(len(message["content"]) for message in chat) + sum(map(len, answers))
 
 
-_PAUSE: Any = object()
+_PAUSE = object()
 _END: Any = object()
 
 
@@ -100,7 +100,7 @@ def _windows(items: Iterable[Any]) -> Iterator[list[Any]]:
         raise problem
 
 
-def _with_pauses(items: Iterable[object]) -> Iterator[Any]:
+def _with_pauses(items: Iterable[object]) -> Iterator[object]:
     """The items, read ahead by a thread, with a mark wherever the next one is not there at once.
 
     What ends the reading is raised behind the last item. The thread is left alone with a source that never ends.
