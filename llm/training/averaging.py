@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,7 +36,7 @@ class IterateAverage(TrainerCallback):
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         self.after = after
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Take the new iterate into the average."""
         if state.global_step > self.after * state.max_steps:
             self.average.update_parameters(kwargs["model"])
@@ -67,7 +66,7 @@ def kept_average(trainer: RobustTrainer, *, after: float) -> IterateAverage:
         raise ConfigError(
             "final=average keeps a second whole model, which FSDP2 and ZeRO-3 spread over ranks: use last"
         )
-    model: Any = trainer.model
+    model = trainer.model
     if is_quantised(model):
         raise ConfigError("final=average keeps means of all weights, and those in few bits have none: use last")
     average = IterateAverage(model, after=after)

@@ -17,6 +17,7 @@ from .resuming import Resumable, best_of, check_parts, loading, verify
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class CheckpointingTrainer(Trainer):
@@ -30,6 +31,9 @@ class CheckpointingTrainer(Trainer):
     """
 
     resumable: list[Resumable]
+    model: PreTrainedModel  # this and the following are those of Trainer, which allows None
+    model_wrapped: nn.Module
+    processing_class: PreTrainedTokenizerBase
 
     def train(self, resume_from_checkpoint: str | None = None, *, verified: bool = False, **kwargs: Any):  # type: ignore[override]
         """Train, or continue from a checkpoint folder together with everything in ``resumable``.
@@ -67,7 +71,7 @@ class CheckpointingTrainer(Trainer):
         with loading(best, "the weights"):
             super()._load_best_model()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with loading(Path(resume_from_checkpoint), "the weights"):
             super()._load_from_checkpoint(resume_from_checkpoint, model=model)
 

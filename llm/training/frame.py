@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
@@ -27,7 +27,7 @@ from .identity import identity
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .resuming import start_run
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config", bound=RunConfig, covariant=True)
 CARD = "README.md"
 _log = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ class RunOutcome:
     effective_batch: int
     steps: int
     seconds: float
-    data: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
-    adversary: Mapping[str, Any]
+    data: Mapping[str, object]
+    history: Sequence[Mapping[str, float]]
+    adversary: Mapping[str, object]
     ledger: AdversaryLedger
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Work(ABC, Generic[Config]):
         self.output = Path(str(arguments.output_dir))
 
     @abstractmethod
-    def build(self) -> dict[str, Any]:
+    def build(self) -> Mapping[str, Mapping[str, object]]:
         """Load and check everything; nothing is written. The files that were read, by their part in the run."""
 
     def prepare(self, checkpoint: Path | None) -> None:
@@ -119,7 +119,7 @@ class Work(ABC, Generic[Config]):
         """What the run has come to."""
 
 
-def carry_out(work: Work[Any]) -> Trained:
+def carry_out(work: Work[RunConfig]) -> Trained:
     """A run from its first check to its seal; its folder holds checkpoints, ``model/`` and ``run.json``.
 
     Raises:
@@ -145,7 +145,7 @@ def carry_out(work: Work[Any]) -> Trained:
     return Trained(outcome.model, outcome.tokenizer, record)
 
 
-def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> JsonObject:
+def save_run(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> JsonObject:
     """Write ``model/`` (safetensors, tokenizer, card) and ``run.json`` into the run folder, and seal it; the record."""
     record = _record(work, outcome, forced)
     for said in filter(None, (record["inaction"], record["beyond"])):
@@ -161,7 +161,7 @@ def save_run(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> JsonObj
     return record
 
 
-def _record(work: Work[Any], outcome: RunOutcome, forced: list[str]) -> JsonObject:
+def _record(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> JsonObject:
     config, arguments = work.config, work.arguments
     record = {
         "kind": config.kind,

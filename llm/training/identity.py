@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainingArguments
 
@@ -63,7 +62,7 @@ DECIDES_ROUNDING = "per_device_eval_batch_size"
 
 def identity(
     config: RunConfig, arguments: TrainingArguments, files: Mapping[str, Mapping[str, object]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The settings that decide the result, the content of all that is read, and the versions it is read with.
 
     Reads every model that the run names: ask one process, once, and not for a plan.
@@ -140,7 +139,7 @@ def _same(value: object, default: object) -> bool:
     return _plain(value) == _plain(default) or (not _plain(value) and not _plain(default))
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """The value as JSON has it; of settings with defaults of their own, what is not at them."""
     if isinstance(value, Enum):
         return value.value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,10 +22,7 @@ from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
 from .losses import PairLoss, Sigmoid, least_losses, margins_in, softened
 from .robust_trainer import RobustTrainer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-Metrics = Callable[[Any], dict[str, float]]
+Metrics = Callable[[EvalPrediction], dict[str, float]]
 
 
 class PairTrainer(RobustTrainer):
@@ -61,8 +58,7 @@ class PairTrainer(RobustTrainer):
 
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile:
             raise ValueError("padding_free works with whole models that are not compiled: leave one of them out")
-        tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
-        check_flat(cast(nn.Module, self.model), tokenizer, self.read_by())
+        check_flat(self.model, self.processing_class, self.read_by())
         self.flat = True
 
     def read_by(self) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
@@ -158,7 +154,7 @@ class PairTrainer(RobustTrainer):
             return of_all
         names = np.array([str(label) for label in labels])
 
-        def metrics(prediction: Any) -> dict[str, float]:
+        def metrics(prediction: EvalPrediction) -> dict[str, float]:
             accuracies, losses = [], []
             for name in sorted(set(names[prediction.label_ids].tolist())):
                 part = _part(prediction, names[prediction.label_ids] == name)
@@ -181,7 +177,7 @@ class PairTrainer(RobustTrainer):
             return of_all
         names = np.array([by_file[pair.id] for pair in pairs])
 
-        def metrics(prediction: Any) -> dict[str, float]:
+        def metrics(prediction: EvalPrediction) -> dict[str, float]:
             found = dict(of_all(prediction))
             for name in dict.fromkeys(names.tolist()):
                 part = _part(prediction, names[prediction.label_ids] == name)
@@ -216,7 +212,7 @@ class PairTrainer(RobustTrainer):
             return None, self.held_out(model, inputs), inputs["index"]
 
 
-def _part(prediction: Any, rows: np.ndarray) -> EvalPrediction:
+def _part(prediction: EvalPrediction, rows: np.ndarray) -> EvalPrediction:
     return EvalPrediction(predictions=prediction.predictions[rows], label_ids=prediction.label_ids[rows])
 
 
@@ -238,8 +234,8 @@ def metrics_by_category(pairs: Sequence[Pair], loss: PairLoss) -> Metrics:
     """``compute_metrics`` of a held-out set, by what ``loss`` reads: accuracy and loss, also of its worst category."""
     categories = np.array([pair.category for pair in pairs])
 
-    def metrics(prediction: Any) -> dict[str, float]:
-        correct = credit(margins_in(prediction.predictions))
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        correct = credit(margins_in(np.asarray(prediction.predictions)))
         losses = loss(torch.as_tensor(prediction.predictions)).numpy()
         group = categories[prediction.label_ids]
         return {

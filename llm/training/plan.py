@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from ..audit.run_audit import Suites
 from ..audit.table import lines, render
@@ -19,14 +19,14 @@ from ..run.kinds import KINDS
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
 from ..text.encoding import EncodedPairs
-from .config import DPOConfig
+from .config import DPOConfig, TrainConfig
 from .pair_trainer import PairTrainer, steps_of
 from .run import Task, build_trainer, load_training_pairs
 
 _GIB = 2.0**30
 
 
-def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -> Group:
+def render_plan(task: Task[TrainConfig], arguments: TrainingArguments, suites: Suites) -> Group:
     """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
     pairs = load_training_pairs(task.config)
     trainer, encoded, audit, concerns = build_trainer(task, arguments, pairs, suites=suites)
@@ -90,13 +90,15 @@ def _tokens(encoded: EncodedPairs, sides: Sequence[Side]) -> dict[str, str]:
     }
 
 
-def _memory(model: Any, encoded: EncodedPairs, arguments: TrainingArguments, sides: Sequence[Side]) -> dict[str, str]:
+def _memory(
+    model: PreTrainedModel, encoded: EncodedPairs, arguments: TrainingArguments, sides: Sequence[Side]
+) -> dict[str, str]:
     """Weights, gradients and two Adam moments exactly; activations by the usual count of a transformer layer."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = next(model.parameters()).element_size()
     state = total * size + trained * (size + 2 * size)
-    config: Any = model.config
+    config = model.config
     width, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
     tokens = len(sides) * arguments.per_device_train_batch_size * int(_lengths(encoded, sides).max())
     per_token = (2 if arguments.activation_checkpointing else 34) * width * layers

@@ -83,7 +83,7 @@ class RobustTrainer(CheckpointingTrainer):
         passes: Passes = "auto",
         last_window: LastWindow = "drop",
         example_ids: Sequence[str] | None = None,
-        columns: Mapping[str, Sequence[str]] | None = None,
+        columns: Mapping[str, Sequence[object]] | None = None,
         **kwargs: Any,
     ) -> None:
         with making_no_folder(kwargs.get("args")):
@@ -170,7 +170,7 @@ class RobustTrainer(CheckpointingTrainer):
     def _get_collator_with_removed_columns(self, data_collator, description=None):
         return data_collator
 
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+    def _get_dataloader(self, *args, is_training=False, **kwargs):
         """Examples that fill no batch are left out in training alone, where ranks would repeat others beside them."""
         arguments: object = self.args
         asked = arguments.dataloader_drop_last
@@ -182,7 +182,7 @@ class RobustTrainer(CheckpointingTrainer):
 
     # -- the effective batch ---------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         return first_of(sampler, len(self.ledger.visits), self.epoch_examples, tell=self.is_world_process_zero())
 
@@ -248,7 +248,7 @@ class RobustTrainer(CheckpointingTrainer):
     @torch.no_grad()
     def _first_pass(self, window: list[Batch]) -> tuple[list[Batch], Tensor]:
         """The micro-batches with what the second pass needs in them, and the losses of all their examples."""
-        model: Any = self.model_wrapped
+        model = self.model_wrapped
         model.train()
         self.told.clear()
         with self.compute_loss_context_manager():

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import nn
 from transformers import (
@@ -34,7 +34,7 @@ from ..data.pairs import Pair
 from ..data.trained_on.pairs import TrainingPairs, training_pairs
 from ..judging.margins import MarginOf
 from ..models.adapters import merged, with_adapter
-from ..models.architectures import check_length, position_limit
+from ..models.architectures import check_length, placed, position_limit
 from ..models.card import model_card
 from ..models.fetching import cache_folder
 from ..models.quantised import is_quantised
@@ -54,7 +54,7 @@ from .sessions import Sums
 from .soft.labels import describe_soft_labels, fit_soft_labels, put_soft_labels
 from .soft.settings import SoftLabels
 
-Config = TypeVar("Config", bound=TrainConfig)
+Config = TypeVar("Config", bound=TrainConfig, covariant=True)
 
 
 class Task(ABC, Generic[Config]):
@@ -88,7 +88,7 @@ class Task(ABC, Generic[Config]):
         """What is left to do when the run folder stands and before the first step."""
 
 
-def train_run(task: Task[Any], arguments: TrainingArguments, suites: Suites | None = None) -> Trained:
+def train_run(task: Task[TrainConfig], arguments: TrainingArguments, suites: Suites | None = None) -> Trained:
     """Train what ``task`` describes; the run folder holds checkpoints, ``model/``, ``run.json``.
 
     Args:
@@ -104,18 +104,18 @@ def train_run(task: Task[Any], arguments: TrainingArguments, suites: Suites | No
     work = _OnPairs(task, arguments, suites or {})
     trained = carry_out(work)
     if work.whole is not None:
-        cast(Any, trained.model).to(arguments.device)  # for judging; a sharded run exports from main memory
+        placed(trained.model, arguments.device)  # for judging; a sharded run exports from main memory
     return trained
 
 
 class _OnPairs(Work[TrainConfig]):
     """A task within the frame of a run."""
 
-    def __init__(self, task: Task[Any], arguments: TrainingArguments, suites: Suites) -> None:
+    def __init__(self, task: Task[TrainConfig], arguments: TrainingArguments, suites: Suites) -> None:
         super().__init__(task.config, arguments)
         self.task, self.judges, self.suites = task, bool(arguments.load_best_model_at_end), suites
 
-    def build(self) -> dict[str, Any]:
+    def build(self) -> Mapping[str, Mapping[str, object]]:
         pairs = load_training_pairs(self.config)
         self.pairs, self.files = pairs.train, pairs.files
         self.trainer, self.encoded, self.audit, self.concerns = build_trainer(
@@ -141,7 +141,7 @@ class _OnPairs(Work[TrainConfig]):
     def outcome(self) -> RunOutcome:
         config, trainer = self.config, self.trainer
         self.sums.conclude()
-        model: Any = trainer.model
+        model = trainer.model
         if self.average:
             self.average.copy_to(model)
         if config.final == "best" and trainer.state.best_model_checkpoint is None:
@@ -149,7 +149,7 @@ class _OnPairs(Work[TrainConfig]):
                 "no checkpoint was judged, so there is no best one: lower save_steps below the run's length"
             )
         check_weights(model, trainer.state.global_step)
-        self.whole, tokenizer = whole_model(trainer, self._fresh), cast(Any, trainer.processing_class)
+        self.whole, tokenizer = whole_model(trainer, self._fresh), trainer.processing_class
         return RunOutcome(
             model=model if self.whole is None else merged(self.whole, merge=config.merge_adapter),
             tokenizer=tokenizer,
@@ -202,7 +202,7 @@ class Built(NamedTuple):
 
 
 def build_trainer(
-    task: Task[Any],
+    task: Task[TrainConfig],
     arguments: TrainingArguments,
     pairs: TrainingPairs,
     *,
@@ -273,14 +273,14 @@ def _set_aside(trainer: PairTrainer, aside: EncodedPairs, encoded: EncodedPairs,
     check_covers(parse_reweighting(config.ambiguity), own, groups)
 
 
-def _groups(config: TrainConfig, encoded: EncodedPairs) -> dict[str, list[Any]]:
+def _groups(config: TrainConfig, encoded: EncodedPairs) -> dict[str, list[object]]:
     """The groups that the run names, and which pairs were made, as labels of its training pairs."""
     names = names_in(parse_reweighting(config.ambiguity)) + [DRAWN] * bool(config.cross_prompt)
     groups = NamedGroups(PairColumns(encoded.pairs))
     return {name: groups[name] for name in names}
 
 
-def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedPairs) -> list[Any] | None:
+def _held_out_group(config: TrainConfig, encoded: EncodedPairs, judged: EncodedPairs) -> list[object] | None:
     """Labels of held-out pairs by the groups that the adversary weighs; their bins are those of the training pairs.
 
     None where it weighs no groups, or categories, of which the worst is told anyway; or the held-out pairs lack the

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from ...text.batches import PairCollator, longest_first
 from ...text.encoding import EncodedPairs
 from ..pair_trainer import PairTrainer
 from ..processes import on_main_process
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 FILE = "soft_labels.jsonl"
 _log = logging.getLogger(__name__)
@@ -70,8 +73,7 @@ def fitted(trainer: PairTrainer, encoded: EncodedPairs, config: Any, output: Pat
     found = on_main_process(lambda: _stored(file, encoded.pairs) if file.exists() else None)
     if found is not None:
         return found
-    model: Any = trainer.model
-    collator: Any = trainer.data_collator
+    model, collator = trainer.model, cast("PairCollator", trainer.data_collator)
     differences = feature_differences(model, encoded, collator, trainer.args)
 
     def fit() -> list[float]:
@@ -92,7 +94,7 @@ def fitted(trainer: PairTrainer, encoded: EncodedPairs, config: Any, output: Pat
 
 @torch.no_grad()
 def feature_differences(
-    model: nn.Module, pairs: EncodedPairs, collator: PairCollator, arguments: Any
+    model: nn.Module, pairs: EncodedPairs, collator: PairCollator, arguments: TrainingArguments
 ) -> NDArray[np.float32]:
     """Mean last hidden states of chosen minus rejected answers with their prompt, ``(pairs, width)``, on all ranks.
 

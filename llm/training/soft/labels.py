@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ def fit_soft_labels(trainer: PairTrainer, encoded: EncodedPairs, config: TrainCo
         trainer.soften(fitted(trainer, encoded, config, output))
 
 
-def describe_soft_labels(trainer: PairTrainer, config: TrainConfig) -> dict[str, Any]:
+def describe_soft_labels(trainer: PairTrainer, config: TrainConfig) -> dict[str, object]:
     """What ``run.json`` says of them under ``soft_labels``; nothing where labels are certain.
 
     ``agreement``: mean probability of the labels of the data; ``contradicted``: share that is more likely wrong than
