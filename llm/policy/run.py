@@ -276,7 +276,7 @@ def _reference(
 
 def scorer_of(config: PolicyConfig, name: str | list[str], arguments: TrainingArguments) -> Scorer:
     """The judge of that name, or of these, placed and batched as the run says."""
-    rounding: dict[str, Any] = {"dtype": "float32", "quantised": None}  # rewards differ in digits that it would take
-    loading = config.loading() | rounding | {"fold_system": False}
-    placed: dict[str, Any] = {"batch_size": arguments.per_device_eval_batch_size, "device": arguments.device}
-    return load_scorer(name, seconds=config.reward_seconds, **placed, **loading)
+    loading = config.loading()
+    loading |= {"dtype": "float32", "quantised": None, "fold_system": False}  # rewards differ in digits it would take
+    batch, device = arguments.per_device_eval_batch_size, arguments.device
+    return load_scorer(name, seconds=config.reward_seconds, batch_size=batch, device=device, **loading)
