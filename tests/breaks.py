@@ -915,8 +915,8 @@ BREAKS = [
     Break(
         "signal-key",
         "llm/trl/online.py",
-        "key = (self.args.seed, self.state.global_step, trainer._step %",
-        "key = (self.args.seed, trainer._step, trainer._step %",
+        "key = (self.args.seed, self.state.global_step, self._step %",
+        "key = (self.args.seed, self._step, self._step %",
         "llm/trl/test_trl_signal.py",
     ),
     Break(

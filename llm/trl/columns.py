@@ -14,7 +14,7 @@ OF_GAPS: dict[str, Callable[[int], object]] = {"length_gap": abs, "chosen_is_lon
 _ANSWERS = {"chosen", "rejected"}
 
 
-class Columns(Mapping[str, list[Any]]):
+class Columns(Mapping[str, list[object]]):
     """The columns of a data set by name, read when asked for.
 
     Where it has ``chosen`` and ``rejected``, texts or messages, there are ``length_gap``, the absolute difference of
@@ -25,7 +25,7 @@ class Columns(Mapping[str, list[Any]]):
         self._data, own = data, set(data.column_names)
         self._names = [*data.column_names, *(OF_GAPS.keys() - own if own >= _ANSWERS else ())]
 
-    def __getitem__(self, name: str) -> list[Any]:
+    def __getitem__(self, name: str) -> list[object]:
         if name not in self._names:
             raise KeyError(name)
         if name in self._data.column_names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..data.grouping.columns import PairColumns
 from ..text.batches import SIDES
@@ -35,7 +35,7 @@ def trl_dataset(encoded: EncodedPairs, kind: Literal["reward", "dpo"], *, by: Se
     return data
 
 
-def _rows(encoded: EncodedPairs, kind: Literal["reward", "dpo"]) -> list[dict[str, Any]]:
+def _rows(encoded: EncodedPairs, kind: Literal["reward", "dpo"]) -> list[dict[str, list[int]]]:
     if kind == "reward":
         return [{f"{side}_ids": item[side] for side in SIDES} for item in encoded]
     rows = []

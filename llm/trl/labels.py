@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import TrainingArguments
 
 from ..adversary.masses import masses_of
 
@@ -53,7 +53,7 @@ def preferences_in(data: Dataset, soft_labels: str) -> Tensor | None:
         return None
     if soft_labels != "data":
         raise ValueError(f"soft_labels must be none or data, got {soft_labels!r}")
-    column: list[Any] = list(data[PREFERENCE]) if PREFERENCE in data.column_names else [None]
+    column: list[float | None] = list(data[PREFERENCE]) if PREFERENCE in data.column_names else [None]
     known = [p for p in column if p is not None and not math.isnan(p)]
     if not known:
         raise ValueError(
@@ -67,13 +67,12 @@ def preferences_in(data: Dataset, soft_labels: str) -> Tensor | None:
     return torch.tensor([1.0 if p is None or math.isnan(p) else p for p in column])
 
 
-def check_sigmoid(trainer: Any) -> None:
+def check_sigmoid(arguments: TrainingArguments, data: object) -> None:
     """Refuse losses from which the margin cannot be told.
 
     Raises:
         ValueError: One sentence with the remedy.
     """
-    arguments = trainer.args
     kinds = getattr(arguments, "loss_type", None) or ["sigmoid"]
     other = [
         name
@@ -83,7 +82,7 @@ def check_sigmoid(trainer: Any) -> None:
             "label_smoothing": bool(getattr(arguments, "label_smoothing", 0.0)),
             "use_weighting": bool(getattr(arguments, "use_weighting", False)),
             "center_rewards_coefficient": getattr(arguments, "center_rewards_coefficient", None) is not None,
-            "the column margin": "margin" in trainer.train_dataset.column_names,
+            "the column margin": "margin" in (getattr(data, "column_names", None) or ()),
         }.items()
         if changed
     ]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
-from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from ..adversary.adversary import Adversary
 from ..adversary.effective_batch import EffectiveBatch
@@ -57,6 +58,8 @@ class RobustMixin(Trainer):
 
     untouched = False
     masses: Tensor | None = None
+    model: PreTrainedModel  # this and the next are those of Trainer
+    model_wrapped: nn.Module
     raise_batch: ClassVar[str]  # what makes the effective batch larger
 
     def __init__(
@@ -155,7 +158,7 @@ class RobustMixin(Trainer):
     def accuracy(self) -> Accuracy:
         """How far apart two equal losses may be computed."""
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as TRL does, and say so where the adversary did not act."""
         done = super().train(*args, **kwargs)
         if (said := inaction(self._asked, self.ledger)) and self.is_world_process_zero():

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from ..adversary.effective_batch import EffectiveBatch
+from ..adversary.effective_batch import EffectiveBatch, gather
 from ..adversary.equal_losses import Accuracy, rounding_of
 from ..adversary.inaction import RAISE_BATCH, check_losses
 from ..adversary.weightings.estimates import with_answers
@@ -58,13 +58,18 @@ class RobustOnline(RobustMixin):
     lively = False  # whether a group with a signal was trained on since the last optimizer step
     _dull = False  # whether the generation batch at hand has none
     _seen_rewards: Tensor  # of the completions of all ranks, by reward function
+    num_generations: int  # this and the following are TRL's
+    reward_weights: Tensor
+    _metrics: dict[str, dict[str, list[float]]]
+    _step: int
+    _tokenizer: Any
 
     def __init__(self, *args: Any, silent_groups: SilentGroups = "keep", draw_rounds: int = 4, **kwargs: Any) -> None:
         self.silent_groups, self.draw_rounds = silent_groups, draw_rounds
         super().__init__(*args, **kwargs)
         if self.ambiguity is not None:
             _check_online(self)
-            self.adversary.rule = with_answers(self.ambiguity, self.num_generations)  # type: ignore[attr-defined]
+            self.adversary.rule = with_answers(self.ambiguity, self.num_generations)
             self._tell()
         if self._does_more():
             _check_groups(self)
@@ -107,7 +112,6 @@ class RobustOnline(RobustMixin):
         if self.untouched:
             return trainer._generate_and_score_completions(inputs)
         output = self._scored(inputs)
-        assert self.model is not None
         if self.model.training:
             index = self._prompts_of(inputs)
             self._count(Signals.of(self._totals()))
@@ -119,13 +123,13 @@ class RobustOnline(RobustMixin):
             output["advantages"] = advantages * factors.to(advantages.dtype)
         return output
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Take it, and remember whether anything could be learned from it."""
         done = super().training_step(*args, **kwargs)
         self.lively |= not self._dull
         return done
 
-    def _scored(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    def _scored(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Tensor]:
         """What TRL makes of the rows of this rank."""
         trainer: Any = super()
         bare = [{name: x for name, x in row.items() if name != INDEX} for row in inputs]
@@ -133,21 +137,19 @@ class RobustOnline(RobustMixin):
 
     def _prompts_of(self, inputs: Sequence[Mapping[str, object]]) -> Tensor:
         """The positions in the training set of the prompts of all ranks, ``(prompts,)``."""
-        trainer: Any = self
         index = torch.tensor([row[INDEX] for row in inputs], device=self.accelerator.device)
-        everyone: Any = self.accelerator.gather(index)
-        return everyone[:: trainer.num_generations]
+        everyone = gather(self.accelerator, index)
+        return everyone[:: self.num_generations]
 
     def _drawn_again(
-        self, output: Mapping[str, object], index: Tensor, names: list[str]
-    ) -> tuple[dict[str, Any], Tensor]:
+        self, output: Mapping[str, Tensor], index: Tensor, names: list[str]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """The batch with other prompts in the place of those without a signal, as far as any were found."""
-        trainer: Any = self
-        blank, samples, ranks = trainer._tokenizer.pad_token_id, trainer.num_generations, self.accelerator.num_processes
+        blank, samples, ranks = self._tokenizer.pad_token_id, self.num_generations, self.accelerator.num_processes
         batches = [Batch.gathered(self.accelerator, output, self._seen_rewards, index, blank)]
         chosen = [(0, group) for group in range(len(index))]
         lacking = (~Signals.of(self._totals()).signal).nonzero().flatten().tolist()
-        key = (self.args.seed, self.state.global_step, trainer._step % self.args.gradient_accumulation_steps)
+        key = (self.args.seed, self.state.global_step, self._step % self.args.gradient_accumulation_steps)
         rows, size = further_rows(len(self.train_dataset), index.tolist(), key), len(output["advantages"])  # type: ignore[arg-type]
         taken = 0
         while taken < self.draw_rounds and (
@@ -163,7 +165,7 @@ class RobustOnline(RobustMixin):
                 chosen[lacking.pop(0)] = (taken, group)
         whole = put_together(batches, chosen, samples=samples, blank=blank)
         self._seen_rewards = whole.rewards
-        trainer._metrics["train"]["groups/rounds"].append(float(taken))
+        self._metrics["train"]["groups/rounds"].append(float(taken))
         return whole.mine(output, start=self.accelerator.process_index * size, size=size), whole.index
 
     def _row(self, row: int, names: list[str]) -> dict[str, object]:
@@ -173,18 +175,17 @@ class RobustOnline(RobustMixin):
 
     def _count(self, groups: Signals) -> None:
         """Log the shares of groups that teach nothing, as they were drawn."""
-        metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]
+        metrics = self._metrics["train"]
         shares = {"without_signal": ~groups.signal, "all_right": groups.right, "all_wrong": groups.wrong}
         for name, these in shares.items():
             metrics[f"groups/{name}"].append(float(these.double().mean()))
 
-    def _multipliers(self, index: Tensor, output: dict[str, Any] | None = None) -> Tensor:
+    def _multipliers(self, index: Tensor, output: Mapping[str, Tensor] | None = None) -> Tensor:
         """The factors of the completions of all ranks, which are of the prompts ``index`` of all ranks.
 
         n q of the prompts that could be judged; where those without a signal are left out, N q of those that have one,
         N all prompts, so that the mean over N is the weighted mean of the others.
         """
-        trainer: Any = self
         values, leaves_out = self._prompt_values(), self.silent_groups != "keep"
         there = ~values.isnan()
         counted = int(there.sum())
@@ -193,7 +194,7 @@ class RobustOnline(RobustMixin):
         self._dull = leaves_out and not bool(there.any())
         if not there.any():  # TRL gives all of them the advantage 0, but for a KL charge
             plain = torch.zeros_like if leaves_out else torch.ones_like
-            return plain(values).repeat_interleave(trainer.num_generations)
+            return plain(values).repeat_interleave(self.num_generations)
         batch = EffectiveBatch(
             losses=-values.nan_to_num(0.0),
             index=index,
@@ -205,23 +206,21 @@ class RobustOnline(RobustMixin):
         factors = counted * self._solved(batch)
         if leaves_out and getattr(self, "loss_type", None) in PER_TOKEN and output is not None:
             factors = there * self._token_factor(output, there)
-        return factors.repeat_interleave(trainer.num_generations)
+        return factors.repeat_interleave(self.num_generations)
 
-    def _token_factor(self, output: dict[str, Any], there: Tensor) -> Tensor:
+    def _token_factor(self, output: Mapping[str, Tensor], there: Tensor) -> Tensor:
         """Of a loss that TRL divides by the tokens of the batch: how many those are, to those of the prompts there."""
-        trainer: Any = self
-        everyone: Any = self.accelerator.gather(tokens_of(output))
-        tokens = everyone.reshape(-1, trainer.num_generations).sum(1).double()
+        everyone = gather(self.accelerator, tokens_of(output))
+        tokens = everyone.reshape(-1, self.num_generations).sum(1).double()
         return tokens.sum() / tokens[there].sum().clamp(min=1)
 
     def _totals(self) -> Tensor:
         """What every completion of all ranks earned, ``(prompts, samples)``; nan where it could not be judged."""
-        trainer: Any = self
         rewards = self._seen_rewards.double()  # n q is then 1, not 1 - 6e-8, at radius 0
-        total = (rewards * trainer.reward_weights.to(rewards.device)).nansum(1)
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         if clip := getattr(self, "reward_clip_range", None):  # RLOO
             total = total.clamp(*clip)
-        return total.where(~rewards.isnan().all(1), torch.nan).reshape(-1, trainer.num_generations)
+        return total.where(~rewards.isnan().all(1), torch.nan).reshape(-1, self.num_generations)
 
     def _prompt_values(self) -> Tensor:
         """Mean reward of the group of every prompt of all ranks, shape ``(n,)``; nan where none could be judged."""
@@ -231,7 +230,7 @@ class RobustOnline(RobustMixin):
 def _check_groups(trainer: RobustOnline) -> None:
     told: Any = trainer.args
     drawn = trainer.silent_groups == "draw_again"
-    kind = told.loss_type if isinstance(trainer, GRPOTrainer) else "grpo"
+    kind = trainer.loss_type if isinstance(trainer, GRPOTrainer) else "grpo"
     if kind not in (*PER_SEQUENCE, *PER_TOKEN):
         raise ValueError(
             f"silent_groups={trainer.silent_groups!r} needs a loss whose mean over the other groups is known, and "
@@ -255,9 +254,9 @@ def _check_online(trainer: RobustOnline) -> None:
     arguments: Any = trainer.args
     check_launch(arguments)
     check_losses(trainer.ambiguity, logistic=False, values=True)
-    if isinstance(trainer, GRPOTrainer) and arguments.loss_type not in _WEIGHED:
+    if isinstance(trainer, GRPOTrainer) and trainer.loss_type not in _WEIGHED:
         raise ValueError(
-            f"loss_type {arguments.loss_type!r} does not treat completions one by one (most others divide by the "
+            f"loss_type {trainer.loss_type!r} does not treat completions one by one (most others divide by the "
             "tokens of the whole batch, so weights on prompts would become weights on tokens): set loss_type to 'grpo' "
             "or 'dr_grpo'"
         )

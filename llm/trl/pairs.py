@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import TrainingArguments
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
@@ -68,7 +69,7 @@ class RobustPairs(RobustMixin):
             return
         _check_pairs(self)
         if self.preferences is not None:
-            check_sigmoid(self)
+            check_sigmoid(self.args, self.train_dataset)
             self.adversary.rule = with_least(
                 self.adversary.rule, least_losses(Sigmoid(), self.preferences.double().cpu()).numpy()
             )
@@ -89,7 +90,9 @@ class RobustPairs(RobustMixin):
         self.preferences = None if preferences is None else preferences.to(self.args.device)
         return data
 
-    def _prepare_dataset(self, dataset: object, *args: object, **kwargs: object) -> Any:
+    def _prepare_dataset(
+        self, dataset: Dataset | IterableDataset, *args: object, **kwargs: object
+    ) -> Dataset | IterableDataset:
         """TRL tokenises; what has its columns already (``llm.trl.datasets``) stays, which its DPO trainer refuses."""
         columns, theirs = set(getattr(dataset, "column_names", None) or ()), cast(Any, super())
         return dataset if columns >= PROCESSED else theirs._prepare_dataset(dataset, *args, **kwargs)
@@ -116,14 +119,14 @@ class RobustPairs(RobustMixin):
     @cached_property
     def accuracy(self) -> Accuracy:
         """As of our trainers; losses of DPO other than the sigmoid are measured by its slope."""
-        arguments: Any = self.args
+        arguments = self.args
         precision, kinds = precision_of(arguments, self.model), getattr(arguments, "loss_type", ["sigmoid"])
         centred = getattr(arguments, "center_rewards_coefficient", None) is not None  # a second term in every loss
         logistic = list(kinds) == ["sigmoid"] and self.preferences is None and not centred
         single = Accuracy(rounding_of(precision), logistic=logistic)
         if not isinstance(self, DPOTrainer):
             return single
-        return dpo_accuracy(single, Sigmoid(), beta=arguments.beta, precision=precision, tokens=self._longest_answer())
+        return dpo_accuracy(single, Sigmoid(), beta=self.beta, precision=precision, tokens=self._longest_answer())
 
     def _longest_answer(self) -> int:
         """In tokens; as TRL calls the columns of its prepared data, else the longest it would take."""
@@ -132,7 +135,7 @@ class RobustPairs(RobustMixin):
         limit: int = getattr(self.args, "max_length", None) or _LONGEST
         return max((len(ids) for column in answers for ids in column), default=limit)
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int] | None:
         sampler, examples = super()._get_train_sampler(*args, **kwargs), len(self.ledger.visits)
         if self.ambiguity is None or self.last_window == "keep":
             return sampler
@@ -176,7 +179,7 @@ class RobustPairs(RobustMixin):
         # DDP, FSDP and DeepSpeed average gradients over ranks; the weights sum to one over all of them.
         return self.accelerator.num_processes * weight * loss
 
-    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+    def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """TRL's loss of one example, of a label that may be uncertain."""
         loss = self._theirs(model, inputs)
         return loss if self.preferences is None else softened_loss(loss, self.preferences[inputs[INDEX]][0])
@@ -184,18 +187,16 @@ class RobustPairs(RobustMixin):
     def _gathered(self, losses: Tensor, index: Tensor) -> EffectiveBatch:
         return EffectiveBatch.gathered(self.accelerator, losses, index, masses=self.masses)
 
-    def _theirs(self, model: nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
+    def _theirs(self, model: nn.Module, inputs: dict[str, Tensor], **kwargs: Any) -> Any:
         ours = (INDEX, _WEIGHT, _SKIP)
         return super().compute_loss(model, {name: x for name, x in inputs.items() if name not in ours}, **kwargs)
 
     def _training(self) -> bool:
-        assert self.model is not None
         return self.model.training
 
     @torch.no_grad()
-    def _losses_without_grad(self, window: Sequence[dict[str, Any]]) -> Tensor:
+    def _losses_without_grad(self, window: Sequence[dict[str, Tensor]]) -> Tensor:
         model = self.model_wrapped
-        assert model is not None
         model.train()
         with self.compute_loss_context_manager():
             return torch.stack([self._loss(model, inputs).float() for inputs in window])
@@ -231,10 +232,10 @@ class RobustPairs(RobustMixin):
 class _Indexed:
     """A collator that also passes on which training examples a batch holds."""
 
-    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+    def __init__(self, collate: Callable[[list[dict[str, object]]], Mapping[str, object]]) -> None:
         self.collate = collate
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: list[dict[str, object]]) -> dict[str, object]:
         index = {INDEX: torch.tensor([item[INDEX] for item in items])} if INDEX in items[0] else {}
         return {**self.collate(items), **index}
 

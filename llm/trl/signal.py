@@ -9,13 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..adversary.effective_batch import gather
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .online import RobustOnline
 
 SilentGroups = Literal["keep", "leave_out", "draw_again"]
 PER_SEQUENCE = ("grpo", "dr_grpo", "luspo")  # losses that are a mean over completions
@@ -66,7 +73,9 @@ class Batch:
     index: Tensor
 
     @classmethod
-    def gathered(cls, accelerator: Any, output: Mapping[str, Any], rewards: Tensor, index: Tensor, blank: int) -> Self:
+    def gathered(
+        cls, accelerator: Accelerator, output: Mapping[str, Tensor], rewards: Tensor, index: Tensor, blank: int
+    ) -> Self:
         """Collect what TRL made on every rank.
 
         Args:
@@ -90,12 +99,12 @@ class Batch:
             if name not in _LONG:
                 filler, left = _WIDE.get(name, blank), name in _LEFT
                 own = accelerator.pad_across_processes(own, dim=1, pad_index=filler, pad_first=left)
-            tensors[name] = accelerator.gather(own)
+            tensors[name] = gather(accelerator, own)
         return cls(tensors, rewards, index)
 
-    def mine(self, output: Mapping[str, Any], *, start: int, size: int) -> dict[str, Any]:
+    def mine(self, output: Mapping[str, Tensor], *, start: int, size: int) -> dict[str, Tensor]:
         """The part of one rank, with what else TRL said of it; tokens are counted over all ranks."""
-        found: dict[str, Any] = dict(output) | {name: x[start : start + size] for name, x in self.tensors.items()}
+        found = dict(output) | {name: x[start : start + size] for name, x in self.tensors.items()}
         if _COUNT in found:
             found[_COUNT] = tokens_of(self.tensors).sum().to(found[_COUNT])
         return found
@@ -155,10 +164,12 @@ def drawn_together(lacking: int, left: int, *, samples: int, ranks: int) -> int:
 class SkipsDullSteps(TrainerCallback):
     """Takes no optimizer step where no group of the step had a signal: not even momentum and weight decay move then."""
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: RobustOnline) -> None:
         self.trainer = trainer
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Leave parameters without gradients, which optimizers pass over."""
         del args, state, control, kwargs
         skipped = not self.trainer.lively
