@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from ..judging.margins import (
 from ..models.loading import check_vocabulary, load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..models.saving import save_model
+from ..models.settings import Loading
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
@@ -36,6 +37,9 @@ from ..training.pair_trainer import PairTrainer, texts_of
 from ..training.processes import on_main_process
 from ..training.run import Task
 from .reference import put_reference
+
+if TYPE_CHECKING:
+    from ..text.batches import PairCollator
 
 REFERENCE = "reference"  # the folder of a run that keeps a policy it made from scratch
 
@@ -217,12 +221,12 @@ class DPOTask(Task[DPOConfig]):
         aside = trainer.slice.data if trainer.slice else None
         named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset, "slice": aside}
         datasets = {name: pairs for name, pairs in named.items() if isinstance(pairs, EncodedPairs)}
-        reference: Any = self.second if self.second is not None else trainer.model
-        collator: Any = trainer.data_collator
+        reference = self.second if self.second is not None else trainer.model
+        collator = cast("PairCollator", trainer.data_collator)
         put_reference(reference, datasets, collator, arguments, cache=cache)
         self.second = None  # its memory is free for training
 
-    def _keep_start(self, folder: Path, tokenizer: Any) -> None:
+    def _keep_start(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         start = self.start
         if start is not None and not folder.exists():
             write_folder(folder, lambda partial: save_model(partial, start, tokenizer))
@@ -238,7 +242,7 @@ class DPOTask(Task[DPOConfig]):
 
 
 @lru_cache(maxsize=1)
-def _judge(reference: str, beta: float, *, per_token: bool, **loading: Any) -> MarginOf:
+def _judge(reference: str, beta: float, *, per_token: bool, **loading: Unpack[Loading]) -> MarginOf:
     """One for all runs of a sweep: the reference speaks once about every suite."""
     return policy_margins(load_policy(reference, **loading)[0], beta=beta, per_token=per_token)
 

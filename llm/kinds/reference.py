@@ -113,7 +113,7 @@ def _computed(
     batches = [mine[start : start + size] for start in range(0, len(mine), size)]
     device, training = arguments.device, model.training
     model.to(device).eval()
-    adapter_off: Any = getattr(model, "disable_adapter", nullcontext)
+    adapter_off = getattr(model, "disable_adapter", nullcontext)
     rows: list[tuple[int, float, float]] = []
     quiet = arguments.disable_tqdm or not state.is_main_process
     dtype = torch.float16 if arguments.fp16 else torch.bfloat16

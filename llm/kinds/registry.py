@@ -17,7 +17,7 @@ from ..data.pairs import Pair
 from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject
 from ..run.progress import closing_lines
-from ..training.config import TrainConfig
+from ..training.config import RunConfig, TrainConfig
 from ..training.frame import Trained, publish
 from ..training.processes import locked_for_all
 from ..training.run import Task, add_results, train_run
@@ -38,12 +38,12 @@ class Parts(NamedTuple):
     judge: Callable[[Trained], Table]
 
 
-def task_of(config: TrainConfig) -> Task[Any]:
+def task_of(config: TrainConfig) -> Task[TrainConfig]:
     """The task that these settings are for, of those that are trained on pairs."""
     return import_module(f"{__package__}.{config.kind}").TASK(config)
 
 
-def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
+def run(config: RunConfig, arguments: TrainingArguments, console: Console) -> None:
     """Train, judge on the suites, publish: what the settings ask for; with ``dry_run`` print the plan instead.
 
     Raises:
@@ -53,7 +53,7 @@ def run(config: Any, arguments: TrainingArguments, console: Console) -> None:
         _run(config, arguments, console)
 
 
-def _run(config: Any, arguments: TrainingArguments, console: Console) -> None:
+def _run(config: RunConfig, arguments: TrainingArguments, console: Console) -> None:
     files, output = suite_files(config.suites), Path(str(arguments.output_dir))
     plan, train, judge = _parts(config, arguments, files)
     if config.dry_run:
@@ -84,14 +84,16 @@ def _parts(config: Any, arguments: TrainingArguments, files: dict[str, Path]) ->
     )
 
 
-def _plan(task: Task[Any], arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]) -> RenderableType:
+def _plan(
+    task: Task[TrainConfig], arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
+) -> RenderableType:
     from ..training.plan import render_plan
 
     return render_plan(task, arguments, suites)
 
 
 def _judged(
-    task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
+    task: Task[TrainConfig], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
 ) -> Table:
     from ..judging.tables import render_table
 
@@ -99,7 +101,7 @@ def _judged(
 
 
 def judge_trained(
-    task: Task[Any], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
+    task: Task[TrainConfig], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
 ) -> JsonObject:
     """Evaluate a finished run on suites of pairs, as ``evaluate_model`` does, and put the results beside its model."""
     from ..judging.accuracy import evaluate_model

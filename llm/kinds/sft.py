@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
@@ -88,7 +88,7 @@ def imitation_metrics(pairs: Sequence[Pair]) -> Metrics:
     """
     categories = np.array([pair.category for pair in pairs])
 
-    def metrics(prediction: Any) -> dict[str, float]:
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
         margins, costs, tokens = np.asarray(prediction.predictions, dtype=np.float64).T
         correct, losses = credit(margins), costs / tokens
         seen = categories[prediction.label_ids]
