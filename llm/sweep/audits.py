@@ -34,7 +34,7 @@ def audits_of(
     Raises:
         ModelError: A model has no tokenizer.
     """
-    before, found = read_audits(known), dict[str, Mapping[str, Any]]()
+    before, found = read_audits(known), dict[str, JsonObject]()
     for name in dict.fromkeys(cell.model for cell in config.cells):
         settings = _settings(config.models[name])
         mark = {"files": dict(key), "eval_pairs": config.eval_pairs, **settings}
@@ -44,7 +44,7 @@ def audits_of(
 
 def _made(
     settings: Mapping[str, Any], train: PairSet, suites: Mapping[str, Sequence[Pair]], mark: Mapping[str, object]
-) -> Mapping[str, Any]:
+) -> JsonObject:
     length, reads = settings["max_length"], None
     if settings["model"] == "tiny":
         tokenizer = tiny_reward_model(texts_of(train.pairs), max_length=length)[1]

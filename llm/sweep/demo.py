@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -34,6 +34,7 @@ from ..report.page import write_report
 from ..report.screen import render_summary
 from ..run.environment import environment
 from ..run.escaping import visible
+from ..run.files import JsonObject
 from ..run.finished import RECORD, RunError, read_record, run_damage, sealing
 from ..run.folder import SETTINGS, check_output, start_output, write_folder
 from ..run.kinds import KINDS
@@ -69,7 +70,7 @@ class DemoConfig:
     ambiguity: tuple[str, ...] = ("erm", "tv:0.2", "tv:0.2,max_ratio=4")
     max_pairs: int | None = None
     eval_pairs: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in _PRETRAINED:
@@ -89,7 +90,7 @@ class DemoConfig:
             raise ConfigError(f"--set cannot change {taken[0]}: the demo's own flags and folders decide it")
 
     @property
-    def trained_with(self) -> dict[str, Any]:
+    def trained_with(self) -> dict[str, object]:
         """The recipe of the kind (for tiny, else for pretrained weights), then what the command line changed."""
         recipe = read_recipe(f"{self.kind}-tiny" if self.model == "tiny" else _PRETRAINED[self.kind])
         recipe.pop("model", None)
@@ -131,7 +132,7 @@ class _Data(NamedTuple):
 
 def run_demo(
     demo: DemoConfig, output: Path, *, resume: bool, overwrite: bool, console: Console, command: Sequence[str]
-) -> dict[str, object]:
+) -> JsonObject:
     """Train every ambiguity set with every seed, judge on every suite, write ``results/`` and report.html.
 
     Finished runs are kept on resume, an interrupted one continues from its last checkpoint.
@@ -207,7 +208,7 @@ def _read_run(folder: Path) -> Finished:
 
 def _report(
     demo: DemoConfig, output: Path, folders: Sequence[Path], data: _Data, console: Console, command: Sequence[str]
-) -> dict[str, object]:
+) -> JsonObject:
     """Write the results folder and the page; show the summary."""
     place = demo.data or "the built-in corpus"
     about = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -114,7 +114,7 @@ class SweepConfig:
     cells: tuple[Cell, ...]
     final: tuple[str, ...] = ITERATES
     head: HeadTraining = field(default_factory=HeadTraining)
-    builtin: dict[str, Any] = field(default_factory=dict)
+    builtin: dict[str, object] = field(default_factory=dict)
     validation_share: float = 0.1
     eval_pairs: int | None = None
     shift_budget: bool = False
@@ -271,7 +271,7 @@ def _numbers(grid: Mapping[str, object], name: str, kind: type) -> tuple[object,
     return numbers or (0,)
 
 
-def _names(value: object, known: Any, what: str) -> tuple[str, ...]:
+def _names(value: object, known: Collection[str], what: str) -> tuple[str, ...]:
     names = tuple(map(str, _listed(value)))
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"unknown {what} {unknown[0]!r}: the known ones are {', '.join(known)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..adversary.ledger import AdversaryLedger
 from ..data.pairs import Pair
@@ -76,7 +77,7 @@ def record_runs(
     write_results(folder, table)
 
 
-def _judged(name: str, pairs: Sequence[Pair], margins: Sequence[Any]) -> list[int]:
+def _judged(name: str, pairs: Sequence[Pair], margins: Sequence[ArrayLike]) -> list[int]:
     """The pairs that every run judged: a model cannot tell every pair apart."""
     found = np.flatnonzero(~np.isnan(sum(checked_margins(pairs, own) for own in margins)))
     if not len(found) and len(pairs):
@@ -91,7 +92,7 @@ def _record(
     margins: Margins,
     suites: Mapping[str, SuiteRows],
     train: Sequence[Pair],
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Write the files of a run; its rows of the table."""
     final = run.record["config"].get("final", "last")
     name = f"{training}-{final}"

@@ -54,7 +54,7 @@ class Origins(NamedTuple):
     preferences: NDArray[np.float64]
     prompts: NDArray[np.str_]
     places: NDArray[np.str_]
-    further: Mapping[str, NDArray[Any]]
+    further: Mapping[str, NDArray[np.generic]]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], copies: Mapping[str, str]) -> Self:
@@ -90,7 +90,7 @@ class Origins(NamedTuple):
         columns: dict[str, object] = {name: np.concatenate(parts) for name, parts in both.items()}
         return self._replace(**columns, further=further)
 
-    def columns(self, flipped: NDArray[np.bool_]) -> dict[str, Any]:
+    def columns(self, flipped: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
         """What a rule may name, one entry per pair each, where the labels that are ``flipped`` are wrong."""
         gaps = np.where(flipped, -self.gaps, self.gaps)
         made = {"length_gap": np.abs(gaps), "chosen_is_longer": np.array(list(map(longer, gaps)))}
@@ -141,14 +141,14 @@ class Regime:
             raise ConfigError(f"of a regime, {error}") from None
 
     @property
-    def of_runs(self) -> dict[str, Any]:
+    def of_runs(self) -> dict[str, object]:
         """The settings of a run on its pairs that it says, by name."""
-        soft = {"soft_labels": self.soft_labels} if self.soft_labels != "none" else {}
+        soft: dict[str, object] = {"soft_labels": self.soft_labels} if self.soft_labels != "none" else {}
         folds = {"soft_folds": self.soft_folds} if self.soft_labels == "crossfit" else {}
         return soft | folds | ({"cross_prompt": self.cross_prompt} if self.cross_prompt else {})
 
     @property
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """What decides a result: settings that older versions lack are left out where they change nothing."""
         later = ("soft_labels", "soft_folds", "cross_prompt")
         return {name: value for name, value in asdict(self).items() if name not in later} | self.of_runs

@@ -147,7 +147,7 @@ def _judge(cell: Cell, context: SweepContext, training: str) -> TrainedRun:
     )
 
 
-def records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> list[dict[str, Any]]:
+def records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> list[dict[str, object]]:
     """The numbers of one run, by suite and category."""
     return [
         {"final": final, "suite": name, "category": category, **_record(margins[name][rows], suite, category)}
@@ -156,7 +156,7 @@ def records(margins: Margins, suites: Mapping[str, SuiteRows], final: str) -> li
     ]
 
 
-def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> dict[str, Any]:
+def _record(margins: NDArray[np.float64], suite: SuiteRows, category: str) -> dict[str, object]:
     losses = np.logaddexp(0.0, -margins)
     return {
         "pairs": len(margins),
@@ -208,8 +208,15 @@ def _keep(folder: Path, training: str, judged: TrainedRun) -> list[str]:
     for final, margins in judged.margins.items():
         arrays = {name: values.astype(np.float32) for name, values in margins.items()}
         write_arrays(folder / "margins" / f"{training}-{final}.npz", **arrays)
-    told: Any = {"margins": judged.logistic, "measured": judged.measured, "curves": judged.curves}
-    write_weights(folder, training, judged.ledger, judged.selection, **told)
+    write_weights(
+        folder,
+        training,
+        judged.ledger,
+        judged.selection,
+        margins=judged.logistic,
+        measured=judged.measured,
+        curves=judged.curves,
+    )
     return [*(f"margins/{training}-{final}.npz" for final in judged.margins), f"weights/{training}.npz"]
 
 

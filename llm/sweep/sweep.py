@@ -17,7 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dro_core.clusters.pool import Pool
@@ -165,7 +167,7 @@ class _Matcher:
         self._context = context
         self._file = context.folder / "matched.json"
         self._found: dict[str, str] = read_sealed(self._file) or {}
-        self._losses: dict[Cell, Any] = {}
+        self._losses: dict[Cell, tuple[NDArray[np.float64], NDArray[np.float64], NamedGroups]] = {}
 
     def resolve(self, cell: Cell) -> Cell:
         """The cell with a set that needs no match; seed 0 decides for all of them."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..data.pairs import DataError, Pair, write_pairs
 from ..features.features import load_backbone
@@ -15,6 +15,9 @@ from ..text.encoding import encode_pairs
 from ..training.config import RewardConfig
 from .plan import HeadModel, SweepConfig
 from .sources import TRAIN, Sources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 FOLDER = "told-apart"
@@ -48,14 +51,14 @@ def told_apart(config: SweepConfig, sources: Sources, folder: Path) -> Sources:
     return replace(sources, files={name: folder / FOLDER / f"{name}.jsonl" for name in pairs}, columns=None)
 
 
-def _kept(pairs: Sequence[Pair], readers: Sequence[tuple[Any, int] | None]) -> list[int]:
+def _kept(pairs: Sequence[Pair], readers: Sequence[tuple[PreTrainedTokenizerBase, int] | None]) -> list[int]:
     kept = set(range(len(pairs)))
     for tokenizer, length in filter(None, readers):
         kept &= set(encode_pairs(pairs, tokenizer, max_length=length).kept)
     return sorted(kept)
 
 
-def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[object, int] | None:
+def _reader(config: SweepConfig, name: str, train: Sequence[Pair]) -> tuple[PreTrainedTokenizerBase, int] | None:
     """Tokenizer of a model, and how many tokens it reads."""
     model = config.models[name]
     if isinstance(model, HeadModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -77,7 +76,7 @@ def lesson_settings(seeds: int | None) -> JsonObject:
     return settings
 
 
-def _train(config: SweepConfig, settings: Mapping[str, Any], folder: Path, cache: Path, console: Console) -> None:
+def _train(config: SweepConfig, settings: Mapping[str, object], folder: Path, cache: Path, console: Console) -> None:
     sweep = Sweep(
         config, yaml.safe_dump(dict(settings), sort_keys=False), folder, cache=FeatureCache(cache, progress=True)
     )
