@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from ..data.pairs import DataError
 from ..data.prompts import Prompt, PromptSet, questions, subset
 from ..data.suites import suite_files
+from ..models.architectures import placed
 from ..models.contents import content_of
 from ..models.loading import load_policy
 from ..models.tokenizers import load_tokenizer
@@ -156,10 +157,9 @@ def _sampled(
     model, tokenizer = load_policy(config.model, **config.loading())
     prompts, encoded, _ = fitting(prompts, tokenizer, most=config.prompt_tokens, judges=judges)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
-    placed: Any = model
     pen = Answers(tokenizer, sampling, batch_size=arguments.per_device_eval_batch_size)
     lots = Lots(arguments.seed, Purpose.BEST_OF_N)
-    texts = [pen.text(answer) for answer in pen(placed.to(arguments.device), encoded, lots, samples=samples)]
+    texts = [pen.text(answer) for answer in pen(placed(model, arguments.device), encoded, lots, samples=samples)]
     return [
         {"id": prompt.id, "answers": texts[row * samples : (row + 1) * samples]} for row, prompt in enumerate(prompts)
     ]

@@ -133,7 +133,7 @@ class Pipeline:
     reward: JsonObject
     policy: JsonObject
     sft: Mapping[str, object] | None = None
-    train_file: str | Sequence[Any] | None = None
+    train_file: str | Sequence[object] | None = None
     columns: str | Mapping[str, str] | None = None
     seeds: int = 1
     arms: Sequence[str] = ()

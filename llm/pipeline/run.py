@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -176,7 +175,7 @@ def note(stage: Stage, *, judged: bool) -> None:
     write_sealed(stage.folder / NOTE, {**_made_from(stage), "suites": _suites(stage), "judged": judged})
 
 
-def _made_from(stage: Stage) -> dict[str, dict[str, Any]]:
+def _made_from(stage: Stage) -> dict[str, Mapping[str, object]]:
     named = {name: str(stage.settings[name]) for name in _MODELS if stage.settings.get(name)}
     inputs = {name: digest(file) for name, file in _data_files(stage).items() if file.exists()}
     rewards = [reads_of(name, stage.settings.get(name)) for name in _REWARDS]
