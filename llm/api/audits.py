@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..audit.audit import Audit
 from ..audit.limits import AuditLimits, check_limits
@@ -17,6 +17,12 @@ from ..data.suites import suite_files
 from ..results.audits import summary
 from .frames import Shown, frame
 from .runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerBase
+
+    from .judged import Model
 
 Source = PairStream | PairSet
 BATCH = 32
@@ -38,7 +44,7 @@ class PairAudit(Shown):
     refusal: str
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """Pairs, their share, and the ids of the first ones, of every count."""
         from ..audit.table import rows
 
@@ -51,10 +57,10 @@ class PairAudit(Shown):
 
 
 def audit_pairs(
-    data: Any,
-    suites: Any = None,
+    data: object,
+    suites: object = None,
     *,
-    model: Any,
+    model: Model | PreTrainedTokenizerBase,
     max_length: int | None = None,
     batch_size: int = BATCH,
     max_records: int | None = None,
@@ -121,18 +127,18 @@ def _stream(
     return pairs_of(source, columns=columns, shared=shared)
 
 
-def _named(suites: Any) -> dict[str, Any]:
+def _named(suites: object) -> dict[str, object]:
     if suites is None:
         return {}
     if isinstance(suites, Mapping):
         return {str(name): suite for name, suite in suites.items()}
     paths = [suites] if isinstance(suites, str | Path) else suites
-    if all(isinstance(path, str | Path) for path in paths):
+    if isinstance(paths, Iterable) and all(isinstance(path, str | Path) for path in paths):
         return dict(suite_files([str(path) for path in paths]))
     return {"suite": suites}
 
 
-def _tokenizer(model: Any, **loading: Any) -> Any:
+def _tokenizer(model: Model | PreTrainedTokenizerBase, **loading: bool) -> PreTrainedTokenizerBase:
     from ..models.tokenizers import load_tokenizer
 
     if isinstance(model, Run):
@@ -153,7 +159,7 @@ def _limit(model: object, *, trust_remote_code: bool) -> int | None:
     return position_limit(model[0]) if isinstance(model, tuple) else None
 
 
-def _tiny(source: Source, max_length: int) -> Any:
+def _tiny(source: Source, max_length: int) -> PreTrainedTokenizerBase:
     from ..models.loading import tiny_reward_model
     from ..training.pair_trainer import texts_of
 

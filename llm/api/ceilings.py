@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..models.tokenizers import LONGEST, length_of
 from ..text.encoding import encode_pairs
 from .frames import Shown, frame
 from .runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BY = ("source", "category", "length_gap")
 """Groups that are looked at where nothing is said and there are several."""
@@ -37,7 +40,7 @@ class PairCeiling(Shown):
     ceiling: Ceiling
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """The collapse radii, with what they suggest."""
         return frame({**asdict(one), "suggestion": one.suggestion} for one in self.ceiling.bearings)
 

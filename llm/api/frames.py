@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..run.escaping import visible
 from ..run.files import JsonObject
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def frame(rows: Iterable[JsonObject]) -> Any:
+
+def frame(rows: Iterable[JsonObject]) -> pd.DataFrame:
     """A ``pandas.DataFrame``, one row each."""
     import pandas as pd
 
@@ -22,7 +25,7 @@ class Shown(ABC):
 
     @property
     @abstractmethod
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """The numbers as a ``pandas.DataFrame``."""
 
     def caption(self) -> str:

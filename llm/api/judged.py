@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..data.columns import ColumnMap, columns_of
 from ..data.grouping.columns import columns_for, weighed
@@ -18,9 +18,13 @@ from ..run.run_differences import record_of, remarks
 from .frames import Shown, frame
 from .runs import Run, Source
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _log = logging.getLogger(__name__)
 
-Model = Any  # a Run, a path or name, or a model with its tokenizer
+Model: TypeAlias = "Run | str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]"  # a path or a name
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +46,7 @@ class Evaluation(Shown):
     by: tuple[str, ...] = ()
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """Accuracy with its interval, ties, losses and the rule "longer wins", overall and by group."""
         from ..judging.tables import tidy_rows
 
@@ -85,7 +89,7 @@ class PairedComparison(Shown):
     remarks: list[str] = field(default_factory=list)
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """Differences with their intervals and p-values."""
         from ..judging.tables import tidy_rows
 
@@ -98,7 +102,7 @@ class PairedComparison(Shown):
 
 def evaluate(
     model: Model,
-    suites: Any = None,
+    suites: object = None,
     *,
     reference: str | None = None,
     beta: float = 0.1,
@@ -153,12 +157,20 @@ def evaluate(
     )
     length = max_length or reading_length(loaded, tokenizer)
     check_length(loaded, length)
-    more: dict[str, Any] = {"batch_size": batch_size, "margin_of": margin_of, "by": by, "progress": progress}
-    result = evaluate_model(loaded, tokenizer, found, max_length=length, **more)
+    result = evaluate_model(
+        loaded,
+        tokenizer,
+        found,
+        max_length=length,
+        batch_size=batch_size,
+        margin_of=margin_of,
+        by=by,
+        progress=progress,
+    )
     return Evaluation(name_of(model), found, result, record or None, by)
 
 
-def compare(one: Model | Evaluation, other: Model | Evaluation, suites: Any = None, **how: Any) -> PairedComparison:
+def compare(one: Model | Evaluation, other: Model | Evaluation, suites: object = None, **how: Any) -> PairedComparison:
     """Compare two models pair by pair.
 
     Args:
@@ -195,7 +207,7 @@ def remarks_of(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def suites_of(
     model: Model,
-    suites: Any,
+    suites: object,
     columns: str | Mapping[str, str] | ColumnMap | None = None,
     *,
     by: Sequence[str] = (),
@@ -209,19 +221,19 @@ def suites_of(
         DataError: A suite cannot be read, or none has the columns.
         ValueError: There is none.
     """
-    own = suites is None and isinstance(model, Run)
-    if own:
-        suites = list(model.config.suites)
+    own = model.config if suites is None and isinstance(model, Run) else None
+    if own is not None:
+        suites = list(own.suites)
     if suites is None or (isinstance(suites, Mapping | Sequence) and not suites):
         raise ValueError("there is no suite to judge by: give preference files or pairs")
-    mapping = columns_of(model.config.columns if own and columns is None else columns)
+    mapping = columns_of(own.columns if own is not None and columns is None else columns)
     kept = columns_for(by)
     found = {}
     for name, source in _named(suites).items():
         found[name] = _as_told(source, name, told, kept) or pairs_of(
             source, name=name, columns=mapping, shared=True, keep=kept
         )
-    if not own or columns is not None:
+    if own is None or columns is not None:
         check_mapped(mapping, {name: source.columns for name, source in found.items()})
     return found
 
@@ -243,7 +255,7 @@ def _weighed(record: JsonObject | None) -> tuple[str, ...]:
     return weighed(str(record["config"].get("ambiguity", ""))) if record else ()
 
 
-def _named(suites: object) -> dict[str, Any]:
+def _named(suites: object) -> dict[str, object]:
     if isinstance(suites, Mapping):
         return {str(name): source for name, source in suites.items()}
     paths = [suites] if isinstance(suites, str | Path) else suites

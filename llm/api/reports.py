@@ -29,7 +29,7 @@ def write_report(
     what: Run | str | Path | Sequence[Run | str | Path],
     output: str | Path = "report.html",
     *,
-    suites: Any = None,
+    suites: object = None,
     **choices: Any,
 ) -> Path:
     """Write one page, with figures, tables and tests, and a folder of its figures and tables beside it.

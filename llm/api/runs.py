@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from dro_core import AmbiguitySet
 from dro_core.texts import Spec
@@ -28,7 +28,13 @@ from ..run.launch import launched
 from ..run.run_differences import VERDICTS, record_of
 from .frames import Shown, frame
 
-Source = Any  # a path, pairs, a data frame, a data set, mappings
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..training.config import RunConfig
+
+Source: TypeAlias = object  # a path, pairs, a data frame, a data set, mappings
 
 
 class Run(Shown):
@@ -64,7 +70,7 @@ class Run(Shown):
         return self.record["config"]["ambiguity"]
 
     @cached_property
-    def config(self) -> Any:
+    def config(self) -> RunConfig:
         """Its settings, as the class of its kind; what was trained on in few bits is judged at full size."""
         from ..kinds.registry import config_of
 
@@ -72,24 +78,24 @@ class Run(Shown):
         return config_of(self.kind).of_record(self.record["config"] | read)
 
     @cached_property
-    def loaded(self) -> tuple[Any, Any]:
+    def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The exported model and its tokenizer in float32, read when first asked for."""
         from .loading import loaded
 
         return loaded(str(self.folder), policy=self.kind != "reward", trust_remote_code=self.trusted, dtype="float32")
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The exported model."""
         return self.loaded[0]
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.loaded[1]
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """The log of the training."""
         return frame(self.record["history"])
 
@@ -106,9 +112,9 @@ def train(
     kind: str,
     data: Source,
     *,
-    model: str | Path | Run | tuple[Any, Any] | None = None,
+    model: str | Path | Run | tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
     ambiguity: str | AmbiguitySet = "erm",
-    suites: Any = None,
+    suites: object = None,
     columns: str | Mapping[str, str] | None = None,
     recipe: str | None = None,
     output: str | Path | None = None,
@@ -167,7 +173,7 @@ def train(
         if model is not None:
             said["model"] = _start(model, place / "start")
         if said.get("eval_file") is not None:
-            given: Any = said["eval_file"]
+            given = said["eval_file"]
             if isinstance(given, list) and all(isinstance(file, str | Path) for file in given):
                 said["eval_file"] = [_file(file, place / "eval.jsonl", raw=raw) for file in given]
             else:
@@ -187,7 +193,7 @@ def _rewards(said: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in said.keys() & {"reward_model", "gold"}:
         given = said[name] if isinstance(said[name], list) else [said[name]]
-        named = [name_of(one) if callable(one) else one for one in cast("list[Any]", given)]
+        named = [name_of(one) if callable(one) else one for one in cast("list[object]", given)]
         found[name] = named if isinstance(said[name], list) else named[0]
     return found
 
@@ -200,7 +206,7 @@ def _recipe(kind: str, model: object, recipe: str | None) -> dict[str, object]:
     return dict(read_recipe(recipe)) if recipe else {}
 
 
-def _training_files(data: Source, place: Path, *, raw: bool) -> str | list[Any]:
+def _training_files(data: Source, place: Path, *, raw: bool) -> str | list[dict[str, object]]:
     """What the setting ``train_file`` says of the data: a path, or a mapping for each part of a mixture."""
     if (parts := _parts(data)) is None:
         return _file(data, place / f"{NAME}.jsonl", raw=raw)
@@ -211,7 +217,7 @@ def _training_files(data: Source, place: Path, *, raw: bool) -> str | list[Any]:
     return [part | {"file": file} for part, file in zip(parts, files, strict=True)]
 
 
-def _parts(data: Source) -> list[dict[str, Any]] | None:
+def _parts(data: Source) -> list[dict[str, object]] | None:
     """The parts of a mixture as mappings with a file; None where the data are one source."""
     if not isinstance(data, list | tuple) or not data:
         return None
@@ -221,14 +227,15 @@ def _parts(data: Source) -> list[dict[str, Any]] | None:
     return [part for part in parts if part is not None]
 
 
-def _part(entry: Any) -> dict[str, Any] | None:
+def _part(entry: object) -> dict[str, object] | None:
     if isinstance(entry, str | Path):
         part = Part.of(entry)
         return {field.name: getattr(part, field.name) for field in fields(part)}
     if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], int | float):
         return {"file": entry[0], "weight": entry[1]}
-    is_part = isinstance(entry, Mapping) and "file" in entry and entry.keys() <= {field.name for field in fields(Part)}
-    return dict(entry) if is_part else None
+    if isinstance(entry, Mapping) and "file" in entry and entry.keys() <= {field.name for field in fields(Part)}:
+        return dict(entry)
+    return None
 
 
 def _file(source: Source, path: Path, *, raw: bool) -> str:
@@ -247,20 +254,19 @@ def _file(source: Source, path: Path, *, raw: bool) -> str:
     return str(path)
 
 
-def _suites(suites: Any, folder: Path, *, raw: bool) -> list[str]:
+def _suites(suites: object, folder: Path, *, raw: bool) -> list[str]:
     if suites is None:
         return []
     if isinstance(suites, Mapping):
         if odd := [name for name in suites if Path(str(name)).name != name]:
             raise ValueError(f"a suite is called by the stem of a file, which {odd[0]!r} cannot be")
         return [_file(source, folder / f"{name}.jsonl", raw=raw) for name, source in suites.items()]
-    many = (
-        isinstance(suites, Sequence) and not isinstance(suites, str) and all(isinstance(s, str | Path) for s in suites)
-    )
-    return [str(suite) for suite in suites] if many else [_file(suites, folder / "suite.jsonl", raw=raw)]
+    if isinstance(suites, Sequence) and not isinstance(suites, str) and all(isinstance(s, str | Path) for s in suites):
+        return [str(suite) for suite in suites]
+    return [_file(suites, folder / "suite.jsonl", raw=raw)]
 
 
-def _start(model: str | Path | Run | tuple[Any, Any], folder: Path) -> str:
+def _start(model: str | Path | Run | tuple[PreTrainedModel, PreTrainedTokenizerBase], folder: Path) -> str:
     if isinstance(model, tuple):
         for part in model:
             part.save_pretrained(folder)

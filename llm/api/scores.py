@@ -11,6 +11,8 @@ from .frames import Shown, frame
 from .judged import Model, name_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..serving.reading import RewardReader
     from ..serving.scoring import Row
 
@@ -28,7 +30,7 @@ class Scored(Shown):
     rows: list[Row]
 
     @property
-    def table(self) -> Any:
+    def table(self) -> pd.DataFrame:
         """Rewards, margins of pairs, tokens that were read, and whether anything was cut."""
         return frame(self.rows)
 
@@ -39,7 +41,7 @@ class Scored(Shown):
 
 def score(
     model: Model,
-    data: Any,
+    data: object,
     *,
     columns: str | Mapping[str, str] | None = None,
     max_length: int | None = None,
@@ -63,13 +65,26 @@ def score(
         ModelError: The model cannot be loaded, or is none of rewards.
         ValueError: A number makes no sense.
     """
-    asked: dict[str, Any] = {"max_length": max_length, "batch_size": batch_size, "dtype": dtype}
-    rows = scores_of(model, data, columns=columns, trust_remote_code=trust_remote_code, **asked)
+    rows = scores_of(
+        model,
+        data,
+        columns=columns,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+        batch_size=batch_size,
+        dtype=dtype,
+    )
     return Scored(name_of(model), list(rows))
 
 
 def scores_of(
-    model: Model, data: Any, *, columns: Any = None, stdin: Iterable[bytes] = (), slow: bool = False, **how: Any
+    model: Model,
+    data: object,
+    *,
+    columns: str | Mapping[str, str] | None = None,
+    stdin: Iterable[bytes] = (),
+    slow: bool = False,
+    **how: Any,
 ) -> Iterator[Row]:
     """The same row by row. ``stdin`` is what ``-`` names; ``slow`` is for data that may take long to come.
 
