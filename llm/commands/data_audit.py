@@ -6,17 +6,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..run.escaping import visible
 from .shell import Parser, add_columns, add_max_length, add_trust
 
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
 _SCREEN = "-"
 
 
-def add(actions: Any) -> None:
+def add(actions: _SubParsersAction[Parser]) -> None:
     """Add the action to those of ``data``."""
-    parser: Parser = actions.add_parser(
+    parser = actions.add_parser(
         "audit", help="what a model will see of a file, and which suites hold its pairs; status 1 if too little"
     )
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..run.escaping import visible
 from .shell import Parser, add_columns, add_max_length
 
 if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
     from ..features.ceiling import Ceiling
 
 
-def add(actions: Any) -> None:
+def add(actions: _SubParsersAction[Parser]) -> None:
     """Add the action to those of ``data``."""
-    parser: Parser = actions.add_parser(
-        "ceiling", help="how large a set the pairs can bear, from a model's frozen features"
-    )
+    parser = actions.add_parser("ceiling", help="how large a set the pairs can bear, from a model's frozen features")
     parser.add_argument("file", help="training pairs: file, folder or hf://datasets/OWNER/NAME[/CONFIG]:SPLIT")
     parser.add_argument(
         "--model",

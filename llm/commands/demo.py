@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_of
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 _MODELS = ("data", "columns", "kind", "model", "ambiguity", "max_pairs", "eval_pairs", "set")  # each asks for them
 
@@ -40,29 +43,32 @@ def parser() -> Parser:
 def demo(argv: Arguments) -> int:
     """By itself the built-in lesson, with flags of data or models these; judged, with a report."""
     options = parser().parse_args(argv)
-    told: dict[str, Any] = {
-        "resume": options.resume,
-        "overwrite": options.overwrite,
-        "command": ["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))],
-    }
+    command = ["robust-rlhf", "demo", *(text for text in argv if text not in ("--resume", "--overwrite"))]
     if any(getattr(options, name) not in (None, []) for name in _MODELS):
-        _models(options, told)
+        _models(options, command)
     else:
-        _lesson(options, told)
+        _lesson(options, command)
     return 0
 
 
-def _lesson(options: Any, told: dict[str, Any]) -> None:
+def _lesson(options: Namespace, command: list[str]) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from ..run.terminal import Terminal
     from ..sweep.lesson.run import run_lesson
 
     disable_progress_bar()
-    run_lesson(options.seeds, Path(options.output), console=Terminal(), **told)
+    run_lesson(
+        options.seeds,
+        Path(options.output),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=Terminal(),
+        command=command,
+    )
 
 
-def _models(options: Any, told: dict[str, Any]) -> None:
+def _models(options: Namespace, command: list[str]) -> None:
     import yaml
 
     from ..run.terminal import Terminal
@@ -85,4 +91,11 @@ def _models(options: Any, told: dict[str, Any]) -> None:
         settings=settings,
         **{name: value for name, value in given.items() if value is not None},
     )
-    run_demo(config, Path(options.output), console=Terminal(), **told)
+    run_demo(
+        config,
+        Path(options.output),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=Terminal(),
+        command=command,
+    )

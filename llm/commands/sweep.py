@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dro_core.command_line.pools import add_pool, pool_of
 from dro_core.locks import locked
@@ -13,6 +13,9 @@ from .shell import Arguments, Parser, add_columns, one_sentence_errors, parser_o
 
 if TYPE_CHECKING:
     from dro_core.clusters.pool import Pool
+
+    from ..features.features import FeatureCache
+    from ..sweep.plan import SweepConfig
 
 
 def parser() -> Parser:
@@ -52,7 +55,7 @@ def sweep(argv: Arguments) -> int:
         return _run(config, text, Path(options.output), cache, pool)
 
 
-def _run(config: Any, text: str, folder: Path, cache: Any, pool: Pool) -> int:
+def _run(config: SweepConfig, text: str, folder: Path, cache: FeatureCache, pool: Pool) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..results.store import TABLE, read_results
@@ -81,7 +84,7 @@ def _run(config: Any, text: str, folder: Path, cache: Any, pool: Pool) -> int:
     return 1 if counts["failed"] else 0
 
 
-def _show_plan(config: Any, folder: Path, cache: Any) -> int:
+def _show_plan(config: SweepConfig, folder: Path, cache: FeatureCache) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
