@@ -9,7 +9,8 @@ import torch
 
 from ..judging.margins import MarginOf, likelihood_margins, policy_margins, reward_margins
 from ..kinds.registry import task_of
-from ..models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
+from ..models.loading import ModelError, is_policy, load_policy, load_reward_model
+from ..models.tokenizers import check_vocabulary
 from ..run.finished import RunError
 from .runs import Run
 
