@@ -150,6 +150,7 @@ def _load(
     base, place, adapters = parts_of(name)
     for below, adapter in pairwise([base, *adapters]):
         check_below(adapter, below)
+    settings["outline"] &= not adapters  # which are merged into weights
     try:
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
         tokenizer = tokenizer_of(place, adapters, trust_remote_code=trust_remote_code, fold_system=fold_system)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 
-class Held(NamedTuple):
+class HeldBytes(NamedTuple):
     """Bytes on one process.
 
     Attributes:
@@ -21,7 +21,7 @@ class Held(NamedTuple):
     optimizer: float
 
 
-class Sizes(NamedTuple):
+class ModelSizes(NamedTuple):
     """Of the parameters of a model.
 
     Attributes:
@@ -37,14 +37,14 @@ class Sizes(NamedTuple):
     moving: int
 
 
-def sizes_of(model: nn.Module) -> Sizes:
+def sizes_of(model: nn.Module) -> ModelSizes:
     """Counted where they are, on the meta device too."""
     parts = list(model.parameters())
     trained = [part for part in parts if part.requires_grad]
-    return Sizes(*(_count(some) for some in (parts, trained)), *(_bytes(some) for some in (parts, trained)))
+    return ModelSizes(*(_count(some) for some in (parts, trained)), *(_bytes(some) for some in (parts, trained)))
 
 
-def held(sizes: Sizes, ranks: int, *, mixed: bool) -> dict[str, Held]:
+def held(sizes: ModelSizes, ranks: int, *, mixed: bool) -> dict[str, HeldBytes]:
     """What each of so many processes holds, by the way in which they share the work.
 
     Args:
@@ -57,15 +57,15 @@ def held(sizes: Sizes, ranks: int, *, mixed: bool) -> dict[str, Held]:
     read, gradients = (2 * sizes.number, 2 * sizes.trained) if mixed else (sizes.weights, moving)
     stepped = 12 * sizes.trained
     return {
-        "single": Held(sizes.weights, moving, 2 * moving),
-        "ddp": Held(sizes.weights, 2 * moving, 2 * moving),
-        "zero2": Held(read, gradients / ranks, stepped / ranks),
-        "fsdp2": Held((frozen + spread) / ranks, spread / ranks, 2 * spread / ranks),
-        "zero3": Held(read / ranks, gradients / ranks, stepped / ranks),
+        "single": HeldBytes(sizes.weights, moving, 2 * moving),
+        "ddp": HeldBytes(sizes.weights, 2 * moving, 2 * moving),
+        "zero2": HeldBytes(read, gradients / ranks, stepped / ranks),
+        "fsdp2": HeldBytes((frozen + spread) / ranks, spread / ranks, 2 * spread / ranks),
+        "zero3": HeldBytes(read / ranks, gradients / ranks, stepped / ranks),
     }
 
 
-def checkpoint_bytes(sizes: Sizes, *, frozen_too: bool) -> int:
+def checkpoint_bytes(sizes: ModelSizes, *, frozen_too: bool) -> int:
     """The weights that are trained, with ``frozen_too`` all, and AdamW's moments, in files that one process writes."""
     return (sizes.weights if frozen_too else sizes.moving) + 2 * sizes.moving
 

@@ -28,7 +28,7 @@ def distribution() -> JsonObject:
         "kind": kind,
         "processes": state.num_processes,
         "device": state.device.type,
-        "asked": _asked() if kind == "ddp" else None,
+        "asked": _asked() if kind == "ddp" and state.num_processes > 1 else None,
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from .files import JsonObject
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -78,7 +80,7 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def said_of_processes(found: Mapping[str, Any]) -> str:
+def said_of_processes(found: JsonObject) -> str:
     """A record of ``llm.models.sharding.distribution`` in words.
 
     >>> said_of_processes({"kind": "ddp", "processes": 2, "device": "cpu", "asked": "fsdp2"})

@@ -193,9 +193,10 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
         self._check_held_out()
 
-    def loading(self) -> dict[str, Any]:
-        """As of every run; a plan does without weights."""
-        return super().loading() | {"outline": self.dry_run}
+    @property
+    def outline(self) -> bool:
+        """A plan does without weights."""
+        return self.dry_run
 
     def _check_held_out(self) -> None:
         """What needs held-out pairs must have them."""

@@ -52,7 +52,7 @@ class PairTrainer(RobustTrainer):
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
         return self.pair_loss.logistic and self.preferences is None
 
-    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """As every trainer does; a model without weights, of which a plan is made, stays where it is."""
         if not on_meta(model):
             super()._move_model_to_device(model, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def render_plan(task: Task[Any], arguments: TrainingArguments, suites: Suites) -
     """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
     pairs = load_training_pairs(task.config)
     trainer, encoded, audit, concerns = build_trainer(task, arguments, pairs, suites=suites)
-    model: Any = trainer.model
+    model = cast(nn.Module, trainer.model)
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {

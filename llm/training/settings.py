@@ -89,7 +89,7 @@ def parse_settings(
     return config, _checked_arguments(config, TrainingArguments(**arguments))
 
 
-def _plan_without_gpu(arguments: dict[str, Any]) -> None:
+def _plan_without_gpu(arguments: dict[str, object]) -> None:
     """Let a plan be made where there is no GPU for what the run asks of one; a run is refused there."""
     import torch
 

@@ -14,7 +14,7 @@ from whole_runs import files_of, train_command
 
 from llm.data.pairs import read_pairs
 from llm.models.adapters import Adapter, with_adapter
-from llm.models.memory import Sizes, checkpoint_bytes, held, sizes_of
+from llm.models.memory import ModelSizes, checkpoint_bytes, held, sizes_of
 from llm.run.resumption import continued
 from robust_rlhf import main
 
@@ -39,7 +39,7 @@ def test_a_checkpoint_is_as_large_as_the_plan_says(files, tmp_path, capsys, rank
 
 
 def test_zero_shares_the_sixteen_bytes_of_a_parameter_that_it_is_published_with():
-    whole = Sizes(number=1000, trained=1000, weights=4000, moving=4000)
+    whole = ModelSizes(number=1000, trained=1000, weights=4000, moving=4000)
     for ranks in (1, 4, 64):
         found = held(whole, ranks, mixed=True)
         assert sum(found["zero3"]) == pytest.approx(16_000 / ranks)
@@ -49,7 +49,7 @@ def test_zero_shares_the_sixteen_bytes_of_a_parameter_that_it_is_published_with(
 
 def test_frozen_weights_have_no_gradients_and_are_shared_where_all_weights_are():
     """Weights in bfloat16 below an adapter in float32."""
-    found = held(Sizes(number=1010, trained=10, weights=2040, moving=40), 4, mixed=True)
+    found = held(ModelSizes(number=1010, trained=10, weights=2040, moving=40), 4, mixed=True)
     assert found["single"] == (2040, 40, 80)
     assert found["fsdp2"] == (510, 10, 20)
     assert found["zero2"] == (2020, 5, 30)
