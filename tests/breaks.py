@@ -2295,6 +2295,41 @@ BREAKS = [
         "if reads is None or audit.max_length + 1 <= reads:",
         "llm/audit/test_audit.py",
     ),
+    Break(
+        "sharding-untold",
+        "llm/training/frame.py",
+        'if found["asked"] and arguments.process_index == 0:',
+        'if found["asked"] and arguments.process_index < 0:',
+        "llm/training/test_ranks.py",
+    ),
+    Break(
+        "plan-of-buckets",
+        "llm/models/memory.py",
+        '"ddp": HeldBytes(sizes.weights, 2 * moving, 2 * moving)',
+        '"ddp": HeldBytes(sizes.weights, moving, 2 * moving)',
+        "llm/training/test_plans.py",
+    ),
+    Break(
+        "plan-of-a-checkpoint",
+        "llm/models/memory.py",
+        "else sizes.moving) + 2 * sizes.moving",
+        "else sizes.moving) + sizes.moving",
+        "llm/training/test_plans.py",
+    ),
+    Break(
+        "batch-kept",
+        "llm/run/resumption.py",
+        "rest = {name: ours // size for",
+        "rest = {name: batch // size for",
+        "llm/training/test_plans.py",
+    ),
+    Break(
+        "cores-of-a-node",
+        "llm/accelerate/slurm.sh",
+        '${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} ',
+        "",
+        "llm/run/test_slurm.py",
+    ),
 ]
 
 

@@ -12,18 +12,32 @@
 #   PROCESSES   on each node; by default its GPUs
 #   PYTHON      the interpreter, the same on all nodes
 #
+# What your site must set, as options of sbatch or in lines like those below:
+#
+#   --account, --partition, --qos   whose hours these are, and where
+#   --constraint                    which GPUs, where a partition has several kinds
+#   --time                          as the partition allows
+#   --cpus-per-task                 the cores of a node, for all of its processes: 16 are few for 8 GPUs
+#
+# and what a shell on a node must load before Python starts (module load ..., NCCL_SOCKET_IFNAME), at the mark below.
+#
 #SBATCH --job-name robust-rlhf
 #SBATCH --nodes 2
 #SBATCH --ntasks-per-node 1
+#SBATCH --cpus-per-task 16
 #SBATCH --time 24:00:00
 #SBATCH --signal TERM@300
 #SBATCH --dependency singleton
+#SBATCH --requeue
 #SBATCH --open-mode append
 #
 # --signal reaches the tasks of srun, 300 seconds before the end: the step at hand is finished, a checkpoint is written,
 # and all processes end. Raise it for steps or checkpoints that take longer, and PET_SHUTDOWN_TIMEOUT with it: after so
-# many seconds a launcher kills what has not ended.
+# many seconds a launcher kills what has not ended. --requeue starts the job again after a node failed or another job
+# took its place, not when its time was up; the log is appended to.
 set -euo pipefail
+
+# module load ...
 
 export PYTHON=${PYTHON:-python} PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-280}
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:?no GPUs were asked for: sbatch --gpus-per-node N, or set PROCESSES}}
@@ -37,6 +51,7 @@ HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export HEAD=${HEAD%%$'\n'*} # the first of them
 
 # exec: the signal of the scheduler must reach the launcher, which passes it on, and not a shell around it.
-exec srun --kill-on-bad-exit=0 --wait=300 bash -c 'exec "$PYTHON" -m accelerate.commands.accelerate_cli launch \
+# srun asks for cores by itself: it takes over nothing that sbatch was told of them.
+exec srun --kill-on-bad-exit=0 --wait=300 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} bash -c 'exec "$PYTHON" -m accelerate.commands.accelerate_cli launch \
   --config_file "$CONFIG" --num_machines "$SLURM_NNODES" --num_processes "$ALL" --machine_rank "$SLURM_NODEID" \
   --main_process_ip "$HEAD" --main_process_port "$PORT" -m robust_rlhf "$@"' task "$@" --resume

@@ -10,8 +10,9 @@ import torch
 from ..judging.margins import MarginOf, likelihood_margins, policy_margins, reward_margins
 from ..kinds.registry import task_of
 from ..models.architectures import placed
-from ..models.loading import ModelError, check_vocabulary, is_policy, load_policy, load_reward_model
+from ..models.loading import ModelError, is_policy, load_policy, load_reward_model
 from ..models.settings import Loading
+from ..models.tokenizers import check_vocabulary
 from ..run.finished import RunError
 from ..training.config import TrainConfig
 from .runs import Run

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from ..run.escaping import visible
 from ..run.kinds import KINDS
+from ..run.launch import said_of_processes
 from ..run.terminal import Terminal, shown
 from .bearing import more_than_bearable
 from .diagnosis import Check, Finding, Severity, Unchecked
 from .learning import TOO_FEW, ends_worse, held_out_rises, no_better_than_a_coin, not_finite, only_length
 from .policies import over_optimised
+from .processes import not_sharded
 from .reading import SUBJECTS, answers_cut, seen_as_they_stand
 from .record import RunRecord
 from .signal import chases_unsolvable, coverage_lost, silent_prompts, weight_on_silent
@@ -48,6 +50,7 @@ CHECKS = (
     Check("cut answers", answers_cut),
     *(Check(subject, seen_as_they_stand(*parts)) for subject, parts in SUBJECTS.items()),
     Check("length as the only thing learned", only_length),
+    Check("sharding as it was asked for", not_sharded),
     Check("gold reward of a policy", over_optimised),
     Check("prompts that tell nothing", silent_prompts),
     Check("weight on prompts that tell nothing", weight_on_silent),
@@ -128,6 +131,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
         "kind": diagnosis.run.kind,
         "finished": diagnosis.run.finished,
         "steps": diagnosis.run.steps,
+        "distribution": diagnosis.run.distribution,
         "findings": [asdict(finding) | {"severity": finding.severity.value} for finding in diagnosis.findings],
         "checked": diagnosis.checked,
         "unchecked": diagnosis.unchecked,
@@ -139,7 +143,9 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     run = diagnosis.run
     state = "" if run.finished else ", unfinished: as of its last checkpoint"
     kind = KINDS[run.kind].trained if run.kind else "run of unknown kind"
-    console.print(shown(f"{run.folder}: {kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps{state}\n"))
+    ran = f"; {said_of_processes(run.distribution)}" if run.distribution else ""
+    trained = f"{kind}, {run.config.get('ambiguity', 'erm')}, {run.steps} steps"
+    console.print(shown(f"{run.folder}: {trained}{state}{ran}\n"))
     for finding in diagnosis.findings:
         style = "bold red" if finding.severity is Severity.PROBLEM else "bold yellow"
         console.print(shown(f"{finding.severity.value}: {finding.title}", style))

@@ -44,6 +44,8 @@ class RunRecord:
         rule: How a tie counts in their accuracies.
         ledger: Weights and last losses of every training example, at the last checkpoint.
         inaction: The verdict of a finished run whose adversary did not act; None where it did, or nothing is known.
+        distribution: How it was spread over processes, as ``llm.models.sharding.distribution`` says it; empty where
+            that is not known.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class RunRecord:
     rule: str = RULE
     ledger: AdversaryLedger | None = None
     inaction: str | None = None
+    distribution: JsonObject = field(default_factory=dict)
 
     def column(self, name: str, *, full_strength: bool = False) -> Values:
         """One entry of every training row, nan where it is missing; with ``full_strength`` of the full set only."""
@@ -148,6 +151,7 @@ def _finished(folder: Path, run: JsonObject) -> RunRecord:
         rule=metrics.get("rule", EARLIER_RULE),
         ledger=_ledger(_newest(folder)),
         inaction=run.get("inaction"),
+        distribution=run.get("distribution", {}),
     )
 
 

@@ -24,10 +24,12 @@ from ..judging.margins import (
     mean_likelihood_margins,
     policy_margins,
 )
-from ..models.loading import check_vocabulary, load_policy, tiny_policy
+from ..models.architectures import on_meta
+from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
 from ..models.saving import save_model
 from ..models.settings import Loading
+from ..models.tokenizers import check_vocabulary
 from ..run.folder import write_folder
 from ..text.encoding import EncodedPairs
 from ..training.config import DPOConfig
@@ -81,7 +83,8 @@ class DPOTrainer(PairTrainer):
         if sharded and reference is not None:
             raise ValueError("a second reference model is not sharded here: use reference=precomputed or adapter")
         if reference is not None:
-            self.reference = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            outline = on_meta(reference)
+            self.reference = reference if outline else self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     @cached_property
     def accuracy(self) -> Accuracy:

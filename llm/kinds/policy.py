@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from transformers import TrainingArguments
 
 from ..data.mixing import said_of
 from ..data.prompts import subset
+from ..models.sharding import distribution
 from ..policy.config import PolicyConfig
 from ..policy.judging import render_policy_table
 from ..policy.run import build_policy_trainer, check_rewards, judge_run, prompts_of, train_policy
+from ..run.launch import said_of_processes
 from ..run.terminal import shown, shown_title
+from ..training.plan import memory_table, sizes_said
 from .registry import Parts
 
 
@@ -32,7 +36,7 @@ def parts(config: PolicyConfig, arguments: TrainingArguments, files: Mapping[str
     )
 
 
-def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Table:
+def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Group:
     """What a run would do; everything is loaded and checked, nothing is written."""
     trainer, data = build_policy_trainer(config, arguments)
     prompts, answers = config.prompts_per_step * trainer.world, config.samples
@@ -47,15 +51,12 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Ta
         "steps": f"{trainer.steps:,} ({trainer.steps_per_epoch:,} see every prompt once)",
         "the adversary sees": f"{prompts} prompts a step, by mean {config.adversary_sees}; version {config.version}",
         "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
-        "parameters": f"{sum(p.numel() for p in trainer.core.parameters()) / 1e6:,.1f} million with value function, "
-        f"{sum(p.numel() for p in trainer.core.parameters() if p.requires_grad) / 1e6:,.1f} million trained; "
-        + (
-            "reference: the policy without its adapter"
-            if trainer.reference.model is None
-            else "reference: a second model"
-        ),
+        "reference": "the policy without its adapter" if trainer.reference.model is None else "a second model",
+        "processes": said_of_processes(distribution()),
+        **sizes_said(trainer.core, whole_checkpoints=True, kept=arguments.save_total_limit),
+        "beside these": "activations, a second model as reference, and the reward models, whole on every process",
     }
     table = Table(title=shown_title(f"Plan: policy against {config.ambiguity}"), box=SIMPLE_HEAD, show_header=False)
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
-    return table
+    return Group(table, memory_table(trainer.core, arguments))

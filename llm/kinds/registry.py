@@ -57,7 +57,9 @@ def _run(config: RunConfig, arguments: TrainingArguments, console: Console) -> N
     files, output = suite_files(config.suites), Path(str(arguments.output_dir))
     plan, train, judge = _parts(config, arguments, files)
     if config.dry_run:
-        console.print(plan())
+        planned = plan()
+        if arguments.process_index == 0:
+            console.print(planned)
         return
     trained = train()
     if arguments.process_index != 0:

@@ -73,6 +73,11 @@ def tell_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         config.pad_token_id = tokenizer.pad_token_id
 
 
+def on_meta(model: nn.Module) -> bool:
+    """Whether the model is an outline without weights, of which a plan can be made."""
+    return any(part.is_meta for part in model.parameters())
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """The most tokens that the model has positions for; None where its configuration names no limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..run.escaping import markdown, markdown_code
 from ..run.files import JsonObject
 from ..run.kinds import has_reference, kind_of
+from ..run.launch import said_of_processes
 from .card_parts import base_name, header, use
 
 
@@ -59,6 +60,7 @@ def _rows(record: JsonObject) -> dict[str, str]:
         **_special(config),
         **_changes(record),
         "training time": _time(record),
+        **_processes(record),
     }
 
 
@@ -122,6 +124,7 @@ def _policy_rows(record: JsonObject) -> dict[str, str]:
         "licence": f"{markdown(record.get('licence', 'unknown'))} (of the starting model; see to that of the prompts)",
         "seed": str(record["seed"]),
         "training time": _time(record),
+        **_processes(record),
         **_changes(record),
     }
 
@@ -196,6 +199,12 @@ def _changes(record: JsonObject) -> dict[str, str]:
 
 def _time(record: JsonObject) -> str:
     return f"{record['seconds']:.0f} s on {markdown(record['environment']['device'])}"
+
+
+def _processes(record: JsonObject) -> dict[str, str]:
+    """Of a run of several processes, unless it is of a version that did not note them."""
+    found = record.get("distribution")
+    return {"trained by": said_of_processes(found)} if found and found["processes"] > 1 else {}
 
 
 def _source(file: JsonObject) -> str:

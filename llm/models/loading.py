@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -24,14 +25,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..run.finished import check_model
 from .adapters import adapter_chain, adapter_task, merge_adapter, remember_drawn
-from .architectures import check_no_code, check_tokens, choose_attention, switch_dropout_off, tell_padding
+from .architectures import check_no_code, check_tokens, choose_attention, switch_dropout_off
 from .contents import check_below
 from .fetching import FETCHABLE, ModelError, check_there, locate
 from .padding import check_padding
 from .quantised import at_full_size, differentiable, in_few_bits
 from .settings import Quantised
-from .tokenizers import parts_of, tokenizer_of
+from .tokenizers import ensure_padding, parts_of, tokenizer_of
 
+_log = logging.getLogger(__name__)
 TINY_VOCABULARY = 2048
 TINY_LAYERS = 4
 
@@ -46,6 +48,7 @@ def load_reward_model(
     attn_implementation: str | None = None,
     quantised: Quantised | None = None,
     fold_system: bool = False,
+    outline: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with one output, the reward, and its tokenizer.
 
@@ -59,6 +62,7 @@ def load_reward_model(
         attn_implementation: Attention by transformers' names; None: the model's own choice.
         quantised: Read the weights in 4 or 8 bits (bitsandbytes); an adapter in the folder is merged at full size.
         fold_system: Let the chat template read a system turn as the beginning of the first turn of the user.
+        outline: For a plan: where there are no weights, the model without them, on the meta device.
 
     Raises:
         ModelError: Nothing loadable under that name.
@@ -73,6 +77,7 @@ def load_reward_model(
         attn_implementation=attn_implementation,
         quantised=quantised,
         fold_system=fold_system,
+        outline=outline,
         num_labels=1,
         ignore_mismatched_sizes=True,  # a classifier of other labels: its trunk is as good a start as any
     )
@@ -92,6 +97,7 @@ def load_policy(
     attn_implementation: str | None = None,
     quantised: Quantised | None = None,
     fold_system: bool = False,
+    outline: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer; arguments as in ``load_reward_model``.
 
@@ -107,24 +113,11 @@ def load_policy(
         attn_implementation=attn_implementation,
         quantised=quantised,
         fold_system=fold_system,
+        outline=outline,
     )
     if lacking:
         raise ModelError(f"{name!r} is no causal language model: it lacks {', '.join(lacking[:3])}")
     return model, tokenizer
-
-
-def check_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
-    """Refuse a reference whose tokens are not the policy's: their log-probabilities would be of other things.
-
-    Raises:
-        ModelError: The vocabularies differ.
-    """
-    if policy.get_vocab() != reference.get_vocab():
-        raise ModelError(
-            f"the policy ({policy.name_or_path}) and the reference ({reference.name_or_path}) have different "
-            "vocabularies, so their log-probabilities are not of the same tokens: choose a reference with the "
-            "policy's tokenizer"
-        )
 
 
 def is_policy(name: str, *, trust_remote_code: bool = False) -> bool:
@@ -157,6 +150,7 @@ def _load(
     base, place, adapters = parts_of(name)
     for below, adapter in pairwise([base, *adapters]):
         check_below(adapter, below)
+    settings["outline"] &= not adapters  # which are merged into weights
     try:
         model, lacking = _base(kind, place, trust_remote_code=trust_remote_code, **settings)
         tokenizer = tokenizer_of(place, adapters, trust_remote_code=trust_remote_code, fold_system=fold_system)
@@ -165,7 +159,7 @@ def _load(
     for adapter in adapters:
         model, given = merge_adapter(at_full_size(model, adapter), adapter)
         lacking -= given
-    _ensure_padding(model, tokenizer)
+    ensure_padding(model, tokenizer)
     check_tokens(model, tokenizer)
     return model, tokenizer, sorted(lacking)
 
@@ -179,6 +173,7 @@ def _base(
     dtype: str,
     attn_implementation: str | None,
     quantised: Quantised | None,
+    outline: bool,
     ignore_mismatched_sizes: bool = False,
     **settings: object,
 ) -> tuple[PreTrainedModel, set[str]]:
@@ -193,16 +188,24 @@ def _base(
         check_no_code(config)
     if disable_dropout:
         switch_dropout_off(config)
-    model, loading = kind.from_pretrained(
-        place,
-        config=config,
-        dtype=getattr(torch, dtype),
-        trust_remote_code=trust_remote_code,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
-        **in_few_bits(quantised, getattr(torch, dtype)),
-    )
+    try:
+        model, loading = kind.from_pretrained(
+            place,
+            config=config,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            **in_few_bits(quantised, getattr(torch, dtype)),
+        )
+    except OSError as error:
+        if not outline or quantised:
+            raise
+        reason = str(error).splitlines()[0]
+        _log.warning("planned from the configuration of %s alone; what reads weights is not checked: %s", place, reason)
+        with torch.device("meta"):
+            return kind.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code), set()
     other_shapes = {name for name, *_ in loading["mismatched_keys"]}
     trunk = f"{model.base_model_prefix}."
     if wrong := sorted(name for name in other_shapes if name.startswith(trunk)):
@@ -288,13 +291,3 @@ def _byte_level_tokenizer(texts: Iterable[str], *, max_length: int) -> PreTraine
         sep_token="[SEP]",
         model_max_length=max_length,
     )
-
-
-def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Causal models often have no padding token; a classifier needs one to find the last real token."""
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ModelError("the tokenizer has neither a padding nor an end token: set one and save it again")
-        tokenizer.pad_token = tokenizer.eos_token
-    tell_padding(model, tokenizer)
-    tokenizer.padding_side = "right"  # positions then start at the first token, with any model

@@ -11,7 +11,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..text.batches import padded
 from ..text.tokens import Reader
-from .architectures import position_limit
+from .architectures import on_meta, position_limit
 from .fetching import ModelError
 from .logprobs import evaluation_mode
 
@@ -24,13 +24,13 @@ def check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
     Some take the last column for the last token (XLNet), some mix columns without a look at the mask (FNet, ConvBERT,
     MobileBERT). Which do is asked of the model: a few texts are read alone and with padding. Models that are loaded in
-    parts are not asked, nor those whose attention needs a GPU before they are there.
+    parts are not asked, nor those without weights, nor those whose attention needs a GPU before they are there.
 
     Raises:
         ModelError: Naming the architecture.
     """
     waits = "flash" in str(model.config._attn_implementation) and model.device.type == "cpu"
-    if waits or is_fsdp_enabled() or is_deepspeed_zero3_enabled():
+    if waits or on_meta(model) or is_fsdp_enabled() or is_deepspeed_zero3_enabled():
         return
     alone, among = [], []
     for row in _that_fit(model, probes(tokenizer)):

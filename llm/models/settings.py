@@ -54,6 +54,11 @@ class LoadingSettings:
         """In how many bits the weights below the adapter are kept; None: as ``dtype`` says."""
         return "4bit" if self.load_in_4bit else "8bit" if self.load_in_8bit else None
 
+    @property
+    def outline(self) -> bool:
+        """Whether a model whose weights are not there is laid out without them."""
+        return False
+
     def loading(self) -> Loading:
         """How models are loaded: the arguments of ``load_reward_model`` and ``load_policy``."""
         return {
@@ -63,6 +68,7 @@ class LoadingSettings:
             "attn_implementation": self.attn_implementation,
             "quantised": self.quantised,
             "fold_system": self.system_turns == "fold",
+            "outline": self.outline,
         }
 
 

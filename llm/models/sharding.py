@@ -1,14 +1,55 @@
-"""From a model whose parameters are spread over ranks (FSDP2, ZeRO-3) to a whole one that can be saved and judged."""
+"""What a run is spread over, and from parameters that are spread over ranks (FSDP2, ZeRO-3) to a whole model."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from ..run.files import JsonObject
+
+
+def distribution() -> JsonObject:
+    """How the trainer that was made last runs, by accelerate's state, as ``run.json`` keeps it.
+
+    ``processes``, their ``device``, the ``kind`` of their distribution (single, ddp, fsdp2, zero2, zero3, ...) and
+    ``asked``, the sharding that was asked for where it does not run, else None.
+    """
+    state = AcceleratorState()
+    kind = _kind(state)
+    return {
+        "kind": kind,
+        "processes": state.num_processes,
+        "device": state.device.type,
+        "asked": _asked() if kind == "ddp" and state.num_processes > 1 else None,
+    }
+
+
+def _kind(state: AcceleratorState) -> str:
+    kind: DistributedType = state.distributed_type
+    if kind == DistributedType.FSDP:
+        return f"fsdp{state.fsdp_plugin.fsdp_version}"
+    if kind == DistributedType.DEEPSPEED:
+        return f"zero{state.deepspeed_plugin.zero_stage}"
+    if kind == DistributedType.NO:
+        return "single"
+    return "ddp" if kind.value.startswith("MULTI_") else kind.value.lower()
+
+
+def _asked() -> str | None:
+    """The sharding that accelerate's launcher, or a flag of the run, asked for; both leave it in the environment."""
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return f"fsdp{os.environ.get('FSDP_VERSION', '')}"
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        return f"zero{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '')}"
+    return None
 
 
 def is_sharded(trainer: Trainer) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..run.finished import check_model
 from ..text.rendering import folded
 from .adapters import adapter_chain, has_tokenizer
-from .architectures import position_limit
+from .architectures import position_limit, tell_padding
 from .fetching import FETCHABLE, ModelError, check_there, locate
 
 _UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
@@ -82,3 +82,31 @@ def length_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a sequence as in training, where the tokenizer knows; else LONGEST."""
     longest = tokenizer.model_max_length
     return longest if longest < _UNLIMITED else LONGEST
+
+
+def check_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
+    """Refuse a reference whose tokens are not the policy's: their log-probabilities would be of other things.
+
+    Raises:
+        ModelError: The vocabularies differ.
+    """
+    if policy.get_vocab() != reference.get_vocab():
+        raise ModelError(
+            f"the policy ({policy.name_or_path}) and the reference ({reference.name_or_path}) have different "
+            "vocabularies, so their log-probabilities are not of the same tokens: choose a reference with the "
+            "policy's tokenizer"
+        )
+
+
+def ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Causal models often have no padding token; a classifier needs one to find the last real token.
+
+    Raises:
+        ModelError: There is neither a padding nor an end token.
+    """
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError("the tokenizer has neither a padding nor an end token: set one and save it again")
+        tokenizer.pad_token = tokenizer.eos_token
+    tell_padding(model, tokenizer)
+    tokenizer.padding_side = "right"  # positions then start at the first token, with any model

@@ -21,8 +21,9 @@ from ..data.prompts import Prompt, PromptSet, read_prompts, subset
 from ..models.adapters import merged, with_adapter
 from ..models.architectures import check_length
 from ..models.card import model_card
-from ..models.loading import check_vocabulary, load_policy
+from ..models.loading import load_policy
 from ..models.quantised import is_quantised
+from ..models.tokenizers import check_vocabulary
 from ..rewards.names import SPELLING, has_checks
 from ..rewards.scorer import Scorer, check_prompts, load_scorer, refused_by, tokenizers_of
 from ..run.files import write_text

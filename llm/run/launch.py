@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from .files import JsonObject
+
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
@@ -76,6 +78,20 @@ def launched(environment: Mapping[str, str]) -> Launched | None:
 def _number(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "")
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def said_of_processes(found: JsonObject) -> str:
+    """A record of ``llm.models.sharding.distribution`` in words.
+
+    >>> said_of_processes({"kind": "ddp", "processes": 2, "device": "cpu", "asked": "fsdp2"})
+    '2 processes on cpu, ddp: fsdp2 was asked for and did not run'
+    >>> said_of_processes({"kind": "single", "processes": 1, "device": "cuda", "asked": None})
+    '1 process on cuda'
+    """
+    if found["processes"] == 1:
+        return f"1 process on {found['device']}"
+    asked = f": {found['asked']} was asked for and did not run" if found["asked"] else ""
+    return f"{found['processes']} processes on {found['device']}, {found['kind']}{asked}"
 
 
 def check_devices(*, use_cpu: bool) -> None:

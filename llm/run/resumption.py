@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ SESSIONS = "other versions"  # of which sessions were, and what these did otherw
 FORCED = "changed on the way"  # what --force let through
 LISTED = "checkpoints have a manifest after step"  # tells checkpoints of earlier versions apart
 OF_FILES = "sha256 of the {} file"  # which all versions noted
+_OF_A_PROCESS = ("gradient_accumulation_steps", "per_device_train_batch_size")
 _NO_SETTINGS = {OPTIONAL, ENVIRONMENT, SESSIONS, FORCED, LISTED}
 _ABSENT = object()
 
@@ -83,8 +85,11 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
     if changed and not force:
         raise ValueError(
             f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
-            f"{'' if force is None else ' (--force resumes all the same)'}"
+            f"{'' if force is None else ' (--force resumes all the same)'}{_of_processes(found, wanted)}"
         )
+    if changed:
+        changes = "; ".join(_change(name, found, wanted) for name in changed)
+        _log.warning("%s goes on although it changed: %s%s", folder, changes, _of_processes(found, wanted))
     other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
     if unknown:
         _log.warning("%s was %s: whether they are the same is not known", folder, other[0])
@@ -99,6 +104,24 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
         SESSIONS: sorted({*found.get(SESSIONS, []), *other, *moved}),
         FORCED: found.get(FORCED, []) + [_change(name, found, wanted) for name in changed],
     }
+
+
+def _of_processes(found: JsonObject, wanted: JsonObject) -> str:
+    """On another number of processes: the effective batch there was, the one there is, and what would keep it."""
+    then, now = (notes.get("world_size") for notes in (found, wanted))
+    names = ("prompts_per_step",) if "prompts_per_step" in wanted else _OF_A_PROCESS
+    before, here = ([notes.get(name) for name in names] for notes in (found, wanted))
+    if then == now or not all(isinstance(size, int) and size > 0 for size in (then, now, *before, *here)):
+        return ""
+    batch, ours = then * prod(before), now * prod(here)
+    said = (
+        f"; {then} process(es) shared {batch} {'prompts' if len(names) == 1 else 'examples'} a step, {now} would share"
+    )
+    if batch == ours:
+        return f"{said} as many"
+    rest = {name: ours // size for name, size in zip(names, here, strict=True)}
+    keeping = [f"--{name} {batch // others}" for name, others in rest.items() if batch % others == 0]
+    return f"{said} {ours}: {' or '.join(keeping) or 'no number on each of them'} keeps the {batch}"
 
 
 def _listed(names: list[str]) -> str:

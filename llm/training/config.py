@@ -193,6 +193,11 @@ class TrainConfig(CrossPrompt, SliceSettings, AuditLimits, RunConfig):
         self.check_choices(final=Iterate, last_window=LastWindow, too_long=TooLong)
         self._check_held_out()
 
+    @property
+    def outline(self) -> bool:
+        """A plan does without weights."""
+        return self.dry_run
+
     def _check_held_out(self) -> None:
         """What needs held-out pairs must have them."""
         if self.patience is not None and self.final != "best":

@@ -16,10 +16,12 @@ from ..adversary.ledger import AdversaryLedger
 from ..models.card import model_card
 from ..models.card_parts import licence_of
 from ..models.saving import save_model
+from ..models.sharding import distribution
 from ..run.environment import environment
 from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import RECORD, seal
 from ..run.folder import SETTINGS, check_output, write_folder
+from ..run.launch import said_of_processes
 from ..run.resumption import other_versions
 from .config import RunConfig
 from .guards import check_requests
@@ -134,6 +136,7 @@ def carry_out(work: Work[RunConfig]) -> Trained:
     with locked_for_all(folder):
         output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
         read = work.build()
+        _tell_sharding(arguments)
         checkpoint, forced = on_main_process(
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
         )
@@ -143,6 +146,15 @@ def carry_out(work: Work[RunConfig]) -> Trained:
         outcome = work.outcome()
         record = on_main_process(lambda: save_run(work, outcome, forced))
     return Trained(outcome.model, outcome.tokenizer, record)
+
+
+def _tell_sharding(arguments: TrainingArguments) -> None:
+    """Warn once of a sharding that was asked for and does not run: accelerate leaves it out on CPUs without a word."""
+    found = distribution()
+    if found["asked"] and arguments.process_index == 0:
+        _log.warning(
+            "%s; every process holds the whole model, its gradients and its optimizer", said_of_processes(found)
+        )
 
 
 def save_run(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> JsonObject:
@@ -173,6 +185,7 @@ def _record(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> Js
         "seconds": outcome.seconds,
         "data": outcome.data,
         "environment": environment(),
+        "distribution": distribution(),
         "history": outcome.history,
         "adversary": outcome.adversary,
         "forced": forced,

@@ -16,6 +16,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
+from ..models.architectures import on_meta
 from ..run.progress import Steps
 from ..statistics.counting import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
@@ -48,6 +49,11 @@ class PairTrainer(RobustTrainer):
         """Whether losses are -log sigmoid(margin), so that margins can be told from them."""
         return self.pair_loss.logistic and self.preferences is None
 
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """As every trainer does; a model without weights, of which a plan is made, stays where it is."""
+        if not on_meta(model):
+            super()._move_model_to_device(model, device)
+
     def read_flat(self) -> None:
         """Read every batch without its padding from now on; losses are the same to rounding.
 
@@ -58,7 +64,8 @@ class PairTrainer(RobustTrainer):
 
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile:
             raise ValueError("padding_free works with whole models that are not compiled: leave one of them out")
-        check_flat(self.model, self.processing_class, self.read_by())
+        if not on_meta(self.model):
+            check_flat(self.model, self.processing_class, self.read_by())
         self.flat = True
 
     def read_by(self) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
-from transformers import PreTrainedModel, TrainingArguments
+from torch import nn
+from transformers import TrainingArguments
 
 from ..audit.run_audit import Suites
 from ..audit.table import lines, render
 from ..data.mixing import said_of
+from ..models.memory import checkpoint_bytes, held, sizes_of
+from ..models.quantised import is_quantised
+from ..models.sharding import distribution
 from ..run.kinds import KINDS
+from ..run.launch import said_of_processes
 from ..run.terminal import shown, shown_title
 from ..text.batches import Side
 from ..text.encoding import EncodedPairs
@@ -30,6 +35,7 @@ def render_plan(task: Task[TrainConfig], arguments: TrainingArguments, suites: S
     """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
     pairs = load_training_pairs(task.config)
     trainer, encoded, audit, concerns = build_trainer(task, arguments, pairs, suites=suites)
+    model = cast(nn.Module, trainer.model)
     title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
@@ -39,11 +45,13 @@ def render_plan(task: Task[TrainConfig], arguments: TrainingArguments, suites: S
         "held-out pairs": f"{len(pairs.held_out):,}",
         **said_of(pairs.files.get("eval", {}), "held-out"),
         **_tokens(encoded, task.sides),
-        **_memory(trainer.model, encoded, arguments, task.sides),
+        "processes": said_of_processes(distribution()),
+        **sizes_said(model, whole_checkpoints=not task.config.lora_rank, kept=arguments.save_total_limit),
+        "activations": _activations(model, encoded, arguments, task.sides),
     }
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
-    return Group(table, render(audit), *map(shown, lines(audit, concerns)))
+    return Group(table, memory_table(model, arguments), render(audit), *map(shown, lines(audit, concerns)))
 
 
 def _batches(trainer: PairTrainer, arguments: TrainingArguments, pairs: int, in_file: int) -> dict[str, str]:
@@ -90,21 +98,41 @@ def _tokens(encoded: EncodedPairs, sides: Sequence[Side]) -> dict[str, str]:
     }
 
 
-def _memory(
-    model: PreTrainedModel, encoded: EncodedPairs, arguments: TrainingArguments, sides: Sequence[Side]
-) -> dict[str, str]:
-    """Weights, gradients and two Adam moments exactly; activations by the usual count of a transformer layer."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    size = next(model.parameters()).element_size()
-    state = total * size + trained * (size + 2 * size)
-    config = model.config
+def sizes_said(model: nn.Module, *, whole_checkpoints: bool, kept: int | None) -> dict[str, str]:
+    """Rows of a plan: how many parameters there are, and the size of a checkpoint, of which ``kept`` stay."""
+    sizes = sizes_of(model)
+    one = checkpoint_bytes(sizes, frozen_too=whole_checkpoints)
+    return {
+        "parameters": f"{sizes.number / 1e6:,.1f} million, {sizes.trained / 1e6:,.1f} million trained",
+        "a checkpoint": f"{_gib(one)} GiB, of which {f'at most {kept}' if kept else 'all'} are kept",
+    }
+
+
+def memory_table(model: nn.Module, arguments: TrainingArguments) -> Table:
+    """What each process holds: of those there are; where this is one alone, of 8, and in all of 2 and of 32."""
+    sizes, mixed, world = sizes_of(model), arguments.bf16 or arguments.fp16, arguments.world_size
+    ranks, others = (world, ()) if world > 1 else (8, (2, 32))
+    table = Table(title=shown_title("GiB that each process holds, beside activations"), box=SIMPLE_HEAD)
+    table.add_column()
+    for name in (f"of {ranks}: weights", "gradients", "AdamW", "together", *(f"of {other}" for other in others)):
+        table.add_column(name, justify="right")
+    found = held(sizes, ranks, mixed=mixed)
+    for name, parts in found.items():
+        if name in ("single", "ddp") or not is_quantised(model):
+            elsewhere = [sum(held(sizes, other, mixed=mixed)[name]) for other in others]
+            table.add_row(name, *(_gib(part) for part in (*parts, sum(parts), *elsewhere)))
+    return table
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:.3g}"
+
+
+def _activations(model: nn.Module, encoded: EncodedPairs, arguments: TrainingArguments, sides: Sequence[Side]) -> str:
+    """By the usual count of a transformer layer."""
+    config: Any = model.config
     width, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
     tokens = len(sides) * arguments.per_device_train_batch_size * int(_lengths(encoded, sides).max())
     per_token = (2 if arguments.activation_checkpointing else 34) * width * layers
-    activations = tokens * per_token * (2 if arguments.bf16 or arguments.fp16 else 4) / 2
-    return {
-        "parameters": f"{total / 1e6:,.1f} million, {trained / 1e6:,.1f} million trained",
-        "memory": f"{state / _GIB:.2f} GiB of weights, gradients and Adam's moments, and very roughly "
-        f"{activations / _GIB:.2f} GiB of activations for the longest micro-batch",
-    }
+    size = tokens * per_token * (2 if arguments.bf16 or arguments.fp16 else 4) / 2
+    return f"very roughly {_gib(size)} GiB for the longest micro-batch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "dataloader_pin_memory": False,
 }
 
+_OF_A_GPU = ("bf16", "bf16_full_eval", "tf32")
+_log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -79,9 +82,24 @@ def parse_settings(
     arguments = _theirs(kind, theirs, TRAINING_DEFAULTS | {"output_dir": output})
     check_devices(use_cpu=arguments["use_cpu"])
     config = kind(**told)
+    if config.dry_run:
+        _plan_without_gpu(arguments)
     from transformers import TrainingArguments
 
     return config, _checked_arguments(config, TrainingArguments(**arguments))
+
+
+def _plan_without_gpu(arguments: dict[str, object]) -> None:
+    """Let a plan be made where there is no GPU for what the run asks of one; a run is refused there."""
+    import torch
+
+    asked = [name for name in _OF_A_GPU if arguments[name]]
+    if arguments["use_cpu"] or not asked or torch.accelerator.is_available():
+        return
+    _log.warning(
+        "%s takes a GPU, and there is none here: this is a plan for a machine that has one", " and ".join(asked)
+    )
+    arguments |= {"use_cpu": True, "tf32": None}
 
 
 def _theirs(kind: type[RunConfig], words: Sequence[str], defaults: Mapping[str, object]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import ranks
 import test_dpo
 import test_sft
 
-from llm.models.sharding import whole_model
+from llm.models.memory import held, sizes_of
+from llm.models.sharding import distribution, whole_model
 from llm.training.guards import NonFiniteLoss, check_weights
 from llm.training.processes import RankLost, bounded_waiting, on_main_process
 
@@ -45,6 +46,25 @@ def whole_from_shards() -> bool | None:
     moved = {name: part for name, part in whole.named_parameters() if not torch.equal(part, origin[name])}
     same = all(torch.equal(moved[name], part) for name, part in recorder.parameters.items() if name in moved)
     return same and moved.keys() <= recorder.parameters.keys() and len(moved) > 8
+
+
+def held_here() -> dict:
+    """What this process holds of a model that FSDP2 spreads, against the formula; gradients are freed by a step."""
+    cell = exact_cells.Cell(exact_cells.Launcher.FSDP2, steps=2)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = ranks.trained(cell, exact_cells.start(cell.adapter), folder, 2).trainer
+    parts = list(trainer.model.parameters())
+    moments = [state[name] for state in trainer.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    expected = held(sizes_of(trainer.model), 2, mixed=False)["fsdp2"]
+    return {
+        "ran": distribution(),
+        "weights": [_bytes_here(parts), expected.weights],
+        "optimizer": [_bytes_here(moments), expected.optimizer],
+    }
+
+
+def _bytes_here(parts: list[torch.Tensor]) -> int:
+    return sum(part.to_local().numel() * part.element_size() for part in parts)
 
 
 def dpo_error(reference: str, folder: Path) -> float:
@@ -116,6 +136,7 @@ def main(folder: Path) -> None:
     found = {
         "cells": measured(cells),
         "whole": whole_from_shards(),
+        "held": held_here(),
         "dpo": {name: dpo_error(name, folder) for name in ("model", "precomputed")},
         "sft": sft_error(folder),
         "refused": message_of(lambda: on_main_process(refuse), FileExistsError),

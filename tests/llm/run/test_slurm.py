@@ -116,11 +116,24 @@ def test_what_the_script_lacks_it_names(batch):
     assert "sbatch --gpus-per-node" in said
 
 
+def test_the_cores_of_a_node_reach_the_launcher(tmp_path, batch):
+    """srun inherits none since 22.05, and the processes of a node would share one core."""
+    srun, words = tmp_path / "bin" / "srun", tmp_path / "words"
+    srun.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {words}\n')
+    for cores, given in (("48", ["--cpus-per-task=48"]), ("", [])):
+        job = batch("train", "reward", CONFIG=str(TEMPLATE), SLURM_CPUS_PER_TASK=cores)
+        said, _ = job.communicate(timeout=60)
+        assert job.returncode == 0, said
+        assert [word for word in words.read_text().splitlines() if "cpus" in word] == given
+
+
 def test_the_scheduler_is_told_what_the_pages_say():
     """One launcher a node, whose tasks are signalled in time: the batch script, by B:TERM, would pass nothing on."""
     text = TEMPLATE.read_text()
     told = dict(re.findall(r"^#SBATCH --(\S+) (.*)$", text, re.MULTILINE))
     assert told["ntasks-per-node"] == "1"
+    assert int(told["cpus-per-task"]) > 1
+    assert (told["open-mode"], "#SBATCH --requeue" in text.splitlines()) == ("append", True)
     number, seconds = re.fullmatch(r"(\w+)@(\d+)", told["signal"]).groups()
     assert number == "TERM"
     kills = int(re.search(r"PET_SHUTDOWN_TIMEOUT:-(\d+)", text)[1])

@@ -128,6 +128,16 @@ def test_the_main_process_exports_a_whole_model(found):
 
 
 @TOGETHER
+def test_each_process_holds_what_the_formula_says(found):
+    """A weight of one row is on one process alone, so that shares are equal up to that."""
+    for rank in found:
+        assert rank["held"]["ran"] == {"kind": "fsdp2", "processes": 2, "device": "cpu", "asked": None}
+    for what in ("weights", "optimizer"):
+        assert [rank["held"][what][0] for rank in found] == pytest.approx([found[0]["held"][what][1]] * 2, rel=0.02)
+        assert sum(rank["held"][what][0] for rank in found) == 2 * found[0]["held"][what][1]
+
+
+@TOGETHER
 def test_processes_refuse_together_and_nobody_waits_forever(found):
     main_process, other = found
     assert main_process["refused"] == other["refused"] == "only process 0 looked"
@@ -159,9 +169,31 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(tmp_path, capsys):
     victim.communicate()
 
     assert main(command(pairs, output, "--resume")) == 2  # one process now
-    assert "was started with another world_size" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "was started with another world_size" in said
+    assert "2 process(es) shared 8 examples a step, 1 would share 4: --gradient_accumulation_steps 4 or" in said
 
     latest = max(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*") if is_complete(path))
     finished(start_ranks(main, command(pairs, output, "--resume", "--force", "--max_steps", str(latest + 2))))
     run = json.loads((output / "run.json").read_text())
     assert (run["steps"], run["effective_batch"]) == (latest + 2, 8)
+
+
+def test_a_sharding_that_does_not_run_is_said_once_and_kept(tmp_path, capsys, monkeypatch):
+    """As accelerate's launcher starts fsdp2.yaml on a machine without GPUs; a plan says it, too."""
+    pairs, output = tmp_path / "train.jsonl", tmp_path / "run"
+    write_pairs(generate(64, seed=3), pairs)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    told = "2 processes on cpu, ddp: fsdp2 was asked for and did not run"
+    planned = finished(start_ranks(main, command(pairs, output, "--dry_run")))
+    assert told in " ".join(planned[0].split())
+    assert ("of 2: weights" in planned[0], "Plan:" in planned[1]) == (True, False)
+    said = finished(start_ranks(main, command(pairs, output, "--max_steps", "2")))
+    assert [text.count(told) for text in said] == [1, 0]
+    assert f"| {told} |" in (output / "model" / "README.md").read_text()
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    main(["doctor", str(output)])
+    shown = capsys.readouterr().out
+    assert told in shown.splitlines()[0]
+    assert "the run was not sharded" in shown

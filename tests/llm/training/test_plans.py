@@ -1,0 +1,145 @@
+"""What a plan says of memory and checkpoints, against what runs write; and of a start on other processes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_models
+from transformers import LlamaConfig, LlamaForSequenceClassification
+from whole_runs import files_of, train_command
+
+from llm.data.pairs import read_pairs
+from llm.models.adapters import Adapter, with_adapter
+from llm.models.memory import ModelSizes, checkpoint_bytes, held, sizes_of
+from llm.run.resumption import continued
+from robust_rlhf import main
+
+GIB = 2.0**30
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def files(once):
+    return files_of(once)
+
+
+@pytest.mark.parametrize("rank", [0, 16])
+def test_a_checkpoint_is_as_large_as_the_plan_says(files, tmp_path, capsys, rank):
+    argv = train_command("reward", files / "train.jsonl", tmp_path / "run", lora_rank=rank, max_steps=1)
+    assert main([*argv, "--dry_run"]) == 0
+    planned = float(re.search(r"a checkpoint +(\S+) GiB", capsys.readouterr().out)[1])
+    assert main(argv) == 0
+    folder = tmp_path / "run" / "checkpoint-1"
+    written = sum(file.stat().st_size for file in [*folder.glob("*.safetensors"), folder / "optimizer.pt"])
+    assert planned == pytest.approx(written / GIB, rel=0.05)
+
+
+def test_zero_shares_the_sixteen_bytes_of_a_parameter_that_it_is_published_with():
+    whole = ModelSizes(number=1000, trained=1000, weights=4000, moving=4000)
+    for ranks in (1, 4, 64):
+        found = held(whole, ranks, mixed=True)
+        assert sum(found["zero3"]) == pytest.approx(16_000 / ranks)
+        assert sum(found["zero2"]) == pytest.approx(2000 + 14_000 / ranks)
+        assert sum(found["fsdp2"]) == pytest.approx(16_000 / ranks)
+
+
+def test_frozen_weights_have_no_gradients_and_are_shared_where_all_weights_are():
+    """Weights in bfloat16 below an adapter in float32."""
+    found = held(ModelSizes(number=1010, trained=10, weights=2040, moving=40), 4, mixed=True)
+    assert found["single"] == (2040, 40, 80)
+    assert found["fsdp2"] == (510, 10, 20)
+    assert found["zero2"] == (2020, 5, 30)
+
+
+def test_the_page_plans_eight_billion_parameters_by_the_formulas():
+    """Every row of its table, of a model that is laid out without weights."""
+    pytest.importorskip("peft")
+    shape = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, tie_word_embeddings=False, pad_token_id=0, num_labels=1,
+    )  # fmt: skip
+    with torch.device("meta"):
+        whole, half = (LlamaForSequenceClassification(shape).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    adapted = sizes_of(with_adapter(half, Adapter(32), task="SEQ_CLS"))
+    alls, page = sizes_of(whole), (ROOT / "docs" / "scaling.md").read_text()
+    for name, sizes, frozen_too in (("LoRA", adapted, False), ("all weights", alls, True)):
+        rows = re.findall(rf"^\| {name}.*(?:\n\| the same.*)*", page, re.MULTILINE)[0].splitlines()
+        for row in rows:
+            kind = re.search(r"`(ddp|zero2|fsdp2|zero3)`", row)[1]
+            parts = held(sizes, 8, mixed=True)[kind]
+            assert row.endswith("| ".join(["", *(f"{part / GIB:.1f} " for part in (*parts, sum(parts)))]) + "|"), row
+        bytes_of = checkpoint_bytes(sizes, frozen_too=frozen_too) / GIB
+        assert f"| {bytes_of:.0f} GiB |" in page or f"| {bytes_of:.1f} GiB at rank 32 |" in page
+
+
+@pytest.fixture(scope="module")
+def outlined(files, tmp_path_factory):
+    """Folders with configuration and tokenizer alone, and the same with weights below ``whole``."""
+    folder = tmp_path_factory.mktemp("outlined")
+    save_models(folder / "whole", read_pairs(files / "train.jsonl").pairs, max_length=64)
+    shutil.copytree(folder / "whole", folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "more"),
+    [
+        ("reward", "rm", {}),
+        ("reward", "rm", {"lora_rank": 4}),
+        ("sft", "start", {"padding_free": True}),
+        ("dpo", "start", {"reference": "model"}),
+    ],
+)
+def test_a_plan_needs_no_weights(files, outlined, tmp_path, capsys, kind, name, more):
+    def plan(model):
+        told = {"model": model, **more}
+        assert main([*train_command(kind, files / "train.jsonl", tmp_path / "run", **told), "--dry_run"]) == 0
+        return capsys.readouterr().out
+
+    assert plan(outlined / name) == plan(outlined / "whole" / name)
+    argv = train_command(kind, files / "train.jsonl", tmp_path / "run", model=outlined / name, **more)
+    assert main(argv) == 2
+    assert "cannot load a model" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="what is asked of a GPU is there")
+@pytest.mark.parametrize("flag", ["bf16", "tf32"])
+def test_what_only_a_gpu_has_is_planned_without_one(files, tmp_path, capsys, caplog, flag):
+    argv = train_command("reward", files / "train.jsonl", tmp_path / "run", **{"use_cpu": False, flag: True})
+    assert main([*argv, "--dry_run"]) == 0
+    assert f"{flag} takes a GPU, and there is none here" in caplog.text
+    assert main(argv) == 2
+    assert flag in capsys.readouterr().err
+
+
+def notes(world, **more):
+    return {"world_size": world, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, **more}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (notes(4), "would share 32: --gradient_accumulation_steps 4 or --per_device_train_batch_size 8 keeps the 64"),
+        (notes(16), "would share 128: --gradient_accumulation_steps 1 or --per_device_train_batch_size 2 keeps the 64"),
+        (notes(3), "would share 24: no number on each of them keeps the 64"),
+        (notes(4, gradient_accumulation_steps=4), "would share as many"),
+    ],
+)
+def test_a_start_on_other_processes_says_what_keeps_the_effective_batch(now, said, caplog):
+    begin = f"8 process(es) shared 64 examples a step, {now['world_size']} {said}"
+    with pytest.raises(ValueError, match="another ") as refused:
+        continued(Path("run"), notes(8), now, force=False)
+    assert begin in str(refused.value)
+    continued(Path("run"), notes(8), now, force=True)
+    assert f"world_size: 8 -> {now['world_size']}" in caplog.text
+    assert begin in caplog.text
+
+
+def test_of_a_policy_it_is_prompts_that_are_shared():
+    now = {"world_size": 2, "prompts_per_step": 8}
+    with pytest.raises(ValueError, match="shared 8 prompts a step, 2 would share 16: --prompts_per_step 4 keeps"):
+        continued(Path("run"), now | {"world_size": 1}, now, force=False)
