@@ -33,11 +33,12 @@ def distribution() -> JsonObject:
 
 
 def _kind(state: AcceleratorState) -> str:
+    fsdp, deepspeed = (getattr(state, name, None) for name in ("fsdp_plugin", "deepspeed_plugin"))
     kind: DistributedType = state.distributed_type
-    if kind == DistributedType.FSDP:
-        return f"fsdp{state.fsdp_plugin.fsdp_version}"
-    if kind == DistributedType.DEEPSPEED:
-        return f"zero{state.deepspeed_plugin.zero_stage}"
+    if fsdp is not None:
+        return f"fsdp{fsdp.fsdp_version}"
+    if deepspeed is not None:
+        return f"zero{deepspeed.zero_stage}"
     if kind == DistributedType.NO:
         return "single"
     return "ddp" if kind.value.startswith("MULTI_") else kind.value.lower()

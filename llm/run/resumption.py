@@ -108,9 +108,9 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
 
 def _of_processes(found: JsonObject, wanted: JsonObject) -> str:
     """On another number of processes: the effective batch there was, the one there is, and what would keep it."""
-    then, now = (notes.get("world_size") for notes in (found, wanted))
+    then, now = (notes.get("world_size", 0) for notes in (found, wanted))
     names = ("prompts_per_step",) if "prompts_per_step" in wanted else _OF_A_PROCESS
-    before, here = ([notes.get(name) for name in names] for notes in (found, wanted))
+    before, here = ([notes.get(name, 0) for name in names] for notes in (found, wanted))
     if then == now or not all(isinstance(size, int) and size > 0 for size in (then, now, *before, *here)):
         return ""
     batch, ours = then * prod(before), now * prod(here)
