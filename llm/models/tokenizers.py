@@ -40,9 +40,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: b
 
 
 def limit_of(name: str, *, trust_remote_code: bool = False) -> int | None:
-    """The most tokens that a model has positions for, told without its weights; None where that cannot be told."""
+    """The most tokens that a model has positions for, told without its weights; None where that cannot be told.
+
+    Raises:
+        ModelError: It is nowhere.
+    """
+    base = adapter_chain(name)[0]
+    if base == "tiny":
+        return None
+    place = locate(base)
+    check_there(place)
     try:
-        _, place, _ = parts_of(name)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             return position_limit(AutoModel.from_config(config, trust_remote_code=trust_remote_code))

@@ -80,11 +80,8 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
         ValueError: Something has changed, and ``force`` is not on.
     """
     changed, unknown = differences(found, wanted)
-    if changed and not force:
-        raise ValueError(
-            f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
-            f"{'' if force is None else ' (--force resumes all the same)'}"
-        )
+    if not force:
+        refuse(folder, changed, forcible=force is not None)
     other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
     if unknown:
         _log.warning("%s was %s: whether they are the same is not known", folder, other[0])
@@ -99,6 +96,19 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
         SESSIONS: sorted({*found.get(SESSIONS, []), *other, *moved}),
         FORCED: found.get(FORCED, []) + [_change(name, found, wanted) for name in changed],
     }
+
+
+def refuse(folder: Path, changed: list[str], *, forcible: bool = True) -> None:
+    """Refuse to go on in a folder where something has changed.
+
+    Raises:
+        ValueError: It names what.
+    """
+    if changed:
+        raise ValueError(
+            f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
+            f"{' (--force resumes all the same)' if forcible else ''}"
+        )
 
 
 def _listed(names: list[str]) -> str:
