@@ -116,6 +116,13 @@ def test_what_the_script_lacks_it_names(batch):
     assert "sbatch --gpus-per-node" in said
 
 
+def test_a_misspelt_configuration_is_answered_with_those_there_are(batch):
+    job = batch("train", "reward", CONFIG="fspd2")
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert said == "CONFIG=fspd2 is no file, and none of cpu ddp fsdp2 single zero2 zero3\n"
+
+
 def test_the_scheduler_is_told_what_the_pages_say():
     """One launcher a node, whose tasks are signalled in time: the batch script, by B:TERM, would pass nothing on."""
     text = TEMPLATE.read_text()
