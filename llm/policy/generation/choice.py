@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..rollouts import Answers
 from .client import Client
-from .completions import Asked, Completions
+from .completions import AskedPrompt, Completions
 from .engine import Engine, Sampling
 from .remote import RemoteEngine
 from .settings import root_of
@@ -50,7 +50,7 @@ def greet(config: PolicyConfig) -> str:
     client = Client(url, min(config.vllm_seconds, _SOON), "and nothing was loaded yet", again)
     found = served(client, longest=config.max_length)
     sampling = Sampling(1, config.temperature, config.top_p)
-    Completions(client, sampling).answers(found.name, Asked([0], 1, ends=[], vocabulary=2**31), seed=0)
+    Completions(client, sampling).answers(found.name, AskedPrompt([0], 1, ends=[], vocabulary=2**31), seed=0)
     if not client.has(DOORS[door]):
         _log.warning("%s seems to have no %s, by which it gets the weights: %s", url, DOORS[door], OPENED[door])
     root = "" if found.root in (None, found.name) else f" ({found.root})"

@@ -14,7 +14,7 @@ _OTHER_MODEL = "start the server on the model that the run starts from"
 _NO_PATH = "name the root of a server that speaks the OpenAI completions protocol as vllm serve does"
 
 
-class Asked(NamedTuple):
+class AskedPrompt(NamedTuple):
     """What the answers to a prompt must agree with.
 
     Attributes:
@@ -41,7 +41,7 @@ class Completions(NamedTuple):
     client: Client
     sampling: Sampling
 
-    def answers(self, name: str, asked: Asked, seed: int) -> list[Answer]:
+    def answers(self, name: str, asked: AskedPrompt, seed: int) -> list[Answer]:
         """The answers to one prompt by the weights of that name, drawn with this seed.
 
         Raises:
@@ -69,7 +69,7 @@ class Completions(NamedTuple):
             raise self._wrong(f"gave {count} answers to a prompt where {asked.samples} were asked for", _LOG)
         return [self._answer(choice if isinstance(choice, Mapping) else {}, asked) for choice in choices]
 
-    def _answer(self, choice: Mapping[str, object], asked: Asked) -> Answer:
+    def _answer(self, choice: Mapping[str, object], asked: AskedPrompt) -> Answer:
         if choice.get("prompt_token_ids") != asked.prompt:
             raise self._wrong(
                 "does not repeat the prompt that it was sent (prompt_token_ids), so that what it read is not known",
@@ -90,7 +90,7 @@ class Completions(NamedTuple):
             )
         return answer
 
-    def _checked_ids(self, ids: object, asked: Asked) -> list[int]:
+    def _checked_ids(self, ids: object, asked: AskedPrompt) -> list[int]:
         most = self.sampling.max_new_tokens
         if not isinstance(ids, list) or not 0 < len(ids) <= most:
             count = f"{len(ids)} tokens" if isinstance(ids, list) else "no ids of tokens"

@@ -22,7 +22,7 @@ from torch import nn
 from ...training.processes import on_main_process
 from ..token_draws import Lots
 from .client import Client
-from .completions import Asked, Completions
+from .completions import AskedPrompt, Completions
 from .engine import Answer, Engine, Sampling
 from .weights import ServerWeights
 
@@ -80,7 +80,7 @@ class RemoteEngine(Engine):
         self.name_what_is_not_heeded(model)
         ends, vocabulary = self.ends(model), cast("PreTrainedModel", model).config.get_text_config().vocab_size
         seeds = [lots.seed_of(position) for position in (range(len(prompts)) if positions is None else positions)]
-        asked = [Asked(prompt, samples, ends, vocabulary) for prompt in prompts]
+        asked = [AskedPrompt(prompt, samples, ends, vocabulary) for prompt in prompts]
         drawn = partial(self.server.answers, self._name)
         with ThreadPoolExecutor(max_workers=min(max(len(asked), 1), _AT_ONCE)) as pool:
             return [answer for answers in pool.map(drawn, asked, seeds) for answer in answers]
