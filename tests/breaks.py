@@ -1122,14 +1122,14 @@ BREAKS = [
         "llm/kinds/reference.py",
         "left = [batch for batch in batches if batch[0] not in rows]",
         "left = batches",
-        "llm/kinds/test_dpo.py",
+        "llm/kinds/test_references.py",
     ),
     Break(
         "unfinished-sources",
         "llm/doctor/record.py",
         "adversary=_by_source(ledger),",
         "adversary={},",
-        "llm/doctor/test_doctor.py",
+        "llm/doctor/test_doctor_unfinished.py",
     ),
     Break(
         "remote-greeted",
@@ -1422,8 +1422,8 @@ BREAKS = [
     Break(
         "frame-takes-any-folder",
         "llm/training/frame.py",
-        "check_output(folder, resume=config.resume,",
-        "check_output(folder, resume=not config.overwrite,",
+        "check_output(work.output, resume=config.resume,",
+        "check_output(work.output, resume=not config.overwrite,",
         "llm/training/test_frame.py",
     ),
     Break(

@@ -11,7 +11,6 @@ from torch.nn.functional import log_softmax, logsigmoid
 from transformers import set_seed
 
 from dro_core import parse_ambiguity, robust_loss
-from llm.kinds import reference as references
 from llm.kinds.dpo import DPOTrainer
 from llm.kinds.reference import StaleReferenceError, put_reference
 from llm.models.adapters import with_adapter
@@ -240,50 +239,6 @@ def test_a_damaged_reference_is_refused(start, tmp_path, content):
     cache.write_bytes(content)
     with pytest.raises(StaleReferenceError, match="cannot be read"):
         put_reference(start[0], {"train": start[3]}, PairCollator(start[2]), arguments(tmp_path), cache=cache)
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", "of other pairs"])
-def test_a_reference_of_a_run_alone_is_computed_again_where_it_does_not_fit(start, tmp_path, caplog, content):
-    model, _, tokenizer, data = copy.deepcopy(start)
-    cache, others = tmp_path / "reference.npz", encode_pairs(PAIRS, tokenizer, max_length=24)
-    told = (PairCollator(tokenizer), arguments(tmp_path))
-    if isinstance(content, bytes):
-        cache.write_bytes(content)
-    else:
-        put_reference(model, {"train": others}, *told, cache=cache)
-    put_reference(model, {"train": data}, *told, cache=cache, own=True)
-    assert caplog.text.count("so it is computed again") == 1
-    put_reference(model, {"train": data}, *told, cache=cache)  # which is refused where it does not fit
-
-
-@pytest.mark.parametrize("harm", ["none", "cut off", "other pairs"])
-def test_a_reference_that_was_broken_off_goes_on_where_it_stopped(start, tmp_path, monkeypatch, harm):
-    model, _, tokenizer, data = copy.deepcopy(start)
-    collator, args = PairCollator(tokenizer), arguments(tmp_path, per_device_eval_batch_size=4)
-    put_reference(model, {"train": data}, collator, args, cache=tmp_path / "whole.npz")
-    whole, asked = [data[row]["reference"] for row in range(len(data))], []
-
-    def logps(model, inputs):
-        asked.append(inputs["index"].tolist())
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return answer_logps(model, inputs)
-
-    monkeypatch.setattr(references, "answer_logps", logps)
-    cache = tmp_path / "reference.npz"
-    with pytest.raises(KeyboardInterrupt):
-        put_reference(model, {"train": data}, collator, args, cache=cache)
-    (kept,) = tmp_path.glob(".reference-*.npz")
-    if harm == "cut off":
-        kept.write_bytes(kept.read_bytes()[:-40])
-    if harm == "other pairs":
-        data = encode_pairs(PAIRS, tokenizer, max_length=24)
-    put_reference(model, {"train": data}, collator, args, cache=cache)
-    batches = -(-len(data) // 4)
-    assert len(asked) == (1 if harm == "none" else 3) + batches
-    if harm != "other pairs":
-        assert [data[row]["reference"] for row in range(len(data))] == whole
-    assert not kept.exists()
 
 
 def test_a_new_adapter_does_not_change_the_reference(start, tmp_path):
