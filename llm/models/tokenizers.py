@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from ..run.finished import check_model
 from ..text.rendering import folded
 from .adapters import adapter_chain, has_tokenizer
-from .architectures import position_limit
+from .architectures import check_no_code, position_limit
 from .fetching import FETCHABLE, ModelError, check_there, locate
 
 _UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
@@ -52,6 +52,8 @@ def limit_of(name: str, *, trust_remote_code: bool = False) -> int | None:
     check_there(place)
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        if not trust_remote_code:
+            check_no_code(config)
         with torch.device("meta"):
             return position_limit(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, ImportError, TypeError, RuntimeError):  # said where the model is loaded
