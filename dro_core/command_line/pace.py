@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -50,3 +53,29 @@ class Pace:
         left = (now - then) / (self.done - before) * (self.total - self.done)
         rest = f"{left:.0f} seconds" if left < 90 else f"{left / 60:.1f} minutes"
         self.say(f"{self.done} of {self.total} {self.what}; at this pace the rest takes {rest}.")
+
+
+def paced(items: Sequence[Item], what: str, *, shown: bool = True, every: float = 15.0) -> Iterator[Item]:
+    """The items one by one; meanwhile standard error has a bar, or where no terminal shows one a line now and then.
+
+    Args:
+        items: All there are.
+        what: What they are, in the plural.
+        shown: Whether to say anything.
+        every: Seconds between two lines.
+    """
+    if not shown:
+        yield from items
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        from rich.progress import track
+
+        yield from track(items, what, console=console, transient=True)
+        return
+    pace = Pace(len(items), what, lambda line: sys.stderr.write(f"{line}\n"), every)
+    for item in items:
+        yield item
+        pace.advance()

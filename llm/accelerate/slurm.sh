@@ -44,6 +44,10 @@ PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:?no GPUs were asked for: sbatch --gp
 CONFIG=${CONFIG:-ddp}
 if [ ! -f "$CONFIG" ]; then
   folder=$("$PYTHON" -c "from importlib.util import find_spec as f; print(*f('llm').submodule_search_locations)")
+  if [ ! -f "$folder/accelerate/$CONFIG.yaml" ]; then
+    echo "CONFIG=$CONFIG is no file, and none of" $(basename -s .yaml "$folder"/accelerate/*.yaml) >&2
+    exit 2
+  fi
   CONFIG=$folder/accelerate/$CONFIG.yaml
 fi
 export CONFIG ALL=$((SLURM_NNODES * PROCESSES)) PORT=$((20000 + SLURM_JOB_ID % 20000))

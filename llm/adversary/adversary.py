@@ -52,7 +52,7 @@ class Adversary:
         self.rule, self.schedule = rule, schedule or RadiusSchedule()
         self.adaptive: AdaptiveStrength | None = None
         self.account, self.running = AdversaryAccount(examples), RunningRadius(rule)
-        self.running.masses = None if masses is None else masses.double().cpu().numpy()
+        self.ledger.masses = self.running.masses = None if masses is None else masses.double().cpu().numpy()
 
     @property
     def ledger(self) -> AdversaryLedger:

@@ -29,6 +29,8 @@ class AdversaryLedger:
     Attributes:
         looks: How often the adversary was asked for weights.
         largest_change: The largest |q / p - 1| it ever answered with.
+        sources: Where every example is from; None where that is not known.
+        masses: How much every example counts in plain training; None: alike.
     """
 
     def __init__(self, size: int) -> None:
@@ -36,6 +38,8 @@ class AdversaryLedger:
         self.multiplier_sum = np.zeros(size)
         self.visits = np.zeros(size, dtype=np.int64)
         self.last_loss = np.full(size, np.nan)
+        self.sources: Sequence[object] | None = None
+        self.masses: np.ndarray | None = None
 
     def record(
         self, index: np.ndarray, multipliers: np.ndarray, losses: np.ndarray, *, answered: np.ndarray | None = None
@@ -74,6 +78,8 @@ class AdversaryLedger:
 
     def save(self, folder: Path) -> None:
         """Write the account to ``folder/ledger.npz``."""
+        sources = np.array([*map(str, self.sources or ())], dtype=np.str_)
+        names, codes = np.unique(sources, return_inverse=True)
         np.savez(
             folder / LEDGER,
             multiplier_sum=self.multiplier_sum,
@@ -81,6 +87,9 @@ class AdversaryLedger:
             last_loss=self.last_loss,
             looks=self.looks,
             largest_change=self.largest_change,
+            sources=names,
+            source=codes,
+            masses=np.empty(0) if self.masses is None else self.masses,
         )
 
     def load(self, folder: Path) -> None:
@@ -88,6 +97,10 @@ class AdversaryLedger:
         stored = read_arrays(folder / LEDGER, "multiplier_sum", "visits", "last_loss")
         self.multiplier_sum, self.visits = stored["multiplier_sum"], stored["visits"]
         self.last_loss = stored["last_loss"]
+        if len(stored.get("source", ())):
+            self.sources = stored["sources"][stored["source"]].tolist()
+        if len(stored.get("masses", ())):
+            self.masses = stored["masses"]
         if "looks" in stored:
             self.looks, self.largest_change = int(stored["looks"]), float(stored["largest_change"])
             return

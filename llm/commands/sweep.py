@@ -56,21 +56,19 @@ def sweep(argv: Arguments) -> int:
 
 
 def _run(config: SweepConfig, text: str, folder: Path, cache: FeatureCache, pool: Pool) -> int:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..results.store import TABLE, read_results
+    from ..run.progress import Steps
     from ..run.terminal import Terminal
     from ..sweep.sweep import Sweep
 
     console = Terminal(stderr=True)
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     prepared = Sweep(config, text, folder, cache=cache)
-    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
-        bar = progress.add_task("sweep", total=None, note="")
+    with Steps(desc="sweep", unit="training", dynamic_ncols=True) as bar:
 
         def report(done: int, planned: int, failed: int, note: str) -> None:
             said = f"{failed} failed; last: {note}" if failed and note else f"{failed} failed" if failed else note
-            progress.update(bar, completed=done, total=planned, note=one_line(said[:100]))
+            bar.n, bar.total = done, planned
+            bar.set_postfix_str(one_line(said[:100]))
 
         counts = prepared.run(pool=pool, report=report)
     console.print(

@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,6 +35,8 @@ __all__ = [
     "DataError", "Message", "Pair", "PairSet", "PairStream", "find_files", "length_baseline", "read_pairs",
     "stream_pairs", "write_pairs",
 ]  # fmt: skip
+
+_SHOWN = 4  # sources of a set, where it shows itself
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ class PairSet:
         """The path without the folders above the file or data set."""
         address = address_of(self.path)
         return Path(self.path).name if address is None else address.name
+
+    def __repr__(self) -> str:
+        return set_in_words(self, f"{len(self.pairs):,} pairs", (pair.source for pair in self.pairs), self.path)
+
+
+def set_in_words(value: object, size: str, sources: Iterable[str], place: str) -> str:
+    """A set of pairs or prompts in one line: ``PairSet(400 pairs, sources: 'a' 300, 'b' 100, from 'train.jsonl')``."""
+    counts = Counter(sources).most_common()
+    shown = [f"{name!r} {count:,}" for name, count in counts[:_SHOWN]]
+    more = [f"{len(counts) - _SHOWN:,} more"] if len(counts) > _SHOWN else []
+    return f"{type(value).__name__}({size}, sources: {', '.join(shown + more) or 'none'}, from {place!r})"
 
 
 def stream_pairs(

@@ -31,7 +31,7 @@ from llm.data.hub import address_of, hub_records
 from llm.data.layouts import Dropped, Malformed, Message, layout_of, prompt_alone, unless_nan
 from llm.data.layouts.labels import weight_in
 from llm.data.layouts.mapped import renamed, with_history
-from llm.data.pairs import DataError, Pair, read_pairs
+from llm.data.pairs import DataError, Pair, read_pairs, set_in_words
 from llm.data.questions import asked
 from llm.data.records import Record, read_records
 from llm.data.suggestions import prompted
@@ -94,6 +94,11 @@ class PromptSet:
     read_as: tuple[str, ...] = ()
     columns: str | None = None
     names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return set_in_words(
+            self, f"{len(self.prompts):,} prompts", (prompt.source for prompt in self.prompts), self.name
+        )
 
     def describe(self) -> dict[str, object]:
         """What a report must say about it."""
@@ -232,11 +237,12 @@ def _is_of_pairs(first: Record | None, mapping: ColumnMap | None) -> bool:
 def _prompts(
     records: Iterable[Record], file: _Opened, dropped: Counter[str], keep: Sequence[str], *, beside: bool
 ) -> Iterator[Prompt]:
-    for number, (place, columns) in enumerate(records):
+    for number, record in enumerate(records):
+        columns = record.columns
         row = columns if file.mapping is None else renamed(file.mapping, columns)
         if "prompt" not in row:
             said = f"no 'prompt' here, found {', '.join(row) or 'nothing'}; {prompted(row)}"
-            raise DataError(f"{file.name}, {place}: {said}.")
+            raise DataError(f"{file.name}, {record.names}: {said}.")
         try:
             chat = prompt_alone(row)
             chat = chat if file.mapping is None else with_history(chat, row)
@@ -245,7 +251,7 @@ def _prompts(
             dropped[str(reason)] += 1
             continue
         except Malformed as problem:
-            raise DataError(f"{file.name}, {place}: {problem}.") from problem
+            raise DataError(f"{file.name}, {record.place}: {problem}.") from problem
         yield Prompt(
             str(unless_nan(row.get("id")) or f"{file.name.split('.')[0]}-{number:05d}"),
             chat,

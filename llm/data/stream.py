@@ -15,6 +15,7 @@ from llm.data.layouts import (
     Columns,
     Comparison,
     Dropped,
+    Lacking,
     Layout,
     Malformed,
     Pair,
@@ -122,7 +123,8 @@ class PairStream:
             except Dropped as reason:
                 self._drop(reason)
             except Malformed as problem:
-                raise DataError(f"{self.name}, {record.place}: {problem}.") from problem
+                place = record.names if isinstance(problem, Lacking) else record.place
+                raise DataError(f"{self.name}, {place}: {problem}.") from problem
 
     def _mapped(self, asked: ColumnMap) -> tuple[Layout | None, list[Record]]:
         """The layout by the mapping, None where that is for other files; and the records that were looked at."""
@@ -147,7 +149,7 @@ class PairStream:
                 from llm.data.suggestions import advice
 
                 raise DataError(
-                    f"{self.name}, {record.place}: found the columns {', '.join(record.columns) or 'none'}, "
+                    f"{self.name}, {record.names}: found the columns {', '.join(record.columns) or 'none'}, "
                     "expected 'chosen' and 'rejected' with a 'prompt', or both as whole conversations, or the columns "
                     f"of a known data set; known layouts: {known_layouts(record.columns)}; {advice(record.columns)}."
                 )
@@ -168,7 +170,7 @@ class PairStream:
                     f"{self.name}, {record.place}: this record is in the layout {other.name}, the file begins in "
                     f"{layout.name}; a file has one layout: write the records of each to a file of their own."
                 )
-            yield Record(record.place, self._reading.watched(record.columns))
+            yield record._replace(columns=self._reading.watched(record.columns))
 
     def _usable(self, comparison: Comparison) -> bool:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..adversary.ledger import AdversaryLedger
+from ..adversary.ledger import AdversaryLedger, multipliers_by
 from ..run.files import JsonObject
 from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
@@ -36,7 +36,8 @@ class RunRecord:
         steps: Optimizer steps taken, as far as the folder knows.
         training: Log rows of the training, in order.
         evaluations: Log rows of the evaluations on held-out pairs, in order.
-        adversary: As from ``llm.adversary.ledger.describe_adversary``; empty for an unfinished run.
+        adversary: As from ``llm.adversary.ledger.describe_adversary``; of an unfinished run the weights by
+            source alone, and empty where its checkpoint is of a version that kept no sources.
         truncation: What did not fit into ``max_length``; empty for an unfinished run.
         concerns: What of the pairs the model saw otherwise than they stand in their file, as ``llm.audit.verdicts``
             says it; None where that is not known.
@@ -169,6 +170,7 @@ def _unfinished(folder: Path) -> RunRecord:
     if "prompts_per_step" in settings:
         per_process = ("prompts_per_step",)
     sizes = [settings.get(name) for name in (*per_process, "world_size")]
+    ledger = _ledger(checkpoint)
     return RunRecord(
         folder=folder,
         kind=_kind_of(checkpoint, settings),
@@ -179,8 +181,16 @@ def _unfinished(folder: Path) -> RunRecord:
         steps=state.get("global_step", 0),
         training=training,
         evaluations=evaluations,
-        ledger=_ledger(checkpoint),
+        adversary=_by_source(ledger),
+        ledger=ledger,
     )
+
+
+def _by_source(ledger: AdversaryLedger | None) -> JsonObject:
+    if ledger is None or ledger.sources is None:
+        return {}
+    masses = None if ledger.masses is None else ledger.masses.tolist()
+    return {"by_source": multipliers_by(ledger, ledger.sources, masses=masses), "weighted": masses is not None}
 
 
 def _rows(history: list[dict[str, object]]) -> tuple[list[JsonObject], list[JsonObject]]:

@@ -89,9 +89,11 @@ def one_source(run: RunRecord) -> Verdict:
     """One source holds nearly all weight that the adversary gives, against its share of the pairs."""
     if not run.robust:
         return _PLAIN
-    groups = run.adversary.get("by_source") or run.adversary.get("source") or {}
+    groups = run.adversary.get("by_source", run.adversary.get("source"))
+    if groups is None:
+        return Unchecked("nothing in the folder says which source an example is of")
     if len(groups) < 2:
-        return Unchecked("weights by source are known of finished runs on several sources only")
+        return Unchecked("all examples are of one source")
     if run.adversary.get("weighted") and any("mass" not in group for group in groups.values()):
         return Unchecked("pairs have weights, and an earlier version kept no sums of them by source")
     masses = (group.get("mass", group.get("pairs", group.get("prompts", 0))) for group in groups.values())

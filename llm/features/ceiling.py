@@ -61,9 +61,19 @@ class Bearing:
         return 1 - self.high if self.set == "cvar" else self.low
 
     @property
+    def most(self) -> float:
+        """The other end of the interval."""
+        return 1 - self.low if self.set == "cvar" else self.high
+
+    @property
+    def noise(self) -> float:
+        """What noise alone seems to bear, as far from equal weights."""
+        return 1 - self.null_held_out if self.set == "cvar" else self.null_held_out
+
+    @property
     def bears(self) -> bool:
         """Whether unseen prompts bear any set: more than noise alone seems to."""
-        return self.least > (1 - self.null_held_out if self.set == "cvar" else self.null_held_out)
+        return self.least > self.noise
 
     @property
     def suggestion(self) -> str:
@@ -113,8 +123,8 @@ class Ceiling:
             return
         mean, low, high = (100 * value for value in self.accuracy)
         yield (
-            "a worst case cannot pay here: on these features plain heads do no better than a coin on unseen prompts, "
-            f"{mean:.1f} % [{low:.1f}, {high:.1f}]; take another backbone, or tune this one"
+            "no sign that a worst case can pay here: on these features plain heads are not told from a coin on unseen "
+            f"prompts, {mean:.1f} % [{low:.1f}, {high:.1f}]; take more pairs, another backbone, or tune this one"
         )
 
     def as_json(self) -> JsonObject:
@@ -136,8 +146,13 @@ def _verdict(by: str, bearings: Sequence[Bearing]) -> str:
     """Whether a worst case over pairs, or over these groups, leaves anything to learn."""
     whom = f"groups by {by}" if by else "pairs"
     bearing = [one for one in bearings if one.bears]
-    if not bearing:
+    if not bearing and all(one.most <= one.noise for one in bearings):
         return f"{whom}: a worst case cannot pay: unseen prompts bear no more than labels at random seem to"
+    if not bearing:
+        return (
+            f"{whom}: no sign that a worst case can pay, and none that it cannot: what unseen prompts bear is not told "
+            "from what labels at random seem to bear; more pairs tell more"
+        )
     if sets := ", ".join(one.suggestion for one in bearing if one.suggestion):
         return f"{whom}: a set inside the radius may pay; half of what unseen prompts bear at least: {sets}"
     return f"{whom}: unseen prompts bear every set"

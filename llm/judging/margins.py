@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from rich.progress import track
 from torch import Tensor, nn
+
+from dro_core.command_line.pace import paced
 
 from ..data.pairs import Pair
 from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
@@ -134,7 +135,7 @@ def score_encoded(
     order = longest_first(rows)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     with evaluation_mode(model), torch.inference_mode():
-        for batch in track(batches, "scoring", transient=True, disable=not progress):
+        for batch in paced(batches, "batches scored", shown=progress):
             margins[batch] = _batch_margins(model, collate([rows[row] for row in batch]), margin_of)
     broken = ~np.isfinite(margins)
     if broken.any():

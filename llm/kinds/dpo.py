@@ -226,7 +226,8 @@ class DPOTask(Task[DPOConfig]):
         datasets = {name: pairs for name, pairs in named.items() if isinstance(pairs, EncodedPairs)}
         reference = self.second if self.second is not None else trainer.model
         collator = cast("PairCollator", trainer.data_collator)
-        put_reference(reference, datasets, collator, arguments, cache=cache)
+        own = self.config.reference_cache is None
+        put_reference(reference, datasets, collator, arguments, cache=cache, own=own)
         self.second = None  # its memory is free for training
 
     def _keep_start(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -15,11 +15,15 @@ from ..data.mixing import said_of
 from ..data.prompts import subset
 from ..models.sharding import distribution
 from ..policy.config import PolicyConfig
+from ..policy.generation.choice import greet
 from ..policy.judging import render_policy_table
 from ..policy.run import build_policy_trainer, check_rewards, judge_run, prompts_of, train_policy
+from ..run.kinds import KINDS
 from ..run.launch import said_of_processes
 from ..run.terminal import shown, shown_title
+from ..training.guards import check_reads
 from ..training.plan import memory_table, sizes_said
+from ..training.processes import on_main_process
 from .registry import Parts
 
 
@@ -38,6 +42,8 @@ def parts(config: PolicyConfig, arguments: TrainingArguments, files: Mapping[str
 
 def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Group:
     """What a run would do; everything is loaded and checked, nothing is written."""
+    check_reads(config)
+    written_by = on_main_process(lambda: greet(config))
     trainer, data = build_policy_trainer(config, arguments)
     prompts, answers = config.prompts_per_step * trainer.world, config.samples
     lengths = [len(ids) for ids in trainer.encoded]
@@ -48,6 +54,7 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Gr
         "prompt tokens": f"median {int(np.median(lengths))}, longest {max(lengths)}",
         "a step": f"{prompts * answers} answers = {prompts} prompts x {answers}, "
         f"{config.epochs * config.minibatches} update(s)",
+        "answers are written by": written_by,
         "steps": f"{trainer.steps:,} ({trainer.steps_per_epoch:,} see every prompt once)",
         "the adversary sees": f"{prompts} prompts a step, by mean {config.adversary_sees}; version {config.version}",
         "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
@@ -56,7 +63,11 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Gr
         **sizes_said(trainer.core, whole_checkpoints=True, kept=arguments.save_total_limit),
         "beside these": "activations, a second model as reference, and the reward models, whole on every process",
     }
-    table = Table(title=shown_title(f"Plan: policy against {config.ambiguity}"), box=SIMPLE_HEAD, show_header=False)
+    table = Table(
+        title=shown_title(f"Plan: {KINDS[config.kind].trained} against {config.ambiguity}"),
+        box=SIMPLE_HEAD,
+        show_header=False,
+    )
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
     return Group(table, memory_table(trainer.core, arguments))

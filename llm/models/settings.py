@@ -22,6 +22,7 @@ class Loading(TypedDict, total=False):
     attn_implementation: str | None
     quantised: Quantised | None
     fold_system: bool
+    outline: bool
 
 
 @dataclass

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from ..run.finished import check_model
 from ..text.rendering import folded
 from .adapters import adapter_chain, has_tokenizer
-from .architectures import position_limit, tell_padding
+from .architectures import check_no_code, position_limit, tell_padding
 from .fetching import FETCHABLE, ModelError, check_there, locate
 
 _UNLIMITED = 1_000_000  # what tokenizers say who know of no limit is above
@@ -40,10 +40,20 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, fold_system: b
 
 
 def limit_of(name: str, *, trust_remote_code: bool = False) -> int | None:
-    """The most tokens that a model has positions for, told without its weights; None where that cannot be told."""
+    """The most tokens that a model has positions for, told without its weights; None where that cannot be told.
+
+    Raises:
+        ModelError: It is nowhere.
+    """
+    base = adapter_chain(name)[0]
+    if base == "tiny":
+        return None
+    place = locate(base)
+    check_there(place)
     try:
-        _, place, _ = parts_of(name)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        if not trust_remote_code:
+            check_no_code(config)
         with torch.device("meta"):
             return position_limit(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, ImportError, TypeError, RuntimeError):  # said where the model is loaded

@@ -37,6 +37,7 @@ from ..training.resuming import note_session
 from .actor_critic import ActorCritic, Reference
 from .checkpoints import of_other_answers
 from .config import PolicyConfig
+from .generation.choice import greet
 from .judging import judge_policy, summarise_policy, write_judged
 from .ranks.gathering import parted
 from .ranks.placing import loading_whole
@@ -63,6 +64,10 @@ def train_policy(config: PolicyConfig, arguments: TrainingArguments) -> Trained:
 
 class _OnOwnAnswers(Work[PolicyConfig]):
     """A policy within the frame of a run."""
+
+    def check(self) -> None:
+        super().check()
+        greet(self.config)
 
     def build(self) -> dict[str, Any]:
         self.trainer, self.data = build_policy_trainer(self.config, self.arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _log = logging.getLogger(__name__)
+_PREFIXED = {"tensorboard", "wandb", "trackio", "comet_ml", "swanlab"}  # transformers writes train/ there
 UNHEEDED = {
     "eval_strategy": "name suites, which are judged at the end, and gold, which is logged on the way",
     "load_best_model_at_end": "the last policy is exported",
@@ -101,6 +102,13 @@ def start_trackers(accelerator: Accelerator, arguments: TrainingArguments) -> No
     """Let the trackers write; the run folder must stand."""
     if accelerator.log_with:
         accelerator.init_trackers("robust-rlhf", config={"learning_rate": arguments.learning_rate})
+
+
+def tell_trackers(accelerator: Accelerator, row: Mapping[str, float]) -> None:
+    """Give the trackers a row under the names that ``Trainer`` gives them for runs on pairs."""
+    for tracker in accelerator.trackers:
+        before = "train/" if tracker.name in _PREFIXED else ""
+        tracker.log({before + name: number for name, number in row.items() if name != "step"}, step=int(row["step"]))
 
 
 def check_rollouts(
@@ -185,3 +193,8 @@ def mean_over_ranks(said: Mapping[str, float], world: int) -> dict[str, float]:
         for name, number in row.items():
             found[name].append(number)
     return {name: float(np.mean(numbers)) for name, numbers in found.items()}
+
+
+def mean_of(numbers: Iterable[float | None]) -> float:
+    """Nan where one of them is none, as it is in a file."""
+    return float(np.mean([np.nan if number is None else number for number in numbers]))

@@ -15,7 +15,7 @@ rank), so that a run that was killed in mid-rollout writes the same answers agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from ..rewards.checked import checked_scores, checked_shape
 from ..rewards.scorer import Scorer, told_by
 from ..run.files import json_ready
 from ..run.folder import TrainingClock
-from ..run.progress import Steps
+from ..run.progress import Cost, Steps
 from ..training.guards import check_weights
 from ..training.interrupts import listening
 from ..training.processes import failing_together
@@ -55,10 +55,12 @@ from .setup import (
     check_kl,
     check_rollouts,
     checked_sampler,
+    mean_of,
     mean_over_ranks,
     optimizer_for,
     prompt_rule,
     start_trackers,
+    tell_trackers,
     value_accuracy,
 )
 from .token_draws import Lots, Purpose
@@ -66,11 +68,6 @@ from .update import NaturalUpdate, Rollout, SurrogateUpdate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def _mean(numbers: Iterable[float | None]) -> float:
-    """Nan where one of them is none, as it is in a file."""
-    return float(np.mean([np.nan if number is None else number for number in numbers]))
 
 
 class PolicyTrainer:
@@ -114,6 +111,7 @@ class PolicyTrainer:
         rule = prompt_rule(config, self.columns, world=self.world, seed=arguments.seed, tell=self.rank == 0)
         self.masses = masses_of([prompt.weight for prompt in prompts])
         self.adversary = Adversary(rule, len(prompts), schedule=config.schedule(), masses=self.masses)
+        self.ledger.sources = self.columns["source"]
         self.order = PromptOrder(config, self.adversary, masses=self.masses, seed=arguments.seed, world=self.world)
         self.steps_per_epoch = len(prompts) // (config.prompts_per_step * self.world)
         epochs = int(np.ceil(arguments.num_train_epochs * self.steps_per_epoch))
@@ -121,7 +119,7 @@ class PolicyTrainer:
         check_rollouts(config, arguments, self.accelerator, prompts=len(prompts), steps=self.steps)
         check_placing(self.accelerator, arguments, module.policy, served=self.pen.foreign)
         self.update = self._prepared_update()
-        self.step, self.clock = 0, TrainingClock()
+        self.step, self.clock, self.cost = 0, TrainingClock(), Cost()
         self.history, self.waiting = list[dict[str, Any]](), list[dict[str, Any]]()  # rows; steps since the last one
         kept, update = [self.adversary, self.clock], self.update
         self.checkpoints = PolicyCheckpoints(self.accelerator, update.module, update.optimizer, self.schedule, kept)
@@ -256,6 +254,7 @@ class PolicyTrainer:
         if checkpoint is not None:
             self.load(checkpoint, verified=verified)
         start_trackers(self.accelerator, self.arguments)
+        self.cost.begin(self.step)
         quiet = bool(self.arguments.disable_tqdm) or not self.accelerator.is_main_process
         with listening() as stop, Steps(total=self.steps, initial=self.step, disable=quiet, desc="training") as bar:
             while self.step < self.steps:
@@ -277,9 +276,10 @@ class PolicyTrainer:
         """Means over the steps since the last log, and samples of the latest."""
         waiting, self.waiting = self.waiting, []
         names = dict.fromkeys(name for step in waiting for name in step if name != "samples")  # a step knows some
-        row = {name: _mean(step[name] for step in waiting if name in step) for name in names}
-        row |= {"step": self.step, "learning_rate": self.schedule.get_last_lr()[0]}
-        self.accelerator.log(row, step=self.step)
+        row = {name: mean_of(step[name] for step in waiting if name in step) for name in names}
+        row |= {"step": self.step, "epoch": self.step / self.steps_per_epoch} | self.cost.row(self.step)
+        row |= {"learning_rate": float(self.schedule.get_last_lr()[0])}
+        tell_trackers(self.accelerator, row)
         self.history.append(json_ready(row | {"samples": waiting[-1]["samples"]}))
         bar.set_postfix({name: f"{row[name]:.3f}" for name in ("reward", "kl")})
 

@@ -109,7 +109,7 @@ class SurrogateUpdate(Update):
             for rows in order.chunk(config.minibatches):
                 for name, number in self.minibatch(rollout, rows).items():
                     said[name].append(number)
-                said["gradient_norm"].append(self.finish(rollout.step))
+                said["grad_norm"].append(self.finish(rollout.step))
         return {name: sum(numbers) / len(numbers) for name, numbers in said.items()}
 
     def minibatch(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
@@ -177,4 +177,4 @@ class NaturalUpdate(Update):
         for leaf, part in zip(leaves, solution.vector.split([leaf.numel() for leaf in leaves]), strict=True):
             leaf.grad = -part.view_as(leaf)
         norm = self.finish(rollout.step)
-        return {"gradient_norm": norm, "cg_steps": float(solution.steps), "cg_residual": solution.residual}
+        return {"grad_norm": norm, "cg_steps": float(solution.steps), "cg_residual": solution.residual}

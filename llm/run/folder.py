@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 from .finished import unseal
 from .manifest import MANIFEST
-from .resumption import ANEW, FORCED, LISTED, continued
+from .resumption import ANEW, FORCED, LISTED, continued, differences, refuse
 from .states import SETTINGS, Holds, clear, clear_beginnings, holds, is_settings, may_be_overwritten
 
 MARKER = "trainer_state.json"  # where a run stands; of the parts of a checkpoint the last one
@@ -199,6 +199,22 @@ def start_output(
     unseal(folder)
     write_json(record, {FORCED: []} | notes | {LISTED: listed})
     return Started(checkpoint, notes.get(FORCED, []))
+
+
+def check_resumed(folder: Path, settings: dict[str, object]) -> None:
+    """Refuse to go on with other settings, before what they name is read; ``start_output`` compares that as well.
+
+    Args:
+        folder: Of the run; one without a run is free.
+        settings: Notes of a run that take no reading.
+
+    Raises:
+        ValueError: The folder was started with other settings, which are named.
+        CheckpointError: What it was started with cannot be read.
+    """
+    if holds(folder) is Holds.RUN:
+        found, notes = _started_with(folder / SETTINGS, None, forcible=True), json.loads(json.dumps(settings))
+        refuse(folder, differences({name: found[name] for name in found if name in notes}, notes).changed)
 
 
 def _started_with(record: Path, otherwise: dict[str, object] | None, *, forcible: bool) -> dict[str, object]:

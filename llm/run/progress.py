@@ -1,12 +1,17 @@
-"""How a run says where it stands: a bar on a terminal, lines in a log file, and what it leaves at its end."""
+"""How a run says where it stands and what its steps cost: a bar or lines, a part of its log, a word at its end."""
 
 from __future__ import annotations
 
+import resource
 import shlex
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+MEASURED = ("seconds_per_step", "peak_memory_gib")  # in every row of a log, and other in every run
 
 LINES = 20  # of a whole run, in a log file
 
@@ -33,6 +38,36 @@ class Steps(tqdm):
             self.display()
             self.leave = False
         super().close()
+
+
+class Cost:
+    """What steps cost: seconds of each since the last row of the log, and the most memory so far."""
+
+    def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Count from here on, where ``step`` steps have been taken."""
+        self._step, self._then = step, time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Something else than steps took so long."""
+        self._then += seconds
+
+    def row(self, step: int) -> dict[str, float]:
+        """``MEASURED`` for the steps up to ``step``, as a part of their row."""
+        taken, seconds = step - self._step, time.perf_counter() - self._then
+        self.begin(step)
+        rate = {} if taken < 1 else {"seconds_per_step": round(seconds / taken, 4)}
+        return rate | {"peak_memory_gib": round(_peak_memory() / 2**30, 3)}
+
+
+def _peak_memory() -> float:
+    """Bytes that torch held at most on this process's GPU; without one, the largest resident set of the process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def closing_lines(kind: str, model: str, output: Path) -> str:

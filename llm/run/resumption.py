@@ -82,12 +82,9 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
         ValueError: Something has changed, and ``force`` is not on.
     """
     changed, unknown = differences(found, wanted)
-    if changed and not force:
-        raise ValueError(
-            f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
-            f"{'' if force is None else ' (--force resumes all the same)'}{_of_processes(found, wanted)}"
-        )
-    if changed:
+    if not force:
+        refuse(folder, changed, forcible=force is not None, more=_of_processes(found, wanted))
+    elif changed:
         changes = "; ".join(_change(name, found, wanted) for name in changed)
         _log.warning("%s goes on although it changed: %s%s", folder, changes, _of_processes(found, wanted))
     other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
@@ -122,6 +119,19 @@ def _of_processes(found: JsonObject, wanted: JsonObject) -> str:
     rest = {name: ours // size for name, size in zip(names, here, strict=True)}
     keeping = [f"--{name} {batch // others}" for name, others in rest.items() if batch % others == 0]
     return f"{said} {ours}: {' or '.join(keeping) or 'no number on each of them'} keeps the {batch}"
+
+
+def refuse(folder: Path, changed: list[str], *, forcible: bool = True, more: str = "") -> None:
+    """Refuse to go on in a folder where something has changed; ``more`` ends the sentence.
+
+    Raises:
+        ValueError: It names what.
+    """
+    if changed:
+        raise ValueError(
+            f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
+            f"{' (--force resumes all the same)' if forcible else ''}{more}"
+        )
 
 
 def _listed(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .escaping import log_handlers, visible
+from .launch import launched
 
 
 class Terminal(Console):
@@ -34,10 +35,14 @@ def shown_title(text: object) -> Text:
 
 
 def quiet_libraries() -> None:
-    """What libraries say that no user of a command needs; what ours say, with our name."""
+    """What libraries say that no user of a command needs; what ours say, with our name and by the first process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, handlers=log_handlers("robust-rlhf: %(message)s"))
+    found = launched(os.environ)
+    first = found is None or found.rank == 0
+    handlers = log_handlers("robust-rlhf: %(message)s")
+    handlers[0].setLevel(logging.NOTSET if first else logging.ERROR)  # the others see what it sees
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # tied weights are stored once: no news to anyone
     # What takes time, how weights are had, and of what.
     for told in ("llm.training.robust_trainer", "llm.models.contents", "llm.adversary.last_window"):

@@ -15,6 +15,12 @@ min_c of the lower limits at level alpha, min_c of the upper limits at level alp
 Limits of single differences are those of ``intervals``: cluster-robust t-limits, here with the degrees of freedom
 of the smaller group. A variance is never taken to be below that of one wrong pair in G + 2, G the questions of the
 group, so that a group without any error cannot pretend to certainty.
+
+Of few changed questions a paired average is no surer than random signs (``sign_flips``). That test has no place here:
+it holds where each question could as well have come out the other way round, which says a_c = b_c in one group, while
+equal worst groups may be two different ones, whose questions have no signs to exchange. It is not missed either: all K
+limits of a row must hold at level alpha/K. Of arms that differ by random signs alone, in 2 to 5 groups of 10 to 60
+questions of which 3 or 4 changed, at most 0.5 % of 1500 draws were called different at level 5 %; a test draws again.
 """
 
 from __future__ import annotations

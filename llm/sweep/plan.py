@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 import yaml
 
+from dro_core.command_line.parser import meant
+
 from ..data.columns import columns_of
 from ..data.mixtures import parts_of
 from ..models.settings import Precision
@@ -140,8 +142,8 @@ def read_sweep(name: str, **instead: object) -> tuple[SweepConfig, str]:
     """
     path = Path(name) if Path(name).exists() else sweep_folder() / f"{name}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(recipe.stem for recipe in sweep_folder().glob("*.yaml")))
-        raise ConfigError(f"no sweep {name!r}: give a YAML file or one of {shipped}")
+        shipped = sorted(recipe.stem for recipe in sweep_folder().glob("*.yaml"))
+        raise ConfigError(f"no sweep {name!r}: give a YAML file or one of {', '.join(shipped)}{meant(name, shipped)}")
     settings = read_recipe(str(path)) | {key: value for key, value in instead.items() if value is not None}
     return parse_sweep(settings), yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 

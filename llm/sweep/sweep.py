@@ -67,8 +67,8 @@ class Sweep:
         cells, matcher = self.context.config.cells, _Matcher(self.context)
         resolved: dict[Cell, None] = {}
         unmatched: dict[Cell, Exception] = {}
-        for number, cell in enumerate(cells):
-            report(number, len(cells), len(unmatched), f"matching {cell.ambiguity}")
+        for cell in cells:
+            report(0, len(cells), len(unmatched), f"matching {cell.ambiguity}")
             try:
                 resolved[matcher.resolve(cell)] = None
             except Exception as error:  # the others do not depend on it

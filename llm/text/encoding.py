@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NotRequired, TypedDict
 
+from dro_core.command_line.pace import paced
 from llm.data.pairs import DataError, Pair
 from llm.text.rendering import Refused, Rendered
 from llm.text.tokens import Reader, Tokens
@@ -269,12 +270,7 @@ class PairEncoder:
 
 
 def _batches(pairs: Sequence[Pair], *, progress: bool) -> Iterable[Sequence[Pair]]:
-    starts = range(0, len(pairs), _BATCH)
-    if progress:
-        from rich.console import Console
-        from rich.progress import track
-
-        starts = track(starts, description="tokenising", console=Console(stderr=True))
+    starts = paced(range(0, len(pairs), _BATCH), "batches tokenised", shown=progress)
     return (pairs[start : start + _BATCH] for start in starts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..run.folder import MARKER, keep_newest, writing
 from ..run.manifest import MANIFEST, write_manifest
+from ..run.progress import Cost
 from .guards import check_weights
 from .processes import on_main_process
 from .resuming import Resumable, best_of, check_parts, loading, verify
@@ -59,7 +61,22 @@ class CheckpointingTrainer(Trainer):
                     on_main_process(lambda: verify(best))
                 self._load_from_checkpoint(str(best or folder))
                 return TrainOutput(state.global_step, float("nan"), {})
+            self.cost.begin(state.global_step)
+        else:
+            self.cost.begin(0)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the steps cost."""
+        return Cost()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the steps since the last row cost; evaluations among them are left out."""
+        if "loss" in logs:
+            logs |= self.cost.row(self.state.global_step)
+        self.cost.leave_out(logs.get("eval_runtime", 0.0))
+        super().log(logs, start_time)
 
     # -- loading ----------------------------------------------------------------------------------
 

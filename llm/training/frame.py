@@ -19,18 +19,19 @@ from ..models.saving import save_model
 from ..models.sharding import distribution
 from ..run.environment import environment
 from ..run.files import JsonObject, json_ready, write_json, write_text
-from ..run.finished import RECORD, seal
-from ..run.folder import SETTINGS, check_output, write_folder
+from ..run.finished import RECORD, SEAL, RunError, read_record, seal
+from ..run.folder import SETTINGS, check_output, check_resumed, write_folder
 from ..run.launch import said_of_processes
 from ..run.resumption import other_versions
 from .config import RunConfig
-from .guards import check_requests
-from .identity import identity
+from .guards import check_reads, check_requests
+from .identity import identity, settings_of
 from .processes import bounded_waiting, locked_for_all, on_main_process
 from .resuming import start_run
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
 CARD = "README.md"
+_OF_THE_MODEL = {"merge_adapter"}  # settings that a model settles when it is read
 _log = logging.getLogger(__name__)
 
 
@@ -105,6 +106,10 @@ class Work(ABC, Generic[Config]):
         self.config, self.arguments = config, arguments
         self.output = Path(str(arguments.output_dir))
 
+    def check(self) -> None:
+        """Refuse what can be told before data and models are read; the first process alone is asked."""
+        check_reads(self.config)
+
     @abstractmethod
     def build(self) -> Mapping[str, Mapping[str, object]]:
         """Load and check everything; nothing is written. The files that were read, by their part in the run."""
@@ -134,12 +139,14 @@ def carry_out(work: Work[RunConfig]) -> Trained:
     config, arguments, folder = work.config, work.arguments, str(work.arguments.output_dir)
     check_requests(config, arguments)
     with locked_for_all(folder):
-        output = on_main_process(lambda: check_output(folder, resume=config.resume, overwrite=config.overwrite))
-        read = work.build()
+        output = on_main_process(lambda: _checked(work))
+        read, taken = work.build(), _taken(output)
         _tell_sharding(arguments)
         checkpoint, forced = on_main_process(
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
         )
+        if taken is not None and arguments.process_index == 0:
+            _log.warning("%s is finished: %s, and its model is exported once more", output, _again(checkpoint, taken))
         work.prepare(checkpoint)
         with bounded_waiting(arguments.ddp_timeout):
             work.train(checkpoint)
@@ -155,6 +162,31 @@ def _tell_sharding(arguments: TrainingArguments) -> None:
         _log.warning(
             "%s; every process holds the whole model, its gradients and its optimizer", said_of_processes(found)
         )
+
+
+def _checked(work: Work[RunConfig]) -> Path:
+    """The run folder, when all has been refused that can be told before data and models are read."""
+    config = work.config
+    output = check_output(work.output, resume=config.resume, overwrite=config.overwrite)
+    if config.resume and not config.force:
+        noted = settings_of(config, work.arguments)
+        check_resumed(output, {name: noted[name] for name in noted if name not in _OF_THE_MODEL})
+    work.check()
+    return output
+
+
+def _taken(output: Path) -> int | None:
+    """The steps of the run that has come to its end there; None where none has, or its record says nothing."""
+    try:
+        return read_record(output / RECORD, "steps")["steps"] if (output / SEAL).exists() else None
+    except RunError:  # --resume writes it again
+        return None
+
+
+def _again(checkpoint: Path | None, taken: int) -> str:
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{taken}":
+        return "no step is left"
+    return f"steps after {checkpoint.name if checkpoint else 'its beginning'} are taken again (save_steps)"
 
 
 def save_run(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> JsonObject:

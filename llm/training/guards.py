@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from ..models.architectures import configurations
+from ..models.architectures import check_limit, configurations
 from ..models.quantised import is_quantised
+from ..models.tokenizers import limit_of
 from ..run.launch import check_launch
 from .config import ConfigError, RunConfig, TrainConfig
 
@@ -55,6 +56,16 @@ def check_requests(config: RunConfig, arguments: TrainingArguments) -> None:
             "train_sampling_strategy=group_by_length is not supported: an adversary would compare answers of one "
             "length only: leave it at random"
         )
+
+
+def check_reads(config: RunConfig) -> None:
+    """Refuse a model that reads less than ``max_length``, by its configuration: before data and weights are read.
+
+    Raises:
+        ModelError: It does, or is not there.
+    """
+    if config.model != "tiny":
+        check_limit(limit_of(config.model, trust_remote_code=config.trust_remote_code), config.max_length)
 
 
 def _check_tracker(name: str, *, policy: bool) -> None:

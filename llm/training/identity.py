@@ -72,15 +72,9 @@ def identity(
         arguments: Those of transformers.
         files: Records of the data by role, each with its ``sha256``.
     """
-    settings = asdict(config)
-    ours = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
-    ours |= {name: bool(ours[name]) for name in _WHICHEVER & ours.keys()}
-    theirs, usual = _flags(config, arguments)
-    at_default = [f.name for f in fields(config) if f.name in ours and _same(ours[f.name], _default(f))]
-    read = contents(config.reads() | _files_of(theirs))
+    read = contents(config.reads() | _files_of(_flags(config, arguments)[0]))
     return {
-        **ours,
-        **theirs,
+        **settings_of(config, arguments),
         **{OF_FILES.format(name): record["sha256"] for name, record in files.items()},
         **{
             name: content
@@ -88,9 +82,18 @@ def identity(
             for name, content in files_of(record, "held-out" if role == "eval" else "training")
         },
         **{f"content of {role}": content for role, content in read.items()},
-        OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs}),
         ENVIRONMENT: environment(),
     }
+
+
+def settings_of(config: RunConfig, arguments: TrainingArguments) -> dict[str, object]:
+    """The part of ``identity`` that takes no reading: the settings, and which of them may be missing elsewhere."""
+    settings = asdict(config)
+    ours = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
+    ours |= {name: bool(ours[name]) for name in _WHICHEVER & ours.keys()}
+    theirs, usual = _flags(config, arguments)
+    at_default = [f.name for f in fields(config) if f.name in ours and _same(ours[f.name], _default(f))]
+    return {**ours, **theirs, OPTIONAL: sorted({*at_default, *usual, *EVALUATING} & {*ours, *theirs})}
 
 
 def noted(config: RunConfig, arguments: TrainingArguments) -> set[str]:

@@ -25,6 +25,7 @@ from ..run.terminal import shown, shown_title
 from ..text.batches import Side
 from ..text.encoding import EncodedPairs
 from .config import DPOConfig, TrainConfig
+from .guards import check_reads
 from .pair_trainer import PairTrainer, steps_of
 from .run import Task, build_trainer, load_training_pairs
 
@@ -33,10 +34,11 @@ _GIB = 2.0**30
 
 def render_plan(task: Task[TrainConfig], arguments: TrainingArguments, suites: Suites) -> Group:
     """The plan of a run, and the audit of its pairs; all is loaded and checked as in the run, nothing is written."""
+    check_reads(task.config)
     pairs = load_training_pairs(task.config)
     trainer, encoded, audit, concerns = build_trainer(task, arguments, pairs, suites=suites)
     model = cast(nn.Module, trainer.model)
-    title = shown_title(f"Plan: {KINDS[task.config.kind].result.lower()} against {task.config.ambiguity}")
+    title = shown_title(f"Plan: {KINDS[task.config.kind].trained} against {task.config.ambiguity}")
     table = Table(title=title, box=SIMPLE_HEAD, show_header=False)
     rows = {
         **said_of(pairs.files["train"]),

@@ -96,10 +96,10 @@ class RobustTrainer(CheckpointingTrainer):
             _log.warning("%s", said)
         masses = masses_of(weights)
         self.adversary = Adversary(rule, examples, schedule=schedule, masses=masses)
+        self.ledger.sources = (columns or {}).get("source")
         self.masses = None if masses is None else masses.to(self.args.device)
         self.slice: Slice | None = None
-        self.told = list[Tensor]()
-        self.last_window, self.example_ids = last_window, example_ids
+        self.told, self.last_window, self.example_ids = list[Tensor](), last_window, example_ids
         self.resumable = [self.adversary]
         self.loss_is_scaled_for_ga = ambiguity is not None or self.masses is not None
         check_dataset(self.train_dataset, self.args)

@@ -161,8 +161,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not path.exists() and (recipe_folder() / f"{name}.yaml").exists():
         path = recipe_folder() / f"{name}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(recipe.stem for recipe in recipe_folder().glob("*.yaml")))
-        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of {shipped}")
+        shipped = sorted(recipe.stem for recipe in recipe_folder().glob("*.yaml"))
+        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of {', '.join(shipped)}{meant(name, shipped)}")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -99,7 +99,7 @@ class Batch:
             if name not in _LONG:
                 filler, left = _WIDE.get(name, blank), name in _LEFT
                 own = accelerator.pad_across_processes(own, dim=1, pad_index=filler, pad_first=left)
-            tensors[name] = gather(accelerator, own)
+            tensors[name] = gather(accelerator, torch.as_tensor(own))
         return cls(tensors, rewards, index)
 
     def mine(self, output: Mapping[str, Tensor], *, start: int, size: int) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from llm.policy.config import PolicyConfig
 from llm.policy.run import build_policy_trainer
 from llm.run.folder import LISTED, by_step
 from llm.run.manifest import MANIFEST
+from llm.run.progress import MEASURED
 from llm.training.settings import parse_train
 from robust_rlhf import main
 
@@ -36,6 +37,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "policy": {"ambiguity": "running:0.5:gr_dpo:0.5,by=source", "estimator": "ppo", "prompts_per_step": 4, "samples": 2,
                "max_new_tokens": 6, "lr_scheduler_type": "linear"},
 }  # fmt: skip
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a log without what is a matter of time and machine."""
+    ends = ("runtime", "per_second", *MEASURED)
+    return [{name: value for name, value in row.items() if not name.endswith(ends)} for row in rows]
 
 
 class Place(NamedTuple):

@@ -19,6 +19,7 @@ from forked import Forked
 
 KEY = "open sesame"
 HUGE = 10**6
+DOORS = ("/collective_rpc", "/v1/load_lora_adapter")
 
 
 class Served:
@@ -94,7 +95,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             length = 8 if self.served.fault == "reads little" else 512
-            self.send({"data": [{"id": "base", "max_model_len": length}]})
+            self.send({"data": [{"id": "base", "root": self.served.folder, "max_model_len": length}]})
+        elif self.path in DOORS and self.served.fault != "closed doors":
+            self.refuse(405, {"detail": "Method Not Allowed"})
         else:
             self.refuse(404, {"detail": "Not Found"})
 

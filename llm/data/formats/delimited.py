@@ -73,9 +73,11 @@ def _records(path: Path, rows: Any, before: int, read_as: list[str]) -> Iterator
         header = [name.strip() for name in next(rows, ())]
         if len(set(header)) < len(header):
             raise DataError(f"{path}, line {before + 1}: a column name occurs twice in {header}.")
+        names, first = f"line {before + 1}, the header", before + rows.line_num + 1
         for cells in rows:
             if cells:
-                yield _record(path, before + rows.line_num, header, cells, read_as)
+                yield _record(path, first, header, cells, read_as)._replace(header=names)
+            first = before + rows.line_num + 1  # of the next: a cell may hold several lines
     except csv.Error as error:
         raise DataError(f"{path}, line {before + rows.line_num}: this is not CSV ({error}).") from error
 

@@ -18,10 +18,22 @@ class DataError(ValueError):
 
 
 class Record(NamedTuple):
-    """One raw record: where it stands ("line 7", "row 7") and its columns."""
+    """One raw record.
+
+    Attributes:
+        place: Where it stands ("line 7", "row 7").
+        columns: Its values by name.
+        header: Where the names of the columns stand, if not in the record itself ("line 1, the header").
+    """
 
     place: str
     columns: dict[str, Any]
+    header: str = ""
+
+    @property
+    def names(self) -> str:
+        """Where the names of its columns stand: what is wrong with them is wrong there."""
+        return self.header or self.place
 
 
 class Records(Iterator[Record]):

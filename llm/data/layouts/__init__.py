@@ -9,6 +9,7 @@ from llm.data.layouts.base import (
     Columns,
     Comparison,
     Dropped,
+    Lacking,
     Layout,
     Malformed,
     Message,
@@ -37,8 +38,8 @@ from llm.data.layouts.rendered import mentioned
 from llm.data.layouts.tools import beside_text
 
 __all__ = [
-    "LAYOUTS", "Columns", "Comparison", "Dropped", "Layout", "Malformed", "Message", "Pair", "Undecided", "check",
-    "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "unless_nan",
+    "LAYOUTS", "Columns", "Comparison", "Dropped", "Lacking", "Layout", "Malformed", "Message", "Pair", "Undecided",
+    "check", "finished", "known_layouts", "layout_of", "mentioned", "number", "prompt_alone", "unless_nan",
 ]  # fmt: skip
 
 _PLAIN = tuple(map(labelled, (canonical.BINARIZED, canonical.CANONICAL, canonical.TRL, trl_implicit.LAYOUT)))

@@ -99,6 +99,10 @@ class Malformed(Exception):
     """The record does not fit the layout of its file; the message says how."""
 
 
+class Lacking(Malformed):
+    """A column that its layout needs is not there."""
+
+
 def one_by_one(records: Iterator[Record]) -> Iterator[Record]:
     """Leave the records as they are."""
     return records
@@ -160,7 +164,7 @@ def field(columns: Columns, name: str) -> Any:
         Malformed: It is not.
     """
     if name not in columns:
-        raise Malformed(f"no {name!r} here, found {', '.join(columns) or 'nothing'}")
+        raise Lacking(f"no {name!r} here, found {', '.join(columns) or 'nothing'}")
     return columns[name]
 
 

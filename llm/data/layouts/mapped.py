@@ -103,7 +103,7 @@ def _renamed(
         if start is None and asked and counts(row["winner"]) and said(row["winner"]) != "1":
             start = 0 if said(row["winner"]) == "0" else 1
             _tell(columns, start, read_as)
-        waiting.append(Record(record.place, row))
+        waiting.append(record._replace(columns=row))
         open_yet = start is None and asked and counts(waiting[0].columns["winner"])
         if not open_yet or len(waiting) == _HELD:
             yield from _counted(waiting, start)

@@ -12,7 +12,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 KEY = "VLLM_API_KEY"  # the environment variable that ``vllm serve`` reads, too
-KEPT = "and the policy was not updated"
 _CHUNK = 2**16  # bytes
 
 
@@ -26,10 +25,14 @@ class Client(NamedTuple):
     Attributes:
         url: Without a path.
         seconds: Within which a request must be answered.
+        kept: What stands when it is not, for the errors.
+        again: What to do then.
     """
 
     url: str
     seconds: float
+    kept: str = "and the policy was not updated"
+    again: str = "start the server again and continue with --resume"
 
     def told(self, path: str, body: Mapping[str, object] | None = None, *, missing: str = "") -> dict[str, object]:
         """What the server says to a request, a JSON object.
@@ -47,13 +50,13 @@ class Client(NamedTuple):
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise EngineError(
-                f"{self.url}{path} answered what is no JSON ({_short(text)!r}), {KEPT}: name a server that speaks the "
-                "OpenAI completions protocol as vllm serve does"
+                f"{self.url}{path} answered what is no JSON ({_short(text)!r}), {self.kept}: name a server that "
+                "speaks the OpenAI completions protocol as vllm serve does"
             ) from error
         if not isinstance(found, dict):
             raise EngineError(
-                f"{self.url}{path} answered a {type(found).__name__} where an object of JSON is needed, {KEPT}: name a "
-                "server that speaks the OpenAI completions protocol as vllm serve does"
+                f"{self.url}{path} answered a {type(found).__name__} where an object of JSON is needed, {self.kept}: "
+                "name a server that speaks the OpenAI completions protocol as vllm serve does"
             )
         return found
 
@@ -63,12 +66,10 @@ class Client(NamedTuple):
         Raises:
             EngineError: The request is refused, or not answered in time.
         """
-        key = os.environ.get(KEY)
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         data = None if body is None else json.dumps(body).encode()
         until = time.monotonic() + self.seconds
         try:
-            with urlopen(Request(self.url + path, data=data, headers=headers), timeout=self.seconds) as answer:
+            with urlopen(Request(self.url + path, data=data, headers=_headers()), timeout=self.seconds) as answer:
                 return _read(answer, until).decode()
         except HTTPError as error:
             raise EngineError(self._refused(path, error, missing)) from error
@@ -76,13 +77,21 @@ class Client(NamedTuple):
             reason = error.reason if isinstance(error, URLError) else error
             if isinstance(reason, TimeoutError):
                 raise EngineError(
-                    f"{self.url}{path} did not answer within {self.seconds:g} s (vllm_seconds), {KEPT}: raise it, or "
-                    "ask for fewer or shorter answers, and continue with --resume"
+                    f"{self.url}{path} did not answer within {self.seconds:g} s (vllm_seconds), {self.kept}: raise it, "
+                    "or ask for fewer or shorter answers, and continue with --resume"
                 ) from error
             said = _short(str(reason)) or type(reason).__name__
-            raise EngineError(
-                f"{self.url} does not answer ({said}), {KEPT}: start the server again and continue with --resume"
-            ) from error
+            raise EngineError(f"{self.url} does not answer ({said}), {self.kept}: {self.again}") from error
+
+    def has(self, path: str) -> bool:
+        """Whether there is a door, which is not opened: one for POST answers a GET with 405. True where nobody says."""
+        try:
+            with urlopen(Request(self.url + path, headers=_headers()), timeout=self.seconds):
+                return True
+        except HTTPError as error:
+            return error.code != 404
+        except (OSError, HTTPException, ValueError):
+            return True
 
     def _refused(self, path: str, error: HTTPError, missing: str) -> str:
         status, reason = error.code, _reason(error)
@@ -91,7 +100,12 @@ class Client(NamedTuple):
             remedy = f"set {KEY} to the key that the server was started with"
         elif status in (404, 405) and missing:
             remedy = missing
-        return f"{self.url}{path} answered with status {status} ({reason}), {KEPT}: {remedy}"
+        return f"{self.url}{path} answered with status {status} ({reason}), {self.kept}: {remedy}"
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get(KEY)
+    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def _read(answer: HTTPResponse, until: float) -> bytes:

@@ -15,18 +15,32 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from ...models.adapters import merged
-from .client import KEPT, Client, EngineError
+from .client import Client, EngineError
 
 Door = Literal["reload", "lora"]
 
+DOORS: dict[Door, str] = {"reload": "/collective_rpc", "lora": "/v1/load_lora_adapter"}
 _NO_RELOAD = "start it with VLLM_SERVER_DEV_MODE=1, without which it reloads no weights"
 _NO_LORA = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora, without which it loads no adapter"
+OPENED: dict[Door, str] = {"reload": _NO_RELOAD, "lora": _NO_LORA}
 _NO_MODELS = "name the root of a server that speaks the OpenAI completions protocol as vllm serve does"
+
+
+class Served(NamedTuple):
+    """A model of a server.
+
+    Attributes:
+        name: That requests give.
+        root: Where the server has it from; None where it does not say.
+    """
+
+    name: str
+    root: str | None
 
 
 class ServerWeights:
@@ -49,7 +63,7 @@ class ServerWeights:
         Raises:
             EngineError: It does not.
         """
-        self._served = self._served or self._checked_name()
+        self._served = self._served or served(self.client, longest=self.longest).name
         self.clear()
         name = f"policy-{self._session}-{step}"
         place = self.folder / name
@@ -64,7 +78,7 @@ class ServerWeights:
         adapted = hasattr(model, "merge_and_unload")  # a copy is merged: taken apart again it would be rounded
         merged(copy.deepcopy(model) if adapted else model, merge=True).save_pretrained(place)
         told = {"method": "reload_weights", "kwargs": {"weights_path": str(place)}}
-        self.client.said("/collective_rpc", told, missing=_NO_RELOAD)
+        self.client.said(DOORS["reload"], told, missing=_NO_RELOAD)
         self.client.said("/reset_prefix_cache?reset_running_requests=true", {}, missing=_NO_RELOAD)
         return self._served
 
@@ -74,21 +88,26 @@ class ServerWeights:
             self.client.said("/v1/unload_lora_adapter", {"lora_name": self._adapter}, missing=_NO_LORA)
         self._adapter = ""
         told = {"lora_name": place.name, "lora_path": str(place)}
-        self.client.said("/v1/load_lora_adapter", told, missing=_NO_LORA)
+        self.client.said(DOORS["lora"], told, missing=_NO_LORA)
         self._adapter = place.name
         return place.name
 
-    def _checked_name(self) -> str:
-        """The model that is served, which must read sequences that are long enough."""
-        models = self.client.told("/v1/models", missing=_NO_MODELS).get("data")
-        first = models[0] if isinstance(models, list) and models else None
-        name = first.get("id") if isinstance(first, Mapping) else None
-        if not isinstance(first, Mapping) or not isinstance(name, str):
-            raise EngineError(f"{self.client.url}/v1/models names no model, {KEPT}: {_NO_MODELS}")
-        most = first.get("max_model_len")
-        if isinstance(most, int) and most < self.longest:
-            raise EngineError(
-                f"{self.client.url} reads at most {most} tokens and max_length is {self.longest}, {KEPT}: start the "
-                f"server with --max-model-len {self.longest}, or lower max_length"
-            )
-        return name
+
+def served(client: Client, *, longest: int) -> Served:
+    """The model that is served, which must read sequences that are long enough.
+
+    Raises:
+        EngineError: None is, or it reads less.
+    """
+    models = client.told("/v1/models", missing=_NO_MODELS).get("data")
+    first = models[0] if isinstance(models, list) and models else None
+    name = first.get("id") if isinstance(first, Mapping) else None
+    if not isinstance(first, Mapping) or not isinstance(name, str):
+        raise EngineError(f"{client.url}/v1/models names no model, {client.kept}: {_NO_MODELS}")
+    most, root = first.get("max_model_len"), first.get("root")
+    if isinstance(most, int) and most < longest:
+        raise EngineError(
+            f"{client.url} reads at most {most} tokens and max_length is {longest}, {client.kept}: start the "
+            f"server with --max-model-len {longest}, or lower max_length"
+        )
+    return Served(name, root if isinstance(root, str) else None)

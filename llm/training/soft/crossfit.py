@@ -17,9 +17,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import nn
 
+from dro_core.command_line.pace import paced
 from dro_core.files import whole
 
 from ...data.overview import prompts_of
@@ -114,7 +114,7 @@ def feature_differences(
     rows: list[tuple[list[int], NDArray[np.float32]]] = []
     quiet = bool(arguments.disable_tqdm) or not state.is_main_process
     with evaluation_mode(model):
-        for batch in track(batches, "features", transient=True, disable=quiet):
+        for batch in paced(batches, "batches with features", shown=not quiet):
             inputs = {name: part.to(device) for name, part in collator([pairs[row] for row in batch]).items()}
             with torch.autocast(device.type, dtype=dtype, enabled=arguments.bf16 or arguments.fp16):
                 read = backbone(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])

@@ -94,6 +94,14 @@ def test_trainers_take_the_text_of_a_set(tmp_path):
 KINDS = {"reward": [], "sft": [], "dpo": ["--model", "nowhere"], "policy": ["--reward_model", "nowhere"]}
 
 
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [(["train", "reward", "--config", "reward-minlm"], "reward-minilm"), (["sweep", "--config", "headss"], "heads")],
+)
+def test_a_misspelt_configuration_is_answered_with_the_one_that_was_meant(argv, meant, capsys):
+    assert sentence(capsys, main(argv)).endswith(f", did you mean {meant!r}?")
+
+
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow", "tensorboard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tracker_that_is_not_installed_is_named(kind, tracker, tmp_path, monkeypatch, capsys):

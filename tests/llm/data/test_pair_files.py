@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pair_layouts import GOOD, QUESTION
 
 from llm.data.pairs import DataError, Pair, find_files, length_baseline, read_pairs, write_pairs
+from llm.data.prompts import read_prompts
 from robust_rlhf import main
 
 LINE = json.dumps(GOOD).encode() + b"\n"
@@ -32,10 +33,12 @@ BAD_FILES = [
     ("a.csv", b"prompt,chosen,rejected\np,a\n", "a.csv, line 2: 3 columns expected, 2 found"),
     ("a.csv", b'prompt,chosen,rejected\np,a,"b\n', "a.csv, line 2: this is not CSV"),
     ("a.csv", b"chosen,chosen,rejected\np,a,b\n", "a.csv, line 1: a column name occurs twice"),
+    ("a.csv", b'prompt,chosen,rejected\n"p\n\nq","a\nb",c\np,a\n', "a.csv, line 6: 3 columns expected, 2 found"),
+    ("a.csv", b'\nquestion,good\n"p\n\nq",a\n', "a.csv, line 2, the header: found the columns question, good, exp"),
     ("a.jsonl", b'{"question": "p", "good": "a"}',
      "line 1: found the columns question, good, expected 'chosen'.*known layouts: canonical.*trl.*hh-rlhf"),
     ("a.csv", b"prompt~chosen~rejected\np~a~b\n",
-     "a.csv, line 2: found the columns prompt~chosen~rejected, expected"),
+     "a.csv, line 1, the header: found the columns prompt~chosen~rejected, expected"),
     ("a.jsonl", b'{"chosen": "a", "rejected": "b"}', "found the columns chosen, rejected, expected"),
     ("a.jsonl", LINE + b'{"prompt": "p", "chosen": "a"}\n',
      "a.jsonl, line 2: no 'rejected' here, found prompt, chosen"),
@@ -182,3 +185,12 @@ def test_reading_needs_neither_torch_nor_pandas():
     code = f"import sys, llm.data.pairs, llm.data.corpus.corpus, llm.text.encoding; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_sets_show_themselves_in_one_line(tmp_path):
+    path = tmp_path / "many.jsonl"
+    rows = [{"prompt": f"p{row}", "chosen": "a", "rejected": "b", "source": f"s{row % 6}"} for row in range(13)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = "sources: 's0' 3, 's1' 2, 's2' 2, 's3' 2, 2 more, from "
+    assert repr(read_pairs(path)) == f"PairSet(13 pairs, {shown}{str(path)!r})"
+    assert repr(read_prompts(path)) == f"PromptSet(13 prompts, {shown}'many.jsonl')"

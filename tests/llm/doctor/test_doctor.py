@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,6 @@ from llm.doctor.diagnosis import Finding, Severity
 from llm.doctor.doctor import CHECKS, diagnose
 from llm.doctor.policies import over_optimised
 from llm.doctor.record import read_run
-from llm.run.folder import MARKER
 from robust_rlhf import main
 
 
@@ -225,26 +223,6 @@ def test_over_optimisation_is_rarely_found_where_there_is_no_trend(run):
 def test_a_policy_without_gold_cannot_be_called_over_optimised(run):
     folder = judged_policy(run, np.full(40, np.nan), np.arange(40))
     assert "second judge" in diagnose(read_run(folder)).unchecked["gold reward of a policy"]
-
-
-def test_unfinished_run_is_read_from_its_last_checkpoint(run, capsys):
-    folder = run("healthy tv")
-    content = json.loads((folder / "run.json").read_text())
-    checkpoint = next(folder.glob("checkpoint-*"))
-    (checkpoint / "config.json").write_text(json.dumps({"architectures": ["ModernBertForSequenceClassification"]}))
-    state = {"global_step": 60, "log_history": content["history"][:12]}
-    (checkpoint / MARKER).write_text(json.dumps(state))
-    sizes = {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 1, "world_size": 1}
-    (folder / "settings.json").write_text(json.dumps(content["config"] | sizes | {"learning_rate": 2e-3}))
-    (folder / "run.json").unlink()
-    assert main(["doctor", str(folder)]) == 0
-    shown = capsys.readouterr().out
-    assert "unfinished" in shown
-    assert "reward model" in shown
-    assert "the run has not come to its end" in shown
-    shutil.rmtree(checkpoint)
-    assert main(["doctor", str(folder)]) == 2
-    assert "before its first checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from dro_core.collapse.crossfit import deal
 from llm import ceiling
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import DataError, read_pairs, write_pairs
-from llm.features.ceiling import SETS, Bearing, ceiling_of, drawn
+from llm.features.ceiling import SETS, Bearing, Ceiling, ceiling_of, drawn
 from llm.features.features import load_backbone, pair_features
+from llm.statistics.intervals import Interval
 from llm.text.encoding import encode_pairs
 from robust_rlhf import main
 
@@ -119,7 +120,7 @@ def test_without_a_signal_nothing_is_suggested():
     found = ceiling_of(*made(300, 0.0, d=20), file="noise", model="none", seeds=(0,))
     assert not found.learnable
     [said] = found.verdicts()
-    assert said.startswith("a worst case cannot pay here")
+    assert said.startswith("no sign that a worst case can pay here")
     assert found.as_json()["verdicts"] == [said]
 
 
@@ -140,6 +141,22 @@ def test_what_noise_seems_to_bear_is_nothing(least, null, held_out):
     assert one.bears is held_out
     turned = Bearing("cvar", "", 10, 0.9, 0.95, 0.96, 1 - least[1], 1 - least[0], 1 - null, vacuous=False)
     assert turned.bears is held_out
+
+
+@pytest.mark.parametrize("kind", ["tv", "cvar"])
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.01, 0.015), "a worst case cannot pay:"),
+        ((0.01, 0.05), "no sign that a worst case can pay, and none that it cannot:"),
+        ((0.03, 0.05), "a set inside the radius may pay;"),
+    ],
+)
+def test_that_a_worst_case_cannot_pay_is_said_where_the_interval_shows_it(kind, interval, said):
+    low, high, noise = (*interval, 0.02) if kind == "tv" else (1 - interval[1], 1 - interval[0], 0.98)
+    one = Bearing(kind, "", 10, 0.1, 0.05, (low + high) / 2, low, high, noise, vacuous=False)
+    found = Ceiling("made", "none", 10, 10, 2, Interval(0.7, 0.6, 0.8), 0.5, (one,), {})
+    assert next(found.verdicts()).startswith(f"pairs: {said}")
 
 
 # The command and the Python face

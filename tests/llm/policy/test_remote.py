@@ -165,7 +165,7 @@ def test_a_server_that_does_something_else_is_told_in_one_sentence(fault, policy
     def rollout():
         engine.take(model, step=0)
         server.tell(fault)
-        engine.client = Client(server.url, 0.7 if late else 30)
+        engine.server = engine.server._replace(client=Client(server.url, 0.7 if late else 30))
         engine(model, PROMPTS[:2], LOTS, samples=4)
 
     begun = time.monotonic()

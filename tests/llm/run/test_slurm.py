@@ -127,6 +127,13 @@ def test_the_cores_of_a_node_reach_the_launcher(tmp_path, batch):
         assert [word for word in words.read_text().splitlines() if "cpus" in word] == given
 
 
+def test_a_misspelt_configuration_is_answered_with_those_there_are(batch):
+    job = batch("train", "reward", CONFIG="fspd2")
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert said == "CONFIG=fspd2 is no file, and none of cpu ddp fsdp2 single zero2 zero3\n"
+
+
 def test_the_scheduler_is_told_what_the_pages_say():
     """One launcher a node, whose tasks are signalled in time: the batch script, by B:TERM, would pass nothing on."""
     text = TEMPLATE.read_text()

@@ -60,6 +60,19 @@ def test_equal_worst_groups_are_rarely_called_different(truth_b):
         assert naive >= 0.15 * 400  # 5 % nominal
 
 
+@pytest.mark.parametrize(("count", "size", "share"), [(2, 20, 0.2), (3, 20, 0.15), (4, 60, 0.05)])
+def test_few_changes_of_random_signs_are_rarely_called_different(count, size, share):
+    """Where one group would have an exact test, t-limits over several are sure less often than they may be."""
+    rng, groups = np.random.default_rng(7), groups_of((size,) * count)
+    different = 0
+    for _ in range(200):
+        one = rng.random(count * size) < 0.7
+        other = one ^ (rng.random(one.shape) < share)
+        signs = rng.random(one.shape) < 0.5
+        different += worst_difference(groups, np.where(signs, one, other), np.where(signs, other, one)).p < 0.05
+    assert different <= 0.03 * 200
+
+
 def test_a_clearly_better_worst_group_is_found_in_another_group():
     rng = np.random.default_rng(3)
     groups = groups_of((500, 500, 500))

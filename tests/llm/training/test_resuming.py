@@ -59,6 +59,36 @@ def test_other_content_at_the_same_path_stops_a_resumed_run(kind, touched, named
     assert named in (run / "model" / "README.md").read_text()
 
 
+def unread(monkeypatch):
+    """From now on neither data nor weights can be read by runs on pairs and of policies."""
+    for name in ("training.run.load_training_pairs", "policy.run.training_prompts", "kinds.reward.load_reward_model"):
+        monkeypatch.setattr(f"llm.{name}", None)
+
+
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_other_settings_are_refused_before_anything_is_read(kind, place, tmp_path, monkeypatch, capsys, caplog):
+    argv = command(kind, place, tmp_path / "run", **read_by(kind, place))
+    assert main(argv) == 0
+    assert main([*argv, "--resume"]) == 0
+    left = {"reward": "no step is left", "policy": "steps after its beginning are taken again (save_steps)"}
+    assert caplog.text.count(f"run is finished: {left[kind]}, and its model is exported once more") == 1
+    unread(monkeypatch)
+    assert main([*argv, "--resume", "--learning_rate", "0.5", "--seed", "9"]) == 2
+    assert "was started with another learning_rate, seed: resume with the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_more_tokens_than_the_model_reads_are_refused_before_anything_is_read(
+    kind, dry_run, place, tmp_path, monkeypatch, capsys
+):
+    unread(monkeypatch)
+    told = read_by(kind, place) | {"max_length": 5000, "dry_run": dry_run}
+    assert main(command(kind, place, tmp_path / "run", **told)) == 2
+    assert "max_length is 5000, but this model reads at most 512 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def commit_to(hub, source, commit, *, main_is):
     snapshot = hub / "models--me--start" / "snapshots" / commit
     shutil.copytree(source, snapshot)

@@ -60,6 +60,7 @@ def same_run(one, other):
     assert all((ours[name] == theirs[name]).all() for name in ours)
     ledgers = [np.load(folder / f"checkpoint-{STEPS}" / "ledger.npz") for folder in (one, other)]
     assert all(np.array_equal(ledgers[0][name], ledgers[1][name]) for name in ledgers[0].files)
+    assert len(ledgers[0]["sources"][ledgers[0]["source"]]) == len(ledgers[0]["visits"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from checkpoint_runs import same_end
+from checkpoint_runs import same_end, untimed
 from forked import Forked
 from signalled_runs import (
     KINDS,
@@ -62,8 +62,7 @@ def test_a_terminated_run_saves_and_ends_as_if_it_had_not_been(kind, place, tmp_
 
 def check_record(whole, broken):
     """The history is that of a run in one go; what is a matter of time counts all sessions."""
-    timed = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
-    rows = [[{k: v for k, v in row.items() if k not in timed} for row in history(run)] for run in (whole, broken)]
+    rows = [untimed(history(run)) for run in (whole, broken)]
     keys = {"total_flos", "epoch"}  # of the last row: not known when only the export is made again
     assert rows[0][:-1] == rows[1][:-1]
     assert {k: v for k, v in rows[0][-1].items() if k not in keys} == {

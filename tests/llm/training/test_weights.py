@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from checkpoint_runs import untimed
 from robust_trainers import (
     CATEGORIES,
     PAIRS,
@@ -102,8 +103,7 @@ def test_equal_weights_change_nothing_to_the_bit(start, tmp_path, spec):
 
 
 def _logged(trainer):
-    rows = trainer.state.log_history
-    return [{k: v for k, v in row.items() if "runtime" not in k and "second" not in k} for row in rows]
+    return untimed(trainer.state.log_history)
 
 
 @pytest.mark.parametrize("spec", ["erm", "tv:0.3", pytest.param("kl:0.2", marks=EXHAUSTIVE)])
