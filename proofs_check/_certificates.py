@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 _verifier: Any = verifier  # written for a Python without anything, type stubs included
 
 
-def write_certificate(folder: Path, claim: Claim[Any], report: Report, seen: Sequence[Any]) -> None:
+def write_certificate(folder: Path, claim: Claim[Any], report: Report, instances: Sequence[Any]) -> None:
     """Write one file for a certified or proved verdict, and none for any other.
 
     Args:
         folder: where to; the file is called like the claim.
         claim: what was checked.
         report: the verdict.
-        seen: every instance on which both sides were evaluated.
+        instances: those that were chosen for exact arithmetic; of a refuted claim all that its search has seen.
 
     Raises:
         ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
     """
     if report.evidence in (Evidence.CERTIFIED, Evidence.PROVED):
-        text = json.dumps(certificate(claim, report.verdict, seen))
+        text = json.dumps(certificate(claim, report.verdict, instances))
         write_text(folder / f"{claim.label}.json", text + "\n")
 
 
-def certificate(claim: Claim[Any], verdict: Verdict, seen: Sequence[Any]) -> dict[str, Any]:
-    """Return the content of such a file.
+def certificate(claim: Claim[Any], verdict: Verdict, instances: Sequence[Any]) -> dict[str, Any]:
+    """Return the content of such a file, with every different instance; of a refuted claim those that violate it.
 
     Raises:
         ArithmeticError: The formula says otherwise of an instance that was certified: a mistake in it.
     """
-    shown = [x for x in dict.fromkeys(seen) if verdict is Verdict.UPHELD or _violates(claim, x)]
+    shown = [x for x in dict.fromkeys(instances) if verdict is Verdict.UPHELD or _violates(claim, x)]
     stored: dict[str, Any] = {
         "format": verifier.FORMAT,
         "claim": claim.label,

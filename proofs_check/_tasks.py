@@ -89,10 +89,10 @@ def answer(task: Task) -> bytes:
 
 
 def _checked(task: Task) -> Report:
-    claim, seen = task.claim, list[Any]()
-    report = check(claim, budget=task.budget, seed=task.seed, curves=task.curves, seen=seen)
+    claim, seen, exact = task.claim, list[Any](), list[Any]()
+    report = check(claim, budget=task.budget, seed=task.seed, curves=task.curves, seen=seen, exact=exact)
     if task.certificates is not None:
-        write_certificate(task.certificates, claim, report, seen)
+        write_certificate(task.certificates, claim, report, exact if report.verdict is Verdict.UPHELD else seen)
     return replace(report, domain=domain(seen))
 
 

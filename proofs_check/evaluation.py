@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic
+from zlib import crc32
 
 import numpy as np
 
@@ -93,6 +95,8 @@ class Tally(Generic[I]):
         guides: the instances to search on from.
         pool: the first admitted corners and draws.
         seen: the instances on which both sides were evaluated, in order, if somebody asked for them.
+        share: besides corners and what nearly touches, one instance in so many goes to exact arithmetic.
+        exact: the instances that were chosen for it, in order.
     """
 
     claim: Claim[I]
@@ -109,6 +113,8 @@ class Tally(Generic[I]):
     guides: Guides = field(default_factory=Guides)
     pool: list[I] = field(default_factory=list[I])
     seen: list[I] | None = None
+    share: int = 1
+    exact: list[I] = field(default_factory=list[I])
 
     @property
     def worst(self) -> Witness | None:
@@ -173,8 +179,20 @@ class Tally(Generic[I]):
         if claim.violates is not None and witness.margin > 0 and claim.violates(instance):
             if self.certified is None or witness.margin > self.certified.margin:
                 self.certified = witness
-        elif claim.verifies is not None and witness.margin <= TOLERANCE and not self.settled:
-            self.unverified = self.unverified or (None if claim.verifies(instance) else witness)
+        elif witness.margin <= TOLERANCE and not self.settled and self._chosen(witness):
+            if claim.verifies is not None and not claim.verifies(instance):
+                self.unverified = self.unverified or witness
+            self.exact.append(instance)
+
+    def _chosen(self, witness: Witness) -> bool:
+        """Whether an instance goes to exact arithmetic: what rounding may hide, corners, and a share told by a hash."""
+        if self.share == 1 or witness.margin > ROUNDING or witness.instance in self._corners:
+            return True
+        return crc32(repr(witness.instance).encode()) % self.share == 0
+
+    @cached_property
+    def _corners(self) -> frozenset[I]:
+        return frozenset(self.claim.instances.corners)
 
     def _record(self, witness: Witness, lhs: Estimate, rhs: Estimate) -> dict[Measure, float]:
         """Count an instance, and return how near it comes to a violation."""

@@ -21,21 +21,19 @@ from proofs_check.claims.collapse.labels import collapse_labels, collapse_regret
 from proofs_check.claims.collapse.margins import collapse_accuracy, collapse_accuracy_floor, collapse_signs
 from proofs_check.claims.collapse.minibatches import collapse_minibatch
 from proofs_check.claims.collapse.samples import collapse_sample, collapse_sample_estimates, collapse_sample_null
-from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.convergence import sgd_dpo, sgd_reward
 from proofs_check.claims.convergence.group_dro import group_dro_online
+from proofs_check.claims.convergence.long_runs import sgd_sampled
 from proofs_check.claims.convergence.npg_invariance import npg_realizable_invariance, npg_tabular_invariance
 from proofs_check.claims.convergence.parameter_rate import robust_parameter_rate, robust_parameter_rate_quarter
 from proofs_check.claims.convergence.pointwise import pointwise_optimum, pointwise_optimum_mdp
 from proofs_check.claims.convergence.policy_gradient import npg_tabular
-from proofs_check.claims.convergence.robust_mdp import (
-    contamination_discount,
-    robust_bellman_contracts,
-    value_iteration_bracket,
-)
+from proofs_check.claims.convergence.robust_mdp import contamination_discount, robust_bellman_contracts
 from proofs_check.claims.convergence.robust_npg import npg_best_iterate, npg_last_iterate
 from proofs_check.claims.convergence.slower import npg_slower
 from proofs_check.claims.convergence.subgradient import subgradient_optimal, subgradient_worst_case
 from proofs_check.claims.convergence.unbiased import sgd_unbiased
+from proofs_check.claims.convergence.value_iteration import value_iteration_bracket
 from proofs_check.claims.convergence.weighted_policies import plugin_policy_weights, ppo_a_is_b, ppo_a_is_b_whitened
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.claims.inner.duality import cvar_dual, tv_closed_form, tv_dual

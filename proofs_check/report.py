@@ -69,6 +69,7 @@ class Report:
         curve: both sides along the claim's curve, if asked for.
         family: what it is proved for, in words, if it is.
         domain: where the claim was tested, in words; empty if nobody looked.
+        exact: of the instances checked, those that went to the claim's exact check of what it says, if it has one.
     """
 
     label: str
@@ -87,6 +88,7 @@ class Report:
     curve: tuple[CurvePoint, ...] = ()
     family: str = ""
     domain: str = ""
+    exact: int = 0
 
     @property
     def controls(self) -> dict[str, Verdict]:

@@ -39,6 +39,7 @@ class Budget:
         moves: evaluations of instances made from those drawn.
         work: the most cases that an instance made by the search may have its sides go through.
         alone: whether mutants are also searched without corners.
+        share: one instance in so many goes to exact arithmetic, besides corners and those within 1e-9 of the bound.
     """
 
     examples: int
@@ -48,6 +49,7 @@ class Budget:
     moves: int = 60
     work: int = 1000
     alone: bool = False
+    share: int = 1
 
     def scaled(self, effort: float) -> Budget:
         """Return this budget for a claim of that effort; corners and simulations stay."""
@@ -56,11 +58,17 @@ class Budget:
 
 
 QUICK = Budget(examples=100, restarts=6, evaluations=60, draws=4000, moves=800)
-FULL = Budget(examples=1000, restarts=12, evaluations=300, draws=100_000, moves=4000, work=10_000, alone=True)
+FULL = Budget(examples=1000, restarts=12, evaluations=300, draws=100_000, moves=4000, work=10_000, alone=True, share=8)
 
 
 def check(
-    claim: Claim[I], *, budget: Budget = QUICK, seed: int = 0, curves: bool = False, seen: list[I] | None = None
+    claim: Claim[I],
+    *,
+    budget: Budget = QUICK,
+    seed: int = 0,
+    curves: bool = False,
+    seen: list[I] | None = None,
+    exact: list[I] | None = None,
 ) -> Report:
     """Look for a counterexample by corners, draws, moves and an optimiser; then do the same to the mutants.
 
@@ -70,6 +78,7 @@ def check(
         seed: of the draws, the moves and the simulations.
         curves: whether to evaluate the claim's curve, for a figure.
         seen: is given every instance on which both sides were evaluated, those of mutants aside.
+        exact: is given those of them that were chosen for exact arithmetic: by the quick budget all.
 
     Example:
         >>> from proofs_check.claims.inner.inner_problem import tv_gap
@@ -78,6 +87,8 @@ def check(
     """
     start = time.perf_counter()
     tally = _search(claim, budget.scaled(claim.effort), seed, seen)
+    if exact is not None:
+        exact += tally.exact
     powers = {false.label: _control(false, budget.scaled(claim.effort), seed) for false in claim.mutants}
     verdict, evidence, reason = with_proof(claim, *_verdict(tally, powers))
     return Report(
@@ -87,6 +98,7 @@ def check(
         expected=claim.expected,
         reason=reason,
         checked=tally.checked,
+        exact=len(tally.exact) if claim.verifies is not None else 0,
         rejected=tally.rejected,
         worst=tally.worst,
         simplest=_simplest(tally),
@@ -106,7 +118,7 @@ def replay(claim: Claim[I], stored: Mapping[str, Any]) -> Witness:
 
 def _search(claim: Claim[I], budget: Budget, seed: int, seen: list[I] | None = None) -> Tally[I]:
     """Each stage starts only if the ones before found no counterexample."""
-    tally = Tally(claim, seen=seen)
+    tally = Tally(claim, seen=seen, share=budget.share)
     _visit_corners(tally, budget, seed)
     strategy = claim.instances.strategy
     if strategy is None or tally.settled:

@@ -8,7 +8,8 @@ import pytest
 from performance_estimation import worst_gap
 
 from proofs_check import Evidence, Verdict, check
-from proofs_check.claims.convergence.convergence import Descent, sgd_dpo, sgd_reward, sgd_sampled
+from proofs_check.claims.convergence.convergence import Descent, sgd_dpo, sgd_reward
+from proofs_check.claims.convergence.long_runs import sgd_sampled
 from proofs_check.claims.convergence.subgradient import (
     Kink,
     Span,

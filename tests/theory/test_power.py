@@ -50,6 +50,16 @@ def test_the_full_budget_refutes_what_it_should(alone, least):
     assert share(FULL, seed=0, alone=alone) >= least
 
 
+LONG = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sgd-reward", "sgd-dpo", "sgd-unbiased")]
+
+
+@pytest.mark.parametrize("label", ["bt-mle-rate", "separable-margin", *LONG])
+def test_the_full_budget_needs_no_corners_where_only_they_refuted_once(label):
+    report = check(next(claim for claim in CLAIMS if claim.label == label), budget=FULL)
+    assert report.verdict is Verdict.UPHELD, report.reason
+    assert False not in {power.alone for power in report.powers.values()}
+
+
 @pytest.mark.exhaustive
 @pytest.mark.slow("forty claims, twenty seeds")
 def test_no_true_claim_is_refuted_at_the_quick_budget():

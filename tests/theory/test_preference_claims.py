@@ -65,12 +65,33 @@ def test_the_expected_error_agrees_with_a_loop_over_all_labels_and_a_general_opt
     assert expected_error(design) == pytest.approx(total, abs=1e-6)
 
 
-def constrained_fit(rows, wins, repeats, bound):
-    def loss(w):
-        return wins @ np.logaddexp(0, -rows @ w) + (repeats - wins) @ np.logaddexp(0, rows @ w)
+def loss_of(rows, wins, repeats):
+    return lambda w: wins @ np.logaddexp(0, -rows @ w) + (repeats - wins) @ np.logaddexp(0, rows @ w)
 
+
+def constrained_fit(rows, wins, repeats, bound):
     ball = {"type": "ineq", "fun": lambda w: bound**2 - w @ w, "jac": lambda w: -2 * w}
+    loss = loss_of(rows, wins, repeats)
     return minimize(loss, np.zeros(2), method="SLSQP", constraints=[ball], options={"ftol": 1e-14}).x
+
+
+def test_prompts_at_right_angles_are_problems_of_one_number_each():
+    design = Design((1.0, 0.75), (0.25, -0.5), 3, 0.75, "axes")
+    rows, truth = design.rows, np.array(design.weights)
+    total = 0.0
+    for wins in product(range(4), repeat=2):
+        loss = loss_of(rows, np.array(wins), 3)
+        w = minimize(loss, np.zeros(2), bounds=[(-0.75, 0.75)] * 2, options={"ftol": 1e-15, "gtol": 1e-10}).x
+        chance = np.prod(binom.pmf(wins, 3, expit(rows @ truth)))
+        total += chance * (w - truth) @ design.covariance @ (w - truth)
+    assert expected_error(design) == pytest.approx(total, abs=1e-6)
+
+
+def test_one_prompt_needs_no_solver():
+    fits = constrained_fits(np.array([[0.75]]), np.arange(7)[:, None] / 6, 1.0, 1.0)[:, 0]
+    chances = binom.pmf(np.arange(7), 6, expit(0.75 * 0.5))
+    error = expected_error(Design((0.75,), (0.5,), 6, 1.0))
+    assert error == pytest.approx(chances @ (0.75 * (fits - 0.5)) ** 2, abs=1e-12)
 
 
 def test_constrained_fits_meet_their_optimality_condition():

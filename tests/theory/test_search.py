@@ -110,6 +110,20 @@ def test_a_claim_upheld_by_search_needs_a_search_that_sees_without_corners():
     assert (certified.verdict, certified.evidence) == (Verdict.UPHELD, Evidence.CERTIFIED)
 
 
+def test_a_share_goes_to_exact_arithmetic_with_all_corners_and_all_that_nearly_touches():
+    asked, seen, exact = [], [], []
+    claim = numbers(rhs=lambda x: x.n + (1 if x.n != 7 else -3e-9), verifies=lambda x: asked.append(x) or True)
+    report = check(claim, budget=replace(SMALL, share=16), seen=seen, exact=exact)
+    assert (report.verdict, report.evidence) == (Verdict.UPHELD, Evidence.CERTIFIED), report.reason
+    assert (exact, report.exact, report.checked) == (asked, len(asked), len(seen))
+    chosen = {x.n for x in exact}
+    assert {1, 2, 7} <= chosen < {x.n for x in seen}
+    assert sum(x.n in chosen for x in seen) == len(exact)  # the same instance is chosen each time
+    doubted = check(replace(claim, verifies=lambda x: x.n != 7), budget=replace(SMALL, share=16))
+    assert doubted.verdict is Verdict.INCONCLUSIVE
+    assert check(claim, budget=SMALL).exact == check(claim, budget=SMALL).checked
+
+
 def test_numbers_grow_as_far_as_the_work_allows():
     seen = []
     check(numbers(Worked), budget=replace(SMALL, moves=300, work=2**14), seen=seen)

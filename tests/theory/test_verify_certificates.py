@@ -1,15 +1,18 @@
 """`robust-rlhf verify --certificates`: which files it writes, and that a bare Python confirms them."""
 
 import json
+import pickle
 import subprocess
 import sys
 
 import pytest
 from planted_claims import LIGHT, by_label, run_once
 
-from proofs_check import verifier
+from proofs_check import Budget, Evidence, verifier
 from proofs_check.__main__ import main
+from proofs_check._tasks import REGISTRY, Task, answer
 from proofs_check.registry import CLAIMS
+from proofs_check.show.text import as_row
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,16 @@ def test_every_certified_verdict_has_a_file_with_every_instance(certified):
     assert "tv-bias-root-n: refuted, checked, 3 instances" in done.stdout
     assert "tv-gap: upheld, proved, " in done.stdout
     assert done.stdout.endswith("1 proved, 1 checked, 0 computed, 0 refused.\n")
+
+
+def test_a_certificate_has_what_went_to_exact_arithmetic(tmp_path):
+    budget = Budget(examples=100, restarts=0, evaluations=0, moves=100, share=8)
+    report = pickle.loads(answer(Task("cvar-dual", REGISTRY, budget, seed=3, certificates=tmp_path)))
+    assert report.evidence is Evidence.CERTIFIED, report.reason
+    stored = json.loads((tmp_path / "cvar-dual.json").read_text())["instances"]
+    assert 3 <= len(stored) <= report.exact < report.checked / 4
+    assert f"{report.checked}, {report.exact} exactly" in as_row(report)
+    assert rechecked(tmp_path).returncode == 0
 
 
 def test_certificates_change_no_verdict(certified, light):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, sqrt
+from math import comb, log, sqrt
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from synthetic.pairs.convergence import expected_gaps
 from synthetic.pairs.robust_pairs import RobustPairs
 
 _LONGEST = 16  # sides are vectors of this length
+_MOST_DRAWN = 4096  # runs of a draw
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Training:
         return np.array(self.differences).reshape(-1, self.dimension)
 
     @property
-    def runs(self) -> int:
-        """How many sequences of different minibatches there are."""
+    def work(self) -> float:
+        """How many runs there are: one for every sequence of different minibatches."""
         kinds = len(np.unique(self.rows, axis=0))
-        return comb(self.n + kinds - 1, kinds - 1) ** (self.steps - 1)
+        return float(comb(self.n + kinds - 1, kinds - 1)) ** (self.steps - 1)
 
 
 @stated
@@ -65,7 +66,7 @@ def sgd_unbiased() -> Claim[Training]:
             "whole rows, the longest at least 1/16": lambda x: (
                 len(x.differences) % x.dimension == 0 and float(np.linalg.norm(x.rows, axis=1).max()) >= 1 / 16
             ),
-            "at most 100,000 runs": lambda x: x.runs <= 100_000,
+            "at most 16 steps and 100,000 runs": lambda x: x.steps <= _LONGEST and x.work <= 100_000,
             "0 < level < 1, 1/2048 <= R <= 8, 1/8 <= pace <= 8": lambda x: (
                 0 < x.level < 1 and 1 / 2048 <= x.distance <= 8 and 1 / 8 <= x.pace <= 8
             ),
@@ -146,9 +147,21 @@ def _trainings() -> Instances[Training]:
         Training((1.0, 0.0, 0.0, 0.0, 1.0, -0.5), 3, 0.5, 1.0, 2, 5, 0.5),
     )
 
-    def of_shape(shape: tuple[int, int]) -> st.SearchStrategy[Training]:
-        rows = st.tuples(*[dyadic(-1, 1)] * (shape[0] * shape[1]))
-        sizes = dyadic(1 / 64, 63 / 64), dyadic(1 / 8, 4), st.integers(1, 3), st.integers(1, 4), dyadic(1 / 4, 2)
-        return st.builds(Training, rows, st.just(shape[1]), *sizes)
+    shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 1, 2, 3)))
+    return Instances(Training, corners, shapes.flatmap(lambda shape: _draws(*shape)))
 
-    return Instances(Training, corners, st.tuples(st.integers(1, 3), st.integers(1, 3)).flatmap(of_shape))
+
+def _draws(kinds: int, d: int, n: int) -> st.SearchStrategy[Training]:
+    """Up to seven pairs of each kind; half of the time one kind disagrees with another. Runs as long as they can be."""
+    batches = comb(n + kinds - 1, n)
+    longest = min(_LONGEST, 1 + int(log(_MOST_DRAWN, batches))) if batches > 1 else _LONGEST
+    rows = st.lists(st.tuples(*[dyadic(-1, 1)] * d), min_size=kinds, max_size=kinds)
+    opposed = rows.map(lambda kept: [*kept[:-1], tuple(-x for x in kept[0])] if kinds > 1 else kept)
+    copies = st.tuples(*[st.integers(1, 7)] * kinds)
+    pairs = st.tuples(st.one_of(rows, opposed), copies).map(
+        lambda x: tuple(number for row, k in zip(*x, strict=True) for number in row * k)
+    )
+    levels = st.one_of(dyadic(1 / 64, 63 / 64), st.integers(2, 6).map(lambda k: 1 - 2.0**-k))
+    distances = st.one_of(dyadic(1 / 8, 4), st.integers(-10, -3).map(lambda k: 2.0**k))
+    pace = st.one_of(st.just(1.0), dyadic(1 / 4, 2))
+    return st.builds(Training, pairs, st.just(d), levels, distances, st.just(n), st.integers(1, longest), pace)

@@ -185,14 +185,20 @@ def _separable() -> Instances[Separable]:
         Separable((4, 0), (1,), 2.0, 4),
         Separable((4, 1, 1, 4, 4, 4), (1, 1, 6), 8.0, 8),
     )
-    row = st.tuples(st.integers(1, 8), st.integers(-3, 8), st.integers(1, 8))
+    powers = st.integers(0, 10).map(lambda k: 2**k)
+    row = st.tuples(st.integers(1, 8), st.integers(-8, 8), powers)
 
     def built(d: tuple[list[tuple[int, int, int]], int, int]) -> Separable:
         flat = tuple(number for a, b, _ in d[0] for number in (a, b))
         return Separable(flat, tuple(mass for _, _, mass in d[0]), 2.0 ** d[1], d[2])
 
-    sizes = st.integers(-1, 5), st.integers(0, _PARTS - 1)
-    return Instances(Separable, corners, st.tuples(st.lists(row, min_size=1, max_size=4), *sizes).map(built))
+    norms, radii = st.integers(-1, 5), st.one_of(st.just(0), st.integers(0, _PARTS - 1))
+    # A rare pair pulls the harder the further it lies to the side: it has to be outweighed for the margin to stay.
+    aside = st.tuples(st.integers(1, 8), st.integers(1, 2), st.integers(2, 8), powers).map(
+        lambda x: [(x[0], x[1], x[3]), (x[0], -x[2], 1)]
+    )
+    pairs = st.one_of(st.lists(row, min_size=1, max_size=4), aside)
+    return Instances(Separable, corners, st.tuples(pairs, norms, radii).map(built))
 
 
 def _ball(x: Covered) -> TotalVariation:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from scipy.special import expit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from scipy.special import expit, logit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from scipy.stats import binom  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from dro_core import KLPenalty, worst_case
 from proofs_check.claim import Array, Claim, Curve, Instances, Relation, dyadic, mutant, shrunk, stated
 
 _MOST_OUTCOMES = 400
+_MOST_LABELS = 2**18  # where every prompt is a problem of its own
 
 
 @dataclass(frozen=True)
@@ -89,26 +91,42 @@ class Design:
     """Prompts with `repeats` labels each.
 
     Attributes:
-        differences: of the k prompts, row after row, k d numbers.
+        differences: of the k prompts, row after row, k d numbers; along axes, the d lengths.
         weights: the true parameter, d numbers.
         repeats: labels per prompt.
-        bound: the learner searches the ball ||w|| <= bound.
+        bound: the learner searches the ball ||w|| <= bound; along axes, the box |w_j| <= bound.
+        shape: "rows" for any prompts, "axes" for d prompts at right angles.
     """
 
     differences: tuple[float, ...]
     weights: tuple[float, ...]
     repeats: int
     bound: float
+    shape: str = "rows"
 
     @property
     def rows(self) -> Array:
         """The differences, `(k, d)`."""
+        if self.shape == "axes":
+            return np.diag(self.differences)
         return np.array(self.differences).reshape(-1, len(self.weights))
 
     @property
     def work(self) -> float:
         """How many outcomes there are, for each of which the likelihood is maximised."""
+        if self.apart:
+            return float(self.repeats + 1) * len(self.rows)
         return float(self.repeats + 1) ** len(self.rows)
+
+    @property
+    def apart(self) -> bool:
+        """Whether every prompt tells of a number of its own, on which no other one has a say."""
+        return self.shape == "axes" or self.rows.shape == (1, 1)
+
+    @property
+    def size(self) -> float:
+        """Of the true parameter, as the learner's bound measures it."""
+        return float(np.linalg.norm(self.weights, np.inf if self.shape == "axes" else 2))
 
     @property
     def covariance(self) -> Array:
@@ -131,10 +149,11 @@ class Design:
 def bt_mle_rate() -> Claim[Design]:
     """How fast maximum likelihood learns a Bradley-Terry reward, with a constant.
 
-    Problem: n labels of a fixed design, P(+1 | x) = sigmoid(<w*, x>), ||w*|| <= bound.
-    Algorithm: w_hat minimises the mean loss over the ball ||w|| <= bound. All outcomes are enumerated: exact.
+    Problem: n labels of a fixed design, P(+1 | x) = sigmoid(<w*, x>), w* in a ball, or in a box.
+    Algorithm: w_hat minimises the mean loss over that ball or box. All outcomes are enumerated: exact. Prompts at right
+        angles and a box make d problems of one number each, so that d and n may be large.
     Guarantee (upper, tight): E ||w_hat - w*||^2_Sigma <= d/(4 gamma^2 n) at every n; so the mean error is at most
-        sqrt(d/n)/(2 gamma). Proof: every loss has curvature >= gamma x x' in the ball, so with D = w_hat - w* and g the
+        sqrt(d/n)/(2 gamma). Proof: every loss has curvature >= gamma x x' in that set, so with D = w_hat - w* and g the
         gradient at w*, gamma ||D||^2_Sigma <= <grad(w_hat) - g, D> <= <-g, D> <= ||g||_{Sigma^-1} ||D||_Sigma, and
         E ||g||^2_{Sigma^-1} = sum p (1 - p) x' Sigma^-1 x / n^2 <= d/(4n).
     Source: the shape, with high probability and without a constant, is [ZJJ23, Lemma 3.1]; in the mean derived here.
@@ -147,15 +166,24 @@ def bt_mle_rate() -> Claim[Design]:
         statement="E ||w_hat - w*||^2_Sigma <= d/(4 gamma^2 n) at every n, gamma = sigmoid'(largest margin)",
         reference="ZJJ23 (shape); constant derived",
         assumptions={
-            "whole rows": lambda x: len(x.differences) % len(x.weights) == 0 and x.repeats >= 1,
-            "w* in the ball": lambda x: x.bound > 0 and float(np.linalg.norm(x.weights)) <= x.bound,
+            "whole rows, or as many lengths as weights": lambda x: (
+                x.repeats >= 1
+                and (len(x.differences) == len(x.weights) if x.shape == "axes" else x.rows.shape[1] == len(x.weights))
+            ),
+            "w* in the ball or box": lambda x: x.bound > 0 and x.size <= x.bound,
             "the rows span, with condition at most 16": lambda x: _condition(x) <= 16,
             "margins at most 3": lambda x: x.bound * float(np.linalg.norm(x.rows, axis=1).max()) <= 3,
-            "few outcomes": lambda x: len(x.rows) == 1 or (x.repeats + 1) ** len(x.rows) <= _MOST_OUTCOMES,
+            "few outcomes": lambda x: x.work <= (_MOST_LABELS if x.apart else _MOST_OUTCOMES),
         },
         instances=Instances(
             Design,
-            (wide, Design((1.0, 0.0, 0.0, 1.0), (0.0, 0.0), 18, 1.0), Design(plane, (1.0, -0.5), 6, 1.5)),
+            (
+                wide,
+                Design((1.0, 0.0, 0.0, 1.0), (0.0, 0.0), 18, 1.0),
+                Design(plane, (1.0, -0.5), 6, 1.5),
+                Design((1.0, 0.75, 0.5), (0.0, 0.0625, -0.125), 4096, 0.125, "axes"),
+                Design((1.0,) * 64, (0.5, -0.5) * 32, 3, 1.0, "axes"),
+            ),
             _designs(),
         ),
         lhs=expected_error,
@@ -178,12 +206,26 @@ def bt_mle_rate() -> Claim[Design]:
 
 def expected_error(x: Design) -> float:
     """E ||w_hat - w*||^2_Sigma, by enumeration of how often every first answer wins."""
+    if x.apart:
+        return _apart(x)
     rows, truth = x.rows, np.array(x.weights)
     wins = np.stack(np.meshgrid(*[np.arange(x.repeats + 1)] * len(rows), indexing="ij"), axis=-1)
     wins = wins.reshape(-1, len(rows))
     chances = np.asarray(binom.pmf(wins, x.repeats, expit(rows @ truth)))  # pyright: ignore[reportUnknownMemberType]
     error = constrained_fits(rows, wins / x.pairs, 1 / len(rows), x.bound) - truth
     return float(chances.prod(axis=1) @ np.einsum("si,ij,sj->s", error, x.covariance, error))
+
+
+def _apart(x: Design) -> float:
+    """The same where every prompt is a problem of its own: the log odds of its labels, cut off at the bound."""
+    wins = np.arange(x.repeats + 1)
+    odds = logit(wins / x.repeats)
+    total = 0.0
+    for length, weight in zip(np.diag(x.rows), x.weights, strict=True):
+        largest, truth = abs(length) * x.bound, length * weight
+        chances = np.asarray(binom.pmf(wins, x.repeats, expit(truth)))  # pyright: ignore[reportUnknownMemberType]
+        total += float(chances @ (np.clip(odds, -largest, largest) - truth) ** 2)
+    return total / len(x.weights)
 
 
 def constrained_fits(rows: Array, wins: Array, mass: float, bound: float) -> Array:
@@ -232,4 +274,17 @@ def _designs() -> st.SearchStrategy[Design]:
         weights = st.tuples(*[dyadic(-0.75, 0.75, steps=16)] * d)
         return st.builds(Design, numbers, weights, st.integers(1, most), dyadic(1.0, 2.0, steps=16))
 
-    return st.one_of(of_shape(1, 1, 64), of_shape(2, 1, 16), of_shape(3, 1, 6), of_shape(2, 2, 16), of_shape(3, 2, 6))
+    def of_axes(d: int) -> st.SearchStrategy[Design]:
+        """A bound of any size, and as many labels as make it 1/4 to 16 standard errors, which are 2/sqrt(repeats)."""
+        lengths = st.tuples(*[dyadic(1 / 2, 1, steps=16)] * d)
+        places = st.tuples(*[dyadic(-1, 1, steps=16)] * d)
+
+        def built(x: tuple[tuple[Any, ...], tuple[Any, ...], int, int]) -> Design:
+            bound, errors = 2.0 ** -x[2], 2.0 ** (x[3] / 2)
+            repeats = min(max(round((2 * errors / bound) ** 2), 1), _MOST_LABELS // (2 * d))
+            return Design(x[0], tuple(bound * place for place in x[1]), repeats, bound, "axes")
+
+        return st.tuples(lengths, places, st.integers(-1, 6), st.integers(-4, 8)).map(built)
+
+    small = (of_shape(1, 1, 64), of_shape(2, 1, 16), of_shape(3, 1, 6), of_shape(2, 2, 16), of_shape(3, 2, 6))
+    return st.one_of(*small, *(of_axes(d) for d in (1, 1, 2, 3, 16)))
