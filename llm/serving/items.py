@@ -136,12 +136,12 @@ def _is_of_pairs(first: Record, mapping: ColumnMap | None) -> bool:
 
 
 def _answered(records: Iterable[Record], name: str, stem: str, mapping: ColumnMap | None) -> Iterator[Answered]:
-    for number, (place, columns) in enumerate(records):
-        row = columns if mapping is None else renamed(mapping, columns)
+    for number, record in enumerate(records):
+        row = record.columns if mapping is None else renamed(mapping, record.columns)
         try:
             yield answered_of(row, f"{stem}-{number}")
         except Malformed as problem:
-            raise DataError(f"{name}, {place}: {problem}, or pairs in a known layout.") from problem
+            raise DataError(f"{name}, {record.place}: {problem}, or pairs in a known layout.") from problem
 
 
 def _parts(row: Mapping[str, object]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
