@@ -13,7 +13,7 @@ CLUSTERS := $(VENV)/.clusters
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo picture test test-all clusters lint types check dist oldest bench bench-training exactness study study-1 rlvr gpu docs clean
+.PHONY: help demo picture test test-all clusters lint types check dist oldest bench bench-training bench-throughput exactness study study-1 rlvr gpu docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench  race the solvers against other packages, write docs/benchmarks.md (15 minutes)"
 	@echo "make gpu    what only a GPU can tell, write docs/gpu.md (8 minutes); installs nothing; ARGS=--dry-run: on a CPU"
 	@echo "make bench-training  what a robust step costs, write docs/training-cost.md (10 minutes)"
+	@echo "make bench-throughput  a step beside TRL and transformers, into docs/training-cost.md (15 minutes; first: robust-rlhf models fetch smollm2, minilm)"
 
 # What the demo needs. torch first and pinned: left to a resolver it brings several gigabytes of another build.
 $(LEAN): pyproject.toml constraints.txt
@@ -87,7 +88,7 @@ test-all: $(STAMP)
 	$(PYTEST) $(PATHS)
 
 clusters: $(CLUSTERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/test_clusters.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/test_clusters.py tests/llm/commands/test_cluster_tutorial.py
 
 bench: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solvers.py
@@ -97,6 +98,9 @@ exactness: $(STAMP)
 
 bench-training: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
+
+bench-throughput: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 
 # No stamp: on a machine with a GPU it takes the Python that is there, with what it has.
 gpu:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ _CAUSE = (
 )
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+def table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Lines of Markdown."""
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
 
 
@@ -54,7 +55,7 @@ def _targets(found: Record) -> list[str]:
     share = max((row["share"] for row in found["solver"]), default=None)
     rows.append(_verdict("solver's share of a step, effective batch 1,024", 0.005, share))
     rows += _on_gpu(records("training", found.get("on_gpu")))
-    return _table(["target", "at most", "found", "verdict"], rows)
+    return table(["target", "at most", "found", "verdict"], rows)
 
 
 def _on_gpu(found: list[Record]) -> list[list[str]]:
@@ -91,7 +92,7 @@ def _steps(found: Record) -> list[str]:
             rows = [row for row in found["steps"] if (row["kind"], row["mode"]) == (kind, mode)]
             if rows:
                 head = ["", "FLOPs", "model", "time", "memory"]
-                lines += [f"**{title}; {trained}**", "", *_table(head, map(_step, rows)), ""]
+                lines += [f"**{title}; {trained}**", "", *table(head, map(_step, rows)), ""]
     return lines[:-1]
 
 
@@ -110,7 +111,7 @@ def _spread(quartiles: list[float]) -> str:
 
 def _errors(found: Record) -> list[str]:
     rows = [[row["kind"], f"`{row['set']}`", _spread(row["per micro-batch"])] for row in found["errors"]]
-    return _table(["", "set", "error of weights per micro-batch"], rows)
+    return table(["", "set", "error of weights per micro-batch"], rows)
 
 
 def _solver(found: Record) -> list[str]:
@@ -118,19 +119,26 @@ def _solver(found: Record) -> list[str]:
         [f"`{row['set']}`", f"{row['microseconds']:.0f}", f"{row['step_seconds']:.0f}", f"{row['share']:.1e}"]
         for row in found["solver"]
     ]
-    return _table(["set", "`worst_case`, n = 1,024, µs", "step, s", "share"], rows)
+    return table(["set", "`worst_case`, n = 1,024, µs", "step, s", "share"], rows)
 
 
-_PARTS = {"machine": _machine, "targets": _targets, "steps": _steps, "errors": _errors, "solver": _solver}
+Part = Callable[[Record], list[str]]
+PARTS: Mapping[str, Part] = {
+    "machine": _machine,
+    "targets": _targets,
+    "steps": _steps,
+    "errors": _errors,
+    "solver": _solver,
+}
 
 
-def filled(text: str, found: Record) -> str:
-    """The page with every generated part replaced.
+def filled(text: str, found: Record, parts: Mapping[str, Part] = PARTS) -> str:
+    """The page with these generated parts replaced.
 
     Raises:
         ValueError: A marker is missing.
     """
-    for name, part in _PARTS.items():
+    for name, part in parts.items():
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{begin}.*?{end}", re.DOTALL)
         if not pattern.search(text):

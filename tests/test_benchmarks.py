@@ -27,6 +27,8 @@ import session
 import solvers
 import stage_solver
 import targets
+import throughput
+import throughput_page
 import training
 import training_contestants
 import training_page
@@ -210,6 +212,26 @@ def test_page_of_the_training_cost_is_that_of_its_results():
     assert training_page.filled(text, found) == text
     with pytest.raises(ValueError, match="put both markers back"):
         training_page.filled(text.replace("<!-- end: errors -->", ""), found)
+
+
+def test_part_of_the_throughput_is_that_of_its_results(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(throughput.PAGE.read_text())
+    throughput_page.write(throughput.RESULTS, page)
+    assert page.read_text() == throughput.PAGE.read_text()
+
+
+def test_ratios_are_taken_within_a_round():
+    """A machine that is twice as slow in the second round changes none."""
+    base = [{"round": number, "cpu": seconds} for number, seconds in enumerate((1.0, 2.0))]
+    mine = [{"round": number, "cpu": 1.5 * row["cpu"]} for number, row in enumerate(base)]
+    assert throughput_page._ratios(mine, base, "cpu") == [1.5, 1.5]
+
+
+def test_every_contestant_begins_a_round():
+    orders = [throughput.turned(["a", "b", "c"], number) for number in range(3)]
+    assert {order[0] for order in orders} == {"a", "b", "c"}
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
 
 
 class Gradient(TrainerCallback):

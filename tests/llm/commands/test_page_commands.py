@@ -32,6 +32,7 @@ SMALL = {  # a word of a command -> what stands in for it
     "PATH": "runs/sweep",
     "full": "quick",
     "dask": "loky",
+    "ray": "loky",
 }
 GIVEN = {"use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no", "logging_steps": 1}
 TINY = {"model": "tiny", "max_length": 64, "per_device_train_batch_size": 8}
@@ -101,6 +102,9 @@ def small(words: tuple[str, ...]) -> list[str]:
         if word == "--config" and command in ("train", "sweep"):
             rest[place + 1] = f"{rest[0]}.yaml" if command == "train" else "small.yaml"
     rest = [word.replace("math.jsonl", "problems.csv") for word in rest]
+    if "--address" in rest:  # of a cluster; tests/test_clusters.py has some
+        place = rest.index("--address")
+        del rest[place : place + 2]
     if command == "pipeline":
         rest.append("--dry-run")
     if command == "simulate":
@@ -123,7 +127,7 @@ def world(tmp_path_factory):
             words = ["train", kind, "--config", f"{kind}.yaml", "--train_file", "train.jsonl", *extra, "--output_dir"]
             assert robust_rlhf.main([*words, f"runs/{kind}"]) == 0
         assert robust_rlhf.main(["sweep", "--config", "small.yaml", "--output", "runs/sweep"]) == 0
-    for name in ("rm", "mine", "plain", "robust", "first"):
+    for name in ("rm", "mine", "plain", "robust", "first", "one", "two"):
         shutil.copytree(folder / "runs" / "reward", folder / "runs" / name)
     shutil.copytree(folder / "runs" / "policy", folder / "runs" / "sums")
     for name in ("builtin", "real"):

@@ -7,12 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
 from command_lines import flags
+from slurm_stand_ins import allocation, stand_ins
 
 from llm.data.corpus.corpus import generate
 from llm.data.pairs import write_pairs
@@ -21,54 +20,16 @@ from llm.run.manifest import MANIFEST
 from llm.training.settings import recipe_folder
 
 TEMPLATE = recipe_folder().parent / "accelerate" / "slurm.sh"
-SRUN = """
-    #!{python}
-    # As srun with a task on each of two nodes: options first, then the command; SIGTERM goes to every task.
-    import os, signal, subprocess, sys
-    words = sys.argv[1:]
-    while words[0].startswith("-"):
-        words.pop(0)
-    tasks = []
-    for rank in "01":
-        told = {{"SLURM_PROCID": rank, "SLURM_NODEID": rank, "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0",
-                "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}}
-        tasks.append(subprocess.Popen(words, env={{**os.environ, **told}}))
-    signal.signal(signal.SIGTERM, lambda number, frame: [task.send_signal(number) for task in tasks])
-    sys.exit(max(abs(task.wait()) for task in tasks))
-"""
 STEPS = 30
-SCONTROL = """
-    #!{python}
-    import sys
-    assert sys.argv[1:] == ["show", "hostnames", "node[1-2]"], sys.argv
-    print("127.0.0.1\\n127.0.0.2")
-"""
 
 
 @pytest.fixture
 def batch(tmp_path):
     """``batch(*words)``: the script as SLURM starts it on the first node of an allocation of two."""
-    (tmp_path / "bin").mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        place = tmp_path / "bin" / name
-        place.write_text(textwrap.dedent(text).strip().format(python=sys.executable) + "\n")
-        place.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "PYTHON": sys.executable,
-        "CONFIG": "cpu",
-        "PROCESSES": "1",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_NNODES": "2",
-        "SLURM_NTASKS": "2",
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_PROCID": "0",  # of the batch script itself
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = stand_ins(tmp_path / "bin") | allocation() | {"CONFIG": "cpu", "PROCESSES": "1"}
     return lambda *words, **more: subprocess.Popen(
         ["bash", str(TEMPLATE), *words],
-        env=environment | more,
+        env=os.environ | environment | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
