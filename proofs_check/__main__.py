@@ -22,7 +22,7 @@ from dro_core.locks import FolderInUse
 from dro_core.workers import cores
 from proofs_check import FULL, QUICK
 from proofs_check import _outputs as outputs
-from proofs_check._elsewhere import reports_from
+from proofs_check._on_clusters import reports_from
 from proofs_check._outputs import BadRequest
 from proofs_check._stored import BadFile, replay_file
 from proofs_check._tasks import REGISTRY, Task, claims_of

@@ -1252,10 +1252,10 @@ BREAKS = [
     ),
     Break(
         "cluster-second-try",
-        "proofs_check/_elsewhere.py",
+        "proofs_check/_on_clusters.py",
         "elif attempt < ATTEMPTS and isinstance(answer.error, WorkerDied):",
         "elif False:",
-        "theory/test_verify_elsewhere.py",
+        "theory/test_verify_on_clusters.py",
     ),
     Break(
         "changed-digit",

@@ -22,7 +22,7 @@ from llm.data.pairs import read_pairs
 from llm.judging.margins import reward_margins
 from llm.kinds.reward import RewardTrainer
 from llm.models.loading import load_reward_model, tiny_reward_model
-from llm.statistics.counting import credit
+from llm.statistics.ties import credit
 from llm.text.batches import PairCollator
 from llm.text.encoding import EncodedPairs, encode_pairs
 from llm.training.pair_trainer import texts_of

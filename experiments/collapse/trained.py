@@ -20,9 +20,9 @@ from llm.adversary.radius.slices import Slice, set_apart
 from llm.adversary.spec import parse_reweighting
 from llm.data.pairs import Pair
 from llm.data.questions import asked
-from llm.statistics.counting import credit
 from llm.statistics.crossfit import crossfit
 from llm.statistics.intervals import accuracy_interval, paired_difference
+from llm.statistics.ties import credit
 from llm.training.pair_trainer import PairTrainer
 from llm.training.settings import TRAINING_DEFAULTS
 

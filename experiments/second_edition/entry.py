@@ -16,7 +16,7 @@ import numpy as np
 from llm.data.pairs import read_pairs
 from llm.features.ceiling import drawn
 from llm.features.features import FeatureCache, load_backbone
-from llm.statistics.counting import credit
+from llm.statistics.ties import credit
 
 from .bench import TRAIN, Bench, Sizes, seen
 from .data import halves

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llm.features.features import FeatureCache, load_backbone
-from llm.statistics.counting import credit
+from llm.statistics.ties import credit
 
 from .bench import Bench, Seen, Sizes, seen, test_pairs
 from .data import in_minority

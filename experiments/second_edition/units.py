@@ -18,7 +18,7 @@ from llm.adversary.matching import effective_share, matched_radius, sampled_batc
 from llm.adversary.spec import parse_reweighting
 from llm.data.grouping.named import NamedGroups
 from llm.run.files import write_text
-from llm.statistics.counting import credit
+from llm.statistics.ties import credit
 from llm.sweep import head_settings, heads
 from llm.sweep.asked import Asked
 from llm.sweep.head_settings import HeadTraining

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dro_core.files import whole
 from llm.data.pairs import Pair, read_pairs
 from llm.data.suites import subset_of
-from llm.statistics.counting import credit
+from llm.statistics.ties import credit
 
 from .bench import TRAIN, Seen
 from .data import halves

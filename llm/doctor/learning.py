@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from ..run.files import JsonObject
-from ..statistics.counting import EARLIER_RULE
+from ..statistics.ties import EARLIER_RULE
 from .diagnosis import Finding, Severity, Unchecked, Verdict
 from .record import RunRecord, Values
 

@@ -16,7 +16,7 @@ from ..run.finished import RECORD, RunError, read_record
 from ..run.folder import MARKER, SETTINGS, is_complete
 from ..run.kinds import is_logistic, kind_of
 from ..run.manifest import MANIFEST, manifest_damage
-from ..statistics.counting import EARLIER_RULE, RULE
+from ..statistics.ties import EARLIER_RULE, RULE
 
 Values = NDArray[np.float64]
 _FULL = 0.999  # a mean over steps of a strength that is 1 throughout may be rounded

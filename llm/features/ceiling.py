@@ -15,9 +15,9 @@ from dro_core import collapse_radius
 from ..data.pairs import DataError, Pair, length_baseline
 from ..data.questions import questions
 from ..run.files import JsonObject
-from ..statistics.counting import credit
 from ..statistics.crossfit import crossfit
 from ..statistics.intervals import Interval, accuracy_interval
+from ..statistics.ties import credit
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """Judging a reward model on preference pairs: margins, accuracies with intervals, and the tables of them.
 
 A pair counts as right when r(chosen) - r(rejected) > 0; a tie, a margin of exactly 0, counts one half and
-is reported beside the accuracy (``llm.statistics.counting``). Every accuracy comes with that of the rule "longer wins"
+is reported beside the accuracy (``llm.statistics.ties``). Every accuracy comes with that of the rule "longer wins"
 (equal lengths: one half), because preference data often rewards length and a model that has learned
 nothing else should not impress.
 """
@@ -23,8 +23,8 @@ from ..data.pairs import Pair, length_baseline
 from ..data.questions import questions
 from ..run.files import JsonObject, json_ready
 from ..statistics.arms import length_correlation
-from ..statistics.counting import credit, ties
 from ..statistics.intervals import accuracy_interval, cluster_count, mcnemar_p, paired_difference, paired_p
+from ..statistics.ties import credit, ties
 from .margins import MarginOf, Margins, checked_margins, reward_margins, score_pairs
 from .tables import render_comparison, render_table, write_metrics
 

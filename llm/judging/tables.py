@@ -16,8 +16,8 @@ from ..run.escaping import csv_text
 from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import sealing
 from ..run.terminal import shown, shown_title
-from ..statistics.counting import RULE
 from ..statistics.numbers import bracket, decimals, p_text, percent
+from ..statistics.ties import RULE
 
 MOST_ROWS = 30  # groups of a kind in a table
 

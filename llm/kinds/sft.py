@@ -21,7 +21,7 @@ from ..data.pairs import Pair
 from ..judging.margins import MarginOf, likelihood_margins
 from ..models.loading import load_policy, tiny_policy
 from ..models.logprobs import answer_logps, answer_tokens
-from ..statistics.counting import credit
+from ..statistics.ties import credit
 from ..training.config import SFTConfig
 from ..training.pair_trainer import Metrics, PairTrainer, texts_of
 from ..training.run import Task

@@ -26,7 +26,7 @@ from ..results.store import (
 )
 from ..run.files import JsonObject
 from ..statistics.arms import Array
-from ..statistics.counting import credit
+from ..statistics.ties import credit
 from .sources.suite_pairs import Suite as Suite
 from .sources.suite_pairs import suite_of
 

@@ -12,9 +12,9 @@ from scipy.special import expit
 from dro_core import CVaR, robust_loss
 
 from ..statistics.arms import LEVEL, Array, share_right
-from ..statistics.counting import credit
 from ..statistics.intervals import Clusters
 from ..statistics.shift_bounds import SHIFTS, error_limit
+from ..statistics.ties import credit
 
 BINS = 10
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..run.files import JsonObject
 from ..statistics.arms import LEVEL, Array, length_correlation, limits, outcome_of, share_right
-from ..statistics.counting import credit
 from ..statistics.intervals import mcnemar_p, paired_difference
+from ..statistics.ties import credit
 from .collect import Arm, Collection
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..statistics.counting import EARLIER_RULE
+from ..statistics.ties import EARLIER_RULE
 
 KEY = ["run", "suite", "category"]
 # All settings but the seed (and the size of the training set, which may follow from it).

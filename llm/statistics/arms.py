@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 
-from .counting import credit, ties
 from .intervals import Clusters, Interval, accuracy_interval, holm, paired_difference, paired_p
+from .ties import credit, ties
 
 Array = NDArray[np.float64]
 LEVEL = 0.95

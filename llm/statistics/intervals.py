@@ -2,7 +2,7 @@
 
 Every number of a report that carries an uncertainty gets it here. ``correct`` is one entry per test
 pair: 1 where the model ranks the chosen answer first, 0 where it does not, 1/2 on a tie
-(``llm.statistics.counting.credit``), or the average of that over training seeds. The intervals describe the sampling of
+(``llm.statistics.ties.credit``), or the average of that over training seeds. The intervals describe the sampling of
 *test pairs*; they say nothing about seeds that were never run.
 
 Pairs that share a question or a prompt are not independent. Where ``clusters`` names the question of each

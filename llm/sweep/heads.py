@@ -28,8 +28,8 @@ from ..adversary.rules import Reweighting
 from ..adversary.schedule import AdaptiveStrength, RadiusSchedule
 from ..data.grouping.named import NamedGroups
 from ..run.files import JsonObject
-from ..statistics.counting import credit
 from ..statistics.group_curves import GroupCurves, GroupWatch
+from ..statistics.ties import credit
 from .head_settings import HeadTraining, RateSchedule
 
 

@@ -21,8 +21,8 @@ from ..data.grouping.columns import CROSSED
 from ..judging.accuracy import TAIL
 from ..results.store import curve_arrays
 from ..results.training_records import damaged_files, read_training, write_arrays, write_training
-from ..statistics.counting import credit, ties
 from ..statistics.group_curves import GroupCurves
+from ..statistics.ties import credit, ties
 from .asked import Asked
 from .context import Margins, SuiteRows, SweepContext, TrainedRun
 from .full import train_full

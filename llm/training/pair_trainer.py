@@ -18,7 +18,7 @@ from ..adversary.equal_losses import Accuracy
 from ..data.pairs import Pair
 from ..models.architectures import on_meta
 from ..run.progress import Steps
-from ..statistics.counting import credit
+from ..statistics.ties import credit
 from ..text.batches import PER_SEQUENCE, PairCollator, by_length, longest_first
 from .losses import PairLoss, Sigmoid, least_losses, margins_in, softened
 from .robust_trainer import RobustTrainer

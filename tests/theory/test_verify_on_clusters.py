@@ -9,9 +9,9 @@ from planted_claims import by_label, plant
 
 from dro_core.clusters import worker
 from dro_core.clusters.pool import Pool
-from proofs_check import QUICK, _elsewhere
+from proofs_check import QUICK, _on_clusters
 from proofs_check.__main__ import main
-from proofs_check._elsewhere import _checked as check
+from proofs_check._on_clusters import _checked as check
 from proofs_check._tasks import Task, unfinished
 from proofs_check._workers import Crew, Lost
 
@@ -41,7 +41,7 @@ def deaths(request, tmp_path, monkeypatch):
     (tmp_path / "deaths").mkdir()
     for number in range(request.param):
         (tmp_path / "deaths" / str(number)).touch()
-    monkeypatch.setattr(_elsewhere, "_checked", partial(losing, tmp_path / "deaths"))
+    monkeypatch.setattr(_on_clusters, "_checked", partial(losing, tmp_path / "deaths"))
     return request.param
 
 
@@ -50,7 +50,7 @@ def deaths(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("deaths", [1], indirect=True)
 def test_a_lost_worker_costs_its_own_claim_one_more_try_and_changes_no_report(near, deaths):
     given = tasks(near, "plain", "false")
-    news = list(_elsewhere.reports_from(Pool("dask", jobs=1), given))
+    news = list(_on_clusters.reports_from(Pool("dask", jobs=1), given))
     assert news.pop(0) == Lost("plain", "its worker was lost (RuntimeError)")
     assert [report.label for report in news] == ["false", "plain"]
     here, there = (
@@ -63,14 +63,14 @@ def test_a_lost_worker_costs_its_own_claim_one_more_try_and_changes_no_report(ne
 
 @pytest.mark.parametrize("deaths", [2], indirect=True)
 def test_a_claim_that_loses_two_workers_is_inconclusive(near, deaths):
-    lost, report = _elsewhere.reports_from(Pool("dask"), tasks(near, "plain"))
+    lost, report = _on_clusters.reports_from(Pool("dask"), tasks(near, "plain"))
     assert isinstance(lost, Lost)
     assert report.verdict.value == "inconclusive"
     assert report.reason == "It could not be checked: its worker was lost (RuntimeError)."
 
 
 def test_a_folder_that_a_worker_does_not_see_is_said(near, tmp_path):
-    [report] = _elsewhere.reports_from(Pool("dask"), tasks(near, "plain", certificates=tmp_path / "nowhere"))
+    [report] = _on_clusters.reports_from(Pool("dask"), tasks(near, "plain", certificates=tmp_path / "nowhere"))
     assert f"does not see {tmp_path / 'nowhere'}" in report.reason
 
 

@@ -25,8 +25,8 @@ from llm.report.curves import reliability, shift_bounds
 from llm.report.screen import render_summary
 from llm.results.store import COLUMNS, read_results, write_results, write_table
 from llm.statistics.arms import accuracy_record, difference_record
-from llm.statistics.counting import RULE, credit
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
+from llm.statistics.ties import RULE, credit
 from llm.sweep.context import suite_rows
 from llm.sweep.heads import HeadData, HeadTraining, _Watch
 from llm.sweep.runs import _record
