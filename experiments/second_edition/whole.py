@@ -176,7 +176,7 @@ def levels(data: Path, folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any
     return told
 
 
-def halved(folder: Path) -> dict[str, Array]:
+def halved(folder: Path) -> dict[str, NDArray[np.uint8]]:
     """Right or wrong of DPO on the test set, ``(seeds, pairs)``, counted in halves, by ``dpo|ARM|test``."""
     files = {arm: [Model("dpo", arm, seed).path(folder) for seed in WHOLE_SEEDS] for arm in ARMS}
     return {
