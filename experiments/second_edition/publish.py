@@ -16,7 +16,7 @@ import numpy as np
 from llm.run.files import write_text
 
 from ..page_tables import RESULTS
-from . import judge
+from . import judge, whole
 from .bench import Seen
 from .entry import entry, radius, short
 from .figure import draw
@@ -60,6 +60,7 @@ def keep(folder: Path, entries: list[Path]) -> None:
         models = json.loads((folder / "whole.json").read_text(encoding="utf-8"))
         board["beside"]["whole models"] = models["beside"]
         board["hypotheses"][-1] = models["hypothesis"]
+        board["whole"] = models["levels"]
     there = [cell for cell in cells() if work.done(cell)]
     mine = entry(work, "MiniLM, tuned on one half")
     mine["enters"] = board["enters"]
@@ -73,7 +74,7 @@ def keep(folder: Path, entries: list[Path]) -> None:
     }
     text = json.dumps(summary, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     write_text(FOLDER / "summary.json", text.replace("},{", "},\n{") + "\n")
-    _copy_records(folder / "records")
+    _copy_records(folder / "records", folder / "whole")
 
 
 def _radii(work: Work) -> list[Row]:
@@ -99,11 +100,11 @@ def _best(unit: Unit) -> float:
     return float(unit.scores.mean(axis=1).max())
 
 
-def _copy_records(records: Path) -> None:
-    """Right or wrong of the counted cells, with what is known of the pairs."""
+def _copy_records(records: Path, models: Path) -> None:
+    """Right or wrong of the counted cells and of DPO, with what is known of the pairs."""
     about = json.loads((records / "cells.json").read_text(encoding="utf-8"))
     named = {Cell(one["data"], one["arm"], one["batch"]): one["file"] for one in about}
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = dict(whole.halved(models))
     for cell in COUNTED:
         with np.load(records / named[cell]) as found:
             kept |= {f"{cell.data}|{cell.arm}|{suite}": found[suite] for suite in found.files}

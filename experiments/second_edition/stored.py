@@ -59,8 +59,8 @@ class Told:
         Args:
             question: ``gain DATA; ARM; PLACE[; AGAINST[; BATCH]]``, ``norm DATA; ARM``, ``level DATA; ARM; PLACE`` (no
                 interval), ``plain PLACE``, ``longer PLACE``, ``radius DATA; SET; BATCH``, ``outcome H``, ``computed
-                H``, ``count H; OUTCOME`` (comparisons of H), ``ranks`` or ``ratio RATIO; most`` (least, most loss of H1
-                at a ratio).
+                H``, ``count H; OUTCOME`` (comparisons of H), ``ranks``, ``ratio RATIO; most`` (least, most loss of H1
+                at a ratio), or of whole models on the test set ``whole KIND; ARM``, ``; pairs`` or ``; longer``.
         """
         kind, _, rest = question.partition(" ")
         parts = [part.strip() for part in rest.split(";")]
@@ -83,9 +83,17 @@ class Told:
         if kind == "ranks":
             [row] = (one for one in self.tests("H1") if one["kind"] == "ranks")
             return _shown(row)
+        if kind == "whole":
+            return self._whole(*parts)
         if kind == "ratio":
             return points(self.ratios(float(parts[0]))[0 if parts[1] == "most" else -1])
         raise ValueError(f"no answer to {question!r}.")
+
+    def _whole(self, kind: str, of: str) -> str:
+        row = self.board["whole"][kind]
+        if of == "longer":
+            return f"{100 * row['longer wins']:.1f}"
+        return f"{row['pairs']:,}" if of == "pairs" else level(row["arms"][of])
 
     def ratios(self, ratio: float) -> list[Row]:
         """The cells of H1 at a ratio that have a comparison, the largest loss first."""

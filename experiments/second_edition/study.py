@@ -129,7 +129,8 @@ def _whole(data: Path, folder: Path, only: str | None, *, tiny: bool, workers: i
     kinds = whole.TINY if tiny else whole.KINDS
     whole.train(data, folder / "whole", {only: kinds[only]} if only else kinds, workers=workers)
     verdict, beside = whole.found(data, folder / "whole", kinds)
-    board = {"hypothesis": _hypothesis(verdict, verdict.outcome), "beside": list(map(_told, beside))}
+    levels = whole.levels(data, folder / "whole", kinds)
+    board = {"hypothesis": _hypothesis(verdict, verdict.outcome), "beside": list(map(_told, beside)), "levels": levels}
     write_text(folder / "whole.json", json.dumps(board, indent=1, allow_nan=False) + "\n")
     _say(f"{verdict.hypothesis.name}: {verdict.outcome}")
 

@@ -29,7 +29,7 @@ from llm.statistics.ties import credit
 from .bench import TRAIN, Seen
 from .data import halves
 from .hypotheses import AVERAGE, HYPOTHESES
-from .judge import Judged, Records, Verdict, family, judged
+from .judge import Judged, Records, Verdict, accuracy, family, judged, longer_wins
 from .places import TEST
 from .rules import WHOLE_SEEDS, Cell, Comparison
 
@@ -154,6 +154,36 @@ def records(data: Path, folder: Path, name: str, kinds: Mapping[str, Kind]) -> R
             kept = [dict(np.load(file)) for file in files]
             right[Cell(name, arm)] = {suite: np.stack([one[suite] for one in kept]) for suite in kept[0]}
     return Records({suite: _suite(pairs) for suite, pairs in suites(data, kinds[name]).items()}, right)
+
+
+def levels(data: Path, folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Of every kind that is trained, on the test set: accuracies of its arms, pairs, and how often the longer wins."""
+    told: dict[str, Any] = {}
+    for name in kinds:
+        kept = records(data, folder, name, kinds)
+        if not kept.right:
+            continue
+        arms = {cell.arm: accuracy(kept, cell, TEST) for cell in kept.right}
+        told[name] = {
+            "pairs": len(kept.suites[TEST].prompts),
+            "longer wins": longer_wins(kept, TEST),
+            "arms": {
+                arm: {"accuracy": one.mean, **dict(zip(("low", "high"), one.limits(), strict=True))}
+                for arm, one in arms.items()
+                if one is not None
+            },
+        }
+    return told
+
+
+def halved(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """Right or wrong of DPO on the test set, ``(seeds, pairs)``, counted in halves, by ``dpo|ARM|test``."""
+    files = {arm: [Model("dpo", arm, seed).path(folder) for seed in WHOLE_SEEDS] for arm in ARMS}
+    return {
+        f"dpo|{arm}|{TEST}": np.stack([2 * np.load(one)[TEST] for one in of]).astype(np.uint8)
+        for arm, of in files.items()
+        if all(one.exists() for one in of)
+    }
 
 
 def _suite(pairs: Sequence[Pair]) -> Any:
