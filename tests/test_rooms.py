@@ -110,7 +110,7 @@ def test_no_file_of_a_room_imports_in_a_circle():
         visit(name)
 
 
-ANY = 291
+ANY = 292
 LOADED = 105  # of 300 lines at most; docs/architecture.md says what they are
 TRAINED = """
 import sys

@@ -108,7 +108,7 @@ def evaluate(
     beta: float = 0.1,
     dtype: str = "float32",
     max_length: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     eval_pairs: int | None = None,
     trust_remote_code: bool = False,
     progress: bool = False,
@@ -126,7 +126,7 @@ def evaluate(
         beta: Scale of margins against a reference.
         dtype: Precision that the weights are read in; of a model that is loaded, its own.
         max_length: Tokens per answer with its prompt; None: as in training.
-        batch_size: Pairs per forward pass.
+        batch_size: Pairs per forward pass; None: 32, of a language model as many of these as make 2 GiB of logits.
         eval_pairs: At most this many pairs of each suite, a fixed random subset.
         trust_remote_code: Let a hub repository run its own code.
         progress: Show a bar.
@@ -142,10 +142,11 @@ def evaluate(
         ValueError: There is no suite, or a number makes no sense.
     """
     from ..judging.accuracy import evaluate_model
+    from ..judging.margins import pairs_at_once
     from ..models.architectures import check_length, reading_length
     from .loading import judge_of
 
-    if batch_size < 1 or (eval_pairs is not None and eval_pairs < 1):
+    if min(1 if number is None else number for number in (batch_size, eval_pairs)) < 1:
         raise ValueError("batch_size and eval_pairs must be at least 1")
     record = _record(model) if record is None else record  # before hours of judging
     by = _weighed(record) if by is None else tuple(by)

@@ -45,7 +45,7 @@ def parser() -> Parser:
     )
     add_max_length(told)
     told.add_argument(
-        "--batch-size", metavar="N", type=int, default=32, help="pairs per forward (default: %(default)s)"
+        "--batch-size", metavar="N", type=int, help="pairs per forward (default: 32, fewer with a large vocabulary)"
     )
     told.add_argument(
         "--eval-pairs", metavar="N", type=int, help="at most this many pairs of each suite (a fixed subset)"

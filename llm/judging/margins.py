@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
+_PAIRS = 32
+_LOGITS = 2**29
 Margins: TypeAlias = NDArray[np.float64]
 MarginOf = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
@@ -68,6 +70,13 @@ def policy_margins(reference: nn.Module, *, beta: float, per_token: bool = False
         return dpo_margins(answer_logps(model, batch), known[key].to(ids.device), beta=beta, tokens=tokens)
 
     return margin_of
+
+
+def pairs_at_once(model: nn.Module, length: int) -> int:
+    """Pairs per forward pass where nobody says: 32, and of a language model no more than give 2 GiB of float32 logits."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()  # a classifier has none
+    vocabulary = getattr(head, "out_features", 0)
+    return min(_PAIRS, max(1, _LOGITS // (2 * length * vocabulary))) if vocabulary else _PAIRS
 
 
 def score_pairs(

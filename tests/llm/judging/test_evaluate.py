@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from dro_core import CVaR, worst_case
 from llm.data.pairs import Pair
@@ -21,6 +22,7 @@ from llm.judging.accuracy import (
     summarise,
     write_metrics,
 )
+from llm.judging.margins import pairs_at_once
 from llm.judging.tables import groups_shown, tidy_rows
 from llm.models.loading import tiny_reward_model
 from llm.statistics.intervals import accuracy_interval, mcnemar_p
@@ -241,3 +243,14 @@ def test_screen_tables_show_the_length_rule_and_survive_markup(pairs):
     text = console.export_text()
     assert "longer wins" in text
     assert all(name in text for name in ("[red]", "[bold]", "[/x]", "a minus [b]", "+100.0", "< 0.001"))
+
+
+@pytest.mark.parametrize(("kind", "vocabulary", "length", "expected"), [
+    (LlamaForCausalLM, 50_000, 128, 32), (LlamaForCausalLM, 50_000, 1024, 5), (LlamaForCausalLM, 256_000, 8192, 1),
+    (LlamaForSequenceClassification, 256_000, 8192, 32),
+])  # fmt: skip
+def test_a_large_vocabulary_makes_smaller_batches_where_nobody_says(kind, vocabulary, length, expected):
+    """By hand: 2 GiB are 2^29 logits of four bytes, and a pair is two sequences of ``length``."""
+    with torch.device("meta"):
+        model = kind(LlamaConfig(vocab_size=vocabulary, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    assert pairs_at_once(model, length) == expected
