@@ -163,7 +163,7 @@ def evaluate(
         tokenizer,
         found,
         max_length=length,
-        batch_size=batch_size,
+        batch_size=batch_size or pairs_at_once(loaded, length),
         margin_of=margin_of,
         by=by,
         progress=progress,

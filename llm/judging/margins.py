@@ -73,7 +73,7 @@ def policy_margins(reference: nn.Module, *, beta: float, per_token: bool = False
 
 
 def pairs_at_once(model: nn.Module, length: int) -> int:
-    """Pairs per forward pass where nobody says: 32, and of a language model no more than give 2 GiB of float32 logits."""
+    """Pairs per forward pass where nobody says: 32, of a language model no more than give 2 GiB of float32 logits."""
     head = getattr(model, "get_output_embeddings", lambda: None)()  # a classifier has none
     vocabulary = getattr(head, "out_features", 0)
     return min(_PAIRS, max(1, _LOGITS // (2 * length * vocabulary))) if vocabulary else _PAIRS
