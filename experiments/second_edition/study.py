@@ -42,8 +42,7 @@ TINY_SIZES = Sizes(max_length=64, short=24, most=350)
 TUNED = "MiniLM, tuned"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what a stage needs, then say what it found."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of train.jsonl.gz, id_test and other suites")
     parser.add_argument(
@@ -63,6 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=tuple(whole.KINDS), help="whole: train models of this kind alone")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0: this one")
     parser.add_argument("--tiny", action="store_true", help="a sample and an untrained backbone: does everything run?")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what a stage needs, then say what it found."""
+    parser = _parser()
     told = parser.parse_args(arguments)
     if told.stage != "entry" and (told.most or told.name):
         parser.error("--most and --name are for --stage entry")
