@@ -56,7 +56,7 @@ def starts(text, mean):
     assert text.split(" [")[0] == f"{mean:+.1f}"
 
 
-def test_five_numbers_are_counted_again(told, records):
+def test_numbers_are_counted_again(told, records):
     """By numpy alone."""
     plain = records["real|erm|test"]
     assert told.quoted("plain test").startswith(f"{50 * plain.mean():.1f} [")
@@ -74,6 +74,10 @@ def test_five_numbers_are_counted_again(told, records):
     minority = records["suite-planted|minority"].astype(bool)
     gained = change(records, "planted", ("planted", "tv:0.4,by=planted"), ("planted", "erm"))[:, minority]
     starts(told.quoted("gain planted; tv:0.4,by=planted; minority"), gained.mean())
+    language = change(records, "test", ("dpo", "tv:0.4"), ("dpo", "erm"))
+    assert language.shape == (3, 629)
+    starts(told.quoted("gain dpo; tv:0.4; test"), language.mean())
+    assert told.quoted("whole dpo; erm").startswith(f"{50 * records['dpo|erm|test'].mean():.1f} [")
 
 
 def follows(row, *, two_sided_p):
@@ -152,6 +156,10 @@ def test_what_the_page_says_without_a_number_is_so(told, records):
     assert all(way["outcome"] != "confirmed" for way in told.hypothesis("H3")["ways"])
     assert told.board["plain"]["Chat-Hard"]["high"] < 0.5 < told.board["plain"]["Chat"]["low"]
     assert all(row["mean"] < 0 for row in told.tests("H4"))  # gains at none
+    [language] = told.tests("H8")
+    assert language["low"] < -0.02 < language["high"]  # neither shown nor excluded
+    assert {row["outcome"] for row in told.tests("whole models")} == {"not run"}
+    assert 2.4 < (4004 / told.board["whole"]["dpo"]["pairs"]) ** 0.5 < 2.6  # two and a half times
     assert all(real[f"tv:{r}", "average", "erm"]["high"] < -0.02 for r in (0.1, 0.2, 0.4))
     assert [real[f"tv:{r}", "Reasoning", "erm"]["outcome"] for r in (0.1, 0.2, 0.4)] == ["refuted", *["undecided"] * 2]
     assert all(real[f"tv:{r}", "Reasoning", "erm"]["high"] < 0.026 for r in (0.2, 0.4))

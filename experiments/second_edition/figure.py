@@ -67,9 +67,8 @@ def _is(row: Row, kind: str, data: str, batch: int) -> bool:
 
 
 def _forest(axis: Any, told: Told) -> None:
-    rows = [
-        (name, row) for name in ("H2", "H3", "H4", "H5", "H6", "H7", "negative controls") for row in told.tests(name)
-    ]
+    names = ("H2", "H3", "H4", "H5", "H6", "H7", "H8", "negative controls")
+    rows = [(name, row) for name in names for row in told.tests(name)]
     rows = [(name, row) for name, row in rows if row["kind"] != "norm" and row["mean"] is not None]
     axis.axvspan(-100 * GAIN, 100 * GAIN, color="0.92", zorder=0)
     axis.axvline(0, color="black", lw=0.8)

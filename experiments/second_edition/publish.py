@@ -1,7 +1,8 @@
 """From a finished study to docs/results: python -m experiments.second_edition.publish --folder runs/second-edition.
 
-It writes the summary beside the page, the records that the five numbers of its test are counted from, the figure, and
-the tables and quoted numbers of the page and of the README. Without --folder only the last, from the stored summary.
+It writes the summary beside the page, the records that its test counts from, the figure, and
+the tables and quoted numbers of the page and of the README. With --whole it adds whole models to what is stored;
+without a folder only the pages, from the stored summary.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .units import Unit, Work, stored
 
 PAGE = RESULTS / "study.md"
 README = RESULTS.parents[1] / "README.md"
+SUMMARY, RECORDS = FOLDER / "summary.json", FOLDER / "records.npz"
 COUNTED: tuple[Cell, ...] = (
     Cell("real"), Cell("real", "tv:0.2"), Cell("real", "tv:0.4"), Cell("cross"), Cell("twin"),
     Cell("twin", "regret:tv:0.2"), Cell("planted"), Cell("planted", "tv:0.4,by=planted"),
@@ -42,10 +44,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Publish what is finished."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--folder", type=Path, help="of the study; without it the pages again from what is stored")
+    parser.add_argument("--whole", type=Path, metavar="FOLDER", help="add its whole models to what is stored")
     parser.add_argument("--entries", type=Path, nargs="*", default=[], help="folders of --stage entry, other backbones")
     told = parser.parse_args(arguments)
     if told.folder is not None:
         keep(told.folder, told.entries)
+    if (models := told.whole or told.folder) is not None and (models / "whole.json").exists():
+        add_whole(models)
     summary = Told.kept()
     draw(summary, FOLDER / "effects.png")
     write(PAGE, summary)
@@ -56,11 +61,6 @@ def keep(folder: Path, entries: list[Path]) -> None:
     """Write the summary and the records of a study that is judged."""
     work = Work(folder / "bench", folder / "units")
     board = json.loads((folder / "final.json").read_text(encoding="utf-8"))
-    if (folder / "whole.json").exists():
-        models = json.loads((folder / "whole.json").read_text(encoding="utf-8"))
-        board["beside"]["whole models"] = models["beside"]
-        board["hypotheses"][-1] = models["hypothesis"]
-        board["whole"] = models["levels"]
     there = [cell for cell in cells() if work.done(cell)]
     mine = entry(work, "MiniLM, tuned on one half")
     mine["enters"] = board["enters"]
@@ -72,9 +72,25 @@ def keep(folder: Path, entries: list[Path]) -> None:
         "radii": _radii(work),
         "entries": [mine, *others],
     }
+    _write(summary)
+    _copy_records(folder / "records")
+
+
+def add_whole(folder: Path) -> None:
+    """Put the whole models of a folder into the stored summary and records."""
+    summary, models = (json.loads(file.read_text(encoding="utf-8")) for file in (SUMMARY, folder / "whole.json"))
+    board = summary["board"]
+    board["beside"]["whole models"] = models["beside"]
+    board["hypotheses"][-1] = models["hypothesis"]
+    board["whole"] = models["levels"]
+    _write(summary)
+    with np.load(RECORDS) as found:
+        np.savez_compressed(RECORDS, **{**found, **whole.halved(folder / "whole")})
+
+
+def _write(summary: Row) -> None:
     text = json.dumps(summary, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_text(FOLDER / "summary.json", text.replace("},{", "},\n{") + "\n")
-    _copy_records(folder / "records", folder / "whole")
+    write_text(SUMMARY, text.replace("},{", "},\n{") + "\n")
 
 
 def _radii(work: Work) -> list[Row]:
@@ -100,18 +116,18 @@ def _best(unit: Unit) -> float:
     return float(unit.scores.mean(axis=1).max())
 
 
-def _copy_records(records: Path, models: Path) -> None:
-    """Right or wrong of the counted cells and of DPO, with what is known of the pairs."""
+def _copy_records(records: Path) -> None:
+    """Right or wrong of the counted cells, with what is known of the pairs."""
     about = json.loads((records / "cells.json").read_text(encoding="utf-8"))
     named = {Cell(one["data"], one["arm"], one["batch"]): one["file"] for one in about}
-    kept: dict[str, Any] = dict(whole.halved(models))
+    kept: dict[str, Any] = {}
     for cell in COUNTED:
         with np.load(records / named[cell]) as found:
             kept |= {f"{cell.data}|{cell.arm}|{suite}": found[suite] for suite in found.files}
     for path in sorted(records.glob("suite-*.npz")):
         with np.load(path) as found:
             kept |= {f"{path.stem}|{name}": found[name] for name in found.files}
-    np.savez_compressed(FOLDER / "records.npz", **kept)
+    np.savez_compressed(RECORDS, **kept)
 
 
 if __name__ == "__main__":
