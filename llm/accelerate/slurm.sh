@@ -41,9 +41,11 @@ set -euo pipefail
 
 export PYTHON=${PYTHON:-python} PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-280}
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:?no GPUs were asked for: sbatch --gpus-per-node N, or set PROCESSES}}
+[[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || { echo "PROCESSES=$PROCESSES is no number of processes a node" >&2; exit 2; }
 CONFIG=${CONFIG:-ddp}
 if [ ! -f "$CONFIG" ]; then
-  folder=$("$PYTHON" -c "from importlib.util import find_spec as f; print(*f('llm').submodule_search_locations)")
+  folder=$("$PYTHON" -c "from importlib.util import find_spec as f; print(*getattr(f('llm'), 'submodule_search_locations', ()))")
+  [ -n "$folder" ] || { echo "PYTHON=$PYTHON has no robust-rlhf: activate its environment, or name its Python" >&2; exit 2; }
   if [ ! -f "$folder/accelerate/$CONFIG.yaml" ]; then
     echo "CONFIG=$CONFIG is no file, and none of" $(basename -s .yaml "$folder"/accelerate/*.yaml) >&2
     exit 2

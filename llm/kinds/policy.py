@@ -60,7 +60,7 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Gr
         "estimator": config.estimator + (f", {config.value_model} value function" if config.estimator == "ppo" else ""),
         "reference": "the policy without its adapter" if trainer.reference.model is None else "a second model",
         "processes": said_of_processes(distribution()),
-        **sizes_said(trainer.core, whole_checkpoints=True, kept=arguments.save_total_limit),
+        **sizes_said(trainer.core, arguments, whole_checkpoints=True),
         "beside these": "activations, a second model as reference, and the reward models, whole on every process",
     }
     table = Table(

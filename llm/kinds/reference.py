@@ -171,7 +171,7 @@ def _computed(
     state, size, rows = PartialState(), arguments.per_device_eval_batch_size, so_far.of(name)
     mine = longest_first(pairs)[state.process_index :: state.num_processes]
     batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-    left = [batch for batch in batches if batch[0] not in rows]
+    left = [batch for batch in batches if not rows.keys() >= set(batch)]  # batches may have had another size
     device, training = arguments.device, model.training
     model.to(device).eval()
     adapter_off = getattr(model, "disable_adapter", nullcontext)

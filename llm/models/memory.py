@@ -65,9 +65,13 @@ def held(sizes: ModelSizes, ranks: int, *, mixed: bool) -> dict[str, HeldBytes]:
     }
 
 
-def checkpoint_bytes(sizes: ModelSizes, *, frozen_too: bool) -> int:
-    """The weights that are trained, with ``frozen_too`` all, and AdamW's moments, in files that one process writes."""
-    return (sizes.weights if frozen_too else sizes.moving) + 2 * sizes.moving
+def checkpoint_bytes(sizes: ModelSizes, *, frozen_too: bool, spread: bool = False) -> int:
+    """The weights that are trained, with ``frozen_too`` all, and AdamW's moments, in files that one process writes.
+
+    ``spread``: by FSDP2 with bf16 or fp16 on, which trains float32 weights.
+    """
+    moving = max(sizes.moving, 4 * sizes.trained) if spread else sizes.moving
+    return (sizes.weights - sizes.moving if frozen_too else 0) + 3 * moving
 
 
 def _count(parts: list[nn.Parameter]) -> int:

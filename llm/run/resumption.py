@@ -83,7 +83,7 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
     """
     changed, unknown = differences(found, wanted)
     if not force:
-        refuse(folder, changed, forcible=force is not None, more=_of_processes(found, wanted))
+        refuse(folder, found, wanted, forcible=force is not None)
     elif changed:
         changes = "; ".join(_change(name, found, wanted) for name in changed)
         _log.warning("%s goes on although it changed: %s%s", folder, changes, _of_processes(found, wanted))
@@ -121,16 +121,16 @@ def _of_processes(found: JsonObject, wanted: JsonObject) -> str:
     return f"{said} {ours}: {' or '.join(keeping) or 'no number on each of them'} keeps the {batch}"
 
 
-def refuse(folder: Path, changed: list[str], *, forcible: bool = True, more: str = "") -> None:
-    """Refuse to go on in a folder where something has changed; ``more`` ends the sentence.
+def refuse(folder: Path, found: JsonObject, wanted: JsonObject, *, forcible: bool = True) -> None:
+    """Refuse to go on in a folder where something has changed from the notes that were found to those wanted.
 
     Raises:
         ValueError: It names what.
     """
-    if changed:
+    if changed := differences(found, wanted).changed:
         raise ValueError(
             f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
-            f"{' (--force resumes all the same)' if forcible else ''}{more}"
+            f"{' (--force resumes all the same)' if forcible else ''}{_of_processes(found, wanted)}"
         )
 
 

@@ -48,7 +48,7 @@ def render_plan(task: Task[TrainConfig], arguments: TrainingArguments, suites: S
         **said_of(pairs.files.get("eval", {}), "held-out"),
         **_tokens(encoded, task.sides),
         "processes": said_of_processes(distribution()),
-        **sizes_said(model, whole_checkpoints=not task.config.lora_rank, kept=arguments.save_total_limit),
+        **sizes_said(model, arguments, whole_checkpoints=not task.config.lora_rank),
         "activations": _activations(model, encoded, arguments, task.sides),
     }
     for name, text in rows.items():
@@ -100,13 +100,14 @@ def _tokens(encoded: EncodedPairs, sides: Sequence[Side]) -> dict[str, str]:
     }
 
 
-def sizes_said(model: nn.Module, *, whole_checkpoints: bool, kept: int | None) -> dict[str, str]:
-    """Rows of a plan: how many parameters there are, and the size of a checkpoint, of which ``kept`` stay."""
-    sizes = sizes_of(model)
-    one = checkpoint_bytes(sizes, frozen_too=whole_checkpoints)
+def sizes_said(model: nn.Module, arguments: TrainingArguments, *, whole_checkpoints: bool) -> dict[str, str]:
+    """Rows of a plan: how many parameters there are, the size of a checkpoint, and how many of these stay."""
+    sizes, kept, mixed = sizes_of(model), arguments.save_total_limit, arguments.bf16 or arguments.fp16
+    one, other = (checkpoint_bytes(sizes, frozen_too=whole_checkpoints, spread=spread) for spread in (False, mixed))
+    under = f" (under fsdp2 {_gib(other)})" if other > one else ""
     return {
         "parameters": f"{sizes.number / 1e6:,.1f} million, {sizes.trained / 1e6:,.1f} million trained",
-        "a checkpoint": f"{_gib(one)} GiB, of which {f'at most {kept}' if kept else 'all'} are kept",
+        "a checkpoint": f"{_gib(one)} GiB{under}, of which {f'at most {kept}' if kept else 'all'} are kept",
     }
 
 

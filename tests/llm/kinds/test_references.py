@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 from robust_trainers import PAIRS, arguments
 from test_dpo import begin
@@ -34,7 +35,7 @@ def test_a_reference_of_a_run_alone_is_computed_again_where_it_does_not_fit(star
     put_reference(model, {"train": data}, *told, cache=cache)  # which is refused where it does not fit
 
 
-@pytest.mark.parametrize("harm", ["none", "cut off", "other pairs"])
+@pytest.mark.parametrize("harm", ["none", "cut off", "other pairs", "larger batches"])
 def test_a_reference_that_was_broken_off_goes_on_where_it_stopped(start, tmp_path, monkeypatch, harm):
     model, _, tokenizer, data = copy.deepcopy(start)
     collator, args = PairCollator(tokenizer), arguments(tmp_path, per_device_eval_batch_size=4)
@@ -56,9 +57,13 @@ def test_a_reference_that_was_broken_off_goes_on_where_it_stopped(start, tmp_pat
         kept.write_bytes(kept.read_bytes()[:-40])
     if harm == "other pairs":
         data = encode_pairs(PAIRS, tokenizer, max_length=24)
+    size = 7 if harm == "larger batches" else 4
+    args = arguments(tmp_path, per_device_eval_batch_size=size)
     put_reference(model, {"train": data}, collator, args, cache=cache)
-    batches = -(-len(data) // 4)
-    assert len(asked) == (1 if harm == "none" else 3) + batches
-    if harm != "other pairs":
+    batches = -(-len(data) // size)
+    assert len(asked) == {"none": 1, "larger batches": 2}.get(harm, 3) + batches
+    if harm == "larger batches":  # the first seven hold a row that was not known, and rounding is that of batches
+        assert np.allclose([data[row]["reference"] for row in range(len(data))], whole, rtol=1e-5)
+    elif harm != "other pairs":
         assert [data[row]["reference"] for row in range(len(data))] == whole
     assert not kept.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from whole_runs import files_of, train_command
 from llm.data.pairs import read_pairs
 from llm.models.adapters import Adapter, with_adapter
 from llm.models.memory import ModelSizes, checkpoint_bytes, held, sizes_of
+from llm.run.folder import SETTINGS, check_resumed
 from llm.run.resumption import continued
 from robust_rlhf import main
 
@@ -64,6 +66,7 @@ def test_the_page_plans_eight_billion_parameters_by_the_formulas():
     )  # fmt: skip
     with torch.device("meta"):
         whole, half = (LlamaForSequenceClassification(shape).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    halves = sizes_of(half)
     adapted = sizes_of(with_adapter(half, Adapter(32), task="SEQ_CLS"))
     alls, page = sizes_of(whole), (ROOT / "docs" / "scaling.md").read_text()
     for name, sizes, frozen_too in (("LoRA", adapted, False), ("all weights", alls, True)):
@@ -74,6 +77,8 @@ def test_the_page_plans_eight_billion_parameters_by_the_formulas():
             assert row.endswith("| ".join(["", *(f"{part / GIB:.1f} " for part in (*parts, sum(parts)))]) + "|"), row
         bytes_of = checkpoint_bytes(sizes, frozen_too=frozen_too) / GIB
         assert f"| {bytes_of:.0f} GiB |" in page or f"| {bytes_of:.1f} GiB at rank 32 |" in page
+    small, spread = (checkpoint_bytes(halves, frozen_too=True, spread=spread) for spread in (False, True))
+    assert spread == 2 * small == checkpoint_bytes(alls, frozen_too=True)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,13 @@ def test_a_start_on_other_processes_says_what_keeps_the_effective_batch(now, sai
     continued(Path("run"), notes(8), now, force=True)
     assert f"world_size: 8 -> {now['world_size']}" in caplog.text
     assert begin in caplog.text
+
+
+def test_so_does_the_refusal_before_anything_is_read(tmp_path):
+    (tmp_path / SETTINGS).write_text(json.dumps(notes(2) | {"adversary_sees": "losses", "ambiguity": "tv:0.2"}))
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match=r"shared 16 examples a step, 1 would share 8: .*_batch_size 8 keeps the 16"):
+        check_resumed(tmp_path, notes(1))
 
 
 def test_of_a_policy_it_is_prompts_that_are_shared():
