@@ -146,9 +146,7 @@ def differences(found: Contents, expected: Contents) -> list[str]:
     """Names of what is missing, too much or not equal in every bit."""
     names = sorted(found.keys() | expected.keys())
     return [
-        name
-        for name in names
-        if name not in found or name not in expected or not _same(found[name], expected[name])
+        name for name in names if name not in found or name not in expected or not _same(found[name], expected[name])
     ]
 
 

@@ -33,7 +33,8 @@ NAMES = ["cpu", "ddp", "fsdp2", "single", "zero2", "zero3"]
 def launched(name, monkeypatch):
     """What ``accelerate launch`` makes of a configuration: its arguments, and the environment of the ranks."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    arguments = launch_command_parser().parse_args(["--config_file", str(FOLDER / f"{name}.yaml"), "train.py"])
+    told = ["--config_file", str(FOLDER / f"{name}.yaml"), "--main_process_port", "0"]  # another test may have 29500
+    arguments = launch_command_parser().parse_args([*told, "train.py"])
     arguments, defaults, _ = _validate_launch_command(arguments)
     if not arguments.use_deepspeed:
         return arguments, prepare_multi_gpu_env(arguments)
