@@ -77,6 +77,6 @@ def test_one_process_two_processes_and_two_nodes_take_the_same_steps(tmp_path):
 @pytest.mark.cluster
 def test_the_sweep_runs_on_a_dask_cluster(tmp_path):
     pytest.importorskip("distributed", reason="dask is not installed: make clusters")
-    (said,) = walk(tmp_path, [block for block in steps() if SWEEP in block])
-    assert "trainings done" in said
+    walk(tmp_path, [block for block in steps() if SWEEP in block])
+    assert "trainings done" in (tmp_path / "errors").read_text()
     assert (tmp_path / "sweep.html").stat().st_size > 10_000
