@@ -24,7 +24,7 @@ settings.register_profile("ci", max_examples=25, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-LONG = 10.0  # seconds; a test above says why, by @pytest.mark.slow("why")
+LONG = 5.0  # seconds; a test above says why, by @pytest.mark.slow("why")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,22 +39,34 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the exhaustive tests of other shares; rows of a test that share a set-up go into one."""
+    """Leave out what other shares run: of exhaustive tests most, of slow ones three quarters.
+
+    Rows of a test that share a set-up go into one share, many rows into as many as there are dozens.
+    """
     if (share := config.getoption("share")) is None:
         return
     place, shares = share
+    rows = Counter(map(_test, items))
     kept, dropped = [], []
     for item in items:
-        name = item.nodeid.partition("[")[0] if _shares_set_up(item) else item.nodeid
+        number = zlib.crc32(item.nodeid.encode())
+        if _shares_set_up(item):
+            number = zlib.crc32(_test(item).encode()) + number % (1 + rows[_test(item)] // 12)
         turns = _turns(item, shares)
-        (kept if zlib.crc32(name.encode()) % turns == place % turns else dropped).append(item)
+        (kept if number % turns == place % turns else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
 
 
 def _turns(item: pytest.Item, shares: int) -> int:
-    """In how many shares it runs once: 1 unless it is exhaustive; ``exhaustive(turns=8)`` comes round more often."""
-    return max((mark.kwargs.get("turns", shares) for mark in item.iter_markers("exhaustive")), default=1)
+    """In how many shares it runs once: in each, in one of 4 if slow; exhaustive, in all or ``turns`` of them."""
+    usual = 4 if item.get_closest_marker("slow") else 1
+    return max((mark.kwargs.get("turns", shares) for mark in item.iter_markers("exhaustive")), default=usual)
+
+
+def _test(item: pytest.Item) -> str:
+    """The test of which it is a row."""
+    return item.nodeid.partition("[")[0]
 
 
 def _shares_set_up(item: pytest.Item) -> bool:

@@ -21,6 +21,7 @@ def example():
     return runpy.run_path(str(EXAMPLE))
 
 
+@pytest.mark.slow("it trains")
 def test_it_trains_and_judges_on_the_corpus(example, tmp_path, capsys, monkeypatch):
     write_corpus(tmp_path / "corpus", train=64, test=20)
     files = [str(tmp_path / "corpus" / f"{name}.jsonl") for name in ("train", "id_test", "ood_shifted_mixture")]

@@ -64,6 +64,7 @@ def test_the_page_in_the_repository_is_that_of_the_results():
     assert gpu_page.rendered(gpu_results.measured()) in text
 
 
+@pytest.mark.slow("it runs every stage on a CPU")
 def test_the_page_shows_every_stage(found, tmp_path):
     page = tmp_path / "gpu.md"
     page.write_text(f"before\n{gpu_page.BEGIN}\nold\n{gpu_page.END}\nafter\n")

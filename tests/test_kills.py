@@ -63,6 +63,7 @@ def whole(given, once):
     return once("whole runs of the kills", build)
 
 
+@pytest.mark.slow("a whole run, a killed one, and its continuation")
 @pytest.mark.parametrize(
     ("name", "moment"),
     [

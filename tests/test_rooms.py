@@ -123,6 +123,7 @@ print("loaded:", *(path.relative_to(rooms) for path in files if path.is_relative
 """
 
 
+@pytest.mark.slow("it trains in a process of its own")
 def test_a_reward_run_loads_what_it_uses(tmp_path):
     """A tiny robust run in an interpreter of its own: rules, formats and parts that are not taken wait."""
     write_corpus(tmp_path, train=64, test=8)

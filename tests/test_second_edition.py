@@ -29,6 +29,7 @@ def marked(pairs):
     return hashlib.sha256("\n".join(pair.id for pair in pairs).encode()).hexdigest()[:16]
 
 
+@pytest.mark.slow("it reads all real pairs")
 def test_the_halves_of_the_real_pairs_are_the_ones_they_were(shared_data):
     path = shared_data / "train.jsonl.gz"
     found = data.halves(read_pairs(path).pairs)
@@ -167,6 +168,7 @@ def test_variants_differ_from_the_real_labels_as_they_say(simulated):
         of("dpo")
 
 
+@pytest.mark.slow("it trains many heads")
 def test_the_bench_sees_a_planted_group_and_no_permuted_one(simulated):
     arms = ("erm", "tv:0.4,by=planted", "balanced:by=planted", "permuted_groups:tv:0.4,by=planted")
     cells = [Cell("planted", arm) for arm in arms]

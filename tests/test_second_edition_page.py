@@ -48,6 +48,7 @@ def told(records, tmp_path, monkeypatch):
     return stored.Told.kept()
 
 
+@pytest.mark.slow("it counts every table")
 def test_quoted_numbers_are_those_of_the_records(records, told):
     """The mean of a category over suites, pairs and seeds, counted without the judge."""
     right = {arm: records.right[Cell("real", arm)] for arm in ("erm", "tv:0.4")}
@@ -71,6 +72,7 @@ def test_quoted_numbers_are_those_of_the_records(records, told):
         told.quoted("gain real; tv:0.9; test")
 
 
+@pytest.mark.slow("it counts every table")
 def test_a_page_is_filled_and_the_figure_drawn(told, tmp_path):
     names = list(tables.tables(told))
     page = "".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names)

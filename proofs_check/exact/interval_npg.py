@@ -53,10 +53,11 @@ def worst_value_intervals(
 
     iv: Any = MPIntervalContext()  # a context of its own: the precision of the shared one is left alone
     iv.dps = _DIGITS
+    prompts = _prompts(iv, rewards, features)
     theta, found = iv.mpf(0), list[Enclosed]()
     uniform = [Fraction(1, len(rewards))] * len(rewards)
     for _ in range(steps + 1):
-        moments = [_moments(iv, theta, *rows) for rows in zip(rewards, features, strict=True)]
+        moments = [_moments(iv, theta, *rows) for rows in prompts]
         q = _worst_mixture([value for value, _, _ in moments], uniform, Fraction(radius))
         if q is None:
             return None
@@ -87,13 +88,12 @@ def robust_supremum(
 
     iv: Any = MPIntervalContext()
     iv.dps = 30
+    prompts = _prompts(iv, rewards, features)
     half, moved, most = Fraction(1, 2), Fraction(radius), Fraction(-(10**9))
     for k in range(boxes):
         ends = [Fraction(low) * (boxes - j) / boxes for j in (k, k + 1)]
         theta = iv.mpf([_exact(iv, ends[0]).a, _exact(iv, ends[1]).b])
-        (value, cov, var), (other, cov2, var2) = (
-            _moments(iv, theta, *rows) for rows in zip(rewards, features, strict=True)
-        )
+        (value, cov, var), (other, cov2, var2) = (_moments(iv, theta, *rows) for rows in prompts)
         first, second = _enclosed(value), _enclosed(other)
         upper = list[Fraction]()
         for q, possible in ((half + moved, first.low <= second.high), (half - moved, second.low <= first.high)):
@@ -107,10 +107,16 @@ def robust_supremum(
     return most
 
 
-def _moments(iv: Any, theta: Any, rewards: Sequence[float], features: Sequence[float]) -> tuple[Any, Any, Any]:
+def _prompts(iv: Any, rewards: Table, features: Table) -> list[tuple[list[Any], list[Any]]]:
+    """Rewards and features of every prompt, as intervals: a float would be made one in every operation."""
+    return [([*map(iv.mpf, row)], [*map(iv.mpf, other)]) for row, other in zip(rewards, features, strict=True)]
+
+
+def _moments(iv: Any, theta: Any, rewards: Sequence[Any], features: Sequence[Any]) -> tuple[Any, Any, Any]:
     """Mean reward, covariance of feature and reward, variance of the feature, at one prompt."""
     weights = [iv.exp(theta * feature) for feature in features]
-    policy = [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    policy = [weight / total for weight in weights]
     value, mean = (sum(p * number for p, number in zip(policy, row, strict=True)) for row in (rewards, features))
     rows = list(zip(policy, features, rewards, strict=True))
     covariance = sum(p * (feature - mean) * (reward - value) for p, feature, reward in rows)

@@ -66,6 +66,7 @@ def test_weights_have_that_jacobian_too(make: Maker) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow("it compiles")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_graphs_agree() -> None:
     """With a compiler that keeps torch's own autograd: the ahead-of-time one refuses second derivatives by itself."""

@@ -103,6 +103,7 @@ def clopper_pearson(hits, n):
     return f"{100 * hits / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+@pytest.mark.slow("it counts every table")
 def test_the_page_shows_these_numbers():
     page = (RESULTS / "npg.md").read_text()
     tables = dict(re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- end -->", page, re.DOTALL))

@@ -22,7 +22,7 @@ REFUTED = [npg_last_iterate, npg_best_iterate]
 @pytest.mark.parametrize("build", UPHELD + REFUTED)
 def test_every_claim_gets_its_verdict_and_every_mutant_is_refuted(build, searched):
     claim = build()
-    report = searched(claim, curves=True).report
+    report = searched(claim).report
     assert report.verdict is claim.expected, report.reason
     assert report.controls
     assert set(report.controls.values()) == {Verdict.REFUTED}

@@ -83,6 +83,7 @@ def finished(tmp_path):
     return len(list((tmp_path / "out" / "points").glob("*.json")))
 
 
+@pytest.mark.slow("a simulation twice")
 @pytest.mark.parametrize(("signals", "jobs"), [([signal.SIGKILL], 1), ([signal.SIGINT], 1), ([signal.SIGINT], 2)])
 def test_a_run_that_was_ended_goes_on_where_it_stopped(tmp_path, signals, jobs, monkeypatch, capsys):
     first = started(tmp_path, "--jobs", str(jobs))
@@ -187,6 +188,7 @@ def failing_study(faults):
     )
 
 
+@pytest.mark.slow("processes of their own")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_point_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys, jobs):
     know_only(failing_study({1}), monkeypatch)

@@ -97,6 +97,7 @@ def test_it_is_short_and_imports_nothing_but_python():
     assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow("it re-checks the folder again")
 def test_it_refuses_a_folder_without_certificates_and_says_what_is_wrong(folder, tmp_path):
     assert run(verifier.__file__, tmp_path).returncode == 1
     for words in ([], ["--help"]):

@@ -46,6 +46,7 @@ def test_a_run_shows_and_stores_its_verdicts_and_leaves_nothing_else(light, caps
     assert again.count("exact arithmetic still refutes it") == 1
 
 
+@pytest.mark.slow("three checks")
 def test_results_do_not_depend_on_the_processes_or_the_order(light, tmp_path):
     assert main(["--jobs", "1", *LIGHT[::-1], "--seed", "3", "--json", str(tmp_path / "turned.json")]) == 0
     found, turned = by_label(light.folder / "out.json"), by_label(tmp_path / "turned.json")

@@ -26,6 +26,7 @@ def test_a_killed_process_costs_its_own_claim_one_more_try(planted, tmp_path, en
     assert by_label()["plain"]["points"] != by_label(ending.folder / "out.json")["plain"]["points"]  # of another seed
 
 
+@pytest.mark.slow("a check, a killed one, and its continuation")
 @pytest.mark.parametrize("moment", [0.0, *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (0.7, 1.4, 2.1))])
 def test_a_process_killed_at_any_moment_changes_no_report(light, tmp_path, moment):
     process = start([*LIGHT, "--seed", "3", "--jobs", "2", "--json", "out.json"], cwd=tmp_path)

@@ -151,6 +151,7 @@ def test_what_a_run_encodes_and_what_a_stream_reads_are_audited_alike():
 # Real pairs.
 
 
+@pytest.mark.slow("real pairs, tokenized twice")
 @pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("length", [128, 10, 7])
 def test_real_pairs_are_counted_as_plain_transformers_code_counts_them(shared_data, every, length):

@@ -48,6 +48,7 @@ def report_in(output):
     return json.loads((output / "report_files" / "report.json").read_text())
 
 
+@pytest.mark.slow("it judges every model again")
 def test_report_agrees_with_the_saved_models(folder, finished):
     report = report_in(finished)
     pairs = read_pairs(folder / "shifted.jsonl").pairs
@@ -99,12 +100,14 @@ def test_page_shows_the_weighted_examples_the_logs_and_how_to_run_it_again(folde
     assert report["settings"]["settings"]["max_length"] == 48
 
 
+@pytest.mark.slow("a demo")
 def test_results_of_a_demo_are_results_of_a_sweep(finished, tmp_path, capsys):
     assert read_results(finished / "results").findings == ()
     assert main(["report", str(finished / "results"), "-o", str(tmp_path / "report.html")]) == 0
     assert (tmp_path / "report.html").read_text() == (finished / "report.html").read_text()
 
 
+@pytest.mark.slow("a demo twice")
 def test_resume_keeps_what_is_done_and_repeats_the_missing_run(folder, finished):
     models = sorted(finished.glob("runs/*/*/model/model.safetensors"))
     before = {path: path.read_bytes() for path in models}

@@ -85,6 +85,7 @@ def test_the_same_command_is_the_same_run(place, kind, monkeypatch):
     assert differences(then, json.loads(json.dumps(now)))[0] == []
 
 
+@pytest.mark.slow("it trains what is missing")
 def test_a_sweep_becomes_a_report_and_goes_on(place, tmp_path, capsys):
     page = llm.write_report(place / "sweep", tmp_path / "report.html")
     numbers = json.loads((tmp_path / "report_files" / "report.json").read_text())

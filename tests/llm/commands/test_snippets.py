@@ -121,6 +121,7 @@ def printed_as_said(text: str, out: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`\\w*gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.slow("many of them train")
 @pytest.mark.parametrize("snippet", PYTHON, ids=lambda s: f"{s.page}: {s.first.splitlines()[-1][:24]}")
 def test_python_blocks_run_as_printed(snippet, tmp_path, monkeypatch, capsys):
     lines = _of(snippet).text.splitlines(keepends=True)

@@ -115,6 +115,7 @@ def test_what_is_said_to_be_ignored_changes_nothing(name):
 # Memory.
 
 
+@pytest.mark.slow("every allocation is traced")
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_a_large_file_is_looked_at_without_being_held(tmp_path, count, suffix):

@@ -169,6 +169,7 @@ def test_length_baseline(rejected, score):
     assert length_baseline(Pair("a", QUESTION, "ab", rejected)) == score
 
 
+@pytest.mark.slow("it reads all real pairs")
 def test_the_real_files_agree_with_their_manifest(shared_data):
     manifest = json.loads((shared_data / "MANIFEST.json").read_text())["files"]
     train, suites = find_files(shared_data)

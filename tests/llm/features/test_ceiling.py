@@ -169,6 +169,7 @@ def file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow("the tables twice")
 def test_the_command_shows_what_the_face_returns(file, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = ["data", "ceiling", str(file), "--model", "tiny", "--max-length", "48", "--sets", "tv", "kl"]

@@ -42,6 +42,7 @@ def finished(files, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow("three runs")
 def test_interrupted_adapter_run_ends_as_uninterrupted(files, finished, tmp_path):
     output = tmp_path / "run"
     flags = ["--lora_rank", "4"]

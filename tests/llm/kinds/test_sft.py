@@ -175,6 +175,7 @@ def finished(files, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow("three runs")
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(files, finished, tmp_path):
     output = tmp_path / "run"
     config, arguments = parse_train(SFTConfig, command(files, output)[2:])

@@ -117,6 +117,7 @@ def test_each_n_is_the_mean_over_all_subsets_of_the_answers(finished, reward):
     assert rows[1]["gold"]["mean"] == pytest.approx(scores["gold"].mean(), rel=1e-12)
 
 
+@pytest.mark.slow("a whole pipeline")
 def test_the_prompts_are_those_that_the_arms_answered(finished):
     folder = finished[0]
     asked = [entry["id"] for entry in stored(folder)[0]]
@@ -192,6 +193,7 @@ def test_what_a_judge_lacks_is_scored_from_the_same_answers(again, monkeypatch):
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
+@pytest.mark.slow("a whole pipeline again")
 @pytest.mark.parametrize("change", ["answers", "model", "prompts", "tokens"])
 def test_changed_inputs_make_new_answers_and_new_scores(change, finished, again, monkeypatch):
     pipeline, kept = again

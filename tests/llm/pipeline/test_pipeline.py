@@ -198,6 +198,7 @@ def test_a_model_is_known_by_its_weights_not_by_its_card(tmp_path):
     assert digest(folder) != before
 
 
+@pytest.mark.slow("a whole pipeline twice")
 def test_a_pipeline_runs_to_its_end_and_goes_on_where_it_was_broken_off(tmp_path, capsys, caplog, monkeypatch):
     files = section(write(tmp_path), "evaluation", gold="builtin")
     path = write(tmp_path, arms=["robust/robust"], evaluation=files)

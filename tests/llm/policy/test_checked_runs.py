@@ -184,6 +184,7 @@ def test_a_rank_whose_checker_fails_ends_all_ranks_with_its_sentence(place, tmp_
     assert "ddp_timeout" not in "".join(said)
 
 
+@pytest.mark.slow("it trains until it has learned")
 def test_a_checked_policy_learns(place, tmp_path):
     """Answers of one length are right: their share grows."""
     code = "def f(prompts, completions):\n    return [len(text.split()) < 3 for text in completions]\n"

@@ -143,6 +143,7 @@ def test_radius_zero_takes_the_steps_of_plain_training(settings, tmp_path):
     assert not torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow("it trains to the optimum")
 @pytest.mark.parametrize(
     "settings",
     [

@@ -32,6 +32,7 @@ def found(place):
     return [json.loads((place / f"found-{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow("two processes load everything")
 @TOGETHER
 @pytest.mark.parametrize("case", range(len(CELLS)), ids=list(map(str, CELLS)))
 def test_the_gradient_of_a_policy_on_two_processes_is_that_of_all_answers(case, found):

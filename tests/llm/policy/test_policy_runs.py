@@ -86,6 +86,7 @@ def test_a_run_is_logged_exported_judged_and_reused(place, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow("a whole run, a killed one, and its continuation")
 @pytest.mark.parametrize(
     "settings",
     [

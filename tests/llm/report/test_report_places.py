@@ -125,6 +125,7 @@ def test_suites_are_found_from_another_folder(run, tmp_path, monkeypatch):
     assert content_of(folder)["arms"][0]["suites"]["ood"]["low"] is not None
 
 
+@pytest.mark.slow("runs to show")
 def test_several_runs_make_one_page_with_the_plain_one_to_compare_with(run, tmp_path):
     folder, pairs, result = run
     run_folder(tmp_path / "plain", "erm", data=tmp_path)

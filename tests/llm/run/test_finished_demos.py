@@ -103,6 +103,7 @@ def test_a_demo_of_the_version_before_goes_on_with_one_sentence(done, tmp_path, 
     assert said_by(capsys, caplog, demo(folder, "--resume")) == (0, "")
 
 
+@pytest.mark.slow("a demo")
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_settings_of_a_demo_that_are_none_are_named_with_a_remedy_that_exists(content, done, tmp_path, capsys, caplog):
     folder = shutil.copytree(done / "demo", tmp_path / "demo")

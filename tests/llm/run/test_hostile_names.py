@@ -42,6 +42,7 @@ def test_nothing_acts_on_a_terminal(written):
     assert any(line.startswith("robust-rlhf: ") and "no <b>\\x1b[2Jmodel\\u202e" in line for line in lines)
 
 
+@pytest.mark.slow("it opens pages in a browser")
 def test_nothing_acts_in_what_people_read(written):
     for path in (*ours(written), *files(written, ".html", ".svg", ".tex")):
         assert not acting(path.read_text(encoding="utf-8")), path
@@ -131,6 +132,7 @@ def demo_report(run: Path, folder: Path) -> None:
     assert not acting(shown)
 
 
+@pytest.mark.slow("it makes every page")
 def test_pages_and_drawings_hold_the_names_as_text(written, tmp_path):
     demo_report(written / f"out {WHERE}", tmp_path)
     for path in [*files(written, ".html"), tmp_path / "report.html"]:

@@ -75,6 +75,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow("it loads all claims")
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(name, marks=pytest.mark.exhaustive) if name in ("html", "markdown") else name for name in FILES],
@@ -97,6 +98,7 @@ def test_a_file_is_written_by_one_at_a_time(kind, tmp_path, capsys):
         assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
+@pytest.mark.slow("every command, beside a process that holds its folder")
 @pytest.mark.parametrize("kind", [*KINDS, "demo", "pipeline", "sweep", *OTHERS])
 def test_whoever_comes_second_is_told_who_is_there(kind, place, tmp_path, holder, capsys):
     before = (tmp_path / "run" / LOCK).read_bytes()

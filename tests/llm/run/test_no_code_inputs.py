@@ -167,6 +167,7 @@ def test_pipeline_folders(tmp_path, mark):
     assert planted(tmp_path / "run", mark, lambda: main(["pipeline", "--config", str(config)])) >= 8
 
 
+@pytest.mark.slow("a process of its own")
 def test_replays(tmp_path, mark):
     """Stored instances name a claim, never a module."""
     stored = tmp_path / "stored" / "replay.json"

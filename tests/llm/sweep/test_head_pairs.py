@@ -75,6 +75,7 @@ def weights_of(sweep, spec, regime):
     return read_weights(sweep.folder, training), read_arrays(sweep.folder / "weights" / f"{training}.npz")
 
 
+@pytest.mark.slow("it trains heads")
 def test_soft_labels_are_those_of_the_data_with_the_label_that_a_run_sees(sweep):
     data, selection, _ = head_data(cell_of(sweep, "erm", "soft"), sweep.context)
     told = [pair.preference for pair in pairs_of(sweep, selection)]

@@ -61,6 +61,7 @@ def numbers(finished):
     return json.loads((finished.folder / "demo.json").read_text())
 
 
+@pytest.mark.slow("a whole demo")
 def test_it_leaves_a_page_a_picture_and_its_numbers(finished, numbers):
     assert not finished.findings
     assert len(finished.runs) == 2 * (2 * 6 + 1)
@@ -147,6 +148,7 @@ def test_weights_are_shares_of_the_account(finished, numbers):
     assert found["erm", "office"] == pytest.approx((train["source"] == "office").mean(), abs=0.01)
 
 
+@pytest.mark.slow("a whole demo")
 def test_a_finished_demo_trains_nothing_again(finished, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(finished.folder, tmp_path / "demo")
     before = (folder / "demo.json").read_bytes()
@@ -158,6 +160,7 @@ def test_a_finished_demo_trains_nothing_again(finished, tmp_path, monkeypatch, c
     assert (folder / "demo.json").read_bytes() == before
 
 
+@pytest.mark.slow("a whole demo")
 def test_other_results_have_no_lesson(finished, tmp_path):
     folder = shutil.copytree(finished.results, tmp_path / "results")
     next(folder.glob(f"weights/{finished.runs['all', 'tv:0.4', 0].removesuffix('-last')}.npz")).unlink()

@@ -106,6 +106,7 @@ def workers(request):
     set_start_method(None, force=True)
 
 
+@pytest.mark.slow("a sweep twice")
 def test_parallel_runs_equal_serial_ones_bit_for_bit(workers, cache, tmp_path):
     grid = {"ambiguity": ["erm", "tv:0.2", "mmd:0.1", "chi2:?@tv:0.2"], "regime": ["all", "noisy"]}
     tables = []

@@ -14,6 +14,7 @@ from llm.sweep.runs import identity, run_training
 from robust_rlhf import main
 
 
+@pytest.mark.slow("it trains a whole model again")
 @pytest.mark.parametrize("damaged", ["settings.json", "checkpoint-*/model.safetensors"])
 def test_a_whole_model_of_which_nothing_is_whole_begins_anew(damaged, once, tmp_path, caplog):
     kept = once("stopped whole model", _stop_a_whole_model)

@@ -115,6 +115,7 @@ def test_an_interrupt_lets_the_process_of_a_whole_model_save_a_checkpoint(once, 
     assert_same(folder, whole)
 
 
+@pytest.mark.slow("processes die one after the other")
 @pytest.mark.usefixtures("forked_workers")
 def test_a_training_that_kills_its_process_every_time_ends(tmp_path, monkeypatch):
     folder = tmp_path / "r"

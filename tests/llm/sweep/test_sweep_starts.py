@@ -57,6 +57,7 @@ def test_another_grid_adds_to_what_is_done_and_keeps_the_table_clean(finished, c
     assert set(table["ambiguity"]) == {"erm", "tv:0.2"}
 
 
+@pytest.mark.slow("a training for every setting")
 def test_other_settings_are_other_trainings(finished, cache):
     base = {**SETTINGS, "grid": {"ambiguity": "erm", "seeds": 1}}
     folder = finished.folder

@@ -86,6 +86,7 @@ def test_any_damage_to_any_file_is_named(kind, place, tmp_path):
     assert checkpoint_to_resume(run) == run / "checkpoint-2"
 
 
+@pytest.mark.slow("runs of every kind")
 @pytest.mark.parametrize(
     ("kind", "file", "damage"),
     [

@@ -91,6 +91,7 @@ def test_the_page_has_every_flag_as_the_code_has_it():
     assert text == with_table(text), "python tests/llm/training/test_flags.py"
 
 
+@pytest.mark.slow("every flag by itself")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_page_calls_noted_free_or_refused_is(kind):
     """Against what the functions do with an arguments object in which one flag is another."""

@@ -129,6 +129,7 @@ def test_evaluation_reads_pairs_by_length_and_measures_each(kind, tmp_path):
     assert len({columns for _, columns in shapes}) > 3  # lengths differ, or there is nothing to put together
 
 
+@pytest.mark.slow("two processes load everything")
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_measure_each_pair_once(kind, two_ranks):
     """The third round has five pairs for eight places: ranks fill up with pairs that were seen."""

@@ -101,6 +101,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow("a run for every change")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=() if k == "reward" else pytest.mark.exhaustive) for k in KINDS]

@@ -63,6 +63,7 @@ def same_run(one, other):
     assert len(ledgers[0]["sources"][ledgers[0]["source"]]) == len(ledgers[0]["visits"])
 
 
+@pytest.mark.slow("three starts of Python")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_and_resumed_ends_as_uninterrupted(pairs_file, uninterrupted, tmp_path, number, status):
     output = tmp_path / "run"

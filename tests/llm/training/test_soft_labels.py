@@ -189,6 +189,7 @@ def test_a_pair_the_other_way_round_is_the_same_pair(runs, kind):
     assert max(np.abs(hard[name] - expected).max() for name, expected in soft.items()) > 1e-4
 
 
+@pytest.mark.slow("it trains")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_says_what_its_labels_and_its_adversary_are(runs, kind):
     record = json.loads((runs / f"{kind}-soft" / "run.json").read_text())

@@ -55,6 +55,7 @@ def test_reward_models(right, tmp_path, micro, steps):
     assert_borne(row_of(trainer), "tv:0.3", chosen - rejected)
 
 
+@pytest.mark.slow("a step of every kind")
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "cdpo:0.1"])
 def test_dpo_under_losses_that_tell_margins_and_such_that_do_not(tmp_path, loss, steps):

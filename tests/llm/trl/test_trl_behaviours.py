@@ -43,6 +43,7 @@ def check(row: Row, outcome) -> None:
         holds(outcome)
 
 
+@pytest.mark.slow("each row trains three times")
 @pytest.mark.parametrize(("row", "kind"), cases(always=True))
 def test_a_mixin_that_reweights_nothing_is_trl(tiny, tmp_path, row, kind):
     plain, *mixins = (run(row, kind, tiny, tmp_path / name, given) for name, given in ARMS.items())
