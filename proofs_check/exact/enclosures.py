@@ -53,11 +53,11 @@ def enclosure(losses: Sequence[float], ambiguity: AmbiguitySet, masses: Sequence
         (True, True)
     """
     values, p = distribution(losses, masses)
+    reference = np.array([float(mass) for mass in p])
+    worst = worst_case(np.array(losses, float), ambiguity, reference=reference / reference.sum())
     seen = [i for i, mass in enumerate(p) if mass > 0]
     values, p = [values[i] for i in seen], [p[i] for i in seen]
-    reference = np.array([float(mass) for mass in p])
-    worst = worst_case(np.array([losses[i] for i in seen], float), ambiguity, reference=reference / reference.sum())
-    weights = feasible([Fraction(weight) for weight in worst.weights.tolist()], p, ambiguity)
+    weights = feasible([Fraction(weight) for weight in worst.weights[seen].tolist()], p, ambiguity)
     primal = sum(weight * loss for loss, weight in zip(values, weights, strict=True))
     multiplier, threshold = (Fraction(float(part)) for part in worst.dual)
     return Enclosure(Fraction(primal), _dual(ambiguity, values, p, multiplier, threshold))

@@ -5,7 +5,12 @@ from __future__ import annotations
 from proofs_check.claim import Formula
 
 REFERENCE = {"p": "[m / sum(masses) for m in masses]"}
-_SPREAD = {"spread": "max(losses) - min(losses)", "slack": "spread / 10**9"}
+# The same without the losses of mass zero, which count nowhere.
+_SEEN = {
+    "seen": "[x for x, m in zip(losses, masses) if m != 0]",
+    "p": "[m / sum(masses) for m in masses if m != 0]",
+}
+_SPREAD = {"spread": "max(seen) - min(seen)", "slack": "spread / 10**9"}
 # Balls of a divergence: q lies inside and bounds the value from below, a dual objective bounds it from above.
 BALLS = {
     "inside": "lambda q: sum(q) == 1 and min(q) >= 0",
@@ -18,46 +23,46 @@ BALLS = {
         max(l) + t * (r + log(dot(p, [exp((x - max(l)) / t) for x in l]))) if t > 0 else max(l))""",
     "kl": "lambda l, p, r: kl_by(l, p, r, item(witness('kl', l, p, r), 0), item(witness('kl', l, p, r), 1))",
 }
-_EXCESS = {"excess": "lambda a: dot(p, [max(x - a, 0) for x in losses])"}
+_EXCESS = {"excess": "lambda a: dot(p, [max(x - a, 0) for x in seen])"}
 
 INNER = {
     "tv-closed-form": Formula(
-        "tv(losses, p, radius) == free and tv(losses, p, radius, max_ratio) == capped",
+        "tv(seen, p, radius) == free and tv(seen, p, radius, max_ratio) == capped",
         {
-            **REFERENCE,
-            "tail": "lambda share, alpha: share * cvar(losses, p, alpha) if share > 0 else 0",
-            "free": "tail(1 - radius, 1 - radius) + radius * max(losses)",
+            **_SEEN,
+            "tail": "lambda share, alpha: share * cvar(seen, p, alpha) if share > 0 else 0",
+            "free": "tail(1 - radius, 1 - radius) + radius * max(seen)",
             "capped": """tail(1 - radius, 1 - radius) + (tail(radius, radius / (max_ratio - 1)) if radius > 0 else 0)
-                if max_ratio * (1 - radius) > 1 else cvar(losses, p, 1 / max_ratio)""",
+                if max_ratio * (1 - radius) > 1 else cvar(seen, p, 1 / max_ratio)""",
         },
     ),
     "tv-dual": Formula(
-        """tv(losses, p, radius) == min(radius * (max(losses) - a) + a + excess(a) for a in losses)
-        and tv(losses, p, radius, max_ratio)
-        == min(radius * (b - a) + a + excess(a) + (max_ratio - 1) * excess(b) for a in losses for b in losses if b >= a)
+        """tv(seen, p, radius) == min(radius * (max(seen) - a) + a + excess(a) for a in seen)
+        and tv(seen, p, radius, max_ratio)
+        == min(radius * (b - a) + a + excess(a) + (max_ratio - 1) * excess(b) for a in seen for b in seen if b >= a)
         """,
-        {**REFERENCE, **_EXCESS},
+        {**_SEEN, **_EXCESS},
     ),
     "cvar-dual": Formula(
-        "cvar(losses, p, alpha) == min(a + excess(a) / alpha for a in losses)",
-        {**REFERENCE, **_EXCESS},
+        "cvar(seen, p, alpha) == min(a + excess(a) / alpha for a in seen)",
+        {**_SEEN, **_EXCESS},
     ),
-    "chi2-dual": Formula("width(chi2(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **BALLS}),
-    "kl-dual": Formula("width(kl(losses, p, radius)) <= slack", {**REFERENCE, **_SPREAD, **BALLS}),
-    "tv-gap": Formula("0 <= tv(losses, p, radius) - dot(p, losses) <= radius * spread", {**REFERENCE, **_SPREAD}),
+    "chi2-dual": Formula("width(chi2(seen, p, radius)) <= slack", {**_SEEN, **_SPREAD, **BALLS}),
+    "kl-dual": Formula("width(kl(seen, p, radius)) <= slack", {**_SEEN, **_SPREAD, **BALLS}),
+    "tv-gap": Formula("0 <= tv(seen, p, radius) - dot(p, seen) <= radius * spread", {**_SEEN, **_SPREAD}),
     "ball-nesting": Formula(
-        "chi2(losses, p, 2 * radius**2) <= outer and kl(losses, p, 2 * radius**2) <= outer",
-        {**REFERENCE, **_SPREAD, **BALLS, "outer": "tv(losses, p, radius) + slack"},
+        "chi2(seen, p, 2 * radius**2) <= outer and kl(seen, p, 2 * radius**2) <= outer",
+        {**_SEEN, **_SPREAD, **BALLS, "outer": "tv(seen, p, radius) + slack"},
     ),
     "radius-concave": Formula(
         "concave(tv) and concave(chi2) and concave(kl)",
         {
-            **REFERENCE,
+            **_SEEN,
             **_SPREAD,
             **BALLS,
             "between_radii": "lambda end, far, middle: end <= middle + slack and (end + far) / 2 <= middle + slack",
-            "concave": """lambda ball: between_radii(ball(losses, p, radius), ball(losses, p, wider),
-                ball(losses, p, (radius + wider) / 2))""",
+            "concave": """lambda ball: between_radii(ball(seen, p, radius), ball(seen, p, wider),
+                ball(seen, p, (radius + wider) / 2))""",
         },
     ),
     "wasserstein-is-tv": Formula(

@@ -14,7 +14,8 @@ from planted_numbers import END, LARGE, TIGHT, Planted
 from dro_core import KL, AmbiguitySet, ChiSquare, CVaR, KLPenalty, TotalVariation, Wasserstein, robust_loss, worst_case
 from proofs_check import Claim, Instances, Relation
 from proofs_check.claim import dyadic
-from proofs_check.claims.inner.inner_problem import WeightedLosses, tv_gap
+from proofs_check.claims.inner.inner_problem import WeightedLosses
+from proofs_check.claims.inner.transport import wasserstein_is_tv
 from proofs_check.claims.minibatch.minibatch import tv_bias_split
 from proofs_check.claims.minibatch.sampled import SampledLosses, draws, rare
 from synthetic import plugin_bias
@@ -31,22 +32,32 @@ def deviation(x: WeightedLosses) -> float:
     return float(np.sqrt(x.reference @ (np.array(x.losses) - x.mean) ** 2))
 
 
+# Losses, all of which have mass, and a radius.
+BASE = replace(wasserstein_is_tv(), label="planted", relation=Relation.AT_MOST, verifies=None, mutants=())
+
+
 def weighted(lhs, rhs, **changes) -> Claim[WeightedLosses]:
-    return replace(tv_gap(), label="planted", lhs=lhs, rhs=rhs, tight=False, verifies=None, mutants=(), **changes)
+    return replace(BASE, lhs=lhs, rhs=rhs, **changes)
 
 
 def where(name, holds) -> dict:
-    """The assumptions of `tv-gap` and one more."""
-    return {"assumptions": {**tv_gap().assumptions, name: holds}}
+    """The assumptions of all and one more."""
+    return {"assumptions": {**BASE.assumptions, name: holds}}
+
+
+def width(x: WeightedLosses) -> float:
+    """The range of the losses, with mass or without."""
+    return max(x.losses) - min(x.losses)
 
 
 # Masses down to zero, which the draws never are.
 MASSLESS = {
     "assumptions": {
         "masses at least 0, in all 1/64 or more": lambda x: min(x.masses) >= 0 and sum(x.masses) >= 1 / 64,
-        "losses in [-8, 8], spread at least 1/64": lambda x: max(map(abs, x.losses)) <= 8 and x.spread >= 1 / 64,
+        "losses in [-8, 8], spread at least 1/64": lambda x: max(map(abs, x.losses)) <= 8 and width(x) >= 1 / 64,
         "0 <= radius <= 1": lambda x: 0 <= x.radius <= 1,
-    }
+    },
+    "scale": width,
 }
 
 
@@ -213,7 +224,7 @@ SETS: dict[str, Planted] = {
         weighted(
             lambda x: (value(x, KLPenalty(1 + 64 * x.radius)) - x.mean) * (1 + 64 * x.radius),
             lambda x: 0.98 * x.spread**2 / 8,
-            instances=replace(tv_gap().instances, corners=(two((3.0, 1.0), 0.25),)),
+            instances=replace(BASE.instances, corners=(two((3.0, 1.0), 0.25),)),
             scale=lambda x: x.spread**2,
         ),
         TIGHT,
@@ -224,7 +235,7 @@ SETS: dict[str, Planted] = {
             lambda x: value(x, TotalVariation(x.radius)) - x.mean,
             lambda x: min(x.radius, 1.0) * x.spread,
             relation=Relation.EQUAL,
-            instances=replace(tv_gap().instances, corners=(two((1.0, 1.0), 0.25),)),
+            instances=replace(BASE.instances, corners=(two((1.0, 1.0), 0.25),)),
             **where("rho small", lambda x: x.radius <= lightest(x) + 0.02),
         ),
         END,
@@ -235,7 +246,7 @@ SETS: dict[str, Planted] = {
             lambda x: value(x, ChiSquare(x.radius)) - x.mean,
             lambda x: np.sqrt(2 * x.radius) * deviation(x),
             relation=Relation.EQUAL,
-            instances=replace(tv_gap().instances, corners=(two((1.0, 1.0), 0.25),)),
+            instances=replace(BASE.instances, corners=(two((1.0, 1.0), 0.25),)),
             **where(
                 "rho small", lambda x: x.radius <= 1.2 * deviation(x) ** 2 / (2 * (x.mean - min(x.losses)) ** 2)
             ),
@@ -247,7 +258,7 @@ SETS: dict[str, Planted] = {
         weighted(
             lambda x: max(x.losses),
             lambda x: value(x, CVaR(x.radius)),
-            instances=replace(tv_gap().instances, corners=(two((1.0, 1.0), 0.25),)),
+            instances=replace(BASE.instances, corners=(two((1.0, 1.0), 0.25),)),
             **where(
                 "alpha small",
                 lambda x: 1 / 64 <= x.radius <= 1.01 * float(x.reference[np.array(x.losses) == max(x.losses)].sum()),
@@ -277,11 +288,11 @@ SETS: dict[str, Planted] = {
         two((1.0, 0.0), 0.5),
     ),
     "a mean of losses lies above the least by 1/2048 of the range": Planted(
-        weighted(lambda x: x.spread / 2048, lambda x: x.mean - min(x.losses), **MASSLESS), ZERO, two((1.0, 0.0), 0.5)
+        weighted(lambda x: width(x) / 2048, lambda x: x.mean - min(x.losses), **MASSLESS), ZERO, two((1.0, 0.0), 0.5)
     ),
     "a little tv moves the value by a tenth of it": Planted(
         weighted(
-            lambda x: x.radius * x.spread / 10, lambda x: value(x, TotalVariation(x.radius)) - x.mean,
+            lambda x: x.radius * width(x) / 10, lambda x: value(x, TotalVariation(x.radius)) - x.mean,
             **(MASSLESS | {"instances": Instances(
                 WeightedLosses, (two((1.0, 1.0), 0.25),),
                 st.builds(two, st.tuples(*[st.integers(8, 64).map(float)] * 2), dyadic(1 / 64, 3 / 8)),

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import linprog
 
 from dro_core import CVaR, TotalVariation, worst_case
-from proofs_check import Budget, Evidence, Verdict, check
+from proofs_check import Budget, Evidence, Relation, Verdict, check
 from proofs_check.claims.inner import duality as dual
 from proofs_check.claims.inner import inner_problem as inner
 from proofs_check.claims.inner import sensitivity as slope
@@ -16,6 +16,7 @@ from proofs_check.claims.inner import transport as move
 from proofs_check.claims.inner.divergence_duality import chi2_dual, kl_dual
 from proofs_check.evaluation import evaluate
 from proofs_check.proofs import PROOFS
+from proofs_check.registry import CLAIMS as REGISTERED
 
 CERTIFIED = [
     *(inner.tv_gap, inner.ball_nesting, inner.radius_concave, move.wasserstein_is_tv),
@@ -53,6 +54,56 @@ def test_a_wrong_solver_is_found_out(build, monkeypatch):
 
     monkeypatch.setattr(inner, "worst_case", wrong)
     assert check(build().with_mutants()).verdict is Verdict.REFUTED
+
+
+WEIGHTED = [claim for claim in REGISTERED if issubclass(claim.instances.kind, inner.Atoms)]
+
+
+@pytest.mark.parametrize("claim", WEIGHTED, ids=lambda claim: claim.label)
+def test_what_is_false_only_where_a_loss_has_no_mass_is_refuted_by_the_search_alone(claim):
+    """At radius 1 total variation is the largest loss: of those that have mass, not of all."""
+
+    def worst(x):
+        return float(worst_case(np.array(x.losses), TotalVariation(1.0), reference=x.reference).value)
+
+    false = replace(
+        claim,
+        lhs=lambda x: max(x.losses),
+        rhs=worst,
+        scale=lambda x: x.spread,
+        relation=Relation.AT_MOST,
+        instances=replace(claim.instances, corners=()),
+        **dict.fromkeys(("verifies", "violates", "formula", "proof", "curve")),
+        mutants=(),
+        effort=1.0,
+    )
+    positive = {**claim.assumptions, "every loss has mass": lambda x: min(x.masses) > 0}
+    true, budget = replace(false, assumptions=positive), Budget(examples=100, restarts=0, evaluations=0, moves=100)
+    assert check(true, budget=budget).verdict is not Verdict.REFUTED
+    report = check(false, budget=budget)
+    if claim.label == "wasserstein-is-tv":  # which says so itself
+        assert report.verdict is not Verdict.REFUTED
+    else:
+        assert report.verdict is Verdict.REFUTED
+        assert 0.0 in report.simplest.instance.masses
+
+
+def other_where_no_mass_is(x, losses):
+    return tuple(loss if mass else 5.0 - loss for loss, mass in zip(losses, x.masses, strict=True))
+
+
+@pytest.mark.parametrize("claim", WEIGHTED, ids=lambda claim: claim.label)
+def test_a_loss_without_mass_changes_neither_side(claim, monkeypatch):
+    """Of no set but transport, which may fill it."""
+    sets = slope._sets
+    monkeypatch.setattr(slope, "_sets", lambda x: [ball for ball in sets(x) if not isinstance(ball, slope.Wasserstein)])
+    hidden = [x for x in claim.instances.corners if 0.0 in x.masses and claim.admits(x)]
+    assert bool(hidden) is (claim.label != "wasserstein-is-tv")
+    for x in hidden:
+        names = [name for name in ("losses", "others") if hasattr(x, name)]
+        changed = replace(x, **{name: other_where_no_mass_is(x, getattr(x, name)) for name in names})
+        for side in (claim.lhs, claim.rhs):
+            assert side(changed) == pytest.approx(side(x), abs=1e-9)
 
 
 @pytest.mark.parametrize("build", CERTIFIED, ids=lambda build: build.__name__)

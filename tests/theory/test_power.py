@@ -50,7 +50,7 @@ def test_the_full_budget_refutes_what_it_should(alone, least):
     assert share(FULL, seed=0, alone=alone) >= least
 
 
-LONG = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sgd-dpo", "sgd-unbiased")]
+LONG = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sgd-reward", "sgd-dpo", "sgd-unbiased")]
 
 
 @pytest.mark.parametrize("label", ["bt-mle-rate", "separable-margin", *LONG])

@@ -37,8 +37,8 @@ def chi2_dual() -> Claim[WeightedLosses]:
 
         # To the left of both of these all weights are positive and the objective falls.
         deepest = x.mean - np.sqrt(variance(x) / (2 * x.radius))
-        top = max(x.losses)  # the search is precise to its distance from here, near which tiny masses have the minimum
-        return _minimum(lambda d: objective(top - d), 0.0, top - min(deepest, min(x.losses))) - x.mean
+        top = max(x.seen)  # the search is precise to its distance from here, near which tiny masses have the minimum
+        return _minimum(lambda d: objective(top - d), 0.0, top - min(deepest, min(x.seen))) - x.mean
 
     claim = Claim[WeightedLosses](
         label="chi2-dual",
@@ -70,11 +70,11 @@ def kl_dual() -> Claim[WeightedLosses]:
     """
 
     def least(x: WeightedLosses, radius: float, sign: float = 1.0) -> float:
-        losses = sign * np.array(x.losses)
+        losses, p = sign * np.array(x.seen), x.reference[x.reference > 0]
 
         def objective(logarithm: float) -> float:
             t = np.exp(logarithm)
-            mass = x.reference @ np.exp((losses - losses.max()) / t)
+            mass = p @ np.exp((losses - losses.max()) / t)
             return float(losses.max() + t * (radius + np.log(mass)))
 
         # At temperature t the divergence is at most (spread / t)^2 / 8 (Hoeffding): it reaches rho below this t.

@@ -88,7 +88,7 @@ def tv_dual() -> Claim[CappedLosses]:
         curve=_capped_curve(),
     )
     half = mutant(claim, "norm without its half", rhs=lambda x: claim.rhs(replace(x, radius=x.radius / 2)))
-    above = mutant(claim, "eta >= M", rhs=lambda x: (max(x.losses) - x.mean, excess(x, _cap(x))))
+    above = mutant(claim, "eta >= M", rhs=lambda x: (max(x.seen) - x.mean, excess(x, _cap(x))))
     no_cap = mutant(claim, "bound forgotten", rhs=lambda x: (_least_tv_dual(x, None),) * 2)
     roomy = mutant(
         claim, "room c instead of c - 1", rhs=lambda x: (_least_tv_dual(x, None), _least_tv_dual(x, x.max_ratio + 1))
@@ -174,7 +174,7 @@ def _tail(x: CappedLosses, alpha: float) -> float:
     order = np.argsort(x.losses)[::-1]
     losses, p = np.array(x.losses)[order], x.reference[order]
     taken = np.clip(alpha - (np.cumsum(p) - p), 0, p)
-    return float(taken @ losses / alpha if alpha > 0 else losses[0]) - x.mean
+    return float(taken @ losses / alpha if alpha > 0 else max(x.seen)) - x.mean
 
 
 def _two_tails(x: CappedLosses, radius: float) -> tuple[float, float]:
@@ -192,7 +192,7 @@ def _tails_are_exact(x: CappedLosses) -> bool:
     def part(share: Fraction, alpha: Fraction) -> Fraction:
         return share * exact_cvar(x.losses, x.masses, alpha) if share else Fraction(0)
 
-    free = part(keep, keep) + radius * Fraction(max(x.losses))
+    free = part(keep, keep) + radius * Fraction(max(x.seen))
     capped = part(Fraction(1), 1 / ratio)
     if ratio * keep > 1:
         capped = part(keep, keep) + (part(radius, radius / (ratio - 1)) if radius else 0)
@@ -210,7 +210,7 @@ def _least_tv_dual(x: CappedLosses, max_ratio: float | None) -> float:
     losses, p = np.array(x.losses), x.reference
     kept = losses + _over(losses, losses) @ p  # E max(l, eta)
     if max_ratio is None:
-        return float(np.min(x.radius * (losses.max() - losses) + kept)) - x.mean
+        return float(np.min(x.radius * (max(x.seen) - losses) + kept)) - x.mean
     top = (max_ratio - 1) * _over(losses, losses) @ p  # at the level eta + t
     above = losses - losses[:, None]
     return float(np.min(np.where(above >= 0, x.radius * above + kept[:, None] + top, np.inf))) - x.mean

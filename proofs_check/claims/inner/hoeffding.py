@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dro_core import KLPenalty
 from proofs_check.claim import Claim, Curve, Instances, dyadic, mutant, shrunk, stated, swapped
-from proofs_check.claims.inner.inner_problem import MASSES, Atoms, atoms, excess, variance
+from proofs_check.claims.inner.inner_problem import CORNERS, MASSES, Atoms, atoms, excess, variance
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def _second_order(x: PricedLosses) -> float:
 
 
 def _instances() -> Instances[PricedLosses]:
-    corners = tuple(PricedLosses((0.0, 1.0), (1.0, odds), t) for odds in (1.0, 8.0) for t in (0.25, 1.0, 64.0))
+    pairs = (((0.0, 1.0), (1.0, odds)) for odds in (1.0, 8.0))
+    corners = tuple(PricedLosses(*pair, t) for pair in (*pairs, CORNERS[-1]) for t in (0.25, 1.0, 64.0))
     draws = st.tuples(atoms(), dyadic(1 / 16, 8)).map(lambda drawn: PricedLosses(*drawn[0], drawn[1]))
     return Instances(PricedLosses, corners, draws)

@@ -1,4 +1,8 @@
-"""Claims about the inner problem: one distribution, one worst case (theory.md section 3)."""
+"""Claims about the inner problem: one distribution, one worst case (theory.md section 3).
+
+Masses go down to zero. A q has mass only where p has some, so a loss of mass zero counts nowhere: max l, min l and
+ranges in the statements are those of the losses that have mass.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Atoms:
-    """Losses l with masses proportional to p."""
+    """Losses l with masses proportional to p; some masses may be zero."""
 
     losses: tuple[float, ...]
     masses: tuple[float, ...]
@@ -37,9 +41,14 @@ class Atoms:
         return float(self.reference @ np.array(self.losses))
 
     @property
+    def seen(self) -> tuple[float, ...]:
+        """The losses that have mass."""
+        return tuple(loss for loss, mass in zip(self.losses, self.masses, strict=True) if mass > 0)
+
+    @property
     def spread(self) -> float:
-        """Largest loss minus smallest."""
-        return max(self.losses) - min(self.losses)
+        """Largest loss minus smallest, of those that have mass."""
+        return max(self.seen) - min(self.seen)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def chi2_variance() -> Claim[WeightedLosses]:
 
     def bound_if_positive(x: WeightedLosses) -> float:
         weights = worst_case(np.array(x.losses), ChiSquare(x.radius), reference=x.reference).weights
-        return bound(x) if np.all(weights > 0) else 0.0
+        return bound(x) if np.all(weights[x.reference > 0] > 0) else 0.0
 
     claim = Claim[WeightedLosses](
         label="chi2-variance",
@@ -183,9 +192,8 @@ def radius_concave() -> Claim[TwoRadii]:
 
 def _tv_gap_holds(x: WeightedLosses) -> bool:
     """Decide the claim in rational numbers."""
-    values, p = distribution(x.losses, x.masses)
-    gap = exact_tv(x.losses, x.masses, x.radius) - sum(map(mul, values, p))
-    return 0 <= gap <= Fraction(x.radius) * (max(values) - min(values))
+    gap = exact_tv(x.losses, x.masses, x.radius) - sum(map(mul, *distribution(x.losses, x.masses)))
+    return 0 <= gap <= Fraction(x.radius) * (Fraction(max(x.seen)) - Fraction(min(x.seen)))
 
 
 def _balls_are_nested(x: WeightedLosses) -> bool:
@@ -215,22 +223,24 @@ def _is_bounded(x: Atoms) -> bool:
 
 
 def _has_mass(x: Atoms) -> bool:
-    return min(x.masses) >= 2.0**-40
+    return max(x.masses) > 0 and all(mass == 0 or mass >= 2.0**-40 for mass in x.masses)
 
 
 MASSES: Assumptions[Any] = {
-    "every mass at least 2^-40": _has_mass,
-    "losses in [-8, 8], spread at least 1/64": _is_bounded,
+    "every mass 0 or at least 2^-40": _has_mass,
+    "losses in [-8, 8], spread of those with mass at least 1/64": _is_bounded,
 }
-# Two equal atoms, ties at the bottom, three equal atoms.
-CORNERS = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
+# Two equal atoms, ties at the bottom, three equal atoms; and losses without mass beyond all others and among them.
+SEEN = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
+CORNERS = (*SEEN, ((-2.0, 0.0, 0.5, 1.0, 3.0), (0.0, 1.0, 0.0, 3.0, 0.0)))
 RADII = (0.125, 0.25, 0.5, 1.0)
 
 
-def one_radius(top: float) -> Instances[WeightedLosses]:
-    """Return instances with a radius of at most ``top``."""
-    corners = tuple(WeightedLosses(*corner, radius) for corner in CORNERS for radius in RADII)
-    draws = st.tuples(atoms(), dyadic(0, top)).map(lambda drawn: WeightedLosses(*drawn[0], drawn[1]))
+def one_radius(top: float, *, least: float = 0.0) -> Instances[WeightedLosses]:
+    """Return instances with a radius of at most ``top``, masses down to ``least``: 0, or else all positive."""
+    kept = CORNERS if least == 0 else SEEN
+    corners = tuple(WeightedLosses(*corner, radius) for corner in kept for radius in RADII)
+    draws = st.tuples(atoms(least), dyadic(0, top)).map(lambda drawn: WeightedLosses(*drawn[0], drawn[1]))
     return Instances(WeightedLosses, corners, draws)
 
 
@@ -246,16 +256,17 @@ def radius_curve(top: float = 1.0) -> Curve[WeightedLosses]:
     return Curve("radius", tuple(WeightedLosses((0.0, 1.0, 2.0, 4.0), (1.0, 2.0, 2.0, 1.0), r) for r in radii))
 
 
-def atoms() -> st.SearchStrategy[tuple[tuple[float, ...], tuple[float, ...]]]:
+def atoms(least: float = 0.0) -> st.SearchStrategy[tuple[tuple[float, ...], tuple[float, ...]]]:
     """Draw two to six losses, and their masses."""
-    pairs = st.lists(st.tuples(dyadic(-4, 4), masses()), min_size=2, max_size=6)
+    pairs = st.lists(st.tuples(dyadic(-4, 4), masses(least)), min_size=2, max_size=6)
     return pairs.map(lambda atoms: (tuple(a for a, _ in atoms), tuple(m for _, m in atoms)))
 
 
-def masses() -> st.SearchStrategy[float]:
-    """Draw a mass, next to nothing one time in four."""
+def masses(least: float = 0.0) -> st.SearchStrategy[float]:
+    """Draw a mass of ``least`` or more, nothing or next to nothing one time in four."""
     common = dyadic(1 / 64, 1)
-    return st.one_of(common, common, common, st.sampled_from((2.0**-12, 2.0**-20, 2.0**-40)))
+    tiny = [mass for mass in (2.0**-12, 2.0**-20, 2.0**-40, 0.0) if mass >= least]
+    return st.one_of(common, common, common, st.sampled_from(tiny))
 
 
 def excess(x: Atoms, ambiguity: AmbiguitySet) -> float:

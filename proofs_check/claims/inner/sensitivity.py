@@ -104,7 +104,7 @@ def danskin_gradient() -> Claim[TwoLosses]:
 
     def tangents(x: TwoLosses, kl: float = 1 / 8, chi2: float = 1 / 2) -> Array:
         d = x.second - x.first
-        sizes = kl * np.ptp(d) ** 2, chi2 * float(x.reference @ (d - x.reference @ d) ** 2)
+        sizes = kl * np.ptp(d[x.reference > 0]) ** 2, chi2 * float(x.reference @ (d - x.reference @ d) ** 2)
         curved = [_tangent(x, ball, d, size) for ball, size in zip(_curved(x.radius), sizes, strict=True)]
         return np.array(curved + [_tangent(x, ball, _ordered(x), 0.0) for ball in _piecewise_linear(x)])
 
@@ -143,8 +143,11 @@ def robust_convexity() -> Claim[TwoLosses]:
 
     def bounds(x: TwoLosses, steepness: float = 1.0) -> Array:
         first, second, soft, other = _values(x, x.first, x.second, _softplus(x.first), _softplus(x.second)).T
-        s, change = x.share, steepness * float(np.max(np.abs(x.second - x.first)))
-        return np.hstack([(1 - s) * first + s * second, (1 - s) * soft + s * other, np.full(len(first), change)])
+        s, moved = x.share, np.abs(x.second - x.first)
+        # Transport may fill a scenario without mass.
+        kept = (moved if isinstance(ball, Wasserstein) else moved[x.reference > 0] for ball in _sets(x))
+        changes = steepness * np.array([np.max(part) for part in kept])
+        return np.hstack([(1 - s) * first + s * second, (1 - s) * soft + s * other, changes])
 
     def trimmed(x: TwoLosses, *rows: Array) -> Array:
         return np.array([_value(x, Trimmed(TotalVariation(x.radius), 0.25), row) for row in rows])
@@ -240,11 +243,11 @@ def _tangent(x: TwoLosses, ball: AmbiguitySet, d: Array, size: float) -> float:
 def _ordered(x: TwoLosses) -> Array:
     """Return the change of the losses, made so short that it does not change their order."""
     d = x.second - x.first
-    return d * min(1.0, _least_gap(x) / 2 / max(float(np.ptp(d)), 1e-9))
+    return d * min(1.0, _least_gap(x) / 2 / max(float(np.ptp(d[x.reference > 0])), 1e-9))
 
 
 def _least_gap(x: TwoLosses) -> float:
-    return float(np.min(np.diff(np.sort(x.losses))))
+    return float(np.min(np.diff(np.sort(x.seen))))
 
 
 def _reach(x: TwoLosses) -> float:
