@@ -17,6 +17,8 @@ from proofs_check.claims.convergence.subgradient import (
     subgradient_optimal,
     subgradient_worst_case,
 )
+from proofs_check.evaluation import Tally
+from proofs_check.hunt.stages import draw
 
 CLAIMS = {
     sgd_reward: Evidence.SEARCHED,
@@ -47,6 +49,17 @@ def test_what_refutes_the_bound_without_the_bias_is_a_rare_pair():
     value = 63 / 64 * np.logaddexp(0, points) + 1 / 64 * np.logaddexp(0, -points)  # the rare pair, with mass 63/64 + p
     assert witness.lhs == pytest.approx(value - np.log(2), rel=0.03)
     assert witness.rhs < 0.025 < 0.04 < witness.lhs
+
+
+@pytest.mark.parametrize("build", [sgd_reward, sgd_dpo])
+def test_draws_reach_the_long_runs_in_which_part_of_the_bias_is_too_little(build):
+    claim = build()
+    quarter = next(false for false in claim.mutants if "quarter" in false.label)
+    tally = Tally(quarter)
+    draw(tally, quarter.instances.strategy, 80, seed=0)
+    assert tally.settled
+    assert tally.worst.instance.steps > 8
+    assert not claim.admits(replace(tally.worst.instance, steps=17))  # runs of one pair would go on for ever
 
 
 def test_the_reference_policy_is_only_the_start_and_beta_is_in_the_constant():

@@ -113,6 +113,7 @@ _SIZES: Assumptions[Descent] = {
     "0 < level < 1, 1/2048 <= R <= 8, 1/8 <= pace, beta <= 8": lambda x: (
         0 < x.level < 1 and 1 / 2048 <= x.distance <= 8 and 1 / 8 <= min(x.pace, x.beta) <= max(x.pace, x.beta) <= 8
     ),
+    "1 to 16 steps": lambda x: 1 <= x.steps <= _LONGEST,
     # No loss of generality: R absorbs the size of the features.
     "features at most 8, some pair 1/16 apart": lambda x: (
         x.feature_norm <= 8 and float(np.linalg.norm(x.answers[0] - x.answers[1], axis=-1).max()) >= 1 / 16
@@ -208,12 +209,17 @@ def _draws(m: int, d: int, *, policies: bool) -> st.SearchStrategy[Descent]:
 
 
 def _rare_draws(d: int, *, policies: bool) -> st.SearchStrategy[Descent]:
-    """Long runs on single draws of two pairs, of which a rare one disagrees: where delta_n outweighs the steps."""
+    """Long runs on single draws of two pairs, of which a rare one disagrees: where delta_n outweighs the steps.
+
+    Half of them are as long as can be, in a small ball, and nearly all mass may move: there the gap holds most of it.
+    """
     answers = st.tuples(*[dyadic(-1, 1)] * d).map(lambda u: _centred((*u, *(-x for x in u))))
     masses = st.integers(4, 10).map(lambda k: (2.0**k, 1.0))
     levels = st.one_of(dyadic(1 / 2, 63 / 64), st.integers(4, 10).map(lambda k: 1 - 2.0**-k))
     sizes = st.tuples(levels, st.integers(-8, -1).map(lambda k: 2.0**k), st.just(1), st.integers(8, _LONGEST))
-    return _started(answers, masses, sizes, d, policies=policies)
+    nearly_all, small = (st.integers(*ends).map(lambda k: 2.0**k) for ends in ((-10, -6), (-8, -4)))
+    longest = st.tuples(nearly_all.map(lambda left: 1 - left), small, st.just(1), st.just(_LONGEST))
+    return _started(answers, masses, st.one_of(sizes, longest), d, policies=policies)
 
 
 def _first_draws(d: int, *, policies: bool) -> st.SearchStrategy[Descent]:

@@ -1,7 +1,7 @@
 """Claims about the inner problem: one distribution, one worst case (theory.md section 3).
 
-Masses go down to zero. A q has mass only where p has some, so a loss of mass zero counts nowhere: max l, min l and
-ranges in the statements are those of the losses that have mass.
+Masses go down to zero. A q has mass only where p has some, so a loss of mass zero counts nowhere: max l, min l, ranges
+and "every weight" in the statements are those of the losses that have mass.
 """
 
 from __future__ import annotations
@@ -231,14 +231,14 @@ MASSES: Assumptions[Any] = {
     "losses in [-8, 8], spread of those with mass at least 1/64": _is_bounded,
 }
 # Two equal atoms, ties at the bottom, three equal atoms; and losses without mass beyond all others and among them.
-SEEN = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
-CORNERS = (*SEEN, ((-2.0, 0.0, 0.5, 1.0, 3.0), (0.0, 1.0, 0.0, 3.0, 0.0)))
+_POSITIVE = (((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0, 1.0), (1.0, 2.0, 1.0)), ((-1.0, 0.0, 2.0), (1.0, 1.0, 1.0)))
+CORNERS = (*_POSITIVE, ((-2.0, 0.0, 0.5, 1.0, 3.0), (0.0, 1.0, 0.0, 3.0, 0.0)))
 RADII = (0.125, 0.25, 0.5, 1.0)
 
 
 def one_radius(top: float, *, least: float = 0.0) -> Instances[WeightedLosses]:
     """Return instances with a radius of at most ``top``, masses down to ``least``: 0, or else all positive."""
-    kept = CORNERS if least == 0 else SEEN
+    kept = CORNERS if least == 0 else _POSITIVE
     corners = tuple(WeightedLosses(*corner, radius) for corner in kept for radius in RADII)
     draws = st.tuples(atoms(least), dyadic(0, top)).map(lambda drawn: WeightedLosses(*drawn[0], drawn[1]))
     return Instances(WeightedLosses, corners, draws)
