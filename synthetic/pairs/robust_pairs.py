@@ -224,13 +224,20 @@ class RobustPairs:
         """Solve with a penalty, note what it proves, and return the norm of the solution."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a gap that is too wide shows in what is proven
-            fit = fit_pairs(
-                self._slopes, 0 * self._slopes, self.ambiguity, penalty=penalty, reference=np.asarray(self.masses)
-            )
-        parameters = np.asarray(self.start) + into_ball(fit.coefficients, self.radius)
+            seen = self._slopes @ self._basis.T
+            fit = fit_pairs(seen, 0 * seen, self.ambiguity, penalty=penalty, reference=np.asarray(self.masses))
+        parameters = np.asarray(self.start) + into_ball(fit.coefficients @ self._basis, self.radius)
         bound = fit.value - max(fit.gap, 0.0) - penalty * self.radius**2 / 2
         tried.append(Optimum(parameters, float(self.objective(parameters)), bound))
         return float(np.linalg.norm(fit.coefficients))
+
+    @cached_property
+    def _basis(self) -> Array:
+        """The directions that some pair sees, ``(r, d)``; along others small penalties leave nothing to solve."""
+        _, sizes, directions = np.linalg.svd(self._slopes, full_matrices=False)
+        kept = sizes > 1e-12 * sizes[0]
+        d = self._slopes.shape[1]
+        return directions[kept] if 0 < kept.sum() < d else np.eye(d)
 
     def _margins(self, parameters: ArrayLike) -> Array:
         return (np.asarray(parameters, float) - np.asarray(self.start)) @ self._slopes.T

@@ -102,6 +102,18 @@ def run_by_hand(problem, method, batches):
     return np.array(gaps)
 
 
+@pytest.mark.parametrize("direction", [(0.0625, -1.71875), (1.0, 0.0), (0.6, 0.0, -0.8)])
+def test_directions_that_no_pair_sees_change_no_optimum(direction):
+    """Opposed pairs on a line, in a plane or in space: that of the line."""
+    row, masses = np.array(direction), [512 / 513, 1 / 513]
+    found = RobustPairs([row, -row], masses, TotalVariation(0.5), radius=0.5).optimum
+    length = float(np.linalg.norm(row))
+    alone = RobustPairs([[length], [-length]], masses, TotalVariation(0.5), radius=0.5).optimum
+    assert (found.value, found.bound) == pytest.approx((alone.value, alone.bound), abs=1e-9)
+    assert found.bound <= found.value + 1e-12
+    assert found.parameters == pytest.approx(alone.parameters * row / length, abs=1e-3)
+
+
 @pytest.mark.parametrize("ambiguity", SETS, ids=str)
 def test_expected_gaps_are_the_mean_over_every_sequence_of_draws(ambiguity):
     problem = pairs(ambiguity, m=2, radius=0.4, beta=1.5)
