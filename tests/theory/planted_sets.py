@@ -50,7 +50,7 @@ def width(x: WeightedLosses) -> float:
     return max(x.losses) - min(x.losses)
 
 
-# Masses down to zero, which the draws never are.
+# Masses down to zero, which the draws of BASE never are.
 MASSLESS = {
     "assumptions": {
         "masses at least 0, in all 1/64 or more": lambda x: min(x.masses) >= 0 and sum(x.masses) >= 1 / 64,
@@ -247,9 +247,7 @@ SETS: dict[str, Planted] = {
             lambda x: np.sqrt(2 * x.radius) * deviation(x),
             relation=Relation.EQUAL,
             instances=replace(BASE.instances, corners=(two((1.0, 1.0), 0.25),)),
-            **where(
-                "rho small", lambda x: x.radius <= 1.2 * deviation(x) ** 2 / (2 * (x.mean - min(x.losses)) ** 2)
-            ),
+            **where("rho small", lambda x: x.radius <= 1.2 * deviation(x) ** 2 / (2 * (x.mean - min(x.losses)) ** 2)),
         ),
         END,
         two((1.0, 1.0), 0.55),
@@ -281,9 +279,7 @@ SETS: dict[str, Planted] = {
         two((1.0, 0.0), 0.5),
     ),
     "some mass of at least 1/1024 everywhere: entropy of 1/p at most log 1024": Planted(
-        weighted(
-            lambda x: float(np.max(-np.log(np.maximum(x.reference, 1e-9)))), lambda x: 8.5, **MASSLESS
-        ),
+        weighted(lambda x: float(np.max(-np.log(np.maximum(x.reference, 1e-9)))), lambda x: 8.5, **MASSLESS),
         ZERO,
         two((1.0, 0.0), 0.5),
     ),
