@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 from .finished import unseal
 from .manifest import MANIFEST
-from .resumption import ANEW, FORCED, LISTED, continued, refuse
+from .resumption import ANEW, FORCED, LISTED, compared, continued
 from .states import SETTINGS, Holds, clear, clear_beginnings, holds, is_settings, may_be_overwritten
 
 MARKER = "trainer_state.json"  # where a run stands; of the parts of a checkpoint the last one
@@ -214,7 +214,7 @@ def check_resumed(folder: Path, settings: dict[str, object]) -> None:
     """
     if holds(folder) is Holds.RUN:
         found, notes = _started_with(folder / SETTINGS, None, forcible=True), json.loads(json.dumps(settings))
-        refuse(folder, {name: found[name] for name in found if name in notes}, notes)
+        compared(folder, {name: found[name] for name in found if name in notes}, notes, force=False)
 
 
 def _started_with(record: Path, otherwise: dict[str, object] | None, *, forcible: bool) -> dict[str, object]:

@@ -81,12 +81,7 @@ def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: boo
     Raises:
         ValueError: Something has changed, and ``force`` is not on.
     """
-    changed, unknown = differences(found, wanted)
-    if not force:
-        refuse(folder, found, wanted, forcible=force is not None)
-    elif changed:
-        changes = "; ".join(_change(name, found, wanted) for name in changed)
-        _log.warning("%s goes on although it changed: %s%s", folder, changes, _of_processes(found, wanted))
+    changed, unknown = compared(folder, found, wanted, force=force)
     other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
     if unknown:
         _log.warning("%s was %s: whether they are the same is not known", folder, other[0])
@@ -121,17 +116,29 @@ def _of_processes(found: JsonObject, wanted: JsonObject) -> str:
     return f"{said} {ours}: {' or '.join(keeping) or 'no number on each of them'} keeps the {batch}"
 
 
-def refuse(folder: Path, found: JsonObject, wanted: JsonObject, *, forcible: bool = True) -> None:
-    """Refuse to go on in a folder where something has changed from the notes that were found to those wanted.
+def compared(folder: Path, found: JsonObject, wanted: JsonObject, *, force: bool | None) -> Differences:
+    """How the notes that were found compare with those wanted; what ``force`` lets through is logged.
+
+    Args:
+        folder: For the messages.
+        found: Its notes.
+        wanted: Those of the run that wants to go on there.
+        force: As for ``continued``.
 
     Raises:
-        ValueError: It names what.
+        ValueError: Something has changed, and ``force`` is not on; it names what.
     """
-    if changed := differences(found, wanted).changed:
+    changed, unknown = differences(found, wanted)
+    processes = _of_processes(found, wanted) if changed else ""
+    if changed and not force:
         raise ValueError(
             f"{folder} was started with another {', '.join(changed)}: resume with the same, {ANEW}"
-            f"{' (--force resumes all the same)' if forcible else ''}{_of_processes(found, wanted)}"
+            f"{'' if force is None else ' (--force resumes all the same)'}{processes}"
         )
+    if changed:
+        changes = "; ".join(_change(name, found, wanted) for name in changed)
+        _log.warning("%s goes on although it changed: %s%s", folder, changes, processes)
+    return Differences(changed, unknown)
 
 
 def _listed(names: list[str]) -> str:
