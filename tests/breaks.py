@@ -1413,6 +1413,20 @@ BREAKS = [
     ),
     Break("seal-stays", "llm/run/folder.py", "    unseal(folder)\n", "", "llm/run/test_finished.py"),
     Break(
+        "finished-again",
+        "llm/run/folder.py",
+        "if is_whole(folder) and not apart.changed:",
+        "if False:",
+        "llm/run/test_finished.py",
+    ),
+    Break(
+        "judged-on-any",
+        "llm/run/judged.py",
+        "if found.get(JUDGED_ON) == judged_on(suites) else None",
+        "",
+        "llm/run/test_finished.py",
+    ),
+    Break(
         "hash-tick",
         "llm/run/sealed.py",
         "time.time_ns() - max(after[-2:]) > _SETTLED",

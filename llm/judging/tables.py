@@ -15,6 +15,7 @@ from ..data.pairs import Pair
 from ..run.escaping import csv_text
 from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import sealing
+from ..run.judged import JUDGED_ON, METRICS, judged_on
 from ..run.terminal import shown, shown_title
 from ..statistics.numbers import bracket, decimals, p_text, percent
 from ..statistics.ties import RULE
@@ -30,6 +31,7 @@ def write_metrics(
     folder: str | Path,
     *,
     comparisons: Mapping[str, object] | None = None,
+    of_run: bool = False,
 ) -> None:
     """Write metrics.json, metrics.csv (one row per suite and group) and margins.jsonl (one line per pair).
 
@@ -38,17 +40,19 @@ def write_metrics(
         suites: The pairs it was made from.
         folder: Created where missing.
         comparisons: Suite name -> :func:`compare`; stored in metrics.json beside the suites.
+        of_run: Whether a run judges its own model, and will know by what stands there on which pairs.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"rule": RULE, "suites": result["suites"], **({"comparisons": comparisons} if comparisons else {})}
+    content |= {JUDGED_ON: judged_on(suites)} if of_run else {}
     lines = (
         json.dumps({"suite": name, "id": pair.id, "margin": _or_none(margin)}, ensure_ascii=False)
         for name, pairs in suites.items()
         for pair, margin in zip(pairs, result["margins"][name], strict=True)
     )
-    with sealing(folder, "metrics.json", "metrics.csv", "margins.jsonl"):
-        write_json(folder / "metrics.json", json_ready(content))
+    with sealing(folder, METRICS, "metrics.csv", "margins.jsonl"):
+        write_json(folder / METRICS, json_ready(content))
         write_text(folder / "metrics.csv", csv_text(tidy_rows(result["suites"])))
         write_text(folder / "margins.jsonl", "".join(f"{line}\n" for line in lines))
 

@@ -18,6 +18,7 @@ from ..policy.config import PolicyConfig
 from ..policy.generation.choice import greet
 from ..policy.judging import render_policy_table
 from ..policy.run import build_policy_trainer, check_rewards, judge_run, prompts_of, train_policy
+from ..run.judged import results_on
 from ..run.kinds import KINDS
 from ..run.launch import said_of_processes
 from ..run.terminal import shown, shown_title
@@ -36,7 +37,10 @@ def parts(config: PolicyConfig, arguments: TrainingArguments, files: Mapping[str
     return Parts(
         plan=lambda: render_policy_plan(config, arguments),
         train=lambda: train_policy(config, arguments),
-        judge=lambda trained: render_policy_table(judge_run(trained, config, arguments, suites, output)),
+        judge=lambda trained: render_policy_table(
+            (results_on(output, suites) if trained.kept else None)
+            or judge_run(trained, config, arguments, suites, output)
+        ),
     )
 
 

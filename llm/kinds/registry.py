@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     Attributes:
         plan: What the run would do, as tables.
         train: The run.
-        judge: How it does on the suites, as a table; the results are put beside its model.
+        judge: How it does on the suites, as a table; the results are put beside its model, unless they are there.
     """
 
     plan: Callable[[], RenderableType]
@@ -98,8 +98,10 @@ def _judged(
     task: Task[TrainConfig], trained: Trained, arguments: TrainingArguments, suites: Mapping[str, Sequence[Pair]]
 ) -> Table:
     from ..judging.tables import render_table
+    from ..run.judged import results_on
 
-    return render_table(judge_trained(task, trained, arguments, suites)["suites"])
+    found = results_on(Path(str(arguments.output_dir)), suites) if trained.kept else None
+    return render_table(found or judge_trained(task, trained, arguments, suites)["suites"])
 
 
 def judge_trained(

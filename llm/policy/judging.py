@@ -22,6 +22,7 @@ from ..rewards.checked import checked_scores
 from ..rewards.scorer import Scorer
 from ..run.files import JsonObject, json_ready, write_json
 from ..run.finished import sealing
+from ..run.judged import JUDGED_ON, METRICS, judged_on
 from ..run.terminal import shown, shown_title
 from ..statistics.intervals import Interval, accuracy_interval, mean_interval
 from ..statistics.numbers import decimals
@@ -169,8 +170,18 @@ def write_judged(
     suites: Mapping[str, Sequence[Prompt]],
     judged: Mapping[str, ScoredAnswers],
     summaries: Mapping[str, object],
+    *,
+    of: Mapping[str, Sequence[Prompt]],
 ) -> None:
-    """Write metrics.json, answers.json, and scores.npz with the scores and which prompts are the same."""
+    """Write metrics.json, answers.json, and scores.npz with the scores and which prompts are the same.
+
+    Args:
+        folder: Of the run.
+        suites: The prompts that were answered.
+        judged: Their answers.
+        summaries: By suite.
+        of: The suites whole: prompts that are too long are left out of ``suites``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {}
     for suite, found in judged.items():
@@ -180,8 +191,8 @@ def write_judged(
         suite: [{"id": p.id, "answers": answers} for p, answers in zip(prompts, judged[suite].texts, strict=True)]
         for suite, prompts in suites.items()
     }
-    with sealing(folder, "metrics.json", "answers.json", "scores.npz"):
+    with sealing(folder, METRICS, "answers.json", "scores.npz"):
         with whole(folder / "scores.npz") as stream:
             np.savez(stream, **arrays)
         write_json(folder / "answers.json", texts)
-        write_json(folder / "metrics.json", {"suites": summaries})
+        write_json(folder / METRICS, {"suites": summaries, JUDGED_ON: judged_on(of)})

@@ -145,7 +145,7 @@ def judge_run(
             seed=arguments.seed,
         )
     summaries = {suite: summarise_policy(kept[suite], found) for suite, found in judged.items()}
-    write_judged(folder, kept, judged, summaries)
+    write_judged(folder, kept, judged, summaries, of=suites)
     write_text(folder / "model" / CARD, model_card(trained.record, summaries))
     return summaries
 

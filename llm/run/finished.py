@@ -74,6 +74,11 @@ def run_damage(folder: Path, wanted: Callable[[str], bool] = lambda name: True) 
     return manifest_damage(folder, name=SEAL, wanted=wanted) if (folder / SEAL).exists() else None
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a run has come to its end there, and every file that it left is as it was."""
+    return (folder / SEAL).exists() and run_damage(folder) is None
+
+
 def check_run(folder: Path, *names: str) -> None:
     """Refuse files of a finished run that are not as it left them.
 

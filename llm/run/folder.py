@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dro_core.messages import check_folder, said
 
-from .files import write_json
+from .files import JsonObject, write_json
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-from .finished import unseal
+from .finished import is_whole, unseal
 from .manifest import MANIFEST
 from .resumption import ANEW, FORCED, LISTED, compared, continued
 from .states import SETTINGS, Holds, clear, clear_beginnings, holds, is_settings, may_be_overwritten
@@ -37,10 +37,12 @@ class Started(NamedTuple):
     Attributes:
         checkpoint: Where the run goes on; None at the beginning.
         forced: What was changed on the way with ``--force``, in this session or an earlier one.
+        finished: Whether the run has come to its end there and is whole: nothing was written, nothing is to be done.
     """
 
     checkpoint: Path | None
     forced: list[str]
+    finished: bool = False
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -169,7 +171,8 @@ def start_output(
 ) -> Started:
     """Make the run folder (with ``overwrite`` from nothing) and note the settings; a resumed run must have the same.
 
-    Call it when everything that can be wrong with the input has been looked at: it deletes.
+    Call it when everything that can be wrong with the input has been looked at: it deletes. A finished run that is
+    resumed with the same settings, and is as it was left, stays so.
 
     Args:
         folder: Of the run.
@@ -192,7 +195,10 @@ def start_output(
     checkpoint = None
     if record.exists() or holds(folder) is Holds.RUN:
         found = _started_with(record, notes if force else None, forcible=force is not None)
-        notes = continued(folder, found, notes, force=force)
+        apart = compared(folder, found, notes, force=force)
+        if is_whole(folder) and not apart.changed:
+            return Started(None, found.get(FORCED, []), finished=True)
+        notes = continued(folder, found, notes, apart)
         checkpoint = choose()
         earlier = (step for step, path in by_step(folder).items() if is_earlier(path))
         listed = found.get(LISTED, next(earlier, 0))
@@ -217,7 +223,7 @@ def check_resumed(folder: Path, settings: dict[str, object]) -> None:
         compared(folder, {name: found[name] for name in found if name in notes}, notes, force=False)
 
 
-def _started_with(record: Path, otherwise: dict[str, object] | None, *, forcible: bool) -> dict[str, object]:
+def _started_with(record: Path, otherwise: JsonObject | None, *, forcible: bool) -> JsonObject:
     """What a run was started with; ``otherwise``, if given, where that is lost."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
@@ -226,7 +232,7 @@ def _started_with(record: Path, otherwise: dict[str, object] | None, *, forcible
     except (OSError, ValueError, RecursionError):
         pass
     if otherwise is not None:
-        return otherwise | {FORCED: [f"{record.name} was lost, so that nothing was compared"]}
+        return {**otherwise, FORCED: [f"{record.name} was lost, so that nothing was compared"]}
     raise CheckpointError(
         f"{record} is {'damaged' if record.exists() else 'missing'}, so nothing tells what this run was started with: "
         f"put a whole copy of it back, or {'resume all the same with --force' if forcible else ANEW}"

@@ -68,20 +68,16 @@ def _is_unset(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def continued(folder: Path, found: JsonObject, wanted: JsonObject, *, force: bool | None) -> dict[str, Any]:
-    """The notes of ``folder`` from now on, if the run may go on there.
+def continued(folder: Path, found: JsonObject, wanted: JsonObject, apart: Differences) -> dict[str, Any]:
+    """The notes of ``folder`` from now on, where a run goes on there.
 
     Args:
         folder: For the messages.
         found: Its notes.
         wanted: Those of the run that is resumed, as they come from a file.
-        force: Go on whatever has changed; it is added to what was changed on the way. None where nobody can ask for
-            that.
-
-    Raises:
-        ValueError: Something has changed, and ``force`` is not on.
+        apart: Where the two differ, by ``compared``: it is added to what was changed on the way.
     """
-    changed, unknown = compared(folder, found, wanted, force=force)
+    changed, unknown = apart
     other = [f"started by an older version, which did not note {_listed(unknown)}"] if unknown else []
     if unknown:
         _log.warning("%s was %s: whether they are the same is not known", folder, other[0])
@@ -122,8 +118,8 @@ def compared(folder: Path, found: JsonObject, wanted: JsonObject, *, force: bool
     Args:
         folder: For the messages.
         found: Its notes.
-        wanted: Those of the run that wants to go on there.
-        force: As for ``continued``.
+        wanted: Those of the run that is resumed, as they come from a file.
+        force: Go on whatever has changed. None where nobody can ask for that.
 
     Raises:
         ValueError: Something has changed, and ``force`` is not on; it names what.

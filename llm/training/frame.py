@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..adversary.inaction import verdict_of
 from ..adversary.ledger import AdversaryLedger
+from ..models.architectures import placed
 from ..models.card import model_card
 from ..models.card_parts import licence_of
+from ..models.loading import load_policy, load_reward_model
 from ..models.saving import save_model
 from ..models.sharding import distribution
 from ..run.environment import environment
@@ -73,14 +77,28 @@ class Trained:
     """A finished run.
 
     Attributes:
-        model: As it was exported.
-        tokenizer: Its tokenizer.
         record: What ``run.json`` holds.
+        exported: Makes its model as it was exported, and the tokenizer.
+        kept: Whether it was finished before, so that nothing was written now.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     record: JsonObject
+    exported: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    kept: bool = False
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """As it was exported."""
+        return self._loaded[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the model."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        return self.exported()
 
     @property
     def steps(self) -> int:
@@ -129,6 +147,8 @@ class Work(ABC, Generic[Config]):
 def carry_out(work: Work[RunConfig]) -> Trained:
     """A run from its first check to its seal; its folder holds checkpoints, ``model/`` and ``run.json``.
 
+    One that was finished before and is resumed with the same settings is left as it is, to the byte.
+
     Raises:
         ConfigError, DataError, ModelError: The settings, the data or a model cannot be used.
         FileExistsError: The run folder exists and neither resume nor overwrite is set.
@@ -142,9 +162,11 @@ def carry_out(work: Work[RunConfig]) -> Trained:
         output = on_main_process(lambda: _checked(work))
         read, taken = work.build(), _taken(output)
         _tell_sharding(arguments)
-        checkpoint, forced = on_main_process(
+        checkpoint, forced, finished = on_main_process(
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
         )
+        if finished:
+            return _kept(work)
         if taken is not None and arguments.process_index == 0:
             _log.warning("%s is finished: %s, and its model is exported once more", output, _again(checkpoint, taken))
         work.prepare(checkpoint)
@@ -152,7 +174,22 @@ def carry_out(work: Work[RunConfig]) -> Trained:
             work.train(checkpoint)
         outcome = work.outcome()
         record = on_main_process(lambda: save_run(work, outcome, forced))
-    return Trained(outcome.model, outcome.tokenizer, record)
+    return Trained(record, lambda: (outcome.model, outcome.tokenizer))
+
+
+def _kept(work: Work[RunConfig]) -> Trained:
+    """The run that is finished and whole; its model is read only where somebody asks for it."""
+    config, output, device = work.config, work.output, work.arguments.device
+    if work.arguments.process_index == 0:
+        _log.warning("%s is finished and whole: nothing is left to do, and every file stays as it is", output)
+
+    def exported() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        unset_hf_deepspeed_config()  # one process asks, and needs the whole model
+        load = load_reward_model if config.kind == "reward" else load_policy
+        model, tokenizer = load(str(output / "model"), **config.loading())
+        return placed(model, device), tokenizer
+
+    return Trained(read_record(output / RECORD), exported, kept=True)
 
 
 def _tell_sharding(arguments: TrainingArguments) -> None:

@@ -92,6 +92,8 @@ def checkpoint_to_resume(output_dir: str | Path, *, skip_damaged: bool = False, 
 def start_run(output: Path, notes: dict[str, Any], config: RunConfig, *, best: bool = False) -> Started:
     """Make the folder of a run ready and choose where it goes on; ``best`` as for ``checkpoint_to_resume``.
 
+    A finished run with the same settings is left as it is.
+
     Raises:
         ValueError: The folder was started with other settings.
         CheckpointError: What is there is damaged; the notes of the folder are as they were.

@@ -103,7 +103,7 @@ def train_run(task: Task[TrainConfig], arguments: TrainingArguments, suites: Sui
     """
     work = _OnPairs(task, arguments, suites or {})
     trained = carry_out(work)
-    if work.whole is not None:
+    if not trained.kept and work.whole is not None:
         placed(trained.model, arguments.device)  # for judging; a sharded run exports from main memory
     return trained
 
@@ -297,4 +297,4 @@ def add_results(output: Path, judged: JsonObject, suites: Mapping[str, Sequence[
 
     record = read_record(output / RECORD, "config", "data", "kind")
     write_text(output / "model" / CARD, model_card(record, judged["suites"]))
-    write_metrics(judged, suites, output)
+    write_metrics(judged, suites, output, of_run=True)

@@ -90,6 +90,37 @@ def test_a_finished_model_is_hashed_once_by_the_run_that_starts_from_it(place, t
     assert run / "model" / "model.safetensors" in hashed[before:]  # it was touched, so it is read again
 
 
+def bytes_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_a_finished_run_changes_no_byte(kind, place, tmp_path, capsys, caplog):
+    run = copy(place, kind, tmp_path)
+    kept = f"{run} is finished and whole: nothing is left to do, and every file stays as it is\n"
+    assert said_by(capsys, caplog, command(place, kind, run, resume=True)) == (0, kept)
+    assert bytes_of(run) == bytes_of(place.runs / kind)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "policy"])
+def test_it_is_judged_on_suites_that_it_was_not_judged_on(kind, place, tmp_path, capsys):
+    run, suite = copy(place, kind, tmp_path), tmp_path / "suite.jsonl"
+    lines = (place.inputs / "train.jsonl").read_text().splitlines(keepends=True)
+    argv = command(place, kind, run, resume=True, suites=suite)
+    for judged in (lines[:4], lines[4:8]):
+        suite.write_text("".join(judged))
+        before = bytes_of(run)
+        assert main(argv) == 0
+        after, shown = bytes_of(run), capsys.readouterr().out
+        assert "suite" in shown
+        changed = {str(name) for name in after if after[name] != before.get(name)}
+        assert {"metrics.json", "model/README.md"} <= changed
+        assert not changed & {"run.json", "settings.json", "model/model.safetensors"}
+        assert main(argv) == 0
+        assert bytes_of(run) == after
+        assert capsys.readouterr().out == shown
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_a_damaged_finished_run_writes_it_again(kind, place, tmp_path):
     run = copy(place, kind, tmp_path)

@@ -17,7 +17,7 @@ from llm.data.pairs import read_pairs
 from llm.models.adapters import Adapter, with_adapter
 from llm.models.memory import ModelSizes, checkpoint_bytes, held, sizes_of
 from llm.run.folder import SETTINGS, check_resumed
-from llm.run.resumption import continued
+from llm.run.resumption import compared
 from robust_rlhf import main
 
 GIB = 2.0**30
@@ -137,9 +137,9 @@ def notes(world, **more):
 def test_a_start_on_other_processes_says_what_keeps_the_effective_batch(now, said, caplog):
     begin = f"8 process(es) shared 64 examples a step, {now['world_size']} {said}"
     with pytest.raises(ValueError, match="another ") as refused:
-        continued(Path("run"), notes(8), now, force=False)
+        compared(Path("run"), notes(8), now, force=False)
     assert begin in str(refused.value)
-    continued(Path("run"), notes(8), now, force=True)
+    compared(Path("run"), notes(8), now, force=True)
     assert f"world_size: 8 -> {now['world_size']}" in caplog.text
     assert begin in caplog.text
 
@@ -154,4 +154,4 @@ def test_so_does_the_refusal_before_anything_is_read(tmp_path):
 def test_of_a_policy_it_is_prompts_that_are_shared():
     now = {"world_size": 2, "prompts_per_step": 8}
     with pytest.raises(ValueError, match="shared 8 prompts a step, 2 would share 16: --prompts_per_step 4 keeps"):
-        continued(Path("run"), now | {"world_size": 1}, now, force=False)
+        compared(Path("run"), now | {"world_size": 1}, now, force=False)

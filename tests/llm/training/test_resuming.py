@@ -69,6 +69,7 @@ def unread(monkeypatch):
 def test_other_settings_are_refused_before_anything_is_read(kind, place, tmp_path, monkeypatch, capsys, caplog):
     argv = command(kind, place, tmp_path / "run", **read_by(kind, place))
     assert main(argv) == 0
+    (tmp_path / "run" / "model" / "config.json").unlink()
     assert main([*argv, "--resume"]) == 0
     left = {"reward": "no step is left", "policy": "steps after its beginning are taken again (save_steps)"}
     assert caplog.text.count(f"run is finished: {left[kind]}, and its model is exported once more") == 1
