@@ -18,8 +18,8 @@ from ..data.suites import load_suites, suite_files
 from ..run.files import JsonObject
 from ..run.progress import closing_lines
 from ..training.config import RunConfig, TrainConfig
-from ..training.frame import Trained, publish
-from ..training.processes import locked_for_all
+from ..training.frame import Trained, check_settings, publish
+from ..training.processes import locked_for_all, on_main_process
 from ..training.run import Task, add_results, train_run
 from .settings import config_of as config_of
 
@@ -57,6 +57,8 @@ def _run(config: RunConfig, arguments: TrainingArguments, console: Console) -> N
     files, output = suite_files(config.suites), Path(str(arguments.output_dir))
     plan, train, judge = _parts(config, arguments, files)
     if config.dry_run:
+        if config.resume:
+            on_main_process(lambda: check_settings(config, arguments))
         planned = plan()
         if arguments.process_index == 0:
             console.print(planned)

@@ -207,20 +207,22 @@ def start_output(
     return Started(checkpoint, notes.get(FORCED, []))
 
 
-def check_resumed(folder: Path, settings: dict[str, object]) -> None:
+def check_resumed(folder: Path, settings: JsonObject, *, force: bool = False) -> None:
     """Refuse to go on with other settings, before what they name is read; ``start_output`` compares that as well.
 
     Args:
         folder: Of the run; one without a run is free.
         settings: Notes of a run that take no reading.
+        force: Say what has changed instead.
 
     Raises:
         ValueError: The folder was started with other settings, which are named.
         CheckpointError: What it was started with cannot be read.
     """
     if holds(folder) is Holds.RUN:
-        found, notes = _started_with(folder / SETTINGS, None, forcible=True), json.loads(json.dumps(settings))
-        compared(folder, {name: found[name] for name in found if name in notes}, notes, force=False)
+        notes = json.loads(json.dumps(settings))
+        found = _started_with(folder / SETTINGS, notes if force else None, forcible=True)
+        compared(folder, {name: found[name] for name in found if name in notes}, notes, force=force)
 
 
 def _started_with(record: Path, otherwise: JsonObject | None, *, forcible: bool) -> JsonObject:

@@ -36,6 +36,7 @@ from .resuming import start_run
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
 CARD = "README.md"
 _OF_THE_MODEL = {"merge_adapter"}  # settings that a model settles when it is read
+_OF_THE_MACHINE = {"use_cpu", "tf32"}  # which a plan without a GPU sets by itself
 _log = logging.getLogger(__name__)
 
 
@@ -206,10 +207,23 @@ def _checked(work: Work[RunConfig]) -> Path:
     config = work.config
     output = check_output(work.output, resume=config.resume, overwrite=config.overwrite)
     if config.resume and not config.force:
-        noted = settings_of(config, work.arguments)
-        check_resumed(output, {name: noted[name] for name in noted if name not in _OF_THE_MODEL})
+        check_settings(config, work.arguments)
     work.check()
     return output
+
+
+def check_settings(config: RunConfig, arguments: TrainingArguments) -> None:
+    """Refuse to resume with other settings, before what they name is read; say what ``--force`` would let through.
+
+    Of a plan, which another machine may make, counts what the run is told, and not what that machine has.
+
+    Raises:
+        ValueError: The folder was started with other settings, which are named, and ``force`` is not on.
+        CheckpointError: What it was started with cannot be read.
+    """
+    left = _OF_THE_MODEL | (_OF_THE_MACHINE if config.dry_run else set())
+    noted = {name: value for name, value in settings_of(config, arguments).items() if name not in left}
+    check_resumed(Path(str(arguments.output_dir)), noted, force=config.force)
 
 
 def _taken(output: Path) -> int | None:

@@ -14,10 +14,13 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from whole_runs import files_of, train_command
 
 from llm.data.pairs import read_pairs
+from llm.kinds.registry import config_of
 from llm.models.adapters import Adapter, with_adapter
 from llm.models.memory import ModelSizes, checkpoint_bytes, held, sizes_of
 from llm.run.folder import SETTINGS, check_resumed
 from llm.run.resumption import compared
+from llm.training.identity import settings_of
+from llm.training.settings import parse_train
 from robust_rlhf import main
 
 GIB = 2.0**30
@@ -149,6 +152,25 @@ def test_so_does_the_refusal_before_anything_is_read(tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
     with pytest.raises(ValueError, match=r"shared 16 examples a step, 1 would share 8: .*_batch_size 8 keeps the 16"):
         check_resumed(tmp_path, notes(1))
+
+
+def test_a_plan_of_a_resumed_run_says_and_refuses_what_the_run_would(files, tmp_path, capsys, caplog):
+    argv = train_command("reward", files / "train.jsonl", tmp_path / "run", "--resume", "--dry_run")
+    arguments = parse_train(config_of("reward"), argv[2:])
+    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    started = {**settings_of(*arguments), "world_size": 2, "tf32": True}  # on a machine that has what this one has not
+    (tmp_path / "run" / SETTINGS).write_text(json.dumps(started))
+    sentence = "; 2 process(es) shared"
+    assert main(argv) == 2
+    assert "another world_size: " in (said := capsys.readouterr().err)
+    assert sentence in said
+    assert main([*argv, "--force"]) == 0
+    assert "goes on although it changed: world_size: 2 -> 1" in caplog.text
+    assert sentence in caplog.text
+    (tmp_path / "run" / SETTINGS).write_text(json.dumps(started | {"world_size": 1}))
+    caplog.clear()
+    assert main(argv) == 0
+    assert "changed" not in caplog.text
 
 
 def test_of_a_policy_it_is_prompts_that_are_shared():
