@@ -1237,6 +1237,13 @@ BREAKS = [
         "llm/training/test_resuming_older.py llm/training/test_flags.py",
     ),
     Break(
+        "tiny-is-exact",
+        "llm/models/loading.py",
+        "        weight.data = weight.data.to(kind)\n",
+        "        pass\n",
+        "llm/models/test_loading.py",
+    ),
+    Break(
         "padding-not-asked",
         "llm/models/loading.py",
         "    check_padding(model, tokenizer)\n",

@@ -107,7 +107,7 @@ def load_backbone(name: str, *, max_length: int, train: Sequence[Pair] = (), dty
         torch.manual_seed(0)  # a head that is missing is drawn at random, and left aside
         if name == "tiny":
             texts = (text for pair in train for text in (pair.prompt[-1]["content"], pair.chosen, pair.rejected))
-            model, tokenizer = tiny_reward_model(texts, max_length=max_length)
+            model, tokenizer = tiny_reward_model(texts, max_length=max_length, dtype=dtype)
         else:
             model, tokenizer = load_reward_model(name.removeprefix(STATIC), dtype=dtype)
     if name.startswith(STATIC):

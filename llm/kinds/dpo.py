@@ -183,9 +183,7 @@ class DPOTask(Task[DPOConfig]):
         """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
         config = self.config
         if config.model == "tiny":
-            model, tokenizer = tiny_policy(
-                texts_of(train), max_length=config.max_length, attn_implementation=config.attn_implementation
-            )
+            model, tokenizer = tiny_policy(texts_of(train), **config.from_scratch())
             self.start = copy.deepcopy(model) if self.pair_loss.reference else None
         else:
             model, tokenizer = load_policy(config.model, **self.config.loading())

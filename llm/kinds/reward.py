@@ -43,9 +43,7 @@ class RewardTask(Task[RewardConfig]):
         """The model that the settings name; ``tiny`` learns its tokenizer from the training pairs."""
         if self.config.model != "tiny":
             return load_reward_model(self.config.model, **self.config.loading())
-        return tiny_reward_model(
-            texts_of(train), max_length=self.config.max_length, attn_implementation=self.config.attn_implementation
-        )
+        return tiny_reward_model(texts_of(train), **self.config.from_scratch())
 
     def margin_of(self, output: Path) -> MarginOf:
         """By its rewards."""

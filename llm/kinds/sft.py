@@ -113,9 +113,7 @@ class SFTTask(Task[SFTConfig]):
         """The policy to start from; ``tiny`` learns its tokenizer from the training pairs."""
         if self.config.model != "tiny":
             return load_policy(self.config.model, **self.config.loading())
-        return tiny_policy(
-            texts_of(train), max_length=self.config.max_length, attn_implementation=self.config.attn_implementation
-        )
+        return tiny_policy(texts_of(train), **self.config.from_scratch())
 
     def margin_of(self, output: Path) -> MarginOf:
         """By log pi(chosen) - log pi(rejected), summed over tokens."""

@@ -221,12 +221,13 @@ def _unloadable(name: str, error: Exception) -> ModelError:
 
 
 def tiny_reward_model(
-    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None
+    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None, dtype: str = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A byte-level encoder of about a million parameters, from scratch; for tests and the demo.
 
     The tokenizer is a byte-level BPE trained on ``texts``, so any text can be encoded; the model is a
-    four-layer ModernBERT with mean pooling. Initialisation uses torch's global generator.
+    four-layer ModernBERT with mean pooling. Initialisation uses torch's global generator; the weights of another
+    ``dtype`` are the same, rounded.
     """
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
@@ -245,11 +246,11 @@ def tiny_reward_model(
     )
     config.num_labels = 1
     choose_attention(config, attn_implementation)
-    return ModernBertForSequenceClassification(config), tokenizer
+    return _rounded(ModernBertForSequenceClassification(config), dtype), tokenizer
 
 
 def tiny_policy(
-    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None
+    texts: Iterable[str], *, max_length: int, attn_implementation: str | None = None, dtype: str = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal model of about a million parameters, from scratch, with the tokenizer of ``tiny_reward_model``."""
     tokenizer = _byte_level_tokenizer(texts, max_length=max_length)
@@ -267,7 +268,16 @@ def tiny_policy(
         **ids,
     )
     choose_attention(config, attn_implementation)
-    return LlamaForCausalLM(config), tokenizer
+    return _rounded(LlamaForCausalLM(config), dtype), tokenizer
+
+
+def _rounded(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """The model with its weights in that precision; tables of positions stay as exact as in a model that is read."""
+    kind: torch.dtype = getattr(torch, dtype)
+    for weight in model.parameters():
+        weight.data = weight.data.to(kind)
+    model.config.dtype = kind
+    return model
 
 
 def _byte_level_tokenizer(texts: Iterable[str], *, max_length: int) -> PreTrainedTokenizerBase:

@@ -25,6 +25,14 @@ class Loading(TypedDict, total=False):
     outline: bool
 
 
+class FromScratch(TypedDict):
+    """Keyword arguments of ``tiny_reward_model`` and ``tiny_policy``."""
+
+    max_length: int
+    attn_implementation: str | None
+    dtype: str
+
+
 @dataclass
 class LoadingSettings:
     """A block of the settings of every run: policy, reference, value function and reward models are loaded alike."""

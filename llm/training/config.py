@@ -13,7 +13,7 @@ from ..audit.limits import AuditLimits, check_limits
 from ..data.columns import columns_of
 from ..data.mixtures import held_out_parts, settled
 from ..data.trained_on.pairs import CrossPrompt, check_share
-from ..models.settings import LoadingSettings, SystemTurns, check_quantised
+from ..models.settings import FromScratch, LoadingSettings, SystemTurns, check_quantised
 from ..run.kinds import has_reference
 from ..text.encoding import TooLong
 from .soft.settings import SoftLabels, check_soft_labels
@@ -94,6 +94,8 @@ class RunConfig(LoadingSettings):
         self.merge_adapter &= self.quantised is None  # into few bits nothing can be merged without rounding
         if self.lora_rank and not self.merge_adapter and self.model == "tiny":
             raise ConfigError("an adapter for tiny cannot stand alone, its base is nowhere else: keep merge_adapter")
+        if self.system_turns == "fold" and self.model == "tiny":
+            raise ConfigError("system_turns=fold changes the template of a model, and tiny has none: leave it out")
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Self:
@@ -128,6 +130,12 @@ class RunConfig(LoadingSettings):
     def reads(self) -> dict[str, str | None]:
         """The models that the run is made from, by role; their content is part of what the run is."""
         return {"model": self.model}
+
+    def from_scratch(self) -> FromScratch:
+        """How ``tiny`` is made: the arguments of ``tiny_reward_model`` and ``tiny_policy``."""
+        return {
+            "max_length": self.max_length, "attn_implementation": self.attn_implementation, "dtype": self.dtype,
+        }  # fmt: skip
 
     def adapter(self) -> Adapter | None:
         """The adapter to train instead of all weights."""

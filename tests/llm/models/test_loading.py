@@ -14,8 +14,10 @@ from loaded_models import SUITE, alone, margins, quiet, starts, train
 
 from llm.data.pairs import write_pairs
 from llm.judging.margins import score_pairs
+from llm.kinds.registry import config_of, task_of
 from llm.models.architectures import check_length, position_limit, reading_length
 from llm.models.loading import ModelError, load_policy, load_reward_model
+from llm.training.config import ConfigError
 from llm.training.guards import live_dropout
 from robust_rlhf import main
 
@@ -129,3 +131,24 @@ def test_classifiers_that_read_padding_are_refused(tmp_path, capsys, name):
         assert run() == 2
         assert f"{name}ForSequenceClassification reads padding" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["reward", "sft", "dpo"])
+def test_a_model_from_scratch_has_the_precision_that_is_asked_for(kind):
+    """The same weights, rounded; nothing else is."""
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        task = task_of(config_of(kind)(train_file="pairs.jsonl", model="tiny", dtype=dtype, max_length=64))
+        found.append(task.load(SUITE)[0])
+    exact, rounded = found
+    assert rounded.dtype == torch.bfloat16
+    for whole, half in zip(exact.parameters(), rounded.parameters(), strict=True):
+        assert torch.equal(whole.to(torch.bfloat16), half)
+    for whole, same in zip(exact.buffers(), rounded.buffers(), strict=True):
+        assert torch.equal(whole, same)
+
+
+def test_what_a_model_from_scratch_lacks_is_refused():
+    with pytest.raises(ConfigError, match="system_turns=fold changes the template of a model, and tiny has none"):
+        config_of("sft")(train_file="pairs.jsonl", model="tiny", system_turns="fold")
