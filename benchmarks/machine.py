@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+
+def about(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Date, commit, machine and versions, as the results of a benchmark begin."""
+    return {
+        "schema": 1,
+        "date": datetime.now(UTC).date().isoformat(),
+        "revision": revision(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions(packages),
+    }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Of Python and of packages, of each that is not installed just this."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def cpu() -> str:

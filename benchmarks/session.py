@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -19,22 +18,12 @@ import known_failures
 import memory
 import race
 from contestants import RACES, Race
-from machine import cpu, revision
+from machine import cpu, revision, versions
 
 log = logging.getLogger(__name__)
 
 BATCHES = ((4096, 64), (64, 4096))
 _PACKAGES = ("numpy", "scipy", "torch", "cvxpy", "clarabel", "highspy", "cvxpylayers", "diffcp", "dro", "entmax")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def about(effort: race.Effort) -> dict[str, Any]:
@@ -50,7 +39,7 @@ def about(effort: race.Effort) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
         "limit": effort.limit,
     }
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,25 +60,6 @@ TASKS = {
 log = logging.getLogger(__name__)
 
 
-def about() -> Record:
-    """Machine, versions, date and shape."""
-    import platform
-    from importlib import metadata
-
-    from machine import cpu, revision
-
-    return {
-        "schema": 1,
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": revision(),
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
-        "shape": {"micro": MICRO, "window": WINDOW, "tokens": PROMPT + ANSWER + 1},
-    }
-
-
 def surroundings() -> dict[str, str]:
     """One thread, no network."""
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -120,12 +100,14 @@ def turned(entries: list[Any], number: int) -> list[Any]:
 
 def run(target: Path, *, rounds: int, tasks: list[str]) -> None:
     """Measure round by round, and write the JSON after every run, so that one that is stopped keeps what it has."""
+    import machine
     from gpu_results import put
 
     from llm.data.corpus.corpus import generate
     from llm.data.pairs import write_pairs
 
-    found: Record = about() | {"steps": [], "commands": []}
+    shape = {"micro": MICRO, "window": WINDOW, "tokens": PROMPT + ANSWER + 1}
+    found: Record = machine.about(PACKAGES) | {"shape": shape, "steps": [], "commands": []}
 
     def keep(kind: str, row: Record) -> None:
         found[kind].append(row)

@@ -17,7 +17,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +37,13 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
 
 def about(*, rounds: int) -> dict[str, Any]:
     """Describe machine, versions, date and shape."""
-    import platform
-    from importlib import metadata
-
+    import machine
     import torch
-    from machine import cpu, revision
     from training_contestants import ANSWER, MICRO, PROMPT, SHAPE, WINDOW
 
-    return {
-        "schema": 1,
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": revision(),
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
+    return machine.about(_PACKAGES) | {
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "shape": {**SHAPE, "tokens": PROMPT + ANSWER + 1, "micro": MICRO, "window": WINDOW, "rounds": rounds},
     }
 
