@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dro_core.command_line.pace import paced
 
 from ..data.pairs import Pair
-from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode
+from ..models.logprobs import answer_logps, answer_tokens, evaluation_mode, vocabulary_of
 from ..text.batches import PairCollator, longest_first
 from ..text.encoding import EncodedPairs, NothingLeft, encode_pairs
 
@@ -74,8 +74,7 @@ def policy_margins(reference: nn.Module, *, beta: float, per_token: bool = False
 
 def pairs_at_once(model: nn.Module, length: int) -> int:
     """Pairs per forward pass where nobody says: 32, of a language model no more than give 2 GiB of float32 logits."""
-    head = getattr(model, "get_output_embeddings", lambda: None)()  # a classifier has none
-    vocabulary = getattr(head, "out_features", 0)
+    vocabulary = vocabulary_of(model)
     return min(_PAIRS, max(1, _LOGITS // (2 * length * vocabulary))) if vocabulary else _PAIRS
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
+from torch import nn
 from transformers import TrainingArguments
 
 from ..data.mixing import said_of
 from ..data.prompts import subset
+from ..models.logprobs import vocabulary_of
+from ..models.memory import Logits, sizes_of
 from ..models.sharding import distribution
 from ..policy.config import PolicyConfig
 from ..policy.generation.choice import greet
@@ -23,7 +26,7 @@ from ..run.kinds import KINDS
 from ..run.launch import said_of_processes
 from ..run.terminal import shown, shown_title
 from ..training.guards import check_reads
-from ..training.plan import memory_table, sizes_said
+from ..training.plan import is_half, logits_said, memory_table, sizes_said
 from ..training.processes import on_main_process
 from .registry import Parts
 
@@ -65,7 +68,8 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Gr
         "reference": "the policy without its adapter" if trainer.reference.model is None else "a second model",
         "processes": said_of_processes(distribution()),
         **sizes_said(trainer.core, arguments, whole_checkpoints=True),
-        "beside these": "activations, a second model as reference, and the reward models, whole on every process",
+        **_logits(trainer.core.policy, config, arguments, lengths),
+        "beside these": "activations, and the reward models, whole on every process",
     }
     table = Table(
         title=shown_title(f"Plan: {KINDS[config.kind].trained} against {config.ambiguity}"),
@@ -74,4 +78,17 @@ def render_policy_plan(config: PolicyConfig, arguments: TrainingArguments) -> Gr
     )
     for name, text in rows.items():
         table.add_row(shown(name), shown(text))
-    return Group(table, memory_table(trainer.core, arguments))
+    second = trainer.reference.model
+    return Group(table, memory_table(trainer.core, arguments, others=sizes_of(second).weights if second else 0))
+
+
+def _logits(
+    policy: nn.Module, config: PolicyConfig, arguments: TrainingArguments, lengths: Sequence[int]
+) -> dict[str, str]:
+    """A row of the plan: logits of an update, and of a look at answers, behind prompts of these lengths."""
+    places = config.max_new_tokens + max(lengths) - min(lengths) + 1
+    update, look = (
+        Logits(size, places, vocabulary_of(policy))
+        for size in (arguments.per_device_train_batch_size, arguments.per_device_eval_batch_size)
+    )
+    return logits_said(update, look, half=is_half(policy, arguments))

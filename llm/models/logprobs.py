@@ -99,6 +99,12 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
 
 
+def vocabulary_of(model: nn.Module) -> int:
+    """How many logits a causal model gives of a place; 0 for a classifier."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return getattr(head, "out_features", 0)
+
+
 @cache
 def takes_part(kind: type[nn.Module]) -> bool:
     """Whether such a model can be asked for the logits at a part of the positions."""

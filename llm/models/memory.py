@@ -65,6 +65,41 @@ def held(sizes: ModelSizes, ranks: int, *, mixed: bool) -> dict[str, HeldBytes]:
     }
 
 
+class Logits(NamedTuple):
+    """What a causal model says of a batch.
+
+    Attributes:
+        sequences: That are read together; their float32 copies are taken one after the other.
+        places: Tokens of each that the model is asked about.
+        vocabulary: Logits of a place.
+    """
+
+    sequences: int
+    places: int
+    vocabulary: int
+
+    def bytes(self, *, half: bool, trains: bool) -> int:
+        """The most that is held at once of them, of what ``token_logps`` makes of them, and of the gradients of both.
+
+        Counted, and measured on a CPU: logits with what is saved of them, and gradients before and after they are put
+        together; beside these up to three more float32 copies of the sequence at hand.
+
+        Args:
+            half: Whether the model computes in two bytes; probabilities take four all the same.
+            trains: Whether there is a way back.
+        """
+        one = self.places * self.vocabulary
+        whole = self.sequences * one
+        if not trains:
+            return 2 * whole + 8 * one if half else 4 * whole + 4 * one
+        return max(6 * whole + 4 * one, 4 * whole + 12 * one) if half else 8 * whole + 8 * one
+
+
+def average_bytes(model: nn.Module) -> int:
+    """Of a copy of all weights with at least four bytes each, as the average of iterates is kept."""
+    return sum(_numel(part) * max(part.element_size(), 4) for part in model.parameters())
+
+
 def checkpoint_bytes(sizes: ModelSizes, *, frozen_too: bool, spread: bool = False) -> int:
     """The weights that are trained, with ``frozen_too`` all, and AdamW's moments, in files that one process writes.
 

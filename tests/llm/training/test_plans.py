@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import save_models
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 from whole_runs import files_of, train_command
 
 from llm.data.pairs import read_pairs
@@ -122,6 +125,62 @@ def test_what_only_a_gpu_has_is_planned_without_one(files, tmp_path, capsys, cap
     assert f"{flag} takes a GPU, and there is none here" in caplog.text
     assert main(argv) == 2
     assert flag in capsys.readouterr().err
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from robust_rlhf import main
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+out, small, large, *argv = sys.argv[1:]
+assert main([*argv, "--model", small, "--output_dir", f"{out}/small"]) == 0  # all is imported, all has run once
+before = peak()
+assert main([*argv, "--model", large, "--output_dir", f"{out}/large"]) == 0
+print("grew by", peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak of this process alone")
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("dpo", {"reference": "model"}),
+        pytest.param("sft", {"dtype": "bfloat16", "final": "average"}, marks=pytest.mark.exhaustive),
+        pytest.param("dpo", {"lora_rank": 2, "bf16": True}, marks=pytest.mark.exhaustive),
+        pytest.param("sft", {"per_device_train_batch_size": 1, "validation_share": 0.5}, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_large_vocabulary_takes_what_the_plan_says(files, outlined, tmp_path, capsys, kind, more):
+    """Two steps: what was planned and what was measured differ by less than a factor of 1.5."""
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "pad_token_id": 0,
+    }
+    large = shutil.copytree(outlined / "start", tmp_path / "wide")
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=2**17, tie_word_embeddings=True, **shape)).save_pretrained(large)
+    told = {"max_steps": 2, "save_strategy": "no", "plain_share": 0, "eval_steps": 1, "eval_strategy": "steps"} | more
+    told |= {} if "validation_share" in more else {"eval_strategy": "no"}
+    argv = train_command(kind, files / "train.jsonl", tmp_path / "plan", **told)
+    assert main([*argv, "--model", str(large), "--dry_run"]) == 0
+    plan = capsys.readouterr().out
+    row = next(line.split() for line in plan.splitlines() if line.split()[:1] == ["single"])
+    assert (len(row) == 8) == bool({"reference", "final"} & more.keys())  # a column of other models
+    together = float(row[-3])
+    activations, logits, *judged = map(float, re.findall(r"([\d.e-]+) GiB (?:for|in|where)", plan))
+    command = [sys.executable, "-c", PEAK, tmp_path, outlined / "whole" / "start", large, *argv]
+    unkept = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}  # what is free is given back
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=unkept)
+    assert done.returncode == 0, done.stderr
+    grew = int(re.search(r"grew by (\d+)", done.stdout)[1]) / GIB
+    planned = together + activations + max(logits, *judged, 0)
+    assert grew / 1.5 < planned < 1.5 * grew, (grew, planned)
 
 
 def notes(world, **more):
