@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
@@ -131,6 +132,8 @@ class _OnPairs(Work[TrainConfig]):
         return self.files
 
     def prepare(self, checkpoint: Path | None) -> None:
+        if self.arguments.torch_compile:  # what earlier runs of this process compiled counts against torch's limit
+            torch.compiler.reset()  # of versions, beyond which a model runs as it is
         self.task.prepare(self.trainer, self.arguments, self.output)
         fit_soft_labels(self.trainer, self.encoded, self.config, self.output)
 
