@@ -1160,6 +1160,13 @@ BREAKS = [
         "llm/policy/test_remote_runs.py",
     ),
     Break(
+        "remote-redirected",
+        "llm/policy/generation/client.py",
+        "build_opener(_NoRedirects)",
+        "build_opener()",
+        "llm/policy/test_remote.py",
+    ),
+    Break(
         "remote-drips",
         "llm/policy/generation/client.py",
         "answer.read1(_CHUNK)",
