@@ -22,11 +22,11 @@ from ..run.files import JsonObject, json_ready, write_json, write_text
 from ..run.finished import RECORD, SEAL, RunError, read_record, seal
 from ..run.folder import SETTINGS, check_output, check_resumed, write_folder
 from ..run.launch import said_of_processes
-from ..run.resumption import other_versions
+from ..run.resumption import OF_FILES, other_versions
 from .config import RunConfig
 from .guards import check_reads, check_requests
 from .identity import identity, settings_of
-from .processes import bounded_waiting, locked_for_all, on_main_process
+from .processes import bounded_waiting, check_alike, locked_for_all, on_main_process
 from .resuming import start_run
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
@@ -139,8 +139,10 @@ def carry_out(work: Work[RunConfig]) -> Trained:
     config, arguments, folder = work.config, work.arguments, str(work.arguments.output_dir)
     check_requests(config, arguments)
     with locked_for_all(folder):
+        check_alike(settings_of(config, arguments))
         output = on_main_process(lambda: _checked(work))
         read, taken = work.build(), _taken(output)
+        check_alike({OF_FILES.format(name): record["sha256"] for name, record in read.items()})
         _tell_sharding(arguments)
         checkpoint, forced = on_main_process(
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
