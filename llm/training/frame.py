@@ -148,7 +148,8 @@ def carry_out(work: Work[RunConfig]) -> Trained:
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
         )
         if taken is not None and arguments.process_index == 0:
-            _log.warning("%s is finished: %s, and its model is exported once more", output, _again(checkpoint, taken))
+            again = _again(checkpoint, taken, force=config.force)
+            _log.warning("%s is finished: %s, and its model is exported once more", output, again)
         work.prepare(checkpoint)
         with bounded_waiting(arguments.ddp_timeout):
             work.train(checkpoint)
@@ -185,9 +186,9 @@ def _taken(output: Path) -> int | None:
         return None
 
 
-def _again(checkpoint: Path | None, taken: int) -> str:
+def _again(checkpoint: Path | None, taken: int, *, force: bool) -> str:
     if checkpoint is not None and checkpoint.name == f"checkpoint-{taken}":
-        return "no step is left"
+        return "what other settings add (--force) is done" if force else "no step is left"
     return f"steps after {checkpoint.name if checkpoint else 'its beginning'} are taken again (save_steps)"
 
 
