@@ -1146,6 +1146,20 @@ BREAKS = [
         "llm/policy/test_remote.py",
     ),
     Break(
+        "ranks-alike",
+        "llm/training/processes.py",
+        "if changed := differences(rows[0], row).changed:",
+        "if changed := differences(row, row).changed:",
+        "llm/training/test_ranks.py",
+    ),
+    Break(
+        "files-alike",
+        "llm/training/frame.py",
+        'check_alike({OF_FILES.format(name): record["sha256"] for name, record in read.items()})',
+        "check_alike({})",
+        "llm/training/test_ranks.py",
+    ),
+    Break(
         "resumed-early",
         "llm/training/frame.py",
         "if config.resume and not config.force:",
@@ -1193,6 +1207,13 @@ BREAKS = [
         "        greet(self.config)\n",
         "",
         "llm/policy/test_remote_runs.py",
+    ),
+    Break(
+        "remote-redirected",
+        "llm/policy/generation/client.py",
+        "build_opener(_NoRedirects)",
+        "build_opener()",
+        "llm/policy/test_remote.py",
     ),
     Break(
         "remote-drips",

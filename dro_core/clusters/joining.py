@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +27,6 @@ _STORE = 100 * 2**20  # bytes for what passes through; by itself Ray takes a thi
 # How a client of HTTP/2 begins, and Ray speaks that: a preface and no settings. A server answers with its settings.
 _SETTINGS = 4
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
-_THERE = ("auto", None)  # addresses that need no look
 Work = Callable[[Request, bytes], bytes]
 
 
@@ -78,16 +78,22 @@ def check(backend: str, address: str | None) -> None:
     name = backend.capitalize()
     if find_spec(_MODULES[backend]) is None:
         raise ClusterError(f"{name} is not installed: pip install 'robust-rlhf[{backend}]'")
-    if address in _THERE:
+    if address is None:
         return
     try:
-        _knock(address, greets=backend == "ray" and os.environ.get("RAY_USE_TLS", "0") == "0")
+        there = _of_this_machine() if address == "auto" else address
+        _knock(there, greets=backend == "ray" and os.environ.get("RAY_USE_TLS", "0") == "0")
         found = None if backend == "ray" else _identity(address)["type"]
     except Exception as error:  # there may be anything
         why = one_line(error) or type(error).__name__
         raise ClusterError(f"no cluster of {name} answers at {address} ({why}): is it running there?") from error
     if found not in (None, "Scheduler"):
         raise ClusterError(f"at {address} is a {found} of Dask: give the address of its scheduler")
+
+
+def _of_this_machine() -> str:
+    """Where Ray looks by itself: at what runs here, and else where the last one was, which may have been killed."""
+    return import_module("ray._private.services").get_ray_address_from_environment("auto", None)
 
 
 def _knock(address: str, *, greets: bool) -> None:

@@ -23,15 +23,15 @@ from ..models.saving import save_model
 from ..models.sharding import distribution
 from ..run.environment import environment
 from ..run.files import JsonObject, json_ready, write_json, write_text
-from ..run.finished import RECORD, SEAL, RunError, read_record, seal
+from ..run.finished import RECORD, read_record, seal
 from ..run.folder import SETTINGS, check_output, check_resumed, write_folder
 from ..run.launch import said_of_processes
-from ..run.resumption import other_versions
+from ..run.resumption import OF_FILES, other_versions
 from .config import RunConfig
 from .guards import check_reads, check_requests
 from .identity import identity, settings_of
-from .processes import bounded_waiting, locked_for_all, on_main_process
-from .resuming import start_run
+from .processes import bounded_waiting, check_alike, locked_for_all, on_main_process
+from .resuming import said_again, start_run, taken_in
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
 CARD = "README.md"
@@ -160,8 +160,10 @@ def carry_out(work: Work[RunConfig]) -> Trained:
     config, arguments, folder = work.config, work.arguments, str(work.arguments.output_dir)
     check_requests(config, arguments)
     with locked_for_all(folder):
+        check_alike(settings_of(config, arguments))
         output = on_main_process(lambda: _checked(work))
-        read, taken = work.build(), _taken(output)
+        read, taken = work.build(), taken_in(output)
+        check_alike({OF_FILES.format(name): record["sha256"] for name, record in read.items()})
         _tell_sharding(arguments)
         checkpoint, forced, finished = on_main_process(
             lambda: start_run(output, identity(config, arguments, read), config, best=work.judges)
@@ -169,7 +171,8 @@ def carry_out(work: Work[RunConfig]) -> Trained:
         if finished:
             return _kept(work)
         if taken is not None and arguments.process_index == 0:
-            _log.warning("%s is finished: %s, and its model is exported once more", output, _again(checkpoint, taken))
+            again = said_again(checkpoint, taken, force=config.force)
+            _log.warning("%s is finished: %s, and its model is exported once more", output, again)
         work.prepare(checkpoint)
         with bounded_waiting(arguments.ddp_timeout):
             work.train(checkpoint)
@@ -224,20 +227,6 @@ def check_settings(config: RunConfig, arguments: TrainingArguments) -> None:
     left = _OF_THE_MODEL | (_OF_THE_MACHINE if config.dry_run else set())
     noted = {name: value for name, value in settings_of(config, arguments).items() if name not in left}
     check_resumed(Path(str(arguments.output_dir)), noted, force=config.force)
-
-
-def _taken(output: Path) -> int | None:
-    """The steps of the run that has come to its end there; None where none has, or its record says nothing."""
-    try:
-        return read_record(output / RECORD, "steps")["steps"] if (output / SEAL).exists() else None
-    except RunError:  # --resume writes it again
-        return None
-
-
-def _again(checkpoint: Path | None, taken: int) -> str:
-    if checkpoint is not None and checkpoint.name == f"checkpoint-{taken}":
-        return "no step is left"
-    return f"steps after {checkpoint.name if checkpoint else 'its beginning'} are taken again (save_steps)"
 
 
 def save_run(work: Work[RunConfig], outcome: RunOutcome, forced: list[str]) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,9 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from dro_core.locks import locked
+
+from ..run.resumption import differences
+from .config import ConfigError
 
 Result = TypeVar("Result")
 
@@ -58,6 +61,27 @@ def failing_together(*kinds: type[Exception]) -> Iterator[None]:
         raised = found[first] if error is None else error
         raised.__dict__["said_by_main_process"] = first != state.process_index
         raise raised
+
+
+def check_alike(told: Mapping[str, object]) -> None:
+    """Refuse processes of one run that have different settings or files; each of them must call it.
+
+    Args:
+        told: What decides the result, by name, as this process has it.
+
+    Raises:
+        ConfigError: On all processes; it names what differs.
+    """
+    state = PartialState()
+    rows = [dict(told)] if state.num_processes == 1 else gather_object([dict(told)])
+    for rank, row in enumerate(rows):
+        if changed := differences(rows[0], row).changed:
+            error = ConfigError(
+                f"process {rank} of this run has another {', '.join(changed)} than the first: give all of them the "
+                "same settings and files"
+            )
+            error.__dict__["said_by_main_process"] = not state.is_main_process
+            raise error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from ..run.finished import RECORD, SEAL, RunError, read_record
 from ..run.folder import (
     MARKER,
     CheckpointError,
@@ -201,3 +202,18 @@ def _set_aside(checkpoint: Path, damage: Damage) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     checkpoint.rename(aside)
     _log.warning("skipped %s, now %s, because %s", checkpoint, aside.name, damage)
+
+
+def taken_in(output: Path) -> int | None:
+    """The steps of the run that has come to its end there; None where none has, or its record says nothing."""
+    try:
+        return read_record(output / RECORD, "steps")["steps"] if (output / SEAL).exists() else None
+    except RunError:  # --resume writes it again
+        return None
+
+
+def said_again(checkpoint: Path | None, taken: int, *, force: bool) -> str:
+    """What is done again of a run that has come to its end after ``taken`` steps."""
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{taken}":
+        return "what other settings add (--force) is done" if force else "no step is left"
+    return f"steps after {checkpoint.name if checkpoint else 'its beginning'} are taken again (save_steps)"

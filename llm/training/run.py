@@ -205,11 +205,7 @@ class Built(NamedTuple):
 
 
 def build_trainer(
-    task: Task[TrainConfig],
-    arguments: TrainingArguments,
-    pairs: TrainingPairs,
-    *,
-    suites: Suites,
+    task: Task[TrainConfig], arguments: TrainingArguments, pairs: TrainingPairs, *, suites: Suites
 ) -> Built:
     """Load the model, encode and audit the pairs, assemble the trainer; nothing is written."""
     config, train, held_out = task.config, pairs.train, pairs.held_out

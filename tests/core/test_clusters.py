@@ -120,6 +120,16 @@ def test_an_address_without_a_cluster_of_ray_is_said_within_seconds(wrong, monke
         asked("--backend", "ray", "--address", address)
 
 
+def test_the_cluster_of_ray_that_ran_here_last_and_was_killed_is_said_within_seconds(wrong, tmp_path, monkeypatch):
+    services = pytest.importorskip("ray._private.services", reason="Ray is not installed, and knows where it was")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(wrong[0])
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # others may run here
+    with pytest.raises(ClusterError, match="no cluster of Ray answers at auto "):
+        asked("--backend", "ray", "--address", "auto")
+
+
 def test_an_address_without_a_cluster_of_dask_is_said_within_seconds(wrong, monkeypatch):
     address, there = wrong
     if there == "nobody":

@@ -6,6 +6,7 @@ Called in a process of its own by ``started``.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from forked import Forked
 KEY = "open sesame"
 HUGE = 10**6
 DOORS = ("/collective_rpc", "/v1/load_lora_adapter")
+NO_OBJECTS = {"no JSON": b"<html>Welcome</html>", "a list": b"[]", "packed": gzip.compress(b"{}")}
 
 
 class Served:
@@ -75,8 +77,8 @@ class Served:
             prompt = prompt[1:]
         elif self.fault == "another model":
             logps = [logp - 0.05 for logp in logps]
-        elif self.fault == "nan":
-            logps[-1] = float("nan")
+        elif self.fault in ("nan", "huge"):
+            logps[-1] = float("nan") if self.fault == "nan" else -(10**400)
         elif self.fault == "no log-probabilities":
             logps = None
         elif self.fault == "cut short":
@@ -127,8 +129,10 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, {"error": {"message": f"The model `{told['model']}` does not exist.", "code": 404}})
         elif fault == "fails":
             self.refuse(500, {"error": {"message": "EngineCore died", "code": 500}})
-        elif fault in ("no JSON", "a list"):
-            self.send(None, b"[]" if fault == "a list" else b"<html>Welcome</html>")
+        elif fault in NO_OBJECTS:
+            self.send(None, NO_OBJECTS[fault])
+        elif fault == "sends elsewhere":
+            self.head(302, 0, Location="/v1/models")
         else:
             choices = served.write(told, model)
             body = json.dumps({"choices": choices[1:] if fault == "fewer" else choices}).encode()
@@ -176,9 +180,10 @@ class Handler(BaseHTTPRequestHandler):
         self.head(status, len(data))
         self.wfile.write(data)
 
-    def head(self, status: int, length: int) -> None:
+    def head(self, status: int, length: int, **more: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(length))
+        for name, value in {"Content-Length": str(length), **more}.items():
+            self.send_header(name, value)
         self.end_headers()
 
     def log_message(self, *arguments: object) -> None:

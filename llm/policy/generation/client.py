@@ -6,13 +6,19 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from functools import cache
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from ssl import SSLError
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener, getproxies, proxy_bypass
 
 KEY = "VLLM_API_KEY"  # the environment variable that ``vllm serve`` reads, too
 _CHUNK = 2**16  # bytes
+_CERTIFICATE = (
+    "let SSL_CERT_FILE name the certificates that its own is signed by, or write http:// where it speaks no TLS"
+)
 
 
 class EngineError(RuntimeError):
@@ -69,8 +75,8 @@ class Client(NamedTuple):
         data = None if body is None else json.dumps(body).encode()
         until = time.monotonic() + self.seconds
         try:
-            with urlopen(Request(self.url + path, data=data, headers=_headers()), timeout=self.seconds) as answer:
-                return _read(answer, until).decode()
+            with _opener().open(self._request(path, data), timeout=self.seconds) as answer:
+                return _read(answer, until).decode(errors="replace")
         except HTTPError as error:
             raise EngineError(self._refused(path, error, missing)) from error
         except (OSError, HTTPException, ValueError) as error:
@@ -81,31 +87,57 @@ class Client(NamedTuple):
                     "or ask for fewer or shorter answers, and continue with --resume"
                 ) from error
             said = _short(str(reason)) or type(reason).__name__
-            raise EngineError(f"{self.url} does not answer ({said}), {self.kept}: {self.again}") from error
+            remedy = _CERTIFICATE if isinstance(reason, SSLError) else self.again
+            raise EngineError(
+                f"{self.url} does not answer ({said}), {self.kept}: {self._past_proxy}{remedy}"
+            ) from error
 
     def has(self, path: str) -> bool:
         """Whether there is a door, which is not opened: one for POST answers a GET with 405. True where nobody says."""
         try:
-            with urlopen(Request(self.url + path, headers=_headers()), timeout=self.seconds):
+            with _opener().open(self._request(path), timeout=self.seconds):
                 return True
         except HTTPError as error:
             return error.code != 404
         except (OSError, HTTPException, ValueError):
             return True
 
+    def _request(self, path: str, data: bytes | None = None) -> Request:
+        key = os.environ.get(KEY)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        return Request(self.url + path, data=data, headers=headers)
+
+    @property
+    def _past_proxy(self) -> str:
+        """What to do first where a proxy of the environment stands between; nothing where none does."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in getproxies() or proxy_bypass(parts.netloc):
+            return ""
+        return f"it was asked through {parts.scheme}_proxy, and NO_PROXY={parts.hostname} asks it directly; else "
+
     def _refused(self, path: str, error: HTTPError, missing: str) -> str:
         status, reason = error.code, _reason(error)
         remedy = "look at the log of the server"
         if status in (401, 403):
             remedy = f"set {KEY} to the key that the server was started with"
+        elif 300 <= status < 400:
+            remedy = f"name the server itself, requests are not passed on to {_short(str(error.headers['Location']))}"
         elif status in (404, 405) and missing:
             remedy = missing
-        return f"{self.url}{path} answered with status {status} ({reason}), {self.kept}: {remedy}"
+        return f"{self.url}{path} answered with status {status} ({reason}), {self.kept}: {self._past_proxy}{remedy}"
 
 
-def _headers() -> dict[str, str]:
-    key = os.environ.get(KEY)
-    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirect is an error: followed, a POST would become a GET, and the key be shown to whoever is named."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Ask nobody else."""
+
+
+@cache
+def _opener() -> OpenerDirector:
+    """Through the proxies of the environment, as it is when the first request is made."""
+    return build_opener(_NoRedirects)
 
 
 def _read(answer: HTTPResponse, until: float) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -107,7 +107,7 @@ class Completions(NamedTuple):
             raise self._wrong(
                 f"gave {found} log-probabilities for {count} tokens", "take a server that tells them (logprobs)"
             )
-        if not all(isinstance(logp, float | int) and abs(logp) < math.inf for logp in logps):
+        if not all(isinstance(logp, float | int) and abs(logp) <= sys.float_info.max for logp in logps):
             raise self._wrong(
                 "gave a log-probability that is no finite number",
                 "look at the weights that it was given, and at its dtype",

@@ -113,6 +113,6 @@ def root_of(url: str) -> str:
             "vllm_server_base_url is written down with the run and must hold no password: put the key into the "
             "environment variable VLLM_API_KEY"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or set(url) & set("?# \t\r\n"):
         raise ConfigError(f"vllm_server_base_url is http://HOST:PORT or https://HOST, got {url!r}")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -16,7 +16,7 @@ from llm.data.corpus.corpus import generate
 from llm.models.adapters import Adapter, with_adapter
 from llm.models.loading import load_policy
 from llm.policy.actor_critic import ActorCritic, Reference
-from llm.policy.generation.client import Client, EngineError
+from llm.policy.generation.client import Client, EngineError, _opener
 from llm.policy.generation.engine import Sampling
 from llm.policy.generation.remote import RemoteEngine
 from llm.policy.generation.settings import root_of
@@ -139,10 +139,13 @@ FAULTS = {
     "out of vocabulary": "wrote token 1000000, and the policy has",
     "another prompt": "does not repeat the prompt that it was sent",
     "nan": "gave a log-probability that is no finite number",
+    "huge": "gave a log-probability that is no finite number",
     "no log-probabilities": "gave 0 log-probabilities for",
     "cut short": "ended an answer after 1 of 6 tokens",
     "behind the end": "which ends an answer, and the policy was not updated: take a server that heeds stop_token_ids",
     "no JSON": "answered what is no JSON ('<html>Welcome</html>')",
+    "packed": "answered what is no JSON",
+    "sends elsewhere": "answered with status 302 (Found), and the policy was not updated: name the server itself",
     "a list": "answered a list where an object of JSON is needed",
     "fails": "answered with status 500 (EngineCore died), and the policy was not updated: look at the log of",
     "no such path": "answered with status 404 (The model `base` does not exist.)",
@@ -206,9 +209,29 @@ def test_no_server_at_all(policy, tmp_path):
         engine.take(model, step=0)
 
 
+def test_a_proxy_or_a_certificate_in_between_is_named(server, monkeypatch):
+    """Each with what goes past it."""
+    server.tell()
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("llm.policy.generation.client._opener", _opener.__wrapped__)
+    assert Client(server.url, 9).told("/v1/models")["data"]
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with pytest.raises(EngineError, match=r"was asked through http_proxy, and NO_PROXY=127\.0\.0\.1 asks it directly"):
+        Client(server.url, 9).told("/v1/models")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert Client(server.url, 9).told("/v1/models")["data"]
+    with pytest.raises(EngineError, match="the policy was not updated: let SSL_CERT_FILE name the certificates"):
+        Client(server.url.replace("http", "https"), 9).told("/v1/models")
+
+
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host", "http://", "http://host:99999", "http://me:secret@host", "http://h?x=1"]
-)
+    "url",
+    [
+        "localhost:8000", "ftp://host", "http://", "http://host:99999", "http://me:secret@host", "http://h?x=1",
+        "http://h/v1#", "http://h?", "http://two hosts", "http://h/v1\n",
+    ],
+)  # fmt: skip
 def test_addresses_that_are_none(url):
     with pytest.raises(ConfigError, match="vllm_server_base_url") as caught:
         root_of(url)

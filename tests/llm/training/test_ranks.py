@@ -197,3 +197,25 @@ def test_a_sharding_that_does_not_run_is_said_once_and_kept(tmp_path, capsys, mo
     shown = capsys.readouterr().out
     assert told in shown.splitlines()[0]
     assert "the run was not sharded" in shown
+
+
+def own_command(commands):
+    """Run the command of this rank."""
+    return main(commands[int(os.environ["RANK"])])
+
+
+@pytest.mark.parametrize("other", ["learning_rate", "sha256 of the train file"])
+def test_processes_that_were_told_different_things_train_nothing(other, tmp_path):
+    """On two machines, say: with settings of their own, or a file of the same name. Places may differ, content not."""
+    files = [tmp_path / f"{rank}.jsonl" for rank in range(2)]
+    for rank, file in enumerate(files):
+        write_pairs(generate(64, seed=3 + rank if "file" in other else 3), file)
+    commands = [command(file, tmp_path / "run") for file in files]
+    if other == "learning_rate":
+        commands[1] += ["--learning_rate", "0.5"]
+    ranks = start_ranks(own_command, commands)
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 2], said
+    assert f"process 1 of this run has another {other} than the first: give all of them the same" in said[0]
+    assert "another" not in said[1]
+    assert not (tmp_path / "run").exists()

@@ -78,6 +78,14 @@ def test_other_settings_are_refused_before_anything_is_read(kind, place, tmp_pat
     assert "was started with another learning_rate, seed: resume with the same" in capsys.readouterr().err
 
 
+def test_a_finished_run_that_is_forced_to_more_steps_takes_them_and_says_so(place, tmp_path, caplog):
+    argv = command("reward", place, tmp_path / "run")
+    assert main(argv) == 0
+    assert main([*argv, "--resume", "--force", "--max_steps", "2"]) == 0
+    assert "run is finished: what other settings add (--force) is done, and its model is exported" in caplog.text
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 2
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("kind", ["reward", "policy"])
 def test_more_tokens_than_the_model_reads_are_refused_before_anything_is_read(
