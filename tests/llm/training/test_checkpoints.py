@@ -25,6 +25,7 @@ from forked import finished, start_ranks
 from llm.policy import checkpoints as policy_checkpoints
 from llm.policy.config import PolicyConfig
 from llm.policy.run import build_policy_trainer
+from llm.run.finished import SEAL
 from llm.run.folder import LISTED, CheckpointError, by_step, is_complete, keep_newest, latest_checkpoint
 from llm.run.manifest import MANIFEST, manifest_damage, write_manifest
 from llm.training import checkpointing
@@ -226,6 +227,7 @@ def test_the_manifest_waits_for_every_rank_and_all_refuse_together(kind, place, 
     listed = json.loads((run / "checkpoint-2" / MANIFEST).read_text())["files"]
     last = "rng_state_1.json" if kind == "policy" else "rng_state_1.pth"
     assert last in listed
+    (run / SEAL).unlink()  # as if it had not come to its end
     shutil.rmtree(run / "checkpoint-3")
     flipped(run / "checkpoint-2" / last)
     ranks = start_ranks(main, [*argv, "--resume", "true"])
