@@ -22,6 +22,7 @@ KEY = "open sesame"
 HUGE = 10**6
 DOORS = ("/collective_rpc", "/v1/load_lora_adapter")
 NO_OBJECTS = {"no JSON": b"<html>Welcome</html>", "a list": b"[]", "packed": gzip.compress(b"{}")}
+ODD = {"nan": float("nan"), "huge": -(10**400), "above 0": 0.5, "true": True}  # log-probabilities that are none
 
 
 class Served:
@@ -77,8 +78,8 @@ class Served:
             prompt = prompt[1:]
         elif self.fault == "another model":
             logps = [logp - 0.05 for logp in logps]
-        elif self.fault in ("nan", "huge"):
-            logps[-1] = float("nan") if self.fault == "nan" else -(10**400)
+        elif self.fault in ODD:
+            logps[-1] = ODD[self.fault]
         elif self.fault == "no log-probabilities":
             logps = None
         elif self.fault == "cut short":

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .client import Client, EngineError
 from .engine import Answer, Sampling, cut_at_end
 
+_ROUNDED = 1e-2  # what rounding in half precision may put a log-probability above 0
 _LOG = "look at the log of the server"
 _OTHER_MODEL = "start the server on the model that the run starts from"
 _NO_PATH = "name the root of a server that speaks the OpenAI completions protocol as vllm serve does"
@@ -107,9 +108,9 @@ class Completions(NamedTuple):
             raise self._wrong(
                 f"gave {found} log-probabilities for {count} tokens", "take a server that tells them (logprobs)"
             )
-        if not all(isinstance(logp, float | int) and abs(logp) <= sys.float_info.max for logp in logps):
+        if not all(type(logp) in (float, int) and -sys.float_info.max <= logp <= _ROUNDED for logp in logps):
             raise self._wrong(
-                "gave a log-probability that is no finite number",
+                "gave a log-probability that is no finite number, or above 0",
                 "look at the weights that it was given, and at its dtype",
             )
         return [float(logp) for logp in logps]
