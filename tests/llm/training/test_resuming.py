@@ -79,7 +79,7 @@ def test_other_settings_are_refused_before_anything_is_read(kind, place, tmp_pat
 
 
 def test_a_finished_run_that_is_forced_to_more_steps_takes_them_and_says_so(place, tmp_path, caplog):
-    argv = command("reward", place, tmp_path / "run")
+    argv = command("reward", place, tmp_path / "run", **read_by("reward", place))
     assert main(argv) == 0
     assert main([*argv, "--resume", "--force", "--max_steps", "2"]) == 0
     assert "run is finished: what other settings add (--force) is done, and its model is exported" in caplog.text
